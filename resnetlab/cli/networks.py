@@ -1,0 +1,118 @@
+"""`resnetlab describe` and `resnetlab compare`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from resnetlab.measuring.complexity import Complexity
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
+Net = Annotated[str, Parameter(help="A name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")]
+
+
+def describe(net: Net | None = None, /, *, json: Json = False) -> None:
+    """Show a network's layers, shapes, parameters, multiply-adds and memory; without a name, list the names."""
+    from resnetlab.measuring.complexity import complexity
+    from resnetlab.nets.zoo import PATTERNS, names, spec
+
+    if net is None:
+        if json:
+            _print_json({"names": names(), "patterns": list(PATTERNS)})
+        else:
+            print("\n".join([*names(), "", "and any depth of: " + ", ".join(PATTERNS)]))
+        return
+    counted = complexity(spec(net))
+    if json:
+        _print_json(counted.to_dict())
+    else:
+        _show(counted)
+
+
+def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
+    """Show networks side by side, with the papers' printed figures where they exist."""
+    from resnetlab.measuring.complexity import complexity
+    from resnetlab.measuring.printed import printed
+    from resnetlab.nets.zoo import spec
+
+    specs = [spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
+    rows = [(complexity(s), printed(s.name)) for s in specs]
+    if json:
+        fields = ("parameters", "multiply_adds", "error", "source")
+        _print_json(
+            {
+                "networks": [
+                    {k: v for k, v in c.to_dict().items() if k != "layers"}
+                    | {"printed": {f: getattr(p, f) for f in fields} if p else None}
+                    for c, p in rows
+                ]
+            }
+        )
+        return
+    from rich.table import Table
+
+    from resnetlab.cli.screen import console
+
+    table = Table(title="ours, and in brackets what the paper prints")
+    for header in ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %"):
+        table.add_column(header, justify="left" if header in ("network", "input") else "right")
+    for c, p in rows:
+        table.add_row(
+            c.name,
+            str(c.depth),
+            "x".join(map(str, c.input)),
+            f"{c.parameters:,}" + _beside(p.parameters if p else None, 1e6, "M"),
+            f"{c.multiply_adds:,}" + _beside(p.multiply_adds if p else None, 1e9, "G"),
+            _mebibytes(c.training_bytes),
+            _mebibytes(c.inference_bytes),
+            f"({p.error:.2f})" if p and p.error else "",
+        )
+    console().print(table)
+    for source in sorted({p.source for _, p in rows if p}):
+        console().print(f"printed: {source}", style="dim")
+    console().print(
+        "multiply-adds as the papers count; training and inference: activation memory per image, float32; "
+        "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error",
+        style="dim",
+    )
+
+
+def _show(c: Complexity) -> None:
+    from rich.table import Table
+
+    from resnetlab.cli.screen import console
+
+    table = Table()
+    for header in ("layer", "kind", "output", "parameters", "multiply-adds"):
+        table.add_column(header, justify="left" if header in ("layer", "kind") else "right", no_wrap=True)
+    for layer in c.layers:
+        cost = f"{layer.multiply_adds:,}" if layer.multiply_adds else ""
+        table.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.parameters:,}", cost)
+    console().print(table)
+    facts = {
+        "network": c.name,
+        "depth": f"{c.depth} weight layers on the main path",
+        "input": " x ".join(map(str, c.input)),
+        "parameters": f"{c.parameters:,}",
+        "multiply-adds": f"{c.multiply_adds:,}  as the papers count (they call them FLOPs)",
+        "FLOPs": f"{c.flops:,}  2 x multiply-adds",
+        "activations": f"{_mebibytes(c.training_bytes)} kept in training, {_mebibytes(c.inference_bytes)} at most in "
+        "inference; per image, float32",
+    }
+    for key, value in facts.items():
+        console().print(f"{key:<14} {value}", highlight=False)
+
+
+def _beside(value: float | None, unit: float, letter: str) -> str:
+    return f" ({value / unit:.4g}{letter})" if value else ""
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value))

@@ -1,0 +1,140 @@
+"""`resnetlab study list | run | report`."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.cli.train import Device, Runs, find_device
+
+if TYPE_CHECKING:
+    from resnetlab.studies.study import Record, Study
+
+app = cyclopts.App(name="study", help="The papers' claims, each answered by a measurement.")
+
+Results = Annotated[Path, Parameter(help="Where records, figures and the report go.")]
+
+
+@app.command(name="list")
+def list_studies(*, json: Json = False) -> None:
+    """List the studies: claim, source, and how long each scale takes."""
+    from resnetlab.studies.study import SCALES, STUDIES, study
+
+    found = [study(name) for name in STUDIES]
+    if json:
+        rows = [{"study": s.name, "claim": s.claim, "source": s.source, "rule": s.rule} for s in found]
+        print(json_module.dumps({"studies": rows, "scales": list(SCALES)}))
+        return
+    for s in found:
+        print(f"{s.name}\n  claim:  {s.claim}\n  source: {s.source}")
+        for scale in SCALES:
+            plan = s.plan(scale, None)
+            print(f"  {scale + ':':<7} {len(plan.recipes)} runs, {plan.expected}")
+
+
+@app.command
+def run(
+    name: Annotated[str, Parameter(help="The study, as 'resnetlab study list' names it.")],
+    /,
+    *,
+    scale: Annotated[
+        Literal["quick", "cifar", "paper"], Parameter(help="quick: minutes, on the digits; cifar; paper.")
+    ] = "quick",
+    data: Annotated[str | None, Parameter(help="For cifar and paper: cifar10:DIR.")] = None,
+    jobs: Annotated[int | None, Parameter(help="Trainings side by side; default: one per core, one on a GPU.")] = None,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Run what a study is missing, judge it by its rule, and write record, figures and report."""
+    from resnetlab.errors import UserError
+    from resnetlab.studies.report import write_report
+    from resnetlab.studies.runner import conclude
+    from resnetlab.studies.study import study
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs={jobs} must be 1 or more.")
+    chosen = study(name)
+    if scale != "quick" and data is None:
+        raise UserError(f"scale {scale!r} needs the images: give --data cifar10:DIR.")
+    where = find_device(device)
+    _train_all(chosen, scale, data, runs, jobs or (1 if where != "cpu" else os.cpu_count() or 1), where)
+    command = f"resnetlab study run {name} --scale {scale}" + (f" --data {data.split(':')[0]}:DIR" if data else "")
+    record = conclude(chosen, scale, data, runs, command)
+    record.save(results)
+    page = write_report(results)
+    if json:
+        keys = ("study", "scale", "verdict", "rows")
+        print(json_module.dumps({k: getattr(record, k) for k in keys} | {"report": str(page)}))
+        return
+    _show(record)
+    print(f"report: {page}")
+
+
+@app.command
+def report(*, results: Results = Path("results"), json: Json = False) -> None:
+    """Write the report from the records that lie in a results folder."""
+    from resnetlab.studies.report import write_report
+
+    page = write_report(results)
+    print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
+
+
+def _train_all(study: Study, scale: str, data: str | None, runs: Path, jobs: int, device: str) -> None:
+    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.studies.runner import run_missing
+
+    plan = study.plan(scale, data)
+    labels = [f"{r.net} seed {r.seed}" for r in plan.recipes]
+    say(f"{study.name}, {scale}: {len(labels)} runs, {jobs} at once; expected: {plan.expected}")
+    started, finished = time.monotonic(), 0
+    with progress_bars() as bars:
+        overall = bars.add_task("all runs", total=len(labels), words="")
+        tasks: dict[int, Any] = {}
+        last: dict[int, str] = {}
+        for event in run_missing(plan.recipes, runs, jobs=jobs, device=device):
+            label = labels[event.index]
+            if event.status:
+                s = event.status
+                if event.index not in tasks:
+                    tasks[event.index] = bars.add_task(label, words="")
+                test = f", test {s.test_error:.1f} %" if s.test_error is not None else ""
+                last[event.index] = f"training error {s.train_error:.1f} %{test}"
+                bars.update(tasks[event.index], completed=s.step, total=s.steps, words=last[event.index])
+            if event.done:
+                finished += 1
+                if event.index in tasks:
+                    bars.remove_task(tasks[event.index])
+                bars.update(overall, completed=finished)
+                words = last.get(event.index, "was finished before")
+                (bars.console.print if sys.stderr.isatty() else say)(
+                    f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
+                )
+
+
+def _show(record: Record) -> None:
+    from rich.table import Table
+
+    from resnetlab.cli.screen import console
+
+    for table in record.tables:
+        shown = Table(title=table["caption"], title_justify="left")
+        for header in table["header"]:
+            shown.add_column(header)
+        for row in table["rows"]:
+            shown.add_row(*row)
+        console().print(shown)
+    shown = Table("claim", "paper", "measured", "verdict", show_lines=True)
+    for row in record.rows:
+        shown.add_row(row["claim"], row["paper"], row["measured"], row["verdict"])
+    console().print(shown)
+    console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")

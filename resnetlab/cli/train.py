@@ -1,0 +1,124 @@
+"""`resnetlab train` and `resnetlab eval`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import recipe as named_recipe
+
+_HINTS = get_type_hints(Recipe)
+# Every field of a recipe as an option of the same name, unset unless given.
+Overrides: Any = dataclasses.make_dataclass(
+    "Overrides",
+    [
+        (f.name, Annotated[_HINTS[f.name] | None, Parameter(help=f.metadata["help"], consume_multiple=True)], None)
+        for f in dataclasses.fields(Recipe)
+    ],
+    kw_only=True,
+    namespace={"__module__": __name__, "__doc__": "Fields of the recipe."},
+)
+
+Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
+Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Threads = Annotated[int | None, Parameter(help="CPU threads; a resumed run keeps the number it started with.")]
+
+
+def train(
+    recipe: Annotated[str, Parameter(help="digits, cifar_paper, imagenet_paper, or a .toml file.")] = "digits",
+    /,
+    *,
+    overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
+
+    Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
+    """
+    from resnetlab.training.loop import train as train_run
+    from resnetlab.training.run import make_run
+
+    given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
+    run = make_run(named_recipe(recipe, **given), runs)
+    where = find_device(device)
+    finished_before = run.result() is not None
+    from resnetlab.cli.screen import progress_bars, say
+
+    say(f"{run.spec.name} on {run.data.name}: {run.folder}")
+    with progress_bars() as bars:
+        task = bars.add_task("training", words="")
+        reported = 0
+        for status in train_run(run, device=where, threads=threads):
+            test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
+            words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
+            bars.update(task, completed=status.step, total=status.steps, words=words)
+            if status.epochs_done > reported and not sys.stderr.isatty():
+                reported = status.epochs_done
+                say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
+    result = run.result()
+    assert result is not None
+    answer = {
+        "run": str(run.folder),
+        **{k: result[k] for k in ("train_error", "test_error", "epochs", "seconds")},
+    }
+    if json:
+        print(json_module.dumps(answer))
+        return
+    print(
+        f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
+        f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
+    )
+
+
+def evaluate(
+    source: Annotated[str, Parameter(help="A run folder or a .safetensors file.")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="digits, cifar10:DIR or cifar100:DIR.")],
+    net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
+    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Top-1 and top-5 accuracy on the test images of a data set, in %."""
+    from resnetlab.data.images import open_data
+    from resnetlab.errors import UserError, check_choice
+    from resnetlab.training.evaluate import evaluate_on
+
+    check_choice("which", which, ("last", "best"))
+    found = evaluate_on(source, open_data(data), net=net, which=which, device=find_device(device))
+    if found.images == 0:
+        raise UserError(f"{data}: no test images.")
+    answer = {"top1": found.top1, "top5": found.top5, "images": found.images, "correct": found.top1_correct}
+    if json:
+        print(json_module.dumps(answer))
+    else:
+        print(
+            f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %, {found.top1_correct} of {found.images} images right"
+        )
+
+
+def find_device(name: str) -> str:
+    """Resolve "auto"; refuse what this machine or torch does not have."""
+    import torch
+
+    from resnetlab.errors import UserError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {name!r} can't be used here: {reason}. Use --device cpu.") from error
+    return name

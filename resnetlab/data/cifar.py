@@ -1,0 +1,182 @@
+"""CIFAR-10 and CIFAR-100 from the official python batches, read without executing what they hold.
+
+The files are pickles, and unpickling an unknown file can run any code. `read_batch` accepts only what these
+files are made of: plain containers, text, numbers, and one array of bytes, whose parts it keeps as inert
+values and never hands to numpy's own reconstruction.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from resnetlab.data.images import Data, Images
+from resnetlab.errors import UserError
+
+
+class Layout(NamedTuple):
+    """What a CIFAR release consists of."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    labels: str
+    meta: str
+    class_names: str
+    classes: int
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        "cifar-10-batches-py",
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
+        "labels",
+        "batches.meta",
+        "label_names",
+        10,
+    ),
+    "cifar100": Layout("cifar-100-python", ("train",), "test", "fine_labels", "meta", "fine_label_names", 100),
+}
+
+
+def read_cifar(kind: str, folder: Path) -> Data:
+    """Read "cifar10" or "cifar100" from `folder`, or from the release's own folder inside it.
+
+    Returns 50,000 training and 10,000 test images of 3x32x32 (fewer if the batches hold fewer). Raises
+    UserError, naming the file, for a missing, truncated or foreign one.
+    """
+    layout = LAYOUTS[kind]
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {kind} needs the folder with {layout.train[0]} and its siblings.")
+    if not (folder / layout.train[0]).exists() and (folder / layout.folder).is_dir():
+        folder = folder / layout.folder
+    missing = [name for name in (*layout.train, layout.test, layout.meta) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}.")
+    meta = folder / layout.meta
+    classes = read_batch(meta).get(layout.class_names)
+    if not isinstance(classes, list) or len(classes) != layout.classes:
+        raise UserError(f"{meta}: damaged, it should hold {layout.classes} names under {layout.class_names!r}.")
+    parts = [_images(folder / name, layout) for name in layout.train]
+    train = Images(torch.cat([p.pixels for p in parts]), torch.cat([p.labels for p in parts]))
+    return Data(kind, train, _images(folder / layout.test, layout), tuple(str(_text(c)) for c in classes))
+
+
+def _images(path: Path, layout: Layout) -> Images:
+    batch = read_batch(path)
+    pixels, labels = batch.get("data"), batch.get(layout.labels)
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072 or len(pixels) == 0:
+        raise UserError(f"{path}: damaged, 'data' should hold rows of 3,072 bytes; fetch the file again.")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise UserError(f"{path}: damaged, it should hold one of {layout.labels!r} per image; fetch the file again.")
+    if not all(type(label) is int and 0 <= label < layout.classes for label in labels):
+        raise UserError(f"{path}: damaged, labels should be 0 to {layout.classes - 1}; fetch the file again.")
+    # Rows are the red, green and blue planes in turn: N 3072 -> N C H W.
+    return Images(torch.from_numpy(pixels.reshape(-1, 3, 32, 32)), torch.tensor(labels, dtype=torch.int64))
+
+
+def read_batch(path: Path) -> dict[str, Any]:
+    """Read one batch file: its dictionary, with text keys and `data` as uint8 N 3072.
+
+    Raises UserError for a file that is not readable, truncated, or holds anything but what these files do.
+    """
+    try:
+        content = _BatchReader(io.BytesIO(path.read_bytes())).load()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    except _Foreign as error:
+        raise UserError(f"{path}: not a CIFAR batch, it asks to run {error}; refused, nothing was executed.") from error
+    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
+        raise UserError(f"{path}: truncated or damaged ({error}); fetch the file again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a CIFAR batch, it holds no dictionary.")
+    read = {str(_text(key)): value for key, value in content.items()}
+    if isinstance(read.get("data"), _Array):
+        read["data"] = read["data"].numpy(path)
+    return read
+
+
+def _text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+class _Foreign(Exception):
+    """The pickle names something that no CIFAR file holds."""
+
+
+class _Dtype:
+    """Stands for numpy.dtype: keeps its arguments."""
+
+    def __init__(self, code: Any = None, *_: Any):
+        self.code = _text(code)
+
+    def __setstate__(self, state: Any) -> None:
+        pass  # byte order and alignment, without meaning for bytes
+
+
+class _Array:
+    """Stands for numpy.ndarray: keeps shape, type and bytes as they were written."""
+
+    shape: Any = None
+    dtype: Any = None
+    fortran: Any = False
+    content: Any = b""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.fortran, self.content = state
+
+    def numpy(self, path: Path) -> np.ndarray:
+        if not isinstance(self.dtype, _Dtype) or self.dtype.code not in ("u1", "|u1"):
+            raise UserError(f"{path}: damaged, its images are not bytes; fetch the file again.")
+        try:
+            flat = np.frombuffer(bytearray(self.content), dtype=np.uint8)  # a bytearray, so that it may be written
+            return np.ascontiguousarray(flat.reshape(self.shape, order="F" if self.fortran else "C"))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: truncated, {error}; fetch the file again.") from error
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.shape, array.dtype, array.fortran, array.content = shape, dtype, order == "F", content
+    return array
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _Foreign("_codecs.encode on something else than text")
+    return text.encode("latin-1")
+
+
+# What the official files name (numpy.core), and the same written again by Python 3 and a newer numpy.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _BatchReader(pickle.Unpickler):
+    """An unpickler that finds nothing but the inert stand-ins above."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file, encoding="bytes")
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise _Foreign(f"{module}.{name}") from None

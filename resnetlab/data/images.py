@@ -1,0 +1,93 @@
+"""A data set in memory: uint8 images, labels, class names; and `open_data`, from the text that names one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnetlab.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images of one size: `pixels` uint8 N C H W, `labels` int64 N."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> Images:
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images on another device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: training and test images, and what its labels mean."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C H W of an image."""
+        c, h, w = self.train.pixels.shape[1:]
+        return int(c), int(h), int(w)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of every pixel and label: what the data is, wherever it lies."""
+        digest = hashlib.sha256(repr((self.name, self.classes)).encode())
+        for part in (self.train, self.test):
+            digest.update(part.pixels.contiguous().numpy().tobytes())
+            digest.update(part.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def hold_out(self, count: int, seed: int = 0) -> tuple[Images, Images]:
+        """Split the training images into (training, validation) with `count` validation images.
+
+        The choice depends on the seed and the number of images only (He 2015, section 4.2: 45k/5k).
+        """
+        if not 0 <= count < len(self.train):
+            raise UserError(
+                f"validation_images={count}: {self.name} has {len(self.train)} training images, so choose "
+                f"0 to {len(self.train) - 1}."
+            )
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        chosen = order[:count].sort().values
+        kept = order[count:].sort().values
+        return self.train[kept], self.train[chosen]
+
+
+def open_data(text: str) -> Data:
+    """Read the data set that `text` names: "digits", "cifar10:DIR" or "cifar100:DIR".
+
+    DIR is the folder of the official python batches, or the one above it. Raises UserError for unknown
+    names, missing or empty folders, and damaged files.
+    """
+    from resnetlab.data.cifar import read_cifar
+    from resnetlab.data.digits import read_digits
+
+    kind, colon, folder = text.partition(":")
+    if text == "digits":
+        return read_digits()
+    if kind in ("cifar10", "cifar100"):
+        if not folder:
+            raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being where its batches lie.")
+        return read_cifar(kind, Path(folder).expanduser())
+    if colon and kind == "digits":
+        raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
+    hint = did_you_mean(kind, ("digits", "cifar10", "cifar100"))
+    raise UserError(f"data {text!r} can't be read: give digits, cifar10:DIR or cifar100:DIR.{hint}")

@@ -1,0 +1,28 @@
+"""The one kind of error a user can cause, and the "did you mean" beside it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What the user gave can't be used: one line that names it and says what to do.
+
+    The command line prints the line and exits with code 2; in Python it is a ValueError.
+    """
+
+
+def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
+    """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(word).lower(), list(by_lower), n=most, cutoff=0.5)
+    return f" Did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
+
+
+def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
+    """Raise UserError unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise UserError(f"{field}={value!r} is not known: choose one of {', '.join(choices)}.{hint}")

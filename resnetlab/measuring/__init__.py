@@ -1,0 +1,1 @@
+"""Numbers from a network, never changing it."""

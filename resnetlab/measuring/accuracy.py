@@ -1,0 +1,70 @@
+"""Accuracy over a data set, from exact counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of `images` had their label as the highest score, and among the five highest."""
+
+    images: int
+    top1_correct: int
+    top5_correct: int
+    loss: float  # mean cross-entropy, in nats
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in %."""
+        return 100 * self.top1_correct / self.images
+
+    @property
+    def top5(self) -> float:
+        """Top-5 accuracy in %; 100 where there are no more than five classes."""
+        return 100 * self.top5_correct / self.images
+
+    @property
+    def error(self) -> float:
+        """Top-1 error in %, as the papers print it."""
+        return 100 * (self.images - self.top1_correct) / self.images
+
+
+@torch.inference_mode()
+def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
+    """Count right answers over batches of (x float N C H W, labels int64 N).
+
+    The network is evaluated as it stands in evaluation mode, and left in the mode it came in. An image
+    counts as right in top-k when fewer than k classes score higher than its label, so the order of
+    equal scores doesn't matter; scores that are not finite count as wrong.
+    Raises ValueError when there are no images.
+    """
+    was_training = net.training
+    net.eval()
+    try:
+        counted = [_count(net(x), labels) for x, labels in batches]
+    finally:
+        net.train(was_training)
+    if not counted:
+        raise ValueError("accuracy of no images: the batches are empty")
+    images, top1, top5, loss = torch.stack(counted).sum(0).tolist()
+    return Accuracy(int(images), int(top1), int(top5), loss / images)
+
+
+def _count(scores: Tensor, labels: Tensor) -> Tensor:
+    """Images, right in top-1, right in top-5, summed loss: float64, exact for counts below 2^53."""
+    own = scores.gather(1, labels[:, None])  # N 1
+    higher = (scores > own).sum(1)  # how many classes beat the label
+    finite = scores.isfinite().all(1)
+    loss = tf.cross_entropy(scores.float(), labels, reduction="sum")
+    counts = [
+        torch.tensor(len(labels), device=scores.device),
+        ((higher < 1) & finite).sum(),
+        ((higher < 5) & finite).sum(),
+    ]
+    return torch.stack([*(c.double() for c in counts), loss.double()])

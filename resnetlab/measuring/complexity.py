@@ -1,0 +1,158 @@
+"""What a network costs: layers with shapes, parameters, multiply-adds, memory; counted on the network that is built.
+
+The network is built without memory for its weights ("meta" tensors) and run for real on images without
+content, so every count comes from the modules and tensors that training would use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from resnetlab.nets.zoo import Spec, on_meta
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: what it is, its output per image (C H W or K), and what it costs."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a network costs.
+
+    multiply_adds: multiplications of convolutions and fc layers for one image, as the papers count (their
+    "FLOPs"); flops = 2 x multiply_adds, as hardware is rated. Memory is in bytes per image at float32:
+    what the forward pass keeps for the backward pass, and the most that is alive at once in inference;
+    weights are in neither.
+    """
+
+    name: str
+    depth: int
+    input: tuple[int, int, int]
+    parameters: int
+    multiply_adds: int
+    flops: int
+    training_bytes: int
+    inference_bytes: int
+    layers: tuple[Layer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def complexity(spec: Spec) -> Complexity:
+    """Count a network at its spec's input size."""
+    net = on_meta(spec)
+    shape = (spec.in_channels, spec.input_size, spec.input_size)
+    layers, inference_bytes = _inference(net, shape)
+    multiply_adds = sum(layer.multiply_adds for layer in layers)
+    return Complexity(
+        name=spec.name,
+        depth=spec.depth,
+        input=shape,
+        parameters=sum(p.numel() for p in net.parameters()),
+        multiply_adds=multiply_adds,
+        flops=2 * multiply_adds,
+        training_bytes=_training_bytes(net, shape),
+        inference_bytes=inference_bytes,
+        layers=layers,
+    )
+
+
+def _inference(net: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[Layer, ...], int]:
+    """The layers in the order in which they run, and the most bytes alive at once; one image."""
+    outputs: dict[str, tuple[int, ...]] = {}
+    modules = {n: m for n, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None}
+    handles = []
+    for name, module in modules.items():
+
+        def record(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+            outputs[name] = tuple(output.shape[1:])
+
+        handles.append(module.register_forward_hook(record))
+    x = torch.empty(1, *shape, device="meta")
+    net.eval()
+    with torch.no_grad(), _LiveBytes(x, _weight_storages(net)) as live:
+        net(x)
+    for handle in handles:
+        handle.remove()
+    layers = []
+    for name, output in outputs.items():
+        parameters = sum(p.numel() for p in modules[name].parameters(recurse=False))
+        cost = _multiply_adds(modules[name], output)
+        layers.append(Layer(name, _kind(modules[name]), output, parameters, cost))
+    return tuple(layers), live.peak
+
+
+def _training_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Bytes per image, weights aside, that a training forward pass keeps for the backward pass."""
+    own = _weight_storages(net)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        per_image = t.ndim > 1  # a batch norm's statistics, C, do not grow with the batch
+        if per_image and storage._cdata not in own:
+            kept[storage._cdata] = storage  # holding it keeps its identity from being used again
+        return t
+
+    batch = 2  # batch norm takes no single value
+    net.train()
+    with saved_tensors_hooks(keep, lambda t: t):
+        net(torch.empty(batch, *shape, device="meta"))
+    return sum(storage.nbytes() for storage in kept.values()) // batch
+
+
+def _multiply_adds(module: nn.Module, output: tuple[int, ...]) -> int:
+    """A convolution uses each weight once per output position, an fc layer once."""
+    if isinstance(module, nn.Conv2d):
+        return prod(output[1:]) * module.weight.numel()
+    return module.weight.numel() if isinstance(module, nn.Linear) else 0
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, nn.Conv2d):
+        size = f"{module.kernel_size[0]}x{module.kernel_size[1]}"
+        stride = f" /{module.stride[0]}" if module.stride[0] != 1 else ""
+        groups = f" in {module.groups} groups" if module.groups != 1 else ""
+        return f"conv {size}{stride}{groups}"
+    return {"BatchNorm2d": "bn", "Linear": "fc"}.get(type(module).__name__, type(module).__name__)
+
+
+def _weight_storages(net: nn.Module) -> set[int]:
+    return {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows which tensors are alive after each operation, and notes the most bytes at once."""
+
+    def __init__(self, first: Tensor, ignored: set[int]):
+        super().__init__()
+        self.ignored = ignored
+        self.live = {StorageWeakRef(first.untyped_storage()): first.untyped_storage().nbytes()}
+        self.peak = sum(self.live.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for t in tree_leaves(result):
+            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.ignored:
+                self.live[StorageWeakRef(t.untyped_storage())] = t.untyped_storage().nbytes()
+        self.live = {ref: size for ref, size in self.live.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(self.live.values()))
+        return result

@@ -1,0 +1,50 @@
+"""What the papers print of their networks: sizes, costs and errors, to stand beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A paper's figures of a network; None where it prints none."""
+
+    source: str
+    parameters: float | None = None
+    multiply_adds: float | None = None
+    error: float | None = None  # test error in %; ImageNet: top-1, 10-crop; CIFAR: CIFAR-10, augmented
+
+
+_T1, _T6 = "He 2015, Tables 1 to 3", "He 2015, Table 6"
+_P2, _P4 = "He 2016, Table 2", "He 2016, Table 4"
+_W = "Zagoruyko & Komodakis 2016"
+
+PRINTED: dict[str, Printed] = {
+    "plain18": Printed(_T1, multiply_adds=1.8e9, error=27.94),
+    "resnet18": Printed(_T1, multiply_adds=1.8e9, error=27.88),
+    "plain34": Printed(_T1, multiply_adds=3.6e9, error=28.54),
+    "resnet34": Printed(_T1, multiply_adds=3.6e9, error=24.52),
+    "resnet50_v1": Printed(_T1, multiply_adds=3.8e9, error=22.85),
+    "resnet101_v1": Printed(_T1, multiply_adds=7.6e9, error=21.75),
+    "resnet152_v1": Printed(_T1, multiply_adds=11.3e9, error=21.43),
+    "vgg16": Printed(_T1, multiply_adds=15.3e9, error=28.07),
+    "vgg19": Printed(_T1, multiply_adds=19.6e9),
+    "cifar_resnet20": Printed(_T6, parameters=0.27e6, error=8.75),
+    "cifar_resnet32": Printed(_T6, parameters=0.46e6, error=7.51),
+    "cifar_resnet44": Printed(_T6, parameters=0.66e6, error=7.17),
+    "cifar_resnet56": Printed(_T6, parameters=0.85e6, error=6.97),
+    "cifar_resnet110": Printed(_T6, parameters=1.7e6, error=6.43),
+    "cifar_resnet1202": Printed(_T6, parameters=19.4e6, error=7.93),
+    "cifar_preresnet110": Printed(_P2, error=6.37),
+    "cifar_resnet164": Printed(_P2, error=5.93),
+    "cifar_preresnet164": Printed(_P4, parameters=1.7e6, error=5.46),
+    "cifar_preresnet1001": Printed(_P4, parameters=10.2e6, error=4.92),
+    "cifar_wrn28_10": Printed(_W, parameters=36.5e6, error=4.00),
+    "cifar_wrn16_8": Printed(_W, parameters=11.0e6, error=4.27),
+    "cifar_wrn40_4": Printed(_W, parameters=8.9e6, error=4.53),
+}
+
+
+def printed(name: str) -> Printed | None:
+    """The paper's figures of a network; of its v1 form where the name means v1.5, whose cost differs."""
+    return PRINTED.get(name) or PRINTED.get(f"{name}_v1")

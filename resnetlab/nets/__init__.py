@@ -1,0 +1,1 @@
+"""What a network is: specs, units, and the names of the papers' networks."""

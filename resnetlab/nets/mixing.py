@@ -1,0 +1,191 @@
+"""How the shortcut h and the branch F meet: y = mix(h(x), F(x)), each rule a frozen value.
+
+He et al. 2016, section 3 and Table 1. A value is the equation itself, written on tensors of one
+shape (N C H W); `part` builds the module that the equation needs beside h and F, if any.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.errors import UserError, did_you_mean
+
+# What ast raises on text that is no literal, or is nested too deep, or can't be encoded.
+UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+
+
+def number(field: str, value: object) -> float:
+    """Return `value` as a float. Raises UserError unless it is a finite number."""
+    # NaN compares as False, and an int too large for a float compares exactly.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise UserError(f"{field}={value!r} must be a finite number.")
+    return float(value)
+
+
+class Gate(nn.Module):
+    """g(x) = σ(W·x + b): one value in (0, 1) per channel and position (He 2016, section 3.1).
+
+    A 1x1 convolution without batch norm, strided like the unit, so that g has the shape of F(x).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bias: float):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride)
+        self.initial_bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(x))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """y = F: no shortcut, the plain net."""
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+        return None
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
+        return F
+
+
+@dataclass(frozen=True)
+class Add:
+    """y = h + F: the residual unit (He 2015, eq. 1)."""
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+        return None
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
+        return h + F
+
+
+@dataclass(frozen=True)
+class Scale:
+    """y = a·h + b·F: constant scaling; x/2 is Scale(0.5, 1) or Scale(0.5, 0.5) (He 2016, eq. 6)."""
+
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        _as_numbers(self)
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
+        return None
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
+        return self.a * h + self.b * F
+
+
+@dataclass(frozen=True)
+class ExclusiveGate:
+    """y = (1 − g)·h + g·F with a learned gate g(x): the highway form (He 2016, section 3.1)."""
+
+    bias: float = -6.0
+
+    def __post_init__(self) -> None:
+        _as_numbers(self)
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        return Gate(in_channels, out_channels, stride, self.bias)
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module) -> Tensor:
+        g = part(x)
+        return (1 - g) * h + g * F
+
+
+@dataclass(frozen=True)
+class ShortcutGate:
+    """y = (1 − g)·h + F with a learned gate g(x) on the shortcut alone (He 2016, section 3.1)."""
+
+    bias: float = -6.0
+
+    def __post_init__(self) -> None:
+        _as_numbers(self)
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        return Gate(in_channels, out_channels, stride, self.bias)
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module) -> Tensor:
+        g = part(x)
+        return (1 - g) * h + F
+
+
+@dataclass(frozen=True)
+class DropoutShortcut:
+    """y = dropout(h) + F (He 2016, section 3.1), rescaled by 1/(1 − p) in training as Caffe does."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        _as_numbers(self)
+        if not 0 <= self.p < 1:
+            raise UserError(f"DropoutShortcut(p={self.p}): p is a probability, 0 <= p < 1.")
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        return nn.Dropout(self.p)
+
+    def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module) -> Tensor:
+        return part(h) + F
+
+
+Mix = Plain | Add | Scale | ExclusiveGate | ShortcutGate | DropoutShortcut
+MIXES: dict[str, type[Mix]] = {
+    cls.__name__: cls for cls in (Plain, Add, Scale, ExclusiveGate, ShortcutGate, DropoutShortcut)
+}
+
+
+def _as_numbers(mix: Mix) -> None:
+    """Make every field a float, so that equal mixes have one text: Scale(1, 2) is Scale(1.0, 2.0)."""
+    for f in fields(mix):
+        object.__setattr__(mix, f.name, number(f"{type(mix).__name__}: {f.name}", getattr(mix, f.name)))
+
+
+class Mixing(nn.Module):
+    """A mix in a unit: the equation and the module it needs (gate or dropout)."""
+
+    def __init__(self, mix: Mix, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.equation = mix
+        self.part = mix.part(in_channels, out_channels, stride)
+
+    def forward(self, h: Tensor, F: Tensor, x: Tensor) -> Tensor:  # all N C H W; x: the unit's input
+        return self.equation(h, F, x, self.part)  # type: ignore[arg-type]  # each mix gets its own part
+
+    def extra_repr(self) -> str:
+        return repr(self.equation)
+
+
+def mix_from_node(node: ast.expr) -> Mix:
+    """Read a mix from a parsed expression: `Add`, `Scale(0.5, 1)`, `ExclusiveGate(bias=-6)`."""
+    text = ast.unparse(node)
+    call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    if name not in MIXES:
+        raise UserError(f"mix {text!r} is not known: choose one of {', '.join(MIXES)}.{did_you_mean(name, MIXES)}")
+    try:
+        args = [ast.literal_eval(a) for a in call.args]
+        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        return MIXES[name](*args, **kwargs)
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        signature = ", ".join(f.name for f in fields(MIXES[name]))
+        raise UserError(f"mix {text!r}: write {name}({signature}) with numbers.") from error
+
+
+def parse_mix(text: str) -> Mix:
+    """Read a mix from its text, e.g. "Scale(0.5, 1)"; the inverse of `repr`.
+
+    Raises UserError for an unknown mix or wrong arguments.
+    """
+    try:
+        return mix_from_node(ast.parse(text.strip(), mode="eval").body)
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"mix {text!r} can't be read: write e.g. Scale(0.5, 1).") from error

@@ -1,0 +1,125 @@
+"""The network: ResidualUnit, the equation of the 2016 paper, and ResNet, a spec made into modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.nets.branches import ORDERS, Layers, tail_layers, unit_layers
+from resnetlab.nets.mixing import Mixing
+from resnetlab.nets.shortcuts import projects, shortcut
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.stems import stem_layers
+
+
+class _Named(nn.Module):
+    """A module whose layers stand side by side under their own names and run in groups, in order."""
+
+    def hold(self, layers: Layers) -> tuple[str, ...]:
+        """Register the layers; return their names, for `run`."""
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        return tuple(layers)
+
+    def run(self, names: tuple[str, ...], x: Tensor) -> Tensor:
+        for name in names:
+            x = getattr(self, name)(x)
+        return x
+
+
+class ResidualUnit(_Named):
+    """One unit: y = mix(h(x), F(x)), x⁺ = f(y) (He 2016, eq. 1 and 2).
+
+    x: N C H W; x⁺: N C' H/stride W/stride. In pre-activation orders a projection shares the unit's first
+    activation with F, and the first unit of a net finds it done by the stem: both split after it
+    (He 2016, section 4.1).
+    """
+
+    def __init__(
+        self, spec: NetSpec, in_channels: int, width: int, stride: int, *, first: bool = False, drop: float = 0.0
+    ):
+        super().__init__()
+        out_channels = width * spec.expansion
+        lead, body, after = unit_layers(spec, in_channels, width, stride)
+        if first:
+            lead = {}
+        shared = projects(spec, in_channels, out_channels, stride)
+        body |= tail_layers(spec, out_channels, drop)
+        self.lead = self.hold(lead if shared else {})
+        self.branch = self.hold(body if shared else lead | body)
+        self.after = self.hold(after)
+        self.downsample = shortcut(spec, in_channels, out_channels, stride)  # torchvision's name for h
+        self.mix = Mixing(spec.mix, in_channels, out_channels, stride)
+        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+
+    def h(self, x: Tensor) -> Tensor:
+        return self.downsample(x)
+
+    def F(self, x: Tensor) -> Tensor:
+        return self.run(self.branch, x)
+
+    def f(self, y: Tensor) -> Tensor:
+        return self.run(self.after, y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.run(self.lead, x)
+        y = self.mix(self.h(x), self.F(x), x)
+        return self.f(y)
+
+
+class ResNet(_Named):
+    """A network of the papers: stem, stages of units, global average pool, fc.
+
+    Input N C H W; output N K, the scores before the softmax. Its weights are as torch makes them: use
+    `resnetlab.build`, which applies the spec's initialisation.
+    """
+
+    def __init__(self, spec: NetSpec):
+        super().__init__()
+        self.spec = spec
+        self.stem_layers = self.hold(stem_layers(spec))
+        channels, done, total = spec.stem_width, 0, sum(s.units for s in spec.stages)
+        for i, stage in enumerate(spec.stages, 1):
+            units = []
+            for j in range(stage.units):
+                done += 1
+                drop = spec.stochastic_depth * done / total  # linear rule (Huang et al. 2016, eq. 4)
+                stride = stage.stride if j == 0 else 1
+                units.append(ResidualUnit(spec, channels, stage.width, stride, first=done == 1, drop=drop))
+                channels = units[-1].out_channels
+            self.add_module(f"layer{i}", nn.Sequential(*units))
+        self.last_layers = self.hold(_last_activation(spec, channels))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, spec.num_classes)
+
+    def stages(self) -> list[nn.Sequential]:
+        """The stages in order, each a sequence of units."""
+        return [getattr(self, f"layer{i}") for i in range(1, len(self.spec.stages) + 1)]
+
+    def units(self) -> Iterator[tuple[str, ResidualUnit]]:
+        """The units in order with their names, e.g. ("layer1.0", unit)."""
+        for i, stage in enumerate(self.stages(), 1):
+            for j, unit in enumerate(stage):
+                assert isinstance(unit, ResidualUnit)
+                yield f"layer{i}.{j}", unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.run(self.stem_layers, x)
+        for stage in self.stages():
+            x = stage(x)
+        x = self.run(self.last_layers, x)
+        x = torch.flatten(self.avgpool(x), 1)  # N C H W -> N C
+        return self.fc(x)
+
+
+def _last_activation(spec: NetSpec, channels: int) -> Layers:
+    """The activation after the last sum of a pre-activation net (He 2016, section 4.1)."""
+    lead = ORDERS[spec.order].lead
+    layers: Layers = {}
+    if "b" in lead and spec.norm == "batch":
+        layers["last_bn"] = nn.BatchNorm2d(channels)
+    if "r" in lead:
+        layers["last_relu"] = nn.ReLU()
+    return layers

@@ -1,0 +1,57 @@
+"""The shortcut h where sizes change: option A (zero padding), B and C (projections)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as tf
+from torch import Tensor, nn
+
+from resnetlab.nets.branches import ORDERS, conv
+
+if TYPE_CHECKING:
+    from resnetlab.nets.spec import NetSpec
+
+
+class ZeroPad(nn.Module):
+    """Option A: every `stride`-th position, and zeros for the channels that x lacks (He 2015, section 3.3).
+
+    The paper does not say where the zeros stand: all after x's channels ("after"), or half before and half
+    after ("around").
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, where: str):
+        super().__init__()
+        missing = c_out - c_in
+        before = missing // 2 if where == "around" else 0
+        self.stride = stride
+        self.pad = (before, missing - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]  # N C H W -> N C H/s W/s
+        return tf.pad(x, (0, 0, 0, 0, *self.pad))  # -> N C' H/s W/s
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, zeros before and after={self.pad}"
+
+
+def projects(spec: NetSpec, c_in: int, c_out: int, stride: int) -> bool:
+    """Whether h is a 1x1 convolution: everywhere in option C, where sizes change in option B."""
+    changes = c_in != c_out or stride != 1
+    return not spec.is_plain and (spec.shortcut == "C" or (spec.shortcut == "B" and changes))
+
+
+def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
+    """Build h: identity, zero padding or projection. A plain net has none, and nothing is built for it.
+
+    A projection has a batch norm like every convolution (He 2015, section 3.4), except in full
+    pre-activation, where BN-ReLU stands before it (He 2016, section 4.1).
+    """
+    if projects(spec, c_in, c_out, stride):
+        layers: list[nn.Module] = [conv(spec, c_in, c_out, 1, stride)]
+        if spec.norm == "batch" and "b" not in ORDERS[spec.order].lead:
+            layers.append(nn.BatchNorm2d(c_out))
+        return nn.Sequential(*layers)
+    if not spec.is_plain and (c_in != c_out or stride != 1):
+        return ZeroPad(c_in, c_out, stride, spec.zero_pad)
+    return nn.Identity()

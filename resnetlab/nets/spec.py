@@ -1,0 +1,223 @@
+"""What a network is: NetSpec, one frozen value, validated where it is made; and its depth arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from resnetlab.errors import UserError, check_choice, did_you_mean
+from resnetlab.nets.branches import CONVS, EXPANSION, ORDERS, BranchName, OrderName
+from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
+
+StemName = Literal["cifar", "imagenet", "deep"]
+ShortcutName = Literal["A", "B", "C"]
+InitName = Literal["he_fan_out", "he_fan_in", "xavier", "gaussian"]
+StrideAt = Literal["1x1", "3x3"]
+NormName = Literal["batch", "none"]
+ZeroPadName = Literal["after", "around"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "stem": get_args(StemName),
+    "branch": get_args(BranchName),
+    "stride_at": get_args(StrideAt),
+    "shortcut": get_args(ShortcutName),
+    "zero_pad": get_args(ZeroPadName),
+    "order": get_args(OrderName),
+    "norm": get_args(NormName),
+    "init": get_args(InitName),
+}
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Units on maps of one size: how many, their width (channels before expansion), the first one's stride."""
+
+    units: int
+    width: int
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """A residual or plain network: y = mix(h(x), F(x)), x⁺ = f(y) in every unit (He 2016, eq. 1 and 2).
+
+    Two axes say how a unit is wired: `shortcut`, how x crosses a change of size (A, B, C), and `mix`, how
+    h and F meet. A plain net has no shortcut, so its `shortcut` always reads "A", the one without parameters.
+
+    Raises UserError, with what to change, for combinations that make no sense.
+    """
+
+    stages: tuple[StageSpec, ...]
+    name: str = field(default="", compare=False)  # how it was asked for; no part of what the network is
+    stem: StemName = "cifar"
+    stem_width: int = 16
+    branch: BranchName = "basic"
+    stride_at: StrideAt = "3x3"  # bottleneck: "1x1" is the paper's, "3x3" is v1.5
+    groups: int = 1  # bottleneck: groups of its 3x3 (ResNeXt's cardinality)
+    base_width: int = 64  # bottleneck: inner width = width · base_width / 64 · groups
+    shortcut: ShortcutName = "A"
+    zero_pad: ZeroPadName = "after"  # option A: where the zero channels stand
+    mix: Mix = Add()
+    order: OrderName = "post"
+    norm: NormName = "batch"
+    branch_scalar: float | None = None  # a learned factor on F that starts at this value (SkipInit: 0)
+    se_reduction: int | None = None  # squeeze-and-excitation on F (SENet: 16)
+    stochastic_depth: float = 0.0  # share of images that skip F in the last unit; linear from 0 at the first
+    zero_gamma: bool = False  # start with γ = 0 in F's last batch norm, so that F = 0 (Goyal et al. 2017)
+    init: InitName = "he_fan_out"
+    in_channels: int = 3
+    num_classes: int = 10
+    input_size: int = 32  # side in pixels for which sizes are described; the network takes others too
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.stages, tuple | list):
+            raise UserError(f"stages={self.stages!r} must be a list of stages, each (units, width, stride).")
+        object.__setattr__(self, "stages", tuple(_stage(s) for s in self.stages))
+        if isinstance(self.mix, str):
+            object.__setattr__(self, "mix", parse_mix(self.mix))
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
+        if self.is_plain:
+            object.__setattr__(self, "shortcut", "A")
+        # As floats, so that equal specs have one to_dict: 1 and 1.0 are equal, their JSON is not.
+        object.__setattr__(self, "stochastic_depth", number("stochastic_depth", self.stochastic_depth))
+        if self.branch_scalar is not None:
+            object.__setattr__(self, "branch_scalar", number("branch_scalar", self.branch_scalar))
+        self._check()
+
+    def _check(self) -> None:
+        if not isinstance(self.name, str):
+            raise UserError(f"name={self.name!r} must be text.")
+        if not isinstance(self.zero_gamma, bool):
+            raise UserError(f"zero_gamma={self.zero_gamma!r} must be True or False.")
+        if not isinstance(self.mix, tuple(MIXES.values())):
+            raise UserError(f"mix={self.mix!r} is not a mix: choose one of {', '.join(MIXES)}.")
+        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "input_size"):
+            check_positive(name, getattr(self, name))
+        if not self.stages:
+            raise UserError("stages=() is empty: give at least one StageSpec.")
+        for i, stage in enumerate(self.stages, 1):
+            for name in ("units", "width", "stride"):
+                check_positive(f"{name} of stage {i}", getattr(stage, name))
+        for broken, why in self._conflicts():
+            if broken:
+                raise UserError(why)
+
+    def _conflicts(self) -> list[tuple[bool, str]]:
+        """Pairs of (is it so, the sentence that says what to change)."""
+        bottleneck = self.branch == "bottleneck"
+        widths = [self.stem_width, *(s.width * self.expansion for s in self.stages)]
+        plain = self.is_plain
+        return [
+            (
+                not bottleneck and (self.groups, self.base_width, self.stride_at) != (1, 64, "3x3"),
+                f"groups, base_width and stride_at belong to the bottleneck: leave them out or set "
+                f"branch='bottleneck' (it is {self.branch!r}).",
+            ),
+            (
+                bottleneck and any(self.inner_width(s.width) < 1 for s in self.stages),
+                f"base_width={self.base_width} leaves a bottleneck without channels: raise it or the width.",
+            ),
+            (self.stem == "deep" and self.stem_width < 2, "stem='deep' needs a stem_width of at least 2."),
+            (
+                self.shortcut == "A" and not plain and any(b < a for a, b in zip(widths, widths[1:], strict=False)),
+                f"shortcut='A' can add channels but not drop them (widths {widths}): use shortcut='B'.",
+            ),
+            (
+                self.zero_pad != "after" and (self.shortcut != "A" or plain),
+                f"zero_pad={self.zero_pad!r} belongs to shortcut='A': leave it out.",
+            ),
+            (
+                self.zero_gamma and (self.norm == "none" or not ORDERS[self.order].last.endswith("b")),
+                f"zero_gamma needs a batch norm at the end of F, and norm={self.norm!r}, order={self.order!r} has "
+                f"none there: use branch_scalar=0, or norm='batch' with order='post' or 'relu_preact'.",
+            ),
+            (plain and self.zero_gamma, "zero_gamma makes a plain net all zero: leave it out or use mix=Add()."),
+            (
+                plain and self.branch_scalar == 0,
+                "branch_scalar=0 makes a plain net all zero: start it at 1 or use mix=Add().",
+            ),
+            (
+                plain and self.stochastic_depth > 0,
+                "stochastic_depth skips F, and a plain net has nothing else: set it to 0 or use mix=Add().",
+            ),
+            (
+                not 0 <= self.stochastic_depth < 1,
+                f"stochastic_depth={self.stochastic_depth} is a probability: 0 <= p < 1.",
+            ),
+            (
+                self.se_reduction is not None and (type(self.se_reduction) is not int or self.se_reduction < 1),
+                f"se_reduction={self.se_reduction} is a divisor: 1 or more (SENet: 16), or None for none.",
+            ),
+        ]
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a unit / its stage's width: 4 for the bottleneck, else 1."""
+        return EXPANSION[self.branch]
+
+    def inner_width(self, width: int) -> int:
+        """Channels of a bottleneck's 3x3 convolution in a stage of this width."""
+        return width * self.base_width // 64 * self.groups
+
+    @property
+    def depth(self) -> int:
+        """Weight layers on the main path, as the papers count: the stem, the branches and the fc layer."""
+        stem = 3 if self.stem == "deep" else 1
+        return stem + CONVS[self.branch] * sum(s.units for s in self.stages) + 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the units have no shortcut."""
+        return isinstance(self.mix, Plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON values; the mix as its text."""
+        return asdict(self) | {"mix": repr(self.mix)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetSpec:
+        """The inverse of `to_dict`. Raises UserError for unknown fields and without stages."""
+        if "stages" not in values:
+            raise UserError("a network needs its stages: a list, each (units, width, stride).")
+        return cls(**check_fields(values))
+
+    def override(self, **changes: Any) -> NetSpec:
+        """A copy with some fields changed. Raises UserError for unknown fields, with the nearest names."""
+        return replace(self, **check_fields(changes))
+
+
+def check_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` if every key is a field of NetSpec; else raise UserError with the nearest names."""
+    known = [f.name for f in fields(NetSpec)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{key!r} is not a field of a network: {', '.join(known)}.{did_you_mean(key, known)}")
+    return values
+
+
+def _stage(value: StageSpec | dict[str, int] | tuple[int, ...] | list[int]) -> StageSpec:
+    """A stage, as itself, as JSON wrote it, or as (units, width, stride)."""
+    if isinstance(value, StageSpec):
+        return value
+    try:
+        return StageSpec(**value) if isinstance(value, dict) else StageSpec(*value)
+    except TypeError as error:
+        raise UserError(f"stage {value!r} can't be read: give (units, width) or (units, width, stride).") from error
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise UserError unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name}={value!r} must be a whole number of at least 1.")
+
+
+def depth_rule(branch: BranchName) -> int:
+    """What one unit in each of the three CIFAR stages adds to the depth: 3, 6 (6n+2) or 9 (9n+2)."""
+    return 3 * CONVS[branch]
+
+
+def units_per_stage(depth: int, branch: BranchName) -> int | None:
+    """n in depth = 6n+2 (basic), 9n+2 (bottleneck) or 3n+2 (single); None where the rule is not met."""
+    n, rest = divmod(depth - 2, depth_rule(branch))
+    return n if n >= 1 and rest == 0 else None

@@ -1,0 +1,81 @@
+"""VGG-16 and VGG-19, the papers' yardstick (Simonyan & Zisserman 2015, Table 1 D and E)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.errors import UserError
+from resnetlab.nets.spec import check_positive
+
+WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
+
+
+@dataclass(frozen=True)
+class VGGSpec:
+    """How many 3x3 convolutions each of the five groups has; 2x2 max-pool after each; three fc layers.
+
+    Raises UserError for values that make no network.
+    """
+
+    convs: tuple[int, ...]
+    name: str = field(default="", compare=False)
+    batch_norm: bool = False
+    in_channels: int = 3
+    num_classes: int = 1000
+    input_size: int = 224
+
+    init: ClassVar[str] = "he_fan_out"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.convs, tuple | list) or len(self.convs) != len(WIDTHS):
+            raise UserError(f"convs={self.convs!r} must be {len(WIDTHS)} numbers, e.g. (2, 2, 3, 3, 3).")
+        object.__setattr__(self, "convs", tuple(self.convs))
+        for i, count in enumerate(self.convs, 1):
+            check_positive(f"convs of group {i}", count)
+        for name in ("in_channels", "num_classes", "input_size"):
+            check_positive(name, getattr(self, name))
+        if not isinstance(self.name, str):
+            raise UserError(f"name={self.name!r} must be text.")
+        if not isinstance(self.batch_norm, bool):
+            raise UserError(f"batch_norm={self.batch_norm!r} must be True or False.")
+
+    @property
+    def depth(self) -> int:
+        """Weight layers: the convolutions and the three fc layers."""
+        return sum(self.convs) + 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON values."""
+        return asdict(self)
+
+
+class VGG(nn.Module):
+    """VGG with torchvision's parameter names; input N C H W, output N K, the scores before the softmax."""
+
+    def __init__(self, spec: VGGSpec):
+        super().__init__()
+        self.spec = spec
+        layers: list[nn.Module] = []
+        channels = spec.in_channels
+        for count, width in zip(spec.convs, WIDTHS, strict=True):
+            for _ in range(count):
+                layers.append(nn.Conv2d(channels, width, 3, padding=1))
+                layers += [nn.BatchNorm2d(width)] if spec.batch_norm else []
+                layers.append(nn.ReLU())
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(
+            *(nn.Linear(channels * 7 * 7, 4096), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()),
+            nn.Linear(4096, spec.num_classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.avgpool(self.features(x))  # N C H W -> N 512 7 7
+        return self.classifier(torch.flatten(x, 1))

@@ -1,0 +1,237 @@
+"""Names of networks: a table for ImageNet, a grammar for CIFAR, and `build`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import astuple, fields, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from resnetlab.errors import UserError, check_choice, did_you_mean
+from resnetlab.nets.branches import CONVS, BranchName
+from resnetlab.nets.init import initialise
+from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.spec import NetSpec, StageSpec, depth_rule, units_per_stage
+from resnetlab.nets.vgg import VGG, VGGSpec
+
+Spec = NetSpec | VGGSpec
+
+# He 2015, Table 1; 200 layers: He 2016, section 5.
+IMAGENET_UNITS: dict[int, tuple[BranchName, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+
+
+def _imagenet(name: str, depth: int, **changes: Any) -> NetSpec:
+    branch, units = IMAGENET_UNITS[depth]
+    widths = (64, 128, 256, 512)
+    stages = tuple(StageSpec(n, w, 1 if w == 64 else 2) for n, w in zip(units, widths, strict=True))
+    spec = NetSpec(
+        stages=stages,
+        name=name,
+        stem="imagenet",
+        stem_width=64,
+        branch=branch,
+        shortcut="B",
+        num_classes=1000,
+        input_size=224,
+    )
+    return replace(spec, **changes)
+
+
+def _table() -> dict[str, Spec]:
+    table: dict[str, Spec] = {}
+
+    def add(name: str, depth: int, **changes: Any) -> None:
+        table[name] = _imagenet(name, depth, **changes)
+
+    for depth, (branch, _) in IMAGENET_UNITS.items():
+        add(f"resnet{depth}", depth)
+        if branch == "bottleneck":
+            add(f"resnet{depth}_v1", depth, stride_at="1x1")
+    for depth in (18, 34):
+        add(f"plain{depth}", depth, mix=Plain())
+    for depth in (50, 101, 152, 200):
+        add(f"preresnet{depth}", depth, order="full_preact")
+    add("wide_resnet50_2", 50, base_width=128)
+    add("wide_resnet101_2", 101, base_width=128)
+    add("resnext50_32x4d", 50, groups=32, base_width=4)
+    add("resnext101_32x8d", 101, groups=32, base_width=8)
+    for depth, convs in ((16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))):
+        table[f"vgg{depth}"] = VGGSpec(convs, name=f"vgg{depth}")
+        table[f"vgg{depth}_bn"] = VGGSpec(convs, name=f"vgg{depth}_bn", batch_norm=True)
+    return table
+
+
+IMAGENET: dict[str, Spec] = _table()
+
+
+class Family(NamedTuple):
+    """A family of CIFAR networks: what its members share, the depths its paper names, and its rule in words."""
+
+    mix: Mix
+    order: str
+    published: tuple[int, ...]
+    branches: tuple[BranchName, ...]  # tried in order for a depth
+
+
+# He 2015, section 4.2 (resnet, plain); He 2016, section 4 (preresnet). 164 and 1001 are bottlenecks there.
+CIFAR: dict[str, Family] = {
+    "resnet": Family(Add(), "post", (20, 32, 44, 56, 110, 164, 1001, 1202), ("basic", "bottleneck")),
+    "plain": Family(Plain(), "post", (20, 32, 44, 56, 110), ("basic",)),
+    "preresnet": Family(Add(), "full_preact", (110, 164, 1001), ("basic", "bottleneck")),
+}
+BOTTLENECK_DEPTHS = (164, 1001)
+WRN_PUBLISHED = ((16, 4), (16, 8), (28, 10), (40, 4))  # Zagoruyko & Komodakis 2016, Table 4 and 5
+
+_CIFAR_NAME = re.compile(r"cifar_(resnet|plain|preresnet)([0-9]{1,5})")
+_WRN_NAME = re.compile(r"cifar_wrn([0-9]{1,5})_([0-9]{1,3})")
+PATTERNS = ("cifar_resnet{6n+2}", "cifar_plain{6n+2}", "cifar_preresnet{9n+2 or 6n+2}", "cifar_wrn{6n+4}_{width}")
+
+
+def names() -> list[str]:
+    """Every network with a name of its own; the CIFAR families (`PATTERNS`) take any depth of their rule."""
+    cifar = [f"cifar_{family}{depth}" for family, f in CIFAR.items() for depth in f.published]
+    return [*IMAGENET, *cifar, *(f"cifar_wrn{depth}_{width}" for depth, width in WRN_PUBLISHED)]
+
+
+def _cifar(name: str, family: str, depth: int, branch: BranchName | None) -> NetSpec:
+    """A CIFAR network of He 2015, section 4.2 (basic, option A) or He 2016, section 5 (bottleneck, projections)."""
+    mix, order, _, branches = CIFAR[family]
+    if branch:
+        check_choice("branch", branch, CONVS)
+        branches = (branch,)
+    elif depth in BOTTLENECK_DEPTHS:
+        branches = branches[::-1]
+    for kind in branches:
+        n = units_per_stage(depth, kind)
+        if n is None:
+            continue
+        spec = NetSpec(stages=_cifar_stages(n, 16), name=name, branch=kind, mix=mix, order=order)  # type: ignore[arg-type]
+        return replace(spec, shortcut="B", stride_at="1x1") if kind == "bottleneck" else spec
+    rules = [depth_rule(kind) for kind in branches]
+    near = sorted({d for r in rules for d in _neighbours(depth, r, 2)}, key=lambda d: (abs(d - depth), d))[:2]
+    rule = " or ".join(f"{r}n+2 ({kind})" for r, kind in zip(rules, branches, strict=True))
+    raise UserError(f"{name}: depth {depth} is not {rule}; the nearest are {' and '.join(map(str, sorted(near)))}.")
+
+
+def _wrn(name: str, depth: int, width: int) -> NetSpec:
+    """WRN-depth-width: pre-activation basic units, `width` times as wide, depth 6n+4."""
+    n, rest = divmod(depth - 4, 6)
+    if width < 1:
+        raise UserError(f"{name}: the width is how many times as wide as 16, 32, 64: 1 or more.")
+    if n < 1 or rest:
+        near = " and ".join(map(str, _neighbours(depth, 6, 4)))
+        raise UserError(f"{name}: depth {depth} is not 6n+4; the nearest are {near}.")
+    return NetSpec(stages=_cifar_stages(n, 16 * width), name=name, shortcut="B", order="full_preact")
+
+
+def _cifar_stages(units: int, width: int) -> tuple[StageSpec, ...]:
+    """Three stages on maps of 32, 16 and 8 pixels, each twice as wide as the one before."""
+    return StageSpec(units, width), StageSpec(units, 2 * width, 2), StageSpec(units, 4 * width, 2)
+
+
+def _neighbours(depth: int, step: int, offset: int) -> tuple[int, int]:
+    below = max(1, (depth - offset) // step)
+    return below * step + offset, (below + 1) * step + offset
+
+
+def spec(name: str, **overrides: Any) -> Spec:
+    """Return the spec of a named network, with some fields changed.
+
+    `name` is a name of the zoo, e.g. "resnet50" or "cifar_resnet110", or the same written as a call with
+    overrides, e.g. "cifar_resnet110(mix=Scale(0.5, 0.5), shortcut=C)"; `overrides` are fields of NetSpec.
+
+    Raises UserError for a name that is not known (with the nearest), a depth outside the family's rule
+    (with the nearest depths), and overrides that do not fit.
+    """
+    base, written = _parse(name)
+    overrides = {**written, **overrides}
+    if base in IMAGENET:
+        found = IMAGENET[base]
+    elif match := _CIFAR_NAME.fullmatch(base):
+        found = _cifar(base, match[1], int(match[2]), overrides.get("branch"))
+    elif match := _WRN_NAME.fullmatch(base):
+        found = _wrn(base, int(match[1]), int(match[2]))
+    else:
+        raise UserError(
+            f"network {name!r} is not known.{did_you_mean(base, names())} "
+            f"'resnetlab describe' without a name lists them; CIFAR depths are free: {', '.join(PATTERNS)}."
+        )
+    if not overrides:
+        return found
+    changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
+    return changed if "name" in overrides else replace(changed, name=_called(base, changed, overrides))
+
+
+def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResNet | VGG:
+    """Build a network from its name or spec, initialised as the spec says.
+
+    `seed` makes the weights reproducible to the last bit; `overrides` are fields of the spec, e.g.
+    `build("cifar_resnet110", mix=Scale(0.5, 0.5), num_classes=100)`. Raises UserError as `spec` does.
+    """
+    if isinstance(net, str):
+        net = spec(net, **overrides)
+    elif overrides:
+        net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
+    with torch.random.fork_rng(devices=[]):  # torch's own initialisation, replaced below, draws from it
+        made = _modules(net)
+    initialise(made, seed)
+    return made
+
+
+def on_meta(spec: Spec) -> ResNet | VGG:
+    """The network without memory for its weights: enough to count and to run for shapes."""
+    with torch.device("meta"):
+        return _modules(spec)
+
+
+def _modules(spec: Spec) -> ResNet | VGG:
+    return ResNet(spec) if isinstance(spec, NetSpec) else VGG(spec)
+
+
+def _override_vgg(found: VGGSpec, overrides: dict[str, Any]) -> VGGSpec:
+    known = [f.name for f in fields(VGGSpec)]
+    for key in overrides:
+        if key not in known:
+            raise UserError(f"{key!r} is not a field of a VGG net: {', '.join(known)}.{did_you_mean(key, known)}")
+    return replace(found, **overrides)
+
+
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """Split "net(field=value, ...)" into the name and its overrides."""
+    if "(" not in name:
+        return name.strip(), {}
+    try:
+        call = ast.parse(name.strip(), mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
+            raise SyntaxError
+        return call.func.id, {str(k.arg): _value(str(k.arg), k.value) for k in call.keywords}
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"network {name!r} can't be read: write e.g. 'cifar_resnet110(mix=Scale(0.5, 1), shortcut=C)'."
+        ) from error
+
+
+def _value(key: str, node: ast.expr) -> Any:
+    if key == "mix":
+        return mix_from_node(node)
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _called(base: str, changed: Spec, overrides: dict[str, Any]) -> str:
+    """The name of an overridden network, readable by `spec`; overrides of sizes and classes are left out."""
+    shown = {k: getattr(changed, k) for k in overrides if k not in ("num_classes", "in_channels", "input_size")}
+    if "stages" in shown:
+        shown["stages"] = tuple(astuple(stage) for stage in shown["stages"])
+    return f"{base}({', '.join(f'{k}={v!r}' for k, v in shown.items())})" if shown else base

@@ -1,0 +1,1 @@
+"""One file per figure, table or claim: its runs, its measurement, its figure, its verdict."""

@@ -1,0 +1,266 @@
+"""Degradation: deeper plain nets have higher training error; residual nets reverse it.
+
+Paper:    He et al. 2015, sections 1, 4.1 and 4.2; Figures 1, 4, 6; Tables 2 and 6.
+Claim:    with depth, plain nets get worse on the training images themselves, so it is not overfitting;
+          the same nets with shortcuts do not.
+Command:  resnetlab study run degradation --scale quick            (the digits, about 4 minutes on 2 cores)
+          resnetlab study run degradation --scale cifar --data cifar10:DIR     (a night on 2 cores)
+          resnetlab study run degradation --scale paper --data cifar10:DIR     (days on one GPU)
+Last result: results/degradation-quick.json
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+
+from resnetlab.measuring.printed import PRINTED
+from resnetlab.studies.statistics import Difference, difference, mean_std
+from resnetlab.studies.study import (
+    NOT_TESTED,
+    Figure,
+    Finding,
+    Outcome,
+    Panel,
+    Plan,
+    Row,
+    Series,
+    Study,
+    Table,
+)
+from resnetlab.training.recipe import Recipe, recipe
+
+KINDS = {"plain": "plain", "resnet": "residual"}
+TOLERANCE = 1.0  # points by which a deeper residual net's training error may be higher
+FAIL = 60.0  # %: plain-110's error is above this (He 2015, section 4.2)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    recipe: str
+    depths: tuple[int, ...]
+    seeds: int
+    epochs: float | None  # None: the recipe's own length
+    expected: str
+    note: str
+
+
+_SCALES = {
+    "quick": _Scale(
+        "digits",
+        (8, 20, 56),
+        5,
+        None,
+        "about 4 minutes on 2 cores",
+        "1,437 training images of 8x8 pixels, five seeds. Every residual net learns them to the last image, so "
+        "this scale can't show that test error falls with depth.",
+    ),
+    "cifar": _Scale(
+        "cifar_paper",
+        (20, 32, 44, 56, 110),
+        1,
+        10,
+        "a night on 2 cores, some minutes on a GPU",
+        "10 epochs instead of the paper's 164, and one seed, so that it fits a night: differences have no "
+        "interval and can at best be called a direction.",
+    ),
+    "paper": _Scale(
+        "cifar_paper",
+        (20, 32, 44, 56, 110),
+        5,
+        None,
+        "two to three days on one GPU",
+        "The published recipe: 64,000 steps; 110 layers warm up at 0.01 until the training error is below 80 %.",
+    ),
+}
+
+
+def plan(scale: str, data: str | None) -> Plan:
+    """Plain and residual nets at every depth and seed."""
+    s = _SCALES[scale]
+    base = recipe(s.recipe)
+    base = base.override(data=data or base.data)
+    base = base.override(epochs=s.epochs) if s.epochs else base
+    return Plan(
+        tuple(
+            _for_depth(base.override(net=f"cifar_{kind}{depth}", seed=seed), depth)
+            for seed in range(s.seeds)
+            for depth in s.depths
+            for kind in KINDS
+        ),
+        s.expected,
+        s.note,
+    )
+
+
+def _for_depth(base: Recipe, depth: int) -> Recipe:
+    """The paper's own rule for 110 layers on CIFAR-10 (section 4.2)."""
+    if depth < 110:
+        return base
+    return base.override(warmup="train_error", warmup_lr=0.01, warmup_error=80.0, warmup_steps=0)
+
+
+Errors = dict[tuple[str, int], list[float]]  # (kind, depth) -> % of each seed
+
+
+def judge(scale: str, outcomes: list[Outcome]) -> Finding:
+    """Compare the deepest and the shallowest nets of each kind, over seeds."""
+    groups: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        kind, depth = _kind_and_depth(o.recipe.net)
+        groups[kind, depth].append(o)
+    train: Errors = {key: [o.result["train_error"] for o in group] for key, group in groups.items()}
+    test: Errors = {key: [o.result["test_error"] for o in group] for key, group in groups.items()}
+    rows = _rows(scale, train, test)
+    return Finding(rows, [_figure(groups)], [_table(groups, train, test)], _words(train, test))
+
+
+def _rows(scale: str, train: Errors, test: Errors) -> list[Row]:
+    depths = sorted({depth for _, depth in train})
+    low, high = depths[0], depths[-1]
+    rise_plain = difference(train["plain", high], train["plain", low])
+    rise_residual = difference(train["resnet", high], train["resnet", low])
+    gain_train = difference(train["plain", high], train["resnet", high])
+    gain_test = difference(test["plain", high], test["resnet", high])
+    fall = difference(test["resnet", low], test["resnet", high])
+    plain_110 = test.get(("plain", 110), [])
+    return [
+        Row(
+            "The training error of plain nets rises with depth, so it is not overfitting",
+            "plain-20 < 32 < 44 < 56 (Fig. 6, left)",
+            f"{_along(train, 'plain', depths)}; {high} against {low} layers: {rise_plain} points",
+            rise_plain.verdict_above(0),
+        ),
+        Row(
+            "The training error of residual nets does not rise with depth",
+            "ResNet-20 > 32 > 44 > 56 > 110 (Fig. 6, middle)",
+            f"{_along(train, 'resnet', depths)}; {high} against {low} layers: {rise_residual} points",
+            rise_residual.verdict_below(TOLERANCE),
+        ),
+        Row(
+            f"With {high} layers the residual net has the lower training error",
+            "34 layers on ImageNet (Fig. 4); 56 on CIFAR-10 (Fig. 6)",
+            f"plain − residual: {gain_train} points",
+            gain_train.verdict_above(0),
+        ),
+        Row(
+            f"With {high} layers the residual net has the lower test error",
+            "34 layers on ImageNet: 28.54 against 25.03 % (Table 2)",
+            f"plain {mean_std(test['plain', high])} %, residual {mean_std(test['resnet', high])} %; "
+            f"plain − residual: {gain_test} points",
+            gain_test.verdict_above(0),
+        ),
+        Row(
+            "The test error of residual nets falls with depth",
+            "8.75, 7.51, 7.17, 6.97, 6.43 % for 20 to 110 layers (Table 6)",
+            f"{_along(test, 'resnet', depths)}; {low} against {high} layers: {fall} points",
+            NOT_TESTED if scale == "quick" else fall.verdict_above(0),
+        ),
+        Row(
+            "plain-110 does not train: its error is above 60 %",
+            "above 60 % (section 4.2)",
+            f"{mean_std(plain_110)} %" if plain_110 else "no net of 110 layers at this scale",
+            difference(plain_110, [FAIL] * len(plain_110)).verdict_above(0)
+            if plain_110 and scale == "paper"
+            else NOT_TESTED,
+        ),
+    ]
+
+
+def _kind_and_depth(net: str) -> tuple[str, int]:
+    kind = "plain" if "plain" in net else "resnet"
+    return kind, int(net.removeprefix(f"cifar_{kind}"))
+
+
+def _along(errors: Errors, kind: str, depths: list[int]) -> str:
+    means = [f"{statistics.fmean(errors[kind, depth]):.1f}" for depth in depths]
+    return f"{', '.join(means)} % at {', '.join(map(str, depths))} layers"
+
+
+def _figure(groups: dict[tuple[str, int], list[Outcome]]) -> Figure:
+    depths = sorted({depth for _, depth in groups})
+    panels = []
+    for kind, word in KINDS.items():
+        series = [
+            _curve(f"{word}-{depth}", part, i, groups[kind, depth])
+            for i, depth in enumerate(depths)
+            for part in ("train", "test")
+        ]
+        panels.append(Panel(f"{word} nets", "epoch", "error (%)", series, (0.0, 100.0)))
+    return Figure(
+        "curves",
+        "Training error (dashed) and test error (solid) by epoch, mean over seeds; bands reach from the lowest "
+        "to the highest seed. Left plain nets, right the same nets with shortcuts (as He 2015, Fig. 6).",
+        panels,
+    )
+
+
+def _curve(name: str, part: str, colour: int, group: list[Outcome]) -> Series:
+    by_epoch = list(zip(*([line[f"{part}_error"] for line in o.epochs] for o in group), strict=True))
+    return Series(
+        label=f"{name} {'training' if part == 'train' else 'test'}",
+        dashed=part == "train",
+        colour=colour,
+        x=[float(line["epoch"]) for line in group[0].epochs],
+        mean=[round(statistics.fmean(errors), 4) for errors in by_epoch],
+        low=[round(min(errors), 4) for errors in by_epoch],
+        high=[round(max(errors), 4) for errors in by_epoch],
+    )
+
+
+def _table(groups: dict[tuple[str, int], list[Outcome]], train: Errors, test: Errors) -> Table:
+    rows = []
+    for (kind, depth), group in sorted(groups.items()):
+        on_paper = PRINTED.get(f"cifar_{kind}{depth}")
+        rows.append(
+            [
+                f"{KINDS[kind]}-{depth}",
+                mean_std(train[kind, depth]),
+                mean_std(test[kind, depth]),
+                f"{on_paper.error:.2f}" if on_paper and on_paper.error else "–",
+                str(len(group)),
+                f"{statistics.fmean(o.result['seconds'] for o in group):.0f}",
+            ]
+        )
+    return Table(
+        "Errors after the last epoch, mean ± standard deviation over seeds, beside He 2015, Table 6 "
+        "(CIFAR-10, 64,000 steps; plain nets are in its figures only).",
+        ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"],
+        rows,
+    )
+
+
+def _words(train: Errors, test: Errors) -> str:
+    depths = sorted({depth for _, depth in train})
+    high = depths[-1]
+    seeds = train["plain", high]
+    spread = f" (its seeds range from {min(seeds):.1f} to {max(seeds):.1f} %)" if len(seeds) > 1 else ""
+    gap = difference(test["plain", high], train["plain", high])
+    return (
+        f"The deepest plain net ends at {statistics.fmean(seeds):.1f} % error on the images it was trained on{spread}, "
+        f"the residual net of the same depth and cost at {statistics.fmean(train['resnet', high]):.1f} %. "
+        f"The plain net's test error is {_beyond(gap)} its training error, so what it lacks is "
+        "optimisation, not generalisation. The study says that this happens, not why."
+    )
+
+
+def _beyond(gap: Difference) -> str:
+    return f"{abs(gap.mean):.1f} points {'above' if gap.mean >= 0 else 'below'}"
+
+
+STUDY = Study(
+    name="degradation",
+    title="Deeper plain nets train worse; residual nets do not",
+    claim="Deeper plain nets have higher training error, so it is not overfitting; residual nets reverse it.",
+    source="He et al. 2015, sections 1, 4.1 and 4.2; Figures 1, 4 and 6; Tables 2 and 6",
+    method="Plain and residual nets of the same depth, width, cost and parameters (option A) are trained with the "
+    "same recipe and seeds. Training error is that of the augmented training batches over the last epoch, as the "
+    "papers plot it; test error is that of the last epoch, not of the best one.",
+    rule="A difference between two means over seeds is reproduced if its 95 % interval (Welch's t) lies on the "
+    "claim's side of the bound, a direction only if the mean does but the interval does not, else not reproduced. "
+    f"The bound is 0, but for 'does not rise', which allows {TOLERANCE:g} point. The study's verdict is the "
+    "weakest of its tested claims.",
+    plan=plan,
+    judge=judge,
+)

@@ -1,0 +1,1 @@
+"""How a network learns: recipe, schedule, step, loop, checkpoint, run folder."""

@@ -1,0 +1,72 @@
+"""`load`: a trained network from a run folder or a weight file, and what it was trained for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import build, on_meta
+from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.training.checkpoint import WEIGHTS, Card, read_weights
+from resnetlab.training.run import check_format, read_json
+
+
+def load(source: str | Path, *, net: str | None = None, which: str = "last") -> ResNet | VGG:
+    """Return the network of a run folder (its "last" or "best" weights) or of a safetensors file.
+
+    A file that resnetlab wrote says what network it holds; for others, `net` names it. The network comes
+    in evaluation mode. Raises UserError if the weights don't fit it, naming the first that differ.
+    """
+    return load_with_card(source, net=net, which=which)[0]
+
+
+def load_with_card(
+    source: str | Path, *, net: str | None = None, which: str = "last"
+) -> tuple[ResNet | VGG, Card | None]:
+    """As `load`; also what the file says of itself: classes, preprocessing, recipe (None in foreign files)."""
+    path = _weight_file(Path(source), which)
+    tensors, metadata = read_weights(path)
+    card = None
+    if "resnetlab" in metadata:
+        try:
+            card = Card.from_metadata(metadata)
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: its description is damaged ({error}).") from error
+    if net is None and card is None:
+        raise UserError(f"{path}: doesn't say what network it holds; name it with --net.")
+    spec = named_spec(net) if net else card.spec  # type: ignore[union-attr]  # one of them is there
+    _check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
+    made = build(spec)
+    made.load_state_dict(tensors)
+    return made.eval(), card
+
+
+def _weight_file(path: Path, which: str) -> Path:
+    if path.is_dir():
+        if not (path / "run.json").exists():
+            raise UserError(f"{path}: not a run folder, it has no run.json.")
+        check_format(path / "run.json", read_json(path / "run.json"))
+        return path / which / WEIGHTS
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or weight file.")
+    return path
+
+
+def _check_fit(path: Path, name: str, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    missing = [k for k in wanted if k not in found]
+    surplus = [k for k in found if k not in wanted]
+    shapes = [
+        f"{k} is {tuple(found[k].shape)}, not {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in found and found[k].shape != v.shape
+    ]
+    parts = []
+    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes)):
+        if keys:
+            parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
+    if parts:
+        raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.")

@@ -1,0 +1,262 @@
+"""The training loop: a generator that trains a run and yields how it goes; it resumes by itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetlab.data.images import Images
+from resnetlab.data.loading import (
+    NORMALISATIONS,
+    Normalisation,
+    batch_ends,
+    epoch_seed,
+    evaluation_batches,
+    training_batches,
+)
+from resnetlab.errors import UserError
+from resnetlab.measuring.accuracy import accuracy
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import build
+from resnetlab.training.checkpoint import (
+    Card,
+    Progress,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run, disk_errors, locked, open_folder, write_atomically
+from resnetlab.training.schedule import (
+    ScheduleState,
+    after_evaluation,
+    after_step,
+    learning_rate,
+    needs_batch_error,
+)
+from resnetlab.training.step import make_optimiser, training_step
+
+EVALUATION_BATCH = 500
+LOG_STEPS = 100  # a line of metrics and a sign of life every so many steps
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run goes, yielded every LOG_STEPS steps and at the end of each epoch."""
+
+    epochs_done: int  # whole ones
+    step: int
+    steps: int  # in all
+    lr: float
+    train_error: float  # %, over the epoch's batches so far
+    test_error: float | None  # %, after the last whole epoch
+    images_per_second: float
+
+
+def train(run: Run, *, device: str = "cpu", threads: int | None = None) -> Iterator[Status]:
+    """Train the run to its end, from where it stands; yields a Status now and then.
+
+    Nothing is done if it is finished. The weights follow from the run to the last bit, on one machine and
+    with one number of threads, which the run keeps from its start; interrupted, it goes on from the last
+    whole epoch with the same outcome as an unbroken run. Afterwards `run.result()` holds the errors.
+    Raises UserError for a folder of another version, a damaged checkpoint, a full disk, or a loss that is
+    not finite.
+    """
+    settings = open_folder(run, threads or torch.get_num_threads(), device)
+    if run.result() is not None:
+        return
+    torch.set_num_threads(settings["threads"])  # sums come out in another order with another number
+    if device.startswith("cuda"):
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    with locked(run.folder):
+        sitting = _sit_down(run, device)
+        while sitting.progress.step < sitting.steps:
+            yield from _epoch(sitting)
+        sitting.metrics.file.close()
+        _finish(run, sitting.progress)
+
+
+class Metrics:
+    """metrics.jsonl: one line per evaluation and per logged step, without times, so that a run repeats it."""
+
+    def __init__(self, folder: Path, length: int):
+        path = folder / "metrics.jsonl"
+        with disk_errors(folder):
+            self.file = path.open("ab")
+            if path.stat().st_size < length:
+                raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
+            self.file.truncate(length)  # what was logged after the checkpoint that is resumed
+        self.folder = folder
+        self.length = length
+
+    def write(self, line: dict[str, Any]) -> None:
+        with disk_errors(self.folder):
+            self.length += self.file.write(json.dumps(line).encode() + b"\n")
+            self.file.flush()
+
+
+@dataclass
+class _Sitting:
+    """One sitting at a run: what the loop holds between its start or resumption and its end or interruption."""
+
+    run: Run
+    device: str
+    net: ResNet | VGG
+    optimiser: torch.optim.SGD
+    card: Card
+    train: Images
+    validation: Images
+    test: Images
+    normalise: Normalisation
+    progress: Progress
+    schedule: ScheduleState
+    metrics: Metrics
+    per_epoch: int  # steps
+    steps: int  # in all
+    test_error: float | None = None  # %, after the last whole epoch
+
+
+def _sit_down(run: Run, device: str) -> _Sitting:
+    """Build what the run needs, and put its last checkpoint into it if there is one."""
+    recipe = run.recipe
+    train_images, validation = run.data.hold_out(recipe.validation_images)
+    normalise = NORMALISATIONS[recipe.normalise](train_images)
+    net = build(run.spec, seed=recipe.seed).to(device)
+    if recipe.channels_last:
+        for parameter in net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    optimiser = make_optimiser(net, recipe)
+    progress, schedule = load_checkpoint(run.folder, net, optimiser) or (Progress(), ScheduleState())
+    per_epoch = len(batch_ends(len(train_images), recipe.batch_size))
+    return _Sitting(
+        run=run,
+        device=device,
+        net=net,
+        optimiser=optimiser,
+        card=Card(run.spec, run.data.classes, normalise, recipe.to_dict()),
+        train=train_images.to(device),
+        validation=validation.to(device),
+        test=run.data.test.to(device),
+        normalise=normalise.to(device),
+        progress=progress,
+        schedule=schedule,
+        metrics=Metrics(run.folder, progress.metrics_bytes),
+        per_epoch=per_epoch,
+        steps=total_steps(recipe, per_epoch),
+    )
+
+
+def _epoch(s: _Sitting) -> Iterator[Status]:
+    """Train for an epoch (or what is left of the run), evaluate, log, and write the checkpoint."""
+    recipe, progress, folder = s.run.recipe, s.progress, s.run.folder
+    started, epoch = time.perf_counter(), progress.epoch
+    torch.manual_seed(epoch_seed(recipe.seed, epoch))  # dropout and the like: a function of seed and epoch
+    batches = training_batches(
+        s.train, recipe.batch_size, recipe.seed, epoch, normalise=s.normalise, augment=recipe.augment
+    )
+    sums = torch.zeros(2, dtype=torch.float64, device=s.device)  # loss, wrong
+    seen = 0
+
+    def so_far() -> tuple[dict[str, float], Status]:
+        """The epoch's means as metrics and as status; reading them waits for the device."""
+        loss, wrong = (sums / seen).tolist()
+        speed = seen / (time.perf_counter() - started)
+        status = Status(progress.epoch, progress.step, s.steps, lr, 100 * wrong, s.test_error, speed)
+        return {"step": progress.step, "lr": lr, "train_loss": loss, "train_error": 100 * wrong}, status
+
+    s.net.train()
+    for x, labels in itertools.islice(_laid_out(batches, recipe), s.steps - progress.step):
+        lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
+        loss, wrong = training_step(s.net, s.optimiser, x, labels, lr)
+        if needs_batch_error(recipe, s.schedule):
+            after_step(recipe, progress.step, 100 * int(wrong) / len(labels), s.schedule)
+        sums += torch.stack([loss, wrong]).double()
+        seen += len(labels)
+        progress.step += 1
+        if progress.step % LOG_STEPS == 0:
+            line, status = so_far()
+            s.metrics.write(line)
+            yield status
+
+    line, _ = so_far()
+    if not math.isfinite(line["train_loss"]):
+        raise UserError(
+            f"{folder}: the loss is no longer finite in epoch {epoch + 1} (lr {lr:g}); lower lr or lengthen the "
+            "warm-up. The checkpoint of the epoch before is kept."
+        )
+    line = {"epoch": epoch + 1} | line | _evaluate(s)
+    after_evaluation(recipe, line.get("validation_error", line["train_error"]), s.schedule)
+    s.test_error = line["test_error"]
+    progress.epoch = epoch + 1
+    progress.seconds += time.perf_counter() - started
+    s.metrics.write(line)
+    progress.metrics_bytes = s.metrics.length
+    with disk_errors(folder):
+        chosen = line.get("validation_error", line["test_error"])
+        if chosen < progress.best_error:
+            progress.best_error = chosen
+            save_best(folder, s.net, s.card)
+        save_checkpoint(folder, s.net, s.optimiser, s.card, progress, s.schedule)
+    yield so_far()[1]
+
+
+def _laid_out(batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches in the recipe's memory layout."""
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    for x, labels in batches:
+        yield x.contiguous(memory_format=layout), labels
+
+
+def _evaluate(s: _Sitting) -> dict[str, float]:
+    """Loss and error (%) of the test images and, if any are held out, of the validation images."""
+    line: dict[str, float] = {}
+    for name, images in (("test", s.test), ("validation", s.validation)):
+        if len(images):
+            batches = evaluation_batches(images, EVALUATION_BATCH, s.normalise)
+            found = accuracy(s.net, _laid_out(batches, s.run.recipe))
+            line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
+    return line
+
+
+def total_steps(recipe: Recipe, per_epoch: int) -> int:
+    """Steps of a whole run."""
+    if recipe.iterations is not None:
+        return recipe.iterations
+    assert recipe.epochs is not None
+    return max(1, round(recipe.epochs * per_epoch))
+
+
+def _finish(run: Run, progress: Progress) -> None:
+    """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
+    last = epochs_of(run.folder)[-1]
+    result = {
+        "train_error": last["train_error"],
+        "test_error": last["test_error"],
+        "best_error": progress.best_error,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 2),
+    }
+    with disk_errors(run.folder):
+        write_atomically(run.folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+def epochs_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that end an epoch. Raises UserError if the file is damaged."""
+    path = folder / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for line in lines if "epoch" in line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error}).") from error

@@ -1,0 +1,222 @@
+"""A run: a folder named by the hash of what defines it (spec, recipe, data, seed), and what lies in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnetlab.data.images import Data, open_data
+from resnetlab.errors import UserError
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import Spec
+from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.training.recipe import Recipe
+
+FORMAT = 1  # of the run folder; a folder with another number is refused
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a network, a recipe and a data set, and the folder it has below `root`."""
+
+    spec: Spec
+    recipe: Recipe
+    data: Data
+    root: Path
+
+    @cached_property
+    def id(self) -> str:
+        """The hash of what defines the run; where data lies and how networks are called is no part of it."""
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in ("net", "data")}
+        spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
+        defines = {"format": FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
+        return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "_", f"{self.spec.name or 'net'}-{self.data.name}").strip("_")
+        return self.root / f"{words}-{self.id}"
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run ended with, or None while it is unfinished. See `write_result`."""
+        path = self.folder / "result.json"
+        return read_json(path) if path.exists() else None
+
+    def settings(self, threads: int, device: str) -> dict[str, Any]:
+        """What `run.json` holds."""
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "spec": self.spec.to_dict(),
+            "recipe": self.recipe.to_dict(),
+            "data": {
+                "name": self.data.name,
+                "fingerprint": self.data.fingerprint,
+                "shape": list(self.data.shape),
+                "train_images": len(self.data.train),
+                "test_images": len(self.data.test),
+            },
+            "classes": list(self.data.classes),
+            "threads": threads,
+            "machine": machine(device),
+        }
+
+
+def make_run(recipe: Recipe, root: Path) -> Run:
+    """Resolve a recipe: read its data, and fit its network to the data's channels, size and classes.
+
+    Raises UserError for a network, data set or combination that can't be.
+    """
+    spec = named_spec(recipe.net)
+    if recipe.augment == "scale_crop_flip_colour" or recipe.data.startswith("imagenet:"):
+        raise UserError(
+            "ImageNet can't be read yet, so 'imagenet_paper' is a recipe without data: "
+            "train on digits, cifar10:DIR or cifar100:DIR."
+        )
+    data = open_data(recipe.data)
+    channels, height, _ = data.shape
+    fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=height)
+    if recipe.validation_images >= len(data.train):
+        data.hold_out(recipe.validation_images)  # says what may be held out
+    return Run(fitted, recipe, data, root)
+
+
+def open_folder(run: Run, threads: int, device: str) -> dict[str, Any]:
+    """Make the run's folder, or check the one that is there; return its settings.
+
+    Raises UserError for a folder of another version or one whose settings are damaged.
+    """
+    path = run.folder / "run.json"
+    if path.exists():
+        found = read_json(path)
+        check_format(path, found)
+        return found
+    settings = run.settings(threads, device)
+    with disk_errors(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+    return settings
+
+
+def check_format(path: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError unless run.json is of the version that this code writes."""
+    if settings.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: a run of format {settings.get('format')}, and this version reads format {FORMAT}: "
+            "move the folder away or use the version that wrote it."
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run: two processes never write one folder. Raises UserError if another one has it."""
+    with disk_errors(folder):
+        file = (folder / "lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
+        yield
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a failed write (disk full, no permission) into one line that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't write ({error.strerror or error}); what was saved before is whole. "
+            "Make room or choose another place with --runs, then give the same command to go on."
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, whole, even after a power cut."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError, naming the file, if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged, not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged, it should hold a JSON object.")
+    return value
+
+
+def spec_from_dict(values: dict[str, Any]) -> Spec:
+    """A network's spec from its JSON values, residual or VGG."""
+    from resnetlab.nets.vgg import VGGSpec
+
+    if "convs" in values:
+        return VGGSpec(**{**values, "convs": tuple(values["convs"])})
+    return NetSpec.from_dict(values)
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What a result was made on: processor, cores, device, versions, commit."""
+    import resnetlab
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "resnetlab": resnetlab.__version__,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,42 @@
+"""One training step, and the optimiser it takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor, nn
+
+from resnetlab.training.recipe import Recipe
+
+
+class StepResult(NamedTuple):
+    """Sums over a batch, as tensors on its device, so that a step waits for nothing."""
+
+    loss: Tensor  # summed cross-entropy
+    wrong: Tensor  # images whose highest score was not their label
+
+
+def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if recipe.decay == "all" or p.ndim > 1]
+    free = [p for p in parameters if recipe.decay != "all" and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov
+    )
+
+
+def training_step(net: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, labels: Tensor, lr: float) -> StepResult:
+    """Forward, backward and update on one batch: x float N C H W, labels int64 N."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.zero_grad(set_to_none=True)
+    scores = net(x)
+    loss = tf.cross_entropy(scores, labels)
+    loss.backward()
+    optimiser.step()
+    scores = scores.detach()
+    return StepResult(loss.detach() * len(labels), (scores.argmax(1) != labels).sum())
