@@ -36,6 +36,6 @@ def resnetlab(tmp_path: Path) -> Command:
 
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "resnetlab", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, **options)  # type: ignore[call-overload]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, **{"timeout": 300, **options})  # type: ignore[call-overload]
 
     return run

@@ -17,6 +17,7 @@ app = cyclopts.App(
     version=resnetlab.__version__,
     help="Every network, recipe, figure and claim of the ResNet papers as a command that runs.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # main says how to go on
 )
 app.command(networks.describe)
 app.command(networks.compare)

@@ -45,12 +45,15 @@ def train(
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     """
+    from resnetlab.errors import UserError
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
 
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads} must be 1 or more.")
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
-    run = make_run(named_recipe(recipe, **given), runs)
     where = find_device(device)
+    run = make_run(named_recipe(recipe, **given), runs)
     finished_before = run.result() is not None
     from resnetlab.cli.screen import progress_bars, say
 
@@ -92,13 +95,11 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 accuracy on the test images of a data set, in %."""
     from resnetlab.data.images import open_data
-    from resnetlab.errors import UserError, check_choice
+    from resnetlab.errors import check_choice
     from resnetlab.training.evaluate import evaluate_on
 
     check_choice("which", which, ("last", "best"))
     found = evaluate_on(source, open_data(data), net=net, which=which, device=find_device(device))
-    if found.images == 0:
-        raise UserError(f"{data}: no test images.")
     answer = {"top1": found.top1, "top5": found.top5, "images": found.images, "correct": found.top1_correct}
     if json:
         print(json_module.dumps(answer))

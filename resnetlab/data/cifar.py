@@ -169,8 +169,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _BatchReader(pickle.Unpickler):
-    """An unpickler that finds nothing but the inert stand-ins above."""
+class _BatchReader(pickle._Unpickler):
+    """An unpickler that finds nothing but the inert stand-ins above.
+
+    The one written in Python: a few damaged bytes can make the one in C ask for many gigabytes.
+    """
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="bytes")

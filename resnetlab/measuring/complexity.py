@@ -100,6 +100,11 @@ def _inference(net: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[Layer
     return tuple(layers), live.peak
 
 
+def _per_image(t: Tensor) -> bool:
+    """Whether a tensor grows with the batch; a batch norm's statistics, C, do not."""
+    return t.ndim > 1
+
+
 def _training_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
     """Bytes per image, weights aside, that a training forward pass keeps for the backward pass."""
     own = _weight_storages(net)
@@ -107,8 +112,7 @@ def _training_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
 
     def keep(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
-        per_image = t.ndim > 1  # a batch norm's statistics, C, do not grow with the batch
-        if per_image and storage._cdata not in own:
+        if _per_image(t) and storage._cdata not in own:
             kept[storage._cdata] = storage  # holding it keeps its identity from being used again
         return t
 
@@ -151,7 +155,7 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for t in tree_leaves(result):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.ignored:
+            if isinstance(t, Tensor) and _per_image(t) and t.untyped_storage()._cdata not in self.ignored:
                 self.live[StorageWeakRef(t.untyped_storage())] = t.untyped_storage().nbytes()
         self.live = {ref: size for ref, size in self.live.items() if not ref.expired()}
         self.peak = max(self.peak, sum(self.live.values()))

@@ -27,8 +27,13 @@ class Difference:
         return REPRODUCED if self.high < bound else DIRECTION if self.mean < bound else NOT_REPRODUCED
 
     def __str__(self) -> str:
-        interval = f" [{self.low:+.1f}, {self.high:+.1f}]" if math.isfinite(self.low) else " (one seed: no interval)"
-        return f"{self.mean:+.1f}{interval}"
+        if not math.isfinite(self.low):
+            return f"{_signed(self.mean)} (one seed: no interval)"
+        return f"{_signed(self.mean)} [{_signed(self.low)}, {_signed(self.high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"  # adding zero turns -0.0 into +0.0
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:

@@ -58,7 +58,7 @@ def _weight_file(path: Path, which: str) -> Path:
 
 def _check_fit(path: Path, name: str, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     missing = [k for k in wanted if k not in found]
-    surplus = [k for k in found if k not in wanted]
+    surplus = sorted(k for k in found if k not in wanted)
     shapes = [
         f"{k} is {tuple(found[k].shape)}, not {tuple(v.shape)}"
         for k, v in wanted.items()

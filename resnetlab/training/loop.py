@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -80,9 +81,9 @@ def train(run: Run, *, device: str = "cpu", threads: int | None = None) -> Itera
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     with locked(run.folder):
         sitting = _sit_down(run, device)
-        while sitting.progress.step < sitting.steps:
-            yield from _epoch(sitting)
-        sitting.metrics.file.close()
+        with sitting.metrics.file:
+            while sitting.progress.step < sitting.steps:
+                yield from _epoch(sitting)
         _finish(run, sitting.progress)
 
 
@@ -92,10 +93,11 @@ class Metrics:
     def __init__(self, folder: Path, length: int):
         path = folder / "metrics.jsonl"
         with disk_errors(folder):
-            self.file = path.open("ab")
+            path.touch()
             if path.stat().st_size < length:
                 raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
-            self.file.truncate(length)  # what was logged after the checkpoint that is resumed
+            os.truncate(path, length)  # what was logged after the checkpoint that is resumed
+            self.file = path.open("ab")
         self.folder = folder
         self.length = length
 

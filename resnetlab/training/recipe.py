@@ -91,7 +91,7 @@ class Recipe:
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
-_MANY = 10**9
+_MANY = math.inf
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),
     ("validation_images", 0, _MANY, "0 or more"),

@@ -130,44 +130,37 @@ def randomised(unit: nn.Module, generator: torch.Generator) -> None:
                 value.normal_(0, 0.5, generator=generator)
 
 
+def check(unit: ResidualUnit, x: Tensor, case: str, **kind: Any) -> None:
+    """Compare output, gradients of the input and of every parameter, and running statistics."""
+    state = {name: value.detach().clone() for name, value in unit.state_dict().items()}
+    parameters = {name: state[name].requires_grad_() for name, _ in unit.named_parameters()}
+    statistics = [name for name, buffer in unit.named_buffers() if buffer.is_floating_point()]
+    torch.default_generator.manual_seed(1)  # both drop the same values
+    y = unit(x)
+    torch.default_generator.manual_seed(1)
+    wanted = reference(state, x, **kind)
+    upstream = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+    ours = [y, *torch.autograd.grad(y, [x, *unit.parameters()], upstream), *map(unit.get_buffer, statistics)]
+    theirs = [wanted, *torch.autograd.grad(wanted, [x, *parameters.values()], upstream), *map(state.get, statistics)]
+    for name, a, b in zip(["output", "x", *parameters, *statistics], ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9), f"{name} or its gradient differs: {case}"
+
+
 @pytest.mark.parametrize(("mix", "shortcut"), MIXED_SHORTCUTS, ids=[f"{m}-{s}" for m, s in MIXED_SHORTCUTS])
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("order", ORDERS)
 def test_equation(order: str, branch: str, mix: str, shortcut: str) -> None:
     generator = torch.Generator().manual_seed(0)
     width = OUT // 4 if branch.startswith("bottleneck") else OUT
-    for (channels, stride), first, train in itertools.product(SIZES, (False, True), (False, True)):
-        case = f"channels {channels}, stride {stride}, first {first}, train {train}"
-        spec = NetSpec(
-            stages=((1, width),),
-            stem_width=channels,
-            order=order,
-            mix=mix,
-            **BRANCHES[branch][1],
-            **SHORTCUTS[shortcut],
-        )
-        unit = ResidualUnit(spec, channels, width, stride, first=first).double().train(train)
+    fields = {"stages": ((1, width),), "order": order, "mix": mix, **BRANCHES[branch][1], **SHORTCUTS[shortcut]}
+    for (channels, stride), first in itertools.product(SIZES, (False, True)):
+        unit = ResidualUnit(NetSpec(stem_width=channels, **fields), channels, width, stride, first=first).double()
         randomised(unit, generator)
-        state = {name: value.detach().clone() for name, value in unit.state_dict().items()}
-        parameters = dict(unit.named_parameters())
-        copies = [state[name].requires_grad_() for name in parameters]
         x = torch.randn(2, channels, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
-
-        torch.default_generator.manual_seed(1)  # both drop the same values
-        y = unit(x)
-        torch.default_generator.manual_seed(1)
-        expected = reference(
-            state, x, order=order, branch=branch, shortcut=shortcut, mix=mix, stride=stride, first=first, train=train
-        )
-        upstream = torch.randn(y.shape, dtype=torch.float64, generator=generator)
-        grads = torch.autograd.grad(y, [x, *parameters.values()], upstream)
-        expected_grads = torch.autograd.grad(expected, [x, *copies], upstream)
-
-        for name, got, wanted in zip(["y", "x", *parameters], [y, *grads], [expected, *expected_grads], strict=True):
-            assert torch.allclose(got, wanted, rtol=1e-9, atol=1e-9), f"{name} differs: {case}"
-        for name, buffer in unit.named_buffers():
-            if buffer.is_floating_point():
-                assert torch.allclose(buffer, state[name], rtol=1e-9, atol=1e-9), f"{name} differs: {case}"
+        kind = {"order": order, "branch": branch, "mix": mix, "shortcut": shortcut, "stride": stride, "first": first}
+        for train in (False, True):
+            case = f"channels {channels}, stride {stride}, first {first}, train {train}"
+            check(unit.train(train), x, case, train=train, **kind)
 
 
 # The layers of a basic unit as they run; "+" is the mix. A projection runs before F.
@@ -209,22 +202,15 @@ def test_sequence_of_a_unit(order: str, place: str) -> None:
     assert recorded(unit, torch.zeros(2, 4, 4, 4)) == SEQUENCES[order, place]
 
 
-@pytest.mark.parametrize(
-    ("order", "stem", "end"),
-    [
-        ("post", "conv1 bn1 relu", ""),
-        ("bn_after_add", "conv1 bn1 relu", ""),
-        ("relu_before_add", "conv1 bn1 relu", ""),
-        ("relu_preact", "conv1 bn1 relu", "last_relu"),
-        ("full_preact", "conv1 bn1 relu", "last_bn last_relu"),
-    ],
-)
-def test_sequence_of_a_net(order: str, stem: str, end: str) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_sequence_of_a_net(order: str) -> None:
     """Only the net's first unit leaves out its pre-activation, and one more follows the last sum."""
     net = ResNet(NetSpec(stages=((2, 4), (1, 8, 2)), stem_width=4, order=order, shortcut="B"))
     units = [("layer1.0", "first"), ("layer1.1", "inner"), ("layer2.0", "projecting")]
     middle = [f"{name}.{op}" for name, place in units for op in SEQUENCES[order, place].split()]
-    assert recorded(net, torch.zeros(2, 3, 8, 8)).split() == [*stem.split(), *middle, *end.split(), "avgpool", "fc"]
+    end = {"relu_preact": ["last_relu"], "full_preact": ["last_bn", "last_relu"]}.get(order, [])
+    expected = ["conv1", "bn1", "relu", *middle, *end, "avgpool", "fc"]
+    assert recorded(net, torch.zeros(2, 3, 8, 8)).split() == expected
 
 
 def test_sequence_of_the_deep_stem() -> None:

@@ -1,0 +1,160 @@
+"""The command line: the answers it promises, and one clear line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnetlab.cli.main import main
+from resnetlab.training.recipe import FIELDS
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("net", "parameters", "multiply_adds"),
+    [
+        ("resnet152", 60_192_808, 11_513_626_624),
+        ("resnet50_v1", 25_557_032, 3_857_973_248),
+        ("vgg19", 143_667_240, 19_632_062_464),
+        ("cifar_resnet1202", 19_421_274, 2_829_238_912),
+        ("cifar_preresnet1001", 10_327_706, 1_487_849_984),
+    ],
+)
+def test_describe_json(capsys: Captured, net: str, parameters: int, multiply_adds: int) -> None:
+    assert main(["describe", net, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["name"], answer["parameters"], answer["multiply_adds"]) == (net, parameters, multiply_adds)
+    assert answer["depth"] == int("".join(c for c in net.removesuffix("_v1") if c.isdigit()))
+    assert answer["input"] == ([3, 32, 32] if net.startswith("cifar") else [3, 224, 224])
+
+
+def test_describe_shows_layers_and_totals(capsys: Captured) -> None:
+    assert main(["describe", "cifar_resnet20"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("layer3.2.conv2", "64x8x8", "269,722", "40,551,040", "81,102,080", "20 weight layers"):
+        assert words in shown
+
+
+def test_describe_without_a_name_lists_the_names(capsys: Captured) -> None:
+    assert main(["describe"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert {"resnet50", "plain34", "vgg19", "cifar_preresnet1001"} <= set(shown)
+
+
+def test_compare_prints_ours_beside_the_papers(capsys: Captured) -> None:
+    assert main(["compare", "resnet152", "vgg19", "resnet50", "plain34"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("11,513,626,624 (11.3G)", "19,632,062,464 (19.6G)", "3,644,493,824 (3.6G)", "(21.43)", "(28.54)"):
+        assert words in shown
+    assert main(["compare", "cifar_resnet110", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["networks"]
+    assert (row["parameters"], row["printed"]["parameters"], row["printed"]["error"]) == (1_727_962, 1.7e6, 6.43)
+
+
+def test_train_then_eval(resnetlab: Command, tmp_path: Path) -> None:
+    options = ("train", "digits", "--net", "cifar_resnet8", "--epochs", "2", "--seed", "5", "--threads", "1")
+    done = resnetlab(*options, "--runs", "here", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"run", "train_error", "test_error", "epochs", "seconds"}
+    assert answer["epochs"] == 2
+    folder = tmp_path / answer["run"]
+    assert folder.parent == tmp_path / "here"
+    assert (folder / "last/weights.safetensors").exists()
+    assert (folder / "best/weights.safetensors").exists()
+    again = resnetlab(*options, "--runs", "here")
+    assert "was finished before" in again.stdout
+    found = resnetlab("eval", answer["run"], "--data", "digits", "--json")
+    assert json.loads(found.stdout)["top1"] == pytest.approx(100 - answer["test_error"])
+    assert json.loads(found.stdout)["images"] == 360
+
+
+def test_every_field_of_a_recipe_is_an_option(capsys: Captured) -> None:
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert not [field for field in FIELDS if f"--{field.replace('_', '-')}" not in shown]
+
+
+def _batches(folder: Path, change: str) -> None:
+    """A CIFAR-10 folder whose first batch is cut or asks to run code."""
+    folder.mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"):
+        batch = {b"data": b"pixels", b"labels": [], b"label_names": [b"x"] * 10}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    code = b"cposix\nsystem\n(S'touch executed'\ntR."
+    first = folder / "data_batch_1"
+    first.write_bytes(code if change == "code" else first.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["describe", "resnt50"], "network 'resnt50' is not known. Did you mean resnet50"),
+        (["describe", "cifar_resnet57"], "57 is not 6n+2 (basic) or 9n+2 (bottleneck); the nearest are 56 and 62"),
+        (["describe", "cifar_plain110(mix=Ad)"], "mix 'Ad' is not known"),
+        (["describe", "resnet50(branch=basic, groups=2)"], "leave them out or set branch='bottleneck'"),
+        (["describe", "resnet50("], "can't be read"),
+        (["compare", "resnet50", "vgg18"], "network 'vgg18' is not known. Did you mean vgg1"),
+        (["train", "digits", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs?"),
+        (["train", "digits", "--epochs", "three"], 'unable to convert "three" into float'),
+        (["train", "digits", "--epochs", "-1"], "epochs=-1.0 must be more than 0"),
+        (["train", "digits", "--schedule", "cosin"], 'Did you mean "cosine"?'),
+        (["train", "digit"], "recipe 'digit' is not known: choose one of digits"),
+        (["train", "digits", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
+        (["train", "digits", "--data", "folder"], "data 'folder' can't be read"),
+        (["train", "digits", "--device", "tpu9"], "device 'tpu9' can't be used here"),
+        (["train", "digits", "--threads", "0"], "threads=0 must be 1 or more"),
+        (["train", "imagenet_paper"], "ImageNet can't be read yet"),
+        (["train", "cifar_paper", "--data", "cifar10:nowhere"], "nowhere: no such folder"),
+        (["train", "cifar_paper", "--data", "cifar10:empty"], "empty: not a cifar10 folder, it lacks data_batch_1"),
+        (["train", "cifar_paper", "--data", "cifar10:cut"], "data_batch_1: truncated or damaged"),
+        (["train", "cifar_paper", "--data", "cifar10:code"], "data_batch_1: not a CIFAR batch, it asks to run"),
+        (["eval", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
+        (["eval", "empty", "--data", "digits"], "empty: not a run folder"),
+        (["eval", "empty", "--data", "digits", "--which", "first"], "which='first' is not known"),
+        (["study", "run", "degredation"], "study 'degredation' is not known: choose one of degradation"),
+        (["study", "run", "degradation", "--scale", "paper"], "needs the images: give --data cifar10:DIR"),
+        (["study", "run", "degradation", "--jobs", "0"], "jobs=0 must be 1 or more"),
+        (["study", "report", "--results", "empty"], "empty: no results of studies"),
+        (["nonsense"], 'Unknown command "nonsense"'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    _batches(tmp_path / "cut", "cut")
+    _batches(tmp_path / "code", "code")
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("error: ")
+    assert words in captured.err
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "runs").exists(), "nothing is written for input that is refused"
+
+
+def test_the_exit_code_reaches_the_shell(resnetlab: Command) -> None:
+    done = resnetlab("describe", "resnt50")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_closed_pipe_is_no_error(resnetlab: Command) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "resnetlab", "describe"]
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,157 @@
+"""CIFAR's batches: read exactly, without executing anything, and refused in one line where damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resnetlab.data.cifar import read_batch
+from resnetlab.data.images import open_data
+from resnetlab.errors import UserError
+
+NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
+FILES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+
+
+def pixels(seed: int, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
+
+
+def write_cifar10(folder: Path, protocol: int = 2) -> Path:
+    """A small CIFAR-10 of 5 x 4 training and 4 test images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(FILES):
+        batch = {b"data": pixels(i), b"labels": [i, 1, 2, 9], b"batch_label": b"x", b"filenames": [b"a.png"] * 4}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=protocol))
+    meta = {b"label_names": NAMES, b"num_vis": 3072, b"num_cases_per_batch": 4}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=protocol))
+    return folder
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_reads_what_was_written(tmp_path: Path, protocol: int) -> None:
+    data = open_data(f"cifar10:{write_cifar10(tmp_path, protocol)}")
+    assert data.classes == tuple(n.decode() for n in NAMES)
+    assert data.shape == (3, 32, 32)
+    assert (len(data.train), len(data.test)) == (20, 4)
+    assert np.array_equal(data.train.pixels[4:8].numpy().reshape(4, 3072), pixels(1))
+    assert data.test.labels.tolist() == [5, 1, 2, 9]
+
+
+def test_reads_cifar100_fine_labels(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        batch = {b"data": pixels(0), b"fine_labels": [99, 0, 5, 6], b"coarse_labels": [1, 2, 3, 4]}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=2))
+    names = [f"class {i}".encode() for i in range(100)]
+    (tmp_path / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, protocol=2))
+    data = open_data(f"cifar100:{tmp_path}")
+    assert len(data.classes) == 100
+    assert data.train.labels.tolist() == [99, 0, 5, 6]
+
+
+def test_finds_the_release_inside_a_folder(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "cifar-10-batches-py")
+    assert len(open_data(f"cifar10:{tmp_path}").train) == 20
+
+
+class _Evil:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("place", ["data", "labels", "extra"])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, place: str) -> None:
+    folder, trace = write_cifar10(tmp_path / "c"), tmp_path / "trace"
+    batch: dict[bytes, Any] = {b"data": pixels(0), b"labels": [0, 1, 2, 3]}
+    batch[place.encode()] = _Evil(trace)
+    (folder / "data_batch_3").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(UserError, match=r"data_batch_3: not a CIFAR batch, it asks to run posix\.mkdir"):
+        open_data(f"cifar10:{folder}")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({b"labels": [0]}, "'data' should hold rows of 3,072 bytes"),
+        ({b"data": pixels(0)[:, :100], b"labels": [0] * 4}, "'data' should hold rows of 3,072 bytes"),
+        ({b"data": pixels(0)[:0], b"labels": []}, "'data' should hold rows of 3,072 bytes"),
+        ({b"data": pixels(0).astype(np.float32), b"labels": [0] * 4}, "its images are not bytes"),
+        ({b"data": pixels(0), b"labels": [0]}, "one of 'labels' per image"),
+        ({b"data": pixels(0), b"labels": [0, 1, 2, 10]}, "labels should be 0 to 9"),
+        ({b"data": pixels(0), b"labels": [0, 1, 2, "x"]}, "labels should be 0 to 9"),
+        ([1, 2], "holds no dictionary"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path: Path, batch: object, message: str) -> None:
+    folder = write_cifar10(tmp_path)
+    (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol=3))
+    with pytest.raises(UserError, match="test_batch: .*" + message):
+        open_data(f"cifar10:{folder}")
+
+
+def test_a_fortran_ordered_array_keeps_its_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({b"data": np.asfortranarray(pixels(7))}, protocol=2))
+    assert np.array_equal(read_batch(path)["data"], pixels(7))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999))
+def test_a_truncated_batch_is_refused(tmp_path: Path, share: float) -> None:
+    whole = pickle.dumps({b"data": pixels(0), b"labels": [0, 1, 2, 3]}, protocol=2)
+    (tmp_path / "batch").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match="batch: truncated or damaged"):
+        read_batch(tmp_path / "batch")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 400), value=st.integers(0, 255), tail=st.booleans())
+def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int, value: int, tail: bool) -> None:
+    content = bytearray(pickle.dumps({b"data": pixels(0, 1), b"labels": [3]}, protocol=2))
+    content[-1 - place if tail else place] = value
+    (tmp_path / "batch").write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert isinstance(read_batch(tmp_path / "batch"), dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cifar10:{}/nowhere", "nowhere: no such folder"),
+        ("cifar10:{}", "not a cifar10 folder, it lacks data_batch_1"),
+        ("cifar10", "names no folder"),
+        ("cifar10:", "names no folder"),
+        ("cifer10:{}", "Did you mean cifar10"),
+        ("digits:{}", "write just 'digits'"),
+        ("", "can't be read"),
+    ],
+)
+def test_data_that_is_not_there_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_data(text.format(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_real_cifar10(cifar10: Path) -> None:
+    data = open_data(f"cifar10:{cifar10}")
+    assert (len(data.train), len(data.test)) == (50_000, 10_000)
+    assert data.train.labels.bincount().tolist() == [5_000] * 10
+    assert data.test.labels.bincount().tolist() == [1_000] * 10
+    # The first test image is a cat; its pixels follow the 15 labels' bytes in the published file as they are.
+    assert data.classes[int(data.test.labels[0])] == "cat"
+    raw = (cifar10 / "cifar-10-batches-py" / "test_batch").read_bytes()
+    assert data.test.pixels[0].numpy().tobytes() in raw
+    assert hashlib.md5(raw, usedforsecurity=False).hexdigest() == "40351d587109b95175f43aff81a1287e"  # as published

@@ -1,0 +1,55 @@
+"""Accuracy: exact counts, whatever the batches, and the network left as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resnetlab.measuring.accuracy import accuracy
+
+
+class Scores(nn.Module):
+    """Gives its input back: N K scores."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def batches(x: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(x.split(size), labels.split(size), strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_counts_equal_a_sort(size: int) -> None:
+    x, labels = torch.randn(53, 10), torch.randint(10, (53,))
+    order = x.argsort(1, descending=True)
+    found = accuracy(Scores(), batches(x, labels, size))
+    assert found.images == 53
+    assert found.top1_correct == int((order[:, 0] == labels).sum())
+    assert found.top5_correct == sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True))
+    assert found.top1 + found.error == pytest.approx(100)
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(x, labels)), rel=1e-5)
+
+
+def test_fewer_than_five_classes_are_always_within_the_first_five() -> None:
+    assert accuracy(Scores(), [(torch.randn(9, 3), torch.zeros(9, dtype=torch.long))]).top5 == 100
+
+
+def test_scores_that_are_not_finite_are_wrong() -> None:
+    x = torch.tensor([[float("nan"), 0.0], [1.0, 0.0]])
+    assert accuracy(Scores(), [(x, torch.tensor([0, 0]))]).top1_correct == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_kept_and_evaluation_used(training: bool) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).train(training)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    accuracy(net, [(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))])
+    assert net.training is training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_no_images_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        accuracy(Scores(), [])

@@ -1,0 +1,113 @@
+"""The study `degradation`: its runs are the paper's, and its rule can find against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from resnetlab.nets.zoo import spec
+from resnetlab.studies.degradation import STUDY
+from resnetlab.studies.study import (
+    DIRECTION,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    SCALES,
+    Finding,
+    Outcome,
+)
+
+Errors = Callable[[str, int], float]  # (kind, depth) -> %
+
+
+def judged(scale: str, train: Errors, test: Errors, spread: float = 0.2) -> Finding:
+    """The finding if every seed ended with these errors, give or take."""
+    outcomes = []
+    for r in STUDY.plan(scale, "cifar10:x").recipes:
+        kind = "plain" if "plain" in r.net else "resnet"
+        depth = int(r.net.removeprefix(f"cifar_{kind}"))
+        shift = spread * (r.seed % 3 - 1)
+        result = {"train_error": train(kind, depth) + shift, "test_error": test(kind, depth) + shift, "seconds": 1.0}
+        line = {"epoch": 1, "train_error": result["train_error"], "test_error": result["test_error"]}
+        outcomes.append(Outcome(r, result, [line, line | {"epoch": 2}], {}))
+    return STUDY.judge(scale, outcomes)
+
+
+def papers_way(kind: str, depth: int) -> float:
+    return depth / 2 + 10 if kind == "plain" else 12 - depth / 20
+
+
+def other_way(kind: str, depth: int) -> float:
+    return 60 - depth / 2 if kind == "plain" else 10 + depth / 2
+
+
+def flat(kind: str, depth: int) -> float:
+    return 20.0
+
+
+def verdicts(finding: Finding) -> list[str]:
+    return [row.verdict for row in finding.rows]
+
+
+def test_data_as_in_the_paper_reproduce_it() -> None:
+    finding = judged("paper", papers_way, papers_way)
+    assert verdicts(finding) == [REPRODUCED] * 6
+    assert finding.verdict == REPRODUCED
+
+
+def test_contrary_data_refute_every_claim() -> None:
+    finding = judged("paper", other_way, other_way)
+    assert verdicts(finding) == [NOT_REPRODUCED] * 6
+    assert finding.verdict == NOT_REPRODUCED
+
+
+def test_no_difference_reproduces_nothing_but_that_nothing_rises() -> None:
+    assert verdicts(judged("quick", flat, flat)) == [
+        *(NOT_REPRODUCED, REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED),
+        *(NOT_TESTED, NOT_TESTED),
+    ]
+
+
+def test_seeds_that_scatter_give_a_direction_only() -> None:
+    finding = judged("quick", papers_way, papers_way, spread=60)
+    assert verdicts(finding)[0] == DIRECTION
+    assert finding.verdict == DIRECTION
+
+
+def test_one_seed_gives_a_direction_only() -> None:
+    finding = judged("cifar", papers_way, papers_way)
+    assert finding.verdict == DIRECTION
+    assert finding.rows[-1].verdict == NOT_TESTED, "10 epochs don't show what 164 do"
+
+
+def test_overfitting_is_not_degradation() -> None:
+    """Plain nets that train better but generalise worse with depth must not pass for the paper's effect."""
+    finding = judged("quick", other_way, papers_way)
+    assert finding.rows[0].verdict == NOT_REPRODUCED
+    assert finding.rows[3].verdict == REPRODUCED
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_plain_and_residual_nets_differ_in_their_shortcuts_only(scale: str) -> None:
+    recipes = STUDY.plan(scale, "cifar10:x").recipes
+    assert len(set(recipes)) == len(recipes)
+    by_net = {(r.net, r.seed): r for r in recipes}
+    for r in recipes:
+        if "plain" in r.net:
+            twin = by_net[r.net.replace("plain", "resnet"), r.seed]
+            assert r.override(net=twin.net) == twin
+            assert spec(r.net).override(mix=spec(twin.net).mix) == spec(twin.net)  # type: ignore[union-attr]
+
+
+def test_110_layers_warm_up_as_the_paper_says() -> None:
+    for r in STUDY.plan("paper", "cifar10:x").recipes:
+        assert (r.warmup == "train_error") is r.net.endswith("110")
+
+
+def test_the_figure_holds_every_curve_with_its_spread() -> None:
+    (figure,) = judged("quick", papers_way, papers_way).figures
+    assert [len(panel.series) for panel in figure.panels] == [6, 6]
+    series = figure.panels[0].series[0]
+    assert (series.label, series.dashed, series.x) == ("plain-8 training", True, [1.0, 2.0])
+    assert series.low[0] < series.mean[0] < series.high[0]

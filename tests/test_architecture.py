@@ -1,0 +1,70 @@
+"""The architecture's rules: imports go one way, and the command line starts without torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "resnetlab"
+# Who may import whom, errors.py aside: nets, data -> measuring -> training -> studies | use -> cli.
+MAY_IMPORT = {
+    "nets": {"nets"},
+    "data": {"data"},
+    "measuring": {"nets", "data", "measuring"},
+    "training": {"nets", "data", "measuring", "training"},
+    "studies": {"nets", "data", "measuring", "training", "studies"},
+    "use": {"nets", "data", "measuring", "training", "use"},
+    "cli": {"nets", "data", "measuring", "training", "studies", "use", "cli"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: Path) -> list[str]:
+    """Every module that a file imports, at its top or inside functions, for types or to run."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            found.append(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).parts
+    for module in imports_of(path):
+        names = module.split(".")
+        if names[0] != "resnetlab" or len(parts) == 1 or len(names) == 1 or names[1] == "errors":
+            continue
+        assert names[1] in MAY_IMPORT[parts[0]], f"{'/'.join(parts)} imports {module}"
+
+
+def test_every_room_has_a_rule() -> None:
+    assert {p.relative_to(PACKAGE).parts[0] for p in FILES if len(p.relative_to(PACKAGE).parts) > 1} <= set(MAY_IMPORT)
+
+
+def test_nets_import_torch_only() -> None:
+    known = sys.stdlib_module_names | {"torch", "resnetlab"}
+    for path in (PACKAGE / "nets").glob("*.py"):
+        assert {m.split(".")[0] for m in imports_of(path)} <= known, path.name
+
+
+def test_no_file_imports_torchvision() -> None:
+    assert not [p.name for p in FILES for m in imports_of(p) if m.split(".")[0] == "torchvision"]
+
+
+def test_the_command_line_starts_without_the_slow_imports() -> None:
+    code = "import sys, resnetlab.cli.main; print([m for m in ('torch', 'matplotlib', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

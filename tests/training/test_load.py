@@ -1,0 +1,91 @@
+"""`load` and evaluation: from run folders and weight files, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import resnetlab
+from resnetlab.data.images import open_data
+from resnetlab.errors import UserError
+from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.loop import train
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import Run, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    made = make_run(recipe("digits", net="cifar_resnet8", epochs=3), tmp_path_factory.mktemp("runs"))
+    for _ in train(made, threads=1):
+        pass
+    return made
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_folder_gives_its_network(run: Run, which: str) -> None:
+    net = resnetlab.load(run.folder, which=which)
+    assert not net.training
+    assert net.spec == run.spec
+    stored = load_file(run.folder / which / "weights.safetensors")
+    assert all(torch.equal(v, stored[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", ["", "last/weights.safetensors"])
+def test_evaluation_gives_the_error_that_training_logged(run: Run, suffix: str) -> None:
+    found = evaluate_on(run.folder / suffix, open_data("digits"))
+    result = run.result()
+    assert result is not None
+    assert found.images == 360
+    assert found.error == pytest.approx(result["test_error"])
+
+
+def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
+    wanted = resnetlab.build("resnet18", seed=3).state_dict()
+    save_file(wanted, tmp_path / "theirs.safetensors")
+    net = resnetlab.load(tmp_path / "theirs.safetensors", net="resnet18")
+    assert all(torch.equal(v, wanted[k]) for k, v in net.state_dict().items())
+    with pytest.raises(UserError, match="doesn't say what network it holds; name it with --net"):
+        resnetlab.load(tmp_path / "theirs.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ("cifar_resnet14", "it lacks layer1.1.conv1.weight.* and .* more"),
+        ("cifar_resnet8(shortcut=B)", "it lacks layer2.0.downsample.0.weight"),
+        ("cifar_resnet8", r"in it conv1.weight is \(16, 1, 3, 3\), not \(16, 3, 3, 3\)"),
+        ("cifar_plain8(branch=single)", "it has besides layer1.0.bn2.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        resnetlab.load(run.folder, net=net)
+    assert str(caught.value).endswith("Nothing was loaded.")
+
+
+def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes((run.folder / "last/weights.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match="cut.safetensors: not a whole safetensors file"):
+        resnetlab.load(path)
+    with pytest.raises(UserError, match="nowhere: no such run folder or weight file"):
+        resnetlab.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="not a run folder, it has no run.json"):
+        resnetlab.load(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"resnetlab": '{"spec": {}}'})
+    with pytest.raises(UserError, match="its description is damaged"):
+        resnetlab.load(tmp_path / "x.safetensors")
+
+
+def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8", in_channels=1, num_classes=7)
+    save_file(net.state_dict(), tmp_path / "seven.safetensors")
+    save_file(resnetlab.build("cifar_resnet8").state_dict(), tmp_path / "rgb.safetensors")
+    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and digits has 1 and 10"):
+        evaluate_on(tmp_path / "rgb.safetensors", open_data("digits"), net="cifar_resnet8")
+    with pytest.raises(UserError, match="in it fc.weight is"):
+        evaluate_on(tmp_path / "seven.safetensors", open_data("digits"), net="cifar_resnet8(in_channels=1)")

@@ -1,0 +1,102 @@
+"""Recipes: the papers' values, and every wrong field refused with the nearest right one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resnetlab.errors import UserError
+from resnetlab.training.recipe import RECIPES, Recipe, recipe
+
+
+def test_cifar_paper_has_the_papers_values() -> None:
+    """He 2015, section 4.2: drops at 32k and 48k, end at 64k."""
+    r = recipe("cifar_paper")
+    assert r.iterations is not None
+    assert (r.iterations, [m * r.iterations for m in r.milestones]) == (64_000, [32_000, 48_000])
+    assert (r.batch_size, r.lr, r.lr_drop, r.momentum, r.weight_decay) == (128, 0.1, 0.1, 0.9, 1e-4)
+    assert (r.normalise, r.augment, r.decay, r.nesterov) == ("pixel_mean", "crop_flip", "all", False)
+
+
+def test_imagenet_paper_has_the_papers_values() -> None:
+    """He 2015, section 3.4."""
+    r = recipe("imagenet_paper")
+    assert (r.iterations, r.batch_size, r.lr, r.schedule) == (600_000, 256, 0.1, "plateau")
+    assert (r.momentum, r.weight_decay) == (0.9, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "'epoch' is not a field of a recipe. Did you mean epochs"),
+        ({"epochs": "3"}, "epochs='3' must be a number"),
+        ({"epochs": 0}, "epochs=0.0 must be more than 0"),
+        ({"epochs": float("nan")}, "epochs=nan must be finite"),
+        ({"iterations": 2.5}, "iterations=2.5 must be a whole number"),
+        ({"batch_size": True}, "batch_size=True must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"lr": -1}, "lr=-1.0 must be 0 or more"),
+        ({"lr": float("inf")}, "lr=inf must be finite"),
+        ({"schedule": "cosin"}, "schedule='cosin' is not known: choose one of .* Did you mean cosine"),
+        ({"milestones": 0.5}, "milestones=0.5 must be a list of numbers"),
+        ({"milestones": [0.5, 0.2]}, "must be rising shares of the run"),
+        ({"milestones": [0.5, 2]}, "must be rising shares of the run"),
+        ({"warmup": "linear"}, "warmup='linear' needs warmup_steps"),
+        ({"warmup_error": 101}, "warmup_error=101.0 must be a percentage"),
+        ({"nesterov": "yes"}, "nesterov='yes' must be true or false"),
+        ({"nesterov": True, "momentum": 0}, "nesterov=True needs a momentum above 0"),
+        ({"momentum": 1}, "momentum=1.0 must be at least 0 and below 1"),
+        ({"seed": -1}, "seed=-1 must be"),
+        ({"epochs": 1, "iterations": 5}, "either epochs or iterations"),
+        ({"net": 5}, "net=5 must be text"),
+    ],
+)
+def test_wrong_fields_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe("cifar_paper", **change)
+
+
+def test_epochs_replace_iterations_and_back() -> None:
+    by_epochs = recipe("cifar_paper", epochs=2)
+    assert (by_epochs.epochs, by_epochs.iterations) == (2.0, None)
+    assert (by_epochs.override(iterations=7).epochs, by_epochs.override(iterations=7).iterations) == (None, 7)
+
+
+def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "cifar_paper"\nepochs = 3\nmilestones = [0.4, 0.8]\nnet = "cifar_plain20"\n')
+    assert recipe(str(path), seed=4) == RECIPES["cifar_paper"].override(
+        epochs=3, milestones=(0.4, 0.8), net="cifar_plain20", seed=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs = ", "mine.toml: not a TOML file"),
+        ("batchsize = 4", "mine.toml: 'batchsize' is not a field of a recipe. Did you mean batch_size"),
+        ('recipe = "cifar_papr"', "mine.toml: recipe='cifar_papr' must be one of .* Did you mean cifar_paper"),
+        ('lr = "0.1"', "mine.toml: lr='0.1' must be a number"),
+        ("[training]\nlr = 1", "mine.toml: 'training' is not a field"),
+        (b"\xff\xfe", "mine.toml: not a TOML file"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        recipe(str(path))
+
+
+def test_unknown_recipes_and_missing_files() -> None:
+    with pytest.raises(UserError, match="recipe 'cifar_papper' is not known.*Did you mean cifar_paper"):
+        recipe("cifar_papper")
+    with pytest.raises(UserError, match=r"nowhere\.toml: can't be read \(No such file"):
+        recipe("nowhere.toml")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_gives_the_recipe_back(name: str) -> None:
+    assert Recipe(**json.loads(json.dumps(RECIPES[name].to_dict()))) == RECIPES[name]

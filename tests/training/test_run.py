@@ -1,0 +1,242 @@
+"""A run: the same to the last bit twice, interrupted or not; and its folder never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resnetlab.errors import UserError
+from resnetlab.training import checkpoint
+from resnetlab.training.loop import Status, train
+from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.run import Run, make_run
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def small(**changes: Any) -> Recipe:
+    """Three epochs of a net of 8 layers on the digits: half a second."""
+    length = {} if "iterations" in changes else {"epochs": 3}
+    return recipe("digits", **{"net": "cifar_resnet8", **length, **changes})
+
+
+def finish(r: Recipe, root: Path) -> Run:
+    run = make_run(r, root)
+    for _ in train(run, threads=1):
+        pass
+    return run
+
+
+def weights(run: Run, which: str = "last") -> bytes:
+    return (run.folder / which / "weights.safetensors").read_bytes()
+
+
+def without_times(run: Run) -> dict[str, Any]:
+    return {k: v for k, v in (run.result() or {}).items() if k != "seconds"}
+
+
+# Everything that has a state of its own or draws random numbers.
+SHAKEN = {
+    "net": "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.2)",
+    "augment": "crop_flip",
+    "schedule": "plateau",
+    "patience": 1,
+    "warmup": "train_error",
+    "warmup_lr": 0.01,
+    "warmup_steps": 60,
+    "validation_images": 100,
+    "batch_size": 48,
+}
+
+
+def test_a_seed_gives_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
+    first, second = finish(small(), tmp_path / "a"), finish(small(), tmp_path / "b")
+    assert first.id == second.id
+    assert weights(first) == weights(second)
+    assert weights(first, "best") == weights(second, "best")
+    assert (first.folder / "metrics.jsonl").read_text() == (second.folder / "metrics.jsonl").read_text()
+    other = finish(small(seed=1), tmp_path / "a")
+    assert other.folder != first.folder
+    assert (
+        load_file(other.folder / "last/weights.safetensors")["fc.weight"]
+        .ne(load_file(first.folder / "last/weights.safetensors")["fc.weight"])
+        .all()
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, SHAKEN], ids=["digits", "everything random"])
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, changes: dict[str, Any], stop_after: int) -> None:
+    unbroken = finish(small(**changes), tmp_path / "unbroken")
+    run = make_run(small(**changes), tmp_path / "broken")
+    sitting: Iterator[Status] = train(run, threads=1)
+    for status in sitting:
+        if status.epochs_done == stop_after:
+            break
+    sitting.close()  # type: ignore[attr-defined]  # a generator
+    assert run.result() is None
+    torch.manual_seed(99)  # what happens in between must not matter
+    resumed = finish(small(**changes), tmp_path / "broken")
+    assert weights(resumed) == weights(unbroken)
+    assert weights(resumed, "best") == weights(unbroken, "best")
+    assert (resumed.folder / "metrics.jsonl").read_bytes() == (unbroken.folder / "metrics.jsonl").read_bytes()
+    assert without_times(resumed) == without_times(unbroken)
+
+
+@pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_stopped_command_goes_on_where_it_was(
+    tmp_path: Path, resnetlab: Command, signal_sent: signal.Signals, code: int
+) -> None:
+    options = ["--net", "cifar_resnet20", "--epochs", "4", "--threads", "1"]
+    command = [sys.executable, "-m", "resnetlab", "train", "digits", *options]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 1"):
+                break
+        time.sleep(0.2)  # into the second epoch
+        process.send_signal(signal_sent)
+        said = process.stderr.read()
+    assert process.returncode == code
+    if signal_sent == signal.SIGINT:
+        assert f"to go on from the last whole epoch: resnetlab train digits {' '.join(options)}" in said
+        assert "Traceback" not in said
+    done = resnetlab("train", "digits", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1," not in done.stderr
+    answer = json.loads(done.stdout)
+    unbroken = finish(small(net="cifar_resnet20", epochs=4), tmp_path / "unbroken")
+    assert (tmp_path / answer["run"] / "last/weights.safetensors").read_bytes() == weights(unbroken)
+    assert answer["test_error"] == unbroken.result()["test_error"]  # type: ignore[index]
+
+
+def test_a_finished_run_is_read_and_not_touched(tmp_path: Path) -> None:
+    run = finish(small(), tmp_path)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.folder.rglob("*.*") if p.is_file()}
+    assert list(train(make_run(small(), tmp_path))) == []
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
+
+
+def test_a_small_net_learns_the_digits(tmp_path: Path) -> None:
+    result = finish(small(epochs=6), tmp_path).result()
+    assert result is not None
+    assert result["train_error"] < 3
+    assert result["test_error"] < 5
+
+
+def test_the_run_is_its_settings_and_not_where_data_lies_or_how_the_net_is_called(tmp_path: Path) -> None:
+    base = make_run(small(), tmp_path)
+    assert make_run(small(net="cifar_resnet8(mix=Add)"), tmp_path).id == base.id
+    for other in (small(lr=0.01), small(seed=3), small(net="cifar_plain8"), small(validation_images=5)):
+        assert make_run(other, tmp_path).id != base.id
+
+
+def test_iterations_may_end_within_an_epoch(tmp_path: Path) -> None:
+    result = finish(small(iterations=30), tmp_path).result()
+    assert result is not None
+    assert (result["steps"], result["epochs"]) == (30, 2)
+
+
+@pytest.fixture
+def after_one_epoch(tmp_path: Path) -> Run:
+    """A run that was stopped after its first epoch."""
+    run = make_run(small(), tmp_path / "runs")
+    sitting = train(run, threads=1)
+    next(status for status in sitting if status.epochs_done == 1)
+    sitting.close()  # type: ignore[attr-defined]  # a generator
+    return run
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: writing the weights fails half-way, for real."""
+    before = weights(after_one_epoch)
+    runs = str(tmp_path / "runs")
+    command = [sys.executable, "-m", "resnetlab", "train", "digits", "--net", "cifar_resnet8", "--epochs", "3"]
+    done = subprocess.run(
+        [*command, "--threads", "1", "--runs", runs],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "can't write (File too large); what was saved before is whole" in last
+    assert "Traceback" not in done.stderr
+    assert weights(after_one_epoch) == before
+    assert not list(after_one_epoch.folder.glob("*.new"))
+    resumed = finish(small(), tmp_path / "runs")
+    assert weights(resumed) == weights(finish(small(), tmp_path / "unbroken"))
+
+
+def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: Path) -> None:
+    last = after_one_epoch.folder / "last"
+    last.rename(last.with_name("last.old"))
+    (last.with_name("last.new")).mkdir()
+    assert weights(finish(small(), tmp_path / "runs")) == weights(finish(small(), tmp_path / "unbroken"))
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "message"),
+    [
+        ("last/weights.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "damaged, its checksum differs"),
+        ("last/state.safetensors", lambda b: b[:50], "damaged, its checksum differs"),
+        ("last/state.json", lambda b: b[:20], "damaged, not JSON"),
+        ("last/state.json", lambda b: b"{}", "damaged checkpoint"),
+        ("run.json", lambda b: b"[]", "should hold a JSON object"),
+        ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 7'), "a run of format 7, and this version reads"),
+        ("metrics.jsonl", lambda b: b[:5], "shorter than its checkpoint says"),
+    ],
+)
+def test_damage_is_named_and_nothing_overwritten(
+    after_one_epoch: Run, path: str, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    file = after_one_epoch.folder / path
+    file.write_bytes(damage(file.read_bytes()))
+    left = {p: p.read_bytes() for p in after_one_epoch.folder.rglob("*") if p.is_file() and p.name != "lock"}
+    with pytest.raises(UserError, match=message) as caught:
+        list(train(after_one_epoch, threads=1))
+    assert str(after_one_epoch.folder) in str(caught.value)
+    assert {p: p.read_bytes() for p in left} == left
+
+
+def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
+    run = make_run(small(), tmp_path)
+    sitting = train(run, threads=1)
+    next(iter(sitting))
+    with pytest.raises(UserError, match="another process is training this run"):
+        next(iter(train(make_run(small(), tmp_path), threads=1)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"loss is no longer finite in epoch 1 .*lower lr"):
+        finish(small(lr=1e30, warmup="none", net="cifar_resnet8(norm=none)"), tmp_path)
+
+
+def test_runs_below_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't write"):
+        finish(small(), tmp_path / "file")
+
+
+def test_checkpoints_hold_no_code(after_one_epoch: Run) -> None:
+    names = {p.name for p in after_one_epoch.folder.rglob("*") if p.is_file()}
+    assert names == {"run.json", "metrics.jsonl", "lock", "weights.safetensors", "state.safetensors", "state.json"}
+    card = checkpoint.Card.from_metadata(
+        checkpoint.read_weights(after_one_epoch.folder / "last" / "weights.safetensors")[1]
+    )
+    assert card.spec == after_one_epoch.spec
+    assert card.classes == tuple("0123456789")
+    assert os.path.getsize(after_one_epoch.folder / "best" / "weights.safetensors") > 300_000

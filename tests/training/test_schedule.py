@@ -1,0 +1,94 @@
+"""The learning rate of each schedule, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.schedule import (
+    ScheduleState,
+    after_evaluation,
+    after_step,
+    learning_rate,
+    needs_batch_error,
+)
+
+
+def rates(r: Recipe, steps: list[int], total: int) -> list[float]:
+    return [learning_rate(r, step, total, ScheduleState()) for step in steps]
+
+
+def test_multistep_drops_where_the_paper_says() -> None:
+    found = rates(recipe("cifar_paper"), [0, 31_999, 32_000, 47_999, 48_000, 63_999], 64_000)
+    assert found == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_linear_warmup_rises_to_lr_and_then_the_schedule_runs() -> None:
+    r = Recipe(lr=1.0, warmup="linear", warmup_steps=4, warmup_lr=0.2, schedule="constant")
+    assert rates(r, [0, 1, 2, 3, 4, 9], 10) == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0, 1.0])
+
+
+def test_constant_warmup() -> None:
+    """He 2016, section 4: 0.01 for 400 steps."""
+    r = recipe("cifar_paper", warmup="constant", warmup_steps=400, warmup_lr=0.01)
+    assert rates(r, [0, 399, 400], 64_000) == [0.01, 0.01, 0.1]
+
+
+def test_cosine_ends_at_zero_and_is_half_way_at_half() -> None:
+    r = Recipe(lr=0.4, schedule="cosine")
+    assert rates(r, [0, 50, 100], 100) == pytest.approx([0.4, 0.2, 0.0])
+
+
+def test_onecycle_rises_to_its_peak_at_three_tenths_and_falls_to_zero() -> None:
+    r = Recipe(lr=1.0, schedule="onecycle")
+    found = rates(r, [0, 30, 65, 100], 100)
+    assert found == pytest.approx([0.04, 1.0, 0.5, 0.0])
+    curve = rates(r, list(range(101)), 100)
+    assert curve.index(max(curve)) == 30
+
+
+def test_plateau_drops_after_patience_without_a_better_error() -> None:
+    r = Recipe(lr=1.0, schedule="plateau", patience=2)
+    state = ScheduleState()
+    found = []
+    for error in [50, 40, 41, 40, 39, 39, 39, 39, 39]:
+        after_evaluation(r, error, state)
+        found.append(learning_rate(r, 0, 1, state))
+    # 41 and 40 are two evaluations without a better one than 40; after 39, so are each two of the rest.
+    assert found == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_the_papers_rule_for_110_layers() -> None:
+    """0.01 until the training error is below 80 %, then 0.1 (He 2015, section 4.2)."""
+    r = recipe("cifar_paper", warmup="train_error", warmup_lr=0.01)
+    state = ScheduleState()
+    for step in range(200):
+        assert needs_batch_error(r, state)
+        assert learning_rate(r, step, 64_000, state) == 0.01
+        after_step(r, step, 90.0, state)
+    step = 200
+    while needs_batch_error(r, state):
+        after_step(r, step, 70.0, state)
+        step += 1
+    # The running mean over about 50 steps goes from 90 to 80 in 50·ln 2 steps.
+    assert step == pytest.approx(200 + 50 * math.log(2), abs=1)
+    assert state.warm_since == step
+    assert learning_rate(r, step, 64_000, state) == 0.1
+    assert learning_rate(r, 32_000, 64_000, state) == pytest.approx(0.01)
+
+
+def test_one_lucky_batch_does_not_end_the_warmup() -> None:
+    r = recipe("cifar_paper", warmup="train_error", warmup_lr=0.01)
+    state = ScheduleState()
+    after_step(r, 0, 10.0, state)
+    assert state.warm_since is None
+
+
+def test_warmup_by_training_error_can_be_limited() -> None:
+    r = recipe("cifar_paper", warmup="train_error", warmup_lr=0.01, warmup_steps=3)
+    state = ScheduleState()
+    for step in range(3):
+        after_step(r, step, 90.0, state)
+    assert state.warm_since == 3
