@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
@@ -119,7 +120,8 @@ def _canvas(width: float, height: float) -> Iterator[Canvas]:
         "xtick.labelcolor": STAND_INS["muted"],
         "ytick.labelcolor": STAND_INS["muted"],
     }
-    with style.context(["default", settings]):
+    with style.context(["default", settings]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")  # letters that this font lacks are the reader's font's to show
         canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)
         canvas.patch.set_visible(False)
         yield canvas

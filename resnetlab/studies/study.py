@@ -193,4 +193,6 @@ def read_records(folder: Path) -> list[Record]:
             records.append(Record(**values))
         except TypeError as error:
             raise UserError(f"{path}: a damaged record ({error}); run the study again.") from error
+        if records[-1].file_name != path.name:
+            raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
     return sorted(records, key=lambda r: (list(STUDIES).index(r.study), SCALES.index(r.scale)))

@@ -1,0 +1,287 @@
+"""The report in a real browser: opened as a file, on phone and desk, light, dark and on paper, without a complaint."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.studies.report import write_report
+from resnetlab.studies.study import DIRECTION, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.study import Figure, Panel, Record, Series, Table
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
+
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync"
+)
+WIDTHS = (390, 768, 1280, 1440)
+COMMITTED = Path(__file__).resolve().parents[2] / "results"
+
+# Texts whose colour stands out less than 4.5:1 from what is behind them.
+FAINT = """() => {
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
+  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
+    const style = getComputedStyle(e), ink = e instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(ink), light(behind(e))].sort((x, y) => x - y);
+    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
+
+# What reaches beyond its frame: the page, a table whose container can't be scrolled by key, letters outside a picture.
+CUT_OFF = """() => {
+  const cut = [], name = (e) => `${e.tagName} ${e.className.baseVal ?? e.className} ${e.textContent.slice(0, 40)}`;
+  if (document.documentElement.scrollWidth > innerWidth) cut.push(`page ${document.documentElement.scrollWidth}`);
+  for (const table of document.querySelectorAll("table")) {
+    const box = table.parentElement, scrolls = box.tabIndex === 0 && getComputedStyle(box).overflowX === "auto";
+    const over = table.getBoundingClientRect().right - box.getBoundingClientRect().right;
+    if (over > 1 && !scrolls) cut.push(name(table));
+  }
+  for (const text of document.querySelectorAll(".panel svg text")) {
+    const t = text.getBoundingClientRect(), s = text.ownerSVGElement.getBoundingClientRect();
+    if (t.left < s.left - 1 || t.right > s.right + 1 || t.top < s.top - 1 || t.bottom > s.bottom + 1)
+      cut.push(name(text));
+  }
+  for (const e of document.querySelectorAll("main p, main dd, main td, main th, .badge, .command, .bar, footer"))
+    if (e.checkVisibility() && !e.closest(".scroll, thead, .bar nav") && e.getBoundingClientRect().right > innerWidth)
+      cut.push(name(e));
+  return cut; }"""
+
+
+def made_up(scale: str, depths: tuple[int, ...]) -> Record:
+    """A record of test data that looks like the degradation study's, with every verdict."""
+
+    def line(kind: str, depth: int, rank: int, part: str) -> Series:
+        xs = [float(x) for x in range(1, 21)]
+        end = depth / 2 if kind == "plain" else 4
+        mean = [end + 80 * math.exp(-x / 3) + (2 if part == "test" else 0) for x in xs]
+        return Series(
+            f"{kind}-{depth} {part}", part == "training", rank, xs, mean, [m * 0.8 for m in mean], [m * 1.1 for m in mean]
+        )
+
+    panels = [
+        Panel(
+            f"{kind} nets (test data)",
+            "epoch",
+            "error (%)",
+            [line(kind, d, i, part) for i, d in enumerate(depths) for part in ("training", "test")],
+            (0.0, 100.0),
+        )
+        for kind in ("plain", "residual")
+    ]
+    rows = [
+        {"claim": f"Test data, not a result: claim {i}", "paper": "8.75 % (Table 6)", "measured": "+52.6 [+40.2, +65.0]"}
+        | {"verdict": verdict}
+        for i, verdict in enumerate((REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED))
+    ]
+    header = ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"]
+    table = Table("Test data.", header, [[f"residual-{d}", "52.60 ± 9.98", "57.06 ± 1.77", "–", "5", "4"] for d in depths])
+    return Record(
+        study="degradation",
+        scale=scale,
+        verdict=NOT_REPRODUCED,
+        rows=rows,
+        figures=[asdict(Figure("curves", "Test data: training error (dashed), test error (solid).", panels))],
+        tables=[asdict(table)],
+        words="Test data, not a result.",
+        note="Test data, not a result.",
+        machine={"processor": "Test processor", "cores": 2, "device": "cpu", "commit": "0123abc"},
+        runs=30,
+        training_seconds=538.5,
+        command=f"resnetlab study run degradation --scale {scale} --data cifar10:DIR",
+        date="2026-01-02T03:04:05+00:00",
+    )
+
+
+@pytest.fixture(scope="module", params=["one", "several", "committed"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "committed":
+        records = list(COMMITTED.glob("*-*.json"))
+        if not records:
+            pytest.skip("no results are committed yet")
+        for path in records:
+            shutil.copy(path, folder)
+    else:
+        made_up("quick", (8, 20, 56)).save(folder)
+        if request.param == "several":
+            made_up("cifar", (20, 32, 44, 56, 110)).save(folder)
+    return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
+        yield started
+        started.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
+    """A page; afterwards: nothing but the file was asked for, and the console is empty."""
+    complaints: list[str] = []
+    script = how.pop("before", None)
+    context = browser.new_context(viewport={"width": width, "height": 844}, **how)
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if request.url == path.as_uri() else complaints.append(request.url))
+    if script:
+        page.add_init_script(script)
+    page.goto(path.as_uri())
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def look(page: Any) -> tuple[str, str, str]:
+    """Computed colours of the paper, the ink and a curve."""
+    return tuple(  # type: ignore[return-value]
+        page.evaluate(
+            """() => { const body = getComputedStyle(document.body);
+            const curve = document.querySelector(".panel svg path[style*='var(--c5)']");
+            return [body.backgroundColor, body.color, getComputedStyle(curve).stroke]; }"""
+        )
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_or_faint(browser: Any, report: Path, width: int, scheme: str) -> None:
+    with opened(browser, report, width, color_scheme=scheme) as page:
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate(FAINT) == []
+        for picture in page.locator(".panel > svg").all():
+            box = picture.bounding_box()
+            assert box["width"] > 250
+            assert box["height"] > 150
+        first, second = (page.locator(".panel > svg").nth(i).bounding_box() for i in (0, 1))
+        assert (first["y"] == second["y"]) == (width > 700), "panels stand side by side where there is room"
+
+
+def test_theme_follows_the_system_until_one_is_chosen_and_remembered(browser: Any, report: Path) -> None:
+    with opened(browser, report, color_scheme="light") as page:
+        light = look(page)
+        page.emulate_media(color_scheme="dark")
+        dark = look(page)
+        assert all(a != b for a, b in zip(light, dark, strict=True))
+        page.get_by_text("light", exact=True).click()
+        assert look(page) == light
+        page.reload()
+        assert look(page) == light
+        assert page.get_by_role("radio", name="light").is_checked()
+        page.get_by_role("radio", name="light").focus()
+        page.keyboard.press("ArrowLeft")  # to auto
+        assert look(page) == dark
+        page.keyboard.press("ArrowLeft")  # round to dark
+        page.emulate_media(color_scheme="light")
+        assert look(page) == dark
+        page.reload()
+        assert look(page) == dark
+
+
+def test_works_where_storage_is_closed(browser: Any, report: Path) -> None:
+    closed = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('closed'); } });"
+    with opened(browser, report, color_scheme="light", before=closed) as page:
+        before = look(page)
+        page.get_by_text("dark", exact=True).click()
+        assert look(page) != before
+
+
+def test_reads_without_scripts(browser: Any, report: Path) -> None:
+    with opened(browser, report, java_script_enabled=False) as page:
+        assert page.locator(".panel > svg").first.bounding_box()["width"] > 250
+        assert page.locator(".readout").first.is_visible()
+        for control in (".theme", ".scrub", ".command button"):
+            assert not page.locator(control).first.is_visible()
+
+
+def test_paper_is_white_and_has_no_controls(browser: Any, report: Path) -> None:
+    with opened(browser, report, 720, color_scheme="dark") as page:
+        page.get_by_text("dark", exact=True).click()
+        page.emulate_media(media="print")
+        assert look(page)[0] == "rgb(255, 255, 255)"
+        for control in (".bar", ".theme", ".scrub", ".command button"):
+            assert not page.locator(control).first.is_visible()
+        assert page.locator(".badge").first.is_visible()
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate(FAINT) == []
+
+
+def test_values_are_read_by_pointer_and_by_key(browser: Any, report: Path) -> None:
+    with opened(browser, report) as page:
+        figure = page.locator(".figure").first
+        captions, values = figure.locator(".readout caption span"), figure.locator(".readout td b")
+        last, at_last = captions.all_inner_texts(), values.all_inner_texts()
+        slider = figure.get_by_role("slider").first
+        slider.focus()
+        page.keyboard.press("Home")
+        assert captions.all_inner_texts() == ["1", "1"], "both panels follow"
+        assert slider.get_attribute("aria-valuetext") == "epoch 1"
+        assert values.all_inner_texts() != at_last
+        picture = figure.locator(".panel > svg").first
+        box = picture.bounding_box()
+        picture.hover(position={"x": box["width"] - 2, "y": box["height"] / 2})
+        assert captions.all_inner_texts() == last
+        assert values.all_inner_texts() == at_last
+        left, top, right, bottom = map(float, picture.get_attribute("data-box").split())
+        scale = box["width"] / picture.evaluate("svg => svg.viewBox.baseVal.width")
+        picture.hover(position={"x": left * scale + 1, "y": (top + bottom) / 2 * scale})
+        assert captions.all_inner_texts() == ["1", "1"]
+        assert right > left
+
+
+def test_command_is_copied_or_at_least_selected(browser: Any, report: Path) -> None:
+    command = "resnetlab study run degradation --scale quick"
+    with opened(browser, report) as page:
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_role("button", name="Copied").or_(page.get_by_role("button", name="Selected")).wait_for()
+    without = "Object.defineProperty(navigator, 'clipboard', { value: undefined });"
+    with opened(browser, report, before=without) as page:
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_role("button", name="Selected").wait_for()
+        assert page.evaluate("getSelection().toString()").startswith(command)
+
+
+def test_landmarks_headings_and_names(browser: Any, report: Path) -> None:
+    with opened(browser, report) as page:
+        assert page.locator("html").get_attribute("lang") == "en"
+        assert page.get_by_role("main").count() == page.locator("h1").count() == 1
+        levels = page.evaluate("() => [...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
+        assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+        for role in ("img", "figure", "region", "table", "slider", "radiogroup"):
+            assert page.get_by_role(role).count() == page.get_by_role(role, name="").count()
+            assert page.evaluate(
+                "(role) => [...document.querySelectorAll(`[role=${role}]`)].every((e) => "
+                "e.ariaLabel || document.getElementById(e.getAttribute('aria-labelledby')))",
+                role,
+            )
+        page.keyboard.press("Tab")
+        assert page.locator(":focus").inner_text() == "Skip to the report"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_standalone_picture_follows_the_scheme(browser: Any, report: Path, scheme: str) -> None:
+    picture = next(report.parent.glob("*.svg"))
+    with opened(browser, picture, color_scheme=scheme) as page:
+        fill = page.evaluate("getComputedStyle(document.querySelector('rect')).fill")
+        assert fill == {"light": "rgb(251, 250, 247)", "dark": "rgb(21, 23, 27)"}[scheme]
+        outside = page.evaluate(
+            """() => { const s = document.documentElement.getBoundingClientRect();
+            return [...document.querySelectorAll("text")].map((t) => t.getBoundingClientRect()).filter((t) =>
+              t.left < s.left || t.right > s.right || t.top < s.top || t.bottom > s.bottom).length; }"""
+        )
+        assert outside == 0
