@@ -137,7 +137,7 @@ def test_labels_do_not_overlap_where_lines_end_together() -> None:
     root = ElementTree.fromstring(figures.draw_panel(f, f.panels[1], "p"))
     heights = sorted(float(t.get("y", "nan")) for t in root.iter("text") if (t.text or "").startswith("residual-"))
     assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 12
-    assert 0 < heights[0]
+    assert heights[0] > 0
     assert heights[-1] < 275
 
 
@@ -165,7 +165,7 @@ def test_page_has_what_the_record_says(tmp_path: Path) -> None:
         "not tested at this scale",
         "made-up table",
         "1.50 ± 0.15",
-        "<p class=\"prose\">Second made-up words.",
+        '<p class="prose">Second made-up words.',
         "Test processor, 2 cores",
         "2 January 2026, 03:04 UTC",
         "9 min",
@@ -208,7 +208,7 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
         ),
     )
     clean = written(tmp_path, record())
-    for opening in ("<script", "<img", "onerror=alert(1)>\""):
+    for opening in ("<script", "<img", 'onerror=alert(1)>"'):
         assert page.count(opening) == clean.count(opening)
     assert "{{ 7*7 }}" in page
     ElementTree.fromstring((tmp_path / "degradation-quick-curves.svg").read_text())

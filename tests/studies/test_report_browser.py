@@ -13,8 +13,17 @@ from typing import Any
 import pytest
 
 from resnetlab.studies.report import write_report
-from resnetlab.studies.study import DIRECTION, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.study import Figure, Panel, Record, Series, Table
+from resnetlab.studies.study import (
+    DIRECTION,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Figure,
+    Panel,
+    Record,
+    Series,
+    Table,
+)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -24,7 +33,6 @@ FLAGS = (
     "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
     "disable-sync"
 )
-WIDTHS = (390, 768, 1280, 1440)
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
 
 # Texts whose colour stands out less than 4.5:1 from what is behind them.
@@ -59,6 +67,11 @@ CUT_OFF = """() => {
       cut.push(name(e));
   return cut; }"""
 
+# What a reader who hears the page could not tell from the next one.
+NAMELESS = """() => [...document.querySelectorAll("figure, table, input, nav, section, [role=img], [role=region]")]
+  .filter((e) => !(e.ariaLabel || e.labels?.[0]?.textContent.trim() || e.caption?.textContent
+    || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent)).map((e) => e.outerHTML.slice(0, 80))"""
+
 
 def made_up(scale: str, depths: tuple[int, ...]) -> Record:
     """A record of test data that looks like the degradation study's, with every verdict."""
@@ -68,7 +81,13 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
         end = depth / 2 if kind == "plain" else 4
         mean = [end + 80 * math.exp(-x / 3) + (2 if part == "test" else 0) for x in xs]
         return Series(
-            f"{kind}-{depth} {part}", part == "training", rank, xs, mean, [m * 0.8 for m in mean], [m * 1.1 for m in mean]
+            f"{kind}-{depth} {part}",
+            part == "training",
+            rank,
+            xs,
+            mean,
+            [m * 0.8 for m in mean],
+            [m * 1.1 for m in mean],
         )
 
     panels = [
@@ -82,12 +101,18 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
         for kind in ("plain", "residual")
     ]
     rows = [
-        {"claim": f"Test data, not a result: claim {i}", "paper": "8.75 % (Table 6)", "measured": "+52.6 [+40.2, +65.0]"}
+        {
+            "claim": f"Test data, not a result: claim {i}",
+            "paper": "8.75 % (Table 6)",
+            "measured": "+52.6 [+40.2, +65.0]",
+        }
         | {"verdict": verdict}
         for i, verdict in enumerate((REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED))
     ]
     header = ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"]
-    table = Table("Test data.", header, [[f"residual-{d}", "52.60 ± 9.98", "57.06 ± 1.77", "–", "5", "4"] for d in depths])
+    table = Table(
+        "Test data.", header, [[f"residual-{d}", "52.60 ± 9.98", "57.06 ± 1.77", "–", "5", "4"] for d in depths]
+    )
     return Record(
         study="degradation",
         scale=scale,
@@ -105,19 +130,30 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
     )
 
 
+def committed(folder: Path) -> None:
+    records = [p for p in COMMITTED.glob("*-*.json") if p.is_file()]
+    if not records:
+        pytest.skip("no results of studies are committed yet")
+    for path in records:
+        shutil.copy(path, folder)
+
+
 @pytest.fixture(scope="module", params=["one", "several", "committed"])
-def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def any_report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "committed":
-        records = list(COMMITTED.glob("*-*.json"))
-        if not records:
-            pytest.skip("no results are committed yet")
-        for path in records:
-            shutil.copy(path, folder)
+        committed(folder)
     else:
         made_up("quick", (8, 20, 56)).save(folder)
         if request.param == "several":
             made_up("cifar", (20, 32, 44, 56, 110)).save(folder)
+    return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    made_up("quick", (8, 20, 56)).save(folder)
     return write_report(folder)
 
 
@@ -135,6 +171,7 @@ def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[
     complaints: list[str] = []
     script = how.pop("before", None)
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
+    context.set_default_timeout(5000)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -158,18 +195,20 @@ def look(page: Any) -> tuple[str, str, str]:
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_cut_off_or_faint(browser: Any, report: Path, width: int, scheme: str) -> None:
-    with opened(browser, report, width, color_scheme=scheme) as page:
+@pytest.mark.parametrize("width", [390, 768, 1280, 1440])
+def test_nothing_is_cut_off(browser: Any, any_report: Path, width: int) -> None:
+    with opened(browser, any_report, width) as page:
         assert page.evaluate(CUT_OFF) == []
+        boxes = [picture.bounding_box() for picture in page.locator(".panel > svg").all()]
+        assert all(box["width"] > 250 and box["height"] > 150 for box in boxes)
+        side_by_side = len({box["y"] for box in boxes}) < len(boxes)
+        assert side_by_side == (width > 700), "panels stand side by side where there is room"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_faint(browser: Any, any_report: Path, scheme: str) -> None:
+    with opened(browser, any_report, color_scheme=scheme) as page:
         assert page.evaluate(FAINT) == []
-        for picture in page.locator(".panel > svg").all():
-            box = picture.bounding_box()
-            assert box["width"] > 250
-            assert box["height"] > 150
-        first, second = (page.locator(".panel > svg").nth(i).bounding_box() for i in (0, 1))
-        assert (first["y"] == second["y"]) == (width > 700), "panels stand side by side where there is room"
 
 
 def test_theme_follows_the_system_until_one_is_chosen_and_remembered(browser: Any, report: Path) -> None:
@@ -178,7 +217,7 @@ def test_theme_follows_the_system_until_one_is_chosen_and_remembered(browser: An
         page.emulate_media(color_scheme="dark")
         dark = look(page)
         assert all(a != b for a, b in zip(light, dark, strict=True))
-        page.get_by_text("light", exact=True).click()
+        page.get_by_role("radio", name="light").check()
         assert look(page) == light
         page.reload()
         assert look(page) == light
@@ -197,7 +236,7 @@ def test_works_where_storage_is_closed(browser: Any, report: Path) -> None:
     closed = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('closed'); } });"
     with opened(browser, report, color_scheme="light", before=closed) as page:
         before = look(page)
-        page.get_by_text("dark", exact=True).click()
+        page.get_by_role("radio", name="dark").check()
         assert look(page) != before
 
 
@@ -209,9 +248,9 @@ def test_reads_without_scripts(browser: Any, report: Path) -> None:
             assert not page.locator(control).first.is_visible()
 
 
-def test_paper_is_white_and_has_no_controls(browser: Any, report: Path) -> None:
-    with opened(browser, report, 720, color_scheme="dark") as page:
-        page.get_by_text("dark", exact=True).click()
+def test_paper_is_white_and_has_no_controls(browser: Any, any_report: Path) -> None:
+    with opened(browser, any_report, 720, color_scheme="dark") as page:
+        page.get_by_role("radio", name="dark").check()
         page.emulate_media(media="print")
         assert look(page)[0] == "rgb(255, 255, 255)"
         for control in (".bar", ".theme", ".scrub", ".command button"):
@@ -237,11 +276,10 @@ def test_values_are_read_by_pointer_and_by_key(browser: Any, report: Path) -> No
         picture.hover(position={"x": box["width"] - 2, "y": box["height"] / 2})
         assert captions.all_inner_texts() == last
         assert values.all_inner_texts() == at_last
-        left, top, right, bottom = map(float, picture.get_attribute("data-box").split())
+        left, top, _, bottom = map(float, picture.get_attribute("data-box").split())
         scale = box["width"] / picture.evaluate("svg => svg.viewBox.baseVal.width")
         picture.hover(position={"x": left * scale + 1, "y": (top + bottom) / 2 * scale})
         assert captions.all_inner_texts() == ["1", "1"]
-        assert right > left
 
 
 def test_command_is_copied_or_at_least_selected(browser: Any, report: Path) -> None:
@@ -262,13 +300,7 @@ def test_landmarks_headings_and_names(browser: Any, report: Path) -> None:
         assert page.get_by_role("main").count() == page.locator("h1").count() == 1
         levels = page.evaluate("() => [...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
         assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
-        for role in ("img", "figure", "region", "table", "slider", "radiogroup"):
-            assert page.get_by_role(role).count() == page.get_by_role(role, name="").count()
-            assert page.evaluate(
-                "(role) => [...document.querySelectorAll(`[role=${role}]`)].every((e) => "
-                "e.ariaLabel || document.getElementById(e.getAttribute('aria-labelledby')))",
-                role,
-            )
+        assert page.evaluate(NAMELESS) == []
         page.keyboard.press("Tab")
         assert page.locator(":focus").inner_text() == "Skip to the report"
 
