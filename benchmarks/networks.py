@@ -1,6 +1,6 @@
 """Networks: building and one training step, beside torchvision or timm where they import, and the convolutions alone.
 
-    python -m benchmarks.networks [--json] [--runs N]
+python -m benchmarks.networks [--json] [--runs N]
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as tf
-from benchmarks.timing import Row, arguments, medians, show
 from torch import Tensor, nn
 
 import resnetlab
+from benchmarks.timing import Row, arguments, medians, show
 
 STEPS = (("resnet18", 4), ("resnet50", 4), ("cifar_resnet20", 128), ("cifar_resnet110", 64))  # network, batch
 BUILDS = ("resnet50", "cifar_resnet1202")

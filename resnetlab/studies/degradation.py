@@ -191,7 +191,7 @@ def _figure(groups: dict[tuple[str, int], list[Outcome]]) -> Figure:
     return Figure(
         "curves",
         "Training error (dashed) and test error (solid) by epoch, mean over seeds; bands reach from the lowest "
-        "to the highest seed. Left plain nets, right the same nets with shortcuts (as He 2015, Fig. 6).",
+        "to the highest seed. The residual nets are the plain ones with shortcuts (as He 2015, Fig. 6).",
         panels,
     )
 

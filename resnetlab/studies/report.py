@@ -19,10 +19,8 @@ from resnetlab.studies.study import (
     Record,
     Row,
     Series,
-    Study,
     Table,
     read_records,
-    study,
 )
 from resnetlab.training.run import write_atomically
 
@@ -76,12 +74,10 @@ class Section:
 
     id: str
     record: Record
-    study: Study
     rows: list[Row]
     figures: list[FigureView]
     tables: list[TableView]
     words: list[str]
-    expected: str
     command: list[str]  # word by word: lines break between them
     made: list[tuple[str, str]]
 
@@ -114,7 +110,6 @@ def write_report(results: Path) -> Path:
 
 def _section(record: Record, before: list[Section]) -> Section:
     name = f"{record.study}-{record.scale}"
-    found = study(record.study)
     drawn = sum(len(s.figures) for s in before)
     listed = sum(len(s.tables) for s in before)
     rows = [Row(**row) for row in record.rows]
@@ -123,12 +118,10 @@ def _section(record: Record, before: list[Section]) -> Section:
     return Section(
         id=name,
         record=record,
-        study=found,
         rows=rows,
         figures=[_figure_view(name, drawn + i, _figure(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(listed + i, Table(**t)) for i, t in enumerate(record.tables, 1)],
         words=[words for words in record.words.split("\n\n") if words],
-        expected=found.plan(record.scale, None).expected,
         command=record.command.split(" "),
         made=_made(record),
     )

@@ -116,6 +116,12 @@ def conclude(study: Study, scale: str, data: str | None, runs: Path, command: st
     return Record(
         study=study.name,
         scale=scale,
+        title=study.title,
+        claim=study.claim,
+        source=study.source,
+        method=study.method,
+        rule=study.rule,
+        expected=plan.expected,
         verdict=finding.verdict,
         rows=[asdict(row) for row in finding.rows],
         figures=[asdict(figure) for figure in finding.figures],

@@ -145,6 +145,12 @@ class Record:
 
     study: str
     scale: str
+    title: str
+    claim: str
+    source: str
+    method: str
+    rule: str  # the one that was applied, whatever the study says today
+    expected: str
     verdict: str
     rows: list[dict[str, str]]
     figures: list[dict[str, Any]]

@@ -149,7 +149,9 @@ def test_plain_nets_have_no_shortcut_to_choose() -> None:
 
 def test_frozen_and_hashable() -> None:
     a, b = zoo.spec("cifar_resnet20"), zoo.spec("cifar_resnet20(shortcut=A)")
-    assert a == b and hash(a) == hash(b) and a.name != b.name, "the name is no part of what a network is"
+    assert a == b, "the name is no part of what a network is"
+    assert hash(a) == hash(b)
+    assert a.name != b.name
     assert len({a, b, zoo.spec("cifar_resnet32"), zoo.spec("vgg16"), zoo.spec("vgg19")}) == 4
     for value, name in ((a, "order"), (a.stages[0], "units"), (Scale(1, 2), "a"), (zoo.spec("vgg16"), "convs")):
         with pytest.raises(FrozenInstanceError):
@@ -206,7 +208,9 @@ def specs(draw: st.DrawFn) -> NetSpec:
 def test_json_round_trip(spec: NetSpec) -> None:
     text = json.dumps(spec.to_dict(), allow_nan=False)
     again = NetSpec.from_dict(json.loads(text))
-    assert again == spec and hash(again) == hash(spec) and again.name == spec.name
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert again.name == spec.name
     assert json.dumps(again.to_dict()) == text
 
 

@@ -116,6 +116,12 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
     return Record(
         study="degradation",
         scale=scale,
+        title="A made-up study",
+        claim="Made-up claim of a study.",
+        source="Nowhere, section 0",
+        method="Made-up method.",
+        rule="Made-up rule.",
+        expected="no time at all",
         verdict=NOT_REPRODUCED,
         rows=rows,
         figures=[asdict(Figure("curves", "Test data: training error (dashed), test error (solid).", panels))],
