@@ -166,7 +166,7 @@ def test_page_has_what_the_record_says(tmp_path: Path) -> None:
     page = written(tmp_path, record())
     for words in (
         "A made-up study",
-        "Welch",
+        "Made-up rule.",
         "made-up claim",
         "not tested at this scale",
         "made-up table",
