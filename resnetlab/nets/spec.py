@@ -27,6 +27,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "init": get_args(InitName),
 }
 
+SIZES = ("in_channels", "num_classes", "input_size")  # what data decides, whatever the network is called
+
 
 @dataclass(frozen=True)
 class StageSpec:
@@ -62,7 +64,7 @@ class NetSpec:
     norm: NormName = "batch"
     branch_scalar: float | None = None  # a learned factor on F that starts at this value (SkipInit: 0)
     se_reduction: int | None = None  # squeeze-and-excitation on F (SENet: 16)
-    stochastic_depth: float = 0.0  # share of images that skip F in the last unit; linear from 0 at the first
+    stochastic_depth: float = 0.0  # share of images that skip F in the last unit; unit l of L: l/L of it
     zero_gamma: bool = False  # start with γ = 0 in F's last batch norm, so that F = 0 (Goyal et al. 2017)
     init: InitName = "he_fan_out"
     in_channels: int = 3
@@ -183,8 +185,13 @@ class NetSpec:
         return cls(**check_fields(values))
 
     def override(self, **changes: Any) -> NetSpec:
-        """A copy with some fields changed. Raises UserError for unknown fields, with the nearest names."""
-        return replace(self, **check_fields(changes))
+        """A copy with some fields changed; it keeps its name only if it is still the network of that name.
+
+        Raises UserError for unknown fields, with the nearest names.
+        """
+        changed = replace(self, **check_fields(changes))
+        same = replace(changed, **{name: getattr(self, name) for name in SIZES}) == self
+        return changed if same or "name" in changes else replace(changed, name="")
 
 
 def check_fields(values: dict[str, Any]) -> dict[str, Any]:

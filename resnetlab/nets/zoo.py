@@ -14,7 +14,7 @@ from resnetlab.nets.branches import CONVS, BranchName
 from resnetlab.nets.init import initialise
 from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
 from resnetlab.nets.net import ResNet
-from resnetlab.nets.spec import NetSpec, StageSpec, depth_rule, units_per_stage
+from resnetlab.nets.spec import SIZES, NetSpec, StageSpec, depth_rule, units_per_stage
 from resnetlab.nets.vgg import VGG, VGGSpec
 
 Spec = NetSpec | VGGSpec
@@ -94,7 +94,12 @@ WRN_PUBLISHED = ((16, 4), (16, 8), (28, 10), (40, 4))  # Zagoruyko & Komodakis 2
 
 _CIFAR_NAME = re.compile(r"cifar_(resnet|plain|preresnet)([0-9]{1,5})")
 _WRN_NAME = re.compile(r"cifar_wrn([0-9]{1,5})_([0-9]{1,3})")
-PATTERNS = ("cifar_resnet{6n+2}", "cifar_plain{6n+2}", "cifar_preresnet{9n+2 or 6n+2}", "cifar_wrn{6n+4}_{width}")
+PATTERNS = (
+    "cifar_resnet{6n+2 or 9n+2}",
+    "cifar_plain{6n+2}",
+    "cifar_preresnet{6n+2 or 9n+2}",
+    "cifar_wrn{6n+4}_{width}",
+)
 
 
 def names() -> list[str]:
@@ -214,6 +219,8 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(name.strip(), mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise SyntaxError
+        if len({k.arg for k in call.keywords}) < len(call.keywords):
+            raise UserError(f"network {name!r} gives a field twice: leave one out.")
         return call.func.id, {str(k.arg): _value(str(k.arg), k.value) for k in call.keywords}
     except UNREADABLE as error:
         if isinstance(error, UserError):
@@ -231,7 +238,7 @@ def _value(key: str, node: ast.expr) -> Any:
 
 def _called(base: str, changed: Spec, overrides: dict[str, Any]) -> str:
     """The name of an overridden network, readable by `spec`; overrides of sizes and classes are left out."""
-    shown = {k: getattr(changed, k) for k in overrides if k not in ("num_classes", "in_channels", "input_size")}
+    shown = {k: getattr(changed, k) for k in overrides if k not in SIZES}
     if "stages" in shown:
         shown["stages"] = tuple(astuple(stage) for stage in shown["stages"])
     return f"{base}({', '.join(f'{k}={v!r}' for k, v in shown.items())})" if shown else base

@@ -98,6 +98,14 @@ def test_everything_is_set(spec: zoo.Spec) -> None:
     assert zeros == (9 if getattr(spec, "zero_gamma", False) else 0), "zero γ once per unit, only where asked for"
 
 
+@pytest.mark.parametrize(("branch", "last"), [("single", "bn1"), ("basic", "bn2"), ("bottleneck", "bn3")])
+def test_zero_gamma_is_the_last_batch_norm(branch: str, last: str) -> None:
+    """Any of F's batch norms at γ = 0 would make F = 0, but only the last one lets a gradient through to its γ."""
+    net = zoo.build(f"cifar_resnet20(branch={branch}, zero_gamma=True)", seed=0)
+    zero = [name for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d) and (m.weight == 0).all()]
+    assert zero == [f"{name}.{last}" for name, _ in net.units()]
+
+
 def spread(init: str, c_in: int, c_out: int, k2: int) -> float:
     """The standard deviation of a convolution's weights, from the formula of each scheme's paper."""
     return {

@@ -102,3 +102,16 @@ def test_other_input_sizes(name: str, side: int) -> None:
     for mix in ("Add()", "ExclusiveGate(-1)"):
         net = zoo.on_meta(zoo.spec(name, mix=mix)).eval()
         assert net(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("name", "groups"), [("vgg16", [2, 2, 3, 3, 3]), ("vgg19_bn", [2, 2, 4, 4, 4])])
+def test_vgg(name: str, groups: list[int]) -> None:
+    """Five groups of 3x3 convolutions (Simonyan & Zisserman 2015, Table 1), dropout 0.5 after both hidden fc layers."""
+    net = zoo.on_meta(zoo.spec(name)).eval()
+    kinds = "".join(
+        {"Conv2d": "c", "BatchNorm2d": "b", "ReLU": "r", "MaxPool2d": " "}[type(m).__name__] for m in net.features
+    )
+    assert kinds.split() == [("cbr" if name.endswith("bn") else "cr") * count for count in groups]
+    assert [type(m).__name__ for m in net.classifier] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
+    assert [m.p for m in net.classifier if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert net(torch.zeros(2, 3, 64, 96, device="meta")).shape == (2, 1000), "pooled to 7x7 from any size"

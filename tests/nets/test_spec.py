@@ -36,11 +36,8 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"zero_gamma": True, "mix": Plain()}, "use mix=Add()"),
     ({"branch_scalar": 0, "mix": Plain()}, "start it at 1 or use mix=Add()"),
     ({"stochastic_depth": 0.2, "mix": Plain()}, "set it to 0 or use mix=Add()"),
-    ({"stochastic_depth": 1}, "0 <= p < 1"),
-    ({"stochastic_depth": -0.1}, "0 <= p < 1"),
-    ({"se_reduction": 0}, "1 or more"),
-    ({"se_reduction": 2.5}, "1 or more"),
-    ({"se_reduction": "x"}, "1 or more"),
+    *(({"stochastic_depth": wrong}, "0 <= p < 1") for wrong in (1, -0.1)),
+    *(({"se_reduction": wrong}, "1 or more") for wrong in (0, 2.5, "x")),
 ]
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     *(({name: "nonsense"}, "choose one of") for name in ("stem", "branch", "stride_at", "shortcut", "zero_pad")),
@@ -86,7 +83,7 @@ def test_every_conflict_is_listed_above(monkeypatch: pytest.MonkeyPatch) -> None
         ("resnet19", ["resnet1", "Did you mean"]),
         ("ResNet-50", ["Did you mean resnet50"]),
         ("cifar_resnt110", ["Did you mean", "cifar_resnet110"]),
-        ("", ["is not known", "cifar_resnet{6n+2}"]),
+        ("", ["is not known", "cifar_resnet{6n+2 or 9n+2}"]),
         ("cifar_resnet57", ["6n+2", "56 and 62"]),
         ("cifar_plain57", ["6n+2", "56 and 62"]),
         ("cifar_resnet30", ["9n+2", "29 and 32"]),
@@ -300,3 +297,16 @@ def test_any_text_is_a_mix_or_a_user_error(text: str) -> None:
     except UserError:
         return
     assert parse_mix(repr(mix)) == mix
+
+
+def test_an_overridden_spec_keeps_its_name_only_if_it_is_still_that_network() -> None:
+    base = zoo.spec("cifar_resnet20")
+    assert isinstance(base, NetSpec)
+    assert base.override(num_classes=100, in_channels=1).name == "cifar_resnet20"
+    assert base.override(mix=Scale(0.5, 1)).name == ""
+    assert base.override(mix=Scale(0.5, 1), name="halved").name == "halved"
+
+
+def test_a_field_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="gives a field twice"):
+        zoo.spec("resnet18(shortcut=A, shortcut=C)")
