@@ -3,10 +3,11 @@
 Paper:    He et al. 2015, sections 1, 4.1 and 4.2; Figures 1, 4, 6; Tables 2 and 6.
 Claim:    with depth, plain nets get worse on the training images themselves, so it is not overfitting;
           the same nets with shortcuts do not.
-Command:  resnetlab study run degradation --scale quick            (the digits, about 4 minutes on 2 cores)
+Command:  resnetlab study run degradation --scale quick            (the digits, about 3 minutes on 2 cores)
           resnetlab study run degradation --scale cifar --data cifar10:DIR     (a night on 2 cores)
           resnetlab study run degradation --scale paper --data cifar10:DIR     (days on one GPU)
-Last result: results/degradation-quick.json
+Last result: reproduced at the scale quick (results/degradation-quick.json): plain-56 ends at 67.7 % training error,
+          residual-56 at 0.0 %
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _SCALES = {
         (8, 20, 56),
         5,
         None,
-        "about 4 minutes on 2 cores",
+        "about 3 minutes on 2 cores",
         "1,437 training images of 8x8 pixels, five seeds. Every residual net learns them to the last image, so "
         "this scale can't show that test error falls with depth.",
     ),
