@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -97,14 +98,16 @@ class Metrics:
             if path.stat().st_size < length:
                 raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
             os.truncate(path, length)  # what was logged after the checkpoint that is resumed
-            self.file = path.open("ab")
+            self.file = path.open("ab", buffering=0)  # a failed write must not be tried again when the file closes
         self.folder = folder
         self.length = length
 
     def write(self, line: dict[str, Any]) -> None:
+        content = json.dumps(line).encode() + b"\n"
         with disk_errors(self.folder):
-            self.length += self.file.write(json.dumps(line).encode() + b"\n")
-            self.file.flush()
+            if self.file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.length += len(content)
 
 
 @dataclass
