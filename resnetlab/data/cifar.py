@@ -87,7 +87,10 @@ def read_batch(path: Path) -> dict[str, Any]:
     Raises UserError for a file that is not readable, truncated, or holds anything but what these files do.
     """
     try:
-        content = _BatchReader(io.BytesIO(path.read_bytes())).load()
+        raw = path.read_bytes()
+        if not raw.endswith(pickle.STOP):
+            raise EOFError("its end is missing")
+        content = _BatchReader(io.BytesIO(raw)).load()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     except _Foreign as error:

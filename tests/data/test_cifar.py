@@ -112,8 +112,11 @@ def test_a_fortran_ordered_array_keeps_its_meaning(tmp_path: Path) -> None:
 @given(share=st.floats(0, 0.999))
 def test_a_truncated_batch_is_refused(tmp_path: Path, share: float) -> None:
     whole = pickle.dumps({b"data": pixels(0), b"labels": [0, 1, 2, 3]}, protocol=2)
-    (tmp_path / "batch").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UserError, match="batch: truncated or damaged"):
+    cut = whole[: int(len(whole) * share)]
+    (tmp_path / "batch").write_bytes(cut)
+    # A cut right behind a dot looks like an end, and may leave half a name, which nothing official holds.
+    message = "truncated or damaged|not a CIFAR batch" if cut.endswith(b".") else "truncated or damaged"
+    with pytest.raises(UserError, match=message):
         read_batch(tmp_path / "batch")
 
 
