@@ -6,6 +6,7 @@ import datetime
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnetlab.data.images import Data
 from resnetlab.errors import UserError
+from resnetlab.nets.zoo import spec
 from resnetlab.studies.study import Outcome, Record, Study
 from resnetlab.training.loop import Status, epochs_of, train
 from resnetlab.training.recipe import Recipe
@@ -38,16 +41,26 @@ def run_missing(recipes: tuple[Recipe, ...], runs: Path, *, jobs: int = 1, devic
     jobs = max(1, min(jobs, len(recipes)))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     if jobs == 1:
-        for index, recipe in enumerate(recipes):
-            for status in train(make_run(recipe, runs), device=device, threads=threads):
+        for index, run in enumerate(_resolved(recipes, runs)):
+            for status in train(run, device=device, threads=threads):
                 yield Event(index, status)
             yield Event(index, None, done=True)
         return
     yield from _side_by_side(recipes, runs, jobs, threads, device)
 
 
+def _resolved(recipes: tuple[Recipe, ...], runs: Path) -> Iterator[Run]:
+    """The recipes as runs; each data set is read once."""
+    opened: dict[str, Data] = {}
+    for recipe in recipes:
+        run = make_run(recipe, runs, opened.get(recipe.data))
+        opened[recipe.data] = run.data
+        yield run
+
+
 def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: int, device: str) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+    others = multiprocessing.active_children()
     events: Any = context.Queue()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_receive, initargs=(events,))
     try:
@@ -72,7 +85,8 @@ def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: i
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()  # what it trained goes on from its last whole epoch next time
+            if process not in others:
+                process.terminate()  # what it trained goes on from its last whole epoch next time
 
 
 _events: Any = None
@@ -80,8 +94,6 @@ _events: Any = None
 
 def _receive(events: Any) -> None:
     """In each process: leave Ctrl-C to the parent, and keep the queue to report to."""
-    import signal
-
     global _events
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _events = events
@@ -95,8 +107,6 @@ def _train_one(index: int, recipe: Recipe, runs: Path, threads: int, device: str
 
 def _cost(recipe: Recipe) -> float:
     """A network's depth, for want of a better measure before it is built."""
-    from resnetlab.nets.zoo import spec
-
     return spec(recipe.net).depth
 
 
@@ -111,7 +121,7 @@ def outcome(run: Run) -> Outcome:
 def conclude(study: Study, scale: str, data: str | None, runs: Path, command: str) -> Record:
     """Judge the finished runs of a study; return the record to keep."""
     plan = study.plan(scale, data)
-    outcomes = [outcome(make_run(recipe, runs)) for recipe in plan.recipes]
+    outcomes = [outcome(run) for run in _resolved(plan.recipes, runs)]
     finding = study.judge(scale, outcomes)
     return Record(
         study=study.name,

@@ -76,10 +76,10 @@ class Run:
         }
 
 
-def make_run(recipe: Recipe, root: Path) -> Run:
+def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     """Resolve a recipe: read its data, and fit its network to the data's channels, size and classes.
 
-    Raises UserError for a network, data set or combination that can't be.
+    `data`, if given, is what the recipe's data text names, read before. Raises UserError for a network, data set or combination that can't be.
     """
     spec = named_spec(recipe.net)
     if recipe.augment == "scale_crop_flip_colour" or recipe.data.startswith("imagenet:"):
@@ -87,7 +87,7 @@ def make_run(recipe: Recipe, root: Path) -> Run:
             "ImageNet can't be read yet, so 'imagenet_paper' is a recipe without data: "
             "train on digits, cifar10:DIR or cifar100:DIR."
         )
-    data = open_data(recipe.data)
+    data = data or open_data(recipe.data)
     channels, height, _ = data.shape
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=height)
     if recipe.validation_images >= len(data.train):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -158,3 +159,21 @@ def test_a_closed_pipe_is_no_error(resnetlab: Command) -> None:
     with os.fdopen(writing, "w") as pipe:
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_study_list_states_claims_and_scales(capsys: Captured) -> None:
+    assert main(["study", "list"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("degradation", "He et al. 2015", "quick:  30 runs", "paper:"):
+        assert words in shown
+    assert main(["study", "list", "--json"]) == 0
+    (row,) = [r for r in json.loads(capsys.readouterr().out)["studies"] if r["study"] == "degradation"]
+    assert row["rule"]
+
+
+def test_the_report_is_written_again_from_committed_records(capsys: Captured, tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[2] / "results"
+    shutil.copy(results / "degradation-quick.json", tmp_path)
+    assert main(["study", "report", "--results", str(tmp_path), "--json"]) == 0
+    page = Path(json.loads(capsys.readouterr().out)["report"])
+    assert page.read_bytes() == (results / "report.html").read_bytes(), "results/report.html is not of its records"
