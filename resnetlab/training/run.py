@@ -79,7 +79,8 @@ class Run:
 def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     """Resolve a recipe: read its data, and fit its network to the data's channels, size and classes.
 
-    `data`, if given, is what the recipe's data text names, read before. Raises UserError for a network, data set or combination that can't be.
+    `data`, if given, is what the recipe's data text names, read before. Raises UserError for a network, data
+    set or combination that can't be.
     """
     spec = named_spec(recipe.net)
     if recipe.augment == "scale_crop_flip_colour" or recipe.data.startswith("imagenet:"):
