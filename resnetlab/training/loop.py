@@ -38,7 +38,7 @@ from resnetlab.training.checkpoint import (
     save_checkpoint,
 )
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, disk_errors, locked, open_folder, write_atomically
+from resnetlab.training.run import RESULT_KEYS, Run, disk_errors, locked, open_folder, write_atomically
 from resnetlab.training.schedule import (
     ScheduleState,
     after_evaluation,
@@ -245,14 +245,9 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
 def _finish(run: Run, progress: Progress) -> None:
     """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
     last = epochs_of(run.folder)[-1]
-    result = {
-        "train_error": last["train_error"],
-        "test_error": last["test_error"],
-        "best_error": progress.best_error,
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "seconds": round(progress.seconds, 2),
-    }
+    errors = (last["train_error"], last["test_error"], progress.best_error)
+    values = (*errors, progress.epoch, progress.step, round(progress.seconds, 2))
+    result = dict(zip(RESULT_KEYS, values, strict=True))
     with disk_errors(run.folder):
         write_atomically(run.folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 

@@ -97,7 +97,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("validation_images", 0, _MANY, "0 or more"),
     ("epochs", 0, _MANY, "more than 0"),
     ("iterations", 1, _MANY, "1 or more"),
-    ("batch_size", 1, _MANY, "1 or more"),
+    ("batch_size", 2, _MANY, "2 or more, since batch norm has no variance of one image"),
     ("lr", 0, _MANY, "0 or more"),
     ("lr_drop", 0, 1, "a factor between 0 and 1"),
     ("patience", 1, _MANY, "1 or more"),

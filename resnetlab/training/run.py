@@ -26,6 +26,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.recipe import Recipe
 
 FORMAT = 1  # of the run folder; a folder with another number is refused
+RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,18 @@ class Run:
         return self.root / f"{words}-{self.id}"
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run ended with, or None while it is unfinished. See `write_result`."""
+        """What the finished run ended with (`train` writes it), or None while it is unfinished.
+
+        Raises UserError if the file is damaged.
+        """
         path = self.folder / "result.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found = read_json(path)
+        missing = [key for key in RESULT_KEYS if not isinstance(found.get(key), int | float)]
+        if missing:
+            raise UserError(f"{path}: damaged, it lacks {', '.join(missing)}; remove it to finish the run again.")
+        return found
 
     def settings(self, threads: int, device: str) -> dict[str, Any]:
         """What `run.json` holds."""
@@ -120,6 +130,8 @@ def check_format(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: a run of format {settings.get('format')}, and this version reads format {FORMAT}: "
             "move the folder away or use the version that wrote it."
         )
+    if not isinstance(settings.get("threads"), int) or not isinstance(settings.get("machine"), dict):
+        raise UserError(f"{path}: damaged, it lacks threads or machine; move the folder away to start the run again.")
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def test_imagenet_paper_has_the_papers_values() -> None:
         ({"epochs": float("nan")}, "epochs=nan must be finite"),
         ({"iterations": 2.5}, "iterations=2.5 must be a whole number"),
         ({"batch_size": True}, "batch_size=True must be a whole number"),
-        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"batch_size": 1}, "batch_size=1 must be 2 or more"),
         ({"lr": -1}, "lr=-1.0 must be 0 or more"),
         ({"lr": float("inf")}, "lr=inf must be finite"),
         ({"schedule": "cosin"}, "schedule='cosin' is not known: choose one of .* Did you mean cosine"),

@@ -197,6 +197,8 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         ("last/state.json", lambda b: b"{}", "damaged checkpoint"),
         ("run.json", lambda b: b"[]", "should hold a JSON object"),
         ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 7'), "a run of format 7, and this version reads"),
+        ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks threads or machine"),
+        ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),
         ("metrics.jsonl", lambda b: b[:5], "shorter than its checkpoint says"),
     ],
 )
@@ -204,7 +206,7 @@ def test_damage_is_named_and_nothing_overwritten(
     after_one_epoch: Run, path: str, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     file = after_one_epoch.folder / path
-    file.write_bytes(damage(file.read_bytes()))
+    file.write_bytes(damage(file.read_bytes() if file.exists() else b""))
     left = {p: p.read_bytes() for p in after_one_epoch.folder.rglob("*") if p.is_file() and p.name != "lock"}
     with pytest.raises(UserError, match=message) as caught:
         list(train(after_one_epoch, threads=1))
