@@ -9,7 +9,7 @@ import sys
 import cyclopts
 
 import resnetlab
-from resnetlab.cli import networks, study, train
+from resnetlab.cli import data, networks, study, train
 from resnetlab.errors import UserError
 
 app = cyclopts.App(
@@ -24,6 +24,7 @@ app.command(networks.compare)
 app.command(train.train)
 app.command(train.evaluate, name="eval")
 app.command(study.app)
+app.command(data.app)
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         again = shlex.join(["resnetlab", *(arguments if arguments is not None else sys.argv[1:])])
-        print(f"\nstopped; to go on from the last whole epoch: {again}", file=sys.stderr)
+        kept = "what was saved is kept (the last whole epoch, the part of a download)"
+        print(f"\nstopped; {kept}; to go on from it: {again}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # e.g. `| head`; keeps exit quiet

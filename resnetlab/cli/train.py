@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
+from resnetlab.data.names import DATA_NAMES
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipe import recipe as named_recipe
 
@@ -87,7 +88,7 @@ def evaluate(
     source: Annotated[str, Parameter(help="A run folder or a .safetensors file.")],
     /,
     *,
-    data: Annotated[str, Parameter(help="digits, cifar10:DIR or cifar100:DIR.")],
+    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
     net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
     which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
     device: Device = "auto",

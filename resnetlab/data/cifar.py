@@ -30,6 +30,11 @@ class Layout(NamedTuple):
     class_names: str
     classes: int
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files in the folder that are read."""
+        return (*self.train, self.test, self.meta)
+
 
 LAYOUTS = {
     "cifar10": Layout(
@@ -56,9 +61,10 @@ def read_cifar(kind: str, folder: Path) -> Data:
         raise UserError(f"{folder}: no such folder; {kind} needs the folder with {layout.train[0]} and its siblings.")
     if not (folder / layout.train[0]).exists() and (folder / layout.folder).is_dir():
         folder = folder / layout.folder
-    missing = [name for name in (*layout.train, layout.test, layout.meta) if not (folder / name).is_file()]
+    missing = [name for name in layout.files if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}.")
+        fetch = f"resnetlab data fetch {kind} DIR"
+        raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}; to fetch it: {fetch}")
     meta = folder / layout.meta
     classes = read_batch(meta).get(layout.class_names)
     if not isinstance(classes, list) or len(classes) != layout.classes:

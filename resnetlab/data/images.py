@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnetlab.data.names import DATA_NAMES, KINDS
 from resnetlab.errors import UserError, did_you_mean
 
 
@@ -72,22 +73,23 @@ class Data:
 
 
 def open_data(text: str) -> Data:
-    """Read the data set that `text` names: "digits", "cifar10:DIR" or "cifar100:DIR".
+    """Read the data set that `text` names: "digits", or KIND:DIR with one of the other KINDS.
 
-    DIR is the folder of the official python batches, or the one above it. Raises UserError for unknown
-    names, missing or empty folders, and damaged files.
+    DIR is the folder of the official files, or the one above it. Raises UserError for unknown names, missing or
+    empty folders, and damaged files.
     """
     from resnetlab.data.cifar import read_cifar
     from resnetlab.data.digits import read_digits
+    from resnetlab.data.idx import read_mnist
 
+    readers = {"cifar10": read_cifar, "cifar100": read_cifar, "mnist": read_mnist, "fashion_mnist": read_mnist}
     kind, colon, folder = text.partition(":")
     if text == "digits":
         return read_digits()
-    if kind in ("cifar10", "cifar100"):
+    if kind in readers:
         if not folder:
-            raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being where its batches lie.")
-        return read_cifar(kind, Path(folder).expanduser())
+            raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being {KINDS[kind]}.")
+        return readers[kind](kind, Path(folder).expanduser())
     if colon and kind == "digits":
         raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
-    hint = did_you_mean(kind, ("digits", "cifar10", "cifar100"))
-    raise UserError(f"data {text!r} can't be read: give digits, cifar10:DIR or cifar100:DIR.{hint}")
+    raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, did_you_mean
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
@@ -30,7 +31,7 @@ class Recipe:
     """
 
     net: str = _field("cifar_resnet20", "A network's name, as 'resnetlab describe' takes it.")
-    data: str = _field("digits", "digits, cifar10:DIR or cifar100:DIR.")
+    data: str = _field("digits", f"{DATA_NAMES}.")
     seed: int = _field(0, "Weights, order and augmentation follow from it.")
     validation_images: int = _field(0, "Training images to hold out; the best weights are then chosen by them.")
     normalise: NormaliseName = _field("pixel_mean", "By the mean of each pixel, or mean and deviation of each channel.")

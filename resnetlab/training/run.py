@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from resnetlab.data.images import Data, open_data
+from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
@@ -95,8 +96,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     spec = named_spec(recipe.net)
     if recipe.augment == "scale_crop_flip_colour" or recipe.data.startswith("imagenet:"):
         raise UserError(
-            "ImageNet can't be read yet, so 'imagenet_paper' is a recipe without data: "
-            "train on digits, cifar10:DIR or cifar100:DIR."
+            f"ImageNet can't be read yet, so 'imagenet_paper' is a recipe without data: train on {DATA_NAMES}."
         )
     data = data or open_data(recipe.data)
     channels, height, _ = data.shape

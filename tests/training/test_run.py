@@ -111,7 +111,7 @@ def test_a_stopped_command_goes_on_where_it_was(
         said = process.stderr.read()
     assert process.returncode == code
     if signal_sent == signal.SIGINT:
-        assert f"to go on from the last whole epoch: resnetlab train digits {' '.join(options)}" in said
+        assert f"to go on from it: resnetlab train digits {' '.join(options)}" in said
         assert "Traceback" not in said
     done = resnetlab("train", "digits", *options, "--json")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,107 @@
+"""A local HTTP server on which anything can go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from resnetlab.data.sources import File, Source
+
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: more than a socket takes at once
+NAME = "train-images-idx3-ubyte.gz"
+
+
+@dataclass
+class Server:
+    """What a local HTTP server serves, what goes wrong with it, and what it was asked for."""
+
+    files: dict[str, bytes] = field(default_factory=lambda: {NAME: CONTENT})
+    ranges: bool | int = True  # False: they are ignored; a number: the status they are refused with
+    cuts: list[int] = field(default_factory=list)  # of each answer in turn, after how many bytes it is cut
+    corrupt: int = 0  # how many answers have a wrong byte
+    statuses: list[int] = field(default_factory=list)  # of each answer in turn, instead of the file
+    length: int = 0  # is added to the true Content-Length
+    stalls: int = 0  # how many answers fall silent half-way
+    redirect: str = ""
+    etag: str = '"1"'
+    asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)  # path, Range, If-Range
+    sent: int = 0
+    url: str = ""
+
+    def source(self, **changes: str) -> dict[str, Source]:
+        """A table with one data set, "mnist", of the files here."""
+        files = tuple(File(n, len(c), hashlib.sha256(c).hexdigest(), **changes) for n, c in self.files.items())
+        return {"mnist": Source((self.url,), files)}
+
+
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = server.files.get(self.path.rpartition("/")[2])
+            wanted, unless = self.headers["Range"], self.headers["If-Range"]
+            server.asked.append((self.path, wanted, unless))
+            if server.redirect and not self.path.startswith("/moved"):
+                return self.head(302, Location=f"{server.url}moved{self.path}")
+            if server.statuses:
+                return self.head(server.statuses.pop(0))
+            if content is None:
+                return self.head(404)
+            start = 0
+            if wanted and not isinstance(server.ranges, bool):
+                return self.head(server.ranges)
+            if wanted and server.ranges and unless in (None, server.etag):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if server.corrupt:
+                server.corrupt -= 1
+                content = content[:-1] + bytes([content[-1] ^ 1])
+            headers = {"Content-Length": str(len(content) - start + server.length), "ETag": server.etag}
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.head(206 if start else 200, **headers)
+            end = start + server.cuts.pop(0) if server.cuts else len(content)
+            if server.stalls:
+                server.stalls -= 1
+                self.wfile.write(content[start : len(content) // 2])
+                server.sent += len(content) // 2 - start
+                time.sleep(0.6)
+                return None
+            self.wfile.write(content[start:end])
+            server.sent += min(end, len(content)) - start
+            return None
+
+        def head(self, status: int, **headers: str) -> None:
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key.replace("_", "-"), value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Start a server: serve(cuts=[100], ...) returns it with its address."""
+    monkeypatch.setenv("no_proxy", "*")
+    running: list[ThreadingHTTPServer] = []
+
+    def start(**settings: object) -> Server:
+        server = Server(**settings)  # type: ignore[arg-type]
+        httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+        running.append(httpd)
+        server.url = f"http://127.0.0.1:{httpd.server_port}/"
+        return server
+
+    yield start
+    for httpd in running:
+        httpd.shutdown()
+        httpd.server_close()
