@@ -2,7 +2,7 @@
 
 net  = resnetlab.build("cifar_resnet110", mix=resnetlab.Scale(0.5, 0.5), num_classes=100)
 spec = resnetlab.spec("resnet50")
-net  = resnetlab.load("runs/cifar_resnet20-digits-0123456789ab")
+net  = resnetlab.load("runs/cifar_resnet20_digits-0123456789ab")
 """
 
 from __future__ import annotations

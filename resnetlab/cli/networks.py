@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from resnetlab.measuring.complexity import Complexity
+    from resnetlab.measuring.printed import Printed
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 Net = Annotated[str, Parameter(help="A name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")]
@@ -39,45 +41,65 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     from resnetlab.nets.zoo import spec
 
     specs = [spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
-    rows = [(complexity(s), printed(s.name)) for s in specs]
+    rows = [(complexity(s), printed(s)) for s in specs]
     if json:
-        fields = ("parameters", "multiply_adds", "error", "source")
-        _print_json(
-            {
-                "networks": [
-                    {k: v for k, v in c.to_dict().items() if k != "layers"}
-                    | {"printed": {f: getattr(p, f) for f in fields} if p else None}
-                    for c, p in rows
-                ]
-            }
-        )
+        _print_json({"networks": [_without_layers(c) | {"printed": _as_json(p)} for c, p in rows]})
         return
     from rich.table import Table
+    from rich.text import Text
 
     from resnetlab.cli.screen import console
 
-    table = Table(title="ours, and in brackets what the paper prints")
-    for header in ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %"):
-        table.add_column(header, justify="left" if header in ("network", "input") else "right")
-    for c, p in rows:
-        table.add_row(
-            c.name,
-            str(c.depth),
-            "x".join(map(str, c.input)),
-            f"{c.parameters:,}" + _beside(p.parameters if p else None, 1e6, "M"),
-            f"{c.multiply_adds:,}" + _beside(p.multiply_adds if p else None, 1e9, "G"),
-            _mebibytes(c.training_bytes),
-            _mebibytes(c.inference_bytes),
-            f"({p.error:.2f})" if p and p.error else "",
-        )
-    console().print(table)
-    for source in sorted({p.source for _, p in rows if p}):
-        console().print(f"printed: {source}", style="dim")
+    cells = [_cells(c, p) for c, p in rows]
+    headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
+    console().print("ours, and in brackets what the paper prints", style="italic")
+    if console().width >= COMPARE_WIDTH:
+        table = Table()
+        for header in headers:
+            table.add_column(header, justify="left" if header in ("network", "input") else "right", overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        console().print(table)
+    else:  # a narrow terminal would cut the numbers
+        for row in cells:
+            for header, cell in zip(headers, row, strict=True):
+                if cell:
+                    console().print(f"{header:<14} {cell}", highlight=False, markup=False, soft_wrap=True)
+            console().print()
+    for source in sorted({p[1].source for _, p in rows if p}):
+        console().print(f"printed in {source}", style="dim", highlight=False)
     console().print(
         "multiply-adds as the papers count; training and inference: activation memory per image, float32; "
-        "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error",
+        "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error; v1: of the paper's form of the network",
         style="dim",
+        highlight=False,
     )
+
+
+COMPARE_WIDTH = 120  # columns that the widest row of `compare` needs
+
+
+def _cells(c: Complexity, found: tuple[str, Printed] | None) -> tuple[str, ...]:
+    name, p = found or ("", None)
+    other = " v1" if p and name != c.name else ""  # the paper's form of a v1.5 net
+    return (
+        c.name,
+        str(c.depth),
+        "x".join(map(str, c.input)),
+        f"{c.parameters:,}" + _beside(p.parameters if p else None, 1e6, "M"),
+        f"{c.multiply_adds:,}" + _beside(p.multiply_adds if p else None, 1e9, f"G{other}"),
+        _mebibytes(c.training_bytes),
+        _mebibytes(c.inference_bytes),
+        f"({p.error:.2f}{other})" if p and p.error else "",
+    )
+
+
+def _without_layers(c: Complexity) -> dict[str, object]:
+    return {k: v for k, v in c.to_dict().items() if k != "layers"}
+
+
+def _as_json(found: tuple[str, Printed] | None) -> dict[str, object] | None:
+    return {"network": found[0], **asdict(found[1])} if found else None
 
 
 def _show(c: Complexity) -> None:
@@ -87,7 +109,7 @@ def _show(c: Complexity) -> None:
 
     table = Table()
     for header in ("layer", "kind", "output", "parameters", "multiply-adds"):
-        table.add_column(header, justify="left" if header in ("layer", "kind") else "right", no_wrap=True)
+        table.add_column(header, justify="left" if header in ("layer", "kind") else "right", overflow="fold")
     for layer in c.layers:
         cost = f"{layer.multiply_adds:,}" if layer.multiply_adds else ""
         table.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.parameters:,}", cost)
@@ -103,7 +125,7 @@ def _show(c: Complexity) -> None:
         "inference; per image, float32",
     }
     for key, value in facts.items():
-        console().print(f"{key:<14} {value}", highlight=False)
+        console().print(f"{key:<14} {value}", highlight=False, markup=False)
 
 
 def _beside(value: float | None, unit: float, letter: str) -> str:

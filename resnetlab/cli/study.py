@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import sys
 import time
 from pathlib import Path
@@ -60,6 +59,7 @@ def run(
     from resnetlab.studies.report import write_report
     from resnetlab.studies.runner import conclude
     from resnetlab.studies.study import study
+    from resnetlab.training.run import available_cores, disk_errors
 
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs={jobs} must be 1 or more.")
@@ -67,7 +67,9 @@ def run(
     if scale != "quick" and data is None:
         raise UserError(f"scale {scale!r} needs the images: give --data cifar10:DIR.")
     where = find_device(device)
-    _train_all(chosen, scale, data, runs, jobs or (1 if where != "cpu" else os.cpu_count() or 1), where)
+    with disk_errors(results):
+        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+    _train_all(chosen, scale, data, runs, jobs or (1 if where != "cpu" else available_cores()), where)
     command = f"resnetlab study run {name} --scale {scale}" + (f" --data {data.split(':')[0]}:DIR" if data else "")
     record = conclude(chosen, scale, data, runs, command)
     record.save(results)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.names import DATA_NAMES, KINDS
+from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError, did_you_mean
 
 
@@ -56,17 +57,23 @@ class Data:
             digest.update(part.labels.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def hold_out(self, count: int, seed: int = 0) -> tuple[Images, Images]:
+    def check_hold_out(self, count: int) -> None:
+        """Raise UserError unless `count` images can be held out; two at least are left to train on."""
+        most = len(self.train) - 2
+        if not 0 <= count <= most:
+            raise UserError(
+                f"validation_images={count}: {self.name} has {len(self.train)} training images, so choose 0 to {most}."
+            )
+
+    def hold_out(self, count: int) -> tuple[Images, Images]:
         """Split the training images into (training, validation) with `count` validation images.
 
-        The choice depends on the seed and the number of images only (He 2015, section 4.2: 45k/5k).
+        The choice depends on the number of images only, so every seed of a run has the same split (He 2015,
+        section 4.2: 45k/5k). Raises UserError as `check_hold_out` does.
         """
-        if not 0 <= count < len(self.train):
-            raise UserError(
-                f"validation_images={count}: {self.name} has {len(self.train)} training images, so choose "
-                f"0 to {len(self.train) - 1}."
-            )
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        self.check_hold_out(count)
+        generator = torch.Generator().manual_seed(seed_of("held-out images", 0))
+        order = torch.randperm(len(self.train), generator=generator)
         chosen = order[:count].sort().values
         kept = order[count:].sort().values
         return self.train[kept], self.train[chosen]

@@ -10,6 +10,7 @@ import torch.nn.functional as tf
 from torch import Tensor
 
 from resnetlab.data.images import Images
+from resnetlab.data.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,9 @@ def random_crop_flip(x: Tensor, draws: Tensor, pad: int = PAD) -> Tensor:
 AUGMENTATIONS = {"none": None, "crop_flip": random_crop_flip}
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of everything random in an epoch."""
-    return seed * 1_000_003 + epoch
-
-
 def epoch_draws(seed: int, epoch: int, images: int) -> tuple[Tensor, Tensor]:
     """The order of an epoch (N) and each position's random numbers (N 3), from seed and epoch alone."""
-    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    generator = torch.Generator().manual_seed(seed_of("order and augmentation", seed, epoch))
     order = torch.randperm(images, generator=generator)
     return order, torch.rand(images, 3, generator=generator)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resnetlab.nets.zoo import Spec
+from resnetlab.nets.zoo import spec as named_spec
+
 
 @dataclass(frozen=True)
 class Printed:
@@ -45,6 +48,15 @@ PRINTED: dict[str, Printed] = {
 }
 
 
-def printed(name: str) -> Printed | None:
-    """The paper's figures of a network; of its v1 form where the name means v1.5, whose cost differs."""
-    return PRINTED.get(name) or PRINTED.get(f"{name}_v1")
+def printed(spec: Spec) -> tuple[str, Printed] | None:
+    """What a paper prints of this very network, and the network's name there.
+
+    A v1.5 net gets the figures of its v1 form, which has its size and error but another cost. A network with
+    other classes, another input or other units than the paper's gets none.
+    """
+    if not spec.name or "(" in spec.name or spec != named_spec(spec.name):
+        return None
+    for name in (spec.name, f"{spec.name}_v1"):
+        if name in PRINTED:
+            return name, PRINTED[name]
+    return None

@@ -92,8 +92,8 @@ CIFAR: dict[str, Family] = {
 BOTTLENECK_DEPTHS = (164, 1001)
 WRN_PUBLISHED = ((16, 4), (16, 8), (28, 10), (40, 4))  # Zagoruyko & Komodakis 2016, Table 4 and 5
 
-_CIFAR_NAME = re.compile(r"cifar_(resnet|plain|preresnet)([0-9]{1,5})")
-_WRN_NAME = re.compile(r"cifar_wrn([0-9]{1,5})_([0-9]{1,3})")
+_CIFAR_NAME = re.compile(r"cifar_(resnet|plain|preresnet)([1-9][0-9]{0,4})")
+_WRN_NAME = re.compile(r"cifar_wrn([1-9][0-9]{0,4})_([0-9]{1,3})")
 PATTERNS = (
     "cifar_resnet{6n+2 or 9n+2}",
     "cifar_plain{6n+2}",
@@ -160,21 +160,25 @@ def spec(name: str, **overrides: Any) -> Spec:
     """
     base, written = _parse(name)
     overrides = {**written, **overrides}
-    if base in IMAGENET:
-        found = IMAGENET[base]
-    elif match := _CIFAR_NAME.fullmatch(base):
-        found = _cifar(base, match[1], int(match[2]), overrides.get("branch"))
-    elif match := _WRN_NAME.fullmatch(base):
-        found = _wrn(base, int(match[1]), int(match[2]))
-    else:
-        raise UserError(
-            f"network {name!r} is not known.{did_you_mean(base, names())} "
-            f"'resnetlab describe' without a name lists them; CIFAR depths are free: {', '.join(PATTERNS)}."
-        )
+    found = _find(base, overrides.get("branch"))
     if not overrides:
         return found
     changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
-    return changed if "name" in overrides else replace(changed, name=_called(base, changed, overrides))
+    return replace(changed, name=_called(base, found, changed, overrides))
+
+
+def _find(base: str, branch: BranchName | None = None) -> Spec:
+    """The spec of a name without overrides; `branch` decides where a CIFAR depth allows several."""
+    if base in IMAGENET:
+        return IMAGENET[base]
+    if match := _CIFAR_NAME.fullmatch(base):
+        return _cifar(base, match[1], int(match[2]), branch)
+    if match := _WRN_NAME.fullmatch(base):
+        return _wrn(base, int(match[1]), int(match[2]))
+    raise UserError(
+        f"network {base[:80]!r} is not known.{did_you_mean(base[:80], names())} "
+        f"'resnetlab describe' without a name lists them; CIFAR depths are free: {', '.join(PATTERNS)}."
+    )
 
 
 def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResNet | VGG:
@@ -187,8 +191,13 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
         net = spec(net, **overrides)
     elif overrides:
         net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
-    with torch.random.fork_rng(devices=[]):  # torch's own initialisation, replaced below, draws from it
-        made = _modules(net)
+    try:
+        with torch.random.fork_rng(devices=[]):  # torch's own initialisation, replaced below, draws from it
+            made = _modules(net)
+    except (RuntimeError, MemoryError) as error:
+        if "alloc" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise UserError(f"{net.name or 'the network'}: does not fit into memory; make it narrower.") from error
     initialise(made, seed)
     return made
 
@@ -221,6 +230,8 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
             raise SyntaxError
         if len({k.arg for k in call.keywords}) < len(call.keywords):
             raise UserError(f"network {name!r} gives a field twice: leave one out.")
+        if "name" in {k.arg for k in call.keywords}:
+            raise UserError(f"network {name!r}: a network's name follows from what it is; leave name= out.")
         return call.func.id, {str(k.arg): _value(str(k.arg), k.value) for k in call.keywords}
     except UNREADABLE as error:
         if isinstance(error, UserError):
@@ -236,9 +247,19 @@ def _value(key: str, node: ast.expr) -> Any:
     return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
-def _called(base: str, changed: Spec, overrides: dict[str, Any]) -> str:
-    """The name of an overridden network, readable by `spec`; overrides of sizes and classes are left out."""
-    shown = {k: getattr(changed, k) for k in overrides if k not in SIZES}
+def _called(base: str, found: Spec, changed: Spec, overrides: dict[str, Any]) -> str:
+    """The name of an overridden network, readable by `spec`; what changes nothing, and sizes, are left out."""
+    shown = {k: getattr(changed, k) for k in overrides if k not in SIZES and getattr(changed, k) != getattr(found, k)}
+    if "branch" in overrides and _default_branch(base) != overrides["branch"]:
+        shown["branch"] = overrides["branch"]  # it has decided what was found
     if "stages" in shown:
         shown["stages"] = tuple(astuple(stage) for stage in shown["stages"])
     return f"{base}({', '.join(f'{k}={v!r}' for k, v in shown.items())})" if shown else base
+
+
+def _default_branch(base: str) -> str | None:
+    """The branch of a name without overrides; None for a depth that no branch of its family allows."""
+    try:
+        return getattr(_find(base), "branch", None)
+    except UserError:
+        return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +22,7 @@ from resnetlab.nets.zoo import spec
 from resnetlab.studies.study import Outcome, Record, Study
 from resnetlab.training.loop import Status, epochs_of, train
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, make_run, read_json
+from resnetlab.training.run import Run, available_cores, make_run, read_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def run_missing(recipes: tuple[Recipe, ...], runs: Path, *, jobs: int = 1, devic
     its last whole epoch when asked for again. Raises UserError when a run fails.
     """
     jobs = max(1, min(jobs, len(recipes)))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, available_cores() // jobs)
     if jobs == 1:
         for index, run in enumerate(_resolved(recipes, runs)):
             for status in train(run, device=device, threads=threads):
@@ -66,9 +68,10 @@ def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: i
     try:
         # Long runs first, so that none is left alone at the end.
         order = sorted(range(len(recipes)), key=lambda i: -_cost(recipes[i]))
-        futures: dict[int, Future[None]] = {
-            i: pool.submit(_train_one, i, recipes[i], runs, threads, device) for i in order
-        }
+        with _ctrl_c_ignored():  # the processes that start here inherit it: Ctrl-C is the parent's
+            futures: dict[int, Future[None]] = {
+                i: pool.submit(_train_one, i, recipes[i], runs, threads, device) for i in order
+            }
         waiting = set(futures)
         while waiting:
             try:
@@ -93,10 +96,29 @@ _events: Any = None
 
 
 def _receive(events: Any) -> None:
-    """In each process: leave Ctrl-C to the parent, and keep the queue to report to."""
+    """In each process: keep the queue to report to, and end when the parent is gone."""
     global _events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _events = events
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where signals can't be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _train_one(index: int, recipe: Recipe, runs: Path, threads: int, device: str) -> None:
@@ -115,7 +137,7 @@ def outcome(run: Run) -> Outcome:
     result = run.result()
     assert result is not None, f"{run.folder} is not finished"
     settings = read_json(run.folder / "run.json")
-    return Outcome(run.recipe, result, epochs_of(run.folder), settings["machine"])
+    return Outcome(run.recipe, result, epochs_of(run.folder), settings["machine"] | {"threads": settings["threads"]})
 
 
 def conclude(study: Study, scale: str, data: str | None, runs: Path, command: str) -> Record:
@@ -123,6 +145,8 @@ def conclude(study: Study, scale: str, data: str | None, runs: Path, command: st
     plan = study.plan(scale, data)
     outcomes = [outcome(run) for run in _resolved(plan.recipes, runs)]
     finding = study.judge(scale, outcomes)
+    others = [o for o in outcomes if o.machine != outcomes[-1].machine]
+    mixed = f" {len(others)} of the runs were made on another machine, version or commit." if others else ""
     return Record(
         study=study.name,
         scale=scale,
@@ -137,7 +161,7 @@ def conclude(study: Study, scale: str, data: str | None, runs: Path, command: st
         figures=[asdict(figure) for figure in finding.figures],
         tables=[asdict(table) for table in finding.tables],
         words=finding.words,
-        note=plan.note,
+        note=plan.note + mixed,
         machine=outcomes[-1].machine,
         runs=len(outcomes),
         training_seconds=round(sum(o.result["seconds"] for o in outcomes), 1),

@@ -11,7 +11,7 @@ from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import read_json, write_atomically
+from resnetlab.training.run import disk_errors, read_json, write_atomically
 
 REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED = (
     "reproduced",
@@ -175,9 +175,10 @@ class Record:
 
     def save(self, folder: Path) -> Path:
         """Write the record into a results folder; return its path."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
-        write_atomically(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
         return path
 
 
@@ -187,7 +188,10 @@ def read_records(folder: Path) -> list[Record]:
     Raises UserError if there are none, or naming the file that is not one.
     """
     names = {f"{name}-{scale}.json" for name in STUDIES for scale in SCALES}
-    paths = [p for p in sorted(folder.glob("*.json")) if p.name in names]
+    try:
+        paths = [p for p in sorted(folder.glob("*.json")) if p.name in names]
+    except OSError as error:
+        raise UserError(f"{str(folder)[:80]}: can't be read ({error.strerror}).") from error
     if not paths:
         raise UserError(f"{folder}: no results of studies; run one first, e.g. resnetlab study run degradation.")
     records = []

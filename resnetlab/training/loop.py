@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from resnetlab.data.loading import (
     NORMALISATIONS,
     Normalisation,
     batch_ends,
-    epoch_seed,
     evaluation_batches,
     training_batches,
 )
+from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.net import ResNet
@@ -49,6 +50,7 @@ from resnetlab.training.schedule import (
 from resnetlab.training.step import make_optimiser, training_step
 
 EVALUATION_BATCH = 500
+EPOCH_KEYS = ("epoch", "step", "train_error", "test_error")
 LOG_STEPS = 100  # a line of metrics and a sign of life every so many steps
 
 
@@ -77,27 +79,56 @@ def train(run: Run, *, device: str = "cpu", threads: int | None = None) -> Itera
     settings = open_folder(run, threads or torch.get_num_threads(), device)
     if run.result() is not None:
         return
-    torch.set_num_threads(settings["threads"])  # sums come out in another order with another number
-    if device.startswith("cuda"):
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    with locked(run.folder):
-        sitting = _sit_down(run, device)
-        with sitting.metrics.file:
-            while sitting.progress.step < sitting.steps:
-                yield from _epoch(sitting)
-        _finish(run, sitting.progress)
+    with locked(run.folder), contextlib.closing(_to_the_end(run, device)) as statuses:
+        yield from _undisturbed(statuses, settings["threads"], device)
+
+
+def _to_the_end(run: Run, device: str) -> Generator[Status, None, None]:
+    sitting = _sit_down(run, device)
+    with sitting.metrics.file:
+        while sitting.progress.step < sitting.steps:
+            yield from _epoch(sitting)
+    _finish(run, sitting.progress)
+
+
+def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
+    """The same statuses, with settings of torch that are the run's own while it works and the caller's between.
+
+    What a caller draws, or trains beside, between two statuses must not change a run. Sums come out in another
+    order with another number of threads.
+    """
+    cuda = [torch.device(device)] if device.startswith("cuda") else []
+    own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
+    while True:
+        callers_threads = torch.get_num_threads()
+        with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+            torch.set_num_threads(threads)
+            if own:
+                torch.set_rng_state(own[0])
+                for state, where in zip(own[1:], cuda, strict=True):
+                    torch.cuda.set_rng_state(state, where)
+            try:
+                status = next(statuses, None)
+            finally:
+                own = [torch.get_rng_state(), *(torch.cuda.get_rng_state(where) for where in cuda)]
+                torch.set_num_threads(callers_threads)
+        if status is None:
+            return
+        yield status
 
 
 class Metrics:
     """metrics.jsonl: one line per evaluation and per logged step, without times, so that a run repeats it."""
 
-    def __init__(self, folder: Path, length: int):
+    def __init__(self, folder: Path, length: int, epochs: int):
         path = folder / "metrics.jsonl"
         with disk_errors(folder):
             path.touch()
             if path.stat().st_size < length:
                 raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
             os.truncate(path, length)  # what was logged after the checkpoint that is resumed
+            if len(epochs_of(folder)) != epochs:
+                raise UserError(f"{path}: damaged, it should hold {epochs} epochs; move {folder} away to start anew.")
             self.file = path.open("ab", buffering=0)  # a failed write must not be tried again when the file closes
         self.folder = folder
         self.length = length
@@ -156,7 +187,7 @@ def _sit_down(run: Run, device: str) -> _Sitting:
         normalise=normalise.to(device),
         progress=progress,
         schedule=schedule,
-        metrics=Metrics(run.folder, progress.metrics_bytes),
+        metrics=Metrics(run.folder, progress.metrics_bytes, progress.epoch),
         per_epoch=per_epoch,
         steps=total_steps(recipe, per_epoch),
     )
@@ -166,7 +197,7 @@ def _epoch(s: _Sitting) -> Iterator[Status]:
     """Train for an epoch (or what is left of the run), evaluate, log, and write the checkpoint."""
     recipe, progress, folder = s.run.recipe, s.progress, s.run.folder
     started, epoch = time.perf_counter(), progress.epoch
-    torch.manual_seed(epoch_seed(recipe.seed, epoch))  # dropout and the like: a function of seed and epoch
+    torch.manual_seed(seed_of("dropout and the like", recipe.seed, epoch))
     batches = training_batches(
         s.train, recipe.batch_size, recipe.seed, epoch, normalise=s.normalise, augment=recipe.augment
     )
@@ -257,6 +288,9 @@ def epochs_of(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return [line for line in lines if "epoch" in line]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read ({error}).") from error
+        epochs = [line for line in lines if "epoch" in line]
+        if not all(isinstance(line[key], int | float) for line in epochs for key in EPOCH_KEYS):
+            raise ValueError("an epoch without its errors")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); move {folder} away to start the run again.") from error
+    return epochs

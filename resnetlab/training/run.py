@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.recipe import Recipe
 
 FORMAT = 1  # of the run folder; a folder with another number is refused
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
 
 
@@ -50,8 +52,9 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run lies."""
+        there = sorted(self.root.glob(f"*-{self.id}"))  # one network may be called by several names
         words = re.sub(r"[^A-Za-z0-9.]+", "_", f"{self.spec.name or 'net'}-{self.data.name}").strip("_")
-        return self.root / f"{words}-{self.id}"
+        return there[0] if there else self.root / f"{words[:60]}-{self.id}"
 
     def result(self) -> dict[str, Any] | None:
         """What the finished run ended with (`train` writes it), or None while it is unfinished.
@@ -101,8 +104,13 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     data = data or open_data(recipe.data)
     channels, height, _ = data.shape
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=height)
-    if recipe.validation_images >= len(data.train):
-        data.hold_out(recipe.validation_images)  # says what may be held out
+    data.check_hold_out(recipe.validation_images)
+    try:
+        root.exists()
+    except OSError as error:
+        raise UserError(
+            f"{str(root)[:80]}: no place for runs ({error.strerror}); choose another with --runs."
+        ) from error
     return Run(fitted, recipe, data, root)
 
 
@@ -115,6 +123,8 @@ def open_folder(run: Run, threads: int, device: str) -> dict[str, Any]:
     if path.exists():
         found = read_json(path)
         check_format(path, found)
+        if found.get("id") != run.id:
+            raise UserError(f"{path}: damaged, it is of run {found.get('id')!r}; move the folder away to start anew.")
         return found
     settings = run.settings(threads, device)
     with disk_errors(run.folder):
@@ -130,7 +140,8 @@ def check_format(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: a run of format {settings.get('format')}, and this version reads format {FORMAT}: "
             "move the folder away or use the version that wrote it."
         )
-    if not isinstance(settings.get("threads"), int) or not isinstance(settings.get("machine"), dict):
+    threads = settings.get("threads")
+    if not (isinstance(threads, int) and 1 <= threads <= 4096 and isinstance(settings.get("machine"), dict)):
         raise UserError(f"{path}: damaged, it lacks threads or machine; move the folder away to start the run again.")
 
 
@@ -142,8 +153,10 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
+        except OSError:
+            pass  # a file system that can't lock
         yield
 
 
@@ -153,9 +166,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        trouble = f"{folder}: can't write ({error.strerror or error})"
+        if error.errno not in _NO_ROOM:
+            raise UserError(f"{trouble}; choose another place.") from error
         raise UserError(
-            f"{folder}: can't write ({error.strerror or error}); what was saved before is whole. "
-            "Make room or choose another place with --runs, then give the same command to go on."
+            f"{trouble}; what was saved before is whole. Make room or choose another place, then give the same "
+            "command to go on."
         ) from error
 
 
@@ -179,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, not JSON ({error}).") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: damaged, it should hold a JSON object.")
@@ -201,7 +217,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -209,6 +225,13 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "resnetlab": resnetlab.__version__,
         "commit": _commit(),
     }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:

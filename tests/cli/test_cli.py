@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from resnetlab.cli.main import main
 from resnetlab.training.recipe import FIELDS
@@ -54,11 +55,25 @@ def test_describe_without_a_name_lists_the_names(capsys: Captured) -> None:
 def test_compare_prints_ours_beside_the_papers(capsys: Captured) -> None:
     assert main(["compare", "resnet152", "vgg19", "resnet50", "plain34"]) == 0
     shown = capsys.readouterr().out
-    for words in ("11,513,626,624 (11.3G)", "19,632,062,464 (19.6G)", "3,644,493,824 (3.6G)", "(21.43)", "(28.54)"):
+    for words in (
+        "11,513,626,624 (11.3G v1)",
+        "19,632,062,464 (19.6G)",
+        "3,644,493,824 (3.6G)",
+        "(21.43 v1)",
+        "(28.54)",
+    ):
         assert words in shown
     assert main(["compare", "cifar_resnet110", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["networks"]
     assert (row["parameters"], row["printed"]["parameters"], row["printed"]["error"]) == (1_727_962, 1.7e6, 6.43)
+
+
+def test_compare_cuts_no_number_on_a_narrow_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetlab.cli.screen.console", lambda: Console(width=60))
+    assert main(["compare", "resnet152", "plain34"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("60,192,808", "11,513,626,624 (11.3G v1)", "3,644,493,824 (3.6G)", "169.2 MiB"):
+        assert words in shown
 
 
 def test_train_then_eval(resnetlab: Command, tmp_path: Path) -> None:
@@ -125,6 +140,11 @@ def _batches(folder: Path, change: str) -> None:
         (["study", "run", "degredation"], "study 'degredation' is not known: choose one of degradation"),
         (["study", "run", "degradation", "--scale", "paper"], "needs the images: give --data cifar10:DIR"),
         (["study", "run", "degradation", "--jobs", "0"], "jobs=0 must be 1 or more"),
+        (["study", "run", "degradation", "--data", "cifar10:x"], "scale 'quick' runs on the digits"),
+        (["study", "run", "degradation", "--scale", "cifar", "--data", "digits"], "give --data cifar10:DIR"),
+        (["study", "run", "degradation", "--results", "cut/test_batch/x"], "can't write (Not a directory)"),
+        (["describe", 'cifar_resnet20(name="cifar_resnet110")'], "leave name= out"),
+        (["describe", "cifar_resnet020"], "is not known"),
         (["study", "report", "--results", "empty"], "empty: no results of studies"),
         (["data", "fetch", "cifar11", "here"], "name='cifar11' is not known: choose one of cifar10, cifar100, mnist"),
         (["data", "fetch", "mnist", "cut/data_batch_1"], "cut/data_batch_1: can't write (File exists)"),

@@ -67,7 +67,42 @@ def test_layers_name_what_runs() -> None:
 
 def test_printed_figures_belong_to_networks_that_build() -> None:
     assert set(PRINTED) <= set(names())
-    assert printed("resnet152") is PRINTED["resnet152_v1"]
+    assert printed(spec("resnet152")) == ("resnet152_v1", PRINTED["resnet152_v1"])
+    assert printed(spec("cifar_resnet20")) == ("cifar_resnet20", PRINTED["cifar_resnet20"])
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50(input_size=32)", "resnet18(num_classes=10)", "cifar_resnet20(mix=Scale(0.5, 1))", "vgg19_bn"]
+)
+def test_other_networks_than_the_papers_have_no_printed_figures(name: str) -> None:
+    assert printed(spec(name)) is None
+
+
+def test_printed_figures_are_the_papers() -> None:
+    """The errors of He 2015, Tables 2, 3 and 6; He 2016, Tables 2 and 4; WRN."""
+    assert {name: p.error for name, p in PRINTED.items() if p.error} == {
+        "plain18": 27.94,
+        "resnet18": 27.88,
+        "plain34": 28.54,
+        "resnet34": 24.52,
+        "resnet50_v1": 22.85,
+        "resnet101_v1": 21.75,
+        "resnet152_v1": 21.43,
+        "vgg16": 28.07,
+        "cifar_resnet20": 8.75,
+        "cifar_resnet32": 7.51,
+        "cifar_resnet44": 7.17,
+        "cifar_resnet56": 6.97,
+        "cifar_resnet110": 6.43,
+        "cifar_resnet1202": 7.93,
+        "cifar_preresnet110": 6.37,
+        "cifar_resnet164": 5.93,
+        "cifar_preresnet164": 5.46,
+        "cifar_preresnet1001": 4.92,
+        "cifar_wrn28_10": 4.00,
+        "cifar_wrn16_8": 4.27,
+        "cifar_wrn40_4": 4.53,
+    }
 
 
 @pytest.mark.parametrize("name", [n for n in PRINTED if n not in ("resnet34", "resnet50_v1")])

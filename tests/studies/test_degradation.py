@@ -24,7 +24,7 @@ Errors = Callable[[str, int], float]  # (kind, depth) -> %
 def judged(scale: str, train: Errors, test: Errors, spread: float = 0.2) -> Finding:
     """The finding if every seed ended with these errors, give or take."""
     outcomes = []
-    for r in STUDY.plan(scale, "cifar10:x").recipes:
+    for r in STUDY.plan(scale, None).recipes:
         kind = "plain" if "plain" in r.net else "resnet"
         depth = int(r.net.removeprefix(f"cifar_{kind}"))
         shift = spread * (r.seed % 3 - 1)
@@ -88,9 +88,21 @@ def test_overfitting_is_not_degradation() -> None:
     assert finding.rows[3].verdict == REPRODUCED
 
 
+def test_a_residual_net_that_is_better_does_not_make_plain_nets_rise() -> None:
+    """Plain nets that are equally bad at every depth don't degrade, however good residual nets are."""
+    finding = judged("quick", lambda kind, depth: 50 if kind == "plain" else 1, papers_way)
+    assert [row.verdict for row in finding.rows[:3]] == [NOT_REPRODUCED, REPRODUCED, REPRODUCED]
+
+
+def test_the_words_follow_the_data() -> None:
+    assert "optimisation, not generalisation" in judged("quick", papers_way, papers_way).words
+    overfitted = judged("quick", lambda kind, depth: 0, lambda kind, depth: depth if kind == "plain" else 1)
+    assert "no degradation to explain" in overfitted.words
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_plain_and_residual_nets_differ_in_their_shortcuts_only(scale: str) -> None:
-    recipes = STUDY.plan(scale, "cifar10:x").recipes
+    recipes = STUDY.plan(scale, None).recipes
     assert len(set(recipes)) == len(recipes)
     by_net = {(r.net, r.seed): r for r in recipes}
     for r in recipes:
@@ -102,7 +114,8 @@ def test_plain_and_residual_nets_differ_in_their_shortcuts_only(scale: str) -> N
 
 def test_110_layers_warm_up_as_the_paper_says() -> None:
     for r in STUDY.plan("paper", "cifar10:x").recipes:
-        assert (r.warmup == "train_error") is r.net.endswith("110")
+        warmup = ("train_error", 0.01, 80.0) if r.net.endswith("110") else ("none", 0.0, 80.0)
+        assert (r.warmup, r.warmup_lr, r.warmup_error) == warmup
 
 
 def test_the_figure_holds_every_curve_with_its_spread() -> None:

@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
 from resnetlab.training import checkpoint
+from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import Run, make_run
@@ -143,6 +145,49 @@ def test_the_run_is_its_settings_and_not_where_data_lies_or_how_the_net_is_calle
         assert make_run(other, tmp_path).id != base.id
 
 
+def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:
+    folder = finish(small(net="cifar_plain8"), tmp_path).folder
+    again = make_run(small(net="cifar_resnet8(mix=Plain)"), tmp_path)
+    assert again.folder == folder
+    assert again.result() is not None
+
+
+def test_what_a_caller_draws_between_two_statuses_changes_nothing(tmp_path: Path) -> None:
+    changes = {**SHAKEN, "epochs": 2, "batch_size": 8}
+    alone = finish(small(**changes), tmp_path / "alone")
+    run = make_run(small(**changes), tmp_path / "disturbed")
+    threads = torch.get_num_threads()
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    drawn = []
+    for _ in train(run, threads=1):
+        drawn.append(torch.rand(1))
+        assert torch.get_num_threads() == threads
+    assert weights(run) == weights(alone)
+    assert torch.equal(torch.cat(drawn[:3]), wanted), "and the run leaves the caller's numbers alone"
+
+
+@pytest.mark.parametrize("validation", [0, 200])
+def test_best_is_the_epoch_with_the_lowest_error_of_the_images_that_choose(tmp_path: Path, validation: int) -> None:
+    """A rate that is far too high at the end makes the last epoch worse than one before."""
+    r = small(epochs=4, lr=3.0, warmup="linear", warmup_steps=92, schedule="constant", validation_images=validation)
+    run = finish(r, tmp_path)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    errors = [line["validation_error" if validation else "test_error"] for line in lines]
+    assert errors[-1] > min(errors), "this recipe should end worse than it was"
+    result = run.result()
+    assert result is not None
+    assert result["best_error"] == min(errors)
+    best_epoch = errors.index(min(errors))
+    assert evaluate_on(run.folder, run.data, which="best").error == pytest.approx(lines[best_epoch]["test_error"])
+    assert evaluate_on(run.folder, run.data, which="last").error == pytest.approx(lines[-1]["test_error"])
+
+
+def test_every_epoch_draws_its_own_dropout() -> None:
+    assert len({seed_of(purpose, seed, epoch) for purpose in "ab" for seed in (0, 1) for epoch in range(3)}) == 12
+
+
 def test_iterations_may_end_within_an_epoch(tmp_path: Path) -> None:
     result = finish(small(iterations=30), tmp_path).result()
     assert result is not None
@@ -199,6 +244,8 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 7'), "a run of format 7, and this version reads"),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks threads or machine"),
         ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),
+        ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it is of run '0"),
+        ("metrics.jsonl", lambda b: b"5" * len(b), "metrics.jsonl: damaged"),
         ("metrics.jsonl", lambda b: b[:5], "shorter than its checkpoint says"),
     ],
 )
