@@ -27,20 +27,36 @@ app.command(study.app)
 app.command(data.app)
 
 USER_ERROR, INTERRUPTED = 2, 130
+KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go on from what they saved
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for input that can't be used, 130 after Ctrl-C."""
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # here, where a failure can still be told
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        again = shlex.join(["resnetlab", *(arguments if arguments is not None else sys.argv[1:])])
-        kept = "what was saved is kept (the last whole epoch, the part of a download)"
-        print(f"\nstopped; {kept}; to go on from it: {again}", file=sys.stderr)
+        given = arguments if arguments is not None else sys.argv[1:]
+        if any(given[: len(command)] == command for command in KEEPING):
+            kept = "what was saved is kept (the last whole epoch, the part of a download)"
+            print(f"\nstopped; {kept}; to go on from it: {shlex.join(['resnetlab', *given])}", file=sys.stderr)
+        else:
+            print("\nstopped.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # e.g. `| head`; keeps exit quiet
+        _drop_output()  # e.g. `| head`
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        where = error.filename or "the output"
+        print(f"error: {where}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
+        return USER_ERROR
     return 0
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that the exit is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

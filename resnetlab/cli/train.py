@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
 from resnetlab.data.names import DATA_NAMES
+from resnetlab.errors import UserError, check_choice
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipe import recipe as named_recipe
+
+
+def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise UserError(f"{tokens[0].value!r} must be a whole number.") from error
+
+
+WholeNumber = Parameter(converter=_whole_number)  # cyclopts by itself reads 1.5 as 2
 
 _HINTS = get_type_hints(Recipe)
 # Every field of a recipe as an option of the same name, unset unless given.
 Overrides: Any = dataclasses.make_dataclass(
     "Overrides",
     [
-        (f.name, Annotated[_HINTS[f.name] | None, Parameter(help=f.metadata["help"], consume_multiple=True)], None)
+        (
+            f.name,
+            Annotated[
+                _HINTS[f.name] | None,
+                Parameter(help=f.metadata["help"], consume_multiple=True),
+                WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
+            ],
+            None,
+        )
         for f in dataclasses.fields(Recipe)
     ],
     kw_only=True,
@@ -29,7 +51,9 @@ Overrides: Any = dataclasses.make_dataclass(
 
 Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
 Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
-Threads = Annotated[int | None, Parameter(help="CPU threads; a resumed run keeps the number it started with.")]
+Threads = Annotated[
+    int | None, WholeNumber, Parameter(help="CPU threads; a resumed run keeps the number it started with.")
+]
 
 
 def train(
@@ -46,12 +70,12 @@ def train(
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     """
-    from resnetlab.errors import UserError
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
 
-    if threads is not None and threads < 1:
-        raise UserError(f"threads={threads} must be 1 or more.")
+    processors = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= processors:
+        raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors here.")
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     where = find_device(device)
     run = make_run(named_recipe(recipe, **given), runs)
@@ -96,7 +120,6 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 accuracy on the test images of a data set, in %."""
     from resnetlab.data.images import open_data
-    from resnetlab.errors import check_choice
     from resnetlab.training.evaluate import evaluate_on
 
     check_choice("which", which, ("last", "best"))
@@ -114,13 +137,15 @@ def find_device(name: str) -> str:
     """Resolve "auto"; refuse what this machine or torch does not have."""
     import torch
 
-    from resnetlab.errors import UserError
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N or auto.")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
     try:
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:  # no GPU of that number, or one that others hold
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"device {name!r} can't be used here: {reason}. Use --device cpu.") from error
     return name

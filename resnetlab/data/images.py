@@ -96,7 +96,14 @@ def open_data(text: str) -> Data:
     if kind in readers:
         if not folder:
             raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being {KINDS[kind]}.")
-        return readers[kind](kind, Path(folder).expanduser())
+        try:
+            path = Path(folder).expanduser()
+        except RuntimeError as error:  # ~name, without such a user
+            raise UserError(f"data {text!r}: the folder can't be found ({error}); write its whole path.") from error
+        try:
+            return readers[kind](kind, path)
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     if colon and kind == "digits":
         raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
     raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")

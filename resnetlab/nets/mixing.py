@@ -19,11 +19,20 @@ from resnetlab.errors import UserError, did_you_mean
 UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 
+def shown(value: object) -> str:
+    """The value as a message shows it: cut where it is long, and whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def number(field: str, value: object) -> float:
     """Return `value` as a float. Raises UserError unless it is a finite number."""
     # NaN compares as False, and an int too large for a float compares exactly.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise UserError(f"{field}={value!r} must be a finite number.")
+        raise UserError(f"{field}={shown(value)} must be a finite number.")
     return float(value)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from resnetlab.errors import UserError, check_choice, did_you_mean
 from resnetlab.nets.branches import CONVS, EXPANSION, ORDERS, BranchName, OrderName
-from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
+from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix, shown
 
 StemName = Literal["cifar", "imagenet", "deep"]
 ShortcutName = Literal["A", "B", "C"]
@@ -26,6 +26,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": get_args(NormName),
     "init": get_args(InitName),
 }
+
+MOST = 10**6  # channels, classes, pixels, units: beyond it no network fits a machine, and torch's sizes overflow
+MOST_LAYERS = 20_000  # describing that many takes a minute
 
 SIZES = ("in_channels", "num_classes", "input_size")  # what data decides, whatever the network is called
 
@@ -73,12 +76,13 @@ class NetSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.stages, tuple | list):
-            raise UserError(f"stages={self.stages!r} must be a list of stages, each (units, width, stride).")
+            raise UserError(f"stages={shown(self.stages)} must be a list of stages, each (units, width, stride).")
         object.__setattr__(self, "stages", tuple(_stage(s) for s in self.stages))
         if isinstance(self.mix, str):
             object.__setattr__(self, "mix", parse_mix(self.mix))
         for name, choices in CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
+            value = getattr(self, name)
+            check_choice(name, value if isinstance(value, str) else shown(value), choices)
         if self.is_plain:
             object.__setattr__(self, "shortcut", "A")
         # As floats, so that equal specs have one to_dict: 1 and 1.0 are equal, their JSON is not.
@@ -89,13 +93,14 @@ class NetSpec:
 
     def _check(self) -> None:
         if not isinstance(self.name, str):
-            raise UserError(f"name={self.name!r} must be text.")
+            raise UserError(f"name={shown(self.name)} must be text.")
         if not isinstance(self.zero_gamma, bool):
-            raise UserError(f"zero_gamma={self.zero_gamma!r} must be True or False.")
+            raise UserError(f"zero_gamma={shown(self.zero_gamma)} must be True or False.")
         if not isinstance(self.mix, tuple(MIXES.values())):
-            raise UserError(f"mix={self.mix!r} is not a mix: choose one of {', '.join(MIXES)}.")
-        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "input_size"):
+            raise UserError(f"mix={shown(self.mix)} is not a mix: choose one of {', '.join(MIXES)}.")
+        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes"):
             check_positive(name, getattr(self, name))
+        check_positive("input_size", self.input_size, most=MOST // 10)  # its square times channels has to be counted
         if not self.stages:
             raise UserError("stages=() is empty: give at least one StageSpec.")
         for i, stage in enumerate(self.stages, 1):
@@ -119,6 +124,15 @@ class NetSpec:
             (
                 bottleneck and any(self.inner_width(s.width) < 1 for s in self.stages),
                 f"base_width={self.base_width} leaves a bottleneck without channels: raise it or the width.",
+            ),
+            (
+                bottleneck and any(self.inner_width(s.width) > MOST for s in self.stages),
+                f"groups={self.groups} and base_width={self.base_width} make a bottleneck of more than {MOST:,} "
+                "channels: lower them or the width.",
+            ),
+            (
+                self.depth > MOST_LAYERS,
+                f"a depth of {self.depth:,} layers is more than {MOST_LAYERS:,}: choose fewer units.",
             ),
             (self.stem == "deep" and self.stem_width < 2, "stem='deep' needs a stem_width of at least 2."),
             (
@@ -148,8 +162,9 @@ class NetSpec:
                 f"stochastic_depth={self.stochastic_depth} is a probability: 0 <= p < 1.",
             ),
             (
-                self.se_reduction is not None and (type(self.se_reduction) is not int or self.se_reduction < 1),
-                f"se_reduction={self.se_reduction} is a divisor: 1 or more (SENet: 16), or None for none.",
+                self.se_reduction is not None
+                and (type(self.se_reduction) is not int or not 1 <= self.se_reduction <= MOST),
+                f"se_reduction={shown(self.se_reduction)} is a divisor: 1 to {MOST:,} (SENet: 16), or None for none.",
             ),
         ]
 
@@ -210,13 +225,15 @@ def _stage(value: StageSpec | dict[str, int] | tuple[int, ...] | list[int]) -> S
     try:
         return StageSpec(**value) if isinstance(value, dict) else StageSpec(*value)
     except TypeError as error:
-        raise UserError(f"stage {value!r} can't be read: give (units, width) or (units, width, stride).") from error
+        raise UserError(
+            f"stage {shown(value)} can't be read: give (units, width) or (units, width, stride)."
+        ) from error
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise UserError unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name}={value!r} must be a whole number of at least 1.")
+def check_positive(name: str, value: object, most: int = MOST) -> None:
+    """Raise UserError unless `value` is a whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise UserError(f"{name}={shown(value)} must be a whole number of at least 1 and at most {most:,}.")
 
 
 def depth_rule(branch: BranchName) -> int:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError
-from resnetlab.nets.spec import check_positive
+from resnetlab.nets.mixing import shown
+from resnetlab.nets.spec import MOST_LAYERS, check_positive
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
+SMALLEST = 2 ** len(WIDTHS)  # pixels: each group halves the maps
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,23 @@ class VGGSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.convs, tuple | list) or len(self.convs) != len(WIDTHS):
-            raise UserError(f"convs={self.convs!r} must be {len(WIDTHS)} numbers, e.g. (2, 2, 3, 3, 3).")
+            raise UserError(f"convs={shown(self.convs)} must be {len(WIDTHS)} numbers, e.g. (2, 2, 3, 3, 3).")
         object.__setattr__(self, "convs", tuple(self.convs))
         for i, count in enumerate(self.convs, 1):
             check_positive(f"convs of group {i}", count)
         for name in ("in_channels", "num_classes", "input_size"):
             check_positive(name, getattr(self, name))
         if not isinstance(self.name, str):
-            raise UserError(f"name={self.name!r} must be text.")
+            raise UserError(f"name={shown(self.name)} must be text.")
         if not isinstance(self.batch_norm, bool):
-            raise UserError(f"batch_norm={self.batch_norm!r} must be True or False.")
+            raise UserError(f"batch_norm={shown(self.batch_norm)} must be True or False.")
+        if self.depth > MOST_LAYERS:
+            raise UserError(f"a depth of {self.depth:,} layers is more than {MOST_LAYERS:,}: choose fewer convs.")
+        if self.input_size < SMALLEST:
+            raise UserError(
+                f"input_size={self.input_size} is too small for a VGG net, which halves its maps {len(WIDTHS)} times: "
+                f"give it images of {SMALLEST} pixels or more, or choose another network."
+            )
 
     @property
     def depth(self) -> int:

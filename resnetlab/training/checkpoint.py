@@ -17,7 +17,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +30,8 @@ from resnetlab.nets.zoo import Spec
 from resnetlab.training.run import read_json, spec_from_dict
 from resnetlab.training.schedule import ScheduleState
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, MOMENTUM = "weights.safetensors", "state.safetensors"
+T = TypeVar("T")
 
 
 @dataclass
@@ -66,10 +67,27 @@ class Card:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Card:
-        """The inverse of `to_metadata`. Raises KeyError or ValueError for other content."""
-        values = json.loads(metadata["resnetlab"])
-        normalisation = Normalisation(torch.tensor(values["mean"]), torch.tensor(values["std"]))
-        return cls(spec_from_dict(values["spec"]), tuple(values["classes"]), normalisation, values["recipe"])
+        """The inverse of `to_metadata`. Raises ValueError for other content."""
+        try:
+            values = json.loads(metadata["resnetlab"])
+            spec = spec_from_dict(values["spec"])
+            mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
+            classes, recipe = values["classes"], values["recipe"]
+        except KeyError as error:
+            raise ValueError(f"it lacks {error}") from error
+        except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
+            raise ValueError(str(error)) from error
+        image = (spec.in_channels, spec.input_size, spec.input_size)
+        for key, t in (("mean", mean), ("std", std)):
+            if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, image, strict=True)):
+                raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
+            if not t.isfinite().all() or (key == "std" and not t.all()):
+                raise ValueError(f"its {key} is not finite or is 0")
+        if not isinstance(classes, list) or len(classes) != spec.num_classes:
+            raise ValueError(f"its classes should be {spec.num_classes} names")
+        if not isinstance(recipe, dict):
+            raise ValueError("its recipe should be fields with values")
+        return cls(spec, tuple(map(str, classes)), Normalisation(mean, std), recipe)
 
 
 def weights_bytes(net: nn.Module, card: Card) -> bytes:
@@ -91,7 +109,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}).") from error
-    return tensors, header.get("__metadata__", {})
+    return tensors, header.get("__metadata__") or {}
 
 
 def save_checkpoint(
@@ -108,7 +126,7 @@ def save_checkpoint(
         buffer = optimiser.state.get(p, {}).get("momentum_buffer")
         if buffer is not None:
             momentum[f"momentum.{i}"] = buffer.detach().cpu().contiguous()
-    files = {WEIGHTS: weights_bytes(net, card), "state.safetensors": save(momentum)}
+    files = {WEIGHTS: weights_bytes(net, card), MOMENTUM: save(momentum)}
     state = {
         "progress": asdict(progress),
         "schedule": asdict(schedule),
@@ -124,7 +142,7 @@ def save_best(folder: Path, net: nn.Module, card: Card) -> None:
 
 
 def _replace_folder(target: Path, files: dict[str, bytes]) -> None:
-    new, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
+    new, old = target.with_name(target.name + ".new"), _old(target)
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
@@ -136,11 +154,20 @@ def _replace_folder(target: Path, files: dict[str, bytes]) -> None:
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if target.exists():  # else the old one is the only one, and stays until the new one is in its place
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(target.name + ".old")
+
+
+def whole_folder(target: Path) -> Path:
+    """RUN/last or RUN/best, or where a kill between the two renames of `_replace_folder` left it."""
+    return _old(target) if not target.exists() and _old(target).exists() else target
 
 
 def load_checkpoint(
@@ -150,26 +177,36 @@ def load_checkpoint(
 
     Raises UserError for a damaged checkpoint.
     """
-    last = folder / "last"
-    if not last.exists():
-        last = folder / "last.old"  # a kill between the two renames of _replace_folder
+    last = whole_folder(folder / "last")
     if not last.exists():
         return None
     state = read_json(last / "state.json")
     try:
-        for name, checksum in state["sha256"].items():
-            if hashlib.sha256((last / name).read_bytes()).hexdigest() != checksum:
+        for name in (WEIGHTS, MOMENTUM):
+            if hashlib.sha256((last / name).read_bytes()).hexdigest() != state["sha256"][name]:
                 raise UserError(f"{last / name}: damaged, its checksum differs; remove {last} to start the run again.")
-        progress, schedule = Progress(**state["progress"]), ScheduleState(**state["schedule"])
+        progress, schedule = _counts(Progress, state["progress"]), _counts(ScheduleState, state["schedule"])
     except (KeyError, TypeError, OSError) as error:
         raise UserError(f"{last}: damaged checkpoint ({error}); remove it to start the run again.") from error
     net.load_state_dict(read_weights(last / WEIGHTS)[0])
-    momentum, _ = read_weights(last / "state.safetensors")
+    momentum, _ = read_weights(last / MOMENTUM)
     for i, p in enumerate(_parameters(optimiser)):
         if f"momentum.{i}" in momentum:
             buffer = torch.empty_like(p).copy_(momentum[f"momentum.{i}"])  # keeps the parameter's memory layout
             optimiser.state[p]["momentum_buffer"] = buffer
     return progress, schedule
+
+
+def _counts(kind: type[T], values: dict[str, Any]) -> T:
+    """A Progress or ScheduleState from its JSON values. Raises TypeError unless they are such numbers, 0 or more."""
+    made = kind(**values)
+    for name, hint in get_type_hints(kind).items():
+        value = getattr(made, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else hint):
+            raise TypeError(f"{name} should be a number")
+        if value is not None and not (0 <= value < 2**53 or value == float("inf")):
+            raise TypeError(f"{name} is out of range")
+    return made
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -28,7 +28,11 @@ def evaluate_on(
             f"{data.shape[0]} and {len(data.classes)}."
         )
     normalise = (card.normalisation if card else channel_mean_std(data.train)).to(device)
-    if normalise.mean.shape[1] not in (1, data.shape[1]):
+    if any(
+        have not in (1, want)
+        for t in (normalise.mean, normalise.std)
+        for have, want in zip(t.shape, data.shape, strict=True)
+    ):
         raise UserError(f"{source}: trained on images of another size than {data.name}'s {data.shape}.")
     batches = evaluation_batches(data.test.to(device), EVALUATION_BATCH, normalise)
     return accuracy(network.to(device), batches)

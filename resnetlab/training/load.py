@@ -11,7 +11,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.training.checkpoint import WEIGHTS, Card, read_weights
+from resnetlab.training.checkpoint import WEIGHTS, Card, read_weights, whole_folder
 from resnetlab.training.run import check_format, read_json
 
 
@@ -34,7 +34,7 @@ def load_with_card(
     if "resnetlab" in metadata:
         try:
             card = Card.from_metadata(metadata)
-        except (KeyError, ValueError, TypeError) as error:
+        except ValueError as error:
             raise UserError(f"{path}: its description is damaged ({error}).") from error
     if net is None and card is None:
         raise UserError(f"{path}: doesn't say what network it holds; name it with --net.")
@@ -46,12 +46,16 @@ def load_with_card(
 
 
 def _weight_file(path: Path, which: str) -> Path:
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    if is_folder:
         if not (path / "run.json").exists():
             raise UserError(f"{path}: not a run folder, it has no run.json.")
         check_format(path / "run.json", read_json(path / "run.json"))
-        return path / which / WEIGHTS
-    if not path.exists():
+        return whole_folder(path / which) / WEIGHTS
+    if not exists:
         raise UserError(f"{path}: no such run folder or weight file.")
     return path
 
@@ -64,8 +68,13 @@ def _check_fit(path: Path, name: str, wanted: dict[str, torch.Tensor], found: di
         for k, v in wanted.items()
         if k in found and found[k].shape != v.shape
     ]
+    kinds = [
+        f"{k} is of {found[k].dtype}, not {v.dtype}"
+        for k, v in wanted.items()
+        if k in found and v.is_floating_point() and not found[k].is_floating_point()
+    ]
     parts = []
-    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes)):
+    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", kinds)):
         if keys:
             parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
     if parts:

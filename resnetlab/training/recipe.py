@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Recipe:
         for name, low, high, words in _RANGES:
             value = getattr(self, name)
             if value is not None and not (low <= value <= high):
-                raise UserError(f"{name}={value} must be {words}.")
+                raise UserError(f"{name}={_shown(value)} must be {words}.")
         if self.epochs == 0:
             raise UserError("epochs=0.0 must be more than 0.")
         if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
@@ -92,22 +93,28 @@ class Recipe:
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
-_MANY = math.inf
+_COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),
-    ("validation_images", 0, _MANY, "0 or more"),
-    ("epochs", 0, _MANY, "more than 0"),
-    ("iterations", 1, _MANY, "1 or more"),
-    ("batch_size", 2, _MANY, "2 or more, since batch norm has no variance of one image"),
-    ("lr", 0, _MANY, "0 or more"),
+    ("validation_images", 0, _COUNT, "0 to 10^9"),
+    ("epochs", 0, _COUNT, "more than 0 and at most 10^9"),
+    ("iterations", 1, _COUNT, "1 to 10^9"),
+    ("batch_size", 2, _COUNT, "2 to 10^9, since batch norm has no variance of one image"),
+    ("lr", 0, _RATE, "0 to 10^6"),
     ("lr_drop", 0, 1, "a factor between 0 and 1"),
-    ("patience", 1, _MANY, "1 or more"),
-    ("warmup_steps", 0, _MANY, "0 or more"),
-    ("warmup_lr", 0, _MANY, "0 or more"),
+    ("patience", 1, _COUNT, "1 to 10^9"),
+    ("warmup_steps", 0, _COUNT, "0 to 10^9"),
+    ("warmup_lr", 0, _RATE, "0 to 10^6"),
     ("warmup_error", 0, 100, "a percentage, 0 to 100"),
     ("momentum", 0, 0.9999, "at least 0 and below 1"),
-    ("weight_decay", 0, _MANY, "0 or more"),
+    ("weight_decay", 0, _RATE, "0 to 10^6"),
 )
+
+
+def _shown(value: object) -> str:
+    from resnetlab.nets.mixing import shown  # here, since it imports torch, and --help should not wait for that
+
+    return shown(value)
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
@@ -116,18 +123,20 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if value is None and type(None) in kinds:
         return None
     if isinstance(kinds[0] if kinds else None, str):
-        check_choice(name, value, kinds)
+        check_choice(name, value if isinstance(value, str) else _shown(value), kinds)
         return value
     if kinds and kinds[-1] is ...:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{name}={value!r} must be a list of numbers.")
+            raise UserError(f"{name}={_shown(value)} must be a list of numbers.")
         return tuple(_checked(name, v, kinds[0]) for v in value)
     kind = kinds[0] if kinds else hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise UserError(f"{name}={_shown(value)} must be finite.")
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-        raise UserError(f"{name}={value!r} must be {wanted}.")
+        raise UserError(f"{name}={_shown(value)} must be {wanted}.")
     if kind is float and not math.isfinite(value):
         raise UserError(f"{name}={value!r} must be finite.")
     return value
@@ -210,14 +219,15 @@ def _from_file(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOML's, Unicode's, and numbers of too many digits
         raise UserError(f"{path}: not a TOML file, {error}.") from error
     base = values.pop("recipe", None)
     try:
         if base is None:
             return Recipe().override(**values)
-        if base not in RECIPES:
-            raise UserError(f"recipe={base!r} must be one of {', '.join(RECIPES)}.{did_you_mean(str(base), RECIPES)}")
+        if not isinstance(base, str) or base not in RECIPES:
+            text = _shown(base)
+            raise UserError(f"recipe={text} must be one of {', '.join(RECIPES)}.{did_you_mean(text, RECIPES)}")
         return RECIPES[base].override(**values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
 from resnetlab.training.recipe import FIELDS
 
@@ -127,8 +128,23 @@ def _batches(folder: Path, change: str) -> None:
         (["train", "digit"], "recipe 'digit' is not known: choose one of digits"),
         (["train", "digits", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
         (["train", "digits", "--data", "folder"], "data 'folder' can't be read"),
-        (["train", "digits", "--device", "tpu9"], "device 'tpu9' can't be used here"),
-        (["train", "digits", "--threads", "0"], "threads=0 must be 1 or more"),
+        *(
+            (["train", "digits", "--device", name], f"device {name!r} is not known: give cpu, cuda, cuda:N or auto")
+            for name in ("tpu9", "meta", "hpu", "privateuseone", "mps", "mkldnn", "cuda:x", "cuda:" + "9" * 5000)
+        ),
+        (["train", "digits", "--device", "cuda:999"], "device 'cuda:999' can't be used here"),
+        (["train", "digits", "--threads", "0"], "threads=0 must be 1 to "),
+        (["train", "digits", "--threads", "200000"], "threads=200000 must be 1 to "),
+        (["train", "digits", "--threads", "1.5"], "Invalid value for --threads: '1.5' must be a whole number"),
+        (["train", "digits", "--seed", "1.5"], "Invalid value for --seed: '1.5' must be a whole number"),
+        (["train", "digits", "--batch-size", "32.9"], "Invalid value for --batch-size: '32.9' must be a whole"),
+        (["train", "digits", "--iterations", "9" * 5000], "must be a whole number"),
+        (["train", "digits", "--lr", "1e308"], "lr=1e+308 must be 0 to 10^6"),
+        (["train", "digits", "--net", "vgg16"], "input_size=8 is too small for a VGG net"),
+        (["train", "digits", "--data", "cifar10:" + "a" * 5000], "can't be read (File name too long)"),
+        (["eval", "a" * 300, "--data", "digits"], "can't be read (File name too long)"),
+        (["describe", "resnet50(input_size=1000000000)"], "input_size=1000000000 must be a whole number"),
+        (["describe", "cifar_resnet60002"], "a depth of 60,002 layers is more than 20,000"),
         (["train", "imagenet_paper"], "ImageNet can't be read yet"),
         (["train", "cifar_paper", "--data", "cifar10:nowhere"], "nowhere: no such folder"),
         (["train", "cifar_paper", "--data", "cifar10:empty"], "empty: not a cifar10 folder, it lacks data_batch_1"),
@@ -182,6 +198,35 @@ def test_a_closed_pipe_is_no_error(resnetlab: Command) -> None:
     with os.fdopen(writing, "w") as pipe:
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("net", ["", "resnet18"])
+def test_a_full_disk_behind_the_output_is_one_line(net: str) -> None:
+    command = [sys.executable, "-m", "resnetlab", "describe", *net.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output: can't be read or written (No space left on device).\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["describe", "resnet50"], "stopped.\n"),
+        (["study", "report"], "stopped.\n"),
+        (["train", "digits"], "to go on from it: resnetlab train digits\n"),
+        (["data", "fetch", "mnist", "a b"], "to go on from it: resnetlab data fetch mnist 'a b'\n"),
+    ],
+)
+def test_what_ctrl_c_says(capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "app", stopped)
+    assert main(arguments) == 130
+    said = capsys.readouterr().err
+    assert said.endswith(words)
+    assert len(said.splitlines()) == 2, "an empty line, since the terminal shows ^C"
 
 
 def test_study_list_states_claims_and_scales(capsys: Captured) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from resnetlab.data import cifar
 from resnetlab.data.cifar import read_batch
 from resnetlab.data.images import open_data
 from resnetlab.errors import UserError
@@ -102,6 +103,44 @@ def test_wrong_content_is_named(tmp_path: Path, batch: object, message: str) -> 
         open_data(f"cifar10:{folder}")
 
 
+class _Calls:
+    """Pickles as the call of a function, with a state."""
+
+    def __init__(self, *call: Any):
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def test_an_array_whose_content_is_a_number_asks_for_no_memory(tmp_path: Path) -> None:
+    state = (1, (1, 3072), np.dtype("uint8"), False, 10**14)
+    array = _Calls(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state)
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({b"data": array}, protocol=2))
+    with pytest.raises(UserError, match="batch: damaged, its images hold no bytes"):
+        read_batch(path)
+
+
+@pytest.mark.parametrize("name", [b"_codecs\nencode", b"numpy\nndarray"])
+def test_a_state_for_a_function_or_a_class_is_refused(tmp_path: Path, name: bytes) -> None:
+    """(None, {"__defaults__": ("utf8",)}) as the state of what _codecs.encode names."""
+    state = pickle.dumps((None, {"__defaults__": ("utf8",)}), protocol=2)[2:-1]
+    (tmp_path / "batch").write_bytes(b"\x80\x02c" + name + b"\n" + state + b"b.")
+    with pytest.raises(UserError, match="asks to run __setstate__ of a .*nothing was executed"):
+        read_batch(tmp_path / "batch")
+    assert cifar._encode.__defaults__ == ("latin1",)
+
+
+def test_keys_and_names_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(pickle.dumps({16**5000: 1, b"a": 2}, protocol=2))
+    assert read_batch(tmp_path / "batch") == {"a": 2}
+    folder = write_cifar10(tmp_path)
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [16**5000] * 10}, protocol=2))
+    with pytest.raises(UserError, match="batches.meta: damaged, it should hold 10 names"):
+        open_data(f"cifar10:{folder}")
+
+
 def test_a_fortran_ordered_array_keeps_its_meaning(tmp_path: Path) -> None:
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({b"data": np.asfortranarray(pixels(7))}, protocol=2))
@@ -140,6 +179,9 @@ def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int,
         ("cifer10:{}", "Did you mean cifar10"),
         ("digits:{}", "write just 'digits'"),
         ("", "can't be read"),
+        ("cifar10:" + "a" * 5000, r"a: can't be read \(File name too long\)"),
+        ("mnist:" + "a" * 5000, r"a: can't be read \(File name too long\)"),
+        ("cifar10:~nosuchuser/x", "the folder can't be found .*; write its whole path"),
     ],
 )
 def test_data_that_is_not_there_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resnetlab.errors import UserError
 from resnetlab.nets import zoo
-from resnetlab.nets.mixing import Add, DropoutShortcut, ExclusiveGate, Mix, Plain, Scale, ShortcutGate, parse_mix
+from resnetlab.nets.mixing import Add, DropoutShortcut, ExclusiveGate, Mix, Plain, Scale, ShortcutGate, parse_mix, shown
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.vgg import VGGSpec
 
@@ -37,7 +37,9 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"branch_scalar": 0, "mix": Plain()}, "start it at 1 or use mix=Add()"),
     ({"stochastic_depth": 0.2, "mix": Plain()}, "set it to 0 or use mix=Add()"),
     *(({"stochastic_depth": wrong}, "0 <= p < 1") for wrong in (1, -0.1)),
-    *(({"se_reduction": wrong}, "1 or more") for wrong in (0, 2.5, "x")),
+    *(({"se_reduction": wrong}, "1 to 1,000,000") for wrong in (0, 2.5, "x")),
+    ({"branch": "bottleneck", "groups": 10**5}, "lower them or the width"),
+    ({"stages": ((10_000, 16),)}, "a depth of 20,002 layers is more than 20,000: choose fewer units"),
 ]
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     *(({name: "nonsense"}, "choose one of") for name in ("stem", "branch", "stride_at", "shortcut", "zero_pad")),
@@ -46,6 +48,19 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"mix": 5}, "choose one of Plain, Add"),
     ({"branch": []}, "choose one of single, basic, bottleneck"),
     *(({"num_classes": wrong}, "whole number of at least 1") for wrong in (0, -1, 1.5, True, "ten", None)),
+    *(
+        ({name: wrong}, f"{name}=")
+        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "input_size")
+        for wrong in (10**6 + 1, 10**17, 16**5000)
+    ),
+    ({"in_channels": 16**5000}, "in_channels=a huge int must be a whole number of at least 1 and at most 1,000,000"),
+    *(
+        ({name: 16**5000}, f"{name}=")
+        for name in ("stages", "order", "mix", "zero_gamma", "branch_scalar", "se_reduction")
+    ),
+    ({"input_size": 10**5 + 1}, "input_size=100001 must be a whole number of at least 1 and at most 100,000"),
+    ({"stages": (16**5000,)}, "stage a huge int can't be read"),
+    *(({"stages": (wrong,)}, "of stage 1=1") for wrong in ((10**12, 16), (1, 10**12), (1, 16, 10**20))),
     *(({name: 0}, name) for name in ("stem_width", "groups", "base_width", "in_channels", "input_size")),
     ({"stages": ()}, "at least one StageSpec"),
     ({"stages": 5}, "list of stages"),
@@ -60,7 +75,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "advice"), CONFLICTS + WRONG_VALUES, ids=str)
+@pytest.mark.parametrize(("changes", "advice"), CONFLICTS + WRONG_VALUES, ids=shown)
 def test_refused(changes: dict[str, Any], advice: str) -> None:
     with pytest.raises(UserError) as caught:
         zoo.spec("cifar_resnet20", **changes)
@@ -104,6 +119,12 @@ def test_every_conflict_is_listed_above(monkeypatch: pytest.MonkeyPatch) -> None
         ("vgg16(num_classes=0)", ["whole number of at least 1"]),
         ("vgg16(convs=(1, 2))", ["must be 5 numbers"]),
         ("vgg16(batch_norm=yes)", ["True or False"]),
+        ("vgg16(input_size=31)", ["input_size=31 is too small", "halves its maps 5 times", "32 pixels or more"]),
+        ("vgg16(convs=(20000, 1, 1, 1, 1))", ["20,007 layers is more than 20,000"]),
+        ("resnet50(num_classes=99999999999999999)", ["at most 1,000,000"]),
+        ("resnet50(in_channels=0x" + "f" * 5000 + ")", ["in_channels=a huge int"]),
+        ("vgg16(convs=(0x" + "f" * 5000 + ",))", ["must be 5 numbers"]),
+        ("cifar_resnet60002", ["a depth of 60,002 layers is more than 20,000"]),
     ],
 )
 def test_refused_names(name: str, words: list[str]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import resnetlab
 from resnetlab.data.images import open_data
 from resnetlab.errors import UserError
+from resnetlab.training.checkpoint import read_weights
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
@@ -79,6 +84,68 @@ def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"resnetlab": '{"spec": {}}'})
     with pytest.raises(UserError, match="its description is damaged"):
         resnetlab.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_folder_that_a_kill_left_under_its_old_name_is_found(run: Run, tmp_path: Path, which: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.folder, copy)
+    (copy / which).rename(copy / f"{which}.old")
+    wanted = load_file(run.folder / which / "weights.safetensors")
+    assert all(torch.equal(v, wanted[k]) for k, v in resnetlab.load(copy, which=which).state_dict().items())
+
+
+def _described(run: Run, **changes: Any) -> str:
+    values = json.loads(read_weights(run.folder / "last/weights.safetensors")[1]["resnetlab"])
+    return json.dumps(values | changes)
+
+
+WIDE = {"stages": [[1, 10**12]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": [1, 2]}, r"its mean of shape \(2,\) does not fit images of \(1, 8, 8\)"),
+        ({"mean": []}, "its mean of shape"),
+        ({"mean": 5}, "its mean of shape"),
+        ({"mean": [[0.5] * 4] * 8}, r"its mean of shape \(8, 4\)"),
+        ({"std": [[[1.0] * 4] * 8]}, r"its std of shape \(1, 8, 4\)"),
+        ({"mean": "x"}, ""),
+        ({"mean": [[[10**400]]]}, ""),
+        ({"mean": [[[float("nan")]]]}, "its mean is not finite"),
+        ({"std": [[[0]]]}, "its std is not finite or is 0"),
+        ({"spec": WIDE}, "width of stage 1=1000000000000 must be"),
+        ({"spec": 5}, ""),
+        ({"classes": ["a"]}, "its classes should be 10 names"),
+        ({"recipe": []}, "its recipe should be"),
+    ],
+)
+def test_a_damaged_description_is_named(run: Run, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(load_file(run.folder / "last/weights.safetensors"), path, {"resnetlab": _described(run, **changes)})
+    with pytest.raises(UserError, match=r"x\.safetensors: its description is damaged \(.*" + message):
+        resnetlab.load(path)
+
+
+def test_a_deeply_nested_description_is_named(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"resnetlab": "[" * 100_000})
+    with pytest.raises(UserError, match="its description is damaged"):
+        resnetlab.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(run: Run, tmp_path: Path, kind: torch.dtype) -> None:
+    def changed(kind: torch.dtype) -> dict[str, Tensor]:
+        return {k: v.to(kind) if k == "fc.weight" else v for k, v in found.items()}
+
+    found = load_file(run.folder / "last/weights.safetensors")
+    net = "cifar_resnet8(in_channels=1)"
+    save_file(changed(kind), tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=f"in it fc.weight is of {kind}, not torch.float32"):
+        resnetlab.load(tmp_path / "x.safetensors", net=net)
+    save_file(changed(torch.float16), tmp_path / "half.safetensors")
+    assert resnetlab.load(tmp_path / "half.safetensors", net=net).fc.weight.dtype == torch.float32
 
 
 def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Checkpoints: nothing is believed that was not checked, and there is always a whole one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.errors import UserError
+from resnetlab.nets.zoo import build
+from resnetlab.training import checkpoint
+from resnetlab.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from resnetlab.training.loop import train
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
+from resnetlab.training.schedule import ScheduleState
+from resnetlab.training.step import make_optimiser
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(recipe("digits", net="cifar_resnet8", epochs=1), tmp_path_factory.mktemp("runs"))
+    for _ in train(run, threads=1):
+        pass
+    return run.folder
+
+
+def parts() -> tuple[Any, Any]:
+    net = build("cifar_resnet8(in_channels=1)")
+    return net, make_optimiser(net, recipe("digits"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("sha256",), [], "damaged checkpoint"),
+        (("sha256",), {}, "damaged checkpoint"),
+        (("sha256", "weights.safetensors"), "x", "weights.safetensors: damaged, its checksum differs"),
+        (("progress",), [], "damaged checkpoint"),
+        (("progress", "epoch"), "x", "epoch should be a number"),
+        (("progress", "step"), "x", "step should be a number"),
+        (("progress", "step"), None, "step should be a number"),
+        (("progress", "step"), True, "step should be a number"),
+        (("progress", "step"), 1.5, "step should be a number"),
+        (("progress", "step"), -1, "step is out of range"),
+        (("progress", "seconds"), 10**400, "seconds is out of range"),
+        (("progress", "best_error"), float("nan"), "best_error is out of range"),
+        (("schedule", "drops"), [], "drops should be a number"),
+        (("schedule", "warm_since"), "x", "warm_since should be a number"),
+    ],
+)
+def test_a_state_of_other_values_is_damaged(
+    trained: Path, tmp_path: Path, place: tuple[str, ...], value: object, message: str
+) -> None:
+    shutil.copytree(trained / "last", tmp_path / "last")
+    state = json.loads((tmp_path / "last/state.json").read_text())
+    inner = state
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tmp_path / "last/state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match=f"last.*{message}"):
+        load_checkpoint(tmp_path, *parts())
+
+
+def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only last.old is there, and the next checkpoint dies before it takes its place."""
+    shutil.copytree(trained / "last", tmp_path / "last.old")
+    net, optimiser = parts()
+    card = checkpoint.Card.from_metadata(checkpoint.read_weights(trained / "last/weights.safetensors")[1])
+
+    def save() -> None:
+        save_checkpoint(tmp_path, net, optimiser, card, Progress(epoch=7), ScheduleState())
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save()
+    found = load_checkpoint(tmp_path, net, optimiser)
+    assert found is not None
+    assert found[0].epoch == 1
+    save()
+    assert {p.name for p in tmp_path.iterdir()} == {"last"}
+    found = load_checkpoint(tmp_path, net, optimiser)
+    assert found is not None
+    assert found[0].epoch == 7
