@@ -20,9 +20,18 @@ def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
     return f" Did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
 
 
+def shown(value: object) -> str:
+    """The value as a message shows it: cut where it is long, and whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     """Raise UserError unless `value` is one of `choices`."""
     choices = list(choices)
     if value not in choices:
-        hint = did_you_mean(str(value), choices)
-        raise UserError(f"{field}={value!r} is not known: choose one of {', '.join(choices)}.{hint}")
+        hint = did_you_mean(value if isinstance(value, str) else shown(value), choices)
+        raise UserError(f"{field}={shown(value)} is not known: choose one of {', '.join(choices)}.{hint}")

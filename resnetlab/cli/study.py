@@ -12,13 +12,18 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, Runs, find_device
+from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
 
 if TYPE_CHECKING:
     from resnetlab.studies.study import Record, Study
 
 app = cyclopts.App(name="study", help="The papers' claims, each answered by a measurement.")
 
+Jobs = Annotated[
+    int | None,
+    WholeNumber,
+    Parameter(help="Trainings side by side; default: one per core, one on a GPU."),
+]
 Results = Annotated[Path, Parameter(help="Where records, figures and the report go.")]
 
 
@@ -48,7 +53,7 @@ def run(
         Literal["quick", "cifar", "paper"], Parameter(help="quick: minutes, on the digits; cifar; paper.")
     ] = "quick",
     data: Annotated[str | None, Parameter(help="For cifar and paper: cifar10:DIR.")] = None,
-    jobs: Annotated[int | None, Parameter(help="Trainings side by side; default: one per core, one on a GPU.")] = None,
+    jobs: Jobs = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     device: Device = "auto",

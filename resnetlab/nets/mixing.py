@@ -13,19 +13,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError, did_you_mean, shown
 
 # What ast raises on text that is no literal, or is nested too deep, or can't be encoded.
 UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
-
-
-def shown(value: object) -> str:
-    """The value as a message shows it: cut where it is long, and whatever it is."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
-        return f"a huge {type(value).__name__}"
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def number(field: str, value: object) -> float:

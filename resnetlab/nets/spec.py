@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from resnetlab.errors import UserError, check_choice, did_you_mean
+from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 from resnetlab.nets.branches import CONVS, EXPANSION, ORDERS, BranchName, OrderName
-from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix, shown
+from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
 
 StemName = Literal["cifar", "imagenet", "deep"]
 ShortcutName = Literal["A", "B", "C"]
@@ -81,8 +81,7 @@ class NetSpec:
         if isinstance(self.mix, str):
             object.__setattr__(self, "mix", parse_mix(self.mix))
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            check_choice(name, value if isinstance(value, str) else shown(value), choices)
+            check_choice(name, getattr(self, name), choices)
         if self.is_plain:
             object.__setattr__(self, "shortcut", "A")
         # As floats, so that equal specs have one to_dict: 1 and 1.0 are equal, their JSON is not.

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError
-from resnetlab.nets.mixing import shown
+from resnetlab.errors import UserError, shown
 from resnetlab.nets.spec import MOST_LAYERS, check_positive
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from resnetlab.data.names import DATA_NAMES
-from resnetlab.errors import UserError, check_choice, did_you_mean
+from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
@@ -64,7 +64,7 @@ class Recipe:
         for name, low, high, words in _RANGES:
             value = getattr(self, name)
             if value is not None and not (low <= value <= high):
-                raise UserError(f"{name}={_shown(value)} must be {words}.")
+                raise UserError(f"{name}={shown(value)} must be {words}.")
         if self.epochs == 0:
             raise UserError("epochs=0.0 must be more than 0.")
         if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
@@ -111,32 +111,26 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 )
 
 
-def _shown(value: object) -> str:
-    from resnetlab.nets.mixing import shown  # here, since it imports torch, and --help should not wait for that
-
-    return shown(value)
-
-
 def _checked(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type, where that loses nothing; else UserError."""
     kinds = get_args(hint)
     if value is None and type(None) in kinds:
         return None
     if isinstance(kinds[0] if kinds else None, str):
-        check_choice(name, value if isinstance(value, str) else _shown(value), kinds)
+        check_choice(name, value, kinds)
         return value
     if kinds and kinds[-1] is ...:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{name}={_shown(value)} must be a list of numbers.")
+            raise UserError(f"{name}={shown(value)} must be a list of numbers.")
         return tuple(_checked(name, v, kinds[0]) for v in value)
     kind = kinds[0] if kinds else hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > sys.float_info.max:
-            raise UserError(f"{name}={_shown(value)} must be finite.")
+            raise UserError(f"{name}={shown(value)} must be finite.")
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-        raise UserError(f"{name}={_shown(value)} must be {wanted}.")
+        raise UserError(f"{name}={shown(value)} must be {wanted}.")
     if kind is float and not math.isfinite(value):
         raise UserError(f"{name}={value!r} must be finite.")
     return value
@@ -226,7 +220,7 @@ def _from_file(path: Path) -> Recipe:
         if base is None:
             return Recipe().override(**values)
         if not isinstance(base, str) or base not in RECIPES:
-            text = _shown(base)
+            text = shown(base)
             raise UserError(f"recipe={text} must be one of {', '.join(RECIPES)}.{did_you_mean(text, RECIPES)}")
         return RECIPES[base].override(**values)
     except UserError as error:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.nets import zoo
-from resnetlab.nets.mixing import Add, DropoutShortcut, ExclusiveGate, Mix, Plain, Scale, ShortcutGate, parse_mix, shown
+from resnetlab.nets.mixing import Add, DropoutShortcut, ExclusiveGate, Mix, Plain, Scale, ShortcutGate, parse_mix
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.vgg import VGGSpec
 
