@@ -6,7 +6,7 @@ Claim:    with depth, plain nets get worse on the training images themselves, so
 Command:  resnetlab study run degradation --scale quick            (the digits, about 3 minutes on 2 cores)
           resnetlab study run degradation --scale cifar --data cifar10:DIR     (a night on 2 cores)
           resnetlab study run degradation --scale paper --data cifar10:DIR     (days on one GPU)
-Last result: reproduced at the scale quick (results/degradation-quick.json): plain-56 ends at 67.7 % training error,
+Last result: reproduced at the scale quick (results/degradation-quick.json): plain-56 ends at 59.2 % training error,
           residual-56 at 0.0 %
 """
 
