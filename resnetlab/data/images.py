@@ -1,4 +1,4 @@
-"""A data set in memory: uint8 images, labels, class names; and `open_data`, from the text that names one."""
+"""A data set: images in memory or in files, labels, class names; and `open_data`, from the text that names one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from resnetlab.data.files import Files
 from resnetlab.data.names import DATA_NAMES, KINDS
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError, did_you_mean
@@ -32,30 +34,36 @@ class Images:
         """The same images on another device."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
+    def digest_into(self, hashed: Any) -> None:
+        """Feed every pixel and label to a hash of hashlib."""
+        hashed.update(self.pixels.contiguous().numpy().tobytes())
+        hashed.update(self.labels.contiguous().numpy().tobytes())
+
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: training and test images, and what its labels mean."""
+    """A data set: training and test images, both in memory or both in files, and what its labels mean."""
 
     name: str
-    train: Images
-    test: Images
+    train: Images | Files
+    test: Images | Files
     classes: tuple[str, ...]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """C H W of an image."""
+    def shape(self) -> tuple[int, int, int] | None:
+        """C H W of an image in memory; None for files, which are brought to the size that is asked for."""
+        if isinstance(self.train, Files):
+            return None
         c, h, w = self.train.pixels.shape[1:]
         return int(c), int(h), int(w)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of every pixel and label: what the data is, wherever it lies."""
-        digest = hashlib.sha256(repr((self.name, self.classes)).encode())
+        """A hash of what the data is, wherever it lies: of every pixel and label, or of `Files.digest_into`."""
+        hashed = hashlib.sha256(repr((self.name, self.classes)).encode())
         for part in (self.train, self.test):
-            digest.update(part.pixels.contiguous().numpy().tobytes())
-            digest.update(part.labels.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+            part.digest_into(hashed)
+        return hashed.hexdigest()[:16]
 
     def check_hold_out(self, count: int) -> None:
         """Raise UserError unless `count` images can be held out; two at least are left to train on."""
@@ -65,7 +73,7 @@ class Data:
                 f"validation_images={count}: {self.name} has {len(self.train)} training images, so choose 0 to {most}."
             )
 
-    def hold_out(self, count: int) -> tuple[Images, Images]:
+    def hold_out(self, count: int) -> tuple[Images | Files, Images | Files]:
         """Split the training images into (training, validation) with `count` validation images.
 
         The choice depends on the number of images only, so every seed of a run has the same split (He 2015,
