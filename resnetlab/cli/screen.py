@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10
 
 
 @cache
@@ -32,6 +37,24 @@ def progress_bars() -> Progress:
         console=errors(),
         disable=not sys.stderr.isatty(),
     )
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with how many are done, and of how many: a bar on a terminal, now and then a line in a log."""
+    with progress_bars() as bars:
+        task, said = None, time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal task, said
+            if task is None:
+                task = bars.add_task(what, total=total, words="")
+            bars.update(task, completed=done, total=total, words=f"{done:,} of {total:,}")
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
+                said = time.monotonic()
+                say(f"{what}: {done:,} of {total:,}")
+
+        yield show
 
 
 def say(line: str) -> None:

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter, Token
 
@@ -18,6 +18,9 @@ from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipe import recipe as named_recipe
+
+if TYPE_CHECKING:
+    from resnetlab.data.images import Data
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -49,10 +52,14 @@ Overrides: Any = dataclasses.make_dataclass(
     namespace={"__module__": __name__, "__doc__": "Fields of the recipe."},
 )
 
+MOST_WORKERS = 256
 Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
 Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 Threads = Annotated[
     int | None, WholeNumber, Parameter(help="CPU threads; a resumed run keeps the number it started with.")
+]
+Workers = Annotated[
+    int | None, WholeNumber, Parameter(help="Processes that decode image files ahead; changes no outcome.")
 ]
 
 
@@ -64,12 +71,14 @@ def train(
     runs: Runs = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     """
+    from resnetlab.training.loop import normalisation_of
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
 
@@ -80,13 +89,17 @@ def train(
     where = find_device(device)
     run = make_run(named_recipe(recipe, **given), runs)
     finished_before = run.result() is not None
-    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.cli.screen import counting, progress_bars, say
 
     say(f"{run.spec.name} on {run.data.name}: {run.folder}")
+    decoders = number_of_workers(workers, run.data, where)
+    if not finished_before:
+        with counting("measuring the training images") as count:
+            normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
     with progress_bars() as bars:
         task = bars.add_task("training", words="")
         reported = 0
-        for status in train_run(run, device=where, threads=threads):
+        for status in train_run(run, device=where, threads=threads, workers=decoders):
             test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
             words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
             bars.update(task, completed=status.step, total=status.steps, words=words)
@@ -116,14 +129,26 @@ def evaluate(
     net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
     which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
     device: Device = "auto",
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Top-1 and top-5 accuracy on the test images of a data set, in %."""
+    from resnetlab.cli.screen import counting
     from resnetlab.data.images import open_data
     from resnetlab.training.evaluate import evaluate_on
 
     check_choice("which", which, ("last", "best"))
-    found = evaluate_on(source, open_data(data), net=net, which=which, device=find_device(device))
+    opened, where = open_data(data), find_device(device)
+    with counting("evaluating") as count:
+        found = evaluate_on(
+            source,
+            opened,
+            net=net,
+            which=which,
+            device=where,
+            workers=number_of_workers(workers, opened, where),
+            progress=count,
+        )
     answer = {"top1": found.top1, "top5": found.top5, "images": found.images, "correct": found.top1_correct}
     if json:
         print(json_module.dumps(answer))
@@ -131,6 +156,19 @@ def evaluate(
         print(
             f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %, {found.top1_correct} of {found.images} images right"
         )
+
+
+def number_of_workers(asked: int | None, data: Data, device: str) -> int:
+    """How many processes decode ahead: none for images in memory; a GPU wants all cores, a CPU that trains one."""
+    from resnetlab.training.run import available_cores
+
+    if asked is not None and not 0 <= asked <= MOST_WORKERS:
+        raise UserError(f"workers={asked} must be 0 to {MOST_WORKERS}.")
+    if data.shape is not None:
+        return 0
+    if asked is not None:
+        return asked
+    return min(available_cores(), 16) if device.startswith("cuda") else 1
 
 
 def find_device(name: str) -> str:

@@ -30,7 +30,7 @@ from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 __all__ = ["MOST_PIXELS", "Box", "Header", "Unreadable", "decode", "decode_crop", "decode_resized", "read_header"]
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program
 SCALES = (8, 4)  # at 1/2 the gain is small, and most images of ImageNet would lose some fidelity for it
 
 # How EXIF's orientation makes the upright image of the stored one: exchange rows and columns, then reverse
@@ -152,7 +152,7 @@ def _resized(
     resized = Image.fromarray(image).resize(
         size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
     )
-    return np.asarray(resized)
+    return np.array(resized)
 
 
 def _pixels(content: bytes) -> np.ndarray:
@@ -162,7 +162,7 @@ def _pixels(content: bytes) -> np.ndarray:
         pixels = _rgb(image)
     if swap:
         pixels = pixels.swapaxes(0, 1)
-    return np.ascontiguousarray(pixels[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
+    return np.array(pixels[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1])
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -1,54 +1,68 @@
-"""Batches of images: order and augmentation as pure functions of (seed, epoch, position)."""
+"""Batches of images, from memory or from files: order and augmentation are functions of (seed, epoch, position)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
+from resnetlab.data import augmentation as aug
+from resnetlab.data.cuts import CUTS, MIDDLE
+from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.seeds import seed_of
+from resnetlab.data.normalisation import (
+    Normalisation,
+    Statistics,
+    keep_statistics,
+    kept_statistics,
+    read_statistics,
+    sample,
+    statistics_of,
+)
+from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
+from resnetlab.data.seeds import epoch_order, seed_of, uniform
+from resnetlab.data.streaming import Reading, Unreadables, read_ahead
+from resnetlab.errors import UserError
+
+PAD = 4  # pixels on each side (He 2015, section 4.2)
+CROP_FLIP_DRAWS = 3
+# The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
+POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
+    "randaugment": (rand_augment, 2 * RAND_AUGMENT_DRAWS),
+    "trivialaugment": (trivial_augment, TRIVIAL_AUGMENT_DRAWS),
+}
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """(pixels / 255 − mean) / std; both broadcast to C H W and are kept with a trained network."""
+class Augmentation:
+    """What is done to training images; the fields are a recipe's."""
 
-    mean: Tensor
-    std: Tensor
+    augment: str = "none"
+    policy: str = "none"
+    colour_jitter: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 N C H W -> float32 N C H W."""
-        return (pixels.float() / 255 - self.mean) / self.std
-
-    def to(self, device: torch.device | str) -> Normalisation:
-        """The same on another device."""
-        return Normalisation(self.mean.to(device), self.std.to(device))
-
-
-def pixel_mean(images: Images) -> Normalisation:
-    """Subtract each pixel's mean over the images, C H W; no scaling (He 2015, section 4.2)."""
-    mean = images.pixels.sum(0, dtype=torch.int64).double() / (255 * len(images))  # whole numbers: exact
-    return Normalisation(mean.float(), torch.ones(len(mean), 1, 1))
+    @property
+    def soft(self) -> bool:
+        """Whether targets are shares of the classes, and not one label."""
+        return bool(self.mixup or self.cutmix or self.label_smoothing)
 
 
-def channel_mean_std(images: Images) -> Normalisation:
-    """Subtract each channel's mean and divide by its standard deviation, both C 1 1."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([c.flatten().bincount(minlength=256) for c in images.pixels.unbind(1)]).double()  # C 256
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ levels
-    std = (share @ levels.square() - mean.square()).sqrt()
-    return Normalisation(mean.float()[:, None, None], std.float()[:, None, None])
+class Batch(NamedTuple):
+    """Training images, prepared, and what they should give."""
 
-
-NORMALISATIONS = {"pixel_mean": pixel_mean, "channel_mean_std": channel_mean_std}
-
-
-PAD = 4  # pixels on each side (He 2015, section 4.2)
+    x: Tensor  # float32 N C H W
+    labels: Tensor  # int64 N; where images are mixed, those of the larger share
+    targets: Tensor | None  # float N K, where they are shares of the classes
 
 
 def random_crop_flip(x: Tensor, draws: Tensor, pad: int = PAD) -> Tensor:
@@ -61,48 +75,172 @@ def random_crop_flip(x: Tensor, draws: Tensor, pad: int = PAD) -> Tensor:
     windows = tf.pad(x, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)  # N C 2p+1 2p+1 H W
     top, left = (draws[:, :2] * (2 * pad + 1)).long().unbind(1)
     x = windows[torch.arange(n, device=x.device), :, top, left]  # N C H W
-    return torch.where(draws[:, 2].lt(0.5)[:, None, None, None], x.flip(3), x)
+    return aug.flip(x, draws[:, 2:])
 
 
-AUGMENTATIONS = {"none": None, "crop_flip": random_crop_flip}
-
-
-def epoch_draws(seed: int, epoch: int, images: int) -> tuple[Tensor, Tensor]:
-    """The order of an epoch (N) and each position's random numbers (N 3), from seed and epoch alone."""
-    generator = torch.Generator().manual_seed(seed_of("order and augmentation", seed, epoch))
-    order = torch.randperm(images, generator=generator)
-    return order, torch.rand(images, 3, generator=generator)
-
-
-def batch_ends(images: int, batch_size: int) -> list[int]:
+def batch_ends(images: int, batch_size: int, least: int = 2) -> list[int]:
     """Where the batches of an epoch end: all of `batch_size` but the last.
 
-    Batch norm has no variance of a single image, so a last batch of one joins the batch before it.
+    Batch norm has no variance of a single image, so a last batch of fewer than `least` joins the batch before it;
+    over several processes `least` is two for each.
     """
     ends = [*range(batch_size, images, batch_size), images]
-    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
+    if len(ends) > 1 and ends[-1] - ends[-2] < least:
         del ends[-2]
     return ends
 
 
-def training_batches(
-    images: Images, batch_size: int, seed: int, epoch: int, *, normalise: Normalisation, augment: str
+def share(start: int, stop: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The part of positions `start` to `stop` that is one process's: all parts together are the whole, once."""
+    count = stop - start
+    return start + count * rank // ranks, start + count * (rank + 1) // ranks
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Makes batches on `device`; the same ones whatever `workers` is, and together the same whatever `ranks` is."""
+
+    normalise: Normalisation
+    classes: int
+    size: int = 0  # files: the side of the square that they become
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    device: str = "cpu"
+    workers: int = 0  # processes that decode files ahead
+    rank: int = 0
+    ranks: int = 1
+    unreadables: Unreadables = field(default_factory=Unreadables)
+
+    def training(
+        self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
+    ) -> Iterator[Batch]:
+        """Yield the batches of one epoch, shuffled and augmented, from position `start` on.
+
+        batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out.
+        """
+        order = epoch_order(seed, epoch, len(images))
+        ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
+        spans = [share(max(a, start), b, self.rank, self.ranks) for a, b in pairwise(ends) if b > start]
+        for pixels, labels, position in self._pixels(images, order, spans, seed, epoch):
+            if len(labels) > 1:
+                yield self._augmented(pixels, labels, position, seed, epoch)
+
+    def evaluation(self, images: Images | Files, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x float32 N C H W, labels) in order, each image once over all ranks."""
+        first, last = share(0, len(images), self.rank, self.ranks)
+        for pixels, labels in plain_batches(images, first, last, batch_size, self.size, self.workers, self.unreadables):
+            yield self.normalise(self._moved(pixels)), self._moved(labels)
+
+    def _pixels(
+        self, images: Images | Files, order: Tensor, spans: list[tuple[int, int]], seed: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels (uint8 N C H W), labels and positions of each span of the epoch's order."""
+        if isinstance(images, Images):
+            for a, b in spans:
+                batch = images[order[a:b].to(images.labels.device)]
+                yield batch.pixels, batch.labels, torch.arange(a, b)
+            return
+        reading = Reading(images, order, CUTS[self.augmentation.augment], self.size, seed, epoch)
+        for read in read_ahead(reading, spans, workers=self.workers, pin=self.device.startswith("cuda")):
+            self.unreadables.note(images, read.trouble)
+            labels = images.labels[order[read.positions]]
+            yield self._moved(read.pixels), self._moved(labels), read.positions
+
+    def _moved(self, t: Tensor) -> Tensor:
+        return t.to(self.device, non_blocking=True)
+
+    def _augmented(self, pixels: Tensor, labels: Tensor, positions: Tensor, seed: int, epoch: int) -> Batch:
+        how = self.augmentation
+
+        def draws(purpose: str, count: int) -> Tensor:
+            first, last = int(positions[0]), int(positions[-1])
+            every = uniform(purpose, seed, epoch, first, last + 1, count)
+            return every[positions - first].to(pixels.device)
+
+        if CUTS[how.augment].flip:
+            pixels = aug.flip(pixels, draws("flip", aug.FLIP_DRAWS))
+        if how.policy in POLICIES:
+            operate, count = POLICIES[how.policy]
+            pixels = operate(pixels, draws("policy", count))
+        if how.colour_jitter:
+            strengths = (how.colour_jitter,) * 3  # brightness, contrast, saturation
+            pixels = aug.colour_jitter(pixels, draws("colour jitter", aug.COLOUR_JITTER_DRAWS), *strengths)
+        x = pixels.float() / 255
+        if how.augment == "scale_crop_flip_colour":
+            x = aug.colour_noise(x, draws("colour noise", aug.COLOUR_NOISE_DRAWS))
+        x = self.normalise.of_unit(x)
+        if how.augment == "crop_flip":
+            x = random_crop_flip(x, draws("crop and flip", CROP_FLIP_DRAWS))
+        if how.erasing:
+            x = aug.random_erasing(x, draws("erasing", aug.RANDOM_ERASING_DRAWS), how.erasing)
+        return self._mixed(x, labels, int(positions[0]), seed, epoch)
+
+    def _mixed(self, x: Tensor, labels: Tensor, position: int, seed: int, epoch: int) -> Batch:
+        """Targets, and images mixed by mixup or cutmix; where both are asked for, one of them, alike often."""
+        how = self.augmentation
+        if not how.soft:
+            return Batch(x, labels, None)
+        targets = aug.one_hot_smooth(labels, self.classes, how.label_smoothing)
+        ways = [way for way in ("mixup", "cutmix") if getattr(how, way)]
+        if ways:
+            own = seed_of(f"mixing at {position}", seed, epoch)
+            way = ways[own % len(ways)]
+            lam, partner, place = aug.mixing_draws(own, len(x), getattr(how, way))
+            partner = partner.to(x.device)
+            if way == "mixup":
+                x, targets = aug.mixup(x, targets, lam, partner)
+            else:
+                x, targets = aug.cutmix(x, targets, aug.cutmix_box(lam, place, *x.shape[2:]), partner)
+        return Batch(x, targets.argmax(1), targets)
+
+
+def plain_batches(
+    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: Unreadables
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (x, labels) of one epoch, shuffled, normalised and augmented on the images' device."""
-    order, draws = (t.to(images.labels.device) for t in epoch_draws(seed, epoch, len(images)))
-    augmentation = AUGMENTATIONS[augment]
-    start = 0
-    for end in batch_ends(len(images), batch_size):
-        batch = images[order[start:end]]
-        x = normalise(batch.pixels)
-        if augmentation:
-            x = augmentation(x, draws[start:end])
-        yield x, batch.labels
-        start = end
+    """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
+    spans = [(a, min(a + batch_size, last)) for a in range(first, last, batch_size)]
+    if isinstance(images, Images):
+        for a, b in spans:
+            yield images.pixels[a:b], images.labels[a:b]
+        return
+    reading = Reading(images, torch.arange(last), MIDDLE, size)
+    for read in read_ahead(reading, spans, workers=workers):
+        unreadables.note(images, read.trouble)
+        if len(read.positions):
+            yield read.pixels, images.labels[read.positions]
 
 
-def evaluation_batches(images: Images, batch_size: int, normalise: Normalisation) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (x, labels) in order, each image once."""
-    for start in range(0, len(images), batch_size):
-        batch = images[slice(start, start + batch_size)]
-        yield normalise(batch.pixels), batch.labels
+_measured: dict[Path, Statistics] = {}  # for a place that can't be written to
+
+
+def measure(
+    images: Images | Files, size: int, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
+) -> Statistics:
+    """Statistics of training images; of files at most MOST_MEASURED are measured, their middle at `size`.
+
+    Those of files are kept for the next time. Files that can't be read are left out here. progress: called with
+    how many are done, and of how many.
+    """
+    if isinstance(images, Images):
+        return statistics_of([images.pixels])
+    path = kept_statistics(images, size)
+    found = _measured.get(path) or read_statistics(path)
+    if not found:
+        some = sample(images)
+        skipping = Unreadables(skip=True, limit=len(some))
+
+        def batches() -> Iterator[Tensor]:
+            done = 0
+            for pixels, _ in plain_batches(some, 0, len(some), 64, size, workers, skipping):
+                done += len(pixels)
+                progress(done, len(some))
+                yield pixels
+
+        try:
+            found = statistics_of(batches())
+        except ValueError as error:
+            raise UserError(
+                f"{some.place(0)}: neither it nor any other training image can be read; see 'resnetlab data audit'."
+            ) from error
+        keep_statistics(path, found)
+    _measured[path] = found
+    return found

@@ -1,11 +1,35 @@
-"""Seeds by purpose, so that order, dropout and the held-out images do not draw the same numbers."""
+"""Random numbers by purpose and position: no two uses draw the same, and none depends on what was drawn before."""
 
 from __future__ import annotations
 
 import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 4  # float64 numbers that Philox makes of one count
 
 
 def seed_of(purpose: str, seed: int, epoch: int = 0) -> int:
     """The seed for one purpose in one epoch of a run, as `torch.Generator.manual_seed` takes it."""
     digest = hashlib.sha256(f"{purpose}:{seed}:{epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # 63 bits
+
+
+def uniform(purpose: str, seed: int, epoch: int, start: int, stop: int, draws: int) -> Tensor:
+    """The random numbers of positions `start` to `stop` of an epoch: float64 N draws, in [0, 1).
+
+    Those of a position are the same whatever the range that is asked for: the generator counts (Philox, Salmon et
+    al. 2011), and each position has its own counts.
+    """
+    blocks = -(-draws // _BLOCK)
+    counting = np.random.Philox(key=seed_of(purpose, seed, epoch), counter=start * blocks)
+    numbers = np.random.Generator(counting).random((stop - start, blocks * _BLOCK))
+    return torch.from_numpy(numbers[:, :draws])
+
+
+def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
+    """The order of an epoch: a permutation of the images, int64 N."""
+    generator = torch.Generator().manual_seed(seed_of("order and augmentation", seed, epoch))
+    return torch.randperm(images, generator=generator)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from resnetlab.data.loading import Normalisation
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import Spec
 from resnetlab.training.run import read_json, spec_from_dict

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from resnetlab.data.images import Data
-from resnetlab.data.loading import channel_mean_std, evaluation_batches
+from torch import Tensor
+
+from resnetlab.data.files import Files
+from resnetlab.data.images import Data, Images
+from resnetlab.data.loading import Loader, measure
+from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import Accuracy, accuracy
 from resnetlab.training.load import load_with_card
-from resnetlab.training.loop import EVALUATION_BATCH
+from resnetlab.training.loop import evaluation_batch
 
 
 def evaluate_on(
-    source: str | Path, data: Data, *, net: str | None = None, which: str = "last", device: str = "cpu"
+    source: str | Path,
+    data: Data,
+    *,
+    net: str | None = None,
+    which: str = "last",
+    device: str = "cpu",
+    workers: int = 0,
+    progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Accuracy:
     """Accuracy on the data's test images of a run folder or weight file.
 
-    The images are normalised as the weight file says; where it says nothing, by the mean and standard
-    deviation of each channel of the training images. Raises UserError where network and data don't fit.
+    Files are resized and cut to the network's size. The images are normalised as the weight file says; where it
+    says nothing, files by ImageNet's means and deviations, others by those of each channel of the training
+    images. progress is called with how many are done, and of how many. Raises UserError where network and data
+    don't fit, and for a file that can't be read.
     """
     network, card = load_with_card(source, net=net, which=which)
-    channels, classes = network.spec.in_channels, network.spec.num_classes
-    if channels != data.shape[0] or classes != len(data.classes):
+    spec = network.spec
+    shape = data.shape or (3, spec.input_size, spec.input_size)
+    if spec.in_channels != shape[0] or spec.num_classes != len(data.classes):
         raise UserError(
-            f"{source}: a network for {channels} channels and {classes} classes, and {data.name} has "
-            f"{data.shape[0]} and {len(data.classes)}."
+            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
+            f"{shape[0]} and {len(data.classes)}."
         )
-    normalise = (card.normalisation if card else channel_mean_std(data.train)).to(device)
+    if card:
+        normalise = card.normalisation
+    elif isinstance(data.train, Files):
+        normalise = imagenet()
+    else:
+        normalise = measure(data.train, 0).channel_mean_std()
     if any(
         have not in (1, want)
         for t in (normalise.mean, normalise.std)
-        for have, want in zip(t.shape, data.shape, strict=True)
+        for have, want in zip(t.shape, shape, strict=True)
     ):
-        raise UserError(f"{source}: trained on images of another size than {data.name}'s {data.shape}.")
-    batches = evaluation_batches(data.test.to(device), EVALUATION_BATCH, normalise)
-    return accuracy(network.to(device), batches)
+        raise UserError(f"{source}: trained on images of another size than {data.name}'s {shape}.")
+    images = data.test.to(device) if isinstance(data.test, Images) else data.test
+    loader = Loader(normalise.to(device), len(data.classes), size=spec.input_size, device=device, workers=workers)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        for x, labels in loader.evaluation(images, evaluation_batch(images)):
+            yield x, labels
+            done += len(labels)
+            progress(done, len(images))
+
+    return accuracy(network.to(device), batches())

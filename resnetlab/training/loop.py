@@ -9,23 +9,20 @@ import json
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import (
-    NORMALISATIONS,
-    Normalisation,
-    batch_ends,
-    evaluation_batches,
-    training_batches,
-)
+from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure
+from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
 from resnetlab.data.seeds import seed_of
+from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.net import ResNet
@@ -67,24 +64,25 @@ class Status:
     images_per_second: float
 
 
-def train(run: Run, *, device: str = "cpu", threads: int | None = None) -> Iterator[Status]:
+def train(run: Run, *, device: str = "cpu", threads: int | None = None, workers: int = 0) -> Iterator[Status]:
     """Train the run to its end, from where it stands; yields a Status now and then.
 
     Nothing is done if it is finished. The weights follow from the run to the last bit, on one machine and
     with one number of threads, which the run keeps from its start; interrupted, it goes on from the last
-    whole epoch with the same outcome as an unbroken run. Afterwards `run.result()` holds the errors.
+    whole epoch with the same outcome as an unbroken run. `workers` processes decode images of files ahead, which
+    changes no outcome. Afterwards `run.result()` holds the errors.
     Raises UserError for a folder of another version, a damaged checkpoint, a full disk, or a loss that is
     not finite.
     """
     settings = open_folder(run, threads or torch.get_num_threads(), device)
     if run.result() is not None:
         return
-    with locked(run.folder), contextlib.closing(_to_the_end(run, device)) as statuses:
+    with locked(run.folder), contextlib.closing(_to_the_end(run, device, workers)) as statuses:
         yield from _undisturbed(statuses, settings["threads"], device)
 
 
-def _to_the_end(run: Run, device: str) -> Generator[Status, None, None]:
-    sitting = _sit_down(run, device)
+def _to_the_end(run: Run, device: str, workers: int) -> Generator[Status, None, None]:
+    sitting = _sit_down(run, device, workers)
     with sitting.metrics.file:
         while sitting.progress.step < sitting.steps:
             yield from _epoch(sitting)
@@ -150,10 +148,10 @@ class _Sitting:
     net: ResNet | VGG
     optimiser: torch.optim.SGD
     card: Card
-    train: Images
-    validation: Images
-    test: Images
-    normalise: Normalisation
+    train: Images | Files
+    validation: Images | Files
+    test: Images | Files
+    loader: Loader
     progress: Progress
     schedule: ScheduleState
     metrics: Metrics
@@ -162,11 +160,11 @@ class _Sitting:
     test_error: float | None = None  # %, after the last whole epoch
 
 
-def _sit_down(run: Run, device: str) -> _Sitting:
+def _sit_down(run: Run, device: str, workers: int) -> _Sitting:
     """Build what the run needs, and put its last checkpoint into it if there is one."""
     recipe = run.recipe
     train_images, validation = run.data.hold_out(recipe.validation_images)
-    normalise = NORMALISATIONS[recipe.normalise](train_images)
+    normalise = normalisation_of(run, workers=workers)
     net = build(run.spec, seed=recipe.seed).to(device)
     if recipe.channels_last:
         for parameter in net.parameters():
@@ -181,10 +179,18 @@ def _sit_down(run: Run, device: str) -> _Sitting:
         net=net,
         optimiser=optimiser,
         card=Card(run.spec, run.data.classes, normalise, recipe.to_dict()),
-        train=train_images.to(device),
-        validation=validation.to(device),
-        test=run.data.test.to(device),
-        normalise=normalise.to(device),
+        train=_placed(train_images, device),
+        validation=_placed(validation, device),
+        test=_placed(run.data.test, device),
+        loader=Loader(
+            normalise=normalise.to(device),
+            classes=len(run.data.classes),
+            size=run.spec.input_size,
+            augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)}),
+            device=device,
+            workers=workers,
+            unreadables=Unreadables(recipe.unreadable == "skip", recipe.unreadable_limit),
+        ),
         progress=progress,
         schedule=schedule,
         metrics=Metrics(run.folder, progress.metrics_bytes, progress.epoch),
@@ -193,14 +199,29 @@ def _sit_down(run: Run, device: str) -> _Sitting:
     )
 
 
+def _placed(images: Images | Files, device: str) -> Images | Files:
+    """Images on the device, where they stay; files as they are."""
+    return images.to(device) if isinstance(images, Images) else images
+
+
+def normalisation_of(
+    run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
+) -> Normalisation:
+    """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
+    if run.recipe.normalise == "imagenet":
+        return imagenet(run.spec.in_channels)
+    images, _ = run.data.hold_out(run.recipe.validation_images)
+    found = measure(images, run.spec.input_size, workers=workers, progress=progress)
+    return NORMALISATIONS[run.recipe.normalise](found)
+
+
 def _epoch(s: _Sitting) -> Iterator[Status]:
     """Train for an epoch (or what is left of the run), evaluate, log, and write the checkpoint."""
     recipe, progress, folder = s.run.recipe, s.progress, s.run.folder
     started, epoch = time.perf_counter(), progress.epoch
     torch.manual_seed(seed_of("dropout and the like", recipe.seed, epoch))
-    batches = training_batches(
-        s.train, recipe.batch_size, recipe.seed, epoch, normalise=s.normalise, augment=recipe.augment
-    )
+    s.loader.unreadables.count = 0
+    batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, epoch)
     sums = torch.zeros(2, dtype=torch.float64, device=s.device)  # loss, wrong
     seen = 0
 
@@ -212,19 +233,21 @@ def _epoch(s: _Sitting) -> Iterator[Status]:
         return {"step": progress.step, "lr": lr, "train_loss": loss, "train_error": 100 * wrong}, status
 
     s.net.train()
-    for x, labels in itertools.islice(_laid_out(batches, recipe), s.steps - progress.step):
+    for batch in itertools.islice(batches, s.steps - progress.step):
         lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
-        loss, wrong = training_step(s.net, s.optimiser, x, labels, lr)
+        loss, wrong = training_step(s.net, s.optimiser, batch._replace(x=_laid_out(batch.x, recipe)), lr)
         if needs_batch_error(recipe, s.schedule):
-            after_step(recipe, progress.step, 100 * int(wrong) / len(labels), s.schedule)
+            after_step(recipe, progress.step, 100 * int(wrong) / len(batch.labels), s.schedule)
         sums += torch.stack([loss, wrong]).double()
-        seen += len(labels)
+        seen += len(batch.labels)
         progress.step += 1
         if progress.step % LOG_STEPS == 0:
             line, status = so_far()
             s.metrics.write(line)
             yield status
 
+    if not seen:
+        raise UserError(f"{folder}: no batch of {recipe.batch_size} has two images that can be read; see its data.")
     line, _ = so_far()
     if not math.isfinite(line["train_loss"]):
         raise UserError(
@@ -247,22 +270,30 @@ def _epoch(s: _Sitting) -> Iterator[Status]:
     yield so_far()[1]
 
 
-def _laid_out(batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches in the recipe's memory layout."""
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    for x, labels in batches:
-        yield x.contiguous(memory_format=layout), labels
+def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
+    """The batch in the recipe's memory layout."""
+    return x.contiguous(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
 
 
 def _evaluate(s: _Sitting) -> dict[str, float]:
-    """Loss and error (%) of the test images and, if any are held out, of the validation images."""
+    """Loss and error (%) of the test images and, if any are held out, of the validation images.
+
+    Of files also how many could not be read, in this epoch's training and here.
+    """
     line: dict[str, float] = {}
     for name, images in (("test", s.test), ("validation", s.validation)):
         if len(images):
-            batches = evaluation_batches(images, EVALUATION_BATCH, s.normalise)
-            found = accuracy(s.net, _laid_out(batches, s.run.recipe))
+            batches = s.loader.evaluation(images, evaluation_batch(images))
+            found = accuracy(s.net, ((_laid_out(x, s.run.recipe), labels) for x, labels in batches))
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
+    if isinstance(s.train, Files):
+        line["unreadable"] = s.loader.unreadables.count
     return line
+
+
+def evaluation_batch(images: Images | Files) -> int:
+    """How many images are evaluated at once; files are large."""
+    return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
 def total_steps(recipe: Recipe, per_epoch: int) -> int:

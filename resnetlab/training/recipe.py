@@ -14,8 +14,10 @@ from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
-NormaliseName = Literal["pixel_mean", "channel_mean_std"]
-AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour"]
+NormaliseName = Literal["pixel_mean", "channel_mean_std", "imagenet"]
+AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_crop_flip"]
+PolicyName = Literal["none", "randaugment", "trivialaugment"]
+UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
 
 
@@ -35,8 +37,23 @@ class Recipe:
     data: str = _field("digits", f"{DATA_NAMES}.")
     seed: int = _field(0, "Weights, order and augmentation follow from it.")
     validation_images: int = _field(0, "Training images to hold out; the best weights are then chosen by them.")
-    normalise: NormaliseName = _field("pixel_mean", "By the mean of each pixel, or mean and deviation of each channel.")
-    augment: AugmentName = _field("none", "crop_flip: pad 4, random crop, random flip.")
+    unreadable: UnreadableName = _field("error", "A file that can't be read: stop and name it, or leave it out.")
+    unreadable_limit: int = _field(100, "unreadable=skip: the most files an epoch may lack.")
+    image_size: int | None = _field(None, "Files: the side that images are brought to; else the network's.")
+    normalise: NormaliseName = _field(
+        "pixel_mean", "By the mean of each pixel; mean and deviation of each channel; or ImageNet's of each channel."
+    )
+    augment: AugmentName = _field(
+        "none",
+        "crop_flip: pad 4, random crop, flip. Files: resized_crop_flip: random area and shape; "
+        "scale_crop_flip_colour: random scale, crop, flip, colour noise (He 2015).",
+    )
+    policy: PolicyName = _field("none", "Operations drawn at random on top.")
+    colour_jitter: float = _field(0.0, "Brightness, contrast and saturation change by up to this share.")
+    erasing: float = _field(0.0, "Share of the images of which a random part is erased.")
+    mixup: float = _field(0.0, "alpha of mixup: images and labels are mixed with a share from Beta(alpha, alpha).")
+    cutmix: float = _field(0.0, "alpha of CutMix; with mixup too, each batch has one of them.")
+    label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
     epochs: float | None = _field(30.0, "Length of the run; or give iterations.")
     iterations: int | None = _field(None, "Length of the run in steps; or give epochs.")
     batch_size: int = _field(128, "Images a step.")
@@ -97,6 +114,13 @@ _COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),
     ("validation_images", 0, _COUNT, "0 to 10^9"),
+    ("unreadable_limit", 0, _COUNT, "0 to 10^9"),
+    ("image_size", 8, 4096, "8 to 4096 pixels"),
+    ("colour_jitter", 0, 1, "a share, 0 to 1"),
+    ("erasing", 0, 1, "a share, 0 to 1"),
+    ("mixup", 0, 100, "0 (none) to 100"),
+    ("cutmix", 0, 100, "0 (none) to 100"),
+    ("label_smoothing", 0, 1, "a share, 0 to 1"),
     ("epochs", 0, _COUNT, "more than 0 and at most 10^9"),
     ("iterations", 1, _COUNT, "1 to 10^9"),
     ("batch_size", 2, _COUNT, "2 to 10^9, since batch norm has no variance of one image"),

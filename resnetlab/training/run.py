@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from resnetlab.data.images import Data, open_data
-from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
@@ -28,6 +27,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.recipe import Recipe
 
 FORMAT = 1  # of the run folder; a folder with another number is refused
+FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
 
@@ -44,7 +44,9 @@ class Run:
     @cached_property
     def id(self) -> str:
         """The hash of what defines the run; where data lies and how networks are called is no part of it."""
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in ("net", "data")}
+        # Fields at their default are no part of it, so that a field that is added later changes no run.
+        default = Recipe().to_dict()
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in ("net", "data") and v != default[k]}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
@@ -80,7 +82,7 @@ class Run:
             "data": {
                 "name": self.data.name,
                 "fingerprint": self.data.fingerprint,
-                "shape": list(self.data.shape),
+                "shape": list(self.data.shape) if self.data.shape else None,
                 "train_images": len(self.data.train),
                 "test_images": len(self.data.test),
             },
@@ -97,13 +99,20 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     set or combination that can't be.
     """
     spec = named_spec(recipe.net)
-    if recipe.augment == "scale_crop_flip_colour" or recipe.data.startswith("imagenet:"):
-        raise UserError(
-            f"ImageNet can't be read yet, so 'imagenet_paper' is a recipe without data: train on {DATA_NAMES}."
-        )
     data = data or open_data(recipe.data)
-    channels, height, _ = data.shape
-    fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=height)
+    if data.shape is None:
+        channels, size = 3, recipe.image_size or spec.input_size
+    else:
+        channels, size, _ = data.shape
+        if recipe.image_size not in (None, size):
+            raise UserError(
+                f"image_size={recipe.image_size}: the images of {data.name} have {size} pixels; leave it out."
+            )
+        if recipe.augment in FOR_FILES:
+            raise UserError(
+                f"augment={recipe.augment!r} cuts parts out of files; {data.name} takes 'none' or 'crop_flip'."
+            )
+    fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     data.check_hold_out(recipe.validation_images)
     try:
         root.exists()

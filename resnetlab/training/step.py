@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
+from resnetlab.data.loading import Batch
 from resnetlab.training.recipe import Recipe
 
 
@@ -29,14 +30,14 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def training_step(net: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, labels: Tensor, lr: float) -> StepResult:
-    """Forward, backward and update on one batch: x float N C H W, labels int64 N."""
+def training_step(net: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, lr: float) -> StepResult:
+    """Forward, backward and update on one batch."""
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.zero_grad(set_to_none=True)
-    scores = net(x)
-    loss = tf.cross_entropy(scores, labels)
+    scores = net(batch.x)
+    loss = tf.cross_entropy(scores, batch.labels if batch.targets is None else batch.targets)
     loss.backward()
     optimiser.step()
     scores = scores.detach()
-    return StepResult(loss.detach() * len(labels), (scores.argmax(1) != labels).sum())
+    return StepResult(loss.detach() * len(batch.labels), (scores.argmax(1) != batch.labels).sum())

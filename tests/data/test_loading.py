@@ -8,16 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.data.images import Images, open_data
-from resnetlab.data.loading import (
-    Normalisation,
-    batch_ends,
-    channel_mean_std,
-    epoch_draws,
-    evaluation_batches,
-    pixel_mean,
-    random_crop_flip,
-    training_batches,
-)
+from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure, random_crop_flip, share
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError
 
 AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))
@@ -47,8 +40,8 @@ def test_batches_cover_every_image_once_and_leave_none_alone(count: int, size: i
 
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     def labels(seed: int, epoch: int) -> list[int]:
-        batches = training_batches(numbered(50), 8, seed, epoch, normalise=AS_IS, augment="none")
-        return [int(v) for x, y in batches for v in y if bool((x[y == v].round() == v).all())]
+        batches = Loader(AS_IS, 50).training(numbered(50), 8, seed, epoch)
+        return [int(v) for x, y, _ in batches for v in y if bool((x[y == v].round() == v).all())]
 
     assert sorted(labels(0, 0)) == list(range(50))
     assert labels(0, 0) == labels(0, 0)
@@ -56,7 +49,7 @@ def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
 
 
 def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
-    seen = torch.cat([labels for _, labels in evaluation_batches(numbered(23), 5, AS_IS)])
+    seen = torch.cat([labels for _, labels in Loader(AS_IS, 23).evaluation(numbered(23), 5)])
     assert seen.tolist() == list(range(23))
 
 
@@ -72,7 +65,7 @@ def test_crop_and_flip_equal_their_definition(top: int, left: int, flip: bool) -
 
 
 def test_crops_and_flips_are_uniform() -> None:
-    _, draws = epoch_draws(seed=3, epoch=1, images=90_000)
+    draws = uniform("crop and flip", seed=3, epoch=1, start=0, stop=90_000, draws=3)
     places = (draws[:, :2] * 9).long()
     for column in places.unbind(1):
         share = column.bincount(minlength=9) / len(column)
@@ -83,10 +76,10 @@ def test_crops_and_flips_are_uniform() -> None:
 def test_normalisations_equal_their_definition() -> None:
     images = open_data("digits").train
     x = images.pixels.double() / 255
-    by_pixel = pixel_mean(images)
+    by_pixel = measure(images, 0).pixel_mean()
     torch.testing.assert_close(by_pixel.mean, x.mean(0).float())
     assert by_pixel(images.pixels).mean(0).abs().max() < 1e-6
-    by_channel = channel_mean_std(images)
+    by_channel = measure(images, 0).channel_mean_std()
     torch.testing.assert_close(by_channel.mean.flatten(), x.mean((0, 2, 3)).float())
     torch.testing.assert_close(by_channel.std.flatten(), x.std((0, 2, 3), correction=0).float())
 
@@ -100,3 +93,73 @@ def test_held_out_images_leave_the_training_set() -> None:
     assert torch.equal(data.hold_out(200)[1].pixels, held.pixels)
     with pytest.raises(UserError, match="validation_images=1436: digits has 1437 training images, so choose 0 to 1435"):
         data.hold_out(1436)
+
+
+@given(start=st.integers(0, 40), count=st.integers(0, 40), draws=st.integers(0, 9))
+def test_random_numbers_belong_to_positions(start: int, count: int, draws: int) -> None:
+    every = uniform("test", 1, 2, 0, 80, draws)
+    assert torch.equal(uniform("test", 1, 2, start, start + count, draws), every[start : start + count])
+    assert ((every >= 0) & (every < 1)).all()
+    if draws:
+        for other in (("other", 1, 2), ("test", 2, 2), ("test", 1, 3)):
+            assert not torch.equal(uniform(*other, 0, 80, draws), every)
+
+
+@given(start=st.integers(0, 100), count=st.integers(0, 100), ranks=st.integers(1, 9))
+def test_shares_of_the_ranks_are_the_whole_once(start: int, count: int, ranks: int) -> None:
+    parts = [share(start, start + count, rank, ranks) for rank in range(ranks)]
+    assert [i for a, b in parts for i in range(a, b)] == list(range(start, start + count))
+    sizes = [b - a for a, b in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(count=st.integers(1, 300), size=st.integers(2, 64), ranks=st.integers(1, 4))
+def test_every_rank_has_two_images_of_every_batch(count: int, size: int, ranks: int) -> None:
+    ends = [0, *batch_ends(count, max(size, 2 * ranks), 2 * ranks)]
+    for a, b in zip(ends, ends[1:], strict=False):
+        sizes = [stop - start for start, stop in (share(a, b, rank, ranks) for rank in range(ranks))]
+        assert min(sizes) > 1 or count < 2 * ranks
+
+
+def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augmentation() -> None:
+    images = numbered(50)
+    how = Augmentation(augment="crop_flip", policy="trivialaugment", colour_jitter=0.3, erasing=0.5)
+
+    def seen(**options: int) -> dict[int, torch.Tensor]:
+        start = options.pop("start", 0)
+        found = {}
+        for x, labels, _ in Loader(AS_IS, 50, augmentation=how, **options).training(images, 8, 0, 1, start):
+            found |= {int(label): image for label, image in zip(labels, x, strict=True)}
+        return found
+
+    whole = seen()
+    assert len(whole) == 50
+    parts = [seen(rank=rank, ranks=3) for rank in range(3)]
+    assert sum(map(len, parts)) == 50
+    assert all(torch.equal(whole[i], image) for part in parts for i, image in part.items())
+    for start in (1, 8, 13, 48):
+        rest = seen(start=start)
+        assert len(rest) == 50 - start
+        assert list(rest) == list(whole)[start:]
+        assert all(torch.equal(whole[i], image) for i, image in rest.items())
+
+
+def test_mixed_images_have_mixed_targets() -> None:
+    """Each image is its number, so what it became tells its shares, and they have to be its targets'."""
+    images = Images(
+        torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 1, 8, 8).mul(16), torch.arange(16)
+    )
+    for how in (Augmentation(mixup=1.0), Augmentation(cutmix=1.0), Augmentation(mixup=1.0, cutmix=1.0)):
+        for epoch in range(4):
+            (batch,) = Loader(AS_IS, 16, augmentation=how).training(images, 16, 0, epoch)
+            assert batch.targets is not None
+            torch.testing.assert_close(batch.targets.sum(1), torch.ones(16))
+            torch.testing.assert_close(batch.x.mean((1, 2, 3)), batch.targets @ torch.arange(16.0) * 16)
+            assert torch.equal(batch.labels, batch.targets.argmax(1))
+
+
+def test_smoothed_labels() -> None:
+    (batch,) = Loader(AS_IS, 10, augmentation=Augmentation(label_smoothing=0.1)).training(numbered(10), 10, 0, 0)
+    assert batch.targets is not None
+    assert batch.targets.amax(1).allclose(torch.tensor(0.91))
+    assert batch.targets.amin(1).allclose(torch.tensor(0.01))

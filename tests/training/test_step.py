@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnetlab.data.loading import Batch
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_optimiser, training_step
 
@@ -29,7 +30,7 @@ def test_three_steps_equal_the_formula(decay: str, nesterov: bool) -> None:
         v, vb = 0.9 * v + g, 0.9 * vb + gb
         w = w - lr * (g + 0.9 * v if nesterov else v)
         b = b - lr * (gb + 0.9 * vb if nesterov else vb)
-        result = training_step(net, optimiser, x, labels, lr)
+        result = training_step(net, optimiser, Batch(x, labels, None), lr)
         assert int(result.wrong) == wrong
         assert float(result.loss) == pytest.approx(float(-p[range(7), labels].log().sum()))
     torch.testing.assert_close(net.weight.detach(), w)

@@ -1,0 +1,267 @@
+"""Images from files: the same batches whatever the workers, resumed anywhere; bad files are named or counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab.data import cuts, loading
+from resnetlab.data.cuts import CUTS, Cut
+from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.loading import Augmentation, Loader, measure
+from resnetlab.data.normalisation import Normalisation, kept_statistics
+from resnetlab.data.streaming import Reading, Unreadables, read_ahead
+from resnetlab.errors import UserError
+
+AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))
+
+
+def files_at(folder: Path, names: Sequence[str]) -> Files:
+    """Files of a folder whose labels are their numbers."""
+    sizes = np.array([(folder / name).stat().st_size for name in names], np.int64)
+    return Files.all_of(LooseFiles(folder, Names(names), np.arange(len(names), dtype=np.int32), sizes))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """37 pictures of different sizes; noise, so that no two crops are alike."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    names = []
+    for i in range(37):
+        height, width = random.integers(20, 90, 2)
+        names.append(f"{i}.{'png' if i % 2 else 'jpg'}")
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(folder / names[-1])
+    return files_at(folder, names)
+
+
+def seen(files: Files, start: int = 0, epoch: int = 1, **options: int) -> list[tuple[int, torch.Tensor]]:
+    how = Augmentation(augment="resized_crop_flip", policy="trivialaugment", erasing=0.25)
+    loader = Loader(AS_IS, len(files), size=16, augmentation=how, **options)  # type: ignore[arg-type]
+    batches = loader.training(files, 8, seed=3, epoch=epoch, start=start)
+    return [(int(label), image) for x, labels, _ in batches for label, image in zip(labels, x, strict=True)]
+
+
+def equal(a: list[tuple[int, torch.Tensor]], b: list[tuple[int, torch.Tensor]]) -> bool:
+    return [i for i, _ in a] == [i for i, _ in b] and all(
+        torch.equal(x, y) for (_, x), (_, y) in zip(a, b, strict=True)
+    )
+
+
+def test_an_epoch_is_the_same_whatever_the_workers_and_ranks(pictures: Files) -> None:
+    whole = seen(pictures)
+    assert sorted(i for i, _ in whole) == list(range(37))
+    assert not equal(whole, seen(pictures, epoch=2))
+    for workers in (0, 1, 2):
+        assert equal(whole, seen(pictures, workers=workers))
+        parts = [seen(pictures, workers=workers, rank=rank, ranks=2) for rank in (0, 1)]
+        assert equal(sorted(whole, key=lambda p: p[0]), sorted(parts[0] + parts[1], key=lambda p: p[0]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("start", [1, 8, 21, 36])
+def test_an_epoch_goes_on_at_any_sample_without_those_before(
+    pictures: Files, workers: int, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = seen(pictures)
+    before = {i for i, _ in whole[:start]}
+
+    def read(self: LooseFiles, row: int) -> bytes:
+        assert row not in before, "an image before the start was read"
+        return Path(self.place(row)).read_bytes()
+
+    monkeypatch.setattr(LooseFiles, "read", read)
+    rest = seen(pictures, start, workers=workers)
+    assert equal(rest, whole[start:] if start < 36 else [])  # one image alone is no training batch
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_streaming import AS_IS, files_at
+from resnetlab.data.loading import Augmentation, Loader
+torch.set_num_threads(1)
+folder, start, workers, rank, ranks = Path(sys.argv[1]), *map(int, sys.argv[2:])
+files = files_at(folder, sorted(p.name for p in folder.iterdir()))
+loader = Loader(AS_IS, len(files), size=16, augmentation=Augmentation("resized_crop_flip"), workers=workers, rank=rank,
+    ranks=ranks)
+for x, labels, _ in loader.training(files, 8, seed=3, epoch=0, start=start):
+    print(*labels.tolist(), flush=True)
+    if start == 0:
+        sys.stdin.readline()  # so that the test decides where it is killed
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_in_mid_epoch_the_sequence_goes_on(pictures: Files, workers: int, ranks: int) -> None:
+    assert isinstance(pictures.source, LooseFiles)
+    code = KILLED.format(tests=str(Path(__file__).parent))
+
+    def start(*arguments: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(pictures.source.folder), *map(str, arguments)]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    for rank in range(ranks):
+        unbroken, _ = start(0, workers, rank, ranks).communicate("\n" * 10)
+        broken = start(0, workers, rank, ranks)
+        assert broken.stdin is not None
+        assert broken.stdout is not None
+        lines = []
+        for _ in range(2):
+            lines.append(broken.stdout.readline())
+            broken.stdin.write("\n")
+            broken.stdin.flush()
+        os.killpg(broken.pid, signal.SIGKILL)
+        broken.communicate()
+        rest, _ = start(16, workers, rank, ranks).communicate()  # two global batches are done
+        assert "".join(lines) + rest == unbroken
+        assert unbroken.count("\n") == 5
+
+
+def test_evaluation_counts_every_image_once_over_the_ranks(pictures: Files) -> None:
+    for ranks in (1, 2, 3):
+        loaders = [Loader(AS_IS, 37, size=16, rank=r, ranks=ranks, workers=ranks % 2) for r in range(ranks)]
+        labels = [i for loader in loaders for _, batch in loader.evaluation(pictures, 5) for i in batch.tolist()]
+        assert labels == list(range(37))
+
+
+def test_the_callers_random_numbers_are_left_alone(pictures: Files) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        seen(pictures, workers=workers)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def with_bad_ones(pictures: Files, tmp_path: Path) -> Files:
+    """Ten pictures, then a truncated, an empty and a missing one, a folder and a text."""
+    good = [pictures.read(i) for i in range(10)]
+    for i, content in enumerate(good):
+        (tmp_path / f"{i}.img").write_bytes(content)
+    (tmp_path / "truncated.jpg").write_bytes(good[0][: len(good[0]) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "gone.jpg").touch()
+    (tmp_path / "folder.jpg").touch()
+    bad = ("truncated.jpg", "empty.jpg", "text.png", "gone.jpg", "folder.jpg")
+    files = files_at(tmp_path, [*(f"{i}.img" for i in range(10)), *bad])
+    (tmp_path / "gone.jpg").unlink()
+    (tmp_path / "folder.jpg").unlink()
+    (tmp_path / "folder.jpg").mkdir()
+    return files
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: int) -> None:
+    def labels(unreadables: Unreadables, evaluate: bool = False) -> list[int]:
+        loader = Loader(AS_IS, 15, size=16, workers=workers, unreadables=unreadables)
+        if evaluate:
+            return [i for _, batch in loader.evaluation(with_bad_ones, 4) for i in batch.tolist()]
+        return [i for batch in loader.training(with_bad_ones, 4, 0, 0) for i in batch.labels.tolist()]
+
+    with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); mend"):
+        labels(Unreadables())
+    skipping = Unreadables(skip=True, limit=5)
+    assert sorted(labels(skipping, evaluate=True)) == list(range(10))
+    assert skipping.count == 5
+    skipping.count = 0
+    found = labels(skipping)
+    assert set(found) <= set(range(10))
+    assert len(found) == len(set(found)) >= 8  # a batch with one image left is no training batch
+    with pytest.raises(UserError, match="one more than unreadable_limit=4"):
+        labels(Unreadables(skip=True, limit=4))
+
+
+def _die(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
+    if content == b"deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros((size, size, 3), np.uint8)
+
+
+def test_a_worker_that_dies_is_reported_with_its_file(tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"{i}.jpg").write_bytes(b"deadly" if i == 5 else b"fine")
+    files = files_at(tmp_path, [f"{i}.jpg" for i in range(8)])
+    reading = Reading(files, torch.arange(8), Cut(_die, 0, False), 4)
+    with pytest.raises(UserError, match=r"5\.jpg: the process that decoded it died"):
+        for _ in read_ahead(reading, [(0, 3), (3, 6), (6, 8)], workers=2):
+            pass
+
+
+@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("shape", [(50, 50), (31, 200), (500, 60), (1, 1), (7, 3)])
+def test_every_cut_gives_the_side_that_is_asked_for(name: str, shape: tuple[int, int]) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    Image.new("RGB", shape, "red").save(buffer, "PNG")
+    for value in (0.0, 0.5, 0.999999):
+        pixels = CUTS[name].cut(buffer.getvalue(), [value] * CUTS[name].draws, 32)
+        assert pixels.shape == (32, 32, 3)
+        assert pixels.dtype == np.uint8
+        assert (pixels == [255, 0, 0]).all()
+
+
+def test_the_middle_is_pillows(pictures: Files) -> None:
+    """Short side to 256/224, centre crop, as the papers' 1-crop: made anew with Pillow."""
+    for i in range(10):
+        with Image.open(pictures.place(i)) as image:
+            short = min(image.size)
+            size = tuple(37 * side // short for side in image.size)
+            resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        left, top = ((side - 32) / 2 for side in size)
+        wanted = np.asarray(resized.crop((round(left), round(top), round(left) + 32, round(top) + 32))).astype(int)
+        found = cuts.middle(pictures.read(i), [], 32)
+        assert np.abs(found - wanted).max() <= 1
+
+
+def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(loading, "_measured", {})
+    counts: list[tuple[int, int]] = []
+    found = measure(pictures, 16, progress=lambda *count: counts.append(count))
+    assert counts[-1] == (37, 37)
+    pixels = torch.cat([(x * 1.0) for x, _ in Loader(AS_IS, 37, size=16).evaluation(pictures, 5)]).round() / 255
+    torch.testing.assert_close(found.pixel_mean().mean, pixels.mean(0))
+    torch.testing.assert_close(found.channel_mean_std().mean.flatten(), pixels.mean((0, 2, 3)))
+    torch.testing.assert_close(found.channel_mean_std().std.flatten(), pixels.std((0, 2, 3), correction=0))
+    path = kept_statistics(pictures, 16)
+    assert tmp_path in path.parents
+    monkeypatch.setattr(loading, "_measured", {})
+    monkeypatch.setattr(LooseFiles, "read", lambda *_: pytest.fail("measured again"))
+    again = measure(pictures, 16)
+    assert torch.equal(again.sums, found.sums)
+    assert torch.equal(again.levels, found.levels)
+    for damaged in (b"", b"{}", path.read_bytes()[:-9], path.read_bytes().replace(b'"images": 37', b'"images": 38')):
+        path.write_bytes(damaged)
+        assert loading.read_statistics(path) is None
+
+
+def test_statistics_without_a_place_to_keep_them(
+    pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(loading, "_measured", {})
+    assert measure(pictures, 8).images == 37
+
+
+def test_no_image_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(UserError, match=r"a\.jpg: neither it nor any other training image can be read"):
+        measure(files_at(tmp_path, ["a.jpg"]), 8)
