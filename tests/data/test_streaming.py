@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,14 +92,13 @@ sys.path.insert(0, {tests!r})
 from test_streaming import AS_IS, files_at
 from resnetlab.data.loading import Augmentation, Loader
 torch.set_num_threads(1)
-folder, start, workers, rank, ranks = Path(sys.argv[1]), *map(int, sys.argv[2:])
+folder, workers, rank, ranks = Path(sys.argv[1]), *map(int, sys.argv[2:])
 files = files_at(folder, sorted(p.name for p in folder.iterdir()))
 loader = Loader(AS_IS, len(files), size=16, augmentation=Augmentation("resized_crop_flip"), workers=workers, rank=rank,
     ranks=ranks)
-for x, labels, _ in loader.training(files, 8, seed=3, epoch=0, start=start):
+for x, labels, _ in loader.training(files, 8, seed=3, epoch=0):
     print(*labels.tolist(), flush=True)
-    if start == 0:
-        sys.stdin.readline()  # so that the test decides where it is killed
+    sys.stdin.readline()  # so that the test decides where it is killed
 """
 
 
@@ -115,20 +115,21 @@ def test_killed_in_mid_epoch_the_sequence_goes_on(pictures: Files, workers: int,
         )
 
     for rank in range(ranks):
-        unbroken, _ = start(0, workers, rank, ranks).communicate("\n" * 10)
-        broken = start(0, workers, rank, ranks)
+        loader = Loader(AS_IS, 37, size=16, augmentation=Augmentation("resized_crop_flip"), rank=rank, ranks=ranks)
+        unbroken = [batch.labels.tolist() for batch in loader.training(pictures, 8, seed=3, epoch=0)]
+        broken = start(workers, rank, ranks)
         assert broken.stdin is not None
         assert broken.stdout is not None
-        lines = []
+        done = []
         for _ in range(2):
-            lines.append(broken.stdout.readline())
+            done.append([int(i) for i in broken.stdout.readline().split()])
             broken.stdin.write("\n")
             broken.stdin.flush()
         os.killpg(broken.pid, signal.SIGKILL)
         broken.communicate()
-        rest, _ = start(16, workers, rank, ranks).communicate()  # two global batches are done
-        assert "".join(lines) + rest == unbroken
-        assert unbroken.count("\n") == 5
+        resumed = replace(loader, workers=workers).training(pictures, 8, seed=3, epoch=0, start=16)  # 2 batches of 8
+        assert done + [batch.labels.tolist() for batch in resumed] == unbroken
+        assert len(unbroken) == 5
 
 
 def test_evaluation_counts_every_image_once_over_the_ranks(pictures: Files) -> None:
