@@ -27,6 +27,30 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+REAL_IMAGES = {
+    "hymenoptera": "hymenoptera",
+    "imagenette": "imagenette-224-small",
+    "imagenet-sample": "imagenet-sample-100",
+}
+
+
+@pytest.fixture(scope="session")
+def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of "hymenoptera", "imagenette" or "imagenet-sample": real photographs in folders of classes."""
+    dest = tmp_path_factory.mktemp("real-images")
+
+    def unpacked(name: str) -> Path:
+        folder = dest / REAL_IMAGES[name]
+        unpack = SHARED / "unpack.py"
+        if not unpack.exists():
+            pytest.skip(f"needs the real {name}: {unpack} is not there")
+        if not folder.exists():
+            subprocess.run([sys.executable, str(unpack), str(dest), name], check=True, capture_output=True)
+        return folder
+
+    return unpacked
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,9 +24,13 @@ class Names(Sequence[str]):
             assert ends is not None
             self.content, self.ends = names, ends
             return
-        encoded = [os.fsencode(name) for name in names]  # a file's name may be any bytes
-        self.content = b"".join(encoded)
-        self.ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        content, lengths = bytearray(), array("q")
+        for name in names:
+            encoded = os.fsencode(name)  # a file's name may be any bytes
+            content += encoded
+            lengths.append(len(encoded))
+        self.content = bytes(content)
+        self.ends = np.cumsum(lengths, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -42,12 +47,17 @@ class Names(Sequence[str]):
 class Source(Protocol):
     """Where encoded images come from; each file, tar or pack of them is one."""
 
-    names: Names
-    """What each is called, "CLASS/FILE"; of two sources with the same names and sizes, one can stand for the other."""
-    labels: np.ndarray
-    """int32 N."""
-    sizes: np.ndarray
-    """Encoded bytes of each, int64 N."""
+    @property
+    def names(self) -> Names:
+        """What each is called, "CLASS/FILE"; of two sources with these names and sizes one can stand for the other."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 N."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Encoded bytes of each, int64 N."""
 
     def read(self, row: int) -> bytes:
         """The encoded image. Raises OSError if it can't be read."""

@@ -88,30 +88,49 @@ class Data:
 
 
 def open_data(text: str) -> Data:
-    """Read the data set that `text` names: "digits", or KIND:DIR with one of the other KINDS.
+    """Read the data set that `text` names: "digits", KIND:DIR with one of the other KINDS, or just DIR, a folder.
 
-    DIR is the folder of the official files, or the one above it. Raises UserError for unknown names, missing or
-    empty folders, and damaged files.
+    Raises UserError for unknown names, missing or empty folders, and damaged files.
     """
     from resnetlab.data.cifar import read_cifar
     from resnetlab.data.digits import read_digits
+    from resnetlab.data.folder import read_folder
+    from resnetlab.data.huggingface import read_huggingface
     from resnetlab.data.idx import read_mnist
+    from resnetlab.data.imagenet import read_imagenet
 
-    readers = {"cifar10": read_cifar, "cifar100": read_cifar, "mnist": read_mnist, "fashion_mnist": read_mnist}
+    readers = {
+        "cifar10": read_cifar,
+        "cifar100": read_cifar,
+        "mnist": read_mnist,
+        "fashion_mnist": read_mnist,
+        "imagenet": read_imagenet,
+        "hf": read_huggingface,
+        "folder": read_folder,
+    }
     kind, colon, folder = text.partition(":")
     if text == "digits":
         return read_digits()
-    if kind in readers:
-        if not folder:
-            raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being {KINDS[kind]}.")
-        try:
-            path = Path(folder).expanduser()
-        except RuntimeError as error:  # ~name, without such a user
-            raise UserError(f"data {text!r}: the folder can't be found ({error}); write its whole path.") from error
-        try:
-            return readers[kind](kind, path)
-        except OSError as error:
-            raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    if colon and kind == "digits":
-        raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
-    raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")
+    if kind in readers and not folder:
+        raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being {KINDS[kind]}.")
+    if kind not in readers:
+        if colon and kind == "digits":
+            raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
+        if not (text and _exists(text)) and (colon or "/" not in text):
+            raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")
+        kind, folder = "folder", text
+    try:
+        path = Path(folder).expanduser()
+    except RuntimeError as error:  # ~name, without such a user
+        raise UserError(f"data {text!r}: the folder can't be found ({error}); write its whole path.") from error
+    try:
+        return readers[kind](kind, path)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False

@@ -9,6 +9,9 @@ KINDS: dict[str, str | None] = {
     "cifar100": "the folder with its batches",
     "mnist": "the folder with its IDX files",
     "fashion_mnist": "the folder with its IDX files",
+    "imagenet": "the folder with the tars of ILSVRC2012, or with its images in train and val",
+    "hf": "the folder that a Hugging Face DatasetDict was saved to",
+    "folder": "the folder of images, with train/CLASS and val/CLASS, or CLASS, in it",
 }
 
 
@@ -17,4 +20,6 @@ def listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1]
 
 
-DATA_NAMES = listed([f"{kind}:DIR" if inside else kind for kind, inside in KINDS.items()])
+DATA_NAMES = listed(
+    [*(f"{kind}:DIR" if inside else kind for kind, inside in KINDS.items()), "just DIR, a folder of images"]
+)

@@ -1,0 +1,109 @@
+"""A Hugging Face dataset that was saved with `save_to_disk`: its splits, its column of images, that of classes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnetlab.data.files import Files, Names
+from resnetlab.data.folder import TEST, TRAIN, check_is_folder
+from resnetlab.data.images import Data
+from resnetlab.errors import UserError
+
+MARK = "dataset_dict.json"  # what `DatasetDict.save_to_disk` writes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images that are the rows of a split, encoded in its Arrow files or in files of their own."""
+
+    folder: Path
+    split: Any  # a datasets.Dataset with one column
+    column: str
+    names: Names
+    labels: np.ndarray
+    sizes: np.ndarray
+
+    def read(self, row: int) -> bytes:
+        """The encoded image; nothing else is read."""
+        image = self.split[row][self.column]
+        if image is None:
+            raise OSError("the row has no image")
+        content = image["bytes"]
+        return Path(image["path"]).read_bytes() if content is None else content
+
+    def place(self, row: int) -> str:
+        """The split's folder, and the row."""
+        return f"{self.folder}: row {row}"
+
+
+def read_huggingface(kind: str, folder: Path) -> Data:
+    """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`.
+
+    The columns are found by type: one Image, one ClassLabel, whose names are the classes. Raises UserError for a
+    folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or not clear.
+    """
+    check_is_folder(folder, f"{kind} needs the folder that a DatasetDict was saved to")
+    if not (folder / MARK).is_file():
+        single = " It holds a single Dataset" if (folder / "dataset_info.json").is_file() else " There is no " + MARK
+        raise UserError(
+            f"{folder}: not an {kind} folder.{single}; save with "
+            "DatasetDict({'train': ..., 'test': ...}).save_to_disk(DIR)."
+        )
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{kind}:{folder} needs a package more: pip install 'resnetlab[hf]' ({error}).") from error
+    try:
+        splits = datasets.load_from_disk(str(folder))
+    except Exception as error:  # Arrow, JSON and file errors, each of many kinds
+        raise UserError(f"{folder}: can't be read as a dataset ({error}); save it again.") from error
+    found = [name for name in splits if name in TEST]
+    if TRAIN not in splits or len(found) != 1:
+        raise UserError(
+            f"{folder}: it has the splits {', '.join(splits)}; {TRAIN} and one of {', '.join(TEST)} are needed. Save "
+            "it with those that are meant."
+        )
+    image = _column(folder, splits[TRAIN], "Image")
+    label = _column(folder, splits[TRAIN], "ClassLabel")
+    classes = tuple(splits[TRAIN].features[label].names)
+    if splits[found[0]].features != splits[TRAIN].features:
+        raise UserError(f"{folder}: the columns or classes of {found[0]} are not those of {TRAIN}; save it again.")
+    train, test = (_rows(folder / name, splits[name], image, label, classes) for name in (TRAIN, found[0]))
+    return Data(kind, Files.all_of(train), Files.all_of(test), classes)
+
+
+def _column(folder: Path, split: Any, wanted: str) -> str:
+    found = [name for name, feature in split.features.items() if type(feature).__name__ == wanted]
+    if len(found) != 1:
+        has = f"several, {', '.join(found)}" if found else f"none among {', '.join(split.features)}"
+        raise UserError(f"{folder}: one column of type {wanted} is needed, and it has {has}. Save it with one.")
+    return found[0]
+
+
+def _rows(folder: Path, split: Any, image: str, label: str, classes: tuple[str, ...]) -> Rows:
+    import pyarrow.compute as pc
+    from datasets import Image
+
+    labels = pc.fill_null(split.data.column(label), -1).to_numpy().astype(np.int32)
+    if not len(labels):
+        raise UserError(f"{folder}: the split is empty.")
+    if not (labels.min() >= 0 and labels.max() < len(classes)):
+        row = int(np.flatnonzero((labels < 0) | (labels >= len(classes)))[0])
+        raise UserError(f"{folder}: row {row} has no label; a split with labels is needed.")
+    images = split.data.column(image)
+    # The lengths are read from the offsets that Arrow keeps, the images are not touched.
+    sizes = pc.fill_null(pc.binary_length(pc.struct_field(images, "bytes")), -1).to_numpy().astype(np.int64)
+    paths = pc.struct_field(images, "path")
+    for row in np.flatnonzero(sizes < 0).tolist():
+        path = paths[row].as_py()
+        sizes[row] = os.path.getsize(path) if path and os.path.isfile(path) else 0
+    plain = [name.replace("/", "_") for name in classes]
+    names = Names(f"{plain[at]}/{row}" for row, at in enumerate(labels.tolist()))
+    return Rows(
+        folder, split.select_columns([image]).cast_column(image, Image(decode=False)), image, names, labels, sizes
+    )
