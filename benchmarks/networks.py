@@ -13,7 +13,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 
 import resnetlab
-from benchmarks.timing import Row, arguments, medians, show
+from benchmarks.timing import Row, medians, options, show
 
 STEPS = (("resnet18", 4), ("resnet50", 4), ("cifar_resnet20", 128), ("cifar_resnet110", 64))  # network, batch
 BUILDS = ("resnet50", "cifar_resnet1202")
@@ -110,6 +110,6 @@ def _row(
 
 
 if __name__ == "__main__":
-    options = arguments(str(__doc__).splitlines()[0], runs=7)
+    chosen = options(str(__doc__).splitlines()[0], runs=7).parse_args()
     torch.set_num_threads(1)  # threads of a busy machine wait for each other, and the figures swell
-    show([*build_rows(options.runs), *step_rows(options.runs)], as_json=options.json)
+    show([*build_rows(chosen.runs), *step_rows(chosen.runs)], as_json=chosen.json)

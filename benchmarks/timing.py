@@ -37,12 +37,12 @@ def medians(candidates: list[Callable[[], object]], runs: int) -> list[float]:
     return [statistics.median(times) for times in taken]
 
 
-def arguments(description: str, runs: int) -> argparse.Namespace:
+def options(description: str, runs: int) -> argparse.ArgumentParser:
     """The options every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--runs", type=int, default=runs, help="how often each is timed")
-    return parser.parse_args()
+    return parser
 
 
 def show(rows: list[Row], *, as_json: bool) -> None:

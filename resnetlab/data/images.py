@@ -28,7 +28,9 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> Images:
-        return Images(self.pixels[index], self.labels[index])
+        if isinstance(index, slice) or index.dtype == torch.bool:
+            return Images(self.pixels[index], self.labels[index])
+        return Images(self.pixels.index_select(0, index), self.labels.index_select(0, index))
 
     def to(self, device: torch.device | str) -> Images:
         """The same images on another device."""

@@ -28,11 +28,11 @@ class Normalisation:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 N C H W -> float32 N C H W."""
-        return self.of_unit(pixels.float() / 255)
+        return self.of_unit(pixels.float().div_(255))
 
     def of_unit(self, x: Tensor) -> Tensor:
-        """The same for pixels that are divided by 255 already."""
-        return (x - self.mean) / self.std
+        """The same for pixels that are divided by 255 already; x is overwritten."""
+        return x.sub_(self.mean).div_(self.std)
 
     def to(self, device: torch.device | str) -> Normalisation:
         """The same on another device."""

@@ -145,7 +145,7 @@ def _batches(folder: Path, change: str) -> None:
         (["eval", "a" * 300, "--data", "digits"], "can't be read (File name too long)"),
         (["describe", "resnet50(input_size=1000000000)"], "input_size=1000000000 must be a whole number"),
         (["describe", "cifar_resnet60002"], "a depth of 60,002 layers is more than 20,000"),
-        (["train", "imagenet_paper"], "ImageNet can't be read yet"),
+        (["train", "imagenet_paper"], "data: no such folder; imagenet needs"),
         (["train", "cifar_paper", "--data", "cifar10:nowhere"], "nowhere: no such folder"),
         (["train", "cifar_paper", "--data", "cifar10:empty"], "empty: not a cifar10 folder, it lacks data_batch_1"),
         (["train", "cifar_paper", "--data", "cifar10:cut"], "data_batch_1: truncated or damaged"),

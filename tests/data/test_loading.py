@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.data.images import Images, open_data
-from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure, random_crop_flip, share
+from resnetlab.data.loading import Augmentation, Loader, batch_ends, crop_flip, measure, share
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError
@@ -54,14 +54,24 @@ def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(top=st.integers(0, 8), left=st.integers(0, 8), flip=st.booleans())
-def test_crop_and_flip_equal_their_definition(top: int, left: int, flip: bool) -> None:
-    x = torch.rand(1, 3, 32, 32)
-    draws = torch.tensor([[(top + 0.5) / 9, (left + 0.5) / 9, 0.25 if flip else 0.75]])
-    padded = torch.zeros(1, 3, 40, 40)
-    padded[:, :, 4:36, 4:36] = x
-    wanted = padded[:, :, top : top + 32, left : left + 32]
-    assert torch.equal(random_crop_flip(x, draws), wanted.flip(3) if flip else wanted)
+@given(
+    places=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.booleans()), min_size=1, max_size=9),
+    by_pixel=st.booleans(),
+)
+def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]], by_pixel: bool) -> None:
+    """Normalise, pad with zeros, cut out, mirror: one after another, image by image."""
+    n = len(places)
+    pixels = torch.randint(0, 256, (n, 3, 12, 14), dtype=torch.uint8)
+    normalise = Normalisation(torch.rand(3, 12, 14) if by_pixel else torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1)
+    draws = torch.tensor([[(top + 0.5) / 9, (left + 0.5) / 9, 0.25 if flip else 0.75] for top, left, flip in places])
+    buffer = torch.zeros(n + 2, 3, 20, 22)
+    for _ in range(2):  # the buffer can be used again
+        found = crop_flip(pixels, draws, normalise, buffer)
+    padded = torch.zeros(n, 3, 20, 22)
+    padded[:, :, 4:16, 4:18] = normalise(pixels)
+    for x, image, (top, left, flip) in zip(found, padded, places, strict=True):
+        wanted = image[:, top : top + 12, left : left + 14]
+        torch.testing.assert_close(x, wanted.flip(2) if flip else wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_crops_and_flips_are_uniform() -> None:
