@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from types import TracebackType
@@ -16,9 +17,9 @@ from typing import NamedTuple, Self
 import numpy as np
 
 _DECOMPRESS, _RGB = 1, 0  # TJINIT_DECOMPRESS, TJPF_RGB
-_WIDTH, _HEIGHT, _COLOURS = 5, 6, 8  # TJPARAM_JPEGWIDTH, TJPARAM_JPEGHEIGHT, TJPARAM_COLORSPACE
+_WIDTH, _HEIGHT, _BITS, _COLOURS = 5, 6, 7, 8  # TJPARAM_JPEGWIDTH, _JPEGHEIGHT, _PRECISION, _COLORSPACE
 _CMYK = 3  # TJCS_CMYK; from here on the colours are not red, green, blue or grey
-_MCU = 16  # pixels: a region starts at a whole MCU; the widest one, since a multiple of it fits all
+_MCU = 16  # pixels: a region starts at a whole MCU. Those of 4:1:1 have 32; half of its regions are refused.
 _MARGIN = 2  # pixels around a box: chroma of half the size is interpolated, and a resize may reach out by one
 
 
@@ -34,6 +35,11 @@ class Box(NamedTuple):
     height: int
     width: int
 
+    def check_inside(self, height: int, width: int) -> None:
+        """Raise ValueError, a mistake of the caller's, if it has no pixels or reaches out of an image of that size."""
+        if not (0 <= self.top < self.top + self.height <= height and 0 <= self.left < self.left + self.width <= width):
+            raise ValueError(f"{self} is not inside an image of {height}x{width}")
+
 
 class _Region(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int) for name in ("x", "y", "w", "h"))
@@ -46,19 +52,24 @@ class _Scale(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """TurboJPEG of version 3 or later; None where there is none."""
+    for path in _paths():
+        try:
+            return _declare(ctypes.CDLL(path))
+        except (OSError, AttributeError):  # it doesn't load; it is of version 2, which can't decode a part
+            continue
+    return None
+
+
+def _paths() -> Iterator[str]:
+    """Where the library may be: the wheel's, then the system's, whose search starts programs."""
     try:
         files = metadata.files("turbojpeg") or []
     except metadata.PackageNotFoundError:
         files = []
-    paths = [str(f.locate()) for f in files if f.name.startswith("libturbojpeg")]
-    for path in (*paths, ctypes.util.find_library("turbojpeg")):
-        try:
-            found = ctypes.CDLL(path) if path else None
-            if found is not None:
-                return _declare(found)
-        except (OSError, AttributeError):  # it doesn't load; it is of version 2, which can't decode a part
-            continue
-    return None
+    yield from (str(f.locate()) for f in files if f.name.startswith("libturbojpeg"))
+    system = ctypes.util.find_library("turbojpeg")
+    if system:
+        yield system
 
 
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
@@ -81,7 +92,7 @@ class Jpeg:
     """One JPEG, opened for decoding. A handle for each: after an error its state is not to be trusted."""
 
     def __init__(self, content: bytes) -> None:
-        """Read the header. Raises JpegError where there is no library, or no JPEG of RGB or grey."""
+        """Read the header. Raises JpegError where there is no library, or no JPEG of RGB or grey with 8 bits."""
         lib = library()
         if lib is None:
             raise JpegError("no TurboJPEG here")
@@ -89,9 +100,10 @@ class Jpeg:
         self.handle = lib.tj3Init(_DECOMPRESS)
         try:
             self._check(lib.tj3DecompressHeader(self.handle, content, len(content)))
-            self.height, self.width, colours = (lib.tj3Get(self.handle, key) for key in (_HEIGHT, _WIDTH, _COLOURS))
-            if self.height < 1 or self.width < 1 or not 0 <= colours < _CMYK:
-                raise JpegError("not RGB or grey")
+            keys = (_HEIGHT, _WIDTH, _BITS, _COLOURS)
+            self.height, self.width, bits, colours = (lib.tj3Get(self.handle, key) for key in keys)
+            if self.height < 1 or self.width < 1 or bits != 8 or not 0 <= colours < _CMYK:
+                raise JpegError("not RGB or grey with 8 bits")
         except JpegError:
             self.close()
             raise
@@ -100,8 +112,9 @@ class Jpeg:
         """Decode the part of the image that covers `box`, both sides divided by `scale` (1, 2, 4 or 8).
 
         Returns uint8 H W 3, and the place of the box's upper left corner in it: top, left. Raises JpegError,
-        also for warnings.
+        also for warnings; ValueError for a box that is not inside the image.
         """
+        box.check_inside(self.height, self.width)  # what is written below has the size of a box that is
         height, width = -(-self.height // scale), -(-self.width // scale)
         left = max(0, (box.left // scale - _MARGIN) // _MCU * _MCU)
         right = min(width, -(-(box.left + box.width) // scale) + _MARGIN)
