@@ -138,7 +138,7 @@ def fidelity(what: str, files: Files, peers_files: Files) -> Row:
 
 
 def photos(paths: Sequence[Path], folder: Path, tiles: int) -> Files:
-    """Photographs of 12 megapixels, made of smaller ones side by side: with 1 tile soft, with 16 as fine as the small."""
+    """Photographs of 12 megapixels made of smaller ones side by side: with 1 tile soft, with 16 finer."""
     made, source = [], cycle(paths)
     for i in range(8):
         canvas = Image.new("RGB", (4000, 3000))
