@@ -284,7 +284,10 @@ def _evaluate(s: _Sitting) -> dict[str, float]:
     for name, images in (("test", s.test), ("validation", s.validation)):
         if len(images):
             batches = s.loader.evaluation(images, evaluation_batch(images))
-            found = accuracy(s.net, ((_laid_out(x, s.run.recipe), labels) for x, labels in batches))
+            try:
+                found = accuracy(s.net, ((_laid_out(x, s.run.recipe), labels) for x, labels in batches))
+            except ValueError as error:  # of no images
+                raise UserError(f"{s.run.recipe.data}: not one {name} image can be read; see its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
     if isinstance(s.train, Files):
         line["unreadable"] = s.loader.unreadables.count
