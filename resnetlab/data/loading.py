@@ -262,7 +262,9 @@ def measure(
 
         try:
             found = statistics_of(batches())
-        except ValueError as error:
+        except UserError:
+            raise
+        except ValueError as error:  # of no images
             raise UserError(
                 f"{some.place(0)}: neither it nor any other training image can be read; see 'resnetlab data audit'."
             ) from error

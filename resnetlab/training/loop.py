@@ -286,6 +286,8 @@ def _evaluate(s: _Sitting) -> dict[str, float]:
             batches = s.loader.evaluation(images, evaluation_batch(images))
             try:
                 found = accuracy(s.net, ((_laid_out(x, s.run.recipe), labels) for x, labels in batches))
+            except UserError:
+                raise
             except ValueError as error:  # of no images
                 raise UserError(f"{s.run.recipe.data}: not one {name} image can be read; see its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
