@@ -26,8 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from resnetlab.data.pack import read_pack
-from resnetlab.data.packing import pack
 from torch import Tensor
 
 import resnetlab
@@ -38,6 +36,8 @@ from resnetlab.data.cuts import CUTS
 from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, measure
+from resnetlab.data.pack import read_pack
+from resnetlab.data.packing import pack
 from resnetlab.data.seeds import uniform
 from resnetlab.data.streaming import Reading, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
@@ -155,9 +155,8 @@ def jpeg_rows(paths: Sequence[Path], folder: Path, runs: int) -> list[Row]:
     """Decoding and cropping: the JPEGs as they are, photographs, and a pack."""
     files = files_of(paths)
     data = Data("benchmark", files, files[:2], ("all",))
-    for _ in pack(data, folder / "pack", short_side=256):
-        pass
-    packed = read_pack("pack", folder / "pack").train
+    pack(data, folder / "pack", short_side=256)
+    packed = read_pack(folder / "pack").train
     assert isinstance(packed, Files)
     rows = []
     for processes in (1, 2):
@@ -246,15 +245,14 @@ def memory_rows(folder: Path, runs: int) -> list[Row]:
     names = Names(str(path.relative_to(raw)) for path in paths)
     labels = np.array([int(path.parent.name) for path in paths], np.int32)
     files = Files.all_of(LooseFiles(raw, names, labels, np.full(count, len(buffer.getvalue()), np.int64)))
-    for _ in pack(Data("benchmark", files, files[:2], tuple(f"{i:04d}" for i in range(100))), folder / "many"):
-        pass
+    pack(Data("benchmark", files, files[:2], tuple(f"{i:04d}" for i in range(100))), folder / "many")
     times = []
     for _ in range(runs):
         command = [sys.executable, "-c", OPEN_AND_READ, str(folder / "many")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         times.append(float(done.stdout.split()[0]))
     tracemalloc.start()
-    kept = read_pack("pack", folder / "many")
+    kept = read_pack(folder / "many")
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return [

@@ -29,6 +29,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
+def printable(name: str) -> str:
+    """A file's name as a line of text: what can't be printed, or is no UTF-8, becomes an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     """Raise UserError unless `value` is one of `choices`."""
     choices = list(choices)

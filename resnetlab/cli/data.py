@@ -1,4 +1,4 @@
-"""`resnetlab data fetch`."""
+"""`resnetlab data`: fetch, pack, verify, audit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import json as json_module
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
-from resnetlab.data.names import listed
+from resnetlab.cli.train import WholeNumber
+from resnetlab.data.names import DATA_NAMES, listed
 from resnetlab.data.sources import SOURCES
+from resnetlab.errors import UserError, printable
 
-app = cyclopts.App(name="data", help="Data sets: fetch them.")
+if TYPE_CHECKING:
+    from resnetlab.data.audit import Audit
+
+LISTED = 10  # lines of each list of an audit
+
+app = cyclopts.App(name="data", help="Data sets: fetch, pack, verify, audit.")
 
 
 @app.command
@@ -59,3 +68,153 @@ def fetch(
         return
     happened = "is there already" if was_there else f"is complete, {decimal(received)} fetched in {seconds:.1f} s"
     print(f"{name}: {happened}\nto train with it: --data {shlex.quote(f'{name}:{dest}')}")
+
+
+Workers = Annotated[int | None, WholeNumber, Parameter(help="Processes; one for each processor unless given.")]
+FilesText = Annotated[str, Parameter(help=f"{DATA_NAMES}; of image files, not one that is read whole.")]
+
+
+@app.command
+def pack(
+    data: FilesText,
+    dest: Annotated[Path, Parameter(help="An empty or new folder, for the pack.")],
+    /,
+    *,
+    short_side: Annotated[
+        int | None, WholeNumber, Parameter(help="Make larger images JPEGs of so many pixels on the shorter side.")
+    ] = None,
+    quality: Annotated[int | None, WholeNumber, Parameter(help="Of those JPEGs, 1 to 95; 90 unless given.")] = None,
+    unreadable: Annotated[str, Parameter(help="error, or skip: leave out images that can't be read.")] = "error",
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Put a data set of image files into a few large ones: quick to copy, to read and to check.
+
+    The files go in as they are, undecoded. With --short-side every image is decoded, and larger ones are made smaller.
+    """
+    from rich.filesize import decimal
+
+    from resnetlab.data.images import open_data
+    from resnetlab.data.packing import pack as pack_data
+
+    if quality is not None and short_side is None:
+        raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
+    dest, started = dest.expanduser(), time.monotonic()
+    with _progress("packing") as progress:
+        contents, was_there = pack_data(
+            open_data(data),
+            dest,
+            short_side=short_side,
+            quality=90 if quality is None else quality,
+            unreadable=unreadable,
+            workers=workers,
+            progress=progress,
+        )
+    size, seconds = sum(shard.bytes for shard in contents.shards), time.monotonic() - started
+    if json:
+        answer = {
+            "folder": str(dest),
+            "train": contents.train,
+            "test": contents.test,
+            "shards": [shard.file for shard in contents.shards],
+            "bytes": size,
+            "skipped": [vars(image) for image in contents.skipped],
+            "seconds": seconds,
+        }
+        print(json_module.dumps(answer))
+        return
+    for image in contents.skipped:
+        print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
+    happened = "is there already" if was_there else f"is packed in {seconds:.1f} s"
+    print(
+        f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
+        f"{decimal(size)} in {len(contents.shards)} tars\nto train with it: --data {shlex.quote(f'pack:{dest}')}"
+    )
+
+
+@app.command
+def verify(folder: Annotated[Path, Parameter(help="A pack.")], /, *, json: Json = False) -> None:
+    """Read every byte of a pack and compare it with the checksums; exit code 2 if something is damaged."""
+    from resnetlab.data.pack import verify as verify_pack
+
+    folder = folder.expanduser()
+    with _progress("verifying") as progress:
+        damage = verify_pack(folder, progress)
+    if json:
+        print(json_module.dumps({"folder": str(folder), "damage": damage}))
+    elif damage:
+        print("\n".join(map(printable, damage)))
+    if damage:
+        raise UserError(
+            f"{folder}: a damaged pack, {len(damage)} faults; pack the data again or fetch the files again."
+        )
+    if not json:
+        print(f"{folder}: every shard and every image is as it was packed")
+
+
+@app.command
+def audit(
+    data: FilesText,
+    /,
+    *,
+    html: Annotated[Path | None, Parameter(help="A file for the findings with pictures, as one page.")] = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Read every image of both sides: what is unreadable, there twice, in training and test, or odd."""
+    from resnetlab.data.audit import audit as audit_data
+    from resnetlab.data.audit_page import write_page
+    from resnetlab.data.images import open_data
+
+    html = html and html.expanduser()
+    if html and (html.is_dir() or not html.parent.is_dir()):
+        raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
+    opened = open_data(data)
+    with _progress("looking") as progress:
+        found = audit_data(opened, workers=workers, progress=progress)
+    if json:
+        print(json_module.dumps(found.to_dict()))
+    else:
+        _show(found)
+    if html:
+        write_page(found, opened, html)
+        if not json:
+            print(html)
+
+
+def _show(found: Audit) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnetlab.cli.screen import console
+
+    table = Table(show_header=False)
+    for what, words in found.summary():
+        table.add_row(what, Text(words))
+    console().print(table)
+    for title, lines in found.lists():
+        console().print(f"\n{title}", markup=False, highlight=False)
+        for line in lines[:LISTED]:
+            console().print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
+        if len(lines) > LISTED:
+            console().print(f"  and {len(lines) - LISTED:,} more; --json has all", markup=False, highlight=False)
+    console().print(f"\n{printable(found.name)}: {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line at every tenth in a log."""
+    from resnetlab.cli.screen import progress_bars, say
+
+    tenths = 0
+    with progress_bars() as bars:
+        task = bars.add_task(words, total=None, words="")
+
+        def progress(done: int, total: int) -> None:
+            nonlocal tenths
+            bars.update(task, completed=done, total=total)
+            if 10 * done // max(total, 1) > tenths and not sys.stderr.isatty():
+                tenths = 10 * done // total
+                say(f"{words}: {10 * tenths} %")
+
+        yield progress

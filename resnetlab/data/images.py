@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,8 +101,9 @@ def open_data(text: str) -> Data:
     from resnetlab.data.huggingface import read_huggingface
     from resnetlab.data.idx import read_mnist
     from resnetlab.data.imagenet import read_imagenet
+    from resnetlab.data.pack import read_pack
 
-    readers = {
+    readers: dict[str, Callable[[str, Path], Data]] = {
         "cifar10": read_cifar,
         "cifar100": read_cifar,
         "mnist": read_mnist,
@@ -109,6 +111,7 @@ def open_data(text: str) -> Data:
         "imagenet": read_imagenet,
         "hf": read_huggingface,
         "folder": read_folder,
+        "pack": lambda _, path: read_pack(path),
     }
     kind, colon, folder = text.partition(":")
     if text == "digits":

@@ -12,6 +12,7 @@ KINDS: dict[str, str | None] = {
     "imagenet": "the folder with the tars of ILSVRC2012, or with its images in train and val",
     "hf": "the folder that a Hugging Face DatasetDict was saved to",
     "folder": "the folder of images, with train/CLASS and val/CLASS, or CLASS, in it",
+    "pack": "the folder that resnetlab data pack made",
 }
 
 

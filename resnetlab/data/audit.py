@@ -1,0 +1,444 @@
+"""The audit of a data set of files: what can't be read, what is there twice, what is odd; `audit_page` draws it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resnetlab.data import decoding
+from resnetlab.data.files import Files
+from resnetlab.data.images import Data
+from resnetlab.data.workers import KILLED, check_workers, over_images
+from resnetlab.errors import UserError
+
+# Two images look alike whose hashes differ in no more than these bits: of 64, and of 256. On 1,798 photos, of 1.6
+# million pairs none does; of copies saved anew at half the size and JPEG quality 50, 98 of 100.
+NEAR, NEAR_FINE = 4, 30
+FEW = 20  # training images: a class with fewer is named
+TINY = 32  # pixels of the shorter side: a smaller image is named
+HUGE = 25_000_000  # pixels: an image of more is named
+STRETCHED = 4  # times as long as wide: an image of more is named
+FORMATS = {  # what a file's ending promises
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), ("PPM",)),
+    ".png": ("PNG",),
+    ".gif": ("GIF",),
+    ".bmp": ("BMP", "DIB"),
+    ".webp": ("WEBP",),
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of the data set, and why it is listed."""
+
+    side: str  # "train" or "test"
+    index: int  # among the images of its side
+    name: str
+    class_name: str
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that are one image: the same bytes, or the same pixels in other files."""
+
+    same: str  # "bytes" or "pixels"
+    images: tuple[Image, ...]
+
+    @property
+    def across(self) -> bool:
+        """Whether it is among the training images and among the test images."""
+        return len({image.side for image in self.images}) == 2
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether the copies are labelled differently."""
+        return len({image.class_name for image in self.images}) > 1
+
+
+@dataclass(frozen=True)
+class Near:
+    """A test image, and the training image that looks most like it."""
+
+    test: Image
+    train: Image
+    distance: int  # bits of 256
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many images a class has, readable or not."""
+
+    name: str
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Pixels of the readable images: shortest side, median of the shorter side, longest side."""
+
+    shortest: int
+    median: float
+    longest: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found. Each list is whole, in the order of the data set."""
+
+    name: str
+    train: int  # images
+    test: int
+    readable: int
+    classes: tuple[ClassCount, ...]
+    imbalance: float | None  # the largest class over the smallest, of training images; None if one is empty
+    few: tuple[str, ...]  # classes
+    unreadable: tuple[Image, ...]
+    copies: tuple[Copies, ...]
+    near: tuple[Near, ...]
+    formats: tuple[tuple[str, str, int], ...]  # format, mode, images
+    sizes: Sizes | None  # None if nothing is readable
+    grey: int  # images without colour
+    rotated: int  # images that EXIF turns upright
+    mismatched: tuple[Image, ...]
+    tiny: tuple[Image, ...]
+    huge: tuple[Image, ...]
+    stretched: tuple[Image, ...]
+
+    @property
+    def leaked(self) -> int:
+        """Test images that are training images too."""
+        return sum(image.side == "test" for copies in self.copies if copies.across for image in copies.images)
+
+    @property
+    def contradictory(self) -> int:
+        """Images whose copies are labelled differently."""
+        return sum(copies.contradictory for copies in self.copies)
+
+    def within(self, side: str) -> int:
+        """Copies that one side could do without."""
+        counts = (sum(image.side == side for image in copies.images) for copies in self.copies)
+        return sum(count - 1 for count in counts if count > 1)
+
+    @property
+    def verdict(self) -> str:
+        """What spoils a training, in one line."""
+        found = [
+            f"{counted(self.leaked, 'test image')} of {self.test:,} also among the training images"
+            if self.leaked
+            else "",
+            f"{counted(len(self.near), 'test image')} of {self.test:,} much like a training image" if self.near else "",
+            f"{counted(self.contradictory, 'image')} labelled in two ways" if self.contradictory else "",
+            f"{counted(len(self.unreadable), 'file')} of {self.train + self.test:,} unreadable"
+            if self.unreadable
+            else "",
+        ]
+        words = "; ".join(filter(None, found))
+        return f"{words}." if words else "Every file can be read, and no test image is among the training images."
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What was counted, a line each."""
+        all_images = self.train + self.test
+        classes = f"{counted(len(self.classes), 'class', 'classes')} of {_span(c.train for c in self.classes)} training"
+        classes += f" and {_span(c.test for c in self.classes)} test images"
+        if self.imbalance is not None:
+            classes += f"; the largest has {self.imbalance:,.1f} times the smallest"
+        sizes = self.sizes
+        rows = [
+            ("images", f"{self.train:,} training, {self.test:,} test; {self.readable:,} of {all_images:,} readable"),
+            ("classes", classes),
+            (f"fewer than {FEW}", f"{counted(len(self.few), 'class', 'classes')} by training images"),
+            ("in training and test", f"{self.leaked:,} of {self.test:,} test images"),
+            ("look alike", f"{len(self.near):,} of {self.test:,} test images, much like a training image"),
+            ("copies", f"{self.within('train'):,} within training, {self.within('test'):,} within test"),
+            ("labelled in two ways", counted(self.contradictory, "image")),
+            ("formats", ", ".join(f"{format} {mode} {count:,}" for format, mode, count in self.formats)),
+            ("without colour", f"{self.grey:,} of {self.readable:,}"),
+            ("turned by EXIF", f"{self.rotated:,} of {self.readable:,}"),
+            ("called something else", counted(len(self.mismatched), "file")),
+            (f"tiny, below {TINY} pixels", counted(len(self.tiny), "image")),
+            (f"huge, above {HUGE // 1_000_000} megapixels", counted(len(self.huge), "image")),
+            (f"longer than {STRETCHED}:1", counted(len(self.stretched), "image")),
+        ]
+        if sizes:
+            words = (
+                f"sides of {sizes.shortest:,} to {sizes.longest:,} pixels; the shorter one {sizes.median:,g} in the "
+            )
+            rows.insert(1, ("sizes", words + "median"))
+        return rows
+
+    def lists(self) -> list[tuple[str, list[str]]]:
+        """What to look at, by titles, a line each."""
+
+        def told(image: Image) -> str:
+            return f"{image.side} {image.name}" + (f": {image.words}" if image.words else "")
+
+        groups = {True: [], False: []}  # type: dict[bool, list[str]]
+        for copies in self.copies:
+            if copies.across or copies.contradictory:
+                groups[copies.across].append(f"the same {copies.same}: " + ", ".join(map(told, copies.images)))
+        near = [f"{told(each.test)} and {told(each.train)}: {each.distance} of 256 bits differ" for each in self.near]
+        found = {
+            "can't be read": [told(image) for image in self.unreadable],
+            "in training and test": groups[True],
+            "much alike in training and test": near,
+            "labelled in two ways, on one side": groups[False],
+            "called something else": [told(image) for image in self.mismatched],
+            f"classes with fewer than {FEW} training images": list(self.few),
+        }
+        return [(title, lines) for title, lines in found.items() if lines]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; each group of copies says whether it lies across the sides and how it is labelled."""
+        values = asdict(self)
+        for group, copies in zip(values["copies"], self.copies, strict=True):
+            group |= {"across": copies.across, "contradictory": copies.contradictory}
+        return values | {
+            "leaked": self.leaked,
+            "contradictory": self.contradictory,
+            "within": {side: self.within(side) for side in ("train", "test")},
+            "verdict": self.verdict,
+            "thresholds": {"near": [NEAR, NEAR_FINE], "few": FEW, "tiny": TINY, "huge": HUGE, "stretched": STRETCHED},
+        }
+
+
+def counted(count: int, one: str, more: str = "") -> str:
+    """The number with its noun: "1 file", "2,000 files"."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _span(counts: Iterable[int]) -> str:
+    listed = list(counts)
+    low, high = min(listed), max(listed)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+class _Look(NamedTuple):
+    """What a process tells of an image; of one that can't be read, the reason and the hash of its bytes."""
+
+    trouble: str
+    bytes_hash: bytes = b""
+    pixels_hash: bytes = b""
+    look_hash: np.ndarray | int = 0
+    flat: bool = False
+    grey: bool = False
+    header: decoding.Header | None = None
+
+
+# What is kept of each image: 82 bytes.
+_KEPT = np.dtype(
+    [
+        ("bytes", "V16"),
+        ("pixels", "V16"),
+        ("look", "u8", 5),
+        ("readable", "?"),
+        ("flat", "?"),
+        ("short", "i4"),
+        ("long", "i4"),
+    ]
+)
+
+
+def audit(
+    data: Data, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Audit:
+    """Read and decode every image of both sides. `progress` is told images done and in all.
+
+    Memory: some 100 bytes an image, beside the images at work.
+    Raises UserError for a data set in memory.
+    """
+    if not isinstance(data.train, Files) or not isinstance(data.test, Files):
+        raise UserError(f"{data.name} is read into memory whole; only data that lies in image files is audited.")
+    workers = check_workers(workers)
+    sides = {"train": data.train, "test": data.test}
+    kept = {side: np.zeros(len(files), _KEPT) for side, files in sides.items()}
+    lists: dict[str, list[Image]] = {key: [] for key in ("unreadable", "mismatched", "tiny", "huge", "stretched")}
+    formats: Counter[tuple[str, str]] = Counter()
+    grey = rotated = done = 0
+    for side, files in sides.items():
+        with contextlib.closing(over_images(_look, files, workers)) as looks:
+            for i, found in enumerate(looks):
+                look = found or _Look(KILLED)
+                row = kept[side][i]
+                row["bytes"] = look.bytes_hash
+                if look.header is None:
+                    lists["unreadable"].append(_image(data, side, i, look.trouble))
+                else:
+                    h = look.header
+                    short, long = sorted((h.height, h.width))
+                    row["pixels"], row["look"], row["flat"] = look.pixels_hash, look.look_hash, look.flat
+                    row["readable"], row["short"], row["long"] = True, short, long
+                    formats[h.format, h.mode] += 1
+                    grey += look.grey
+                    rotated += h.orientation != 1
+                    for key, words in _oddities(files.name(i), h):
+                        lists[key].append(_image(data, side, i, words))
+                done += 1
+                progress(done, len(data.train) + len(data.test))
+    copies = _copies(data, kept)
+    counts = [np.bincount(files.labels.numpy(), minlength=len(data.classes)).tolist() for files in sides.values()]
+    classes = tuple(ClassCount(*each) for each in zip(data.classes, *counts, strict=True))
+    train_counts = [each.train for each in classes]
+    readable = {side: rows[rows["readable"]] for side, rows in kept.items()}
+    shorts, longs = (np.concatenate([rows[key] for rows in readable.values()]) for key in ("short", "long"))
+    return Audit(
+        name=data.name,
+        train=len(data.train),
+        test=len(data.test),
+        readable=len(shorts),
+        classes=classes,
+        imbalance=max(train_counts) / min(train_counts) if all(train_counts) else None,
+        few=tuple(each.name for each in classes if each.train < FEW),
+        copies=copies,
+        near=_near(data, kept, copies),
+        formats=tuple((*key, count) for key, count in formats.most_common()),
+        sizes=Sizes(int(shorts.min()), float(np.median(shorts)), int(longs.max())) if len(shorts) else None,
+        grey=grey,
+        rotated=rotated,
+        **{key: tuple(images) for key, images in lists.items()},
+    )
+
+
+def _image(data: Data, side: str, i: int, words: str = "") -> Image:
+    files = data.train if side == "train" else data.test
+    assert isinstance(files, Files)
+    return Image(side, i, files.name(i), data.classes[int(files.labels[i])], words)
+
+
+def _look(files: Files, i: int) -> _Look:
+    """Read and decode one image."""
+    content = b""
+    try:
+        content = files.read(i)
+        if not content:
+            return _Look("empty, 0 bytes")
+        header = decoding.read_header(content)
+        pixels = decoding.decode(content)  # H W 3
+    except (decoding.Unreadable, OSError, MemoryError) as error:
+        words = getattr(error, "strerror", None) or str(error) or "does not fit into memory"
+        return _Look(words, _hash(content) if content else b"")
+    look_hash, flat = difference_hash(pixels)
+    return _Look(
+        trouble="",
+        bytes_hash=_hash(content),
+        pixels_hash=_hash(str(pixels.shape).encode(), np.ascontiguousarray(pixels)),
+        look_hash=look_hash,
+        flat=flat,
+        grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()),
+        header=header,
+    )
+
+
+def _hash(*contents: Any) -> bytes:
+    hashed = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        hashed.update(content)
+    return hashed.digest()
+
+
+def difference_hash(pixels: np.ndarray) -> tuple[np.ndarray, bool]:
+    """A hash that images that look alike nearly share: which grey means are darker than their right neighbour.
+
+    pixels: uint8 H W 3. Returns uint64 5, a 64-bit hash of 9x8 means and a 256-bit one of 17x16, and whether the
+    image is too flat for them to mean anything.
+    """
+    from PIL import Image as PillowImage
+
+    grey = PillowImage.fromarray(np.ascontiguousarray(pixels)).convert("L")
+    parts, contrast = [], 0
+    for side in (8, 16):
+        means = np.asarray(grey.resize((side + 1, side), PillowImage.Resampling.BOX)).astype(np.int16)  # side side+1
+        parts.append(np.packbits(means[:, :-1] < means[:, 1:]))
+        contrast = max(contrast, int(np.ptp(means)))
+    return np.concatenate(parts).view(np.uint64), contrast < 16
+
+
+def _oddities(name: str, header: decoding.Header) -> Iterable[tuple[str, str]]:
+    """Which lists an image belongs on, and why."""
+    short, long = sorted((header.height, header.width))
+    ending = os.path.splitext(name)[1].lower()
+    if header.format not in FORMATS.get(ending, (header.format,)):
+        yield "mismatched", f"called {ending}, is {header.format}"
+    size = f"{header.width:,} x {header.height:,}"
+    if short < TINY:
+        yield "tiny", size
+    if short * long > HUGE:
+        yield "huge", size
+    if long > STRETCHED * short:
+        yield "stretched", size
+
+
+def _copies(data: Data, kept: dict[str, np.ndarray]) -> tuple[Copies, ...]:
+    """Groups of images with the same pixels; of unreadable ones, with the same bytes."""
+    both = np.concatenate([kept["train"], kept["test"]])
+    train = len(kept["train"])
+    key = np.where(both["readable"], both["pixels"], both["bytes"])
+    known = np.flatnonzero(key != np.zeros(1, "V16"))  # an empty or a killing file is a copy of nothing
+    _, group, sizes = np.unique(key[known], return_inverse=True, return_counts=True)
+    order = np.argsort(group, kind="stable")
+    found = []
+    for rows in np.split(known[order], np.cumsum(sizes)[:-1]):
+        if len(rows) > 1:
+            same = "bytes" if len(np.unique(both["bytes"][rows])) == 1 else "pixels"
+            places = [("train", int(r)) if r < train else ("test", int(r) - train) for r in rows]
+            found.append((int(rows[0]), Copies(same, tuple(_image(data, side, i) for side, i in places))))
+    return tuple(copies for _, copies in sorted(found, key=lambda each: each[0]))
+
+
+def _near(data: Data, kept: dict[str, np.ndarray], copies: tuple[Copies, ...]) -> tuple[Near, ...]:
+    """For each test image that is no copy, the training image that looks most like it, if one does."""
+    leaked = {image.index for each in copies if each.across for image in each.images if image.side == "test"}
+    usable = {side: np.flatnonzero(rows["readable"] & ~rows["flat"]) for side, rows in kept.items()}
+    asked = np.array([i for i in usable["test"].tolist() if i not in leaked], dtype=np.int64)
+    among = usable["train"]
+    nearest, distance = nearest_looks(kept["test"]["look"][asked], kept["train"]["look"][among])
+    return tuple(
+        Near(_image(data, "test", int(asked[k])), _image(data, "train", int(among[nearest[k]])), int(distance[k]))
+        for k in np.flatnonzero(nearest >= 0).tolist()
+    )
+
+
+def nearest_looks(asked: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each hash of `asked` the nearest of `among`, within NEAR and NEAR_FINE bits; uint64 N 5 and M 5.
+
+    Returns indices into `among`, of the first of the nearest, or -1, and the distances in bits of 256.
+    Two hashes of 64 bits that differ in no more than NEAR agree wholly in one of NEAR + 1 stretches of bits, so that
+    only those that share a stretch are compared.
+    """
+    nearest, distance = np.full(len(asked), -1), np.full(len(asked), NEAR_FINE + 1)
+    if not len(among):
+        return nearest, distance
+    hashes, first = np.unique(among, axis=0, return_index=True)  # a thousand equal images count once
+    cuts = [64 * k // (NEAR + 1) for k in range(NEAR + 2)]
+    for low, high in zip(cuts, cuts[1:], strict=False):
+        shift, mask = np.uint64(low), np.uint64((1 << (high - low)) - 1)
+        stretches, wanted = ((each[:, 0] >> shift) & mask for each in (hashes, asked))
+        order = np.argsort(stretches, kind="stable")
+        starts, ends = (np.searchsorted(stretches[order], wanted, side) for side in ("left", "right"))
+        for k in np.flatnonzero(ends > starts).tolist():
+            candidates = order[starts[k] : ends[k]]
+            candidates = candidates[_bits(hashes[candidates, :1] ^ asked[k, :1]) <= NEAR]
+            if len(candidates):
+                bits, places = _bits(hashes[candidates, 1:] ^ asked[k, 1:]), first[candidates]
+                best = np.lexsort((places, bits))[0]
+                if (bits[best], places[best]) < (distance[k], nearest[k]) and bits[best] <= NEAR_FINE:
+                    nearest[k], distance[k] = places[best], bits[best]
+    return nearest, distance
+
+
+_BITS_OF_BYTE = np.array([bin(i).count("1") for i in range(256)], dtype=np.uint8)
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """How many bits are set in each row of uint64 N K."""
+    return _BITS_OF_BYTE[np.ascontiguousarray(values).view(np.uint8)].sum(1, dtype=np.int64)

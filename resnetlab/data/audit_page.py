@@ -1,0 +1,182 @@
+"""The page of an audit: one HTML file that needs nothing else, with small pictures of what was found."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resnetlab.data import decoding
+from resnetlab.data.audit import FEW, HUGE, STRETCHED, TINY, Audit, Copies, Image
+from resnetlab.data.files import Files
+from resnetlab.data.images import Data
+from resnetlab.errors import UserError, printable
+
+SHOWN = 24  # rows of pictures in a section
+CLASSES_SHOWN = 50
+THUMBNAIL = 96  # pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the page shows it."""
+
+    title: str  # its name, fit to be read
+    words: str
+    source: str  # a data URI; "" where there is no picture
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A list of the page: rows of pictures, of which the first SHOWN are shown."""
+
+    id: str
+    title: str
+    words: str
+    count: int
+    rows: list[tuple[str, list[Picture]]]  # what is said of a row, and its pictures
+
+
+def write_page(found: Audit, data: Data, path: Path) -> None:
+    """Write the page, whole or not at all. Raises UserError if it can't be written."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(html(found, data).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: can't write the page ({error.strerror or error}); choose another file for --html."
+        ) from error
+
+
+def html(found: Audit, data: Data) -> str:
+    """The audit as one page that needs nothing else; the images that it shows are read once more."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("resnetlab.data", "."),
+        autoescape=True,  # files may be called anything
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = printable
+    largest = sorted(found.classes, key=lambda each: (-each.train, each.name))
+    half = CLASSES_SHOWN // 2
+    shown = largest if len(largest) <= CLASSES_SHOWN else [*largest[:half], *largest[-half:]]
+    return environment.get_template("audit.html.j2").render(
+        found=found,
+        galleries=[gallery for gallery in _galleries(found, data) if gallery.count],
+        classes=shown,
+        most=max((max(each.train, each.test) for each in found.classes), default=0) or 1,
+        few=FEW,
+        tiny=TINY,
+        cap=SHOWN,
+    )
+
+
+def _galleries(found: Audit, data: Data) -> list[Gallery]:
+    across = [copies for copies in found.copies if copies.across]
+    contradictory = [copies for copies in found.copies if copies.contradictory and not copies.across]
+    within = [copies for copies in found.copies if not copies.contradictory and not copies.across]
+
+    def copies_gallery(id: str, title: str, words: str, groups: list[Copies]) -> Gallery:
+        rows = []
+        for copies in groups[:SHOWN]:
+            pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
+            pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
+            more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""
+            said = f"the same {copies.same}{more}" + (", labelled in two ways" if copies.contradictory else "")
+            rows.append((said, [_picture(data, image) for image in pair]))
+        return Gallery(id, title, words, len(groups), rows)
+
+    def list_gallery(id: str, title: str, words: str, images: tuple[Image, ...], *, drawn: bool = True) -> Gallery:
+        rows = [("", [_picture(data, image, drawn=drawn)]) for image in images[:SHOWN]]
+        return Gallery(id, title, words, len(images), rows)
+
+    return [
+        copies_gallery(
+            "across",
+            "Test images among the training images",
+            "A network may know these by heart: they make the test error too low.",
+            across,
+        ),
+        Gallery(
+            "near",
+            "Test images much like a training image",
+            "The outlines of light and dark hardly differ: one may be the other, saved again or made smaller. Cropped, "
+            "turned or mirrored copies are not found this way.",
+            len(found.near),
+            [
+                (f"{near.distance} of 256 bits differ", [_picture(data, near.train), _picture(data, near.test)])
+                for near in found.near[:SHOWN]
+            ],
+        ),
+        list_gallery(
+            "unreadable",
+            "Files that can’t be read",
+            "Training stops at these, or leaves them out where it is told to.",
+            found.unreadable,
+            drawn=False,
+        ),
+        copies_gallery(
+            "contradictory",
+            "Images labelled in two ways",
+            "Copies on one side whose classes differ.",
+            contradictory,
+        ),
+        copies_gallery("within", "Copies", "The same image twice on one side, with the same label.", within),
+        list_gallery(
+            "mismatched",
+            "Files called something else",
+            "They are read by their content, so that nothing is lost here; other programs may go by the name.",
+            found.mismatched,
+        ),
+        list_gallery("tiny", "Tiny images", f"Their shorter side has fewer than {TINY} pixels.", found.tiny),
+        list_gallery(
+            "huge", "Huge images", f"They have more than {HUGE // 1_000_000} million pixels, and are slow.", found.huge
+        ),
+        list_gallery(
+            "stretched",
+            "Long images",
+            f"One side is more than {STRETCHED} times the other; a crop sees little of it.",
+            found.stretched,
+        ),
+    ]
+
+
+def _picture(data: Data, image: Image, *, drawn: bool = True) -> Picture:
+    files = data.train if image.side == "train" else data.test
+    assert isinstance(files, Files)
+    words = f"{'training' if image.side == 'train' else 'test'}, {printable(image.class_name)}"
+    if image.words:
+        words = f"{words}: {printable(image.words)}"
+    return Picture(printable(image.name), words, _thumbnail(files, image.index) if drawn else "")
+
+
+def _thumbnail(files: Files, i: int) -> str:
+    """A small JPEG as a data URI; "" for what can't be read."""
+    from PIL import Image as PillowImage
+
+    try:
+        content = files.read(i)
+        header = decoding.read_header(content)
+        if min(header.height, header.width) > 2 * THUMBNAIL:  # cheaper than decoding all of it
+            pixels = decoding.decode_resized(content, 2 * THUMBNAIL)
+        else:
+            pixels = decoding.decode(content)
+    except (decoding.Unreadable, OSError, MemoryError):
+        return ""
+    picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    made = io.BytesIO()
+    picture.save(made, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(made.getvalue()).decode()}"

@@ -1,0 +1,148 @@
+"""A function over every image of files, in processes of their own; an image that kills its process stops nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
+from typing import Any, TypeVar
+
+from resnetlab.data.files import Files
+from resnetlab.errors import UserError, shown
+
+T = TypeVar("T")
+CHUNK = 8  # images that a process is given at once: few enough that what waits to be yielded stays small
+KILLED = "kills the program that decodes it"
+
+_work: tuple[Callable[[Files, int], Any], Files]  # of a worker
+
+
+def check_workers(workers: int | None) -> int:
+    """How many processes to use; None means one for each processor. Raises UserError unless that is sensible."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is not None and not 1 <= workers <= 4 * processors:
+        raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 for each processor here.")
+    return workers or processors
+
+
+def over_images(function: Callable[[Files, int], T], files: Files, workers: int) -> Generator[T | None, None, None]:
+    """Yield function(files, i) of every image, in order; None for one that killed the process it was in.
+
+    `function` is one that can be pickled, and never returns None. Raises UserError if no process can be started.
+    """
+    chunks = iter(range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
+    waiting: deque[tuple[range, Future[list[T]]]] = deque()
+    pool = _pool(function, files, workers)
+    try:
+        while True:
+            chunk: range | None = None
+            try:
+                while len(waiting) < 3 * workers and (chunk := next(chunks, None)):
+                    with _interrupted_later():  # this may start a process
+                        waiting.append((chunk, pool.submit(_results, chunk)))
+                if not waiting:
+                    return
+                chunk, future = waiting[0]
+                results = future.result()
+            except BrokenProcessPool:
+                # Any of the images at work may be the one.
+                suspects = [suspect for suspect, _ in waiting]
+                if chunk and chunk not in suspects:  # the pool broke before it could be submitted
+                    suspects.append(chunk)
+                waiting.clear()
+                pool.shutdown()
+                pool = _pool(function, files, workers)
+                yield from _one_by_one(function, files, suspects)
+            else:
+                waiting.popleft()
+                yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(
+    function: Callable[[Files, int], T], files: Files, chunks: list[range]
+) -> Generator[T | None, None, None]:
+    pool = _pool(function, files, 1)
+    try:
+        for i in (i for chunk in chunks for i in chunk):
+            try:
+                result = pool.submit(_results, range(i, i + 1)).result()[0]
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = _pool(function, files, 1)
+                yield None
+            else:
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(function: Callable[[Files, int], Any], files: Files, workers: int) -> ProcessPoolExecutor:
+    # Not "fork", which copies locks that other threads hold; the server imports torch once, for all.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["resnetlab.data.audit", "resnetlab.data.packing"])
+    resource_tracker.ensure_running()  # which the next one would start otherwise, and unblock signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us; the processes inherit this
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(function, files))
+    try:
+        with _interrupted_later():
+            started = pool.submit(_results, range(0))
+        started.result()  # so that no image is blamed for a process that can't start
+    except BaseException as error:
+        pool.shutdown(cancel_futures=True)
+        if not isinstance(error, BrokenProcessPool):
+            raise
+        raise UserError(
+            "the processes that decode images can't start; a script of yours has to call this below "
+            'if __name__ == "__main__", and to be a file.'
+        ) from error
+    return pool
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Put off Ctrl-C: a process that is cut off while it starts complains at length."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def _start(function: Callable[[Files, int], Any], files: Files) -> None:
+    global _work
+    import torch
+
+    _work = (function, files)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()  # a parent that is killed can't tell us to end
+        os._exit(1)
+
+
+def _results(chunk: range) -> list[Any]:
+    function, files = _work
+    return [function(files, i) for i in chunk]

@@ -1,0 +1,200 @@
+"""The audit's page: names are text and never markup, pictures are capped; in a real browser on phone and desk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab.data.audit import audit
+from resnetlab.data.audit_page import SHOWN, html, write_page
+from resnetlab.data.images import Data
+from resnetlab.errors import UserError
+from resnetlab.studies import svg
+
+Read = Callable[[Path], Data]
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync"
+)
+HOSTILE = "<script>alert(1)<"  # in a file's name "/" can't stand
+QUOTES = "\"><img src=x onerror=alert(2)>'{{ 7 * 7 }}.jpg"
+
+# Texts whose colour stands out less than 4.5:1 from what is behind them.
+FAINT = """() => {
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
+  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
+    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
+    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
+
+NAMELESS = """() => [...document.querySelectorAll("figure, table, nav, section, img")]
+  .filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent))
+  .map((e) => e.outerHTML.slice(0, 80))"""
+
+
+def encoded(seed: int, width: int = 60, height: int = 44) -> bytes:
+    small = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    made = io.BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(made, "JPEG")
+    return made.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, loose_data: Read) -> Data:
+    """Data with something in every section, hostile names, and more copies than are shown."""
+    root = tmp_path_factory.mktemp("page") / "<b>flowers"
+    files = {f"train/<i>a/{i}.jpg": encoded(i) for i in range(SHOWN + 6)}
+    files |= {f"val/<i>a/{i}.jpg": encoded(i) for i in range(SHOWN + 6)}
+    files |= {
+        f"train/b/{HOSTILE}": encoded(100),
+        f"val/<i>a/{HOSTILE}": encoded(100),
+        f"train/b/{HOSTILE}.jpg": b"",
+        f"train/b/{QUOTES}": b"no picture",
+        "train/b/tiny.png": encoded(101, 20, 30),
+        "train/b/long.jpg": encoded(102, 600, 40),
+        "train/b/" + "w" * 200 + ".jpg": b"",
+        "train/b/alike.jpg": encoded(103, 240, 180),
+        "train/b/twice 1.jpg": encoded(104),
+        "train/b/twice 2.jpg": encoded(104),
+        "train/b/torn.jpg": encoded(105),
+        "train/<i>a/torn.jpg": encoded(105),
+    }
+    made = io.BytesIO()
+    Image.open(io.BytesIO(encoded(103, 240, 180))).resize((120, 90)).save(made, "JPEG", quality=60)
+    files["val/b/alike.jpg"] = made.getvalue()
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return loose_data(root)
+
+
+@pytest.fixture(scope="module")
+def page(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "audit.html"
+    write_page(audit(data, workers=1), data, path)
+    assert [p.name for p in path.parent.iterdir()] == ["audit.html"]
+    return path
+
+
+def test_names_are_text(page: Path) -> None:
+    text = page.read_text()
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "<b>flowers" not in text
+    assert "&lt;script&gt;alert(1)&lt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert set(re.findall(r'(?:src|href)="([^"#]{5})', text)) == {"data:"}
+
+
+def test_a_section_shows_so_many_and_tells_the_number(page: Path) -> None:
+    text = page.read_text()
+    section = text[text.index('<section id="across"') :].partition("</section>")[0]
+    assert f"The first {SHOWN} of {SHOWN + 7} are shown" in section
+    assert section.count("<img ") == 2 * SHOWN
+    assert text[text.index('<section id="unreadable"') :].partition("</section>")[0].count("no picture") >= 2
+    for name in ("near", "contradictory", "within", "mismatched", "tiny", "stretched", "classes", "formats"):
+        assert f'<section id="{name}"' in text, name
+
+
+def test_colours_and_letters_are_those_of_the_study_report(page: Path) -> None:
+    text = page.read_text()
+    light, dark = text[: text.index("@media screen")], text[text.index("@media screen") :]
+    for part, colours in ((light, svg.LIGHT), (dark, svg.DARK)):
+        for name in ("paper", "ink", "muted", "grid", "c0", "c4"):
+            assert f"--{name}: {colours[name]};" in part
+    assert f"--sans: {svg.SANS};" in light
+
+
+def test_an_image_that_is_gone_by_now_has_no_picture(tmp_path: Path, loose_data: Read) -> None:
+    for side in ("train", "val"):
+        (tmp_path / "x" / side / "a").mkdir(parents=True)
+        (tmp_path / "x" / side / "a" / "1.jpg").write_bytes(encoded(1))
+    data = loose_data(tmp_path / "x")
+    found = audit(data, workers=1)
+    assert html(found, data).count("<img ") == 2
+    (tmp_path / "x" / "val" / "a" / "1.jpg").unlink()
+    assert html(found, data).count("<img ") == 1
+
+
+def test_a_page_that_cannot_be_written_is_told(data: Data, tmp_path: Path) -> None:
+    found = audit(data, workers=1)
+    with pytest.raises(UserError, match="can't write the page"):
+        write_page(found, data, tmp_path / "nowhere" / "x.html")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the path")
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
+        yield started
+        started.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
+    """A page; afterwards: nothing but the file was asked for, no script has run, and the console is empty."""
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": width, "height": 844}, **how)
+    context.set_default_timeout(5000)
+    tab = context.new_page()
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: complaints.append(dialog.message))
+    allowed = (path.as_uri(), "data:")
+    tab.on("request", lambda r: None if r.url.startswith(allowed) else complaints.append(r.url))
+    tab.goto(path.as_uri())
+    yield tab
+    context.close()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_is_cut_off_and_pairs_stand_side_by_side(browser: Any, page: Path, width: int) -> None:
+    with opened(browser, page, width) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        over = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        assert tab.evaluate(f"{over}.map(e => e.outerHTML.slice(0, 80))") == []
+        first, second = (f.bounding_box() for f in tab.locator("#across .pictures").first.locator("figure").all())
+        assert first["y"] == second["y"]
+        assert first["x"] < second["x"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_faint_and_every_picture_is_drawn(browser: Any, page: Path, scheme: str) -> None:
+    with opened(browser, page, color_scheme=scheme) as tab:
+        assert tab.evaluate(FAINT) == []
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == {"light": "rgb(251, 250, 247)", "dark": "rgb(21, 23, 27)"}[scheme]
+        sizes = tab.evaluate("[...document.images].map(i => Math.max(i.naturalWidth, i.naturalHeight))")
+        assert sizes
+        assert 0 < min(sizes) <= max(sizes) <= 96
+
+
+def test_landmarks_headings_and_names(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        assert tab.locator("html").get_attribute("lang") == "en"
+        assert tab.get_by_role("main").count() == tab.locator("h1").count() == 1
+        assert tab.locator("h1").inner_text() == "<b>flowers"
+        levels = tab.evaluate("() => [...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
+        assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+        assert tab.evaluate(NAMELESS) == []
+        links = [link.get_attribute("href") for link in tab.locator("nav a").all()]
+        assert [tab.locator(link).count() for link in links] == [1] * len(links)
