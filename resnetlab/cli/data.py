@@ -1,4 +1,4 @@
-"""`resnetlab data`: fetch, pack, verify, audit."""
+"""`resnetlab data`: fetch, pack, verify, audit, stats."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json as json_module
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 LISTED = 10  # lines of each list of an audit
 
-app = cyclopts.App(name="data", help="Data sets: fetch, pack, verify, audit.")
+app = cyclopts.App(name="data", help="Data sets: fetch, pack, verify, audit, stats.")
 
 
 @app.command
@@ -94,13 +92,14 @@ def pack(
     """
     from rich.filesize import decimal
 
+    from resnetlab.cli.screen import counting
     from resnetlab.data.images import open_data
     from resnetlab.data.packing import pack as pack_data
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
     dest, started = dest.expanduser(), time.monotonic()
-    with _progress("packing") as progress:
+    with counting("packing") as progress:
         contents, was_there = pack_data(
             open_data(data),
             dest,
@@ -135,10 +134,11 @@ def pack(
 @app.command
 def verify(folder: Annotated[Path, Parameter(help="A pack.")], /, *, json: Json = False) -> None:
     """Read every byte of a pack and compare it with the checksums; exit code 2 if something is damaged."""
+    from resnetlab.cli.screen import counting
     from resnetlab.data.pack import verify as verify_pack
 
     folder = folder.expanduser()
-    with _progress("verifying") as progress:
+    with counting("verifying") as progress:
         damage = verify_pack(folder, progress)
     if json:
         print(json_module.dumps({"folder": str(folder), "damage": damage}))
@@ -162,6 +162,7 @@ def audit(
     json: Json = False,
 ) -> None:
     """Read every image of both sides: what is unreadable, there twice, in training and test, or odd."""
+    from resnetlab.cli.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.audit_page import write_page
     from resnetlab.data.images import open_data
@@ -170,7 +171,7 @@ def audit(
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
     opened = open_data(data)
-    with _progress("looking") as progress:
+    with counting("looking") as progress:
         found = audit_data(opened, workers=workers, progress=progress)
     if json:
         print(json_module.dumps(found.to_dict()))
@@ -201,20 +202,33 @@ def _show(found: Audit) -> None:
     console().print(f"\n{printable(found.name)}: {found.verdict}", markup=False, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line at every tenth in a log."""
-    from resnetlab.cli.screen import progress_bars, say
+@app.command
+def stats(
+    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
+    /,
+    *,
+    image_size: Annotated[int, WholeNumber, Parameter(help="Files: the side that images are brought to.")] = 224,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Mean and standard deviation of each channel of the training images, from 0 to 1; kept for training."""
+    from resnetlab.cli.screen import counting
+    from resnetlab.data.images import open_data
+    from resnetlab.data.loading import measure
+    from resnetlab.data.workers import check_workers
 
-    tenths = 0
-    with progress_bars() as bars:
-        task = bars.add_task(words, total=None, words="")
+    if not 8 <= image_size <= 4096:
+        raise UserError(f"image_size={image_size} must be 8 to 4096 pixels.")
+    opened = open_data(data)
+    with counting("measuring") as count:
+        found = measure(opened.train, image_size, workers=check_workers(workers), progress=count)
+    by_channel = found.channel_mean_std()
+    mean, std = (t.flatten().tolist() for t in (by_channel.mean, by_channel.std))
+    if json:
+        print(json_module.dumps({"mean": mean, "std": std, "images": found.images, "of": len(opened.train)}))
+        return
+    print(f"mean {_spaced(mean)}\nstd  {_spaced(std)}\nof {found.images:,} of {len(opened.train):,} training images")
 
-        def progress(done: int, total: int) -> None:
-            nonlocal tenths
-            bars.update(task, completed=done, total=total)
-            if 10 * done // max(total, 1) > tenths and not sys.stderr.isatty():
-                tenths = 10 * done // total
-                say(f"{words}: {10 * tenths} %")
 
-        yield progress
+def _spaced(values: list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

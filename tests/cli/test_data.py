@@ -1,0 +1,56 @@
+"""`resnetlab data stats`: the figures that everyone knows, and one line for what can't be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.cli.main import main
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["data", "stats", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_stats_of_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "digits")
+    assert (found["images"], found["of"]) == (1437, 1437)
+    assert found["mean"] == pytest.approx([0.30526], abs=1e-5)
+    assert found["std"] == pytest.approx([0.37616], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_stats_of_cifar_are_the_published_ones(capsys: pytest.CaptureFixture[str], cifar10: Path) -> None:
+    found = answer(capsys, f"cifar10:{cifar10}")
+    assert [round(v, 4) for v in found["mean"]] == [0.4914, 0.4822, 0.4465]
+    assert [round(v, 4) for v in found["std"]] == [0.2470, 0.2435, 0.2616]
+
+
+def test_stats_of_a_folder(capsys: pytest.CaptureFixture[str], real_images: Callable[[str], Path]) -> None:
+    folder = str(real_images("hymenoptera"))
+    found = answer(capsys, folder, "--image-size", "32", "--workers", "2")
+    assert (found["images"], found["of"]) == (245, 245)
+    assert all(0.3 < v < 0.6 for v in found["mean"])  # photographs
+    assert answer(capsys, folder, "--image-size", "32") == found  # kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "data 'nowhere' can't be read"),
+        (["folder:nowhere"], "nowhere: no such folder"),
+        (["digits", "--image-size", "1"], "image_size=1 must be 8 to 4096 pixels"),
+        (["digits", "--image-size", "2.5"], "'2.5' must be a whole number"),
+        (["digits", "--workers", "-1"], "workers=-1 must be 1 to"),
+    ],
+)
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    assert main(["data", "stats", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
