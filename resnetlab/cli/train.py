@@ -78,7 +78,7 @@ def train(
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     """
-    from resnetlab.training.loop import normalisation_of
+    from resnetlab.training.loop import epochs_of, normalisation_of
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
 
@@ -112,6 +112,8 @@ def train(
         "run": str(run.folder),
         **{k: result[k] for k in ("train_error", "test_error", "epochs", "seconds")},
     }
+    if missing := epochs_of(run.folder)[-1].get("unreadable"):
+        say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
     if json:
         print(json_module.dumps(answer))
         return
