@@ -9,7 +9,7 @@ import sys
 import cyclopts
 
 import resnetlab
-from resnetlab.cli import data, networks, study, train
+from resnetlab.cli import data, networks, runs, study, train
 from resnetlab.errors import UserError
 
 app = cyclopts.App(
@@ -23,6 +23,7 @@ app.command(networks.describe)
 app.command(networks.compare)
 app.command(train.train)
 app.command(train.evaluate, name="eval")
+app.command(runs.app)
 app.command(study.app)
 app.command(data.app)
 

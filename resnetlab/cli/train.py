@@ -9,14 +9,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RECIPES, Recipe
 from resnetlab.training.recipe import recipe as named_recipe
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ Overrides: Any = dataclasses.make_dataclass(
 )
 
 MOST_WORKERS = 256
+Log = Literal["tensorboard", "wandb", "mlflow"]
 Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
 Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 Threads = Annotated[
@@ -64,7 +65,7 @@ Workers = Annotated[
 
 
 def train(
-    recipe: Annotated[str, Parameter(help="digits, cifar_paper, imagenet_paper, or a .toml file.")] = "digits",
+    recipe: Annotated[str, Parameter(help=f"{', '.join(RECIPES)}, or a .toml file.")] = "digits",
     /,
     *,
     overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
@@ -72,6 +73,8 @@ def train(
     device: Device = "auto",
     threads: Threads = None,
     workers: Workers = None,
+    log: Annotated[Log | None, Parameter(help="Send the metrics there too; metrics.jsonl has them always.")] = None,
+    dry_run: Annotated[bool, Parameter(negative="", help="Say what the run would be and take; touch no run.")] = False,
     json: Json = False,
 ) -> None:
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
@@ -88,24 +91,32 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     where = find_device(device)
     run = make_run(named_recipe(recipe, **given), runs)
+    if dry_run:
+        from resnetlab.cli.dry_run import show_dry_run
+
+        show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
+        return
     finished_before = run.result() is not None
     from resnetlab.cli.screen import counting, progress_bars, say
+    from resnetlab.training.tracking import tracking
 
     say(f"{run.spec.name} on {run.data.name}: {run.folder}")
     decoders = number_of_workers(workers, run.data, where)
     if not finished_before:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
-    with progress_bars() as bars:
+    with tracking(run, log) as track, progress_bars() as bars:
         task = bars.add_task("training", words="")
         reported = 0
         for status in train_run(run, device=where, threads=threads, workers=decoders):
             test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
             words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
             bars.update(task, completed=status.step, total=status.steps, words=words)
+            track()
             if status.epochs_done > reported and not sys.stderr.isatty():
                 reported = status.epochs_done
                 say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
+        track()  # of a run that was finished before, what its tracker lacks
     result = run.result()
     assert result is not None
     answer = {

@@ -121,7 +121,7 @@ def read_ahead(
             read = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two from the pipe of a dead worker
             raise UserError(_what_happened(dataset, error)) from error
         yield read
 
@@ -130,7 +130,7 @@ def _as_it_is(read: Any) -> Any:
     return read
 
 
-def _what_happened(batches: _Batches, error: RuntimeError) -> str:
+def _what_happened(batches: _Batches, error: Exception) -> str:
     if "timed out" in str(error):
         return f"no batch was read for {PATIENCE} seconds; is the disk or network that holds the data gone?"
     for process, image in batches.busy.tolist():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from resnetlab.studies.study import Figure, Panel, Series
-from resnetlab.studies.svg import DARK, LIGHT, SANS, STAND_INS, declarations, to_svg
+from resnetlab.studies.svg import DARK, LIGHT, SANS, STAND_INS, declarations, to_file, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,29 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
 
 
 def draw(figure: Figure, prefix: str) -> str:
-    """The whole figure as a file of its own, which follows the reader's light or dark scheme."""
+    """The whole figure as an SVG file of its own, which follows the reader's light or dark scheme."""
+    with _whole(figure) as canvas:
+        root = to_svg(canvas, prefix)
+        width, height = canvas.get_size_inches() * 72
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    root.attrib |= {"width": f"{width:g}", "height": f"{height:g}", "role": "img", "aria-label": figure.caption}
+    dark = f"@media (prefers-color-scheme: dark) {{ svg {{ {declarations(DARK)} }} }}"
+    style = ElementTree.Element("style")
+    style.text = f"svg {{ --sans: {SANS}; {declarations(LIGHT)} }} {dark}"
+    paper = ElementTree.Element("rect", width="100%", height="100%", style="fill: var(--paper)")
+    root[:0] = [style, paper]
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def draw_file(figure: Figure, kind: str, metadata: dict[str, str]) -> bytes:
+    """The whole figure as a "png" or "pdf" file with that metadata, in the light scheme."""
+    with _whole(figure) as canvas:
+        return to_file(canvas, kind, metadata)
+
+
+@contextlib.contextmanager
+def _whole(figure: Figure) -> Iterator[Canvas]:
+    """A canvas with all panels of the figure, their titles, and the key to dashed and solid lines."""
     meaning = styles(figure)
     columns = min(2, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
@@ -94,15 +116,7 @@ def draw(figure: Figure, prefix: str) -> str:
             top = height - margin - key - (i // columns) * (_TITLE + _HEIGHT + gap)
             _text(canvas, left, top - _TITLE / 2, panel.title, weight="bold", fontsize=1.15 * _SIZE)
             _plot(canvas.add_axes((0, 0, 1, 1)), figure, panel, Area(left, top - _TITLE - _HEIGHT, _WIDTH, _HEIGHT))
-        root = to_svg(canvas, prefix)
-    root.set("xmlns", "http://www.w3.org/2000/svg")
-    root.attrib |= {"width": f"{width:g}", "height": f"{height:g}", "role": "img", "aria-label": figure.caption}
-    dark = f"@media (prefers-color-scheme: dark) {{ svg {{ {declarations(DARK)} }} }}"
-    style = ElementTree.Element("style")
-    style.text = f"svg {{ --sans: {SANS}; {declarations(LIGHT)} }} {dark}"
-    paper = ElementTree.Element("rect", width="100%", height="100%", style="fill: var(--paper)")
-    root[:0] = [style, paper]
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+        yield canvas
 
 
 @contextlib.contextmanager

@@ -57,6 +57,22 @@ def to_svg(canvas: Figure, prefix: str) -> ElementTree.Element:
     return root
 
 
+def to_file(canvas: Figure, kind: str, metadata: dict[str, str]) -> bytes:
+    """The canvas as a "png" (twice the size, for sharp letters) or "pdf", with the light colours in their places."""
+    canvas.draw_without_rendering()  # makes the ticks, so that theirs are found too
+    colours = {stand_in: LIGHT[name] for name, stand_in in STAND_INS.items()}
+    for artist in canvas.findobj():
+        for get, put in (("get_color", "set_color"), ("get_facecolor", "set_facecolor")):
+            if hasattr(artist, get) and isinstance(colour := getattr(artist, get)(), str) and colour in colours:
+                getattr(artist, put)(colours[colour])
+    canvas.patch.set_visible(True)
+    canvas.patch.set_facecolor(LIGHT["paper"])
+    file = io.BytesIO()
+    dates = {"CreationDate": None} if kind == "pdf" else {}
+    canvas.savefig(file, format=kind, dpi=144, metadata=metadata | dates, facecolor=LIGHT["paper"])
+    return file.getvalue()
+
+
 def _lean(element: ElementTree.Element) -> ElementTree.Element:
     """Drop metadata, style sheets, and groups that only had a name; tags lose their namespace."""
     element.tag, element.tail = _local(element.tag), None

@@ -177,12 +177,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     # He 2015, section 4.2, but for what is marked. Open points of the paper: it decides the schedule on
     # 45k/5k and does not say what the final runs train on (here: all 50k, as its re-implementations);
-    # momentum is torch's form, v = μv + g, not Caffe's v = μv + lr·g, which differs when lr changes.
+    # momentum is torch's form, v = μv + g, not Caffe's v = μv + lr·g, which differs when lr changes; its
+    # batches of 128 lie on two GPUs, where batch norm presumably sees 64 images each (here: all on a device);
+    # whether its test error is of moving averages or of re-estimated ones (here: moving). Initialisation (fan-out)
+    # and where option A pads its zeros (after) are the network's: init= and zero_pad= of the net.
     "cifar_paper": Recipe(
         net="cifar_resnet20",
         data="cifar10:data",
         validation_images=0,  # 5000 gives the 45k/5k split
-        normalise="pixel_mean",  # "the per-pixel mean subtracted"
+        normalise="pixel_mean",  # "the per-pixel mean subtracted"; fb.resnet.torch: channel_mean_std
         augment="crop_flip",  # "4 pixels are padded on each side, and a 32x32 crop ... or its horizontal flip"
         epochs=None,
         iterations=64_000,  # "terminate training at 64k iterations"
@@ -192,26 +195,52 @@ RECIPES: dict[str, Recipe] = {
         milestones=(0.5, 0.75),  # "divide it by 10 at 32k and 48k iterations"
         lr_drop=0.1,
         warmup="none",  # 110 layers: warmup="train_error", warmup_lr=0.01, warmup_error=80; He 2016, section 4:
-        # all CIFAR runs: warmup="constant", warmup_lr=0.01, warmup_steps=400
+        # all CIFAR runs: warmup="constant", warmup_lr=0.01, warmup_steps=400, which its new unit does not need
         momentum=0.9,
         weight_decay=1e-4,
-        decay="all",  # the paper gives the value alone
+        decay="all",  # the paper gives the value alone; Goyal et al. 2017, section 5.1, say it spared γ and β
     ),
-    # He 2015, section 3.4.
+    # He 2015, section 3.4. Open points: what error has to plateau, and for how long (here: the training error, or
+    # the validation error if images are held out, 5 epochs); pixel_mean is of the middle crops, since crops differ
+    # from image to image. Not as there: momentum is torch's form; batches of 256 lay on 8 GPUs with batch norm over
+    # 32 each; the released nets' batch norm statistics were averaged anew after training. 50 layers and more in the
+    # paper's form are resnet50_v1 and so on.
     "imagenet_paper": Recipe(
         net="resnet34",
         data="imagenet:data",
         normalise="pixel_mean",
         augment="scale_crop_flip_colour",  # short side in [256, 480], 224 crop, flip, AlexNet's colour noise
         epochs=None,
-        iterations=600_000,  # "up to 60 x 10^4 iterations"
+        iterations=600_000,  # "up to 60 x 10^4 iterations", 119.9 epochs
         batch_size=256,
         lr=0.1,
-        schedule="plateau",  # "divided by 10 when the error plateaus"; He 2016, section 5: at 30 and 60 of 90 epochs
+        schedule="plateau",  # "divided by 10 when the error plateaus"; He 2016, section 5: at epochs 30 and 60, which
+        # is schedule="multistep", epochs=90 (its end is not stated), milestones=(1/3, 2/3)
         lr_drop=0.1,
         momentum=0.9,
         weight_decay=1e-4,
         decay="all",
+    ),
+    # Goyal et al. 2017 (batch, lr, warm-up, γ = 0, 90 epochs) with the cosine and the smoothed labels of He T. et al.
+    # 2019, "Bag of tricks" (which trains for 120). Not as there: the last layer starts as the zoo has it (Goyal:
+    # from N(0, 0.01)), and He T.'s noise of colour is left out.
+    "imagenet_modern": Recipe(
+        net="resnet50(zero_gamma=True)",  # v1.5; γ = 0 in each unit's last batch norm: Goyal, section 5.1
+        data="imagenet:data",
+        normalise="imagenet",
+        augment="resized_crop_flip",  # Goyal 5.1, He T. 2.1: a random part of 8 to 100 % of the area, and its flip
+        label_smoothing=0.1,  # He T. 5.2
+        epochs=90,
+        batch_size=2048,  # of all GPUs together: 8 of 256 images
+        lr=0.8,  # the linear rule, 0.1 · batch / 256 (Goyal 2.1): scale it with another batch_size
+        schedule="cosine",  # He T. 5.1
+        warmup="linear",  # Goyal 2.2, from 0 as He T. 3.1 (Goyal: from 0.1)
+        warmup_steps=3130,  # 5 epochs: 1,281,167 images are 626 batches
+        warmup_lr=0.0,
+        momentum=0.9,
+        nesterov=True,  # Goyal 5.1, who finds the plain form as good; He T. 2.1
+        weight_decay=1e-4,  # Goyal 5.1; 5e-5 is common in later code
+        decay="weights",  # not batch norm's γ and β: Goyal 5.1; nor biases: He T. 3.1
     ),
 }
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab.data.loading import batch_ends
 from resnetlab.errors import UserError
+from resnetlab.nets.zoo import spec
 from resnetlab.training.recipe import RECIPES, Recipe, recipe
 
 
@@ -24,7 +26,18 @@ def test_imagenet_paper_has_the_papers_values() -> None:
     """He 2015, section 3.4."""
     r = recipe("imagenet_paper")
     assert (r.iterations, r.batch_size, r.lr, r.schedule) == (600_000, 256, 0.1, "plateau")
-    assert (r.momentum, r.weight_decay) == (0.9, 1e-4)
+    assert (r.momentum, r.weight_decay, r.lr_drop, r.nesterov, r.decay) == (0.9, 1e-4, 0.1, False, "all")
+    assert (r.augment, r.normalise, r.warmup) == ("scale_crop_flip_colour", "pixel_mean", "none")
+
+
+def test_imagenet_modern_has_the_values_of_its_sources() -> None:
+    """Goyal et al. 2017, section 5.1, and He T. et al. 2019: 0.1 for each 256 images, 5 of 90 epochs of warm-up."""
+    r = recipe("imagenet_modern")
+    assert spec(r.net) == spec("resnet50(zero_gamma=True)")
+    assert (r.lr, r.epochs, r.schedule) == (pytest.approx(0.1 * r.batch_size / 256), 90, "cosine")
+    assert (r.warmup, r.warmup_lr, r.warmup_steps) == ("linear", 0, 5 * len(batch_ends(1_281_167, r.batch_size)))
+    assert (r.label_smoothing, r.weight_decay, r.decay, r.nesterov) == (0.1, 1e-4, "weights", True)
+    assert (r.augment, r.normalise) == ("resized_crop_flip", "imagenet")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""`resnetlab runs` and `resnetlab runs plot`."""
+
+from __future__ import annotations
+
+import json as json_module
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.cli.train import Runs
+
+if TYPE_CHECKING:
+    from resnetlab.training.runs import RunSummary
+
+app = cyclopts.App(name="runs", help="List the runs of a folder, or plot their errors.")
+
+
+@app.default
+def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """List the runs of a folder, the latest last: network, data, state, errors, epochs, when last written."""
+    from resnetlab.training.runs import list_runs
+
+    found, others = list_runs(runs)
+    if json:
+        print(json_module.dumps({"runs": [r.to_dict() for r in found], "others": [str(p) for p in others]}))
+        return
+    if found:
+        _show(found)
+    else:
+        print(f"{runs}: no runs yet; resnetlab train makes one.")
+    if others:
+        words = "1 folder that is no run" if len(others) == 1 else f"{len(others)} folders that are no runs"
+        print(f"{words}: {', '.join(p.name for p in others[:3])}{', ...' if len(others) > 3 else ''}")
+
+
+@app.command
+def plot(
+    run: Annotated[str, Parameter(help="A run: its folder, its name below --runs, or the hash it ends with.")],
+    /,
+    *more: Annotated[str, Parameter(help="Runs to draw beside it.")],
+    out: Annotated[Path, Parameter(help="A file that ends in .svg, .png or .pdf.")] = Path("curves.svg"),
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Plot training error (dashed) and test error (bold) by iteration, as the papers do.
+
+    A plot that this command wrote before is replaced; any other file is left alone.
+    """
+    from resnetlab.studies.curves import check_out, error_curves, save_curves
+    from resnetlab.training.runs import find_run
+
+    out = out.expanduser()
+    check_out(out)
+    folders = [find_run(name, runs) for name in (run, *more)]
+    save_curves(error_curves(folders), out)
+    if json:
+        print(json_module.dumps({"written": str(out), "runs": [str(folder) for folder in folders]}))
+    else:
+        print(f"{out}: errors of {len(folders)} run{'s' if len(folders) > 1 else ''}")
+
+
+WIDTH = 130  # columns that most rows need
+
+
+def _show(found: list[RunSummary]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnetlab.cli.screen import console
+
+    headers = ("run", "network", "data", "state", "epochs", "train %", "test %", "best %", "written")
+    rows = [_cells(r) for r in found]
+    if console().width >= WIDTH:
+        table = Table(box=box.SIMPLE_HEAD)
+        for header in headers:
+            right = header == "epochs" or header.endswith("%")
+            whole = header not in ("network", "state")  # a name that is broken can't be copied
+            table.add_column(header, justify="right" if right else "left", overflow="fold", no_wrap=whole)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console().print(table)
+        return
+    for row in rows:  # a narrow terminal would cut the names
+        for header, cell in zip(headers, row, strict=True):
+            if cell:
+                console().print(f"{header:<11} {cell}", highlight=False, markup=False, soft_wrap=True)
+        console().print()
+
+
+def _cells(r: RunSummary) -> tuple[str, ...]:
+    errors = [f"{e:.2f}" if e is not None else "" for e in (r.train_error, r.test_error, r.best_error)]
+    when = datetime.fromtimestamp(r.written).strftime("%Y-%m-%d %H:%M") if r.written else ""
+    state = f"{r.state}: {r.words}" if r.words else r.state
+    return r.folder.name, r.net or "", r.data or "", state, str(r.epochs or ""), *errors, when

@@ -1,0 +1,127 @@
+"""Metrics to where people look at many runs: TensorBoard, Weights & Biases, MLflow.
+
+metrics.jsonl stays the record; trackers get its lines, each once. How many they have got is kept in
+RUN/tracking.json, so that a resumed run, whose lines are written again, sends none twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from resnetlab.errors import UserError, check_choice
+from resnetlab.training.run import Run, disk_errors, read_json, write_atomically
+from resnetlab.training.runs import Damaged, metrics_of
+
+Write = Callable[[dict[str, float], int], None]  # values by name, and the step they are of
+KEPT = "tracking.json"
+
+
+@contextlib.contextmanager
+def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
+    """A function that sends the lines of metrics.jsonl that the tracker `log` has not got; None for no tracker.
+
+    Raises UserError at once for an unknown name or a package that is missing, and later if the tracker fails. Lines
+    are counted after they are sent: a kill between the two sends the last ones again.
+    """
+    if log is None:
+        yield lambda: None
+        return
+    check_choice("log", log, TRACKERS)
+    package, tracker = TRACKERS[log]
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"log={log!r} needs a package that can't be imported here ({error}): pip install 'resnetlab[{log}]'"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        write: Write | None = None
+
+        def catch_up() -> None:
+            nonlocal write
+            lines, sent = _lines(run), _sent(run)
+            new = range(sent.get(log, 0), len(lines))
+            if not new:
+                return
+            try:
+                if write is None:
+                    write = stack.enter_context(tracker(module, run))
+                for i in new:
+                    known = lines[i - 1] if i and lines[i - 1]["step"] == lines[i]["step"] else {}
+                    write(_values(lines[i], known), int(lines[i]["step"]))
+            except Exception as error:  # whatever the package raises: no server, no key, no room
+                raise UserError(
+                    f"log={log!r} fails ({type(error).__name__}: {error}); the run is kept: give the same command "
+                    "again to go on, without --log if need be."
+                ) from error
+            with disk_errors(run.folder):
+                write_atomically(run.folder / KEPT, json.dumps(sent | {log: len(lines)}).encode())
+
+        yield catch_up
+
+
+def _lines(run: Run) -> list[dict[str, Any]]:
+    try:
+        return metrics_of(run.folder)
+    except Damaged as error:
+        raise UserError(f"{run.folder}: damaged, {error}.") from error
+
+
+def _sent(run: Run) -> dict[str, int]:
+    """Lines that each tracker has got."""
+    path = run.folder / KEPT
+    found = read_json(path) if path.exists() else {}
+    if not all(isinstance(count, int) for count in found.values()):
+        raise UserError(f"{path}: damaged, it should hold counts; remove it to send all metrics again.")
+    return found
+
+
+def _values(line: dict[str, Any], known: dict[str, Any]) -> dict[str, float]:
+    """What a line tells beside its place; an epoch that ends at a logged step repeats what was told there."""
+    return {k: float(v) for k, v in line.items() if k not in ("step", "epoch", *known) and isinstance(v, int | float)}
+
+
+@contextlib.contextmanager
+def _tensorboard(module: Any, run: Run) -> Iterator[Write]:
+    """Event files in RUN/tensorboard: tensorboard --logdir RUNS."""
+    with contextlib.closing(module.Writer(str(run.folder / "tensorboard"))) as writer:
+
+        def write(values: dict[str, float], step: int) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        yield write
+
+
+@contextlib.contextmanager
+def _wandb(module: Any, run: Run) -> Iterator[Write]:
+    """A run of the same name and hash in the project "resnetlab"."""
+    settings = {"id": run.id, "name": run.folder.name, "config": run.recipe.to_dict(), "dir": str(run.folder)}
+    with module.init(project="resnetlab", resume="allow", **settings) as there:
+        yield lambda values, step: there.log(values, step=step)
+
+
+@contextlib.contextmanager
+def _mlflow(module: Any, run: Run) -> Iterator[Write]:
+    """A run tagged with the hash in the experiment "resnetlab", of the server that MLFLOW_TRACKING_URI names."""
+    module.set_experiment("resnetlab")
+    mine = f"tags.resnetlab = '{run.id}'"
+    found = module.search_runs(experiment_names=["resnetlab"], filter_string=mine, output_format="list")
+    new = {"run_name": run.folder.name, "tags": {"resnetlab": run.id}}
+    with module.start_run(**({"run_id": found[0].info.run_id} if found else new)):
+        if not found:
+            module.log_params(run.recipe.to_dict())
+        yield lambda values, step: module.log_metrics(values, step=step)
+
+
+TRACKERS: dict[str, tuple[str, Callable[[Any, Run], AbstractContextManager[Write]]]] = {
+    "tensorboard": ("tensorboard.summary", _tensorboard),
+    "wandb": ("wandb", _wandb),
+    "mlflow": ("mlflow", _mlflow),
+}

@@ -1,0 +1,144 @@
+"""Lists of runs: what each folder is told to be, however damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from resnetlab.errors import UserError
+from resnetlab.training.loop import train
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
+from resnetlab.training.runs import find_run, list_runs, summary
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two epochs."""
+    run = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
+    for _ in train(run, threads=1):
+        pass
+    return run.folder
+
+
+@pytest.fixture
+def folder(two_epochs: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage, alone in a folder of runs."""
+    return shutil.copytree(two_epochs, tmp_path / "runs" / two_epochs.name)
+
+
+def test_a_finished_run(folder: Path) -> None:
+    found, last = summary(folder), json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    result = json.loads((folder / "result.json").read_text())
+    assert (found.state, found.words, found.net, found.data, found.seed) == (
+        "finished",
+        "",
+        "cifar_resnet8",
+        "digits",
+        0,
+    )
+    assert (found.epochs, found.step) == (2, 46)
+    assert (found.train_error, found.test_error) == (last["train_error"], last["test_error"])
+    assert found.best_error == result["best_error"]
+    assert found.written == max((folder / n).stat().st_mtime for n in ("run.json", "metrics.jsonl", "result.json"))
+
+
+def test_an_unfinished_run_tells_how_far_it_is(folder: Path) -> None:
+    (folder / "result.json").unlink()
+    assert (summary(folder).state, summary(folder).words) == ("unfinished", "epoch 2 of 2, step 46")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1')  # being written
+    assert summary(folder).epochs == 2
+    settings = json.loads((folder / "run.json").read_text())
+    settings["recipe"] |= {"epochs": None, "iterations": 64000}
+    (folder / "run.json").write_text(json.dumps(settings))
+    assert summary(folder).words == "step 46 of 64,000, epoch 2"
+    (folder / "metrics.jsonl").unlink()
+    found = summary(folder)
+    assert (found.state, found.words, found.best_error) == ("unfinished", "step 0 of 64,000, epoch 0", None)
+
+
+def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
+    (folder / "result.json").unlink()
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert summary(folder).state == "running"
+    assert summary(folder).state == "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", "{", "run.json is not JSON"),
+        ("run.json", "[]", "run.json is no JSON object"),
+        ("run.json", '{"format": 99}', "run.json is of format 99, not 1"),
+        ("run.json", '{"format": 1, "spec": {}, "recipe": 3}', "run.json lacks recipe"),
+        ("run.json", "[" * 100_000, "run.json is not JSON"),
+        ("run.json", None, "run.json can't be read (No such file or directory)"),
+        ("metrics.jsonl", '{"step": 1}\n\x00\n', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", '{"step": null}\n', "metrics.jsonl, line 1"),
+        ("metrics.jsonl", '{"epoch": 1, "step": 5}\n', "metrics.jsonl, line 1"),
+        ("metrics.jsonl", "7\n", "metrics.jsonl, line 1"),
+        ("result.json", "{}", "result.json lacks train_error, test_error, best_error, epochs, steps, seconds"),
+        ("last/weights.safetensors", None, "last/weights.safetensors is missing"),
+    ],
+)
+def test_damaged_runs_are_told_and_do_not_stop_the_list(
+    folder: Path, two_epochs: Path, name: str, content: str | None, words: str
+) -> None:
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    shutil.copytree(two_epochs, folder.parent / "whole")
+    states = {run.folder.name: (run.state, run.words) for run in list_runs(folder.parent)[0]}
+    assert states == {folder.name: ("damaged", words), "whole": ("finished", "")}
+
+
+def test_the_list_is_by_time_and_leaves_foreign_things_out(folder: Path, two_epochs: Path) -> None:
+    root = folder.parent
+    shutil.copytree(two_epochs, root / "a-later-one")
+    for file in folder.iterdir():
+        os.utime(file, (1000, 1000))
+    (root / "photos").mkdir()
+    (root / "notes.txt").write_text("no run")
+    (root / "nowhere").symlink_to(root / "gone")
+    (root / "odd").mkdir()
+    (root / "odd" / "run.json").mkdir()
+    runs, others = list_runs(root)
+    assert [run.folder for run in runs][0] == folder
+    assert [run.written for run in runs] == sorted(run.written for run in runs)
+    assert {run.folder.name: run.state for run in runs}["odd"] == "damaged"
+    assert others == [root / "photos"]
+    assert [run.folder for run in list_runs(folder)[0]] == [folder], "a run's own folder is a list of one"
+    assert json.loads(json.dumps(runs[0].to_dict()))["written"] == "1970-01-01T00:16:40+00:00"
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(folder: Path) -> None:
+    line = {"epoch": 1, "step": 23, "train_error": 90.0, "test_error": float("nan")}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert summary(folder).to_dict()["test_error"] is None
+
+
+def test_runs_are_found_by_path_name_and_hash(folder: Path) -> None:
+    root, name = folder.parent, folder.name
+    for text in (str(folder), name, name.rpartition("-")[2]):
+        assert find_run(text, root) == folder
+    with pytest.raises(UserError, match=f"no such run folder, here or in .*Did you mean {name}"):
+        find_run(name[:-3], root)
+    with pytest.raises(UserError, match="no such run folder"):
+        find_run("a\0b", root)
+    with pytest.raises(UserError, match="no such run folder"):
+        find_run("a" * 5000, root / "gone")
+    (root / "photos").mkdir()
+    with pytest.raises(UserError, match="photos: not a run folder, it has no run.json"):
+        find_run("photos", root)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone: can't be read \(No such file or directory\); name the folder with --r"):
+        list_runs(tmp_path / "gone")
