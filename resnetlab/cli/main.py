@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 
 import cyclopts
@@ -11,6 +12,7 @@ import cyclopts
 import resnetlab
 from resnetlab.cli import data, networks, runs, study, train
 from resnetlab.errors import UserError
+from resnetlab.training.signals import Stopped
 
 app = cyclopts.App(
     name="resnetlab",
@@ -27,22 +29,29 @@ app.command(runs.app)
 app.command(study.app)
 app.command(data.app)
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
 KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go on from what they saved
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, 2 for input that can't be used, 130 after Ctrl-C."""
+    """Run a command; return its exit code: 0, 2 for input that can't be used, 75 after SIGTERM, 130 after Ctrl-C.
+
+    75 is for a training that saved its last step and goes on with the same command.
+    """
+    given = arguments if arguments is not None else sys.argv[1:]
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, where a failure can still be told
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except Stopped as stopped:
+        again = shlex.join(["resnetlab", *given])
+        print(f"\n{stopped}; to go on from it: {again}", file=sys.stderr)
+        return INTERRUPTED if stopped.number == signal.SIGINT else GO_ON
     except KeyboardInterrupt:
-        given = arguments if arguments is not None else sys.argv[1:]
         if any(given[: len(command)] == command for command in KEEPING):
-            kept = "what was saved is kept (the last whole epoch, the part of a download)"
+            kept = "what was saved is kept (the last checkpoint, the part of a download)"
             print(f"\nstopped; {kept}; to go on from it: {shlex.join(['resnetlab', *given])}", file=sys.stderr)
         else:
             print("\nstopped.", file=sys.stderr)

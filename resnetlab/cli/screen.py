@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10
+QUIET_SECONDS = 20  # without a sign of life, after which it is said
 
 
 @cache
@@ -60,3 +62,34 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def say(line: str) -> None:
     """Print a line of progress."""
     errors().print(line, markup=False)
+
+
+@contextlib.contextmanager
+def watching(quiet: float = QUIET_SECONDS) -> Iterator[Callable[[str], None]]:
+    """A function to call at each sign of life with what goes on from then; a long time without one is said in a line.
+
+    The line comes after `quiet` seconds and then each time twice as late.
+    """
+    ended, doing, since = threading.Event(), "starting", time.monotonic()
+
+    def sign_of_life(what: str) -> None:
+        nonlocal doing, since
+        doing, since = what, time.monotonic()
+
+    def watch() -> None:
+        said, next_line = since, quiet
+        while not ended.wait(quiet / 20):
+            if since != said:
+                said, next_line = since, quiet
+            if (silent := time.monotonic() - since) > next_line:
+                next_line *= 2
+                why = "; waiting for images, or for a long step" if doing == "training" else ""
+                say(f"{doing}: {silent:.0f} s without a sign of life{why}")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield sign_of_life
+    finally:
+        ended.set()
+        thread.join()

@@ -63,6 +63,12 @@ Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Processes that decode image files ahead; changes no outcome.")
 ]
 
+CheckpointSteps = Annotated[
+    int | None,
+    WholeNumber,
+    Parameter(help="Steps between checkpoints within an epoch, else 10 minutes; changes no outcome."),
+]
+
 
 def train(
     recipe: Annotated[str, Parameter(help=f"{', '.join(RECIPES)}, or a .toml file.")] = "digits",
@@ -75,19 +81,24 @@ def train(
     workers: Workers = None,
     log: Annotated[Log | None, Parameter(help="Send the metrics there too; metrics.jsonl has them always.")] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Say what the run would be and take; touch no run.")] = False,
+    checkpoint_steps: CheckpointSteps = None,
     json: Json = False,
 ) -> None:
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     """
-    from resnetlab.training.loop import epochs_of, normalisation_of
     from resnetlab.training.loop import train as train_run
+    from resnetlab.training.metrics import epochs_of
     from resnetlab.training.run import make_run
+    from resnetlab.training.signals import stop_on_signals
+    from resnetlab.training.sitting import normalisation_of
 
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
         raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors here.")
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     where = find_device(device)
     run = make_run(named_recipe(recipe, **given), runs)
@@ -97,7 +108,7 @@ def train(
         show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
         return
     finished_before = run.result() is not None
-    from resnetlab.cli.screen import counting, progress_bars, say
+    from resnetlab.cli.screen import counting, progress_bars, say, watching
     from resnetlab.training.tracking import tracking
 
     say(f"{run.spec.name} on {run.data.name}: {run.folder}")
@@ -105,10 +116,19 @@ def train(
     if not finished_before:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
-    with tracking(run, log) as track, progress_bars() as bars:
+    with (
+        tracking(run, log) as track,
+        progress_bars() as bars,
+        stop_on_signals() as stop,
+        watching() as sign_of_life,
+    ):
         task = bars.add_task("training", words="")
-        reported = 0
-        for status in train_run(run, device=where, threads=threads, workers=decoders):
+        reported = None
+        for status in train_run(
+            run, device=where, threads=threads, workers=decoders, checkpoint_steps=checkpoint_steps, stop=stop
+        ):
+            sign_of_life(status.next)
+            reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
             test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
             words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
             bars.update(task, completed=status.step, total=status.steps, words=words)

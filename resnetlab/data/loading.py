@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +62,7 @@ class Batch(NamedTuple):
     x: Tensor  # float32 N C H W
     labels: Tensor  # int64 N; where images are mixed, those of the larger share
     targets: Tensor | None  # float N K, where they are shares of the classes
+    stop: int = 0  # the position in the epoch at which the next batch starts
 
 
 def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: Tensor) -> Tensor:
@@ -130,21 +131,24 @@ class Loader:
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Yield the batches of one epoch, shuffled and augmented, from position `start` on.
 
         batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out.
         """
         order = epoch_order(seed, epoch, len(images))
         ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
+        stops = [b for b in ends if b > start]
         spans = [share(max(a, start), b, self.rank, self.ranks) for a, b in pairwise(ends) if b > start]
         padded = torch.empty(0)
-        for pixels, labels, positions in self._pixels(images, order, spans, seed, epoch):
+        for stop, (pixels, labels, positions) in zip(
+            stops, self._pixels(images, order, spans, seed, epoch), strict=True
+        ):
             if self.augmentation.augment == "crop_flip" and len(padded) < len(labels):
                 n, channels, height, width = pixels.shape
                 padded = torch.zeros(n, channels, height + 2 * PAD, width + 2 * PAD, device=pixels.device)
             if len(labels) > 1:
-                yield self._augmented(pixels, labels, positions, padded, seed, epoch)
+                yield self._augmented(pixels, labels, positions, padded, seed, epoch)._replace(stop=stop)
 
     def evaluation(self, images: Images | Files, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x float32 N C H W, labels) in order, each image once over all ranks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError
 
 PATIENCE = 600  # seconds without a batch, after which the disk or a worker counts as stuck
+MERCY = 60  # seconds that a worker lives on after SIGTERM, unless the main process ends it
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def read_ahead(
         collate_fn=_as_it_is,
         pin_memory=pin,
         timeout=PATIENCE if workers else 0,
+        worker_init_fn=_outlive_a_signal,
         generator=torch.Generator(),  # else its seed is drawn from the run's own random numbers
     )
     batches = iter(loader)
@@ -124,6 +127,21 @@ def read_ahead(
         except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two from the pipe of a dead worker
             raise UserError(_what_happened(dataset, error)) from error
         yield read
+
+
+def _outlive_a_signal(worker: int) -> None:
+    """In a worker: Ctrl-C or SIGTERM to all processes leaves it the time in which the main one ends its step.
+
+    A second SIGTERM ends it, and with 0, since torch raises an error in the midst of the main one's work otherwise.
+    """
+
+    def end_soon(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.alarm(MERCY)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, end_soon)
 
 
 def _as_it_is(read: Any) -> Any:

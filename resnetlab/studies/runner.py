@@ -20,7 +20,8 @@ from resnetlab.data.images import Data
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.study import Outcome, Record, Study
-from resnetlab.training.loop import Status, epochs_of, train
+from resnetlab.training.loop import Status, train
+from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, available_cores, make_run, read_json
 
@@ -38,7 +39,7 @@ def run_missing(recipes: tuple[Recipe, ...], runs: Path, *, jobs: int = 1, devic
     """Train each recipe that has no finished run below `runs`; yields how it goes.
 
     With several jobs the cores are shared out among as many processes. Interrupted, every run goes on from
-    its last whole epoch when asked for again. Raises UserError when a run fails.
+    its last checkpoint when asked for again. Raises UserError when a run fails.
     """
     jobs = max(1, min(jobs, len(recipes)))
     threads = max(1, available_cores() // jobs)
@@ -89,7 +90,7 @@ def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: i
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in others:
-                process.terminate()  # what it trained goes on from its last whole epoch next time
+                process.terminate()  # what it trained goes on from its last checkpoint next time
 
 
 _events: Any = None

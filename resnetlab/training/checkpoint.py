@@ -1,8 +1,9 @@
 """Checkpoints: weights that describe themselves, and the rest that a run needs to go on.
 
     RUN/last/weights.safetensors   parameters and buffers; spec, classes, preprocessing and recipe as metadata
-    RUN/last/state.safetensors     the optimiser's momentum
-    RUN/last/state.json            epoch, step, schedule, checksums
+    RUN/last/state.safetensors     the stepper's tensors (momentum), and the random state as rng.*
+    RUN/last/state.json            epoch, step, position, sums, schedule, checksums
+    RUN/last.old/                  the checkpoint before, should the last one be damaged
     RUN/best/weights.safetensors   the same of the best epoch
 
 Nothing here executes code on loading. A checkpoint is written beside the old one and takes its place when
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -27,22 +29,41 @@ from torch import Tensor, nn
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import Spec
-from resnetlab.training.run import read_json, spec_from_dict
+from resnetlab.training.fit import check_fit
+from resnetlab.training.run import FORMAT, disk_errors, read_json, spec_from_dict
 from resnetlab.training.schedule import ScheduleState
+from resnetlab.training.step import Stepper
 
-WEIGHTS, MOMENTUM = "weights.safetensors", "state.safetensors"
+WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+RANDOM = "rng."  # what the random states' names start with
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
-    """How far a run is: what `state.json` holds beside checksums."""
+    """How far a run is: what `state.json` holds beside the schedule and checksums."""
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done
     best_error: float = float("inf")  # %, of the validation or test images
     metrics_bytes: int = 0  # length of metrics.jsonl at this point
     seconds: float = 0.0  # spent so far, over all sittings
+    # Of the epoch that is under way; all 0 at its start:
+    position: int = 0  # where in the epoch's order the next batch starts
+    seen: int = 0  # images
+    loss: float = 0.0  # summed over them
+    wrong: float = 0.0  # of them
+    unreadable: int = 0  # images that were left out
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on, beside the tensors that `load_checkpoint` puts where they belong."""
+
+    progress: Progress
+    schedule: ScheduleState
+    random: dict[str, Tensor] = field(default_factory=dict)  # states by device, "cpu" and "cuda"
 
 
 @dataclass(frozen=True)
@@ -112,36 +133,37 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def save_checkpoint(
-    folder: Path,
-    net: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    card: Card,
-    progress: Progress,
-    schedule: ScheduleState,
-) -> None:
-    """Write FOLDER/last in place of the one before. Raises OSError with the old one whole if it can't."""
-    momentum = {}
-    for i, p in enumerate(_parameters(optimiser)):
-        buffer = optimiser.state.get(p, {}).get("momentum_buffer")
-        if buffer is not None:
-            momentum[f"momentum.{i}"] = buffer.detach().cpu().contiguous()
-    files = {WEIGHTS: weights_bytes(net, card), MOMENTUM: save(momentum)}
+def save_checkpoint(folder: Path, net: nn.Module, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
+    """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
+    tensors = stepper.state() | {RANDOM + name: t for name, t in checkpoint.random.items()}
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    files = {WEIGHTS: weights_bytes(net, card), STATE: content}
     state = {
-        "progress": asdict(progress),
-        "schedule": asdict(schedule),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "format": FORMAT,
+        "progress": asdict(checkpoint.progress),
+        "schedule": asdict(checkpoint.schedule),
+        "sha256": {name: sha256(content) for name, content in files.items()},
     }
-    files["state.json"] = json.dumps(state, indent=1).encode()
-    _replace_folder(folder / "last", files)
+    files["state.json"] = json.dumps(state | {"checksum": checksum(state)}, indent=1).encode()
+    _replace_folder(folder / "last", files, keep_old=True)
+
+
+def checksum(state: dict[str, Any]) -> str:
+    """Of what `state.json` holds beside it."""
+    return sha256(json.dumps(state, sort_keys=True).encode())
+
+
+def sha256(content: bytes) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def save_best(folder: Path, net: nn.Module, card: Card) -> None:
     """Write FOLDER/best in place of the one before."""
-    _replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)})
+    _replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)}, keep_old=False)
 
 
-def _replace_folder(target: Path, files: dict[str, bytes]) -> None:
+def _replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
     new, old = target.with_name(target.name + ".new"), _old(target)
     try:
         shutil.rmtree(new, ignore_errors=True)
@@ -158,7 +180,8 @@ def _replace_folder(target: Path, files: dict[str, bytes]) -> None:
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if not keep_old:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _old(target: Path) -> Path:
@@ -170,31 +193,68 @@ def whole_folder(target: Path) -> Path:
     return _old(target) if not target.exists() and _old(target).exists() else target
 
 
-def load_checkpoint(
-    folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, ScheduleState] | None:
-    """Put FOLDER/last into the network and the optimiser; None if there is none yet.
+def load_checkpoint(folder: Path, net: nn.Module, stepper: Stepper) -> Checkpoint | None:
+    """Put FOLDER/last into the network and the stepper; None if there is none yet.
 
-    Raises UserError for a damaged checkpoint.
+    Where it is damaged the one before takes its place, with a warning. Raises UserError if that one is damaged or
+    missing too, and for tensors that don't fit; nothing is loaded then.
     """
-    last = whole_folder(folder / "last")
-    if not last.exists():
+    last = folder / "last"
+    there = [place for place in (last, _old(last)) if place.exists()]
+    troubles: list[str] = []
+    for place in there:
+        try:
+            tensors, found = _read(place)
+        except UserError as error:
+            troubles.append(str(error).rstrip("."))
+            continue
+        check_fit(place / WEIGHTS, "the run's network", net.state_dict(), tensors[WEIGHTS])
+        try:
+            stepper.restore(tensors[STATE])
+        except UserError as error:
+            raise UserError(f"{place / STATE}: does not fit the run's network: {error}. Nothing was loaded.") from error
+        net.load_state_dict(tensors[WEIGHTS])
+        if troubles:
+            aside = _set_aside(last)
+            _log.warning(
+                f"{troubles[0]}; it lies in {aside} now, and the run goes on from the checkpoint before, step "
+                f"{found.progress.step}."
+            )
+        return found
+    if not there:
         return None
-    state = read_json(last / "state.json")
+    raise UserError(f"{'; '.join(troubles)}; remove {' and '.join(map(str, there))} to start the run again.")
+
+
+def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
+    """A checkpoint's tensors by file, and the rest. Raises UserError if it is damaged."""
+    state = read_json(place / "state.json")
     try:
-        for name in (WEIGHTS, MOMENTUM):
-            if hashlib.sha256((last / name).read_bytes()).hexdigest() != state["sha256"][name]:
-                raise UserError(f"{last / name}: damaged, its checksum differs; remove {last} to start the run again.")
+        content = {k: v for k, v in state.items() if k != "checksum"}
+        if "format" in state and checksum(content) != state["checksum"]:  # format 1 had neither
+            raise UserError(f"{place / 'state.json'}: damaged, its checksum differs")
+        for name in (WEIGHTS, STATE):
+            if sha256((place / name).read_bytes()) != state["sha256"][name]:
+                raise UserError(f"{place / name}: damaged, its checksum differs")
         progress, schedule = _counts(Progress, state["progress"]), _counts(ScheduleState, state["schedule"])
     except (KeyError, TypeError, OSError) as error:
-        raise UserError(f"{last}: damaged checkpoint ({error}); remove it to start the run again.") from error
-    net.load_state_dict(read_weights(last / WEIGHTS)[0])
-    momentum, _ = read_weights(last / MOMENTUM)
-    for i, p in enumerate(_parameters(optimiser)):
-        if f"momentum.{i}" in momentum:
-            buffer = torch.empty_like(p).copy_(momentum[f"momentum.{i}"])  # keeps the parameter's memory layout
-            optimiser.state[p]["momentum_buffer"] = buffer
-    return progress, schedule
+        raise UserError(f"{place}: damaged checkpoint ({error})") from error
+    tensors = {name: read_weights(place / name)[0] for name in (WEIGHTS, STATE)}
+    names = [name for name in tensors[STATE] if name.startswith(RANDOM)]
+    random = {name.removeprefix(RANDOM): tensors[STATE].pop(name) for name in names}
+    now = torch.get_rng_state()
+    if progress.position and ("cpu" not in random or random["cpu"].shape != now.shape):
+        raise UserError(f"{place}: damaged checkpoint (it lacks the random state)")
+    return tensors, Checkpoint(progress, schedule, random)
+
+
+def _set_aside(last: Path) -> Path:
+    """Move a damaged checkpoint out of the way of the whole one, which it would replace at the next save."""
+    aside = last.with_name(last.name + ".damaged")
+    with disk_errors(last.parent):
+        shutil.rmtree(aside, ignore_errors=True)
+        last.rename(aside)
+    return aside
 
 
 def _counts(kind: type[T], values: dict[str, Any]) -> T:
@@ -207,7 +267,3 @@ def _counts(kind: type[T], values: dict[str, Any]) -> T:
         if value is not None and not (0 <= value < 2**53 or value == float("inf")):
             raise TypeError(f"{name} is out of range")
     return made
-
-
-def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimiser.param_groups for p in group["params"]]

@@ -24,11 +24,11 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.zoo import build
-from resnetlab.training.loop import total_steps
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate
+from resnetlab.training.sitting import total_steps
 from resnetlab.training.step import make_optimiser, training_step
 
 TIMED_STEPS = 5

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.checkpoint import WEIGHTS, Card, read_weights, whole_folder
+from resnetlab.training.fit import check_fit
 from resnetlab.training.run import check_format, read_json
 
 
@@ -39,7 +38,7 @@ def load_with_card(
     if net is None and card is None:
         raise UserError(f"{path}: doesn't say what network it holds; name it with --net.")
     spec = named_spec(net) if net else card.spec  # type: ignore[union-attr]  # one of them is there
-    _check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
+    check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
     made = build(spec)
     made.load_state_dict(tensors)
     return made.eval(), card
@@ -58,24 +57,3 @@ def _weight_file(path: Path, which: str) -> Path:
     if not exists:
         raise UserError(f"{path}: no such run folder or weight file.")
     return path
-
-
-def _check_fit(path: Path, name: str, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
-    missing = [k for k in wanted if k not in found]
-    surplus = sorted(k for k in found if k not in wanted)
-    shapes = [
-        f"{k} is {tuple(found[k].shape)}, not {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in found and found[k].shape != v.shape
-    ]
-    kinds = [
-        f"{k} is of {found[k].dtype}, not {v.dtype}"
-        for k, v in wanted.items()
-        if k in found and v.is_floating_point() and not found[k].is_floating_point()
-    ]
-    parts = []
-    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", kinds)):
-        if keys:
-            parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
-    if parts:
-        raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.")

@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
 import json
-import math
-import os
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure
-from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
-from resnetlab.data.seeds import seed_of
-from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
-from resnetlab.nets.net import ResNet
-from resnetlab.nets.vgg import VGG
-from resnetlab.nets.zoo import build
-from resnetlab.training.checkpoint import (
-    Card,
-    Progress,
-    load_checkpoint,
-    save_best,
-    save_checkpoint,
-)
+from resnetlab.training.checkpoint import Progress, save_best
+from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import RESULT_KEYS, Run, disk_errors, locked, open_folder, write_atomically
-from resnetlab.training.schedule import (
-    ScheduleState,
-    after_evaluation,
-    after_step,
-    learning_rate,
-    needs_batch_error,
+from resnetlab.training.schedule import after_evaluation, after_step, learning_rate, needs_batch_error
+from resnetlab.training.signals import Stop, Stopped
+from resnetlab.training.sitting import (
+    Sitting,
+    begin_epoch,
+    check_loss,
+    check_weights,
+    checkpoint,
+    due,
+    end_epoch,
+    sit_down,
 )
-from resnetlab.training.step import make_optimiser, training_step
 
 EVALUATION_BATCH = 500
-EPOCH_KEYS = ("epoch", "step", "train_error", "test_error")
-LOG_STEPS = 100  # a line of metrics and a sign of life every so many steps
+LOG_STEPS = 100  # a line of metrics every so many steps
+STATUS_SECONDS = 5  # a sign of life at least so often, while steps are not longer
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a run goes, yielded every LOG_STEPS steps and at the end of each epoch."""
+    """How a run goes: yielded every LOG_STEPS steps or STATUS_SECONDS, before evaluation, and at an epoch's end."""
 
     epochs_done: int  # whole ones
     step: int
@@ -62,29 +49,45 @@ class Status:
     train_error: float  # %, over the epoch's batches so far
     test_error: float | None  # %, after the last whole epoch
     images_per_second: float
+    next: Literal["training", "evaluating"] = "training"
 
 
-def train(run: Run, *, device: str = "cpu", threads: int | None = None, workers: int = 0) -> Iterator[Status]:
+def train(
+    run: Run,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int = 0,
+    checkpoint_steps: int | None = None,
+    stop: Stop | None = None,
+) -> Iterator[Status]:
     """Train the run to its end, from where it stands; yields a Status now and then.
 
     Nothing is done if it is finished. The weights follow from the run to the last bit, on one machine and
     with one number of threads, which the run keeps from its start; interrupted, it goes on from the last
-    whole epoch with the same outcome as an unbroken run. `workers` processes decode images of files ahead, which
-    changes no outcome. Afterwards `run.result()` holds the errors.
-    Raises UserError for a folder of another version, a damaged checkpoint, a full disk, or a loss that is
-    not finite.
+    checkpoint with the same outcome as an unbroken run. One is written after every epoch and within it every
+    `checkpoint_steps` steps or, by default, ten minutes. `workers` processes decode images of files ahead. None of
+    that changes an outcome. Afterwards `run.result()` holds the errors.
+    Raises UserError for a folder of another version, damaged checkpoints, a full disk, or a loss that is
+    not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     settings = open_folder(run, threads or torch.get_num_threads(), device)
     if run.result() is not None:
         return
-    with locked(run.folder), contextlib.closing(_to_the_end(run, device, workers)) as statuses:
+    statuses = _to_the_end(run, device, workers, checkpoint_steps, stop or Stop())
+    with locked(run.folder), contextlib.closing(statuses):
         yield from _undisturbed(statuses, settings["threads"], device)
 
 
-def _to_the_end(run: Run, device: str, workers: int) -> Generator[Status, None, None]:
-    sitting = _sit_down(run, device, workers)
+def _to_the_end(
+    run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop
+) -> Generator[Status, None, None]:
+    sitting = sit_down(run, device, workers, checkpoint_steps, stop)
     with sitting.metrics.file:
-        while sitting.progress.step < sitting.steps:
+        # After the last step the epoch is still to be evaluated.
+        while sitting.progress.step < sitting.steps or sitting.progress.position:
             yield from _epoch(sitting)
     _finish(run, sitting.progress)
 
@@ -115,159 +118,89 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
         yield status
 
 
-class Metrics:
-    """metrics.jsonl: one line per evaluation and per logged step, without times, so that a run repeats it."""
-
-    def __init__(self, folder: Path, length: int, epochs: int):
-        path = folder / "metrics.jsonl"
-        with disk_errors(folder):
-            path.touch()
-            if path.stat().st_size < length:
-                raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
-            os.truncate(path, length)  # what was logged after the checkpoint that is resumed
-            if len(epochs_of(folder)) != epochs:
-                raise UserError(f"{path}: damaged, it should hold {epochs} epochs; move {folder} away to start anew.")
-            self.file = path.open("ab", buffering=0)  # a failed write must not be tried again when the file closes
-        self.folder = folder
-        self.length = length
-
-    def write(self, line: dict[str, Any]) -> None:
-        content = json.dumps(line).encode() + b"\n"
-        with disk_errors(self.folder):
-            if self.file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.length += len(content)
-
-
-@dataclass
-class _Sitting:
-    """One sitting at a run: what the loop holds between its start or resumption and its end or interruption."""
-
-    run: Run
-    device: str
-    net: ResNet | VGG
-    optimiser: torch.optim.SGD
-    card: Card
-    train: Images | Files
-    validation: Images | Files
-    test: Images | Files
-    loader: Loader
-    progress: Progress
-    schedule: ScheduleState
-    metrics: Metrics
-    per_epoch: int  # steps
-    steps: int  # in all
-    test_error: float | None = None  # %, after the last whole epoch
-
-
-def _sit_down(run: Run, device: str, workers: int) -> _Sitting:
-    """Build what the run needs, and put its last checkpoint into it if there is one."""
-    recipe = run.recipe
-    train_images, validation = run.data.hold_out(recipe.validation_images)
-    normalise = normalisation_of(run, workers=workers)
-    net = build(run.spec, seed=recipe.seed).to(device)
-    if recipe.channels_last:
-        for parameter in net.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    optimiser = make_optimiser(net, recipe)
-    progress, schedule = load_checkpoint(run.folder, net, optimiser) or (Progress(), ScheduleState())
-    per_epoch = len(batch_ends(len(train_images), recipe.batch_size))
-    return _Sitting(
-        run=run,
-        device=device,
-        net=net,
-        optimiser=optimiser,
-        card=Card(run.spec, run.data.classes, normalise, recipe.to_dict()),
-        train=_placed(train_images, device),
-        validation=_placed(validation, device),
-        test=_placed(run.data.test, device),
-        loader=Loader(
-            normalise=normalise.to(device),
-            classes=len(run.data.classes),
-            size=run.spec.input_size,
-            augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)}),
-            device=device,
-            workers=workers,
-            unreadables=Unreadables(recipe.unreadable == "skip", recipe.unreadable_limit),
-        ),
-        progress=progress,
-        schedule=schedule,
-        metrics=Metrics(run.folder, progress.metrics_bytes, progress.epoch),
-        per_epoch=per_epoch,
-        steps=total_steps(recipe, per_epoch),
-    )
-
-
-def _placed(images: Images | Files, device: str) -> Images | Files:
-    """Images on the device, where they stay; files as they are."""
-    return images.to(device) if isinstance(images, Images) else images
-
-
-def normalisation_of(
-    run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
-) -> Normalisation:
-    """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
-    if run.recipe.normalise == "imagenet":
-        return imagenet(run.spec.in_channels)
-    images, _ = run.data.hold_out(run.recipe.validation_images)
-    found = measure(images, run.spec.input_size, workers=workers, progress=progress)
-    return NORMALISATIONS[run.recipe.normalise](found)
-
-
-def _epoch(s: _Sitting) -> Iterator[Status]:
-    """Train for an epoch (or what is left of the run), evaluate, log, and write the checkpoint."""
-    recipe, progress, folder = s.run.recipe, s.progress, s.run.folder
-    started, epoch = time.perf_counter(), progress.epoch
-    torch.manual_seed(seed_of("dropout and the like", recipe.seed, epoch))
-    s.loader.unreadables.count = 0
-    batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, epoch)
-    sums = torch.zeros(2, dtype=torch.float64, device=s.device)  # loss, wrong
-    seen = 0
-
-    def so_far() -> tuple[dict[str, float], Status]:
-        """The epoch's means as metrics and as status; reading them waits for the device."""
-        loss, wrong = (sums / seen).tolist()
-        speed = seen / (time.perf_counter() - started)
-        status = Status(progress.epoch, progress.step, s.steps, lr, 100 * wrong, s.test_error, speed)
-        return {"step": progress.step, "lr": lr, "train_loss": loss, "train_error": 100 * wrong}, status
-
-    s.net.train()
-    for batch in itertools.islice(batches, s.steps - progress.step):
-        lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
-        loss, wrong = training_step(s.net, s.optimiser, batch._replace(x=_laid_out(batch.x, recipe)), lr)
-        if needs_batch_error(recipe, s.schedule):
-            after_step(recipe, progress.step, 100 * int(wrong) / len(batch.labels), s.schedule)
-        sums += torch.stack([loss, wrong]).double()
-        seen += len(batch.labels)
-        progress.step += 1
-        if progress.step % LOG_STEPS == 0:
-            line, status = so_far()
-            s.metrics.write(line)
-            yield status
-
-    if not seen:
-        raise UserError(f"{folder}: no batch of {recipe.batch_size} has two images that can be read; see its data.")
-    line, _ = so_far()
-    if not math.isfinite(line["train_loss"]):
-        raise UserError(
-            f"{folder}: the loss is no longer finite in epoch {epoch + 1} (lr {lr:g}); lower lr or lengthen the "
-            "warm-up. The checkpoint of the epoch before is kept."
-        )
-    line = {"epoch": epoch + 1} | line | _evaluate(s)
-    after_evaluation(recipe, line.get("validation_error", line["train_error"]), s.schedule)
+def _epoch(s: Sitting) -> Iterator[Status]:
+    """Train for an epoch, what is left of it or of the run; evaluate, log, and write the checkpoint."""
+    progress, folder = s.progress, s.run.folder
+    begin_epoch(s)
+    try:
+        yield from _steps(s)
+        if not progress.seen:
+            size = s.run.recipe.batch_size
+            raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
+        line = _so_far(s)
+        check_weights(s)
+        yield _status(s, line, "evaluating")
+        with s.stop.at_once():
+            line = {"epoch": progress.epoch + 1} | line | _evaluate(s)
+    except Stopped as stopped:
+        if progress.step > s.saved_step:
+            checkpoint(s)
+        stopped.step = progress.step
+        raise
+    after_evaluation(s.run.recipe, line.get("validation_error", line["train_error"]), s.schedule)
     s.test_error = line["test_error"]
-    progress.epoch = epoch + 1
-    progress.seconds += time.perf_counter() - started
     s.metrics.write(line)
-    progress.metrics_bytes = s.metrics.length
-    with disk_errors(folder):
-        chosen = line.get("validation_error", line["test_error"])
-        if chosen < progress.best_error:
-            progress.best_error = chosen
+    end_epoch(s)
+    chosen = line.get("validation_error", line["test_error"])
+    if chosen < progress.best_error:
+        progress.best_error = chosen
+        with disk_errors(folder):
             save_best(folder, s.net, s.card)
-        save_checkpoint(folder, s.net, s.optimiser, s.card, progress, s.schedule)
-    yield so_far()[1]
+    checkpoint(s)
+    yield _status(s, line)
+
+
+def _steps(s: Sitting) -> Iterator[Status]:
+    """The epoch's steps from `progress.position` on. Raises Stopped between two of them."""
+    recipe, progress = s.run.recipe, s.progress
+    batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
+    reported = time.monotonic()
+    s.net.train()
+    with contextlib.closing(batches):  # which ends its workers
+        while progress.step < s.steps:
+            with s.stop.at_once():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            s.lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
+            loss, wrong = s.stepper(batch._replace(x=_laid_out(batch.x, recipe)), s.lr)
+            if needs_batch_error(recipe, s.schedule):
+                after_step(recipe, progress.step, 100 * int(wrong) / len(batch.labels), s.schedule)
+            s.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
+            progress.seen += len(batch.labels)
+            s.seen += len(batch.labels)
+            progress.step += 1
+            progress.position, progress.unreadable = batch.stop, s.loader.unreadables.count
+            if s.device == "cpu":  # a GPU is not waited for after each step
+                check_loss(s)
+            log = progress.step % LOG_STEPS == 0
+            if log:
+                s.metrics.write(_so_far(s))
+            if due(s):
+                checkpoint(s)
+            if log or time.monotonic() - reported > STATUS_SECONDS:
+                reported = time.monotonic()
+                yield _status(s, _so_far(s))
+
+
+def _so_far(s: Sitting) -> dict[str, float]:
+    """The epoch's means; reading them waits for the device. Raises UserError unless the loss is finite."""
+    loss, wrong = (value / s.progress.seen for value in check_loss(s))
+    return {"step": s.progress.step, "lr": s.lr, "train_loss": loss, "train_error": 100 * wrong}
+
+
+def _status(s: Sitting, line: dict[str, float], doing: Literal["training", "evaluating"] = "training") -> Status:
+    progress = s.progress
+    return Status(
+        epochs_done=progress.epoch,
+        step=progress.step,
+        steps=s.steps,
+        lr=s.lr,
+        train_error=line["train_error"],
+        test_error=s.test_error,
+        images_per_second=s.seen / (time.perf_counter() - s.began),
+        next=doing,
+    )
 
 
 def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
@@ -275,7 +208,7 @@ def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
 
 
-def _evaluate(s: _Sitting) -> dict[str, float]:
+def _evaluate(s: Sitting) -> dict[str, float]:
     """Loss and error (%) of the test images and, if any are held out, of the validation images.
 
     Of files also how many could not be read, in this epoch's training and here.
@@ -301,14 +234,6 @@ def evaluation_batch(images: Images | Files) -> int:
     return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
-def total_steps(recipe: Recipe, per_epoch: int) -> int:
-    """Steps of a whole run."""
-    if recipe.iterations is not None:
-        return recipe.iterations
-    assert recipe.epochs is not None
-    return max(1, round(recipe.epochs * per_epoch))
-
-
 def _finish(run: Run, progress: Progress) -> None:
     """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
     last = epochs_of(run.folder)[-1]
@@ -317,16 +242,3 @@ def _finish(run: Run, progress: Progress) -> None:
     result = dict(zip(RESULT_KEYS, values, strict=True))
     with disk_errors(run.folder):
         write_atomically(run.folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-
-
-def epochs_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics that end an epoch. Raises UserError if the file is damaged."""
-    path = folder / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        epochs = [line for line in lines if "epoch" in line]
-        if not all(isinstance(line[key], int | float) for line in epochs for key in EPOCH_KEYS):
-            raise ValueError("an epoch without its errors")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); move {folder} away to start the run again.") from error
-    return epochs

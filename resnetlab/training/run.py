@@ -26,7 +26,8 @@ from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.recipe import Recipe
 
-FORMAT = 1  # of the run folder; a folder with another number is refused
+FORMAT = 2  # of the run folder: 1 had checkpoints at the end of epochs only; others are refused
+ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
@@ -48,7 +49,7 @@ class Run:
         default = Recipe().to_dict()
         recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in ("net", "data") and v != default[k]}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
-        defines = {"format": FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
+        defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -138,15 +139,31 @@ def open_folder(run: Run, threads: int, device: str) -> dict[str, Any]:
     settings = run.settings(threads, device)
     with disk_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+        _write_settings(path, settings)
     return settings
 
 
+def migrate(folder: Path) -> None:
+    """Mark a folder of format 1 as one of this format, before a checkpoint is written that older versions can't read.
+
+    What format 1 wrote is read as it is: it lacks only what a checkpoint within an epoch needs.
+    """
+    path = folder / "run.json"
+    settings = read_json(path)
+    if settings["format"] != FORMAT:
+        with disk_errors(folder):
+            _write_settings(path, settings | {"format": FORMAT})
+
+
+def _write_settings(path: Path, settings: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+
+
 def check_format(path: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError unless run.json is of the version that this code writes."""
-    if settings.get("format") != FORMAT:
+    """Raise UserError unless run.json is of a version that this code reads."""
+    if settings.get("format") not in (1, FORMAT):
         raise UserError(
-            f"{path}: a run of format {settings.get('format')}, and this version reads format {FORMAT}: "
+            f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 and {FORMAT}: "
             "move the folder away or use the version that wrote it."
         )
     threads = settings.get("threads")
@@ -158,8 +175,9 @@ def check_format(path: Path, settings: dict[str, Any]) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run: two processes never write one folder. Raises UserError if another one has it."""
     with disk_errors(folder):
-        file = (folder / "lock").open("w")
-    with file:
+        file = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _locks.add(file)
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -167,6 +185,21 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system that can't lock
         yield
+    finally:
+        if file in _locks:
+            _locks.remove(file)
+            os.close(file)
+
+
+def _leave_locks() -> None:
+    """In a forked process, e.g. one that decodes images: it must not hold the run when its parent was killed."""
+    for file in _locks:
+        os.close(file)
+    _locks.clear()
+
+
+_locks: set[int] = set()  # files by their descriptors
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 
 from resnetlab.data.loading import Batch
+from resnetlab.errors import UserError
 from resnetlab.training.recipe import Recipe
 
 
@@ -41,3 +42,34 @@ def training_step(net: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch
     optimiser.step()
     scores = scores.detach()
     return StepResult(loss.detach() * len(batch.labels), (scores.argmax(1) != batch.labels).sum())
+
+
+class Stepper:
+    """Takes training steps, and holds all that the next one depends on beside the network's own tensors."""
+
+    def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, device: str) -> None:
+        self.net, self.optimiser = net, optimiser
+        self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
+
+    def __call__(self, batch: Batch, lr: float) -> StepResult:
+        return training_step(self.net, self.optimiser, batch, lr)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it: the momentum, once a step was taken."""
+        buffers = {f"momentum.{i}": self._buffer(p) for i, p in enumerate(self.parameters)}
+        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave. Raises UserError, with nothing taken over, where it doesn't fit."""
+        wanted = {f"momentum.{i}": p for i, p in enumerate(self.parameters)}
+        for name, tensor in state.items():
+            if name not in wanted:
+                raise UserError(f"it has {name} besides")
+            if tensor.shape != wanted[name].shape:
+                raise UserError(f"in it {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
+        for name, tensor in state.items():
+            p = wanted[name]
+            self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensor)  # in p's memory layout
+
+    def _buffer(self, p: Tensor) -> Tensor | None:
+        return self.optimiser.state.get(p, {}).get("momentum_buffer")

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def _batches(folder: Path, change: str) -> None:
         (["train", "digits", "--threads", "0"], "threads=0 must be 1 to "),
         (["train", "digits", "--threads", "200000"], "threads=200000 must be 1 to "),
         (["train", "digits", "--threads", "1.5"], "Invalid value for --threads: '1.5' must be a whole number"),
+        (["train", "digits", "--checkpoint-steps", "0"], "checkpoint_steps=0 must be 1 or more"),
         (["train", "digits", "--seed", "1.5"], "Invalid value for --seed: '1.5' must be a whole number"),
         (["train", "digits", "--batch-size", "32.9"], "Invalid value for --batch-size: '32.9' must be a whole"),
         (["train", "digits", "--iterations", "9" * 5000], "must be a whole number"),
@@ -245,3 +247,20 @@ def test_the_report_is_written_again_from_committed_records(capsys: Captured, tm
     assert main(["study", "report", "--results", str(tmp_path), "--json"]) == 0
     page = Path(json.loads(capsys.readouterr().out)["report"])
     assert page.read_bytes() == (results / "report.html").read_bytes(), "results/report.html is not of its records"
+
+
+def test_a_long_silence_is_said(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetlab.cli import screen
+
+    lines: list[str] = []
+    said = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        said.set()
+
+    monkeypatch.setattr(screen, "say", say)
+    with screen.watching(0.1) as sign_of_life:
+        sign_of_life("training")
+        assert said.wait(60)
+    assert lines[0].endswith("without a sign of life; waiting for images, or for a long step")

@@ -41,7 +41,7 @@ def test_batches_cover_every_image_once_and_leave_none_alone(count: int, size: i
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     def labels(seed: int, epoch: int) -> list[int]:
         batches = Loader(AS_IS, 50).training(numbered(50), 8, seed, epoch)
-        return [int(v) for x, y, _ in batches for v in y if bool((x[y == v].round() == v).all())]
+        return [int(v) for x, y, *_ in batches for v in y if bool((x[y == v].round() == v).all())]
 
     assert sorted(labels(0, 0)) == list(range(50))
     assert labels(0, 0) == labels(0, 0)
@@ -138,7 +138,7 @@ def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augme
     def seen(**options: int) -> dict[int, torch.Tensor]:
         start = options.pop("start", 0)
         found = {}
-        for x, labels, _ in Loader(AS_IS, 50, augmentation=how, **options).training(images, 8, 0, 1, start):
+        for x, labels, *_ in Loader(AS_IS, 50, augmentation=how, **options).training(images, 8, 0, 1, start):
             found |= {int(label): image for label, image in zip(labels, x, strict=True)}
         return found
 

@@ -49,7 +49,7 @@ def seen(files: Files, start: int = 0, epoch: int = 1, **options: int) -> list[t
     how = Augmentation(augment="resized_crop_flip", policy="trivialaugment", erasing=0.25)
     loader = Loader(AS_IS, len(files), size=16, augmentation=how, **options)  # type: ignore[arg-type]
     batches = loader.training(files, 8, seed=3, epoch=epoch, start=start)
-    return [(int(label), image) for x, labels, _ in batches for label, image in zip(labels, x, strict=True)]
+    return [(int(label), image) for x, labels, *_ in batches for label, image in zip(labels, x, strict=True)]
 
 
 def equal(a: list[tuple[int, torch.Tensor]], b: list[tuple[int, torch.Tensor]]) -> bool:
@@ -96,7 +96,7 @@ folder, workers, rank, ranks = Path(sys.argv[1]), *map(int, sys.argv[2:])
 files = files_at(folder, sorted(p.name for p in folder.iterdir()))
 loader = Loader(AS_IS, len(files), size=16, augmentation=Augmentation("resized_crop_flip"), workers=workers, rank=rank,
     ranks=ranks)
-for x, labels, _ in loader.training(files, 8, seed=3, epoch=0):
+for x, labels, *_ in loader.training(files, 8, seed=3, epoch=0):
     print(*labels.tolist(), flush=True)
     sys.stdin.readline()  # so that the test decides where it is killed
 """

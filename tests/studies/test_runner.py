@@ -52,7 +52,7 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, jobs: int) -> N
 
 def test_a_run_that_fails_says_why_from_another_process(tmp_path: Path) -> None:
     bad = RECIPES[0].override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)")
-    with pytest.raises(UserError, match="loss is no longer finite"):
+    with pytest.raises(UserError, match="no longer finite"):
         list(run_missing((RECIPES[0], bad), tmp_path, jobs=2))
 
 

@@ -12,12 +12,12 @@ import pytest
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
-from resnetlab.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from resnetlab.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.schedule import ScheduleState
-from resnetlab.training.step import make_optimiser
+from resnetlab.training.step import Stepper, make_optimiser
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parts() -> tuple[Any, Any]:
     net = build("cifar_resnet8(in_channels=1)")
-    return net, make_optimiser(net, recipe("digits"))
+    return net, Stepper(net, make_optimiser(net, recipe("digits")), recipe("digits"), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_a_state_of_other_values_is_damaged(
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
+    state["checksum"] = checkpoint.checksum({k: v for k, v in state.items() if k != "checksum"})
     (tmp_path / "last/state.json").write_text(json.dumps(state))
     with pytest.raises(UserError, match=f"last.*{message}"):
         load_checkpoint(tmp_path, *parts())
@@ -71,11 +72,11 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
 ) -> None:
     """Only last.old is there, and the next checkpoint dies before it takes its place."""
     shutil.copytree(trained / "last", tmp_path / "last.old")
-    net, optimiser = parts()
+    net, stepper = parts()
     card = checkpoint.Card.from_metadata(checkpoint.read_weights(trained / "last/weights.safetensors")[1])
 
     def save() -> None:
-        save_checkpoint(tmp_path, net, optimiser, card, Progress(epoch=7), ScheduleState())
+        save_checkpoint(tmp_path, net, stepper, card, Checkpoint(Progress(epoch=7), ScheduleState()))
 
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
@@ -84,11 +85,11 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
         patched.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             save()
-    found = load_checkpoint(tmp_path, net, optimiser)
+    found = load_checkpoint(tmp_path, net, stepper)
     assert found is not None
-    assert found[0].epoch == 1
+    assert found.progress.epoch == 1
     save()
-    assert {p.name for p in tmp_path.iterdir()} == {"last"}
-    found = load_checkpoint(tmp_path, net, optimiser)
+    assert {p.name for p in tmp_path.iterdir()} == {"last", "last.old"}
+    found = load_checkpoint(tmp_path, net, stepper)
     assert found is not None
-    assert found[0].epoch == 7
+    assert found.progress.epoch == 7

@@ -90,6 +90,7 @@ def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
 def test_a_folder_that_a_kill_left_under_its_old_name_is_found(run: Run, tmp_path: Path, which: str) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run.folder, copy)
+    shutil.rmtree(copy / f"{which}.old", ignore_errors=True)
     (copy / which).rename(copy / f"{which}.old")
     wanted = load_file(run.folder / which / "weights.safetensors")
     assert all(torch.equal(v, wanted[k]) for k, v in resnetlab.load(copy, which=which).state_dict().items())

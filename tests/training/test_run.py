@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -97,7 +98,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, changes: dic
     assert without_times(resumed) == without_times(unbroken)
 
 
-@pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signal_sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
 def test_a_stopped_command_goes_on_where_it_was(
     tmp_path: Path, resnetlab: Command, signal_sent: signal.Signals, code: int
 ) -> None:
@@ -112,8 +115,9 @@ def test_a_stopped_command_goes_on_where_it_was(
         process.send_signal(signal_sent)
         said = process.stderr.read()
     assert process.returncode == code
-    if signal_sent == signal.SIGINT:
-        assert f"to go on from it: resnetlab train digits {' '.join(options)}" in said
+    if signal_sent != signal.SIGKILL:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"stopped by {signal_sent.name} after step ")]
+        assert line.endswith(f"which is saved; to go on from it: resnetlab train digits {' '.join(options)}")
         assert "Traceback" not in said
     done = resnetlab("train", "digits", *options, "--json")
     assert done.returncode == 0, done.stderr
@@ -241,7 +245,11 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         ("last/state.json", lambda b: b[:20], "damaged, not JSON"),
         ("last/state.json", lambda b: b"{}", "damaged checkpoint"),
         ("run.json", lambda b: b"[]", "should hold a JSON object"),
-        ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 7'), "a run of format 7, and this version reads"),
+        (
+            "run.json",
+            lambda b: b.replace(b'"format": 2', b'"format": 7'),
+            "a run of format 7, and this",
+        ),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks threads or machine"),
         ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),
         ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it is of run '0"),
@@ -269,8 +277,33 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
         next(iter(train(make_run(small(), tmp_path), threads=1)))
 
 
+def test_a_process_that_outlives_the_one_that_trains_does_not_hold_the_run(tmp_path: Path) -> None:
+    """As those that decode images do for a while after a SIGKILL."""
+    run = make_run(small(), tmp_path)
+    with left_behind(run) as child:
+        finish(small(), tmp_path)
+        os.kill(child, 0)  # it lives still
+
+
+@contextlib.contextmanager
+def left_behind(run: Run) -> Iterator[int]:
+    """A process that was forked from one that held the run."""
+    sitting = train(run, threads=1)
+    next(iter(sitting))
+    child = os.fork()
+    if not child:
+        signal.pause()
+        os._exit(0)
+    sitting.close()  # type: ignore[attr-defined]  # a generator
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"loss is no longer finite in epoch 1 .*lower lr"):
+    with pytest.raises(UserError, match=r"no longer finite at step \d+ .*no checkpoint yet.*lower lr"):
         finish(small(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)"), tmp_path)
 
 

@@ -1,0 +1,72 @@
+"""Stopping a run: the first SIGTERM or Ctrl-C lets the step end and saves it, a second one stops at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A run was asked to stop, and did: its last step is saved. No Exception, so that nothing takes it for an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.step = 0  # that is saved
+
+    def __str__(self) -> str:
+        where = f"after step {self.step}, which is saved" if self.step else "before the first step"
+        return f"stopped by {signal.Signals(self.number).name} {where}"
+
+
+class Stop:
+    """Whether a run should stop. `train` looks at it before each step; `receive` is a signal's handler."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal that asked
+        self._may_raise = False
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Around what may be given up half-way, as a wait for data is: raises Stopped as soon as it is asked to."""
+        self._may_raise = True
+        try:
+            if self.number is not None:
+                raise Stopped(self.number)
+            yield
+        finally:
+            self._may_raise = False
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """Take note of a signal. The second one raises KeyboardInterrupt, or SystemExit for SIGTERM."""
+        if os.getpid() != self._process:  # a process that was forked from the run, before it has handlers of its own
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if self.number is not None:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self.number = number
+        if self._may_raise:
+            raise Stopped(number)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """A Stop that SIGTERM and Ctrl-C ask; outside the main thread, where no signals arrive, nobody does."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.receive) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""Trains a run in processes that kill themselves at random places, until one comes to its end. For test_resume.py.
+
+    python killed.py RUNS RECIPE WORKERS CHECKPOINT_STEPS SEED KILLS
+
+RECIPE: fields as JSON. Prints how often a process died, and the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnetlab.training import loop
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
+from resnetlab.training.step import Stepper
+
+
+def deadly(events: int) -> None:
+    """Have this process killed at the so many-th event: a step's end, a batch's arrival, or a file operation."""
+    left = events
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return counting
+
+    Stepper.__call__ = counted(Stepper.__call__)  # type: ignore[method-assign]
+    loop.accuracy = counted(loop.accuracy)  # type: ignore[attr-defined]
+    os.fsync = counted(os.fsync)
+    Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+
+
+def main(runs: str, fields: str, workers: str, checkpoint_steps: str, seed: str, kills: str) -> None:
+    torch.set_num_threads(1)
+    drawn = random.Random(int(seed))
+    run = make_run(recipe("digits", **json.loads(fields)), Path(runs))
+    died = 0
+    while run.result() is None:
+        events = drawn.randint(1, 40)
+        process = os.fork()  # no thread of torch's has been started yet
+        if not process:
+            if died < int(kills):
+                deadly(events)
+            for _ in loop.train(run, threads=1, workers=int(workers), checkpoint_steps=int(checkpoint_steps)):
+                pass
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        died += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert status in (0, signal.SIGKILL), f"the process ended by itself: {status}"
+    print(json.dumps({"died": died, "folder": str(run.folder)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
