@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from resnetlab.nets.branches import ORDERS, Layers, tail_layers, unit_layers
 from resnetlab.nets.mixing import Mixing
@@ -73,12 +77,14 @@ class ResNet(_Named):
     """A network of the papers: stem, stages of units, global average pool, fc.
 
     Input N C H W; output N K, the scores before the softmax. Its weights are as torch makes them: use
-    `resnetlab.build`, which applies the spec's initialisation.
+    `resnetlab.build`, which applies the spec's initialisation. `recompute = True` trades time for memory in
+    training, and changes no value.
     """
 
     def __init__(self, spec: NetSpec):
         super().__init__()
         self.spec = spec
+        self.recompute = False
         self.stem_layers = self.hold(stem_layers(spec))
         channels, done, total = spec.stem_width, 0, sum(s.units for s in spec.stages)
         for i, stage in enumerate(spec.stages, 1):
@@ -108,10 +114,40 @@ class ResNet(_Named):
     def forward(self, x: Tensor) -> Tensor:
         x = self.run(self.stem_layers, x)
         for stage in self.stages():
-            x = stage(x)
+            x = _recomputed(stage, x) if self.recompute and self.training else stage(x)
         x = self.run(self.last_layers, x)
         x = torch.flatten(self.avgpool(x), 1)  # N C H W -> N C
         return self.fc(x)
+
+
+def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:
+    """The stage's output; what lies inside its units is forgotten, and computed again for the gradient.
+
+    Random numbers are drawn alike both times, and batch norm's statistics take in the batch once.
+    """
+    for unit in stage:
+        x = checkpoint(unit, x, use_reentrant=False, context_fn=partial(_first_and_again, unit))
+    return x
+
+
+def _first_and_again(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return contextlib.nullcontext(), _statistics_kept(unit)
+
+
+@contextlib.contextmanager
+def _statistics_kept(unit: nn.Module) -> Iterator[None]:
+    """Within it, batch norm writes its running statistics into copies that are thrown away."""
+    norms = [m for m in unit.modules() if isinstance(m, nn.BatchNorm2d)]
+    own = [dict(norm.named_buffers()) for norm in norms]
+    for norm in norms:
+        for name, buffer in norm.named_buffers():
+            setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, own, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)
 
 
 def _last_activation(spec: NetSpec, channels: int) -> Layers:

@@ -1,7 +1,8 @@
 """Checkpoints: weights that describe themselves, and the rest that a run needs to go on.
 
     RUN/last/weights.safetensors   parameters and buffers; spec, classes, preprocessing and recipe as metadata
-    RUN/last/state.safetensors     the stepper's tensors (momentum), and the random state as rng.*
+    RUN/last/state.safetensors     the stepper's tensors (momentum), and the random state as rng.*; where the weights
+                                   are averages, those that are trained as net.*
     RUN/last/state.json            epoch, step, position, sums, schedule, checksums
     RUN/last.old/                  the checkpoint before, should the last one be damaged
     RUN/best/weights.safetensors   the same of the best epoch
@@ -35,7 +36,7 @@ from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
-RANDOM = "rng."  # what the random states' names start with
+RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -133,11 +134,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def save_checkpoint(folder: Path, net: nn.Module, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
     """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
     tensors = stepper.state() | {RANDOM + name: t for name, t in checkpoint.random.items()}
+    if stepper.average:
+        tensors |= {TRAINED + name: t for name, t in stepper.net.state_dict().items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    files = {WEIGHTS: weights_bytes(net, card), STATE: content}
+    with stepper.evaluated() as net:
+        files = {WEIGHTS: weights_bytes(net, card), STATE: content}
     state = {
         "format": FORMAT,
         "progress": asdict(checkpoint.progress),
@@ -193,8 +197,8 @@ def whole_folder(target: Path) -> Path:
     return _old(target) if not target.exists() and _old(target).exists() else target
 
 
-def load_checkpoint(folder: Path, net: nn.Module, stepper: Stepper) -> Checkpoint | None:
-    """Put FOLDER/last into the network and the stepper; None if there is none yet.
+def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
+    """Put FOLDER/last into the stepper and its network; None if there is none yet.
 
     Where it is damaged the one before takes its place, with a warning. Raises UserError if that one is damaged or
     missing too, and for tensors that don't fit; nothing is loaded then.
@@ -208,12 +212,15 @@ def load_checkpoint(folder: Path, net: nn.Module, stepper: Stepper) -> Checkpoin
         except UserError as error:
             troubles.append(str(error).rstrip("."))
             continue
-        check_fit(place / WEIGHTS, "the run's network", net.state_dict(), tensors[WEIGHTS])
+        state = tensors[STATE]
+        trained = {name: state.pop(name) for name in list(state) if name.startswith(TRAINED)}
+        weights = {name.removeprefix(TRAINED): t for name, t in trained.items()} or tensors[WEIGHTS]
+        check_fit(place / (STATE if trained else WEIGHTS), "the run's network", stepper.net.state_dict(), weights)
         try:
-            stepper.restore(tensors[STATE])
+            stepper.restore(state)
         except UserError as error:
             raise UserError(f"{place / STATE}: does not fit the run's network: {error}. Nothing was loaded.") from error
-        net.load_state_dict(tensors[WEIGHTS])
+        stepper.net.load_state_dict(weights)
         if troubles:
             aside = _set_aside(last)
             _log.warning(

@@ -29,7 +29,7 @@ from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate
 from resnetlab.training.sitting import total_steps
-from resnetlab.training.step import make_optimiser, training_step
+from resnetlab.training.step import Stepper, make_optimiser
 
 TIMED_STEPS = 5
 FIRST_BATCH = 4  # images of the steps that are tried first
@@ -159,7 +159,8 @@ class _Trial:
         self.net: nn.Module = build(run.spec, seed=run.recipe.seed).to(device)
         if run.recipe.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = make_optimiser(self.net, run.recipe)
+        recipe = run.recipe.override(compile=False)  # which would compile for every number of images that is tried
+        self.stepper = Stepper(self.net, make_optimiser(self.net, recipe), recipe, device)
         channels = run.spec.in_channels
         self.loader = Loader(
             # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
@@ -183,7 +184,7 @@ class _Trial:
                     started = time.perf_counter()
                 batch = next(batches)
                 batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
-                training_step(self.net, self.optimiser, batch, 0.0)  # a rate of 0 takes as long and can't blow up
+                self.stepper(batch, 0.0)  # a rate of 0 takes as long and can't blow up
             self._wait()
         return (time.perf_counter() - started) / steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Generator, Iterator
@@ -16,6 +17,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
@@ -130,7 +132,8 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         line = _so_far(s)
         check_weights(s)
         yield _status(s, line, "evaluating")
-        with s.stop.at_once():
+        with s.stop.at_once(), s.stepper.evaluated():
+            _reestimate(s)
             line = {"epoch": progress.epoch + 1} | line | _evaluate(s)
     except Stopped as stopped:
         if progress.step > s.saved_step:
@@ -144,8 +147,8 @@ def _epoch(s: Sitting) -> Iterator[Status]:
     chosen = line.get("validation_error", line["test_error"])
     if chosen < progress.best_error:
         progress.best_error = chosen
-        with disk_errors(folder):
-            save_best(folder, s.net, s.card)
+        with disk_errors(folder), s.stepper.evaluated() as net:
+            save_best(folder, net, s.card)
     checkpoint(s)
     yield _status(s, line)
 
@@ -206,6 +209,16 @@ def _status(s: Sitting, line: dict[str, float], doing: Literal["training", "eval
 def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
     """The batch in the recipe's memory layout."""
     return x.contiguous(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+
+
+def _reestimate(s: Sitting) -> None:
+    """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
+    recipe, progress = s.run.recipe, s.progress
+    if recipe.bn_reestimate and progress.step == s.steps:
+        batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
+        with contextlib.closing(batches):
+            reestimate(s.net, (_laid_out(b.x, recipe) for b in itertools.islice(batches, recipe.bn_reestimate)))
+        s.loader.unreadables.count = progress.unreadable  # these are not of the epoch that is counted
 
 
 def _evaluate(s: Sitting) -> dict[str, float]:

@@ -19,6 +19,7 @@ AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_cr
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
 def _field(default: Any, words: str) -> Any:
@@ -71,6 +72,16 @@ class Recipe:
     weight_decay: float = _field(1e-4, "Factor of the weights that is added to the gradient.")
     decay: DecayName = _field("all", "What decays: all, as in the papers, or not batch norm and biases.")
     channels_last: bool = _field(False, "Memory layout N H W C: faster on most processors; rounds otherwise.")
+    precision: PrecisionName = _field("fp32", "Convolutions and products of a step; weights and evaluation are fp32.")
+    compile: bool = _field(False, "Compile the residual units, each kind once: a minute, then faster steps.")
+    accumulate: int = _field(1, "Parts that a batch is computed in, one after another, to save memory.")
+    checkpoint_activations: bool = _field(False, "Compute the units again for the gradient, to save memory.")
+    fused: bool = _field(False, "The optimiser's update in one kernel.")
+    clip_gradient: float = _field(0.0, "Largest norm of the gradient over all weights; 0: any.")
+    ema: float = _field(0.0, "Decay of a moving average of the weights, which is evaluated in their place; 0: none.")
+    bn_reestimate: int = _field(
+        0, "After training: batches (at most an epoch) over which batch norm's statistics are averaged anew; 0: none."
+    )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Recipe)
@@ -90,6 +101,16 @@ class Recipe:
             raise UserError(f"warmup={self.warmup!r} needs warmup_steps of at least 1.")
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=True needs a momentum above 0.")
+        if self.batch_size < 2 * self.accumulate:
+            raise UserError(
+                f"accumulate={self.accumulate}: a batch of {self.batch_size} has not two images for each part, which "
+                "batch norm needs; lower accumulate."
+            )
+        if self.compile and self.unreadable == "skip":
+            raise UserError(
+                "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled anew; "
+                "leave one of them out."
+            )
 
     def override(self, **changes: Any) -> Recipe:
         """A copy with some fields changed; one of epochs and iterations replaces the other.
@@ -132,6 +153,10 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("warmup_error", 0, 100, "a percentage, 0 to 100"),
     ("momentum", 0, 0.9999, "at least 0 and below 1"),
     ("weight_decay", 0, _RATE, "0 to 10^6"),
+    ("accumulate", 1, _COUNT, "1 to 10^9"),
+    ("clip_gradient", 0, _RATE, "0 (any) to 10^6"),
+    ("ema", 0, 0.999999, "at least 0 (none) and below 1"),
+    ("bn_reestimate", 0, _COUNT, "0 (none) to 10^9"),
 )
 
 

@@ -27,6 +27,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.recipe import Recipe
 
 FORMAT = 2  # of the run folder: 1 had checkpoints at the end of epochs only; others are refused
+READABLE = (1, FORMAT)
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -161,7 +162,7 @@ def _write_settings(path: Path, settings: dict[str, Any]) -> None:
 
 def check_format(path: Path, settings: dict[str, Any]) -> None:
     """Raise UserError unless run.json is of a version that this code reads."""
-    if settings.get("format") not in (1, FORMAT):
+    if settings.get("format") not in READABLE:
         raise UserError(
             f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 and {FORMAT}: "
             "move the folder away or use the version that wrote it."

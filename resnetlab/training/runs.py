@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.training.checkpoint import WEIGHTS, whole_folder
-from resnetlab.training.run import FORMAT, RESULT_KEYS
+from resnetlab.training.run import READABLE, RESULT_KEYS
 
 State = Literal["finished", "unfinished", "running", "damaged"]
 
@@ -115,8 +115,8 @@ def find_run(name: str, root: Path) -> Path:
 def read_settings(folder: Path) -> dict[str, Any]:
     """What run.json holds, as far as lists and plots need it. Raises Damaged."""
     found = _json(folder / "run.json")
-    if found.get("format") != FORMAT:
-        raise Damaged(f"run.json is of format {str(found.get('format'))[:20]}, not {FORMAT}")
+    if found.get("format") not in READABLE:
+        raise Damaged(f"run.json is of format {str(found.get('format'))[:20]}, not {READABLE[-1]}")
     for key in ("spec", "recipe", "data"):
         if not isinstance(found.get(key), dict):
             raise Damaged(f"run.json lacks {key}")

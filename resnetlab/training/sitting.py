@@ -74,7 +74,7 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     stepper = Stepper(net, make_optimiser(net, recipe), recipe, device)
-    found = load_checkpoint(run.folder, net, stepper) or Checkpoint(Progress(), ScheduleState())
+    found = load_checkpoint(run.folder, stepper) or Checkpoint(Progress(), ScheduleState())
     progress = found.progress
     metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch)
     migrate(run.folder)
@@ -178,7 +178,7 @@ def checkpoint(s: Sitting) -> None:
         random["cuda"] = torch.cuda.get_rng_state(s.device)
     with disk_errors(s.run.folder):
         s.metrics.sync()
-        save_checkpoint(s.run.folder, s.net, s.stepper, s.card, Checkpoint(p, s.schedule, random))
+        save_checkpoint(s.run.folder, s.stepper, s.card, Checkpoint(p, s.schedule, random))
     s.saved_step, s.saved_at = p.step, time.monotonic()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,15 @@ from torch import Tensor, nn
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
+from resnetlab.training.averaging import Average
+from resnetlab.training.precision import (
+    as_written,
+    autocast,
+    compile_units,
+    compiled,
+    gradient_scaler,
+    recompute_units,
+)
 from resnetlab.training.recipe import Recipe
 
 
@@ -27,49 +38,134 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     free = [p for p in parameters if recipe.decay != "all" and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.SGD(
-        [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov
+        [g for g in groups if g["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        fused=recipe.fused or None,
     )
 
 
-def training_step(net: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, lr: float) -> StepResult:
-    """Forward, backward and update on one batch."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-    optimiser.zero_grad(set_to_none=True)
-    scores = net(batch.x)
-    loss = tf.cross_entropy(scores, batch.labels if batch.targets is None else batch.targets)
-    loss.backward()
-    optimiser.step()
-    scores = scores.detach()
-    return StepResult(loss.detach() * len(batch.labels), (scores.argmax(1) != batch.labels).sum())
-
-
 class Stepper:
-    """Takes training steps, and holds all that the next one depends on beside the network's own tensors."""
+    """Takes training steps as the recipe says, and holds what one step hands to the next beside the network.
 
-    def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, device: str) -> None:
-        self.net, self.optimiser = net, optimiser
-        self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    It may compile the network's units or have them recomputed, in place. Raises UserError where that can't be.
+    """
+
+    def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, device: str):
+        self.net, self.optimiser, self.recipe = net, optimiser, recipe
+        self.kind = torch.device(device).type
+        self.scaler = gradient_scaler(recipe.precision, self.kind)
+        self.average = Average(net, recipe.ema) if recipe.ema else None
+        if recipe.checkpoint_activations:
+            recompute_units(net)
+        if recipe.compile:
+            compile_units(net, device)
 
     def __call__(self, batch: Batch, lr: float) -> StepResult:
-        return training_step(self.net, self.optimiser, batch, lr)
+        """Forward and backward on one batch, in parts if the recipe says so, and one update."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+        losses, wrong = [], []
+        with compiled(self.recipe.compile):
+            for part in micro_batches(batch, self.recipe.accumulate):
+                with autocast(self.recipe.precision, self.kind):
+                    scores = self.net(part.x)
+                    loss = tf.cross_entropy(scores, part.labels if part.targets is None else part.targets)
+                loss = loss * (len(part.labels) / len(batch.labels))  # so that the parts' losses sum to the mean
+                (self.scaler.scale(loss) if self.scaler else loss).backward()
+                losses.append(loss.detach())
+                wrong.append((scores.detach().argmax(1) != part.labels).sum())
+        self._update()
+        return StepResult(torch.stack(losses).sum() * len(batch.labels), torch.stack(wrong).sum())
+
+    def _update(self) -> None:
+        if self.recipe.clip_gradient:
+            if self.scaler:
+                self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(_parameters(self.optimiser), self.recipe.clip_gradient)
+        if self.scaler:
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+        else:
+            self.optimiser.step()
+        if self.average:
+            self.average.update()
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """Within it the network is the one to evaluate and to hand out: with averaged weights if there are any.
+
+        It computes in float32 as it is written, compiled or not, as it will where its weights are loaded.
+        """
+        with as_written(self.recipe.compile):
+            if self.average:
+                self.average.swap()
+            try:
+                yield self.net
+            finally:
+                if self.average:
+                    self.average.swap()
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it: the momentum, once a step was taken."""
-        buffers = {f"momentum.{i}": self._buffer(p) for i, p in enumerate(self.parameters)}
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+        """All that the next step depends on beside the network's own state, by name."""
+        state: dict[str, Tensor] = {}
+        for i, p in enumerate(_parameters(self.optimiser)):
+            buffer = self.optimiser.state.get(p, {}).get("momentum_buffer")
+            if buffer is not None:
+                state[f"momentum.{i}"] = buffer.detach()
+        if self.average:
+            state |= {f"average.{name}": t for name, t in self.average.tensors.items()}
+            state["average_steps"] = torch.tensor(self.average.steps)
+        if self.scaler:
+            values = self.scaler.state_dict()
+            state["scaler.scale"] = torch.tensor(values["scale"], dtype=torch.float64)
+            state["scaler.growth"] = torch.tensor(values["_growth_tracker"])
+        return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave. Raises UserError, with nothing taken over, where it doesn't fit."""
-        wanted = {f"momentum.{i}": p for i, p in enumerate(self.parameters)}
+        momentum = {
+            f"momentum.{i}": p for i, p in enumerate(_parameters(self.optimiser))
+        }  # before a step there is none
+        average = {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
+        counts = [
+            *(["average_steps"] if self.average else []),
+            *(["scaler.scale", "scaler.growth"] if self.scaler else []),
+        ]
+        wanted = momentum | average | dict.fromkeys(counts, torch.tensor(0))
         for name, tensor in state.items():
             if name not in wanted:
                 raise UserError(f"it has {name} besides")
             if tensor.shape != wanted[name].shape:
                 raise UserError(f"in it {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
-        for name, tensor in state.items():
-            p = wanted[name]
-            self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(tensor)  # in p's memory layout
+        if lacking := [name for name in (*average, *counts) if name not in state]:
+            raise UserError(f"it lacks {lacking[0]}")
+        self.optimiser.state.clear()
+        for name, p in momentum.items():
+            if name in state:  # in the parameter's memory layout
+                self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(state[name]).detach()
+        for name, t in average.items():
+            t.copy_(state[name])
+        if self.average:
+            self.average.steps = int(state["average_steps"])
+        if self.scaler:
+            kept = {"scale": float(state["scaler.scale"]), "_growth_tracker": int(state["scaler.growth"])}
+            self.scaler.load_state_dict(self.scaler.state_dict() | kept)
 
-    def _buffer(self, p: Tensor) -> Tensor | None:
-        return self.optimiser.state.get(p, {}).get("momentum_buffer")
+
+def micro_batches(batch: Batch, count: int) -> list[Batch]:
+    """The batch in `count` parts of sizes that differ by one at most; fewer where one would hold a single image."""
+    count = max(1, min(count, len(batch.labels) // 2))
+    if count == 1:
+        return [batch]
+    targets = [None] * count if batch.targets is None else batch.targets.tensor_split(count)
+    return [
+        Batch(*part)
+        for part in zip(batch.x.tensor_split(count), batch.labels.tensor_split(count), targets, strict=True)
+    ]
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimiser.param_groups for p in group["params"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,9 +27,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder
 
 
-def parts() -> tuple[Any, Any]:
+def stepper() -> Stepper:
     net = build("cifar_resnet8(in_channels=1)")
-    return net, Stepper(net, make_optimiser(net, recipe("digits")), recipe("digits"), "cpu")
+    return Stepper(net, make_optimiser(net, recipe("digits")), recipe("digits"), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_a_state_of_other_values_is_damaged(
     state["checksum"] = checkpoint.checksum({k: v for k, v in state.items() if k != "checksum"})
     (tmp_path / "last/state.json").write_text(json.dumps(state))
     with pytest.raises(UserError, match=f"last.*{message}"):
-        load_checkpoint(tmp_path, *parts())
+        load_checkpoint(tmp_path, stepper())
 
 
 def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
@@ -72,11 +71,11 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
 ) -> None:
     """Only last.old is there, and the next checkpoint dies before it takes its place."""
     shutil.copytree(trained / "last", tmp_path / "last.old")
-    net, stepper = parts()
+    step = stepper()
     card = checkpoint.Card.from_metadata(checkpoint.read_weights(trained / "last/weights.safetensors")[1])
 
     def save() -> None:
-        save_checkpoint(tmp_path, net, stepper, card, Checkpoint(Progress(epoch=7), ScheduleState()))
+        save_checkpoint(tmp_path, step, card, Checkpoint(Progress(epoch=7), ScheduleState()))
 
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
@@ -85,11 +84,11 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
         patched.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             save()
-    found = load_checkpoint(tmp_path, net, stepper)
+    found = load_checkpoint(tmp_path, step)
     assert found is not None
     assert found.progress.epoch == 1
     save()
     assert {p.name for p in tmp_path.iterdir()} == {"last", "last.old"}
-    found = load_checkpoint(tmp_path, net, stepper)
+    found = load_checkpoint(tmp_path, step)
     assert found is not None
     assert found.progress.epoch == 7

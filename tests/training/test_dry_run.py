@@ -125,15 +125,14 @@ def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:
 
 
 def test_what_torch_says_is_not_deterministic_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = module.training_step
+    class Warned(module.Stepper):
+        def __call__(self, batch: Any, lr: float) -> Any:
+            if torch.are_deterministic_algorithms_enabled():
+                warnings.warn("odd_cuda does not have a deterministic implementation, but you set ...", stacklevel=1)
+                warnings.warn("something else", stacklevel=1)
+            return super().__call__(batch, lr)
 
-    def warning_step(*arguments: Any) -> Any:
-        if torch.are_deterministic_algorithms_enabled():
-            warnings.warn("odd_cuda does not have a deterministic implementation, but you set ...", stacklevel=1)
-            warnings.warn("something else", stacklevel=1)
-        return step(*arguments)
-
-    monkeypatch.setattr(module, "training_step", warning_step)
+    monkeypatch.setattr(module, "Stepper", Warned)
     assert tried(tmp_path).nondeterministic == ("odd_cuda",)
 
 

@@ -1,0 +1,186 @@
+"""Autocast, compiled and recomputed units: what they change and what they must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from resnetlab.data.loading import Batch
+from resnetlab.errors import UserError
+from resnetlab.nets.zoo import build, on_meta, spec
+from resnetlab.training import precision
+from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.loop import epochs_of, train
+from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.run import make_run
+from resnetlab.training.step import Stepper, make_optimiser
+
+# Dynamo looks at .grad of any tensor and hides the warning from all but those who make it an error.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+def some_batches(*sizes: int) -> list[Batch]:
+    draws = torch.Generator().manual_seed(5)
+    return [
+        Batch(torch.randn(n, 3, 16, 16, generator=draws), torch.randint(0, 10, (n,), generator=draws), None)
+        for n in sizes
+    ]
+
+
+def trained(recipe: Recipe, batches: list[Batch], net: str = "cifar_resnet8") -> tuple[Stepper, dict[str, Tensor]]:
+    """The stepper after a step on each batch, and the network's state."""
+    made = build(net, seed=1).train()
+    step = Stepper(made, make_optimiser(made, recipe), recipe, "cpu")
+    torch.manual_seed(3)
+    for batch in batches:
+        step(batch, 0.1)
+    return step, made.state_dict()
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBackend]:
+    """Compilation without a compiler; it counts the codes it makes."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(precision, "BACKEND", counter)
+    yield counter
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_half_precision_computes_in_it_and_keeps_weights_and_loss_in_float32(name: str) -> None:
+    net = build("cifar_resnet8", seed=1).train()
+    r = Recipe(precision=name)  # type: ignore[arg-type]
+    step = Stepper(net, make_optimiser(net, r), r, "cpu")
+    seen: list[torch.dtype] = []
+    net.layer1[0].conv1.register_forward_hook(lambda module, given, out: seen.append(out.dtype))  # type: ignore[index, union-attr, operator]
+    result = step(some_batches(8)[0], 0.1)
+    assert seen == [precision.AUTOCAST[name]]
+    assert result.loss.dtype == torch.float32
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    plain = trained(Recipe(), some_batches(8))[0].net
+    torch.testing.assert_close(net.fc.bias, plain.fc.bias, atol=2e-3, rtol=0)  # type: ignore[arg-type]
+    with step.evaluated() as evaluated, torch.no_grad():
+        assert evaluated.eval()(torch.randn(2, 3, 16, 16)).dtype == torch.float32
+
+
+def test_a_gradient_that_overflows_skips_the_step_and_halves_the_scale() -> None:
+    step, before = trained(Recipe(precision="fp16"), [])
+    weights = before["fc.weight"].clone()
+    (batch,) = some_batches(8)
+    step(batch._replace(x=batch.x * 1e30), 0.1)
+    assert torch.equal(step.net.fc.weight, weights)  # type: ignore[arg-type]
+    assert float(step.state()["scaler.scale"]) == 2.0**15
+
+
+NOISY = "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.4)"
+
+
+@pytest.mark.parametrize("switches", [{}, {"precision": "bf16"}, {"accumulate": 2}, {"channels_last": True}], ids=str)
+@pytest.mark.parametrize("net", ["cifar_preresnet8", NOISY])
+def test_recomputed_units_give_the_same_weights_and_statistics_to_the_last_bit(
+    net: str, switches: dict[str, Any]
+) -> None:
+    plain = trained(Recipe(**switches), some_batches(8, 8, 5), net)[1]
+    again = trained(Recipe(**switches, checkpoint_activations=True), some_batches(8, 8, 5), net)[1]
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_recomputed_units_keep_nothing_of_their_inside() -> None:
+    kept: dict[bool, int] = {}
+    for recompute in (False, True):
+        net = build("cifar_resnet20", seed=1).train()
+        net.recompute = recompute  # type: ignore[assignment]
+        sizes: list[int] = []
+
+        def pack(t: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(t.numel())
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            net(torch.randn(4, 3, 32, 32))
+        kept[recompute] = sum(sizes)
+    assert kept[True] < kept[False] / 4
+
+
+def test_compiled_units_equal_the_plain_ones_and_keep_their_names(eager: CompileCounterWithBackend) -> None:
+    batches = some_batches(8, 8)
+    step, found = trained(Recipe(compile=True), batches)
+    _, plain = trained(Recipe(), batches)
+    assert found.keys() == plain.keys()
+    torch.testing.assert_close(found, plain)
+    made = eager.frame_count
+    with step.evaluated() as net, torch.no_grad():
+        net.eval()(batches[0].x)
+    assert eager.frame_count == made, "evaluation runs the units as they are written"
+
+
+def test_units_of_one_kind_are_compiled_once(eager: CompileCounterWithBackend) -> None:
+    counts = []
+    for depth in (14, 26):
+        torch._dynamo.reset()
+        eager.frame_count = 0
+        trained(Recipe(compile=True), some_batches(4, 4), f"cifar_resnet{depth}")
+        counts.append(eager.frame_count)
+    assert counts == [1 + 5, 1 + 5], "what is tried first, one kind in stage 1 and two in stages 2 and 3"
+
+
+@pytest.mark.parametrize("precision_", ["fp32", "bf16"])
+def test_compiled_and_recomputed_units_go_together(eager: CompileCounterWithBackend, precision_: str) -> None:
+    switches: dict[str, Any] = {"compile": True, "precision": precision_, "accumulate": 2}
+    one = trained(Recipe(**switches), some_batches(8, 8))[1]
+    both = trained(Recipe(**switches, checkpoint_activations=True), some_batches(8, 8))[1]
+    assert all(torch.equal(one[name], both[name]) for name in one)
+
+
+def test_where_torch_can_not_compile_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(*_: object) -> None:
+        raise RuntimeError("No working C++ compiler found in the path.\nmore")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(precision, "BACKEND", backend)
+    with pytest.raises(
+        UserError, match=r"^compile=True: torch can't compile here .*C\+\+ compiler.*Leave compile out\.$"
+    ):
+        trained(Recipe(compile=True), [])
+
+
+@pytest.mark.parametrize(
+    ("switches", "net", "message"),
+    [
+        ({"compile": True}, "vgg16(input_size=32)", "compile=True works on residual units, and a VGG has none"),
+        ({"checkpoint_activations": True}, "vgg16(input_size=32)", "checkpoint_activations=True works on residual"),
+        ({"compile": True}, NOISY, "with stochastic depth each unit has its own probability"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(switches: dict[str, Any], net: str, message: str) -> None:
+    made = on_meta(spec(net))
+    r = Recipe(**switches)
+    with pytest.raises(UserError, match=message):
+        Stepper(made, make_optimiser(made, r), r, "cpu")
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"precision": "bf16", "clip_gradient": 1.0},
+        {"precision": "fp16", "accumulate": 3, "ema": 0.9},
+        {"checkpoint_activations": True, "fused": True, "bn_reestimate": 5},
+        {"compile": True},
+    ],
+    ids=str,
+)
+def test_a_run_ends_with_each_switch_and_its_weights_have_the_error_it_tells(
+    tmp_path: Path, switches: dict[str, Any], eager: CompileCounterWithBackend
+) -> None:
+    run = make_run(recipe("digits", net="cifar_resnet8", iterations=4, batch_size=16, **switches), tmp_path)
+    for _ in train(run, threads=1):
+        pass
+    assert evaluate_on(run.folder, run.data).error == epochs_of(run.folder)[-1]["test_error"]
