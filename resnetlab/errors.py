@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class ToldElsewhere(UserError):
+    """The same in a run of several processes, where another one says the line."""
+
+
 def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
     """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near."""
     by_lower = {choice.lower(): choice for choice in choices}

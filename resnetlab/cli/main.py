@@ -11,7 +11,7 @@ import cyclopts
 
 import resnetlab
 from resnetlab.cli import data, networks, runs, study, train
-from resnetlab.errors import UserError
+from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
 app = cyclopts.App(
@@ -42,14 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, where a failure can still be told
+    except ToldElsewhere:
+        return USER_ERROR
     except (UserError, cyclopts.CycloptsError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, UserError) or _first():
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except Stopped as stopped:
         again = shlex.join(["resnetlab", *given])
         print(f"\n{stopped}; to go on from it: {again}", file=sys.stderr)
         return INTERRUPTED if stopped.number == signal.SIGINT else GO_ON
     except KeyboardInterrupt:
+        if not _first():
+            return INTERRUPTED
         if any(given[: len(command)] == command for command in KEEPING):
             kept = "what was saved is kept (the last checkpoint, the part of a download)"
             print(f"\nstopped; {kept}; to go on from it: {shlex.join(['resnetlab', *given])}", file=sys.stderr)
@@ -65,6 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {where}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def _first() -> bool:
+    """Whether this is the process that speaks of those that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _drop_output() -> None:

@@ -28,8 +28,8 @@ def errors() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False)
 
 
-def progress_bars() -> Progress:
-    """Bars on a terminal; nothing in a log, where `say` prints lines."""
+def progress_bars(*, shown: bool = True) -> Progress:
+    """Bars on a terminal if shown; nothing in a log, where `say` prints lines."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -37,7 +37,7 @@ def progress_bars() -> Progress:
         TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(compact=True),
         console=errors(),
-        disable=not sys.stderr.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json as json_module
 import os
@@ -21,6 +22,7 @@ from resnetlab.training.recipe import recipe as named_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.images import Data
+    from resnetlab.training.distributed import Ranks
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -87,7 +89,40 @@ def train(
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
+    Several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
     """
+    from resnetlab.training.distributed import joined
+
+    given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
+    with joined(device) as ranks:
+        _train(
+            ranks,
+            named_recipe(recipe, **given),
+            runs,
+            device=device,
+            threads=threads,
+            workers=workers,
+            checkpoint_steps=checkpoint_steps,
+            log=log,
+            dry_run=dry_run,
+            json=json,
+        )
+
+
+def _train(
+    ranks: Ranks,
+    recipe: Recipe,
+    runs: Path,
+    *,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    checkpoint_steps: int | None,
+    log: Log | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.metrics import epochs_of
     from resnetlab.training.run import make_run
@@ -99,33 +134,42 @@ def train(
         raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors here.")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
-    given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
-    where = find_device(device)
-    run = make_run(named_recipe(recipe, **given), runs)
+    where = find_device(local_device(device, ranks))
+    run = ranks.first_before_others(lambda: make_run(recipe, runs))
+    check_same(ranks, run.id)
     if dry_run:
         from resnetlab.cli.dry_run import show_dry_run
 
-        show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
+        if ranks.first:
+            show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
         return
-    finished_before = run.result() is not None
+    finished_before = ranks.from_first(run.result) is not None
     from resnetlab.cli.screen import counting, progress_bars, say, watching
     from resnetlab.training.tracking import tracking
 
-    say(f"{run.spec.name} on {run.data.name}: {run.folder}")
-    decoders = number_of_workers(workers, run.data, where)
-    if not finished_before:
+    if ranks.first:
+        say(f"{run.spec.name} on {run.data.name}: {run.folder}")
+    decoders = number_of_workers(workers, run.data, where, ranks.local_ranks)
+    if ranks.first and not finished_before:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
+    alone = ranks.ranks == 1
     with (
-        tracking(run, log) as track,
-        progress_bars() as bars,
-        stop_on_signals() as stop,
-        watching() as sign_of_life,
+        tracking(run, log if ranks.first else None) as track,
+        progress_bars(shown=ranks.first) as bars,
+        stop_on_signals() if alone else contextlib.nullcontext() as stop,  # several go on from the last whole epoch
+        watching() if ranks.first else contextlib.nullcontext(lambda _: None) as sign_of_life,
     ):
         task = bars.add_task("training", words="")
         reported = None
         for status in train_run(
-            run, device=where, threads=threads, workers=decoders, checkpoint_steps=checkpoint_steps, stop=stop
+            run,
+            device=where,
+            threads=threads,
+            workers=decoders,
+            checkpoint_steps=checkpoint_steps,
+            stop=stop,
+            ranks=ranks,
         ):
             sign_of_life(status.next)
             reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
@@ -133,10 +177,12 @@ def train(
             words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
             bars.update(task, completed=status.step, total=status.steps, words=words)
             track()
-            if status.epochs_done > reported and not sys.stderr.isatty():
+            if status.epochs_done > reported and ranks.first and not sys.stderr.isatty():
                 reported = status.epochs_done
                 say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
         track()  # of a run that was finished before, what its tracker lacks
+    if not ranks.first:
+        return
     result = run.result()
     assert result is not None
     answer = {
@@ -191,8 +237,11 @@ def evaluate(
         )
 
 
-def number_of_workers(asked: int | None, data: Data, device: str) -> int:
-    """How many processes decode ahead: none for images in memory; a GPU wants all cores, a CPU that trains one."""
+def number_of_workers(asked: int | None, data: Data, device: str, processes: int = 1) -> int:
+    """How many processes decode ahead: none for images in memory; a GPU wants all cores, a CPU that trains one.
+
+    processes: how many share the cores.
+    """
     from resnetlab.training.run import available_cores
 
     if asked is not None and not 0 <= asked <= MOST_WORKERS:
@@ -201,7 +250,7 @@ def number_of_workers(asked: int | None, data: Data, device: str) -> int:
         return 0
     if asked is not None:
         return asked
-    return min(available_cores(), 16) if device.startswith("cuda") else 1
+    return min(max(available_cores() // processes, 1), 16) if device.startswith("cuda") else 1
 
 
 def find_device(name: str) -> str:

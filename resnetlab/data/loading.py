@@ -134,7 +134,8 @@ class Loader:
     ) -> Generator[Batch, None, None]:
         """Yield the batches of one epoch, shuffled and augmented, from position `start` on.
 
-        batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out.
+        batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out;
+        with several ranks their share is yielded as it is, so that all of them can leave the batch out.
         """
         order = epoch_order(seed, epoch, len(images))
         ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
@@ -149,6 +150,8 @@ class Loader:
                 padded = torch.zeros(n, channels, height + 2 * PAD, width + 2 * PAD, device=pixels.device)
             if len(labels) > 1:
                 yield self._augmented(pixels, labels, positions, padded, seed, epoch)._replace(stop=stop)
+            elif self.ranks > 1:
+                yield Batch(pixels.float(), labels, None, stop)
 
     def evaluation(self, images: Images | Files, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x float32 N C H W, labels) in order, each image once over all ranks."""

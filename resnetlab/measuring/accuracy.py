@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +36,17 @@ class Accuracy:
 
 
 @torch.inference_mode()
-def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
+def accuracy(
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    added: Callable[[list[float]], list[float]] = lambda counts: counts,
+) -> Accuracy:
     """Count right answers over batches of (x float N C H W, labels int64 N).
 
     The network is evaluated as it stands in evaluation mode, and left in the mode it came in. An image
     counts as right in top-k when fewer than k classes score higher than its label, so the order of
-    equal scores doesn't matter; scores that are not finite count as wrong.
+    equal scores doesn't matter; scores that are not finite count as wrong. Where several processes count
+    a part each, `added` gives the sums over all of them of four numbers, and the batches of one may be empty.
     Raises ValueError when there are no images.
     """
     was_training = net.training
@@ -50,9 +55,9 @@ def accuracy(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accura
         counted = [_count(net(x), labels) for x, labels in batches]
     finally:
         net.train(was_training)
-    if not counted:
+    images, top1, top5, loss = added(torch.stack(counted).sum(0).tolist() if counted else [0.0] * 4)
+    if not images:
         raise ValueError("accuracy of no images: the batches are empty")
-    images, top1, top5, loss = torch.stack(counted).sum(0).tolist()
     return Accuracy(int(images), int(top1), int(top5), loss / images)
 
 

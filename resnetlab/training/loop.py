@@ -19,6 +19,7 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
+from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import RESULT_KEYS, Run, disk_errors, locked, open_folder, write_atomically
@@ -62,6 +63,7 @@ def train(
     workers: int = 0,
     checkpoint_steps: int | None = None,
     stop: Stop | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Status]:
     """Train the run to its end, from where it stands; yields a Status now and then.
 
@@ -69,29 +71,36 @@ def train(
     with one number of threads, which the run keeps from its start; interrupted, it goes on from the last
     checkpoint with the same outcome as an unbroken run. One is written after every epoch and within it every
     `checkpoint_steps` steps or, by default, ten minutes. `workers` processes decode images of files ahead. None of
-    that changes an outcome. Afterwards `run.result()` holds the errors.
+    that changes an outcome. `ranks`: the processes that train the run together, each of which calls this with its
+    own (`distributed.joined`); only the first reads and writes the folder, and they go on from the last whole epoch.
+    Afterwards `run.result()` holds the errors.
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, or a loss that is
     not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
-    settings = open_folder(run, threads or torch.get_num_threads(), device)
-    if run.result() is not None:
+    ranks = ranks or Ranks()
+    threads = threads or torch.get_num_threads()
+    settings = ranks.from_first(lambda: open_folder(run, threads, device, ranks.ranks))
+    if ranks.from_first(run.result) is not None:
         return
-    statuses = _to_the_end(run, device, workers, checkpoint_steps, stop or Stop())
-    with locked(run.folder), contextlib.closing(statuses):
+    lock = locked(run.folder, LOCK_PATIENCE if ranks.ranks > 1 else 0) if ranks.first else contextlib.nullcontext()
+    statuses = _to_the_end(run, device, workers, checkpoint_steps, stop or Stop(), ranks)
+    with lock, contextlib.closing(statuses):
         yield from _undisturbed(statuses, settings["threads"], device)
 
 
 def _to_the_end(
-    run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop
+    run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks
 ) -> Generator[Status, None, None]:
-    sitting = sit_down(run, device, workers, checkpoint_steps, stop)
+    sitting = sit_down(run, device, workers, checkpoint_steps, stop, ranks)
     with sitting.metrics.file:
         # After the last step the epoch is still to be evaluated.
         while sitting.progress.step < sitting.steps or sitting.progress.position:
             yield from _epoch(sitting)
-    _finish(run, sitting.progress)
+    if ranks.first:
+        _finish(run, sitting.progress)
+    ranks.wait()
 
 
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
@@ -147,8 +156,9 @@ def _epoch(s: Sitting) -> Iterator[Status]:
     chosen = line.get("validation_error", line["test_error"])
     if chosen < progress.best_error:
         progress.best_error = chosen
-        with disk_errors(folder), s.stepper.evaluated() as net:
-            save_best(folder, net, s.card)
+        if s.ranks.first:
+            with disk_errors(folder), s.stepper.evaluated() as net:
+                save_best(folder, net, s.card)
     checkpoint(s)
     yield _status(s, line)
 
@@ -156,10 +166,12 @@ def _epoch(s: Sitting) -> Iterator[Status]:
 def _steps(s: Sitting) -> Iterator[Status]:
     """The epoch's steps from `progress.position` on. Raises Stopped between two of them."""
     recipe, progress = s.run.recipe, s.progress
-    batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
+    own = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
+    batches = s.ranks.in_step(own)
+    alone = s.ranks.ranks == 1
     reported = time.monotonic()
-    s.net.train()
-    with contextlib.closing(batches):  # which ends its workers
+    s.stepper.trained.train()
+    with contextlib.closing(own):  # which ends its workers
         while progress.step < s.steps:
             with s.stop.at_once():
                 batch = next(batches, None)
@@ -168,7 +180,8 @@ def _steps(s: Sitting) -> Iterator[Status]:
             s.lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
             loss, wrong = s.stepper(batch._replace(x=_laid_out(batch.x, recipe)), s.lr)
             if needs_batch_error(recipe, s.schedule):
-                after_step(recipe, progress.step, 100 * int(wrong) / len(batch.labels), s.schedule)
+                mistakes, images = s.ranks.sums([int(wrong), len(batch.labels)])
+                after_step(recipe, progress.step, 100 * mistakes / images, s.schedule)
             s.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
             progress.seen += len(batch.labels)
             s.seen += len(batch.labels)
@@ -181,14 +194,15 @@ def _steps(s: Sitting) -> Iterator[Status]:
                 s.metrics.write(_so_far(s))
             if due(s):
                 checkpoint(s)
-            if log or time.monotonic() - reported > STATUS_SECONDS:
+            if log or (alone and time.monotonic() - reported > STATUS_SECONDS):
                 reported = time.monotonic()
                 yield _status(s, _so_far(s))
 
 
 def _so_far(s: Sitting) -> dict[str, float]:
     """The epoch's means; reading them waits for the device. Raises UserError unless the loss is finite."""
-    loss, wrong = (value / s.progress.seen for value in check_loss(s))
+    loss, wrong, images = s.ranks.sums([*check_loss(s), s.progress.seen])
+    loss, wrong = loss / images, wrong / images
     return {"step": s.progress.step, "lr": s.lr, "train_loss": loss, "train_error": 100 * wrong}
 
 
@@ -201,7 +215,7 @@ def _status(s: Sitting, line: dict[str, float], doing: Literal["training", "eval
         lr=s.lr,
         train_error=line["train_error"],
         test_error=s.test_error,
-        images_per_second=s.seen / (time.perf_counter() - s.began),
+        images_per_second=s.seen * s.ranks.ranks / (time.perf_counter() - s.began),
         next=doing,
     )
 
@@ -227,18 +241,21 @@ def _evaluate(s: Sitting) -> dict[str, float]:
     Of files also how many could not be read, in this epoch's training and here.
     """
     line: dict[str, float] = {}
+    align_buffers(s.net, s.ranks)
     for name, images in (("test", s.test), ("validation", s.validation)):
         if len(images):
             batches = s.loader.evaluation(images, evaluation_batch(images))
             try:
-                found = accuracy(s.net, ((_laid_out(x, s.run.recipe), labels) for x, labels in batches))
+                prepared = ((_laid_out(x, s.run.recipe), labels) for x, labels in batches)
+                found = accuracy(s.net, prepared, s.ranks.sums)
             except UserError:
                 raise
             except ValueError as error:  # of no images
                 raise UserError(f"{s.run.recipe.data}: not one {name} image can be read; see its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
     if isinstance(s.train, Files):
-        line["unreadable"] = s.loader.unreadables.count
+        (count,) = s.ranks.sums([s.loader.unreadables.count])
+        line["unreadable"] = int(count)
     return line
 
 

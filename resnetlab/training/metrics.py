@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -43,6 +44,22 @@ class Metrics:
     def sync(self) -> None:
         """Have on the disk what was written: a checkpoint must not say more than the file holds. Raises OSError."""
         os.fsync(self.file.fileno())
+
+
+class NoMetrics:
+    """What the processes of a run but the first hold in place of Metrics."""
+
+    length = 0
+    last_epoch: dict[str, Any] | None = None
+
+    def __init__(self) -> None:
+        self.file = contextlib.nullcontext()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Leave it to the first process."""
+
+    def sync(self) -> None:
+        """Leave it to the first process."""
 
 
 def epochs_of(folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,7 +75,7 @@ class Run:
             raise UserError(f"{path}: damaged, it lacks {', '.join(missing)}; remove it to finish the run again.")
         return found
 
-    def settings(self, threads: int, device: str) -> dict[str, Any]:
+    def settings(self, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
         """What `run.json` holds."""
         return {
             "format": FORMAT,
@@ -90,6 +91,7 @@ class Run:
             },
             "classes": list(self.data.classes),
             "threads": threads,
+            "ranks": ranks,
             "machine": machine(device),
         }
 
@@ -125,7 +127,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
     return Run(fitted, recipe, data, root)
 
 
-def open_folder(run: Run, threads: int, device: str) -> dict[str, Any]:
+def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
     """Make the run's folder, or check the one that is there; return its settings.
 
     Raises UserError for a folder of another version or one whose settings are damaged.
@@ -137,7 +139,7 @@ def open_folder(run: Run, threads: int, device: str) -> dict[str, Any]:
         if found.get("id") != run.id:
             raise UserError(f"{path}: damaged, it is of run {found.get('id')!r}; move the folder away to start anew.")
         return found
-    settings = run.settings(threads, device)
+    settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
         _write_settings(path, settings)
@@ -173,18 +175,27 @@ def check_format(path: Path, settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run: two processes never write one folder. Raises UserError if another one has it."""
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run: two processes never write one folder. Raises UserError if another one has it.
+
+    patience: seconds to wait for it, where children of a killed process may hold it a little longer.
+    """
+    deadline = time.monotonic() + patience
     with disk_errors(folder):
         file = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     _locks.add(file)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
-        except OSError:
-            pass  # a file system that can't lock
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
+            except OSError:
+                pass  # a file system that can't lock
+            break
         yield
     finally:
         if file in _locks:

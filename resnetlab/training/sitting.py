@@ -21,7 +21,8 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
 from resnetlab.training.checkpoint import Card, Checkpoint, Progress, load_checkpoint, save_checkpoint
-from resnetlab.training.metrics import Metrics
+from resnetlab.training.distributed import Ranks, check_share, wrapped
+from resnetlab.training.metrics import Metrics, NoMetrics
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, disk_errors, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
@@ -48,7 +49,8 @@ class Sitting:
     schedule: ScheduleState
     random: dict[str, Tensor]  # to go on with within an epoch
     sums: Tensor  # float64: loss and wrong images of the epoch so far, steps since `first` with a finite loss
-    metrics: Metrics
+    metrics: Metrics | NoMetrics
+    ranks: Ranks
     steps: int  # in all
     checkpoint_steps: int | None
     stop: Stop
@@ -63,21 +65,25 @@ class Sitting:
     seen: int = 0  # images
 
 
-def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop) -> Sitting:
+def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks) -> Sitting:
     """Build what the run needs, and put its last checkpoint into it if there is one."""
     recipe = run.recipe
     train_images, validation = run.data.hold_out(recipe.validation_images)
-    normalise = normalisation_of(run, workers=workers)
+    check_share(ranks, recipe.batch_size, len(train_images))
+    normalise = ranks.from_first(lambda: normalisation_of(run, workers=workers))
     net = build(run.spec, seed=recipe.seed).to(device)
     if recipe.channels_last:
         for parameter in net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     stepper = Stepper(net, make_optimiser(net, recipe), recipe, device)
-    found = load_checkpoint(run.folder, stepper) or Checkpoint(Progress(), ScheduleState())
+    found = _taken_up(run, stepper, ranks)
     progress = found.progress
-    metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch)
-    migrate(run.folder)
+    # What several processes train is wrapped once its weights are those of the checkpoint.
+    stepper.trained = wrapped(net, ranks, sync_bn=recipe.sync_bn)
+    metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch) if ranks.first else NoMetrics()
+    if ranks.first:
+        migrate(run.folder)
     return Sitting(
         run=run,
         device=device,
@@ -94,6 +100,8 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
             augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)}),
             device=device,
             workers=workers,
+            rank=ranks.rank,
+            ranks=ranks.ranks,
             unreadables=Unreadables(recipe.unreadable == "skip", recipe.unreadable_limit),
         ),
         progress=progress,
@@ -101,7 +109,8 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
         random=found.random,
         sums=torch.zeros(3, dtype=torch.float64, device=device),
         metrics=metrics,
-        steps=total_steps(recipe, len(batch_ends(len(train_images), recipe.batch_size))),
+        ranks=ranks,
+        steps=total_steps(recipe, len(batch_ends(len(train_images), recipe.batch_size, 2 * ranks.ranks))),
         checkpoint_steps=checkpoint_steps,
         stop=stop,
         saved_step=progress.step,
@@ -109,6 +118,21 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
         clock=time.perf_counter(),
         test_error=metrics.last_epoch["test_error"] if metrics.last_epoch else None,
     )
+
+
+def _taken_up(run: Run, stepper: Stepper, ranks: Ranks) -> Checkpoint:
+    """Where the run stands, its last checkpoint put into the stepper; the first process reads it for all of them."""
+
+    def read() -> tuple[Checkpoint, dict[str, Tensor]]:
+        found = load_checkpoint(run.folder, stepper) or Checkpoint(Progress(), ScheduleState())
+        return found, {name: t.cpu() for name, t in stepper.state().items()}
+
+    found, state = ranks.from_first(read)
+    if not ranks.first:
+        stepper.restore(state)
+        found.progress.loss = found.progress.wrong = 0.0  # the first process has the sums
+        found.progress.seen = found.progress.unreadable = 0
+    return found
 
 
 def _placed(images: Images | Files, device: str) -> Images | Files:
@@ -138,8 +162,8 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
 def begin_epoch(s: Sitting) -> None:
     """Start an epoch or, from a checkpoint within it, take it up again."""
     recipe, progress = s.run.recipe, s.progress
-    torch.manual_seed(seed_of("dropout and the like", recipe.seed, progress.epoch))
-    if progress.position:
+    torch.manual_seed(seed_of(s.ranks.purpose("dropout and the like"), recipe.seed, progress.epoch))
+    if progress.position and s.ranks.first:
         torch.set_rng_state(s.random["cpu"])
         if "cuda" in s.random and s.device.startswith("cuda"):
             torch.cuda.set_rng_state(s.random["cuda"], s.device)
@@ -159,7 +183,12 @@ def end_epoch(s: Sitting) -> None:
 
 
 def due(s: Sitting) -> bool:
-    """Whether a checkpoint within an epoch is to be written now; the outcome does not depend on it."""
+    """Whether a checkpoint within an epoch is to be written now; the outcome does not depend on it.
+
+    With several processes there is none, since it would lack the random states and sums of the others.
+    """
+    if s.ranks.ranks > 1:
+        return False
     if s.checkpoint_steps is not None:
         return s.progress.step % s.checkpoint_steps == 0
     return time.monotonic() - s.saved_at > CHECKPOINT_SECONDS
@@ -178,7 +207,8 @@ def checkpoint(s: Sitting) -> None:
         random["cuda"] = torch.cuda.get_rng_state(s.device)
     with disk_errors(s.run.folder):
         s.metrics.sync()
-        save_checkpoint(s.run.folder, s.stepper, s.card, Checkpoint(p, s.schedule, random))
+        if s.ranks.first:
+            save_checkpoint(s.run.folder, s.stepper, s.card, Checkpoint(p, s.schedule, random))
     s.saved_step, s.saved_at = p.step, time.monotonic()
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
@@ -49,11 +50,13 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 class Stepper:
     """Takes training steps as the recipe says, and holds what one step hands to the next beside the network.
 
-    It may compile the network's units or have them recomputed, in place. Raises UserError where that can't be.
+    It may compile the network's units or have them recomputed, in place. `trained` is what a step calls: the network,
+    or what DistributedDataParallel makes of it. Raises UserError where that can't be.
     """
 
     def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, device: str):
         self.net, self.optimiser, self.recipe = net, optimiser, recipe
+        self.trained: nn.Module = net
         self.kind = torch.device(device).type
         self.scaler = gradient_scaler(recipe.precision, self.kind)
         self.average = Average(net, recipe.ema) if recipe.ema else None
@@ -69,16 +72,24 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         losses, wrong = [], []
         with compiled(self.recipe.compile):
-            for part in micro_batches(batch, self.recipe.accumulate):
-                with autocast(self.recipe.precision, self.kind):
-                    scores = self.net(part.x)
-                    loss = tf.cross_entropy(scores, part.labels if part.targets is None else part.targets)
-                loss = loss * (len(part.labels) / len(batch.labels))  # so that the parts' losses sum to the mean
-                (self.scaler.scale(loss) if self.scaler else loss).backward()
+            parts = micro_batches(batch, self.recipe.accumulate)
+            for i, part in enumerate(parts):
+                with self._sent_at(i == len(parts) - 1):
+                    with autocast(self.recipe.precision, self.kind):
+                        scores = self.trained(part.x)
+                        loss = tf.cross_entropy(scores, part.labels if part.targets is None else part.targets)
+                    loss = loss * (len(part.labels) / len(batch.labels))  # so that the parts' losses sum to the mean
+                    (self.scaler.scale(loss) if self.scaler else loss).backward()
                 losses.append(loss.detach())
                 wrong.append((scores.detach().argmax(1) != part.labels).sum())
         self._update()
         return StepResult(torch.stack(losses).sum() * len(batch.labels), torch.stack(wrong).sum())
+
+    def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are exchanged between processes with the last part of a batch only."""
+        if last or not isinstance(self.trained, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.trained.no_sync()
 
     def _update(self) -> None:
         if self.recipe.clip_gradient:

@@ -1,0 +1,423 @@
+"""Several processes as one run: what torchrun started, sums over its processes, gradients of the whole batch.
+
+Processes ("ranks") meet on the host at every batch and evaluation, in `Ranks.gathered`: there they learn how many
+images the others hold, and whether one of them failed, in which case all stop with its one line. Gradients go by
+torch's DistributedDataParallel, over NCCL on GPUs and Gloo on CPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from resnetlab.data.loading import Batch
+from resnetlab.errors import ToldElsewhere, UserError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup, Store
+
+    from resnetlab.nets.net import ResNet
+    from resnetlab.nets.vgg import VGG
+
+WAIT = timedelta(hours=2)  # for another process on the host: the first one may measure a whole data set
+JOINING = timedelta(minutes=10)
+LOCK_PATIENCE = 30.0  # seconds, after a restart
+WIDTH = 6  # numbers of an exchange: always as many, so that a rank that fails can answer any exchange
+T = TypeVar("T")
+
+
+@dataclass
+class Ranks:
+    """This process among those of a run; by itself the only one, for which nothing here waits."""
+
+    rank: int = 0
+    ranks: int = 1
+    local_rank: int = 0  # on this machine
+    local_ranks: int = 1
+    host: ProcessGroup | None = None  # Gloo, for exchanges on the host
+    weight: float = 1.0  # of this rank's mean gradient, where the mean over ranks has 1
+    failed: bool = False  # all ranks know of the failure
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def gathered(self, numbers: Sequence[float] = (), failure: str | None = None) -> list[list[float]]:
+        """Every rank's numbers, float64, in the order of the ranks; all ranks wait for one another.
+
+        If a rank comes with a failure instead, every rank raises it: the first a UserError, the others ToldElsewhere.
+        """
+        if self.ranks == 1:
+            return [list(numbers)]
+        import torch.distributed as dist
+
+        own = torch.zeros(1 + WIDTH, dtype=torch.float64)
+        own[0] = failure is not None
+        own[1 : 1 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
+        rows = [torch.empty_like(own) for _ in range(self.ranks)]
+        dist.all_gather(rows, own, group=self.host)
+        failing = [rank for rank, row in enumerate(rows) if row[0]]
+        if failing:
+            self.failed = True
+            words = [failure]
+            dist.broadcast_object_list(words, src=failing[0], group=self.host)
+            raise UserError(words[0]) if self.first else ToldElsewhere(words[0])
+        return [row[1 : 1 + len(numbers)].tolist() for row in rows]
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        """The sums over ranks: exact for counts below 2^53, and to the last bit the same on every rank."""
+        return [sum(column) for column in zip(*self.gathered(numbers), strict=True)]
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        self.gathered()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on the first rank, on all of them; it runs nowhere else."""
+        if self.ranks == 1:
+            return make()
+        import torch.distributed as dist
+
+        made: list[Any] = [make() if self.first else None]
+        self.wait()  # if it failed, this says so
+        dist.broadcast_object_list(made, src=0, group=self.host)
+        return made[0]
+
+    def first_before_others(self, make: Callable[[], T]) -> T:
+        """What `make` gives on each rank; the others begin when the first is done, and find what it left on disk."""
+        made = make() if self.first else None
+        self.wait()
+        return made if made is not None else make()
+
+    def in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Each rank's share of one batch after another; sets `weight` to fit its size.
+
+        A batch of which some rank has fewer than two images is left out by all.
+        """
+        if self.ranks == 1:
+            yield from batches
+            return
+        while True:
+            batch = next(batches, None)
+            sizes = [row[0] for row in self.gathered([-1 if batch is None else len(batch.labels)])]
+            if batch is None or min(sizes) < 0:
+                return
+            if min(sizes) < 2:
+                continue
+            self.weight = len(batch.labels) * self.ranks / sum(sizes)
+            yield batch
+
+    def purpose(self, words: str) -> str:
+        """A purpose of random numbers, another one on each rank."""
+        return f"{words}, rank {self.rank}" if self.rank else words
+
+
+def check_share(ranks: Ranks, batch_size: int, images: int) -> None:
+    """Raise UserError unless each rank gets two images of every batch, which batch norm needs."""
+    for count, words in ((batch_size, f"batch_size={batch_size}"), (images, f"{images} training images")):
+        if ranks.ranks > 1 and count < 2 * ranks.ranks:
+            raise UserError(f"{words}: fewer than two for each of {ranks.ranks} processes; start fewer.")
+
+
+def check_same(ranks: Ranks, run: str) -> None:
+    """Raise UserError unless all ranks have the first one's run: machines may hold other images by one name."""
+    wanted = ranks.from_first(lambda: run)
+    if run != wanted:
+        raise UserError(
+            f"process {ranks.rank} has run {run} and the first one {wanted}: the recipe or the images differ between "
+            "them; give every machine the same."
+        )
+
+
+def wrapped(net: ResNet | VGG, ranks: Ranks, *, sync_bn: bool = False) -> nn.Module:
+    """The network to train with: its gradients become those of the mean loss over the batches of all ranks.
+
+    Each rank takes the mean over its own images; the scores' gradient is then scaled by Ranks.weight, before any
+    layer sees it, so that shares may differ in size. Parameters and buffers start as the first rank's. The network
+    given is trained in place, and is the one to evaluate and save. Of batch norm's running statistics only the
+    first rank's are kept (`align_buffers`).
+    """
+    if ranks.ranks == 1:
+        return net
+    from torch.nn.parallel import DistributedDataParallel
+
+    if sync_bn:
+        synchronise(net, ranks)
+    # The running statistics have no part in training: what DDP would broadcast in every step is needed when the
+    # network is evaluated. No parameter is ever without a gradient: stochastic depth multiplies by zero.
+    known = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # until torch 2.12
+    parallel = DistributedDataParallel(net, **{option: False})  # type: ignore[arg-type]
+    align_buffers(net, ranks)
+
+    def weighted(module: nn.Module, x: Any, scores: Tensor) -> None:
+        if scores.requires_grad:
+            scores.register_hook(lambda gradient: gradient * ranks.weight)
+
+    parallel.register_forward_hook(weighted)
+    _rehearse(parallel, net)
+    return parallel
+
+
+def _rehearse(parallel: nn.Module, net: ResNet | VGG) -> None:
+    """Take a step that leaves no trace but the order in which DDP sends gradients.
+
+    DDP finds that order in its first step and changes to it in the second. With three ranks or more the order decides
+    how sums are rounded: without this a resumed run would differ in its first step from one that was not stopped.
+    """
+    before = [buffer.clone() for buffer in net.buffers()]
+    parameter = next(net.parameters())
+    x = parameter.new_zeros(2, net.spec.in_channels, net.spec.input_size, net.spec.input_size)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        parallel.train()
+        parallel(x).sum().backward()
+    net.zero_grad(set_to_none=True)
+    for buffer, old in zip(net.buffers(), before, strict=True):
+        buffer.copy_(old)
+
+
+def align_buffers(net: nn.Module, ranks: Ranks) -> None:
+    """Give every rank the first one's buffers."""
+    if ranks.ranks == 1:
+        return
+    import torch.distributed as dist
+
+    ranks.wait()  # on the host, where one may wait long
+    for buffer in net.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+def synchronise(net: nn.Module, ranks: Ranks) -> None:
+    """Make the batch norms of a network normalise by the batch of all ranks, in place.
+
+    Tensors on a GPU go through the kernels of torch's SyncBatchNorm, which refuses those on a CPU.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = GlobalBatchNorm  # parameters, buffers and hooks stay
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose mean and variance are those of the batch of all ranks (Ioffe & Szegedy 2015, alg. 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        if x.is_cuda:
+            import torch.distributed as dist
+            from torch.nn.modules._functions import SyncBatchNorm
+
+            mean, var = self.running_mean, self.running_var
+            group, ranks = dist.group.WORLD, dist.get_world_size()
+            return SyncBatchNorm.apply(x, self.weight, self.bias, mean, var, self.eps, self.momentum, group, ranks)
+        y, mean, var, count = _Normalised.apply(x, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            unbiased = (var * count / (count - 1)).to(self.running_var.dtype)
+            self.running_var.lerp_(unbiased, self.momentum)
+        return y
+
+
+class _Normalised(torch.autograd.Function):
+    """y = weight · x̂ + bias, x̂ = (x − mean) / √(var + eps), with the mean and variance over all ranks.
+
+    Returns y, and mean, variance (C, float64) and the number of values they are over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        kind = torch.promote_types(x.dtype, torch.float32)
+        wide = x.to(kind)
+        own_mean = wide.mean((0, 2, 3))
+        own_squares = (wide - _planes(own_mean)).square_().sum((0, 2, 3))
+        own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
+        # The ranks' means and sums of squares put together (Chan et al. 1979).
+        table = _every_rank(torch.cat([own_count, own_mean, own_squares]).double())  # ranks 1 + C + C
+        counts, means, squares = table.split([1, x.shape[1], x.shape[1]], 1)
+        count = counts.sum()
+        mean = (counts * means).sum(0) / count
+        var = (squares + counts * (means - mean).square()).sum(0) / count
+        inverse = (var + eps).rsqrt()
+        normal = (wide - _planes(mean.to(kind))).mul_(_planes(inverse.to(kind)))
+        ctx.save_for_backward(normal, weight, inverse, count)
+        ctx.mark_non_differentiable(mean, var, count)
+        ctx.kind = x.dtype
+        y = torch.addcmul(_planes(bias.to(kind)), normal, _planes(weight.to(kind)))
+        return y.to(x.dtype), mean, var, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        normal, weight, inverse, count = ctx.saved_tensors
+        gradient = gradient.to(normal.dtype)
+        own = torch.cat([gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))])
+        whole = _every_rank(own.double()).sum(0) / count
+        of_bias, of_weight = own.chunk(2)  # of this rank: DDP adds them up
+        mean, slope = (_planes(t.to(normal.dtype)) for t in whole.chunk(2))
+        of_x = (gradient - mean).addcmul_(normal, slope, value=-1)
+        of_x.mul_(_planes((weight * inverse).to(normal.dtype)))
+        return of_x.to(ctx.kind), of_weight.to(weight.dtype), of_bias.to(weight.dtype), None
+
+
+def _planes(t: Tensor) -> Tensor:
+    return t[None, :, None, None]  # C -> 1 C 1 1
+
+
+def _every_rank(own: Tensor) -> Tensor:
+    """The rows of all ranks, in their order: summed so, they give the same bits everywhere."""
+    import torch.distributed as dist
+
+    rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, own)
+    return torch.stack(rows)
+
+
+def local_device(name: str, ranks: Ranks) -> str:
+    """The device of this rank: where GPUs are asked for, each rank of a machine has its own."""
+    if ranks.ranks == 1:
+        return name
+    if name.startswith("cuda:") and ranks.local_ranks > 1:
+        raise UserError(f"device={name!r}: {ranks.local_ranks} processes a machine can't share it; give cuda.")
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return f"cuda:{ranks.local_rank}"
+    return name
+
+
+@contextlib.contextmanager
+def joined(device: str = "cpu") -> Iterator[Ranks]:
+    """Meet the other processes that torchrun started; without it this is the only one.
+
+    What is done inside stops on all ranks if it stops on one: a UserError is raised on all of them, as itself on the
+    first and as ToldElsewhere on the others; so is one that says that a process was lost.
+    """
+    if _number("WORLD_SIZE", 1) == 1:
+        yield Ranks()
+        return
+    import torch.distributed as dist
+
+    ranks = _join(device)
+    together = False
+    try:
+        yield ranks
+        ranks.wait()
+        together = True
+    except UserError as error:
+        if not ranks.failed:
+            _tell(ranks, error)
+        raise
+    except RuntimeError as error:
+        if not _is_loss(error):
+            raise
+        words = "another process of this run ended; what it said, or torchrun, tells why."
+        raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
+    finally:
+        # NCCL would wait here for those that are gone; Gloo does not, and ends the process by abort if it is left open.
+        if together or ranks.failed or dist.get_backend() == "gloo":
+            dist.destroy_process_group()
+
+
+def _tell(ranks: Ranks, error: UserError) -> None:
+    """Raise the error on all ranks, which are at an exchange or come to one."""
+    try:
+        ranks.gathered(failure=str(error))
+    except RuntimeError as lost:  # a UserError is a ValueError
+        if not _is_loss(lost):
+            raise
+        raise error from lost
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether it says that another process is gone: NCCL and the store have a class for it, Gloo has words."""
+    import torch.distributed as dist
+
+    words = str(error).lower()
+    return isinstance(error, dist.DistError) or "gloo" in words or "connection closed by peer" in words
+
+
+def _number(name: str, default: int | None = None) -> int:
+    """A whole number from the environment, where torchrun puts them."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        raise UserError(f"{name}={text!r} in the environment must be a whole number; torchrun sets it.")
+    return int(text)
+
+
+def _join(device: str) -> Ranks:
+    import torch.distributed as dist
+
+    rank, count = _number("RANK"), _number("WORLD_SIZE")
+    ranks = Ranks(rank, count, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
+    gpus = device != "cpu" and torch.cuda.is_available()
+    where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+    try:
+        if gpus and ranks.local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(ranks.local_rank)
+        store = _store(rank)
+        name = _name_of_this_start(store, rank, count)
+        dist.init_process_group(
+            "nccl" if gpus else "gloo", store=dist.PrefixStore(name, store), rank=rank, world_size=count
+        )
+        ranks.host = dist.new_group(backend="gloo", timeout=WAIT)
+    except (dist.DistError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        words = f"{count} processes could not meet at {where} ({reason})."
+        raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
+    return ranks
+
+
+def _store(rank: int) -> Store:
+    """The store that torchrun's agent serves; else the first rank serves one."""
+    import torch.distributed as dist
+
+    own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return dist.TCPStore(
+        os.environ.get("MASTER_ADDR", "localhost"),
+        _number("MASTER_PORT"),
+        is_master=own and rank == 0,
+        wait_for_workers=False,
+        timeout=JOINING,
+    )
+
+
+def _name_of_this_start(store: Store, rank: int, count: int) -> str:
+    """A name that the processes of this start share, and those of no earlier one had.
+
+    The agent's store outlives a restart, with all that the killed processes wrote; torch's init_process_group reads
+    that and hangs (pytorch issue 135712). The number of restarts does not change when machines join or leave. So
+    the first rank makes a name up, and leaves it for each of the others under a name that this one made up.
+    """
+    import torch.distributed as dist
+
+    store = dist.PrefixStore(f"resnetlab/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"here/{rank}", own)
+        name = store.get(f"name/{own}").decode()  # waits
+        store.add(f"came/{name}", 1)
+        return name
+    deadline = time.monotonic() + JOINING.total_seconds()
+    while store.add(f"came/{own}", 0) < count - 1:
+        for other in range(1, count):
+            if store.check([f"here/{other}"]):
+                store.set(f"name/{store.get(f'here/{other}').decode()}", own)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all came within {JOINING}")
+        time.sleep(0.02)
+    return own
