@@ -34,13 +34,14 @@ KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go o
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, 2 for input that can't be used, 75 after SIGTERM, 130 after Ctrl-C.
+    """Run a command; return its exit code.
 
-    75 is for a training that saved its last step and goes on with the same command.
+    0; 1 if runs of a study failed; 2 for input that can't be used; 75 after SIGTERM to a training, which saved its last
+    step and goes on with the same command; 130 after Ctrl-C.
     """
     given = arguments if arguments is not None else sys.argv[1:]
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, where a failure can still be told
     except ToldElsewhere:
         return USER_ERROR
@@ -63,13 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # e.g. `| head`
+        return 0
     except OSError as error:
         if error.filename is None:
             _drop_output()
         where = error.filename or "the output"
         print(f"error: {where}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
         return USER_ERROR
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _first() -> bool:

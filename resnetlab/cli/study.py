@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
 
 if TYPE_CHECKING:
-    from resnetlab.studies.study import Record, Study
+    from resnetlab.studies.runner import Event
+    from resnetlab.studies.study import Plan, Record
 
 app = cyclopts.App(name="study", help="The papers' claims, each answered by a measurement.")
 
@@ -23,6 +25,10 @@ Jobs = Annotated[
     int | None,
     WholeNumber,
     Parameter(help="Trainings side by side; default: one per core, one on a GPU."),
+]
+Ray = Annotated[
+    str | None,
+    Parameter(help="Hand the runs to Ray: local starts it here; auto, or HOST:PORT, joins a cluster."),
 ]
 Results = Annotated[Path, Parameter(help="Where records, figures and the report go.")]
 
@@ -54,37 +60,59 @@ def run(
     ] = "quick",
     data: Annotated[str | None, Parameter(help="For cifar and paper: cifar10:DIR.")] = None,
     jobs: Jobs = None,
+    ray: Ray = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     device: Device = "auto",
     json: Json = False,
-) -> None:
-    """Run what a study is missing, judge it by its rule, and write record, figures and report."""
+) -> int:
+    """Run what a study is missing, judge it by its rule, and write record, figures and report.
+
+    A run that fails doesn't stop the others; the exit code is then 1.
+    """
+    from resnetlab.cli.screen import say
     from resnetlab.errors import UserError
     from resnetlab.studies.report import write_report
-    from resnetlab.studies.runner import conclude
+    from resnetlab.studies.runner import conclude, run_missing
     from resnetlab.studies.study import study
     from resnetlab.training.run import available_cores, disk_errors
 
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs={jobs} must be 1 or more.")
+    if jobs is not None and ray is not None:
+        raise UserError("--jobs is for this machine alone: with --ray leave it out, Ray runs as many as there is room.")
     chosen = study(name)
     if scale != "quick" and data is None:
         raise UserError(f"scale {scale!r} needs the images: give --data cifar10:DIR.")
-    where = find_device(device)
+    where = device if ray is not None else find_device(device)
     with disk_errors(results):
         results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
-    _train_all(chosen, scale, data, runs, jobs or (1 if where != "cpu" else available_cores()), where)
+    plan = chosen.plan(scale, data)
+    if ray is not None:
+        from resnetlab.studies.cluster import run_on_ray
+
+        events, places = run_on_ray(plan.recipes, runs, address=ray, device=where), f"on Ray ({ray})"
+    else:
+        jobs = jobs or (1 if where != "cpu" else available_cores())
+        events, places = run_missing(plan.recipes, runs, jobs=jobs, device=where), f"{jobs} at once"
+    failed = _train_all(f"{name}, {scale}", plan, places, events)
     command = f"resnetlab study run {name} --scale {scale}" + (f" --data {data.split(':')[0]}:DIR" if data else "")
-    record = conclude(chosen, scale, data, runs, command)
+    record = conclude(chosen, scale, data, runs, command, failed)
     record.save(results)
     page = write_report(results)
     if json:
-        keys = ("study", "scale", "verdict", "rows")
+        keys = ("study", "scale", "verdict", "rows", "failures")
         print(json_module.dumps({k: getattr(record, k) for k in keys} | {"report": str(page)}))
-        return
-    _show(record)
-    print(f"report: {page}")
+    else:
+        _show(record)
+        print(f"report: {page}")
+    if not record.failures:
+        return 0
+    say(
+        f"{len(record.failures)} of {len(plan.recipes)} runs failed; the same command tries only these again, from "
+        "their last whole epoch"
+    )
+    return 1
 
 
 @app.command
@@ -96,19 +124,19 @@ def report(*, results: Results = Path("results"), json: Json = False) -> None:
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
 
 
-def _train_all(study: Study, scale: str, data: str | None, runs: Path, jobs: int, device: str) -> None:
+def _train_all(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dict[int, str]:
+    """Show how the runs go; return why those that failed did, by their place in the plan."""
     from resnetlab.cli.screen import progress_bars, say
-    from resnetlab.studies.runner import run_missing
 
-    plan = study.plan(scale, data)
     labels = [f"{r.net} seed {r.seed}" for r in plan.recipes]
-    say(f"{study.name}, {scale}: {len(labels)} runs, {jobs} at once; expected: {plan.expected}")
+    failed: dict[int, str] = {}
+    say(f"{title}: {len(labels)} runs, {places}; expected: {plan.expected}")
     started, finished = time.monotonic(), 0
     with progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(labels), words="")
         tasks: dict[int, Any] = {}
         last: dict[int, str] = {}
-        for event in run_missing(plan.recipes, runs, jobs=jobs, device=device):
+        for event in events:
             label = labels[event.index]
             if event.status:
                 s = event.status
@@ -117,7 +145,10 @@ def _train_all(study: Study, scale: str, data: str | None, runs: Path, jobs: int
                 test = f", test {s.test_error:.1f} %" if s.test_error is not None else ""
                 last[event.index] = f"training error {s.train_error:.1f} %{test}"
                 bars.update(tasks[event.index], completed=s.step, total=s.steps, words=last[event.index])
-            if event.done:
+            if event.failed:
+                failed[event.index] = event.failed
+                last[event.index] = f"FAILED: {event.failed}"
+            if event.done or event.failed:
                 finished += 1
                 if event.index in tasks:
                     bars.remove_task(tasks[event.index])
@@ -126,6 +157,7 @@ def _train_all(study: Study, scale: str, data: str | None, runs: Path, jobs: int
                 (bars.console.print if sys.stderr.isatty() else say)(
                     f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
                 )
+    return failed
 
 
 def _show(record: Record) -> None:

@@ -13,7 +13,7 @@ Last result: reproduced at the scale quick (results/degradation-quick.json): pla
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from resnetlab.errors import UserError
@@ -30,6 +30,7 @@ from resnetlab.studies.study import (
     Series,
     Study,
     Table,
+    judged_row,
 )
 from resnetlab.training.recipe import Recipe, recipe
 
@@ -107,69 +108,102 @@ def _for_depth(base: Recipe, depth: int) -> Recipe:
     return base.override(warmup="train_error", warmup_lr=0.01, warmup_error=80.0, warmup_steps=0)
 
 
-Errors = dict[tuple[str, int], list[float]]  # (kind, depth) -> % of each seed
+# By (kind, depth), of everything that was planned; a list is empty where every run failed.
+Groups = dict[tuple[str, int], list[Outcome]]
+Missing = dict[tuple[str, int], list[Recipe]]  # runs that failed
+Errors = dict[tuple[str, int], list[float]]  # % of each seed
 
 
-def judge(scale: str, outcomes: list[Outcome]) -> Finding:
+def judge(scale: str, outcomes: list[Outcome], failed: Sequence[Recipe] = ()) -> Finding:
     """Compare the deepest and the shallowest nets of each kind, over seeds."""
-    groups: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
+    groups: Groups = {_kind_and_depth(r.net): [] for r in (*(o.recipe for o in outcomes), *failed)}
     for o in outcomes:
-        kind, depth = _kind_and_depth(o.recipe.net)
-        groups[kind, depth].append(o)
+        groups[_kind_and_depth(o.recipe.net)].append(o)
+    missing: Missing = {key: [r for r in failed if _kind_and_depth(r.net) == key] for key in groups}
     train: Errors = {key: [o.result["train_error"] for o in group] for key, group in groups.items()}
     test: Errors = {key: [o.result["test_error"] for o in group] for key, group in groups.items()}
-    rows = _rows(scale, train, test)
-    return Finding(rows, [_figure(groups)], [_table(groups, train, test)], _words(train, test))
+    rows = _rows(scale, train, test, missing)
+    figures = [_figure(groups, len(failed))] if outcomes else []
+    return Finding(rows, figures, [_table(groups, train, test)], _words(train, test, missing))
 
 
-def _rows(scale: str, train: Errors, test: Errors) -> list[Row]:
+def _rows(scale: str, train: Errors, test: Errors, missing: Missing) -> list[Row]:
     depths = sorted({depth for _, depth in train})
     low, high = depths[0], depths[-1]
-    rise_plain = difference(train["plain", high], train["plain", low])
-    rise_residual = difference(train["resnet", high], train["resnet", low])
-    gain_train = difference(train["plain", high], train["resnet", high])
-    gain_test = difference(test["plain", high], test["resnet", high])
-    fall = difference(test["resnet", low], test["resnet", high])
-    plain_110 = test.get(("plain", 110), [])
+    plain, residual = ([(kind, depth) for depth in depths] for kind in KINDS)
+    deepest = [("plain", high), ("resnet", high)]
+
+    def row(claim: str, paper: str, needs: list[tuple[str, int]], measure: Callable[[], tuple[str, str]]) -> Row:
+        return judged_row(claim, paper, [train[n] for n in needs], [missing[n] for n in needs], measure)
+
+    def rise_of_plain() -> tuple[str, str]:
+        rise = difference(train["plain", high], train["plain", low])
+        words = f"{_along(train, 'plain', depths)}; {high} against {low} layers: {rise} points"
+        return words, rise.verdict_above(0)
+
+    def rise_of_residual() -> tuple[str, str]:
+        rise = difference(train["resnet", high], train["resnet", low])
+        words = f"{_along(train, 'resnet', depths)}; {high} against {low} layers: {rise} points"
+        return words, rise.verdict_below(TOLERANCE)
+
+    def gain_in_training() -> tuple[str, str]:
+        gain = difference(train["plain", high], train["resnet", high])
+        return f"plain − residual: {gain} points", gain.verdict_above(0)
+
+    def gain_in_test() -> tuple[str, str]:
+        plain, residual = test["plain", high], test["resnet", high]
+        gain = difference(plain, residual)
+        words = f"plain {mean_std(plain)} %, residual {mean_std(residual)} %; plain − residual: {gain} points"
+        return words, gain.verdict_above(0)
+
+    def fall_in_test() -> tuple[str, str]:
+        fall = difference(test["resnet", low], test["resnet", high])
+        words = f"{_along(test, 'resnet', depths)}; {low} against {high} layers: {fall} points"
+        return words, NOT_TESTED if scale == "quick" else fall.verdict_above(0)
+
+    def plain_110() -> tuple[str, str]:
+        errors = test.get(("plain", 110), [])
+        if not errors:
+            return "no net of 110 layers at this scale", NOT_TESTED
+        above = difference(errors, [FAIL] * len(errors)).verdict_above(0)
+        return f"{mean_std(errors)} %", above if scale == "paper" else NOT_TESTED
+
     return [
-        Row(
+        row(
             "The training error of plain nets rises with depth, so it is not overfitting",
             "plain-20 < 32 < 44 < 56 (Fig. 6, left)",
-            f"{_along(train, 'plain', depths)}; {high} against {low} layers: {rise_plain} points",
-            rise_plain.verdict_above(0),
+            plain,
+            rise_of_plain,
         ),
-        Row(
+        row(
             "The training error of residual nets does not rise with depth",
             "ResNet-20 > 32 > 44 > 56 > 110 (Fig. 6, middle)",
-            f"{_along(train, 'resnet', depths)}; {high} against {low} layers: {rise_residual} points",
-            rise_residual.verdict_below(TOLERANCE),
+            residual,
+            rise_of_residual,
         ),
-        Row(
+        row(
             f"With {high} layers the residual net has the lower training error",
             "34 layers on ImageNet (Fig. 4); 56 on CIFAR-10 (Fig. 6)",
-            f"plain − residual: {gain_train} points",
-            gain_train.verdict_above(0),
+            deepest,
+            gain_in_training,
         ),
-        Row(
+        row(
             f"With {high} layers the residual net has the lower test error",
             "34 layers on ImageNet: 28.54 against 25.03 % (Table 2)",
-            f"plain {mean_std(test['plain', high])} %, residual {mean_std(test['resnet', high])} %; "
-            f"plain − residual: {gain_test} points",
-            gain_test.verdict_above(0),
+            deepest,
+            gain_in_test,
         ),
-        Row(
+        row(
             "The test error of residual nets falls with depth",
             "8.75, 7.51, 7.17, 6.97, 6.43 % for 20 to 110 layers (Table 6)",
-            f"{_along(test, 'resnet', depths)}; {low} against {high} layers: {fall} points",
-            NOT_TESTED if scale == "quick" else fall.verdict_above(0),
+            residual,
+            fall_in_test,
         ),
-        Row(
+        row(
             "plain-110 does not train: its error is above 60 %",
             "above 60 % (section 4.2)",
-            f"{mean_std(plain_110)} %" if plain_110 else "no net of 110 layers at this scale",
-            difference(plain_110, [FAIL] * len(plain_110)).verdict_above(0)
-            if plain_110 and scale == "paper"
-            else NOT_TESTED,
+            [key for key in plain if key == ("plain", 110)],
+            plain_110,
         ),
     ]
 
@@ -184,7 +218,7 @@ def _along(errors: Errors, kind: str, depths: list[int]) -> str:
     return f"{', '.join(means)} % at {', '.join(map(str, depths))} layers"
 
 
-def _figure(groups: dict[tuple[str, int], list[Outcome]]) -> Figure:
+def _figure(groups: Groups, failed: int) -> Figure:
     depths = sorted({depth for _, depth in groups})
     panels = []
     for kind, word in KINDS.items():
@@ -192,12 +226,15 @@ def _figure(groups: dict[tuple[str, int], list[Outcome]]) -> Figure:
             _curve(f"{word}-{depth}", part, i, groups[kind, depth])
             for i, depth in enumerate(depths)
             for part in ("train", "test")
+            if groups.get((kind, depth))
         ]
-        panels.append(Panel(f"{word} nets", "epoch", "error (%)", series, (0.0, 100.0)))
+        if series:
+            panels.append(Panel(f"{word} nets", "epoch", "error (%)", series, (0.0, 100.0)))
     return Figure(
         "curves",
         "Training error (dashed) and test error (solid) by epoch, mean over seeds; bands reach from the lowest "
-        "to the highest seed. The residual nets are the plain ones with shortcuts (as He 2015, Fig. 6).",
+        "to the highest seed. The residual nets are the plain ones with shortcuts (as He 2015, Fig. 6)."
+        + (" Runs that failed are not in it." if failed else ""),
         panels,
     )
 
@@ -215,18 +252,18 @@ def _curve(name: str, part: str, colour: int, group: list[Outcome]) -> Series:
     )
 
 
-def _table(groups: dict[tuple[str, int], list[Outcome]], train: Errors, test: Errors) -> Table:
+def _table(groups: Groups, train: Errors, test: Errors) -> Table:
     rows = []
     for (kind, depth), group in sorted(groups.items()):
         on_paper = PRINTED.get(f"cifar_{kind}{depth}")
         rows.append(
             [
                 f"{KINDS[kind]}-{depth}",
-                mean_std(train[kind, depth]),
-                mean_std(test[kind, depth]),
+                mean_std(train[kind, depth]) if group else "–",
+                mean_std(test[kind, depth]) if group else "–",
                 f"{on_paper.error:.2f}" if on_paper and on_paper.error else "–",
                 str(len(group)),
-                f"{statistics.fmean(o.result['seconds'] for o in group):.0f}",
+                f"{statistics.fmean(o.result['seconds'] for o in group):.0f}" if group else "–",
             ]
         )
     return Table(
@@ -237,9 +274,10 @@ def _table(groups: dict[tuple[str, int], list[Outcome]], train: Errors, test: Er
     )
 
 
-def _words(train: Errors, test: Errors) -> str:
-    depths = sorted({depth for _, depth in train})
-    high = depths[-1]
+def _words(train: Errors, test: Errors, missing: Missing) -> str:
+    high = max(depth for _, depth in train)
+    if missing["plain", high] or missing["resnet", high]:
+        return "Runs of the deepest nets failed, so what becomes of errors with depth is left open."
     seeds = train["plain", high]
     spread = f" (its seeds range from {min(seeds):.1f} to {max(seeds):.1f} %)" if len(seeds) > 1 else ""
     gap = difference(test["plain", high], train["plain", high])

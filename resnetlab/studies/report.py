@@ -12,8 +12,11 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.studies import figures, svg
 from resnetlab.studies.study import (
+    FAILED_RULE,
+    NOT_JUDGED,
     NOT_TESTED,
     VERDICTS,
+    Failure,
     Figure,
     Panel,
     Record,
@@ -78,6 +81,7 @@ class Section:
     figures: list[FigureView]
     tables: list[TableView]
     words: list[str]
+    failures: list[Failure]
     command: list[str]  # word by word: lines break between them
     made: list[tuple[str, str]]
 
@@ -122,6 +126,7 @@ def _section(record: Record, before: list[Section]) -> Section:
         figures=[_figure_view(name, drawn + i, _figure(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(listed + i, Table(**t)) for i, t in enumerate(record.tables, 1)],
         words=[words for words in record.words.split("\n\n") if words],
+        failures=[Failure(**f) for f in record.failures],
         command=record.command.split(" "),
         made=_made(record),
     )
@@ -187,7 +192,7 @@ def _made(record: Record) -> list[tuple[str, str]]:
         ),
         ("commit", m.get("commit") or "not recorded: run outside a checkout"),
         ("date", _date(record.date)),
-        ("runs", f"{record.runs:,}"),
+        ("runs", f"{record.runs:,}" + (f" finished, {len(record.failures):,} failed" if record.failures else "")),
         ("training time", f"{duration(record.training_seconds)}, summed over the runs"),
     ]
 
@@ -222,6 +227,8 @@ def _html(sections: list[Section]) -> str:
         sections=sections,
         tally={v: verdicts.count(v) for v in VERDICTS},
         not_tested=NOT_TESTED,
+        not_judged=NOT_JUDGED,
+        failed_rule=FAILED_RULE,
         runs=sum(s.record.runs for s in sections),
         seconds=sum(s.record.training_seconds for s in sections),
         light=svg.declarations(svg.LIGHT),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,18 @@ from resnetlab.errors import UserError, did_you_mean
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import disk_errors, read_json, write_atomically
 
-REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED = (
+REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = (
     "reproduced",
     "direction only",
+    "not judged",
     "not reproduced",
     "not tested at this scale",
 )
-VERDICTS = (REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED)
+# From strong to weak: a claim that failed runs leave open is weaker than any that holds, but no run that is missing
+# can save a study that another claim refutes.
+VERDICTS = (REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED)
+# Part of every study's rule. Runs that fail are seldom a fair sample: those that diverge are the worst.
+FAILED_RULE = "A claim is not judged if a run that it needs has failed, however many others there are."
 SCALES = ("quick", "cifar", "paper")
 RECORD_FORMAT = 1
 
@@ -44,6 +49,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that failed: what it was, in words, and why, in one line."""
+
+    net: str
+    recipe: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One claim: what the paper says, what was measured, and the verdict by the study's rule."""
 
@@ -51,6 +66,20 @@ class Row:
     paper: str
     measured: str
     verdict: str
+
+
+def judged_row(
+    claim: str, paper: str, needs: Sequence[Sized], failed: Sequence[Sized], measure: Callable[[], tuple[str, str]]
+) -> Row:
+    """The row of a claim, by FAILED_RULE.
+
+    `needs` and `failed` hold, group by group, the runs that the claim needs and have finished, and those of them
+    that failed. `measure` gives what was measured and the verdict; it is called only if none failed.
+    """
+    missing = sum(map(len, failed))
+    if missing:
+        return Row(claim, paper, f"{missing} of the {missing + sum(map(len, needs))} runs it needs failed", NOT_JUDGED)
+    return Row(claim, paper, *measure())
 
 
 @dataclass(frozen=True)
@@ -106,7 +135,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """The weakest verdict among the claims that were tested."""
+        """The weakest verdict, in the order of VERDICTS, among the claims that were tested."""
         tested = [r.verdict for r in self.rows if r.verdict != NOT_TESTED]
         return max(tested, key=VERDICTS.index) if tested else NOT_TESTED
 
@@ -122,7 +151,8 @@ class Study:
     method: str
     rule: str
     plan: Callable[[str, str | None], Plan]  # (scale, where the data lies) -> runs
-    judge: Callable[[str, list[Outcome]], Finding]  # (scale, finished runs) -> what they show
+    # (scale, finished runs, recipes of runs that failed) -> what they show, by FAILED_RULE; there may be none of either
+    judge: Callable[[str, list[Outcome], list[Recipe]], Finding]
 
 
 # Each study's module holds it as STUDY; imported when asked for.
@@ -158,11 +188,12 @@ class Record:
     words: str
     note: str
     machine: dict[str, Any]
-    runs: int
+    runs: int  # that finished
     training_seconds: float  # summed over runs: what it would take one after another
     command: str
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
+    failures: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def file_name(self) -> str:

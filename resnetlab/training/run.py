@@ -229,6 +229,15 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is that a disk has no room: no other run can be written then either."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old content or the new, whole, even after a power cut."""
     part = path.with_name(path.name + ".part")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from rich.console import Console
 
 from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
-from resnetlab.training.recipe import FIELDS
+from resnetlab.studies import degradation
+from resnetlab.studies.study import Plan, study
+from resnetlab.training.recipe import FIELDS, recipe
+from resnetlab.training.run import make_run
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Captured = pytest.CaptureFixture[str]
@@ -158,6 +162,9 @@ def _batches(folder: Path, change: str) -> None:
         (["study", "run", "degredation"], "study 'degredation' is not known: choose one of degradation"),
         (["study", "run", "degradation", "--scale", "paper"], "needs the images: give --data cifar10:DIR"),
         (["study", "run", "degradation", "--jobs", "0"], "jobs=0 must be 1 or more"),
+        (["study", "run", "degradation", "--ray", "here"], "ray='here' must be local, auto or HOST:PORT"),
+        (["study", "run", "degradation", "--ray", "local", "--jobs", "2"], "--jobs is for this machine alone"),
+        (["study", "run", "degradation", "--ray", "auto", "--device", "cuda:1"], "Ray chooses which GPU"),
         (["study", "run", "degradation", "--data", "cifar10:x"], "scale 'quick' runs on the digits"),
         (["study", "run", "degradation", "--scale", "cifar", "--data", "digits"], "give --data cifar10:DIR"),
         (["study", "run", "degradation", "--results", "cut/test_batch/x"], "can't write (Not a directory)"),
@@ -239,6 +246,29 @@ def test_study_list_states_claims_and_scales(capsys: Captured) -> None:
     assert main(["study", "list", "--json"]) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out)["studies"] if r["study"] == "degradation"]
     assert row["rule"]
+
+
+def test_a_run_that_fails_makes_exit_code_1_and_is_tried_again(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = recipe("digits", net="cifar_plain8", epochs=1)
+    recipes = (small, small.override(net="cifar_resnet8"), small.override(net="cifar_resnet8", seed=1))
+    monkeypatch.chdir(tmp_path)
+    chosen = replace(study("degradation"), plan=lambda scale, data: Plan(recipes, "seconds"))
+    monkeypatch.setattr(degradation, "STUDY", chosen)
+    damaged = make_run(recipes[1], Path("runs")).folder / "run.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    assert main(["study", "run", "degradation", "--jobs", "1", "--json"]) == 1
+    said = capsys.readouterr()
+    answer = json.loads(said.out)
+    assert "not judged" in [row["verdict"] for row in answer["rows"]]
+    assert [f["net"] for f in answer["failures"]] == ["cifar_resnet8"]
+    assert "cifar_resnet8 seed 0: FAILED: " in said.err
+    assert "1 of 3 runs failed; the same command tries only these again" in said.err
+    damaged.unlink()
+    assert main(["study", "run", "degradation", "--jobs", "1"]) == 0
+    assert capsys.readouterr().err.count("was finished before") == 2
 
 
 def test_the_report_is_written_again_from_committed_records(capsys: Captured, tmp_path: Path) -> None:

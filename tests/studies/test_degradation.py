@@ -10,12 +10,14 @@ from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY
 from resnetlab.studies.study import (
     DIRECTION,
+    NOT_JUDGED,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
     SCALES,
     Finding,
     Outcome,
+    Row,
 )
 
 Errors = Callable[[str, int], float]  # (kind, depth) -> %
@@ -92,6 +94,50 @@ def test_a_residual_net_that_is_better_does_not_make_plain_nets_rise() -> None:
     """Plain nets that are equally bad at every depth don't degrade, however good residual nets are."""
     finding = judged("quick", lambda kind, depth: 50 if kind == "plain" else 1, papers_way)
     assert [row.verdict for row in finding.rows[:3]] == [NOT_REPRODUCED, REPRODUCED, REPRODUCED]
+
+
+def without(scale: str, *lost: tuple[str, int]) -> Finding:
+    """The finding if everything is as in the paper, but the runs of these nets and seeds failed."""
+    outcomes, failed = [], []
+    for r in STUDY.plan(scale, None).recipes:
+        kind = "plain" if "plain" in r.net else "resnet"
+        error = papers_way(kind, int(r.net.removeprefix(f"cifar_{kind}"))) + 0.1 * r.seed
+        result = {"train_error": error, "test_error": error, "seconds": 1.0}
+        if (r.net, r.seed) in lost:
+            failed.append(r)
+        else:
+            outcomes.append(Outcome(r, result, [{"epoch": 1} | result], {}))
+    return STUDY.judge(scale, outcomes, failed)
+
+
+def test_a_claim_that_lacks_a_run_is_not_judged() -> None:
+    finding = without("quick", ("cifar_plain56", 3))
+    assert verdicts(finding) == [NOT_JUDGED, REPRODUCED, NOT_JUDGED, NOT_JUDGED, NOT_TESTED, NOT_TESTED]
+    assert finding.verdict == NOT_JUDGED
+    assert finding.rows[0].measured == "1 of the 15 runs it needs failed"
+    assert "left open" in finding.words
+    assert "failed" in finding.figures[0].caption
+    assert [row[4] for row in finding.tables[0].rows if row[0] == "plain-56"] == ["4"]
+
+
+def test_a_net_all_of_whose_runs_failed_is_shown_as_such() -> None:
+    finding = without("cifar", ("cifar_plain110", 0))
+    assert ["plain-110", "–", "–"] in [row[:3] for row in finding.tables[0].rows]
+    assert "plain-110 training" not in [s.label for s in finding.figures[0].panels[0].series]
+    assert finding.rows[2].claim.startswith("With 110 layers"), "a failed net is still the deepest"
+    assert finding.rows[-1].verdict == NOT_JUDGED
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_run_at_all_is_no_verdict(scale: str) -> None:
+    finding = STUDY.judge(scale, [], list(STUDY.plan(scale, None).recipes))
+    assert finding.verdict == NOT_JUDGED
+    assert set(verdicts(finding)) <= {NOT_JUDGED, NOT_TESTED}
+
+
+def test_no_missing_run_saves_what_another_claim_refutes() -> None:
+    rows = [Row("c", "p", "m", verdict) for verdict in (REPRODUCED, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED)]
+    assert Finding(rows).verdict == NOT_REPRODUCED
 
 
 def test_the_words_follow_the_data() -> None:

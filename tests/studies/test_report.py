@@ -15,7 +15,7 @@ import pytest
 from resnetlab.errors import UserError
 from resnetlab.studies import figures, svg
 from resnetlab.studies.report import duration, write_report
-from resnetlab.studies.study import NOT_TESTED, REPRODUCED, Figure, Panel, Record, Series, Table
+from resnetlab.studies.study import NOT_JUDGED, NOT_TESTED, REPRODUCED, Figure, Panel, Record, Series, Table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -230,6 +230,32 @@ def test_several_records_are_numbered_through(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.svg"))) == 2
 
 
+FAILURE = {"net": "cifar_plain56", "recipe": "digits, made up", "seed": 3, "reason": "its loss <is> no number"}
+
+
+def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path) -> None:
+    assert "Runs that failed" not in written(tmp_path, record())
+    rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED}]
+    page = written(tmp_path, record(failures=[FAILURE], rows=rows, verdict=NOT_JUDGED))
+    for words in (
+        '<h3 id="degradation-quick-failures">Runs that failed</h3>',
+        "1 of 31 runs failed.",
+        'aria-labelledby="degradation-quick-failures"',
+        '<th role="rowheader" scope="row">cifar_plain56</th>',
+        "its loss &lt;is&gt; no number",
+        "30 finished, 1 failed",
+        '<span class="badge unjudged">',
+        "so the question stays open",
+    ):
+        assert words in page
+
+
+def test_a_record_from_before_failures_were_kept_is_read(tmp_path: Path) -> None:
+    old = record()
+    del old["failures"]
+    assert written(tmp_path, old) == written(tmp_path, record())
+
+
 def test_a_record_of_words_only_is_shown(tmp_path: Path) -> None:
     assert "No figures here." in written(tmp_path, record(figures=[], tables=[], words="No figures here."))
 
@@ -251,6 +277,8 @@ def _broken_figure(**changes: Any) -> dict[str, Any]:
         {"date": "yesterday"},
         {"training_seconds": "long"},
         {"runs": "many"},
+        {"failures": None},
+        {"failures": [{"net": "n"}]},
         {"command": None},
         {"tables": [{"caption": "c", "header": ["a", "b"], "rows": [["1"]]}]},
         {"tables": [{"caption": "c", "header": ["a"], "rows": [[1]]}]},

@@ -14,10 +14,9 @@ import pytest
 
 from resnetlab.studies.report import write_report
 from resnetlab.studies.study import (
-    DIRECTION,
     NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
+    VERDICTS,
+    Failure,
     Figure,
     Panel,
     Record,
@@ -107,7 +106,7 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
             "measured": "+52.6 [+40.2, +65.0]",
         }
         | {"verdict": verdict}
-        for i, verdict in enumerate((REPRODUCED, DIRECTION, NOT_REPRODUCED, NOT_TESTED))
+        for i, verdict in enumerate(VERDICTS)
     ]
     header = ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"]
     table = Table(
@@ -133,6 +132,7 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
         training_seconds=538.5,
         command=f"resnetlab study run degradation --scale {scale} --data cifar10:DIR",
         date="2026-01-02T03:04:05+00:00",
+        failures=[asdict(Failure(f"cifar_plain{d}", "made up, lr 0.1", 0, "run-of-a-long-name" * 9)) for d in depths],
     )
 
 

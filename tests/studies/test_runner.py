@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +15,20 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.studies.runner import Event, conclude, run_missing
-from resnetlab.studies.study import STUDIES, Plan, Record, Study, read_records, study
+from resnetlab.studies import runner
+from resnetlab.studies.report import write_report
+from resnetlab.studies.runner import KILLED, Event, conclude, run_missing
+from resnetlab.studies.study import (
+    FAILED_RULE,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    STUDIES,
+    Plan,
+    Record,
+    Study,
+    read_records,
+    study,
+)
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
@@ -23,6 +39,7 @@ RECIPES = tuple(
     for depth in (8, 14)
     for seed in (0, 1)
 )
+DIVERGING = RECIPES[0].override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)")
 
 
 def small_study() -> Study:
@@ -50,10 +67,101 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, jobs: int) -> N
     assert {"processor", "cores", "torch", "commit"} <= set(read.machine)
 
 
-def test_a_run_that_fails_says_why_from_another_process(tmp_path: Path) -> None:
-    bad = RECIPES[0].override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)")
-    with pytest.raises(UserError, match="no longer finite"):
-        list(run_missing((RECIPES[0], bad), tmp_path, jobs=2))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) -> None:
+    recipes = (DIVERGING, *RECIPES[:2])
+    events = list(run_missing(recipes, tmp_path, jobs=jobs))
+    failed = {e.index: e.failed for e in events if e.failed}
+    assert finished(events) == [1, 2]
+    assert list(failed) == [0]
+    assert "loss is no longer finite" in failed[0]
+    assert "\n" not in failed[0]
+    assert str(tmp_path) not in failed[0], "a record holds no paths of one machine"
+
+
+def test_a_process_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
+    recipes = tuple(r.override(epochs=4) for r in RECIPES[:2]) + RECIPES[4:6]
+    before = set(multiprocessing.active_children())
+    events, killed = [], False
+    for event in run_missing(recipes, tmp_path, jobs=2):
+        if not killed:
+            victim = min(set(multiprocessing.active_children()) - before, key=lambda process: process.pid or 0)
+            os.kill(victim.pid or 0, signal.SIGKILL)
+            killed = True
+        events.append(event)
+    (lost,) = [e for e in events if e.failed]
+    assert lost.failed == KILLED
+    assert sorted([*finished(events), lost.index]) == [0, 1, 2, 3]
+    assert finished(list(run_missing(recipes, tmp_path))) == [0, 1, 2, 3], "it goes on"
+
+
+def test_a_damaged_folder_and_a_fault_of_the_code_are_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(RECIPES[0], tmp_path).folder
+    folder.mkdir()
+    (folder / "run.json").write_text("{")
+    (one,) = run_missing(RECIPES[:1], tmp_path)
+    assert one.failed.startswith(f"{folder.name}/run.json: damaged, not JSON")
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("made\nup")
+
+    monkeypatch.setattr(runner, "train", broken)
+    (one,) = run_missing(RECIPES[1:2], tmp_path)
+    assert one.failed.startswith("KeyError: 'made\\nup' (test_runner.py, line ")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    def full(*_: object, **__: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise UserError("can't write") from error
+
+    if jobs == 1:
+        monkeypatch.setattr(runner, "train", full)
+        with pytest.raises(UserError, match="can't write"):
+            list(run_missing(RECIPES, tmp_path))
+        return
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the other processes import the stand-in from this file
+    monkeypatch.setattr(runner, "_train_one", _on_a_full_disk)
+    with pytest.raises(UserError, match="no room at all"):
+        list(run_missing(RECIPES[:2], tmp_path, jobs=2))
+    assert not [r for r in RECIPES if make_run(r, tmp_path).result()]
+
+
+def _on_a_full_disk(*_: object) -> runner.End:
+    return runner.End("no room at all", full=True)
+
+
+def test_data_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    recipes = (RECIPES[0], RECIPES[1].override(data=f"cifar10:{tmp_path}/none"))
+    with pytest.raises(UserError, match="none"):
+        list(run_missing(recipes, tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path) -> None:
+    """Also a finished run whose folder is damaged since, and with no run left at all."""
+    events = list(run_missing(RECIPES, tmp_path))
+    assert len(finished(events)) == len(RECIPES)
+    record = conclude(small_study(), "quick", None, tmp_path, "c", {3: "it diverged."})
+    assert (record.runs, len(record.failures)) == (len(RECIPES) - 1, 1)
+    (failure,) = record.failures
+    assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
+    assert failure["recipe"].startswith("digits, 1 epochs, batches of ")
+    assert [row["verdict"] == NOT_JUDGED for row in record.rows] == [True, False, True, True, False, False]
+    assert record.rows[0]["measured"] == "1 of the 4 runs it needs failed"
+    assert record.rule.endswith(FAILED_RULE)
+    assert record.verdict in (NOT_JUDGED, NOT_REPRODUCED)
+    (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
+    record = conclude(small_study(), "quick", None, tmp_path, "c")
+    assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
+    record = conclude(small_study(), "quick", None, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
+    assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED, [])
+    record.save(tmp_path / "results")
+    page = write_report(tmp_path / "results").read_text()
+    assert f"{len(RECIPES)} of {len(RECIPES)} runs failed." in page
 
 
 def test_side_by_side_gives_the_same_weights_as_alone(tmp_path: Path) -> None:
