@@ -31,7 +31,7 @@ from torch import Tensor
 import resnetlab
 from benchmarks.networks import step_of
 from benchmarks.timing import Row, medians, options, show
-from resnetlab.data.augmentation import flip, resized_crop_box
+from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.cuts import CUTS
 from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.images import Data, Images
@@ -55,18 +55,14 @@ def files_of(paths: Sequence[Path]) -> Files:
     return Files.all_of(LooseFiles(root, names, np.zeros(len(paths), np.int32), sizes))
 
 
-def ours(files: Files, epoch: int = 0) -> Tensor:
-    """Our pipeline over all files, as a worker and the loader do it: uint8 N 3 224 224."""
-    count = len(files)
-    reading = Reading(files, torch.arange(count), RESIZED_CROP, SIZE, seed=0, epoch=epoch)
-    spans = [(a, min(a + BATCH, count)) for a in range(0, count, BATCH)]
-    return torch.cat([
-        flip(read.pixels, uniform("flip", 0, epoch, a, b, 1))
-        for (a, b), read in zip(spans, read_ahead(reading, spans), strict=True)
-    ])  # fmt: skip
+def ours(files: Files, epoch: int = 0) -> list[Tensor]:
+    """Our pipeline over all files, as a worker does it: batches of uint8 N 3 224 224."""
+    reading = Reading(files, torch.arange(len(files)), RESIZED_CROP, SIZE, seed=0, epoch=epoch)
+    spans = [(a, min(a + BATCH, len(files))) for a in range(0, len(files), BATCH)]
+    return [read.pixels for read in read_ahead(reading, spans)]
 
 
-def theirs(files: Files, epoch: int = 0) -> Tensor:
+def theirs(files: Files, epoch: int = 0) -> list[Tensor]:
     """The peer's over all files: open, convert, crop, resize, flip, to a tensor, stack; the same crops and flips."""
     count = len(files)
     cuts = uniform("cut", 0, epoch, 0, count, RESIZED_CROP.draws).tolist()
@@ -80,7 +76,7 @@ def theirs(files: Files, epoch: int = 0) -> Tensor:
         if flips[i] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         found.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
-    return torch.stack(found)
+    return [torch.stack(found)]
 
 
 def decode_alone(files: Files, scale: int = 1) -> None:
@@ -99,7 +95,7 @@ def psnr(a: Tensor, b: Tensor) -> list[float]:
     return [99.0 if e == 0 else 10 * math.log10(255**2 / e) for e in error]
 
 
-def _in_process(what: Callable[[Files, int], Tensor], files: Files, epoch: int) -> None:
+def _in_process(what: Callable[[Files, int], list[Tensor]], files: Files, epoch: int) -> None:
     torch.set_num_threads(1)
     what(files, epoch)
 
@@ -109,7 +105,7 @@ def compare(what: str, files: Files, peers_files: Files, runs: int, processes: i
     epochs: dict[object, int] = {}
     with ProcessPoolExecutor(processes) as pool:
 
-        def run(of: Callable[[Files, int], Tensor], its_files: Files) -> None:
+        def run(of: Callable[[Files, int], list[Tensor]], its_files: Files) -> None:
             epochs[of] = epoch = epochs.get(of, -1) + 1
             list(pool.map(partial(_in_process, of, its_files), [epoch] * processes))
 
@@ -124,7 +120,9 @@ def compare(what: str, files: Files, peers_files: Files, runs: int, processes: i
 
 def fidelity(what: str, files: Files, peers_files: Files) -> Row:
     """The median PSNR over the crops of three epochs, and the worst as the limit."""
-    found = [v for epoch in range(3) for v in psnr(ours(files, epoch), theirs(peers_files, epoch))]
+    found = [
+        v for epoch in range(3) for v in psnr(torch.cat(ours(files, epoch)), torch.cat(theirs(peers_files, epoch)))
+    ]
     return Row(
         f"{what}: fidelity to Pillow, median; limit: the worst",
         "dB",
@@ -170,17 +168,19 @@ def jpeg_rows(paths: Sequence[Path], folder: Path, runs: int) -> list[Row]:
     return rows
 
 
-def per_image(pixels: np.ndarray, mean: Tensor, std: Tensor) -> Tensor:
-    """Pad 4, random crop, flip, to tensor, normalise, for each image by Pillow, as torchvision's transforms do."""
+def per_image(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """RandomCrop(32, padding=4), RandomHorizontalFlip, ToTensor, Normalize: what torchvision does for each image."""
     found = []
     for image in pixels:  # H W C
         padded = ImageOps.expand(Image.fromarray(image), 4)
-        top, left = int(torch.randint(0, 9, (1,))), int(torch.randint(0, 9, (1,)))
+        top, left = torch.randint(0, 9, (1,)).item(), torch.randint(0, 9, (1,)).item()
         crop = padded.crop((left, top, left + 32, top + 32))
         if torch.rand(1) < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        x = torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous().float().div(255)
-        found.append(x.sub_(mean).div_(std))
+        x = torch.from_numpy(np.array(crop, copy=True)).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+        x, means, stds = x.clone(), torch.as_tensor(mean), torch.as_tensor(std)
+        assert not (stds == 0).any()
+        found.append(x.sub_(means.view(-1, 1, 1)).div_(stds.view(-1, 1, 1)))
     return torch.stack(found)
 
 
@@ -191,6 +191,7 @@ def cifar_rows(runs: int) -> list[Row]:
     images = Images(pixels, torch.arange(len(pixels)) % 10)
     normalise = measure(images, 32).channel_mean_std()
     loader = Loader(normalise, 10, augmentation=Augmentation("crop_flip"))
+    mean, std = normalise.mean.flatten().tolist(), normalise.std.flatten().tolist()
     one_batch = pixels[:BATCH].permute(0, 2, 3, 1).contiguous().numpy()
 
     def epoch() -> None:
@@ -203,7 +204,7 @@ def cifar_rows(runs: int) -> list[Row]:
     epoch_ms, theirs_ms, step_ms, write_ms = medians(
         [
             epoch,
-            lambda: per_image(one_batch, normalise.mean, normalise.std),
+            lambda: per_image(one_batch, mean, std),
             step,
             lambda: [plain.copy_(pixels[:BATCH]) for _ in range(50)],
         ],

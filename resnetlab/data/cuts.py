@@ -17,7 +17,7 @@ SCALES = (256, 480)
 
 
 class Cut(NamedTuple):
-    """A way to cut: (encoded image, draws, side) -> uint8 side side 3, the draws it needs, whether flips follow."""
+    """A way to cut: (encoded image, draws, side) -> uint8 side side 3, its draws, whether half are mirrored."""
 
     cut: Callable[[bytes, Sequence[float], int], np.ndarray]
     draws: int

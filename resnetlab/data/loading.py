@@ -80,7 +80,11 @@ def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: T
     count = int(mirrored.sum())
     pixels = pixels.index_select(0, place)
     inner = padded[:n, :, pad : pad + height, pad : pad + width]
-    scale, shift = 1 / (255 * normalise.std), -normalise.mean / normalise.std
+    # Of the image's size, since numbers that are broadcast along rows keep the kernel from vector instructions.
+    scale, shift = (
+        t.expand(channels, height, width).contiguous()
+        for t in (1 / (255 * normalise.std), -normalise.mean / normalise.std)
+    )
     for part, group, moved in (
         (inner[:count], pixels[:count].flip(3), shift.flip(2)),
         (inner[count:], pixels[count:], shift),
@@ -187,8 +191,6 @@ class Loader:
             every = uniform(purpose, seed, epoch, first, last + 1, count)
             return (every if len(every) == len(positions) else every[positions - first]).to(pixels.device)
 
-        if CUTS[how.augment].flip:
-            pixels = aug.flip(pixels, draws("flip", aug.FLIP_DRAWS))
         if how.policy in POLICIES:
             operate, count = POLICIES[how.policy]
             pixels = operate(pixels, draws("policy", count))

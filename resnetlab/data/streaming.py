@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from resnetlab.data.augmentation import FLIP_DRAWS
 from resnetlab.data.cuts import Cut
 from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
@@ -38,7 +39,7 @@ class Reading:
 class Read(NamedTuple):
     """What a worker made of positions `start` to `stop` of the order; images that can't be read are missing."""
 
-    pixels: Tensor  # uint8 N C H W, in memory N H W C
+    pixels: Tensor  # uint8 N C H W
     positions: Tensor  # of these, in the order, int64 N
     trouble: list[tuple[int, str]]  # the numbers of the others, and why
 
@@ -82,20 +83,22 @@ class _Batches(Dataset[Read]):
         busy[0] = os.getpid()
         start, stop = span
         draws = uniform("cut", r.seed, r.epoch, start, stop, r.cut.draws).tolist()
-        pixels = np.empty((stop - start, r.size, r.size, 3), np.uint8)
+        mirrored = (uniform("flip", r.seed, r.epoch, start, stop, FLIP_DRAWS)[:, 0] < 0.5).tolist()
+        pixels = np.empty((stop - start, 3, r.size, r.size), np.uint8)
         kept: list[int] = []
         trouble: list[tuple[int, str]] = []
-        for position, own in zip(range(start, stop), draws, strict=True):
+        for position, own, mirror in zip(range(start, stop), draws, mirrored, strict=True):
             busy[1] = image = int(r.order[position])
             try:
-                pixels[len(kept)] = r.cut.cut(r.files.read(image), own, r.size)
+                found = r.cut.cut(r.files.read(image), own, r.size).transpose(2, 0, 1)
+                pixels[len(kept)] = found[:, :, ::-1] if r.cut.flip and mirror else found
                 kept.append(position)
             except Unreadable as error:
                 trouble.append((image, str(error)))
             except OSError as error:
                 trouble.append((image, error.strerror or str(error)))
         busy[1] = -1
-        return Read(torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2), torch.tensor(kept).long(), trouble)
+        return Read(torch.from_numpy(pixels[: len(kept)]), torch.tensor(kept).long(), trouble)
 
 
 def read_ahead(
