@@ -157,7 +157,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
     except OSError as error:
         if part_of(folder).exists():
             raise UserError(f"{folder}: an unfinished pack; give the command that packed it again.") from error
-        raise UserError(f"{folder}: no pack, {INDEX} can't be read ({error.strerror}).") from error
+        raise UserError(f"{folder}: not a pack, {INDEX} can't be read ({error.strerror}).") from error
     try:
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
