@@ -18,8 +18,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from resnetlab.cli.main import main
-from resnetlab.data.audit import NEAR, NEAR_FINE, Audit, audit, difference_hash, nearest_looks
+from resnetlab.data.audit import Audit, audit
 from resnetlab.data.images import Data, open_data
+from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.packing import pack
 
 Read = Callable[[Path], Data]

@@ -302,7 +302,7 @@ def test_a_missing_or_cut_shard_is_named(packed: Path) -> None:
 
 def test_what_is_no_pack_is_said(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere", Path(__file__)):
-        with pytest.raises(UserError, match="no pack"):
+        with pytest.raises(UserError, match="not a pack"):
             read_pack(path)
 
 

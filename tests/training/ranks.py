@@ -19,11 +19,12 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.zoo import build
-from resnetlab.training.distributed import Ranks, align_buffers, joined, synchronise, wrapped
+from resnetlab.training.distributed import Ranks, align_buffers, joined, wrapped
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.sync_bn import synchronise
 
 FLAT = Normalisation(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
 
@@ -113,7 +114,7 @@ def batch_norm(ranks: Ranks) -> dict[str, Any]:
         with torch.no_grad():
             for norm in (one[0], two[0]):
                 norm.weight.copy_(torch.tensor([1.0, 2, 3]))
-        synchronise(two, ranks)
+        synchronise(two)
         x, part = whole.clone().requires_grad_(), whole[a:b].contiguous(memory_format=layout).requires_grad_()
         y, own = one(x), two(part)
         (y * slope).sum().backward()
