@@ -23,6 +23,7 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/run
 	$(BIN)/python -m benchmarks.networks
+	$(BIN)/python -m benchmarks.data
 
 docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict
