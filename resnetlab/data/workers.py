@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -38,54 +39,58 @@ def over_images(function: Callable[[Files, int], T], files: Files, workers: int)
     `function` is one that can be pickled, and never returns None. Raises UserError if no process can be started.
     """
     chunks = iter(range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
-    waiting: deque[tuple[range, Future[list[T]]]] = deque()
-    pool = _pool(function, files, workers)
+    # A pool for each process. One pool of several hangs now and then when a process dies while it starts another
+    # (Python 3.11 terminates those it knows of, then waits for all), and it can't tell which chunk was the one.
+    lanes = [_pool(function, files) for _ in range(workers)]
+    waiting: deque[tuple[int, range, Future[list[T]]]] = deque()
+    turn = itertools.cycle(range(workers))
     try:
         while True:
-            chunk: range | None = None
+            while len(waiting) < 3 * workers and (chunk := next(chunks, None)):
+                lane = next(turn)
+                waiting.append((lane, chunk, _submit(lanes[lane], chunk)))
+            if not waiting:
+                return
+            lane, chunk, future = waiting.popleft()
             try:
-                while len(waiting) < 3 * workers and (chunk := next(chunks, None)):
-                    with _interrupted_later():  # this may start a process
-                        waiting.append((chunk, pool.submit(_results, chunk)))
-                if not waiting:
-                    return
-                chunk, future = waiting[0]
-                results = future.result()
+                results: list[T | None] = [*future.result()]
             except BrokenProcessPool:
-                # Any of the images at work may be the one.
-                suspects = [suspect for suspect, _ in waiting]
-                if chunk and chunk not in suspects:  # the pool broke before it could be submitted
-                    suspects.append(chunk)
-                waiting.clear()
-                pool.shutdown()
-                pool = _pool(function, files, workers)
-                yield from _one_by_one(function, files, suspects)
-            else:
-                waiting.popleft()
-                yield from results
+                results = []
+                for i in chunk:
+                    if _broken(lanes[lane]):
+                        lanes[lane].shutdown()
+                        lanes[lane] = _pool(function, files)
+                    try:
+                        results += _submit(lanes[lane], range(i, i + 1)).result()
+                    except BrokenProcessPool:
+                        results.append(None)
+                if _broken(lanes[lane]):
+                    lanes[lane].shutdown()
+                    lanes[lane] = _pool(function, files)
+                # What waited behind it in the same process is handed out again.
+                waiting = deque((k, c, _submit(lanes[k], c) if k == lane else f) for k, c, f in waiting)
+            yield from results
     finally:
-        pool.shutdown(cancel_futures=True)
+        for pool in lanes:
+            pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(
-    function: Callable[[Files, int], T], files: Files, chunks: list[range]
-) -> Generator[T | None, None, None]:
-    pool = _pool(function, files, 1)
+def _submit(pool: ProcessPoolExecutor, chunk: range) -> Future[Any]:
+    """Hand a chunk to a process; if that has died, the future says so."""
     try:
-        for i in (i for chunk in chunks for i in chunk):
-            try:
-                result = pool.submit(_results, range(i, i + 1)).result()[0]
-            except BrokenProcessPool:
-                pool.shutdown()
-                pool = _pool(function, files, 1)
-                yield None
-            else:
-                yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+        with _interrupted_later():
+            return pool.submit(_results, chunk)
+    except BrokenProcessPool as error:
+        dead: Future[Any] = Future()
+        dead.set_exception(error)
+        return dead
 
 
-def _pool(function: Callable[[Files, int], Any], files: Files, workers: int) -> ProcessPoolExecutor:
+def _broken(pool: ProcessPoolExecutor) -> bool:
+    return isinstance(_submit(pool, range(0)).exception(), BrokenProcessPool)
+
+
+def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExecutor:
     # Not "fork", which copies locks that other threads hold; the server imports torch once, for all.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["resnetlab.data.audit", "resnetlab.data.packing"])
@@ -95,7 +100,7 @@ def _pool(function: Callable[[Files, int], Any], files: Files, workers: int) -> 
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(function, files))
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(function, files))
     try:
         with _interrupted_later():
             started = pool.submit(_results, range(0))
