@@ -21,14 +21,8 @@ RESIZED_CROP_DRAWS = 4 * TRIES  # each try: area, ratio, top, left
 RANDOM_ERASING_DRAWS = 1 + 4 * TRIES  # whether, then as above
 COLOUR_JITTER_DRAWS = 8  # four strengths, four places in the order
 COLOUR_NOISE_DRAWS = 3  # one for each principal component
-FLIP_DRAWS = 1
 
 Box = tuple[int, int, int, int]  # top, left, height, width
-
-
-def flip(x: Tensor, draws: Tensor) -> Tensor:
-    """Mirror left and right where the draw is below 0.5. x: any type."""
-    return torch.where(draws[:, 0].lt(0.5)[:, None, None, None], x.flip(3), x)
 
 
 def resized_crop_box(

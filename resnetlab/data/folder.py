@@ -50,7 +50,7 @@ def read_folder(kind: str, folder: Path) -> Data:
                 f"{test_folder / unknown[0]}: a class that {folder / TRAIN} lacks; the two need the same names."
             )
         test = scan(test_folder, classes, may_lack=True)
-        return Data(kind, Files.all_of(train), Files.all_of(test), printable(classes))
+        return Data(kind, Files.all_of(train), Files.all_of(test), class_names(classes))
     for name in inside:
         if name in TEST and set(inside) <= SPLIT_WORDS:
             raise UserError(f"{folder}: it has {name!r} but no {TRAIN!r} with classes in it; {LAYOUT}.")
@@ -64,7 +64,7 @@ def read_folder(kind: str, folder: Path) -> Data:
     source = scan(folder, classes)
     tested = split(folder, source, classes)
     train_rows, test_rows = np.flatnonzero(~tested), np.flatnonzero(tested)
-    return Data(kind, Files(source, train_rows), Files(source, test_rows), printable(classes))
+    return Data(kind, Files(source, train_rows), Files(source, test_rows), class_names(classes))
 
 
 def check_is_folder(folder: Path, needs: str) -> None:
@@ -97,7 +97,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
 
 
-def printable(names: Iterable[str]) -> tuple[str, ...]:
+def class_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names of folders as text that can be printed and stored: a byte that is no UTF-8 becomes its number, escaped."""
     return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from resnetlab.data.augmentation import FLIP_DRAWS
 from resnetlab.data.cuts import Cut
 from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
@@ -83,7 +82,7 @@ class _Batches(Dataset[Read]):
         busy[0] = os.getpid()
         start, stop = span
         draws = uniform("cut", r.seed, r.epoch, start, stop, r.cut.draws).tolist()
-        mirrored = (uniform("flip", r.seed, r.epoch, start, stop, FLIP_DRAWS)[:, 0] < 0.5).tolist()
+        mirrored = (uniform("flip", r.seed, r.epoch, start, stop, 1)[:, 0] < 0.5).tolist()
         pixels = np.empty((stop - start, 3, r.size, r.size), np.uint8)
         kept: list[int] = []
         trouble: list[tuple[int, str]] = []

@@ -21,14 +21,12 @@ from resnetlab.data.augmentation import (
     COLOUR_NOISE_DRAWS,
     EIGENVALUES,
     EIGENVECTORS,
-    FLIP_DRAWS,
     RANDOM_ERASING_DRAWS,
     RESIZED_CROP_DRAWS,
     colour_jitter,
     colour_noise,
     cutmix,
     cutmix_box,
-    flip,
     mixing_draws,
     mixup,
     one_hot_smooth,
@@ -109,14 +107,6 @@ def test_a_crop_lies_in_its_image(draws: list[float], height: int, width: int) -
     assert min(h, w) >= 1
     assert top + h <= height
     assert left + w <= width
-
-
-# --- the flip ---
-
-
-def test_half_of_the_images_are_flipped() -> None:
-    x = pixels(3, 1, 5, 7)
-    assert torch.equal(flip(x, torch.tensor([[0.49], [0.5], [0.0]])), torch.stack([x[0].flip(2), x[1], x[2].flip(2)]))
 
 
 # --- colour jitter ---
@@ -355,7 +345,6 @@ def test_the_box_to_paste_lies_in_the_image(lam: float, place: float, height: in
 # --- batches ---
 
 BATCHED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
-    "flip": (flip, FLIP_DRAWS),
     "colour_jitter": (lambda x, d: colour_jitter(x, d, 0.4, 0.4, 0.4, 0.1), COLOUR_JITTER_DRAWS),
     "random_erasing": (lambda x, d: random_erasing(x / 255 + 1, d, 0.7), RANDOM_ERASING_DRAWS),
     "colour_noise": (lambda x, d: colour_noise(x / 255, d), COLOUR_NOISE_DRAWS),

@@ -30,7 +30,6 @@ from resnetlab.data.decoding import (
     read_header,
 )
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 Crop = Callable[[int, int], Box]
 
 needs_library = pytest.mark.skipif(turbojpeg.library() is None, reason="needs TurboJPEG 3, which is not installed")
@@ -517,21 +516,11 @@ def test_very_many_damaged_images_are_unreadable_or_decoded() -> None:
     fuzz(1, 100_000)
 
 
-@pytest.fixture(scope="module")
-def imagenet_sample(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """102 images of ImageNet as they are."""
-    unpack = SHARED / "unpack.py"
-    if not unpack.exists():
-        pytest.skip(f"needs the sample of ImageNet: {unpack} is not there")
-    folder = tmp_path_factory.mktemp("imagenet-sample")
-    subprocess.run([sys.executable, str(unpack), str(folder), "imagenet-sample"], check=True, capture_output=True)
-    return [path.read_bytes() for path in sorted(folder.rglob("*.JPEG"))]
-
-
-def test_random_crops_of_imagenet_are_pillows(imagenet_sample: list[bytes]) -> None:
+def test_random_crops_of_imagenet_are_pillows(real_images: Callable[[str], Path]) -> None:
     """Boxes as in training, 8 to 100 % of the area; most of them are not scaled by the decoder."""
     rng, ratios = np.random.default_rng(0), []
-    for content in imagenet_sample:
+    for path in sorted(real_images("imagenet-sample").rglob("*.JPEG")):
+        content = path.read_bytes()
         height, width = read_header(content)[:2]
         area, aspect = height * width * rng.uniform(0.08, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         h, w = min(height, round(math.sqrt(area / aspect))), min(width, round(math.sqrt(area * aspect)))

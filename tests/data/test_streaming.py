@@ -20,6 +20,7 @@ from resnetlab.data.cuts import CUTS, Cut
 from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.loading import Augmentation, Loader, measure
 from resnetlab.data.normalisation import Normalisation, kept_statistics
+from resnetlab.data.seeds import uniform
 from resnetlab.data.streaming import Reading, Unreadables, read_ahead
 from resnetlab.errors import UserError
 
@@ -201,6 +202,20 @@ def test_a_worker_that_dies_is_reported_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"5\.jpg: the process that decoded it died"):
         for _ in read_ahead(reading, [(0, 3), (3, 6), (6, 8)], workers=2):
             pass
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_half_of_the_random_cuts_are_mirrored(pictures: Files, name: str) -> None:
+    cut, count = CUTS[name], len(pictures)
+    (read,) = read_ahead(Reading(pictures, torch.arange(count), cut, 16, seed=5, epoch=2), [(0, count)])
+    draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", cut.draws), ("flip", 1)))
+    mirrored = 0
+    for i, pixels in enumerate(read.pixels):
+        plain = torch.from_numpy(cut.cut(pictures.read(i), draws[i].tolist(), 16).copy()).permute(2, 0, 1)
+        flip = cut.flip and bool(flips[i] < 0.5)
+        assert torch.equal(pixels, plain.flip(2) if flip else plain)
+        mirrored += flip
+    assert 8 < mirrored < 29 if cut.flip else not mirrored
 
 
 @pytest.mark.parametrize("name", CUTS)
