@@ -16,8 +16,9 @@ from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
 
 if TYPE_CHECKING:
+    from resnetlab.studies.measurement import Weights
     from resnetlab.studies.runner import Event
-    from resnetlab.studies.study import Plan, Record
+    from resnetlab.studies.study import Plan, Record, Study
 
 app = cyclopts.App(name="study", help="The papers' claims, each answered by a measurement.")
 
@@ -40,25 +41,33 @@ def list_studies(*, json: Json = False) -> None:
 
     found = [study(name) for name in STUDIES]
     if json:
-        rows = [{"study": s.name, "claim": s.claim, "source": s.source, "rule": s.rule} for s in found]
+        rows = [{"study": s.name, "claim": str(s.claim), "source": s.source, "rule": str(s.rule)} for s in found]
         print(json_module.dumps({"studies": rows, "scales": list(SCALES)}))
         return
     for s in found:
         print(f"{s.name}\n  claim:  {s.claim}\n  source: {s.source}")
         for scale in SCALES:
-            plan = s.plan(scale, None)
-            print(f"  {scale + ':':<7} {len(plan.recipes)} runs, {plan.expected}")
+            plan = s.plan(scale, None, ())
+            counts = f"{len(plan.recipes)} runs, {len(plan.measurements)} measurements"
+            print(f"  {scale + ':':<7} {counts}, {plan.expected}")
 
 
 @app.command
 def run(
-    name: Annotated[str, Parameter(help="The study, as 'resnetlab study list' names it.")],
+    name: Annotated[str | None, Parameter(help="The study, as 'resnetlab study list' names it.")] = None,
     /,
     *,
+    all: Annotated[bool, Parameter(negative="", help="Every study, one after another.")] = False,
     scale: Annotated[
         Literal["quick", "cifar", "paper"], Parameter(help="quick: minutes, on the digits; cifar; paper.")
     ] = "quick",
-    data: Annotated[str | None, Parameter(help="For cifar and paper: cifar10:DIR.")] = None,
+    data: Annotated[str | None, Parameter(help="For cifar, paper and --weights: cifar10:DIR.")] = None,
+    weights: Annotated[
+        tuple[str, ...],
+        Parameter(help="NAME=FILE: a trained network to measure in place of runs; may be repeated."),
+    ] = (),
+    epochs: Annotated[float | None, Parameter(help="Shorter runs than the scale's, said in the record.")] = None,
+    seeds: Annotated[int | None, WholeNumber, Parameter(help="Fewer seeds than the scale's.")] = None,
     jobs: Jobs = None,
     ray: Ray = None,
     runs: Runs = Path("runs"),
@@ -66,53 +75,102 @@ def run(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Run what a study is missing, judge it by its rule, and write record, figures and report.
+    """Run what studies are missing, judge them by their rules, and write records, figures and report.
 
-    A run that fails doesn't stop the others; the exit code is then 1.
+    What fails doesn't stop the rest; the exit code is then 1. Runs that an earlier study made are used again.
     """
-    from resnetlab.cli.screen import say
     from resnetlab.errors import UserError
     from resnetlab.studies.report import write_report
-    from resnetlab.studies.runner import conclude, run_missing
-    from resnetlab.studies.study import study
-    from resnetlab.training.run import available_cores, disk_errors
+    from resnetlab.studies.study import STUDIES, WEIGHTS, study
+    from resnetlab.training.run import disk_errors
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"jobs={jobs} must be 1 or more.")
+    if (name is None) is not all:
+        raise UserError("give the name of one study, or --all; 'resnetlab study list' names them.")
+    for option, value in (("jobs", jobs), ("seeds", seeds)):
+        if value is not None and value < 1:
+            raise UserError(f"{option}={value} must be 1 or more.")
     if jobs is not None and ray is not None:
         raise UserError("--jobs is for this machine alone: with --ray leave it out, Ray runs as many as there is room.")
-    chosen = study(name)
-    if scale != "quick" and data is None:
-        raise UserError(f"scale {scale!r} needs the images: give --data cifar10:DIR.")
+    chosen = [study(n) for n in STUDIES] if name is None else [study(name)]
+    files = _weights(weights)
+    if files:
+        chosen = [s for s in chosen if s.takes_weights]
+        scale_name = WEIGHTS
+        if not chosen:
+            raise UserError(
+                f"{name}: can't measure the networks of others, it has to train its own; leave out --weights."
+            )
+    else:
+        scale_name = scale
+    if scale_name != "quick" and data is None:
+        raise UserError(f"scale {scale_name!r} needs the images: give --data cifar10:DIR.")
     where = device if ray is not None else find_device(device)
     with disk_errors(results):
         results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
-    plan = chosen.plan(scale, data)
-    if ray is not None:
-        from resnetlab.studies.cluster import run_on_ray
-
-        events, places = run_on_ray(plan.recipes, runs, address=ray, device=where), f"on Ray ({ray})"
-    else:
-        jobs = jobs or (1 if where != "cpu" else available_cores())
-        events, places = run_missing(plan.recipes, runs, jobs=jobs, device=where), f"{jobs} at once"
-    failed = _train_all(f"{name}, {scale}", plan, places, events)
-    command = f"resnetlab study run {name} --scale {scale}" + (f" --data {data.split(':')[0]}:DIR" if data else "")
-    record = conclude(chosen, scale, data, runs, command, failed)
-    record.save(results)
+    plans = [s.plan(scale_name, data, files).limited(epochs, seeds) for s in chosen]
+    records = []
+    for one, plan in zip(chosen, plans, strict=True):
+        command = ["resnetlab study run", one.name, *([] if files else ["--scale", scale])]
+        command += [f"--data {data.split(':')[0]}:DIR"] if data else []
+        command += [f"--weights {w.net}=FILE" for w in files]
+        command += [f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None]
+        records.append(_run_one(one, scale_name, plan, " ".join(command), runs, where, jobs, ray))
+        records[-1].save(results)
+        if not json:
+            _show(records[-1])
     page = write_report(results)
     if json:
         keys = ("study", "scale", "verdict", "rows", "failures")
-        print(json_module.dumps({k: getattr(record, k) for k in keys} | {"report": str(page)}))
+        found = [{k: r.to_dict()[k] for k in keys} for r in records]
+        print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
     else:
-        _show(record)
         print(f"report: {page}")
-    if not record.failures:
-        return 0
-    say(
-        f"{len(record.failures)} of {len(plan.recipes)} runs failed; the same command tries only these again, from "
-        "their last whole epoch"
+    return 1 if any(r.failures for r in records) else 0
+
+
+def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
+    """What --weights names. Raises UserError."""
+    from resnetlab.errors import UserError
+    from resnetlab.nets.zoo import spec
+    from resnetlab.studies.measurement import Weights
+
+    found = []
+    for text in texts:
+        net, equals, file = text.partition("=") if "(" not in text else text.rpartition("=")
+        if not (equals and net and file):
+            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt.")
+        spec(net)
+        if not Path(file).is_file():
+            raise UserError(f"{file}: no such weight file.")
+        found.append(Weights(net, Path(file)))
+    return tuple(found)
+
+
+def _run_one(
+    chosen: Study, scale: str, plan: Plan, command: str, runs: Path, device: str, jobs: int | None, ray: str | None
+) -> Record:
+    """Run what is missing of one study, showing how it goes; return its record."""
+    from resnetlab.cli.screen import say
+    from resnetlab.studies.runner import conclude, run_plan
+    from resnetlab.training.run import available_cores
+
+    jobs = jobs or (1 if device not in ("cpu", "auto") else available_cores())
+    trainings, places = None, f"{jobs} at once"
+    if ray is not None:
+        from resnetlab.studies.cluster import run_on_ray
+
+        trainings, places = run_on_ray(plan.recipes, runs, address=ray, device=device), f"on Ray ({ray})"
+        device = "cpu" if device == "auto" else device  # where what is trained is measured: here
+    failed = _follow(
+        f"{chosen.name}, {scale}", plan, places, run_plan(plan, runs, jobs=jobs, device=device, trainings=trainings)
     )
-    return 1
+    record = conclude(chosen, scale, plan, runs, command, failed, device)
+    if record.failures:
+        say(
+            f"{len(record.failures)} of {len(plan.recipes) + len(plan.measurements)} runs and measurements failed; the "
+            "same command tries only these again, a run from its last checkpoint"
+        )
+    return record
 
 
 @app.command
@@ -124,13 +182,15 @@ def report(*, results: Results = Path("results"), json: Json = False) -> None:
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
 
 
-def _train_all(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dict[int, str]:
-    """Show how the runs go; return why those that failed did, by their place in the plan."""
+def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dict[int, str]:
+    """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
     from resnetlab.cli.screen import progress_bars, say
 
-    labels = [f"{r.net} seed {r.seed}" for r in plan.recipes]
+    labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
     failed: dict[int, str] = {}
-    say(f"{title}: {len(labels)} runs, {places}; expected: {plan.expected}")
+    counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
+    counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
+    say(f"{title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
     started, finished = time.monotonic(), 0
     with progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(labels), words="")
@@ -153,7 +213,7 @@ def _train_all(title: str, plan: Plan, places: str, events: Iterator[Event]) -> 
                 if event.index in tasks:
                     bars.remove_task(tasks[event.index])
                 bars.update(overall, completed=finished)
-                words = last.get(event.index, "was finished before")
+                words = last.get(event.index, "was finished before" if event.index < len(plan.recipes) else "done")
                 (bars.console.print if sys.stderr.isatty() else say)(
                     f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
                 )
@@ -164,16 +224,17 @@ def _show(record: Record) -> None:
     from rich.table import Table
 
     from resnetlab.cli.screen import console
+    from resnetlab.studies.words import both
 
     for table in record.tables:
-        shown = Table(title=table["caption"], title_justify="left")
+        shown = Table(title=str(both(table["caption"])), title_justify="left")
         for header in table["header"]:
-            shown.add_column(header)
+            shown.add_column(str(both(header)))
         for row in table["rows"]:
-            shown.add_row(*row)
+            shown.add_row(*(str(both(cell)) for cell in row))
         console().print(shown)
     shown = Table("claim", "paper", "measured", "verdict", show_lines=True)
     for row in record.rows:
-        shown.add_row(row["claim"], row["paper"], row["measured"], row["verdict"])
+        shown.add_row(*(str(both(row[k])) for k in ("claim", "paper", "measured", "verdict")))
     console().print(shown)
     console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")

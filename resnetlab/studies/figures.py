@@ -74,8 +74,13 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     root.set("aria-label", f"{panel.title}: {panel.y_label} by {panel.x_label}. The table after it has the values.")
     top, bottom = _HEIGHT - box.bottom - box.height, _HEIGHT - box.bottom
     root.set("data-box", f"{box.left:.1f} {top:.1f} {box.left + box.width:.1f} {bottom:.1f}")
-    root.set("data-x", f"{limits[0]:g} {limits[1]:g}")
+    root.set("data-x", " ".join(f"{along(x, panel):g}" for x in limits))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def along(x: float, panel: Panel) -> float:
+    """Where an x lies along its axis, in the axis' own measure."""
+    return math.log10(x) if panel.x_log else x
 
 
 def draw(figure: Figure, prefix: str) -> str:
@@ -84,7 +89,7 @@ def draw(figure: Figure, prefix: str) -> str:
         root = to_svg(canvas, prefix)
         width, height = canvas.get_size_inches() * 72
     root.set("xmlns", "http://www.w3.org/2000/svg")
-    root.attrib |= {"width": f"{width:g}", "height": f"{height:g}", "role": "img", "aria-label": figure.caption}
+    root.attrib |= {"width": f"{width:g}", "height": f"{height:g}", "role": "img", "aria-label": str(figure.caption)}
     dark = f"@media (prefers-color-scheme: dark) {{ svg {{ {declarations(DARK)} }} }}"
     style = ElementTree.Element("style")
     style.text = f"svg {{ --sans: {SANS}; {declarations(LIGHT)} }} {dark}"
@@ -114,7 +119,7 @@ def _whole(figure: Figure) -> Iterator[Canvas]:
         for i, panel in enumerate(figure.panels):
             left = margin + (i % columns) * (_WIDTH + gap)
             top = height - margin - key - (i // columns) * (_TITLE + _HEIGHT + gap)
-            _text(canvas, left, top - _TITLE / 2, panel.title, weight="bold", fontsize=1.15 * _SIZE)
+            _text(canvas, left, top - _TITLE / 2, str(panel.title), weight="bold", fontsize=1.15 * _SIZE)
             _plot(canvas.add_axes((0, 0, 1, 1)), figure, panel, Area(left, top - _TITLE - _HEIGHT, _WIDTH, _HEIGHT))
         yield canvas
 
@@ -145,23 +150,36 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     """Draw a panel into an area of the picture; return where its axes lie."""
     from matplotlib.ticker import MaxNLocator
 
+    axes.set_xscale("log" if panel.x_log else "linear")
+    axes.set_yscale("log" if panel.y_log else "linear")
     for series in panel.series:
         colour = STAND_INS[colour_of(series, figure)]
+        mean, low_end, high_end = ([_shown(y, panel) for y in ys] for ys in (series.mean, series.low, series.high))
+        if series.marks:
+            spans = [(x, y) for x, *ends in zip(series.x, low_end, high_end, strict=True) for y in (*ends, math.nan)]
+            axes.plot(*zip(*spans, strict=True), color=colour, linewidth=1)
+            axes.plot(series.x, mean, color=colour, marker="o", markersize=4.5, linestyle="none")
+            continue
         if series.low != series.high:
-            axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.14, linewidth=0)
+            axes.fill_between(series.x, low_end, high_end, color=colour, alpha=0.14, linewidth=0)
         dashes: dict[str, Any] = {"dashes": (4, 2.2), "linewidth": 1.3} if series.dashed else {"linewidth": 1.9}
-        axes.plot(series.x, series.mean, color=colour, solid_capstyle="round", **dashes)
+        axes.plot(series.x, mean, color=colour, solid_capstyle="round", **dashes)
     xs = [x for series in panel.series for x in series.x]
     axes.set_xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
-    low, high = panel.y_limits or axes.get_ylim()
-    axes.set_ylim(low - 0.015 * (high - low), high + 0.015 * (high - low))  # a line at the limit keeps its width
+    # A line at the limit keeps its width.
+    low, high = axes.yaxis.get_transform().transform(panel.y_limits or axes.get_ylim())
+    edges = (low - 0.015 * (high - low), high + 0.015 * (high - low))
+    axes.set_ylim(*axes.yaxis.get_transform().inverted().transform(edges))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=STAND_INS["grid"], linewidth=0.8)
     axes.patch.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(left=False, bottom=False, pad=5)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=all(x == round(x) for x in xs)))
+    axes.minorticks_off()
+    if not panel.y_log:
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+    if not panel.x_log:
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=all(x == round(x) for x in xs)))
     box = _place(axes, figure, area)
     canvas = axes.get_figure(root=True)
     assert canvas is not None
@@ -170,6 +188,11 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     _text(canvas, box.left + box.width / 2, area.bottom + _LINE / 2, panel.x_label, color=muted, ha="center")
     _label_lines(axes, figure, panel, box)
     return box
+
+
+def _shown(y: float, panel: Panel) -> float:
+    """A value as its axis can show it: a logarithmic one has no place for what is not positive."""
+    return math.nan if panel.y_log and y <= 0 else y
 
 
 def _place(axes: Axes, figure: Figure, area: Area) -> Area:

@@ -25,6 +25,7 @@ from resnetlab.studies.study import (
     Table,
     read_records,
 )
+from resnetlab.studies.words import both
 from resnetlab.training.run import write_atomically
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
@@ -125,7 +126,7 @@ def _section(record: Record, before: list[Section]) -> Section:
         rows=rows,
         figures=[_figure_view(name, drawn + i, _figure(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(listed + i, Table(**t)) for i, t in enumerate(record.tables, 1)],
-        words=[words for words in record.words.split("\n\n") if words],
+        words=[words for words in both(record.words).en.split("\n\n") if words],
         failures=[Failure(**f) for f in record.failures],
         command=record.command.split(" "),
         made=_made(record),
@@ -147,7 +148,7 @@ def _figure_view(record: str, number: int, figure: Figure) -> FigureView:
         PanelView(f"{name}-{i}", p, figures.draw_panel(figure, p, f"{name}-{i}"), _readout(figure, p, meaning))
         for i, p in enumerate(figure.panels)
     ]
-    return FigureView(number, figure.caption, panels, f"{name}.svg", figures.draw(figure, name))
+    return FigureView(number, str(figure.caption), panels, f"{name}.svg", figures.draw(figure, name))
 
 
 def _readout(figure: Figure, panel: Panel, meaning: dict[bool, str]) -> Readout:
@@ -161,16 +162,17 @@ def _readout(figure: Figure, panel: Panel, meaning: dict[bool, str]) -> Readout:
     values = [v for s in panel.series for v in s.mean if math.isfinite(v)]
     spread = max(values, default=0.0) - min(values, default=0.0)
     digits = min(max(3 - math.ceil(math.log10(spread)), 0), 6) if spread > 0 else 2
-    cells = [[_cell(lines.get((name, dashed)), x, digits) for name in names for dashed, _ in columns] for x in xs]
-    return Readout(columns, list(names.items()), [f"{x:g}" for x in xs], xs, cells)
+    form = ".3g" if panel.y_log else f".{digits}f"
+    cells = [[_cell(lines.get((name, dashed)), x, form) for name in names for dashed, _ in columns] for x in xs]
+    return Readout(columns, list(names.items()), [f"{x:g}" for x in xs], [figures.along(x, panel) for x in xs], cells)
 
 
-def _cell(series: Series | None, x: float, digits: int) -> list[str]:
+def _cell(series: Series | None, x: float, form: str) -> list[str]:
     """Mean and range at x, as text."""
     if series is None or x not in series.x:
         return ["–", ""]
     i = series.x.index(x)
-    mean, low, high = (f"{values[i]:.{digits}f}".replace("-", "−") for values in (series.mean, series.low, series.high))
+    mean, low, high = (f"{values[i]:{form}}".replace("-", "−") for values in (series.mean, series.low, series.high))
     return [mean, f"{low}{' to ' if '−' in low else '–'}{high}" if low != high else ""]
 
 

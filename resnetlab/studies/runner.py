@@ -9,19 +9,23 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from resnetlab.data.images import Data
+import torch
+
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
-from resnetlab.studies.study import FAILED_RULE, Failure, Outcome, Record, Study
+from resnetlab.studies.measurement import Measurement, opened, take
+from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Outcome, Plan, Record, Study
+from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
@@ -42,7 +46,7 @@ KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
 
 @dataclass(frozen=True)
 class Event:
-    """Run `index` of the plan: how it goes, that it is finished (`done`), or why it `failed`, in one line."""
+    """Run or measurement `index` of the plan: how it goes, that it is `done`, or why it `failed`, in one line."""
 
     index: int
     status: Status | None = None
@@ -65,22 +69,52 @@ class End:
         return Event(index, done=not self.failed, failed=self.failed)
 
 
-def run_missing(recipes: tuple[Recipe, ...], runs: Path, *, jobs: int = 1, device: str = "cpu") -> Iterator[Event]:
-    """Train each recipe that has no finished run below `runs`; yields how it goes.
+def run_plan(
+    plan: Plan, runs: Path, *, jobs: int = 1, device: str = "cpu", trainings: Iterator[Event] | None = None
+) -> Iterator[Event]:
+    """Train what a plan is missing, then measure what it is missing; yields how it goes.
+
+    An event's index counts the plan's runs and then its measurements. What times something comes last, one after
+    another. `trainings`, if given, trains the runs elsewhere. A measurement whose run failed fails too. Raises
+    UserError as `run_missing` does.
+    """
+    failed = set()
+    for event in trainings or run_missing(plan.recipes, runs, jobs=jobs, device=device):
+        failed |= {event.index} if event.failed else set()
+        yield event
+    first = len(plan.recipes)
+    missing = [plan.recipes[i] for i in failed]
+    ready = []
+    for i, m in enumerate(plan.measurements):
+        if m.run in missing:
+            yield Event(first + i, failed="the run that it measures failed.")
+        else:
+            ready.append(i)
+    for alone in (False, True):
+        chosen = [i for i in ready if plan.measurements[i].alone is alone]
+        work = tuple(plan.measurements[i] for i in chosen)
+        for event in run_missing(work, runs, jobs=1 if alone else jobs, device=device):
+            yield replace(event, index=first + chosen[event.index])
+
+
+def run_missing(
+    work: Sequence[Recipe | Measurement], runs: Path, *, jobs: int = 1, device: str = "cpu"
+) -> Iterator[Event]:
+    """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
 
     With several jobs the cores are shared out among as many processes. A run that fails, or whose process is
     killed, does not stop the others. Interrupted, every run goes on from its last checkpoint when asked for again.
     Raises UserError for a recipe that can't be, before anything is trained, and for a full disk.
     """
-    jobs = max(1, min(jobs, len(recipes)))
+    jobs = max(1, min(jobs, len(work)))
     threads = max(1, available_cores() // jobs)
-    resolved = resolve(recipes, runs)
+    resolve(tuple(w for w in work if isinstance(w, Recipe)), runs)
     if jobs > 1:
-        yield from _side_by_side(recipes, runs, jobs, threads, device)
+        yield from _side_by_side(work, runs, jobs, threads, device)
         return
-    for index, run in enumerate(resolved):
+    for index, one in enumerate(work):
         try:
-            for status in train(run, device=device, threads=threads):
+            for status in _done(one, runs, threads, device):
                 yield Event(index, status)
             end = End()
         except Exception as error:
@@ -88,26 +122,34 @@ def run_missing(recipes: tuple[Recipe, ...], runs: Path, *, jobs: int = 1, devic
         yield end.event(index)
 
 
+def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> Iterator[Status]:
+    """Train a recipe, with its statuses, or take a measurement."""
+    if isinstance(one, Recipe):
+        yield from train(make_run(one, runs), device=device, threads=threads)
+    else:
+        torch.set_num_threads(threads)
+        take(one, runs, device)
+
+
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:
     """The recipes as runs; each data set is read once. Raises UserError for what can't be, or can't be written."""
-    opened: dict[str, Data] = {}
-    resolved = []
-    for recipe in recipes:
-        run = make_run(recipe, runs, opened.get(recipe.data))
-        opened[recipe.data] = run.data
-        resolved.append(run)
+    resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in recipes]
     with disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
     return resolved
 
 
 def attempt(
-    recipe: Recipe, runs: Path, threads: int, device: str, report: Callable[[Status], object] = lambda _: None
+    one: Recipe | Measurement,
+    runs: Path,
+    threads: int,
+    device: str,
+    report: Callable[[Status], object] = lambda _: None,
 ) -> End:
-    """Train a recipe in this process, whatever comes of it; it never raises an Exception."""
+    """Train a recipe or take a measurement in this process, whatever comes of it; it never raises an Exception."""
     status = None
     try:
-        for status in train(make_run(recipe, runs), device=device, threads=threads):
+        for status in _done(one, runs, threads, device):
             report(status)
     except Exception as error:
         return end_of(error, runs)
@@ -139,11 +181,13 @@ class _Lane:
     future: Future[End]
 
 
-def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: int, device: str) -> Iterator[Event]:
+def _side_by_side(
+    work: Sequence[Recipe | Measurement], runs: Path, jobs: int, threads: int, device: str
+) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     others = multiprocessing.active_children()
     # Long runs first, so that none is left alone at the end; they are taken from the list's end.
-    waiting = sorted(range(len(recipes)), key=lambda i: (cost(recipes[i]), -i))
+    waiting = sorted(range(len(work)), key=lambda i: (cost(work[i]), -i))
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
     try:
@@ -152,7 +196,7 @@ def _side_by_side(recipes: tuple[Recipe, ...], runs: Path, jobs: int, threads: i
                 pool, statuses = idle.pop() if idle else _new_process(context)
                 i = waiting.pop()
                 try:
-                    future = pool.submit(_train_one, recipes[i], runs, threads, device)
+                    future = pool.submit(_one, work[i], runs, threads, device)
                     busy.append(_Lane(pool, statuses, i, future))
                 except BrokenProcessPool:  # killed before it had a run
                     yield Event(i, failed=KILLED)
@@ -232,14 +276,15 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _train_one(recipe: Recipe, runs: Path, threads: int, device: str) -> End:
+def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> End:
     assert _statuses is not None
-    return attempt(recipe, runs, threads, device, _statuses.send)
+    return attempt(one, runs, threads, device, _statuses.send)
 
 
-def cost(recipe: Recipe) -> float:
+def cost(one: Recipe | Measurement) -> float:
     """A network's depth, for want of a better measure before it is built."""
-    return spec(recipe.net).depth
+    recipe = one if isinstance(one, Recipe) else one.run
+    return spec(recipe.net).depth if recipe else 0.0
 
 
 def outcome(run: Run) -> Outcome:
@@ -252,43 +297,53 @@ def outcome(run: Run) -> Outcome:
     return Outcome(run.recipe, result, epochs_of(run.folder), settings["machine"] | {"threads": settings["threads"]})
 
 
-def failure(recipe: Recipe, reason: str) -> Failure:
-    """A failed run in words; where its data lies is left out, as it says nothing to a reader."""
-    length = f"{recipe.epochs:g} epochs" if recipe.epochs is not None else f"{recipe.iterations:,} steps"
-    words = f"{recipe.data.split(':')[0]}, {length}, batches of {recipe.batch_size}, lr {recipe.lr:g}"
-    if recipe.warmup != "none":
-        words += f", warm-up {recipe.warmup}"
-    return Failure(recipe.net, words, recipe.seed, reason)
+def failure(one: Recipe | Measurement, reason: str) -> Failure:
+    """A failed run or measurement in words; where its data lies is left out, as it says nothing to a reader."""
+    if isinstance(one, Measurement):
+        return Failure(one.label, "measurement", one.seed, reason)
+    length = f"{one.epochs:g} epochs" if one.epochs is not None else f"{one.iterations:,} steps"
+    words = f"{one.data.split(':')[0]}, {length}, batches of {one.batch_size}, lr {one.lr:g}"
+    if one.warmup != "none":
+        words += f", warm-up {one.warmup}"
+    return Failure(one.net, words, one.seed, reason)
 
 
 def conclude(
     study: Study,
     scale: str,
-    data: str | None,
+    plan: Plan,
     runs: Path,
     command: str,
     failed: Mapping[int, str] = MappingProxyType({}),
+    device: str = "cpu",
 ) -> Record:
-    """Judge the finished runs of a study; return the record to keep.
+    """Judge what finished of a study's plan; return the record to keep.
 
-    `failed` says why runs of the plan failed, by index; a run that can't be read counts among them.
+    `failed` says why runs and measurements failed, by index; one that can't be read counts among them.
     """
-    plan = study.plan(scale, data)
-    outcomes: list[Outcome] = []
-    failures: list[Failure] = []
-    without: list[Recipe] = []
-    for index, run in enumerate(resolve(plan.recipes, runs)):
+    evidence, failures = Evidence(scale), []
+    work: tuple[Recipe | Measurement, ...] = (*plan.recipes, *plan.measurements)
+    for index, one in enumerate(work):
         try:
             if index in failed:
                 raise UserError(failed[index])
-            outcomes.append(outcome(run))
+            if isinstance(one, Recipe):
+                evidence.outcomes.append(outcome(make_run(one, runs, opened(one.data))))
+            else:
+                evidence.measured.append(take(one, runs, device))
         except UserError as error:
-            without.append(run.recipe)
-            failures.append(failure(run.recipe, end_of(error, runs).failed))
-    finding = study.judge(scale, outcomes, without)
-    made_on = outcomes[-1].machine if outcomes else machine()
-    others = [o for o in outcomes if o.machine != made_on]
-    mixed = f" {len(others)} of the runs were made on another machine, version or commit." if others else ""
+            evidence.failed.append(one)
+            failures.append(failure(one, end_of(error, runs).failed))
+    finding = study.judge(evidence)
+    machines = [*(o.machine for o in evidence.outcomes), *(m.machine for m in evidence.measured)]
+    made_on = machines[-1] if machines else machine()
+    others = sum(_differ(one, made_on) for one in machines)
+    mixed: Words = ""
+    if others:
+        mixed = Both(
+            f" {others} of the runs and measurements were made on another machine, version or commit.",
+            f"其中 {others} 项是在另一台机器、另一版本或另一提交上完成的。",
+        )
     return Record(
         study=study.name,
         scale=scale,
@@ -296,18 +351,27 @@ def conclude(
         claim=study.claim,
         source=study.source,
         method=study.method,
-        rule=f"{study.rule} {FAILED_RULE}",
+        rule=study.rule + both(" ") + FAILED_RULE,
         expected=plan.expected,
         verdict=finding.verdict,
         rows=[asdict(row) for row in finding.rows],
         figures=[asdict(figure) for figure in finding.figures],
         tables=[asdict(table) for table in finding.tables],
         words=finding.words,
-        note=plan.note + mixed,
+        answer=finding.answer,
+        theory=study.theory,
+        note=plan.note + mixed if mixed else plan.note,
         machine=made_on,
-        runs=len(outcomes),
-        training_seconds=round(sum(o.result["seconds"] for o in outcomes), 1),
+        runs=len(evidence.outcomes),
+        training_seconds=round(sum(o.result["seconds"] for o in evidence.outcomes), 1),
+        measurements=len(evidence.measured),
+        measuring_seconds=round(sum(m.seconds for m in evidence.measured), 1),
         command=command,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         failures=[asdict(f) for f in failures],
     )
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two things were made on different machines or by different code; threads are those of a job."""
+    return {**one, "threads": 0} != {**other, "threads": 0}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.studies.measurement import Measured, Measurement, Weights
+from resnetlab.studies.words import Both, Words
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import disk_errors, read_json, write_atomically
 
@@ -24,18 +26,39 @@ REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = (
 # can save a study that another claim refutes.
 VERDICTS = (REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED)
 # Part of every study's rule. Runs that fail are seldom a fair sample: those that diverge are the worst.
-FAILED_RULE = "A claim is not judged if a run that it needs has failed, however many others there are."
+FAILED_RULE = Both(
+    "A claim is not judged if a run that it needs has failed, however many others there are.",
+    "若某一论断所需的任一次运行失败，则无论其余有多少，都不对其作出判定。",
+)
+# What can be asked for, and "weights": networks that others trained, measured in place of runs (--weights).
 SCALES = ("quick", "cifar", "paper")
-RECORD_FORMAT = 1
+WEIGHTS = "weights"
+RECORD_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's runs at one scale, and what to expect of them."""
+    """What a study does at one scale: runs, then measurements (of their networks, or of none); what to expect of it."""
 
     recipes: tuple[Recipe, ...]
-    expected: str  # how long it takes, and on what
-    note: str = ""  # what a reader must know of this scale: seeds, what it can't show
+    expected: Words  # how long it takes, and on what
+    note: Words = ""  # what a reader must know of this scale: seeds, what it can't show
+    measurements: tuple[Measurement, ...] = ()
+
+    def limited(self, epochs: float | None, seeds: int | None) -> Plan:
+        """The plan with shorter runs and with the seeds below `seeds` only."""
+
+        def shorter(recipe: Recipe) -> Recipe:
+            return recipe if epochs is None else recipe.override(epochs=epochs)
+
+        def kept(seed: int) -> bool:
+            return seeds is None or seed < seeds
+
+        return replace(
+            self,
+            recipes=tuple(shorter(r) for r in self.recipes if kept(r.seed)),
+            measurements=tuple(replace(m, run=m.run and shorter(m.run)) for m in self.measurements if kept(m.seed)),
+        )
 
 
 @dataclass(frozen=True)
@@ -49,8 +72,18 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a study is judged by: what finished of its plan, and what failed. Each may be empty."""
+
+    scale: str  # one of SCALES, or WEIGHTS
+    outcomes: list[Outcome] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    failed: list[Recipe | Measurement] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Failure:
-    """A run that failed: what it was, in words, and why, in one line."""
+    """A run or measurement that failed: what it was, in words, and why, in one line."""
 
     net: str
     recipe: str
@@ -62,14 +95,18 @@ class Failure:
 class Row:
     """One claim: what the paper says, what was measured, and the verdict by the study's rule."""
 
-    claim: str
-    paper: str
-    measured: str
+    claim: Words
+    paper: Words
+    measured: Words
     verdict: str
 
 
 def judged_row(
-    claim: str, paper: str, needs: Sequence[Sized], failed: Sequence[Sized], measure: Callable[[], tuple[str, str]]
+    claim: Words,
+    paper: Words,
+    needs: Sequence[Sized],
+    failed: Sequence[Sized],
+    measure: Callable[[], tuple[Words, str]],
 ) -> Row:
     """The row of a claim, by FAILED_RULE.
 
@@ -78,7 +115,9 @@ def judged_row(
     """
     missing = sum(map(len, failed))
     if missing:
-        return Row(claim, paper, f"{missing} of the {missing + sum(map(len, needs))} runs it needs failed", NOT_JUDGED)
+        of = missing + sum(map(len, needs))
+        words = Both(f"{missing} of the {of} runs it needs failed", f"所需的 {of} 次运行中有 {missing} 次失败")
+        return Row(claim, paper, words, NOT_JUDGED)
     return Row(claim, paper, *measure())
 
 
@@ -93,17 +132,20 @@ class Series:
     mean: list[float]
     low: list[float]
     high: list[float]
+    marks: bool = False  # points in place of a line, e.g. what was measured beside a curve of theory
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes of a figure."""
+    """One pair of axes of a figure. On a logarithmic axis what is not positive is left out."""
 
-    title: str
+    title: Words
     x_label: str
     y_label: str
     series: list[Series]
     y_limits: tuple[float, float] | None = None
+    x_log: bool = False
+    y_log: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +153,7 @@ class Figure:
     """A figure as data; `figures.draw` makes the picture."""
 
     name: str
-    caption: str
+    caption: Words
     panels: list[Panel]
 
 
@@ -119,9 +161,9 @@ class Figure:
 class Table:
     """A table as data: the cells are text, ready to print."""
 
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
+    caption: Words
+    header: Sequence[Words]
+    rows: Sequence[Sequence[Words]]
 
 
 @dataclass(frozen=True)
@@ -131,7 +173,8 @@ class Finding:
     rows: list[Row]
     figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    words: str = ""
+    words: Words = ""  # paragraphs, an empty line between them
+    answer: Words = ""  # what it says to the question it answers, in one short paragraph for the overview
 
     @property
     def verdict(self) -> str:
@@ -145,18 +188,39 @@ class Study:
     """What a study states before it runs: claim, source, method, and the rule of its verdict."""
 
     name: str
-    title: str
-    claim: str
+    title: Words
+    claim: Words
     source: str
-    method: str
-    rule: str
-    plan: Callable[[str, str | None], Plan]  # (scale, where the data lies) -> runs
-    # (scale, finished runs, recipes of runs that failed) -> what they show, by FAILED_RULE; there may be none of either
-    judge: Callable[[str, list[Outcome], list[Recipe]], Finding]
+    method: Words
+    rule: Words
+    # (scale, where the data lies, networks of others) -> what to do; the last are given if it takes_weights
+    plan: Callable[[str, str | None, tuple[Weights, ...]], Plan]
+    judge: Callable[[Evidence], Finding]  # by FAILED_RULE
+    theory: Words = ""  # derivations: paragraphs with LaTeX between $ and $, an empty line between them
+    takes_weights: bool = False
 
 
-# Each study's module holds it as STUDY; imported when asked for.
-STUDIES: dict[str, str] = {"degradation": "resnetlab.studies.degradation"}
+# In the order of the report. Each study's module holds it as STUDY; imported when asked for.
+STUDIES: dict[str, str] = {
+    name: f"resnetlab.studies.{name}"
+    for name in (
+        "degradation",
+        "signal",
+        "shattered",
+        "sensitivity",
+        "identity",
+        "carry",
+        "boosting",
+        "responses",
+        "shortcuts",
+        "bottleneck",
+        "scaling",
+        "mixing",
+        "orders",
+        "lesion",
+        "depth",
+    )
+}
 
 
 def study(name: str) -> Study:
@@ -175,21 +239,25 @@ class Record:
 
     study: str
     scale: str
-    title: str
-    claim: str
+    title: Words
+    claim: Words
     source: str
-    method: str
-    rule: str  # the one that was applied, whatever the study says today
-    expected: str
+    method: Words
+    rule: Words  # the one that was applied, whatever the study says today
+    expected: Words
     verdict: str
-    rows: list[dict[str, str]]
+    rows: list[dict[str, Any]]
     figures: list[dict[str, Any]]
     tables: list[dict[str, Any]]
-    words: str
-    note: str
+    words: Words
+    answer: Words
+    theory: Words
+    note: Words
     machine: dict[str, Any]
     runs: int  # that finished
     training_seconds: float  # summed over runs: what it would take one after another
+    measurements: int  # that finished
+    measuring_seconds: float  # summed over measurements
     command: str
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
@@ -218,7 +286,7 @@ def read_records(folder: Path) -> list[Record]:
 
     Raises UserError if there are none, or naming the file that is not one.
     """
-    names = {f"{name}-{scale}.json" for name in STUDIES for scale in SCALES}
+    names = {f"{name}-{scale}.json" for name in STUDIES for scale in (*SCALES, WEIGHTS)}
     try:
         paths = [p for p in sorted(folder.glob("*.json")) if p.name in names]
     except OSError as error:
@@ -236,4 +304,4 @@ def read_records(folder: Path) -> list[Record]:
             raise UserError(f"{path}: a damaged record ({error}); run the study again.") from error
         if records[-1].file_name != path.name:
             raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
-    return sorted(records, key=lambda r: (list(STUDIES).index(r.study), SCALES.index(r.scale)))
+    return sorted(records, key=lambda r: (list(STUDIES).index(r.study), (*SCALES, WEIGHTS).index(r.scale)))

@@ -14,6 +14,7 @@ from resnetlab.errors import UserError, did_you_mean
 from resnetlab.training.checkpoint import WEIGHTS, whole_folder
 from resnetlab.training.run import READABLE, RESULT_KEYS
 
+MEASURED = "measured"  # the folder beside the runs where studies keep their measurements
 State = Literal["finished", "unfinished", "running", "damaged"]
 
 
@@ -51,7 +52,7 @@ def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
     Raises UserError if there is no such folder; whatever lies in it is told, never raised.
     """
     try:
-        folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+        folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != MEASURED]
     except OSError as error:
         raise UserError(f"{str(root)[:80]}: can't be read ({error.strerror}); name the folder with --runs.") from error
     if (root / "run.json").exists():
