@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
+from resnetlab.studies.words import both
 
 if TYPE_CHECKING:
     from resnetlab.studies.measurement import Weights
@@ -120,12 +121,19 @@ def run(
             _show(records[-1])
     page = write_report(results)
     if json:
-        keys = ("study", "scale", "verdict", "rows", "failures")
-        found = [{k: r.to_dict()[k] for k in keys} for r in records]
+        found = [_answer(r) for r in records]
         print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
     else:
         print(f"report: {page}")
     return 1 if any(r.failures for r in records) else 0
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    """What a program wants of a record: texts in English."""
+    rows = [{k: str(both(v)) for k, v in row.items()} for row in record.rows]
+    return {"study": record.study, "scale": record.scale, "verdict": record.verdict, "rows": rows} | {
+        "failures": record.failures
+    }
 
 
 def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
@@ -224,7 +232,6 @@ def _show(record: Record) -> None:
     from rich.table import Table
 
     from resnetlab.cli.screen import console
-    from resnetlab.studies.words import both
 
     for table in record.tables:
         shown = Table(title=str(both(table["caption"])), title_justify="left")

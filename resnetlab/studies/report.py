@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
+import html
+import io
 import math
 import re
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
 from resnetlab.studies import figures, svg
+from resnetlab.studies.overview import QUESTIONS, Question
 from resnetlab.studies.study import (
     FAILED_RULE,
     NOT_JUDGED,
     NOT_TESTED,
+    VERDICT_WORDS,
     VERDICTS,
     Failure,
     Figure,
@@ -25,7 +31,7 @@ from resnetlab.studies.study import (
     Table,
     read_records,
 )
-from resnetlab.studies.words import both
+from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.run import write_atomically
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
@@ -54,13 +60,14 @@ class PanelView:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure as the page shows it, and the file that holds it alone."""
+    """A figure as the page shows it, and the files that hold it alone: the picture (.svg) and its values (.csv)."""
 
     number: int
-    caption: str
+    caption: Both
     panels: list[PanelView]
-    file_name: str
+    file_name: str  # without its ending
     svg: str
+    csv: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,9 @@ class TableView:
     """A table as the page shows it: columns of numbers stand on the right."""
 
     number: int
-    table: Table
+    caption: Both
+    header: list[Both]
+    rows: list[list[Both]]
     numeric: list[bool]
 
 
@@ -78,24 +87,39 @@ class Section:
 
     id: str
     record: Record
+    title: Both
+    claim: Both
+    facts: list[tuple[Both, Both]]
     rows: list[Row]
     figures: list[FigureView]
     tables: list[TableView]
-    words: list[str]
+    words: list[Both]
+    answer: Both
+    theory: list[tuple[str, str]]  # paragraphs in English and Chinese, as HTML
     failures: list[Failure]
     command: list[str]  # word by word: lines break between them
-    made: list[tuple[str, str]]
+    made: list[tuple[Both, Words]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the overview, what studies say to it, and the decisive picture, if there is one."""
+
+    question: Question
+    sections: list[Section]
+    panel: PanelView | None
 
 
 def write_report(results: Path) -> Path:
-    """Draw the records of a results folder; return the page's path.
+    """Draw the records of a results folder; return the path of the overview, which leads to a page for each.
 
-    Raises UserError if there are no records, naming the file that is damaged, or if the folder can't be written.
+    A single record stands in the overview itself. Each figure is also a file, and its values another. Raises
+    UserError if there are no records, naming the file that is damaged, or if the folder can't be written.
     """
     sections: list[Section] = []
     for record in read_records(results):
         try:
-            sections.append(_section(record, sections))
+            sections.append(_section(record))
         except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
             path = results / record.file_name
             raise UserError(f"{path}: a damaged record ({error!r}); run the study again.") from error
@@ -103,8 +127,12 @@ def write_report(results: Path) -> Path:
     try:
         for section in sections:
             for figure in section.figures:
-                write_atomically(results / figure.file_name, figure.svg.encode())
-        write_atomically(page, _html(sections).encode())
+                write_atomically(results / f"{figure.file_name}.svg", figure.svg.encode())
+                write_atomically(results / f"{figure.file_name}.csv", figure.csv.encode())
+            if len(sections) > 1:
+                write_atomically(results / f"{section.id}.html", _html(sections, [section], None).encode())
+        shown = sections if len(sections) == 1 else []
+        write_atomically(page, _html(sections, shown, _answers(sections)).encode())
     except OSError as error:
         raise UserError(
             f"{results}: can't write the report ({error.strerror or error}); the records are whole. "
@@ -113,42 +141,104 @@ def write_report(results: Path) -> Path:
     return page
 
 
-def _section(record: Record, before: list[Section]) -> Section:
+def _section(record: Record) -> Section:
     name = f"{record.study}-{record.scale}"
-    drawn = sum(len(s.figures) for s in before)
-    listed = sum(len(s.tables) for s in before)
-    rows = [Row(**row) for row in record.rows]
+    rows = [_row(row) for row in record.rows]
     if {record.verdict, *(row.verdict for row in rows)} - set(VERDICTS):
         raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}")
+    facts = [
+        (Both("Source", "出处"), both(record.source)),
+        (Both("Method", "方法"), both(record.method)),
+        (Both("Verdict rule", "判定规则"), both(record.rule)),
+        *([(Both("At this scale", "本规模下"), both(record.note))] if record.note else []),
+    ]
     return Section(
         id=name,
         record=record,
+        title=both(record.title),
+        claim=both(record.claim),
+        facts=facts,
         rows=rows,
-        figures=[_figure_view(name, drawn + i, _figure(f)) for i, f in enumerate(record.figures, 1)],
-        tables=[_table_view(listed + i, Table(**t)) for i, t in enumerate(record.tables, 1)],
-        words=[words for words in both(record.words).en.split("\n\n") if words],
+        figures=[_figure_view(name, i, _figure(f)) for i, f in enumerate(record.figures, 1)],
+        tables=[_table_view(i, t) for i, t in enumerate(record.tables, 1)],
+        words=_paragraphs(record.words),
+        answer=both(record.answer),
+        theory=[(formulas(p.en), formulas(p.zh)) for p in _paragraphs(record.theory)],
         failures=[Failure(**f) for f in record.failures],
         command=record.command.split(" "),
         made=_made(record),
     )
 
 
+def _answers(sections: list[Section]) -> list[Answer]:
+    """The questions that have an answer, each with the first picture of its decisive study."""
+    found = []
+    for question in QUESTIONS:
+        said = [s for name in question.studies for s in sections if s.record.study == name and s.answer.en]
+        decisive = next((s for s in said if s.figures), None)
+        panel = None
+        if decisive:
+            figure = _figure(decisive.record.figures[0])
+            panel = _panel_view(figure, figure.panels[0], f"overview-{decisive.id}")
+        if said:
+            found.append(Answer(question, said, panel))
+    return found
+
+
+def _paragraphs(words: Words | dict[str, Any]) -> list[Both]:
+    text = both(words)
+    parts = zip_longest(text.en.split("\n\n"), text.zh.split("\n\n"), fillvalue="")
+    return [Both(en, zh) for en, zh in parts if en or zh]
+
+
+def formulas(text: str) -> str:
+    """A text as HTML; LaTeX between $ and $ becomes MathML, which browsers show without a script."""
+    from latex2mathml.converter import convert
+
+    parts = text.split("$")
+    if len(parts) % 2 == 0:
+        raise ValueError(f"a formula that begins with $ has to end with one: {text[:60]!r}")
+    return "".join(convert(part) if i % 2 else html.escape(part) for i, part in enumerate(parts))
+
+
+def _row(values: dict[str, Any]) -> Row:
+    row = Row(**values)
+    return Row(both(row.claim), both(row.paper), both(row.measured), row.verdict)
+
+
 def _figure(values: dict[str, Any]) -> Figure:
     """A figure from its JSON values."""
-    panels = [Panel(**{**p, "series": [Series(**s) for s in p["series"]]}) for p in values["panels"]]
+    panels = [
+        Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})
+        for p in values["panels"]
+    ]
     if not re.fullmatch(r"[a-z0-9_-]+", values["name"]):  # it becomes a file's name
         raise ValueError(f"a figure can't be called {values['name']!r}")
-    return Figure(values["name"], values["caption"], panels)
+    return Figure(values["name"], both(values["caption"]), panels)
 
 
 def _figure_view(record: str, number: int, figure: Figure) -> FigureView:
     name = f"{record}-{figure.name}"
-    meaning = figures.styles(figure)
-    panels = [
-        PanelView(f"{name}-{i}", p, figures.draw_panel(figure, p, f"{name}-{i}"), _readout(figure, p, meaning))
-        for i, p in enumerate(figure.panels)
-    ]
-    return FigureView(number, str(figure.caption), panels, f"{name}.svg", figures.draw(figure, name))
+    panels = [_panel_view(figure, p, f"{name}-{i}") for i, p in enumerate(figure.panels)]
+    return FigureView(number, both(figure.caption), panels, name, figures.draw(figure, name), _csv(figure))
+
+
+def _panel_view(figure: Figure, panel: Panel, name: str) -> PanelView:
+    return PanelView(
+        name, panel, figures.draw_panel(figure, panel, name), _readout(figure, panel, figures.styles(figure))
+    )
+
+
+def _csv(figure: Figure) -> str:
+    """A figure's values: a line for each point of each line."""
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["panel", "line", "x", "mean", "low", "high"])
+    for panel in figure.panels:
+        for s in panel.series:
+            points = zip(s.x, s.mean, s.low, s.high, strict=True)
+            table.writerows([str(panel.title), s.label, *point] for point in points)
+    return file.getvalue()
 
 
 def _readout(figure: Figure, panel: Panel, meaning: dict[bool, str]) -> Readout:
@@ -176,26 +266,49 @@ def _cell(series: Series | None, x: float, form: str) -> list[str]:
     return [mean, f"{low}{' to ' if '−' in low else '–'}{high}" if low != high else ""]
 
 
-def _table_view(number: int, table: Table) -> TableView:
-    if any(len(row) != len(table.header) for row in table.rows):
+def _table_view(number: int, values: dict[str, Any]) -> TableView:
+    table = Table(**values)
+    header, rows = [both(h) for h in table.header], [[both(cell) for cell in row] for row in table.rows]
+    if any(len(row) != len(header) for row in rows):
         raise ValueError(f"the table {table.caption!r} has rows of other lengths than its header")
-    return TableView(number, table, [all(map(_NUMBER.fullmatch, column)) for column in zip(*table.rows, strict=True)])
+    numeric = [all(_NUMBER.fullmatch(cell.en) for cell in column) for column in zip(*rows, strict=True)]
+    return TableView(number, both(table.caption), header, rows, numeric)
 
 
-def _made(record: Record) -> list[tuple[str, str]]:
+def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
     processor = re.sub(r"\((R|TM|C)\)", "", m.get("processor") or "unknown processor")
+    failed = len(record.failures)
+    counts = Both(f"{record.runs:,} finished", f"完成 {record.runs:,} 次")
+    if record.measurements:
+        counts += Both(f", and {record.measurements:,} measurements", f"，另有 {record.measurements:,} 项测量")
+    if failed:
+        counts += Both(f", {failed:,} failed", f"，失败 {failed:,} 项")
+    spent = Both(
+        f"{duration(record.training_seconds)} of training, summed over the runs",
+        f"训练合计 {duration(record.training_seconds)}",
+    )
+    if record.measurements:
+        spent += Both(
+            f"; {duration(record.measuring_seconds)} of measuring", f"；测量 {duration(record.measuring_seconds)}"
+        )
     return [
-        ("machine", f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}"),
-        ("device", str(m.get("device", "unknown"))),
         (
-            "software",
+            Both("machine", "机器"),
+            f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}",
+        ),
+        (Both("device", "设备"), str(m.get("device", "unknown"))),
+        (
+            Both("software", "软件"),
             f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}",
         ),
-        ("commit", m.get("commit") or "not recorded: run outside a checkout"),
-        ("date", _date(record.date)),
-        ("runs", f"{record.runs:,}" + (f" finished, {len(record.failures):,} failed" if record.failures else "")),
-        ("training time", f"{duration(record.training_seconds)}, summed over the runs"),
+        (
+            Both("commit", "提交"),
+            m.get("commit") or Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
+        ),
+        (Both("date", "日期"), _date(record.date)),
+        (Both("runs", "运行"), counts),
+        (Both("time", "用时"), spent),
     ]
 
 
@@ -213,7 +326,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def _html(sections: list[Section]) -> str:
+def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
+    """A page: the overview if there are answers (which may be none), and the sections that it shows."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -224,15 +338,19 @@ def _html(sections: list[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = duration
+    environment.filters["both"] = both
     verdicts = [row.verdict for section in sections for row in section.rows]
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        shown=shown,
+        answers=answers,
         tally={v: verdicts.count(v) for v in VERDICTS},
+        verdict_words=VERDICT_WORDS,
         not_tested=NOT_TESTED,
         not_judged=NOT_JUDGED,
         failed_rule=FAILED_RULE,
         runs=sum(s.record.runs for s in sections),
-        seconds=sum(s.record.training_seconds for s in sections),
+        seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in sections),
         light=svg.declarations(svg.LIGHT),
         dark=svg.declarations(svg.DARK),
         sans=svg.SANS,

@@ -25,6 +25,13 @@ REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = (
 # From strong to weak: a claim that failed runs leave open is weaker than any that holds, but no run that is missing
 # can save a study that another claim refutes.
 VERDICTS = (REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED)
+VERDICT_WORDS = {  # as a reader sees them
+    REPRODUCED: Both(REPRODUCED, "已复现"),
+    DIRECTION: Both(DIRECTION, "仅方向一致"),
+    NOT_JUDGED: Both(NOT_JUDGED, "未判定"),
+    NOT_REPRODUCED: Both(NOT_REPRODUCED, "未复现"),
+    NOT_TESTED: Both(NOT_TESTED, "本规模未检验"),
+}
 # Part of every study's rule. Runs that fail are seldom a fair sample: those that diverge are the worst.
 FAILED_RULE = Both(
     "A claim is not judged if a run that it needs has failed, however many others there are.",

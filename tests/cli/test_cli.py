@@ -167,6 +167,15 @@ def _batches(folder: Path, change: str) -> None:
         (["study", "run", "degradation", "--ray", "auto", "--device", "cuda:1"], "Ray chooses which GPU"),
         (["study", "run", "degradation", "--data", "cifar10:x"], "scale 'quick' runs on the digits"),
         (["study", "run", "degradation", "--scale", "cifar", "--data", "digits"], "give --data cifar10:DIR"),
+        (["study", "run"], "give the name of one study, or --all"),
+        (["study", "run", "degradation", "--all"], "give the name of one study, or --all"),
+        (["study", "run", "degradation", "--seeds", "0"], "seeds=0 must be 1 or more"),
+        (["study", "run", "degradation", "--epochs", "0"], "epochs=0.0 must be more than 0"),
+        (["study", "run", "responses", "--weights", "resnet20.pt"], "write NAME=FILE"),
+        (["study", "run", "responses", "--weights", "cifar_resnet20=missing.pt"], "missing.pt: no such weight file"),
+        (["study", "run", "responses", "--weights", "cifar_resnet2O=cut"], "cifar_resnet2O"),
+        (["study", "run", "orders", "--weights", f"cifar_resnet20={__file__}"], "leave out --weights"),
+        (["study", "run", "responses", "--weights", f"cifar_resnet20={__file__}"], "needs the images"),
         (["study", "run", "degradation", "--results", "cut/test_batch/x"], "can't write (Not a directory)"),
         (["describe", 'cifar_resnet20(name="cifar_resnet110")'], "leave name= out"),
         (["describe", "cifar_resnet020"], "is not known"),
@@ -254,7 +263,7 @@ def test_a_run_that_fails_makes_exit_code_1_and_is_tried_again(
     small = recipe("digits", net="cifar_plain8", epochs=1)
     recipes = (small, small.override(net="cifar_resnet8"), small.override(net="cifar_resnet8", seed=1))
     monkeypatch.chdir(tmp_path)
-    chosen = replace(study("degradation"), plan=lambda scale, data: Plan(recipes, "seconds"))
+    chosen = replace(study("degradation"), plan=lambda scale, data, weights: Plan(recipes, "seconds"))
     monkeypatch.setattr(degradation, "STUDY", chosen)
     damaged = make_run(recipes[1], Path("runs")).folder / "run.json"
     damaged.parent.mkdir(parents=True)
@@ -265,7 +274,7 @@ def test_a_run_that_fails_makes_exit_code_1_and_is_tried_again(
     assert "not judged" in [row["verdict"] for row in answer["rows"]]
     assert [f["net"] for f in answer["failures"]] == ["cifar_resnet8"]
     assert "cifar_resnet8 seed 0: FAILED: " in said.err
-    assert "1 of 3 runs failed; the same command tries only these again" in said.err
+    assert "1 of 3 runs and measurements failed; the same command tries only these again" in said.err
     damaged.unlink()
     assert main(["study", "run", "degradation", "--jobs", "1"]) == 0
     assert capsys.readouterr().err.count("was finished before") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -61,10 +62,14 @@ def record(**changes: Any) -> dict[str, Any]:
         figures=[_json(figure())],
         tables=[_json(Table("made-up table", ["network", "error (%)"], [["plain-8", "1.50 ± 0.15"], ["b", "–"]]))],
         words="First made-up words.\n\nSecond made-up words.",
+        answer={"en": "Made-up answer.", "zh": "虚构的回答。"},
+        theory={"en": "Made-up: $x_{l+1} = \\lambda x_l$ & more.", "zh": "虚构：$x_{l+1} = \\lambda x_l$。"},
         note="Made-up numbers.",
         machine={"processor": "Test(R) processor", "cores": 2, "device": "cpu", "torch": "2.13", "python": "3.11"},
         runs=30,
         training_seconds=538.5,
+        measurements=2,
+        measuring_seconds=61.5,
         command="resnetlab study run degradation --scale quick",
         date="2026-01-02T03:04:05+00:00",
     ).to_dict()
@@ -174,13 +179,42 @@ def test_page_has_what_the_record_says(tmp_path: Path) -> None:
         '<p class="prose">Second made-up words.',
         "Test processor, 2 cores",
         "2 January 2026, 03:04 UTC",
-        "9 min",
+        "9 min of training",
+        "62 s of measuring",
         "no time at all",
         "not recorded",
     ):
         assert words in page
     assert (tmp_path / "degradation-quick-curves.svg").read_text().startswith("<svg")
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".html", ".json", ".svg"]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".html", ".json", ".svg"]
+
+
+def test_page_has_both_languages_and_formulas(tmp_path: Path) -> None:
+    page = written(tmp_path, record(claim={"en": "A claim.", "zh": "一条论断。"}))
+    assert '<span lang="en">A claim.</span><span lang="zh">一条论断。</span>' in page
+    assert '<span lang="en">reproduced</span><span lang="zh">已复现</span>' in page
+    assert "Made-up: <math" in page
+    assert "</math> &amp; more." in page
+    assert "虚构的回答。" in page, "the overview answers its questions"
+
+
+def test_values_of_a_figure_lie_in_a_file(tmp_path: Path) -> None:
+    written(tmp_path, record())
+    rows = list(csv.DictReader((tmp_path / "degradation-quick-curves.csv").open(encoding="utf-8")))
+    (first,) = [r for r in rows if r["line"] == "plain-8 test" and r["x"] == "1.0"]
+    assert first == {"panel": "plain nets", "line": "plain-8 test", "x": "1.0", "mean": "90.0", "low": "81.0"} | {
+        "high": str(90.0 * 1.1)
+    }
+    assert len(rows) == 2 * 6 * 3
+
+
+def test_logarithmic_axes_leave_out_what_they_cannot_show(tmp_path: Path) -> None:
+    lines = [Series("a", False, 0, [1.0, 10.0, 100.0], [1e-9, 0.0, 1.0], [0.0, 0.0, 0.5], [1.0, 1.0, 2.0])]
+    lines += [Series("b", False, 1, [1.0, 100.0], [1e-3, 1e-6], [1e-3, 1e-6], [1e-3, 1e-6], marks=True)]
+    drawn = Figure("log", "made up", [Panel("t", "x", "y", lines, x_log=True, y_log=True)])
+    page = written(tmp_path, record(figures=[_json(drawn)]))
+    assert 'data-x="0 2"' in page
+    assert "1e−09" in page
 
 
 def test_page_is_the_same_each_time(tmp_path: Path) -> None:
@@ -220,13 +254,20 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
     ElementTree.fromstring((tmp_path / "degradation-quick-curves.svg").read_text())
 
 
-def test_several_records_are_numbered_through(tmp_path: Path) -> None:
-    page = written(tmp_path, record(scale="cifar", verdict=NOT_TESTED), record())
-    ids = re.findall(r'\sid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert [f"Figure {i}." in page and f"Table {i}." in page for i in (1, 2, 3)] == [True, True, False]
-    assert page.index('<section id="degradation-quick"') < page.index('<section id="degradation-cifar"')
-    assert '<nav aria-label="Studies">' in page
+def test_several_records_have_a_page_each(tmp_path: Path) -> None:
+    overview = written(tmp_path, record(scale="cifar", verdict=NOT_TESTED), record())
+    names = ("degradation-quick", "degradation-cifar")
+    assert [overview.index(f'<li><a href="{name}.html"') for name in names] == sorted(
+        overview.index(f'<li><a href="{name}.html"') for name in names
+    )
+    assert "<section" not in overview
+    for name in names:
+        page = (tmp_path / f"{name}.html").read_text()
+        ids = re.findall(r'\sid="([^"]+)"', page)
+        assert len(ids) == len(set(ids))
+        assert re.findall(r'<section id="([^"]+)"', page) == [name]
+        assert f'<a href="{name}.html" aria-current="page">' in page
+        assert {p for p in re.findall(r'href="([^#"]+)"', page) if not (tmp_path / p).exists()} == set()
     assert len(list(tmp_path.glob("*.svg"))) == 2
 
 
@@ -238,12 +279,12 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
     rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED}]
     page = written(tmp_path, record(failures=[FAILURE], rows=rows, verdict=NOT_JUDGED))
     for words in (
-        '<h3 id="degradation-quick-failures">Runs that failed</h3>',
-        "1 of 31 runs failed.",
+        '<h3 id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
+        "1 of 33 runs failed.",
         'aria-labelledby="degradation-quick-failures"',
         '<th role="rowheader" scope="row">cifar_plain56</th>',
         "its loss &lt;is&gt; no number",
-        "30 finished, 1 failed",
+        "30 finished, and 2 measurements, 1 failed",
         '<span class="badge unjudged">',
         "so the question stays open",
     ):
@@ -273,6 +314,8 @@ def _broken_figure(**changes: Any) -> dict[str, Any]:
         {"rows": [{"claim": "c", "paper": "p", "measured": "m", "verdict": "splendid"}]},
         {"verdict": "splendid"},
         {"words": None},
+        {"theory": "an open $formula"},
+        {"claim": {"en": "no Chinese"}},
         {"machine": None},
         {"date": "yesterday"},
         {"training_seconds": "long"},

@@ -23,6 +23,7 @@ from resnetlab.studies.study import (
     Series,
     Table,
 )
+from resnetlab.studies.words import Both
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -125,11 +126,15 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
         rows=rows,
         figures=[asdict(Figure("curves", "Test data: training error (dashed), test error (solid).", panels))],
         tables=[asdict(table)],
-        words="Test data, not a result.",
+        words=Both("Test data, not a result.", "测试数据，并非结果。"),
+        answer=Both("Test data, not an answer.", "测试数据，并非回答。"),
+        theory=Both("Test data: $\\prod_{i=l}^{L-1} \\lambda_i$.", "测试数据：$\\prod_{i=l}^{L-1} \\lambda_i$。"),
         note="Test data, not a result.",
         machine={"processor": "Test processor", "cores": 2, "device": "cpu", "commit": "0123abc"},
         runs=30,
         training_seconds=538.5,
+        measurements=0,
+        measuring_seconds=0.0,
         command=f"resnetlab study run degradation --scale {scale} --data cifar10:DIR",
         date="2026-01-02T03:04:05+00:00",
         failures=[asdict(Failure(f"cifar_plain{d}", "made up, lr 0.1", 0, "run-of-a-long-name" * 9)) for d in depths],
@@ -144,16 +149,17 @@ def committed(folder: Path) -> None:
         shutil.copy(path, folder)
 
 
-@pytest.fixture(scope="module", params=["one", "several", "committed"])
+@pytest.fixture(scope="module", params=["one", "several", "a page of several", "committed"])
 def any_report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "committed":
         committed(folder)
     else:
         made_up("quick", (8, 20, 56)).save(folder)
-        if request.param == "several":
+        if "several" in request.param:
             made_up("cifar", (20, 32, 44, 56, 110)).save(folder)
-    return write_report(folder)
+    overview = write_report(folder)
+    return folder / "degradation-cifar.html" if request.param.startswith("a page") else overview
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +242,30 @@ def test_theme_follows_the_system_until_one_is_chosen_and_remembered(browser: An
         assert look(page) == dark
         page.reload()
         assert look(page) == dark
+
+
+def test_language_is_the_browsers_until_one_is_chosen_and_remembered(browser: Any, report: Path) -> None:
+    english, chinese = "Test data, not a result.", "测试数据，并非结果。"
+    with opened(browser, report, locale="zh-CN") as page:
+        assert page.get_by_text(chinese).first.is_visible()
+        assert not page.get_by_text(english, exact=True).locator("visible=true").count() > 2, "the note is in English"
+        assert page.locator("html").get_attribute("lang") == "zh"
+        page.get_by_role("radio", name="English").check()
+        assert not page.get_by_text(chinese).first.is_visible()
+        page.reload()
+        assert page.locator("html").get_attribute("lang") == "en"
+    with opened(browser, report, locale="en-GB") as page:
+        assert not page.get_by_text(chinese).first.is_visible()
+        page.get_by_role("radio", name="中文").check()
+        assert page.get_by_text(chinese).first.is_visible()
+        assert page.evaluate(NAMELESS) == []
+
+
+def test_formulas_are_shown(browser: Any, report: Path) -> None:
+    with opened(browser, report) as page:
+        box = page.locator("math").first.bounding_box()
+        assert box["width"] > 20
+        assert box["height"] > 12
 
 
 def test_works_where_storage_is_closed(browser: Any, report: Path) -> None:

@@ -42,9 +42,12 @@ RECIPES = tuple(
 DIVERGING = RECIPES[0].override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)")
 
 
+PLAN = Plan(RECIPES, "seconds")
+
+
 def small_study() -> Study:
     """`degradation` with runs of one epoch."""
-    return replace(study("degradation"), plan=lambda scale, data: Plan(RECIPES, "seconds"))
+    return replace(study("degradation"), plan=lambda scale, data, weights: PLAN)
 
 
 def finished(events: list[Event]) -> list[int]:
@@ -59,7 +62,7 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, jobs: int) -> N
     again = list(run_missing(RECIPES, tmp_path, jobs=1))
     assert finished(again) == list(range(len(RECIPES)))
     assert not [e for e in again if e.status]
-    record = conclude(small_study(), "quick", None, tmp_path, "the command")
+    record = conclude(small_study(), "quick", PLAN, tmp_path, "the command")
     assert record.runs == len(RECIPES)
     record.save(tmp_path / "results")
     (read,) = read_records(tmp_path / "results")
@@ -145,7 +148,7 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path) -> None:
     """Also a finished run whose folder is damaged since, and with no run left at all."""
     events = list(run_missing(RECIPES, tmp_path))
     assert len(finished(events)) == len(RECIPES)
-    record = conclude(small_study(), "quick", None, tmp_path, "c", {3: "it diverged."})
+    record = conclude(small_study(), "quick", PLAN, tmp_path, "c", {3: "it diverged."})
     assert (record.runs, len(record.failures)) == (len(RECIPES) - 1, 1)
     (failure,) = record.failures
     assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
@@ -155,9 +158,9 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path) -> None:
     assert record.rule.endswith(FAILED_RULE)
     assert record.verdict in (NOT_JUDGED, NOT_REPRODUCED)
     (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
-    record = conclude(small_study(), "quick", None, tmp_path, "c")
+    record = conclude(small_study(), "quick", PLAN, tmp_path, "c")
     assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
-    record = conclude(small_study(), "quick", None, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
+    record = conclude(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
     assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED, [])
     record.save(tmp_path / "results")
     page = write_report(tmp_path / "results").read_text()

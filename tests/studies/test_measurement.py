@@ -1,0 +1,151 @@
+"""Measurements of a study: of a run's network or a file's, taken once, kept, and taken anew when something changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnetlab.errors import UserError
+from resnetlab.studies import measurement
+from resnetlab.studies.measurement import Measurement, Subject, Weights, take
+from resnetlab.studies.runner import Event, conclude, run_missing, run_plan
+from resnetlab.studies.study import NOT_JUDGED, REPRODUCED, Evidence, Finding, Plan, Row, study
+from resnetlab.training.load import load
+from resnetlab.training.recipe import recipe
+
+HERE = __name__
+RUN = recipe("digits", net="cifar_resnet8", epochs=1)
+calls: list[Any] = []
+
+
+def depth_of(subject: Subject) -> dict[str, Any]:
+    """A measurement for these tests."""
+    calls.append(subject.settings)
+    x, labels = subject.batch(40)
+    return {"units": len(list(subject.net.units())), "x": list(x.shape), "labels": labels.tolist(), **subject.settings}
+
+
+def seed_of(subject: Subject) -> dict[str, Any]:
+    """A measurement without network or data."""
+    return {"seed": subject.seed, "tuple": (1, 2)}
+
+
+def failing(subject: Subject) -> dict[str, Any]:
+    """A measurement that fails by a fault of its own."""
+    raise ZeroDivisionError("made up")
+
+
+OF_RUN = Measurement(f"{HERE}:depth_of", {"eps": 0.1}, run=RUN)
+ALONE = Measurement(f"{HERE}:seed_of", seed=3, alone=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    assert [e for e in run_missing((RUN,), folder) if e.done] == [Event(0, done=True)]
+    return folder
+
+
+def test_a_run_is_measured_once_and_then_read(runs: Path) -> None:
+    calls.clear()
+    first = take(OF_RUN, runs)
+    assert first.values["units"] == 3
+    assert first.values["x"] == [40, 1, 8, 8]
+    assert take(OF_RUN, runs).values == first.values
+    assert len(calls) == 1
+    take(replace(OF_RUN, settings={"eps": 0.2}), runs)
+    assert len(calls) == 2, "other settings are another measurement"
+
+
+def test_the_images_are_prepared_as_in_training(runs: Path) -> None:
+    x, _ = measurement._subject(OF_RUN, runs, "cpu").batch(10_000, "train")
+    assert len(x) == 1437
+    assert x.mean(0).abs().max() < 1e-5, "the mean of each pixel is subtracted"
+
+
+def test_changed_code_measures_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(OF_RUN, runs)
+    calls.clear()
+    monkeypatch.setattr(measurement, "_code", lambda source: "other")
+    take(OF_RUN, runs)
+    assert len(calls) == 1
+
+
+def test_a_weight_file_is_measured_in_place_of_a_run(runs: Path, tmp_path: Path) -> None:
+    (file,) = runs.glob("*/last/weights.safetensors")
+    of_file = replace(OF_RUN, run=None, weights=Weights("cifar_resnet8(in_channels=1)", file), data="digits")
+    assert take(of_file, tmp_path).values == take(OF_RUN, runs).values
+
+
+def test_what_needs_no_network_gets_none(tmp_path: Path) -> None:
+    assert take(ALONE, tmp_path).values == {"seed": 3, "tuple": [1, 2]}, "as JSON gives it back"
+    subject = measurement._subject(ALONE, tmp_path, "cpu")
+    with pytest.raises(UserError, match="needs a network of residual units"):
+        _ = subject.net
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"values": 3, "machine": {}}'])
+def test_a_damaged_answer_is_named(tmp_path: Path, content: str) -> None:
+    take(ALONE, tmp_path)
+    (path,) = (tmp_path / "measured").iterdir()
+    path.write_text(content)
+    with pytest.raises(UserError, match=str(path)):
+        take(ALONE, tmp_path)
+
+
+def test_a_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not finished"):
+        take(OF_RUN, tmp_path)
+
+
+def test_a_plan_trains_then_measures_and_what_times_comes_last(tmp_path: Path) -> None:
+    plan = Plan((RUN,), "seconds", measurements=(ALONE, OF_RUN, Measurement(f"{HERE}:failing")))
+    events = list(run_plan(plan, tmp_path, jobs=2))
+    ends = [(e.index, e.done) for e in events if e.done or e.failed]
+    assert sorted(ends) == [(0, True), (1, True), (2, True), (3, False)]
+    assert [i for i, _ in ends][0] == 0
+    assert [i for i, _ in ends][-1] == 1
+    (failed,) = [e.failed for e in events if e.failed]
+    assert "ZeroDivisionError: made up" in failed
+
+
+def judge(evidence: Evidence) -> Finding:
+    """A rule for these tests."""
+    return Finding([Row("c", "p", "m", NOT_JUDGED if evidence.failed else REPRODUCED)])
+
+
+def test_the_record_counts_and_tells_what_failed(tmp_path: Path) -> None:
+    diverging = RUN.override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)")
+    plan = Plan((RUN, diverging), "seconds", measurements=(OF_RUN, replace(OF_RUN, run=diverging)))
+    events = list(run_plan(plan, tmp_path))
+    failed = {e.index: e.failed for e in events if e.failed}
+    assert failed[3] == "the run that it measures failed."
+    made_up = replace(study("degradation"), judge=judge)
+    record = conclude(made_up, "quick", plan, tmp_path, "c", failed)
+    assert (record.runs, record.measurements, len(record.failures), record.verdict) == (1, 1, 2, NOT_JUDGED)
+    assert "test_measurement depth_of" in record.failures[1]["net"]
+    json.dumps(record.to_dict())
+
+
+def test_a_smaller_budget_shortens_runs_and_what_measures_them() -> None:
+    plan = Plan(
+        tuple(RUN.override(seed=s) for s in range(3)),
+        "seconds",
+        measurements=tuple(replace(OF_RUN, run=RUN.override(seed=s), seed=s) for s in range(3)),
+    )
+    small = plan.limited(0.5, 2)
+    assert [(r.seed, r.epochs) for r in small.recipes] == [(0, 0.5), (1, 0.5)]
+    assert [m.run for m in small.measurements] == list(small.recipes)
+    assert plan.limited(None, None) == plan
+
+
+def test_measuring_leaves_a_network_as_it_was(runs: Path) -> None:
+    (folder,) = runs.glob("cifar*")
+    before = load(folder).state_dict()
+    take(replace(OF_RUN, settings={"again": 1}), runs)
+    assert all(torch.equal(v, load(folder).state_dict()[k]) for k, v in before.items())
