@@ -10,7 +10,7 @@ import sys
 import cyclopts
 
 import resnetlab
-from resnetlab.cli import data, networks, runs, study, train
+from resnetlab.cli import data, networks, runs, study, train, use
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
@@ -25,6 +25,8 @@ app.command(networks.describe)
 app.command(networks.compare)
 app.command(train.train)
 app.command(train.evaluate, name="eval")
+app.command(use.predict)
+app.command(use.explain)
 app.command(runs.app)
 app.command(study.app)
 app.command(data.app)

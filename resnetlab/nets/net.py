@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from resnetlab.nets.branches import ORDERS, Layers, tail_layers, unit_layers
 from resnetlab.nets.mixing import Mixing
 from resnetlab.nets.shortcuts import projects, shortcut
 from resnetlab.nets.spec import NetSpec
-from resnetlab.nets.stems import stem_layers
+from resnetlab.nets.stems import stem_layers, stem_stride
 
 
 class _Named(nn.Module):
@@ -111,13 +113,35 @@ class ResNet(_Named):
                 assert isinstance(unit, ResidualUnit)
                 yield f"layer{i}.{j}", unit
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The feature maps after each stage, for detection and segmentation (there called C2 to C5): N C H W each.
+
+        Their strides against the input are `feature_strides`. In pre-activation nets the last one has the
+        activation after the last sum; the others are the sums themselves (He 2016, section 4.1).
+        """
+        x = self.run(self.stem_layers, x)
+        maps = []
+        for stage in self.stages():
+            x = self._through(stage, x)
+            maps.append(x)
+        return [*maps[:-1], self.run(self.last_layers, x)]
+
+    @property
+    def feature_strides(self) -> list[int]:
+        """Input pixels from one position to the next in each of `features`, e.g. 4, 8, 16, 32."""
+        strides = accumulate((s.stride for s in self.spec.stages), operator.mul, initial=stem_stride(self.spec))
+        return list(strides)[1:]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.run(self.stem_layers, x)
         for stage in self.stages():
-            x = _recomputed(stage, x) if self.recompute and self.training else stage(x)
+            x = self._through(stage, x)
         x = self.run(self.last_layers, x)
         x = torch.flatten(self.avgpool(x), 1)  # N C H W -> N C
         return self.fc(x)
+
+    def _through(self, stage: nn.Sequential, x: Tensor) -> Tensor:
+        return _recomputed(stage, x) if self.recompute and self.training else stage(x)
 
 
 def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -18,6 +19,12 @@ STEMS: dict[str, tuple[tuple[tuple[int, int, float], ...], bool]] = {
     "imagenet": (((7, 2, 1.0),), True),
     "deep": (((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1.0)), True),
 }
+
+
+def stem_stride(spec: NetSpec) -> int:
+    """Input pixels from one position after the stem to the next."""
+    shapes, pooled = STEMS[spec.stem]
+    return math.prod(stride for _, stride, _ in shapes) * (2 if pooled else 1)
 
 
 def stem_layers(spec: NetSpec) -> Layers:

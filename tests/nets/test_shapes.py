@@ -115,3 +115,15 @@ def test_vgg(name: str, groups: list[int]) -> None:
     assert [type(m).__name__ for m in net.classifier] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
     assert [m.p for m in net.classifier if isinstance(m, nn.Dropout)] == [0.5, 0.5]
     assert net(torch.zeros(2, 3, 64, 96, device="meta")).shape == (2, 1000), "pooled to 7x7 from any size"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "preresnet200", "cifar_resnet20", "cifar_preresnet20"])
+def test_features_are_the_maps_after_each_stage_with_their_strides(name: str) -> None:
+    torch.manual_seed(0)
+    net = zoo.build(name, num_classes=5).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = net.features(x)
+        assert [64 // m.shape[2] for m in maps] == net.feature_strides
+        assert torch.equal(net.fc(net.avgpool(maps[-1]).flatten(1)), net(x))
+    assert [m.shape[1] for m in maps] == [stage[-1].out_channels for stage in net.stages()]

@@ -1,0 +1,178 @@
+"""`resnetlab predict` and `resnetlab explain`."""
+
+from __future__ import annotations
+
+import csv
+import json as json_module
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.cli.train import Device, WholeNumber, find_device
+from resnetlab.errors import UserError, check_choice, printable
+
+if TYPE_CHECKING:
+    from resnetlab.use.predict import Prediction
+
+Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
+Images = Annotated[
+    tuple[str, ...], Parameter(help="Files, folders, patterns; none: a list of them, read from the input.")
+]
+Net = Annotated[str | None, Parameter(help="The network, where the file does not tell it.")]
+Which = Annotated[str, Parameter(help="A run's last or best weights.")]
+UNREADABLE = 1  # exit code if some image could not be read
+
+
+def predict(
+    source: Source,
+    images: Images = (),
+    /,
+    *,
+    net: Net = None,
+    which: Which = "last",
+    top: Annotated[int, WholeNumber, Parameter(help="Classes to show of each image.")] = 5,
+    batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
+    device: Device = "auto",
+    json: Json = False,
+    csv: Annotated[bool, Parameter(negative="", help="Print lines of file, rank, class, probability, error.")] = False,
+) -> int:
+    """Print the likeliest classes of images. A file that can't be read is told, and makes the exit code 1."""
+    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.predict import find_images
+    from resnetlab.use.predict import predict as predictions
+
+    _check(which, top=top, batch_size=batch_size)
+    if json and csv:
+        raise UserError("give --json or --csv, not both.")
+    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    found = predictions(classifier, find_images(_listed(images)), top=top, batch=batch_size)
+    failed = (_as_json if json else _as_csv if csv else _as_text)(found)
+    return UNREADABLE if failed else 0
+
+
+def explain(
+    source: Source,
+    images: Images = (),
+    /,
+    *,
+    net: Net = None,
+    which: Which = "last",
+    method: Annotated[
+        Literal["grad_cam", "occlusion"], Parameter(help="Gradients at a unit, or what hiding a part changes.")
+    ] = "grad_cam",
+    unit: Annotated[str | None, Parameter(help="grad_cam: the unit, e.g. layer3.0; default: the last.")] = None,
+    label: Annotated[str | None, Parameter(help="The class to explain; default: the likeliest.")] = None,
+    out: Annotated[Path, Parameter(help="Folder of the pictures.")] = Path("explained"),
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Write for each image a picture of it and, beside it, of where the network found its answer."""
+    import torch
+
+    from resnetlab.data.decoding import Unreadable
+    from resnetlab.training.run import disk_errors
+    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.explain import grad_cam, occlusion, side_by_side
+    from resnetlab.use.predict import find_images
+
+    _check(which)
+    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    if label is not None:
+        check_choice("label", label, classifier.classes)
+    if method == "occlusion" and unit is not None:
+        raise UserError("--unit belongs to grad_cam; leave it out, or choose --method grad_cam.")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    failed, taken = False, set[str]()
+    for path in list(find_images(_listed(images))):  # before pictures are written, perhaps among them
+        try:
+            pixels = classifier.prepare(path.read_bytes())
+        except (Unreadable, OSError, ValueError) as error:
+            failed = True
+            rows.append({"file": str(path), "error": getattr(error, "strerror", None) or str(error)})
+            print(printable(f"{path}: can't be read ({rows[-1]['error']})"), file=sys.stderr)
+            continue
+        probabilities = classifier.probabilities(pixels[None])[0]
+        chosen = classifier.classes.index(label) if label else int(probabilities.argmax())
+        x, target = classifier.input(pixels[None]), torch.tensor([chosen], device=classifier.device)
+        if method == "occlusion":
+            patch = max(classifier.size // 7, 2)
+            heat = occlusion(classifier.net, x, target, patch, max(patch // 2, 1))
+        else:
+            heat = grad_cam(classifier.net, x, target, unit)
+        picture = out / _free_name(path, taken)
+        with disk_errors(out):
+            side_by_side(pixels, heat[0]).save(picture)
+        name, probability = classifier.classes[chosen], float(probabilities[chosen])
+        rows.append({"file": str(path), "class": name, "probability": probability, "picture": str(picture)})
+        if not json:
+            print(printable(f"{path}: {name} {100 * probability:.1f} % -> {picture}"))
+    if json:
+        print(json_module.dumps({"images": rows}))
+    return UNREADABLE if failed else 0
+
+
+def _check(which: str, **counts: int) -> None:
+    check_choice("which", which, ("last", "best"))
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be 1 or more.")
+
+
+def _listed(names: tuple[str, ...]) -> list[str]:
+    """The names, or the lines of standard input. Raises UserError where there are none."""
+    if not names and not sys.stdin.isatty():
+        names = tuple(line for line in sys.stdin.read().splitlines() if line)
+    if not names:
+        raise UserError("no image was given: name files, folders of images, or patterns.")
+    return list(names)
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    """A picture's name: the image's, with a number where another image has it."""
+    name, count = path.stem, 1
+    while name in taken:
+        count += 1
+        name = f"{path.stem}-{count}"
+    taken.add(name)
+    return f"{name}.png"
+
+
+def _as_json(found: Iterator[Prediction]) -> bool:
+    rows = [asdict(p) for p in found]
+    for row in rows:
+        row["classes"] = [{"class": name, "probability": value} for name, value in row["classes"]]
+    print(json_module.dumps({"images": rows}))
+    return any(row["error"] for row in rows)
+
+
+def _as_csv(found: Iterator[Prediction]) -> bool:
+    table, failed = csv.writer(sys.stdout, lineterminator="\n"), False
+    table.writerow(["file", "rank", "class", "probability", "error"])
+    for p in found:
+        failed |= bool(p.error)
+        for rank, (name, value) in enumerate(p.classes, 1):
+            table.writerow([p.file, rank, name, f"{value:.6f}", ""])
+        if p.error:
+            table.writerow([p.file, "", "", "", p.error])
+    return failed
+
+
+def _as_text(found: Iterator[Prediction]) -> bool:
+    failed, any_image = False, False
+    for p in found:
+        any_image = True
+        failed |= bool(p.error)
+        if p.error:
+            print(printable(f"{p.file}: can't be read ({p.error})"), file=sys.stderr)
+        else:
+            print(printable(f"{p.file}: {', '.join(f'{name} {100 * value:.1f} %' for name, value in p.classes)}"))
+    if not any_image:
+        raise UserError("no image was given: name files, folders of images, or patterns.")
+    return failed

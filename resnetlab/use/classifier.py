@@ -1,0 +1,83 @@
+"""Classifier: a trained network with all it needs to look at an image file: classes, preprocessing, device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetlab.data.cuts import middle
+from resnetlab.data.decoding import decode_resized
+from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.vgg import VGG
+from resnetlab.training.checkpoint import Card
+from resnetlab.training.load import load_with_card
+
+IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
+LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode on `device`, the names of its classes, and how images are prepared for it."""
+
+    net: ResNet | VGG
+    classes: tuple[str, ...]
+    normalise: Normalisation
+    whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
+    device: str
+
+    @classmethod
+    def open(
+        cls, source: str | Path, *, net: str | None = None, which: str = "last", device: str = "cpu"
+    ) -> Classifier:
+        """From a run folder or a weight file; `net` names the network where the file doesn't.
+
+        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
+        Raises UserError as `resnetlab.load` does.
+        """
+        network, card = load_with_card(source, net=net, which=which)
+        spec = network.spec
+        if spec.in_channels not in (1, 3):
+            raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
+        classes = card.classes if card else tuple(map(str, range(spec.num_classes)))
+        normalise = card.normalisation if card else imagenet(spec.in_channels)
+        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device)
+
+    @property
+    def size(self) -> int:
+        """Side of the square that images become, in pixels."""
+        return self.net.spec.input_size
+
+    def prepare(self, content: bytes) -> Tensor:
+        """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""
+        if self.whole:
+            image = decode_resized(content, self.size)
+            top, left = ((side - self.size) // 2 for side in image.shape[:2])
+            image = image[top : top + self.size, left : left + self.size]
+        else:
+            image = middle(content, (), self.size)
+        if self.net.spec.in_channels == 1:
+            image = np.rint(image @ np.array(LUMA))[:, :, None].astype(np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def input(self, pixels: Tensor) -> Tensor:
+        """Prepared images, uint8 N C H W, as the network takes them: float32 N C H W on its device."""
+        return self.normalise(pixels.to(self.device))
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Softmax over the classes of prepared images, uint8 N C H W: float32 N K on the CPU."""
+        return self.net(self.input(pixels)).softmax(1).cpu()
+
+
+def _whole(card: Card | None, spec: object) -> bool:
+    """Whether the network was evaluated on whole images: those of data in memory, or CIFAR's by others."""
+    trained_on = str(card.recipe.get("data", "")).partition(":")[0] if card else ""
+    return trained_on in IN_MEMORY or (not trained_on and isinstance(spec, NetSpec) and spec.stem == "cifar")

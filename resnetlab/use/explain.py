@@ -1,0 +1,125 @@
+"""Where in an image a network found its answer: Grad-CAM at any unit, occlusion, and a picture of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as tf
+from PIL import Image
+from torch import Tensor, nn
+
+from resnetlab.errors import UserError, did_you_mean
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+
+# Dark to bright, so that the order survives grey print: value, red, green, blue, all 0 to 1.
+_HEAT = ((0.0, 0.0, 0.0, 0.3), (0.35, 0.5, 0.0, 0.5), (0.7, 0.95, 0.45, 0.1), (1.0, 1.0, 0.95, 0.6))
+_GAP = 8  # pixels between the two pictures
+
+
+def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
+    """What Grad-CAM can look at, by name and in order: a residual net's units; VGG's convolutions' activations."""
+    if isinstance(net, ResNet):
+        return dict(net.units())
+    return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
+
+
+def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = None) -> Tensor:
+    """Grad-CAM of x (float N C H W) for the classes `target` (int64 N) at a unit, by default the last: N H W.
+
+    The unit's output channels, each weighted by the mean over positions of its gradient of the class's score,
+    summed, negative values cut off, resized bilinearly to the image, and divided by its highest value; all 0 where
+    nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
+    left as it was. Raises UserError for a unit that is not there.
+    """
+    units = units_of(net)
+    name = unit or next(reversed(units))
+    if name not in units:
+        raise UserError(f"unit {name!r} is not one of this network's, {_span(units)}.{did_you_mean(name, units)}")
+    kept: list[Tensor] = []
+    hook = units[name].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.enable_grad():
+            # Through the input, so that weights that need no gradient stay without one.
+            scores = net(x.detach().requires_grad_()).gather(1, target[:, None])
+            (gradient,) = torch.autograd.grad(scores.sum(), kept[-1])
+    finally:
+        hook.remove()
+        net.train(was_training)
+    weight = gradient.mean((2, 3), keepdim=True)  # N C 1 1
+    heat = (weight * kept[-1].detach()).sum(1, keepdim=True).relu()  # N 1 h w
+    return _scaled(tf.interpolate(heat, x.shape[2:], mode="bilinear", align_corners=False)[:, 0])
+
+
+@torch.inference_mode()
+def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: int, batch: int = 64) -> Tensor:
+    """How much the class's probability falls when a square is hidden: N H W (Zeiler & Fergus 2014, section 4.2).
+
+    x: float N C H W, normalised; `patch` x `patch` pixels are set to 0, the mean, every `stride` pixels. Each pixel
+    gets the mean fall of the squares over it, negative values cut off, divided by the highest. The network is used
+    in evaluation mode and left as it was. Raises ValueError for squares that don't fit.
+    """
+    height, width = x.shape[2:]
+    if not (0 < patch <= min(height, width) and 0 < stride <= patch):
+        raise ValueError(f"squares of {patch} pixels every {stride} don't cover an image of {height} x {width}")
+    places = [(top, left) for top in _steps(height, patch, stride) for left in _steps(width, patch, stride)]
+    was_training = net.training
+    net.eval()
+    try:
+        heats = [
+            _occluded(net, one[None], int(label), places, patch, batch) for one, label in zip(x, target, strict=True)
+        ]
+    finally:
+        net.train(was_training)
+    return _scaled(torch.stack(heats))
+
+
+def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int]], patch: int, batch: int) -> Tensor:
+    """The mean fall over the squares that hide each pixel, for one image, 1 C H W: H W."""
+    whole = net(x).softmax(1)[0, label]
+    fall, count = torch.zeros_like(x[0, 0]), torch.zeros_like(x[0, 0])
+    for first in range(0, len(places), batch):
+        some = places[first : first + batch]
+        hidden = x.repeat(len(some), 1, 1, 1)
+        for image, (top, left) in zip(hidden, some, strict=True):
+            image[:, top : top + patch, left : left + patch] = 0
+        falls = whole - net(hidden).softmax(1)[:, label]
+        for value, (top, left) in zip(falls, some, strict=True):
+            fall[top : top + patch, left : left + patch] += value
+            count[top : top + patch, left : left + patch] += 1
+    return (fall / count).relu()
+
+
+def side_by_side(pixels: Tensor, heat: Tensor) -> Image.Image:
+    """The image (uint8 C H W) and beside it the same under its heat (H W, 0 to 1), enlarged to be seen."""
+    image = pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy().astype(np.float32)  # H W 3
+    stops = np.array(_HEAT)
+    values = heat.cpu().numpy()
+    colours = 255 * np.stack([np.interp(values, stops[:, 0], stops[:, i]) for i in (1, 2, 3)], axis=2)
+    share = 0.25 + 0.5 * values[:, :, None]
+    both = [image, (1 - share) * image + share * colours]
+    times = max(1, round(256 / image.shape[0]))
+    pictures = [Image.fromarray(part.clip(0, 255).astype(np.uint8)) for part in both]
+    width, height = (times * side for side in pictures[0].size)
+    canvas = Image.new("RGB", (2 * width + _GAP, height), "white")
+    for i, picture in enumerate(pictures):
+        canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (i * (width + _GAP), 0))
+    return canvas
+
+
+def _steps(side: int, patch: int, stride: int) -> list[int]:
+    """Where squares begin along a side: every `stride` pixels, and one at its end."""
+    return [*range(0, side - patch, stride), side - patch]
+
+
+def _scaled(heat: Tensor) -> Tensor:
+    """Each map divided by its highest value, N H W; a map of zeros stays one."""
+    highest = heat.amax((1, 2), keepdim=True)
+    return heat / highest.where(highest > 0, torch.ones_like(highest))
+
+
+def _span(names: dict[str, nn.Module]) -> str:
+    ordered = list(names)
+    return f"{ordered[0]} to {ordered[-1]}"

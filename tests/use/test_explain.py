@@ -1,0 +1,115 @@
+"""Grad-CAM and occlusion: their equations, where the evidence is known; and that the network stays as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from resnetlab import build
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.use.explain import grad_cam, occlusion, side_by_side, units_of
+
+
+def net() -> ResNet:
+    torch.manual_seed(0)
+    made = build("cifar_resnet8", num_classes=4)
+    assert isinstance(made, ResNet)
+    return made.eval()
+
+
+def bright_corner() -> tuple[ResNet, Tensor]:
+    """A net whose class 1 is the brightness after the stem, and an image that is bright in one corner alone."""
+    made = net()
+    with torch.no_grad():
+        for name, p in made.named_parameters():
+            p.zero_()
+            if name == "conv1.weight":
+                p[0, :, 1, 1] = 1.0
+            if name.endswith("bn1.weight"):
+                p.fill_(1.0)
+        made.fc.weight[1] = 1.0
+    x = torch.zeros(1, 3, 32, 32)
+    x[:, :, 2:10, 20:28] = 1.0
+    return made, x
+
+
+@pytest.mark.parametrize("unit", ["layer1.0", "layer3.0", None])
+def test_grad_cam_finds_the_only_evidence(unit: str | None) -> None:
+    made, x = bright_corner()
+    (heat,) = grad_cam(made, x, torch.tensor([1]), unit)
+    assert heat.shape == (32, 32)
+    assert heat.max() == 1
+    row, column = divmod(int(heat.argmax()), 32)
+    assert 2 <= row < 10
+    assert 20 <= column < 28
+    assert heat[16:, :16].max() == 0
+    assert grad_cam(made, x, torch.tensor([0]), unit).max() == 0, "nothing speaks for class 0"
+
+
+def test_grad_cam_is_the_papers_equation() -> None:
+    made, x = net(), torch.randn(2, 3, 32, 32)
+    unit, labels = units_of(made)["layer2.0"], torch.tensor([3, 0])
+    maps: list[Tensor] = []
+    hook = unit.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    score = made(x.requires_grad_())[torch.arange(2), labels].sum()
+    hook.remove()
+    (gradient,) = torch.autograd.grad(score, maps[0])
+    for image in range(2):
+        weights = [gradient[image, c].mean() for c in range(32)]
+        heat = sum(w * maps[0][image, c] for c, w in enumerate(weights)).relu()
+        wanted = torch.nn.functional.interpolate(heat[None, None], (32, 32), mode="bilinear")[0, 0]
+        got = grad_cam(made, x.detach(), labels, "layer2.0")[image]
+        torch.testing.assert_close(got, (wanted / wanted.max()).detach())
+
+
+def test_occlusion_finds_the_only_evidence() -> None:
+    made, x = bright_corner()
+    (heat,) = occlusion(made, x, torch.tensor([1]), patch=8, stride=4)
+    assert heat.max() == 1
+    row, column = divmod(int(heat.argmax()), 32)
+    assert 2 <= row < 10
+    assert 20 <= column < 28
+    assert heat[16:, :16].max() == 0
+
+
+@pytest.mark.parametrize("patch", [0, 33])
+def test_squares_that_do_not_fit_are_refused(patch: int) -> None:
+    with pytest.raises(ValueError, match="don't cover"):
+        occlusion(net(), torch.zeros(1, 3, 32, 32), torch.tensor([0]), patch=patch, stride=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_stays_as_it_was(training: bool) -> None:
+    made = net().train(training)
+    for p in made.parameters():
+        p.requires_grad_(False)
+    before = {k: v.clone() for k, v in made.state_dict().items()}
+    x = torch.randn(2, 3, 32, 32)
+    grad_cam(made, x, torch.tensor([0, 1]))
+    occlusion(made, x, torch.tensor([0, 1]), patch=16, stride=16)
+    assert made.training == training
+    assert all(torch.equal(before[k], v) for k, v in made.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in made.parameters())
+    assert not any(m._forward_hooks for m in made.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cifar_preresnet20", "cifar_plain8", "vgg16"])
+def test_every_kind_of_network_can_be_explained(name: str) -> None:
+    made, x = build(name, num_classes=3).eval(), torch.randn(1, 3, 64, 64)
+    assert grad_cam(made, x, torch.tensor([0])).shape == (1, 64, 64)
+
+
+def test_a_unit_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'layer1.5' is not one of this network's, layer1.0 to layer3.0"):
+        grad_cam(net(), torch.zeros(1, 3, 32, 32), torch.tensor([0]), "layer1.5")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_has_the_image_on_its_left(channels: int) -> None:
+    pixels = torch.randint(0, 256, (channels, 32, 32), dtype=torch.uint8)
+    picture = side_by_side(pixels, torch.rand(32, 32))
+    assert picture.size == (2 * 256 + 8, 256)
+    left = picture.crop((0, 0, 256, 256)).resize((32, 32), 0).tobytes()
+    assert left == pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy().tobytes()

@@ -1,0 +1,130 @@
+"""Prediction from files: the same answer as the evaluation gives, whatever else lies in the folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab.cli.main import main
+from resnetlab.data.images import Images, open_data
+from resnetlab.training.loop import train
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.predict import find_images, likeliest, predict
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
+    for _ in train(made):
+        pass
+    return made.folder
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Test images of the digits as files, twenty of them."""
+    folder = tmp_path_factory.mktemp("digits")
+    test = open_data("digits").test
+    assert isinstance(test, Images)
+    for i in range(20):
+        Image.fromarray(test.pixels[i, 0].numpy()).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_files_give_what_the_evaluation_sees(run: Path, digits: Path) -> None:
+    classifier = Classifier.open(run)
+    test = open_data("digits").test
+    assert isinstance(test, Images)
+    prepared = torch.stack([classifier.prepare(path.read_bytes()) for path in find_images([str(digits)])])
+    assert torch.equal(prepared, test.pixels[:20])
+    found = list(predict(classifier, find_images([str(digits)]), batch=7))
+    wanted = classifier.probabilities(test.pixels[:20])
+    for p, row in zip(found, wanted, strict=True):
+        assert p.classes[0][0] == classifier.classes[int(row.argmax())]
+        assert p.classes[0][1] == pytest.approx(float(row.max()), abs=1e-5)
+        assert len(p.classes) == 5
+
+
+def test_the_rest_is_done_when_a_file_cannot_be_read(run: Path, digits: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "empty.jpg").touch()
+    images = [str(tmp_path), str(digits / "00.png"), "missing.png"]
+    assert main(["predict", str(run), *images, "--json", "--device", "cpu"]) == 1
+    rows = json.loads(capsys.readouterr().out)["images"]
+    assert [bool(row["error"]) for row in rows] == [True, True, False, True]
+    assert sum(c["probability"] for c in rows[2]["classes"]) <= 1 + 1e-6
+    assert main(["predict", str(run), *images]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert all(name in shown.err for name in ("bad.png", "empty.jpg", "missing.png"))
+
+
+def test_patterns_lists_and_csv(run: Path, digits: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{digits}/03.png\n\n{digits}/04.png\n"))
+    for images, names in (([f"{digits}/0[12].png"], ["01.png", "02.png"]), ([], ["03.png", "04.png"])):
+        assert main(["predict", str(run), *images, "--csv", "--top", "2"]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [Path(row["file"]).name for row in rows[::2]] == names
+        assert [row["rank"] for row in rows] == ["1", "2"] * 2
+
+
+def test_equal_probabilities_keep_the_order_of_classes() -> None:
+    assert likeliest(torch.tensor([0.2, 0.4, 0.4]), ("a", "b", "c"), 9) == (
+        ("b", pytest.approx(0.4)),
+        ("c", pytest.approx(0.4)),
+        ("a", pytest.approx(0.2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "missing", "x.png"], "missing: no such run folder or weight file"),
+        (["predict", "RUN", "x.png", "--top", "0"], "top=0 must be 1 or more"),
+        (["predict", "RUN", "x.png", "--json", "--csv"], "not both"),
+        (["predict", "RUN", "x.png", "--which", "first"], "which='first' is not known"),
+        (["predict", "RUN", "EMPTY"], "no image was given"),
+        (["predict", "RUN"], "no image was given"),
+        (["explain", "RUN", "x.png", "--label", "11"], "label='11' is not known"),
+        (["explain", "RUN", "x.png", "--method", "occlusion", "--unit", "layer1.0"], "--unit belongs to grad_cam"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    run: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    places = {"RUN": str(run), "EMPTY": str(tmp_path)}
+    assert main([places.get(a, a) for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
+def test_explain_writes_a_picture_for_each_image(
+    run: Path, digits: Path, tmp_path: Path, capsys: Captured, method: str
+) -> None:
+    (tmp_path / "00.png").write_bytes((digits / "00.png").read_bytes())
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    images = [str(digits / "00.png"), str(tmp_path)]
+    out = tmp_path / "explained"
+    assert main(["explain", str(run), *images, "--out", str(out), "--method", method, "--json"]) == 1
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["images"]
+    assert [row.get("picture") for row in rows] == [str(out / "00.png"), str(out / "00-2.png"), None]
+    assert "bad.png: can't be read" in said.err
+    assert rows[0]["class"] == rows[1]["class"]
+    picture = np.asarray(Image.open(out / "00.png"))
+    assert picture.shape == (256, 2 * 256 + 8, 3)
