@@ -201,7 +201,7 @@ def _train(
 
 
 def evaluate(
-    source: Annotated[str, Parameter(help="A run folder or a .safetensors file.")],
+    source: Annotated[str, Parameter(help="A run folder or a file of weights.")],
     /,
     *,
     data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],

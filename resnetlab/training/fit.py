@@ -11,8 +11,8 @@ from resnetlab.errors import UserError
 
 def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Raise UserError, naming the first that differ, unless keys, shapes and kinds of number are the wanted ones."""
-    missing = [k for k in wanted if k not in found]
-    surplus = sorted(k for k in found if k not in wanted)
+    missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
+    surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
     shapes = [
         f"{k} is {tuple(found[k].shape)}, not {tuple(v.shape)}"
         for k, v in wanted.items()

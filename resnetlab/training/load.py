@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
+from resnetlab.nets.interop import Found, normalisation, read_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.training.checkpoint import WEIGHTS, Card, read_weights, whole_folder
+from resnetlab.training.checkpoint import WEIGHTS, Card, whole_folder
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run import check_format, read_json
+from resnetlab.training.weights import read_file
 
 
 def load(source: str | Path, *, net: str | None = None, which: str = "last") -> ResNet | VGG:
-    """Return the network of a run folder (its "last" or "best" weights) or of a safetensors file.
+    """Return the network of a run folder (its "last" or "best" weights) or of a weight file, ours or a peer's.
 
-    A file that resnetlab wrote says what network it holds; for others, `net` names it. The network comes
-    in evaluation mode. Raises UserError if the weights don't fit it, naming the first that differ.
+    A file that resnetlab wrote says what network it holds, and so do the names in most others (docs/weights.md);
+    where they don't, `net` names it. The network comes in evaluation mode. Raises UserError if the weights don't
+    fit it, naming the first that differ: none is loaded then.
     """
     return load_with_card(source, net=net, which=which)[0]
 
@@ -26,22 +32,39 @@ def load(source: str | Path, *, net: str | None = None, which: str = "last") -> 
 def load_with_card(
     source: str | Path, *, net: str | None = None, which: str = "last"
 ) -> tuple[ResNet | VGG, Card | None]:
-    """As `load`; also what the file says of itself: classes, preprocessing, recipe (None in foreign files)."""
+    """As `load`; also what is known of it: classes, preprocessing, recipe.
+
+    Of a peer's file that is the preprocessing its project trained with, and numbers for classes; None where that
+    is not known.
+    """
     path = _weight_file(Path(source), which)
-    tensors, metadata = read_weights(path)
-    card = None
+    tensors, metadata = read_file(path)
     if "resnetlab" in metadata:
         try:
-            card = Card.from_metadata(metadata)
+            card: Card | None = Card.from_metadata(metadata)
         except ValueError as error:
             raise UserError(f"{path}: its description is damaged ({error}).") from error
-    if net is None and card is None:
-        raise UserError(f"{path}: doesn't say what network it holds; name it with --net.")
-    spec = named_spec(net) if net else card.spec  # type: ignore[union-attr]  # one of them is there
+        spec = named_spec(net) if net else card.spec  # type: ignore[union-attr]
+    else:
+        try:
+            found = read_state(tensors, net)
+        except UserError as error:
+            raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
+        tensors, spec = found.state, found.spec
+        card = _card(found)
     check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
     made = build(spec)
     made.load_state_dict(tensors)
     return made.eval(), card
+
+
+def _card(found: Found) -> Card | None:
+    """What the layout of a peer's file tells beside the network."""
+    known = normalisation(found.layout, found.spec)
+    if known is None:
+        return None
+    mean, std = (torch.tensor(values)[:, None, None] for values in known)  # C 1 1
+    return Card(found.spec, tuple(map(str, range(found.spec.num_classes))), Normalisation(mean, std), recipe={})
 
 
 def _weight_file(path: Path, which: str) -> Path:

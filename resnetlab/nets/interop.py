@@ -1,0 +1,235 @@
+"""Weights of other projects: which layout a file has, what network it holds, its tensors under our names; and back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from resnetlab.errors import UserError, check_choice
+from resnetlab.nets import zoo
+from resnetlab.nets.branches import EXPANSION, BranchName
+from resnetlab.nets.layouts import LAYOUTS, Layout, MeanStd, State, renamed
+from resnetlab.nets.mixing import Add, Plain
+from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
+from resnetlab.nets.vgg import VGGSpec
+
+WRAPPERS = {"module", "_orig_mod", "model", "net"}  # DistributedDataParallel, torch.compile, a training's own class
+OURS = "resnetlab"  # the layout of our own names, which tells nothing of the network
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file of weights holds: the layout of its names, the network, its tensors under our names."""
+
+    layout: str
+    spec: zoo.Spec
+    state: State
+
+
+def read_state(state: State, net: str | None = None) -> Found:
+    """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
+
+    The layout decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
+    there are and whether shortcuts project, unless `net` writes these fields itself. Batch norm's counters may be
+    missing, all of them: files from before torch 0.4.1, and Caffe's, have none; they are 0 then. A convolution's bias
+    before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
+    returned as they are.
+
+    Raises UserError where the network can't be told, and for tensors that are there twice.
+    """
+    state = renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
+    name = layout_of(state)
+    if name != OURS:
+        state = _without_conv_biases(LAYOUTS[name].to_ours(state))
+    spec = _named(net, name, state) if net else _told(name, state)
+    return Found(name, spec, _counted(state))
+
+
+def layout_of(state: State) -> str:
+    """The layout of these names, as LAYOUTS calls it; "resnetlab" if it is none of the others."""
+    for name, layout in LAYOUTS.items():
+        if layout.mark and any(re.fullmatch(layout.mark, key) for key in state):
+            return name
+    for name, layout in LAYOUTS.items():
+        told = None if layout.mark else spec_of(state, layout)
+        if told and not list(_misfits(told, layout)):
+            return name
+    return "torchvision" if _vgg(state) else OURS
+
+
+def write_state(state: State, spec: zoo.Spec, layout: str) -> State:
+    """Our network's tensors under another project's names, in its order of layers.
+
+    Raises UserError, with the reason, for a network that the project doesn't have.
+    """
+    if layout == OURS:
+        return dict(state)
+    check_choice("layout", layout, [*LAYOUTS, OURS])
+    if isinstance(spec, VGGSpec):
+        if layout != "torchvision":
+            raise UserError(f"{layout} can't hold {spec.name or 'this network'}: VGG nets have names in torchvision.")
+        return dict(state)
+    if misfits := list(_misfits(spec, LAYOUTS[layout])):
+        raise UserError(f"{layout} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}.")
+    return LAYOUTS[layout].to_theirs(state)
+
+
+def normalisation(layout: str, spec: zoo.Spec) -> MeanStd | None:
+    """Mean and deviation by channel, of pixels / 255, that the project trained such a network with, if known."""
+    if layout == OURS or spec.in_channels != 3:
+        return None
+    if isinstance(spec, NetSpec) and list(_misfits(spec, LAYOUTS[layout])):
+        return None
+    known = LAYOUTS[layout].normalisation
+    return known.get(spec.num_classes, known.get(None))
+
+
+def spec_of(state: State, layout: Layout) -> NetSpec | None:
+    """The residual network that tensors under our names make up, as the layout's project builds it.
+
+    None where they make up none. First units of all stages but the first stride by 2, as they do everywhere.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    convs = _count(shapes, "layer1.0.conv{}.weight", 1)
+    branches: dict[int, BranchName] = {1: "single", 2: "basic", 3: "bottleneck"}
+    stages = _count(shapes, "layer{}.0.conv1.weight", 1)
+    units = [_count(shapes, f"layer{i}.{{}}.conv1.weight", 0) for i in range(1, stages + 1)]
+    try:
+        branch = branches[convs]
+        stem_width, in_channels, kernel, _ = shapes["conv1.weight"]
+        widths = [shapes[f"layer{i}.0.conv{convs}.weight"][0] // EXPANSION[branch] for i in range(1, stages + 1)]
+        inner, inner_in, *_ = shapes["layer1.0.conv2.weight"] if branch == "bottleneck" else (64, 64)
+        groups = inner // inner_in
+        projections = sum(bool(re.search(r"downsample\.0\.weight$", key)) for key in state)
+        shortcut: ShortcutName = "C" if projections == sum(units) else "B" if projections else "A"
+        spec = NetSpec(
+            stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(stages)),
+            stem="imagenet" if kernel == 7 else "cifar",
+            stem_width=stem_width,
+            branch=branch,
+            stride_at=layout.stride_at if branch == "bottleneck" else "3x3",
+            groups=groups,
+            base_width=inner * 64 // (widths[0] * groups) if branch == "bottleneck" else 64,
+            shortcut=shortcut,
+            zero_pad=layout.zero_pad if shortcut == "A" else "after",
+            in_channels=in_channels,
+            num_classes=shapes["fc.weight"][0],
+            input_size=224 if kernel == 7 else 32,
+        )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):  # UserError is a ValueError
+        return None
+    return _called(spec)
+
+
+def _count(shapes: dict[str, tuple[int, ...]], pattern: str, start: int) -> int:
+    """How many names of the pattern there are from `start` on, without a gap."""
+    i = start
+    while pattern.format(i) in shapes:
+        i += 1
+    return i - start
+
+
+def _called(spec: NetSpec) -> NetSpec:
+    """The same network, named after the one of the zoo that it is nearest to."""
+
+    def differing(known: NetSpec) -> dict[str, object]:
+        names = (f.name for f in fields(NetSpec) if f.name not in ("name", *SIZES))
+        return {name: getattr(spec, name) for name in names if getattr(spec, name) != getattr(known, name)}
+
+    known = [s for s in zoo.IMAGENET.values() if isinstance(s, NetSpec)]
+    with contextlib.suppress(UserError):  # a depth outside the rule
+        known.append(zoo.spec(f"cifar_resnet{spec.depth}"))  # type: ignore[arg-type]  # no VGG net
+    nearest = min(known, key=lambda s: len(differing(s)))
+    sizes = {name: getattr(spec, name) for name in SIZES}
+    return zoo.spec(nearest.name, **differing(nearest), **sizes)  # type: ignore[return-value]
+
+
+def _misfits(spec: NetSpec, layout: Layout) -> Iterator[str]:
+    """What of a network the layout's project doesn't have, in words."""
+    pads = spec.shortcut == "A" and not spec.is_plain
+    strides = (1, *[2] * (3 if spec.stem == "imagenet" else 2))
+    allowed: dict[str, tuple[object, ...]] = {
+        "stem": layout.stems,
+        "branch": layout.branches,
+        "shortcut": layout.shortcuts,
+        "zero_pad": (layout.zero_pad,) if pads else (spec.zero_pad,),
+        "stride_at": (layout.stride_at,) if spec.branch == "bottleneck" else (spec.stride_at,),
+        "groups": (spec.groups,) if layout.grouped else (1,),
+        "base_width": (spec.base_width,) if layout.grouped else (64,),
+        "mix": (Add(), Plain()) if layout.plain else (Add(),),
+        "order": ("post",),
+        "norm": ("batch",),
+        "branch_scalar": (None,),
+        "se_reduction": (None,),
+    }
+    for name, values in allowed.items():
+        if getattr(spec, name) not in values:
+            yield f"it has {name}={getattr(spec, name)!r}, and theirs {' or '.join(map(repr, values))}"
+    if tuple(stage.stride for stage in spec.stages) != strides:
+        yield f"its stages stride by {[stage.stride for stage in spec.stages]}, and theirs by {list(strides)}"
+
+
+def _named(net: str, layout: str, state: State) -> zoo.Spec:
+    """The network of this name; what the file knows better is taken from there, unless the name writes it."""
+    spec = zoo.spec(net)
+    known: dict[str, object] = {}
+    last = state.get("classifier.6.weight" if isinstance(spec, VGGSpec) else "fc.weight")
+    if last is not None and last.ndim == 2:
+        known["num_classes"] = len(last)
+    if isinstance(spec, NetSpec) and layout != OURS:
+        told = spec_of(state, LAYOUTS[layout])
+        if spec.shortcut == "A" and not spec.is_plain and "shortcut" not in net and told and told.shortcut != "A":
+            known["shortcut"] = told.shortcut
+        elif spec.shortcut == "A" and not spec.is_plain:
+            known["zero_pad"] = LAYOUTS[layout].zero_pad
+        if spec.branch == "bottleneck" and LAYOUTS[layout].mark:  # torchvision's names are ours for v1 too
+            known["stride_at"] = LAYOUTS[layout].stride_at
+    return zoo.spec(net, **{name: value for name, value in known.items() if name not in net})
+
+
+def _told(layout: str, state: State) -> zoo.Spec:
+    """The network that the tensors make up. Raises UserError where they could be another."""
+    spec = None if layout == OURS else _vgg(state) or spec_of(state, LAYOUTS[layout])
+    if spec is None:
+        raise UserError("doesn't say what network it holds; name it with --net")
+    if isinstance(spec, NetSpec) and spec.shortcut == "A" and LAYOUTS[layout].plain:
+        plain = spec.name.replace("resnet", "plain")
+        raise UserError(f"can be {spec.name} or {plain}, whose tensors have the same names; say which with --net")
+    return spec
+
+
+def _vgg(state: State) -> VGGSpec | None:
+    """The VGG net of the zoo that has just these names, if any."""
+    for spec in zoo.IMAGENET.values():
+        if isinstance(spec, VGGSpec) and "classifier.6.weight" in state:
+            names = zoo.on_meta(spec).state_dict().keys()
+            if {n for n in names if "num_batches" not in n} == {n for n in state if "num_batches" not in n}:
+                return replace(spec, num_classes=len(state["classifier.6.weight"]))
+    return None
+
+
+def _without_conv_biases(state: State) -> State:
+    """A bias between a convolution and its batch norm moves the mean: (x + b) - mean = x - (mean - b)."""
+    made = dict(state)
+    for key, bias in state.items():
+        found = re.fullmatch(r"(.*?)(conv|downsample\.)(\d)\.bias", key)
+        if not found:
+            continue
+        norm = f"{found[1]}bn{found[3]}" if found[2] == "conv" else f"{found[1]}downsample.1"
+        mean = state.get(f"{norm}.running_mean")
+        if mean is not None and mean.shape == bias.shape and norm != key.removesuffix(".bias"):
+            del made[key]
+            made[f"{norm}.running_mean"] = mean - bias
+    return made
+
+
+def _counted(state: State) -> State:
+    """With batch norm's counters, 0, where the file has none at all."""
+    if any(key.endswith("num_batches_tracked") for key in state):
+        return state
+    norms = [key.removesuffix("running_mean") for key in state if key.endswith("running_mean")]
+    return state | {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}

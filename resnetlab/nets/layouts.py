@@ -1,0 +1,197 @@
+"""Other projects' parameter names, and what their files leave unsaid of a network: one table, LAYOUTS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from resnetlab.errors import UserError
+from resnetlab.nets.branches import BranchName
+from resnetlab.nets.caffe import from_caffe, to_caffe
+from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
+
+State = dict[str, Tensor]  # parameters and buffers by name
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]  # of each channel, of pixels / 255
+LayoutName = Literal["resnetlab", "torchvision", "timm", "akamaster", "a-martyn", "chenyaofo", "fb", "caffe"]
+
+
+def renamed(state: State, rename: Callable[[str], str]) -> State:
+    """The same tensors under other names. Raises UserError where two get the same."""
+    made: State = {}
+    for key, tensor in state.items():
+        if made.setdefault(rename(key), tensor) is not tensor:
+            raise UserError(f"two of its tensors are {rename(key)}")
+    return made
+
+
+def _same(state: State) -> State:
+    return state
+
+
+def _from_akamaster(state: State) -> State:
+    return renamed(state, lambda key: re.sub(r"^linear\.", "fc.", key).replace(".shortcut.", ".downsample."))
+
+
+def _to_akamaster(state: State) -> State:
+    return renamed(
+        state, lambda key: "module." + re.sub(r"^fc\.", "linear.", key).replace(".downsample.", ".shortcut.")
+    )
+
+
+A_MARTYN = {"convIn": "conv1", "bnIn": "bn1", "fcOut": "fc"}
+
+
+def _from_a_martyn(state: State) -> State:
+    def ours(key: str) -> str:
+        head, _, rest = key.partition(".")
+        if found := re.fullmatch(r"stack(\d)(a?)", head):  # stack1.3 -> layer1.3; stack2a -> layer2.0
+            return f"layer{found[1]}.0.{rest}" if found[2] else f"layer{found[1]}.{rest}"
+        if found := re.fullmatch(r"stack(\d)b\.(\d{1,4})\.(.*)", key):  # stack2b.0 -> layer2.1
+            return f"layer{found[1]}.{int(found[2]) + 1}.{found[3]}"
+        return f"{A_MARTYN.get(head, head)}.{rest}"
+
+    return renamed(state, ours)
+
+
+def _to_a_martyn(state: State) -> State:
+    heads = {ours: theirs for theirs, ours in A_MARTYN.items()}
+
+    def theirs(key: str) -> str:
+        if not (found := re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", key)):
+            head, _, rest = key.partition(".")
+            return f"{heads[head]}.{rest}"
+        stage, unit, rest = found[1], int(found[2]), found[3]
+        if stage == "1":
+            return f"stack1.{unit}.{rest}"
+        return f"stack{stage}b.{unit - 1}.{rest}" if unit else f"stack{stage}a.{rest}"
+
+    return renamed(state, theirs)
+
+
+FB_BRANCH = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}  # between them, ReLUs
+FB_PATH = re.compile(r"(\d+)\.(\d+)\.0\.([01])\.(\d)\.(\w+)")  # stage, unit, branch or shortcut, layer, tensor
+
+
+def _from_fb(state: State) -> State:
+    top = sorted({int(key.split(".")[0]) for key in state if re.match(r"\d{1,2}\.", key)})
+    first, last = ([i for i in top if i > 1] or [0])[0], max(top, default=0)
+
+    def ours(key: str) -> str:
+        if found := FB_PATH.fullmatch(key):
+            stage, unit, shortcut, layer, tensor = found.groups()
+            name = f"downsample.{layer}" if shortcut == "1" else FB_BRANCH.get(layer, layer)
+            return f"layer{int(stage) - first + 1}.{unit}.{name}.{tensor}"
+        if found := re.fullmatch(rf"(0|1|{last})(?:\.1)?\.(\w+)", key):  # converters put a view before the fc layer
+            return f"{ {'0': 'conv1', '1': 'bn1'}.get(found[1], 'fc') }.{found[2]}"
+        return key
+
+    return renamed(state, ours)
+
+
+def _to_fb(state: State) -> State:
+    first = 4 if state["conv1.weight"].shape[-1] == 7 else 3  # conv, bn, ReLU and, on ImageNet, a max-pool
+    last = max(int(key[5]) for key in state if key.startswith("layer")) + first + 2  # average pool, view, fc
+    layers = {name: index for index, name in FB_BRANCH.items()} | {"conv1": "0", "bn1": "1", "fc": str(last)}
+
+    def theirs(key: str) -> str:
+        if not (found := re.fullmatch(r"layer(\d)\.(\d+)\.(\w+)\.(.*)", key)):
+            name, _, tensor = key.partition(".")
+            return f"{layers[name]}.{tensor}"
+        stage, unit, name, rest = found.groups()
+        path = f"1.{rest}" if name == "downsample" else f"0.{layers[name]}.{rest}"
+        return f"{int(stage) + first - 1}.{unit}.0.{path}"
+
+    return renamed(state, theirs)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a project, and the networks that it has: all post-activation, with batch norm.
+
+    Its files don't say where a bottleneck strides, where option A puts its zeros, and whether a net is plain:
+    the project's code does.
+    """
+
+    project: str
+    mark: str | None  # a regular expression that some names match, and none of another layout
+    to_ours: Callable[[State], State] = _same
+    to_theirs: Callable[[State], State] = _same
+    stems: tuple[StemName, ...] = ("imagenet",)
+    branches: tuple[BranchName, ...] = ("basic", "bottleneck")
+    shortcuts: tuple[ShortcutName, ...] = ("B",)
+    stride_at: StrideAt = "3x3"
+    zero_pad: ZeroPadName = "after"
+    plain: bool = False  # has plain nets too, under the same names
+    grouped: bool = False  # has grouped and wide bottlenecks
+    # What its networks were trained with, by number of classes; None: any other number.
+    normalisation: dict[int | None, MeanStd] = field(default_factory=dict)
+
+
+IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR_FB: dict[int | None, MeanStd] = {
+    10: ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    100: ((129.3 / 255, 124.1 / 255, 112.4 / 255), (68.2 / 255, 65.4 / 255, 70.4 / 255)),
+}
+
+# In the order in which a file is tried. timm's names are torchvision's, so a file is never told to be timm's.
+LAYOUTS: dict[str, Layout] = {
+    "caffe": Layout(
+        project="github.com/KaimingHe/deep-residual-networks",
+        mark=r"res\d\w*_branch\d\w?\.\d",
+        to_ours=from_caffe,
+        to_theirs=to_caffe,
+        stride_at="1x1",
+        # The mean image's mean, turned from B, G, R; no scaling of pixels from 0 to 255.
+        normalisation={None: ((122.7717 / 255, 115.9465 / 255, 102.9801 / 255), (1 / 255,) * 3)},
+    ),
+    "a-martyn": Layout(
+        project="github.com/a-martyn/resnet",
+        mark=r"convIn\.weight",
+        to_ours=_from_a_martyn,
+        to_theirs=_to_a_martyn,
+        stems=("cifar",),
+        branches=("basic",),
+        shortcuts=("A",),
+        plain=True,
+        normalisation={
+            10: ((0.4918687901, 0.4918597647, 0.4918583862), (0.2469712170, 0.2469676698, 0.2469719877)),
+        },
+    ),
+    "akamaster": Layout(
+        project="github.com/akamaster/pytorch_resnet_cifar10",
+        mark=r"linear\.weight",
+        to_ours=_from_akamaster,
+        to_theirs=_to_akamaster,
+        stems=("cifar",),
+        branches=("basic",),
+        shortcuts=("A", "B"),
+        zero_pad="around",
+        normalisation={None: IMAGENET},
+    ),
+    "fb": Layout(
+        project="github.com/facebookarchive/fb.resnet.torch",
+        mark=r"0\.weight",
+        to_ours=_from_fb,
+        to_theirs=_to_fb,
+        stems=("imagenet", "cifar"),
+        shortcuts=("A", "B", "C"),
+        normalisation={None: IMAGENET, **CIFAR_FB},
+    ),
+    "torchvision": Layout("github.com/pytorch/vision", None, grouped=True, normalisation={None: IMAGENET}),
+    "timm": Layout("github.com/huggingface/pytorch-image-models", None, grouped=True, normalisation={None: IMAGENET}),
+    "chenyaofo": Layout(
+        project="github.com/chenyaofo/pytorch-cifar-models",
+        mark=None,
+        stems=("cifar",),
+        branches=("basic",),
+        normalisation={
+            10: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+            100: ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+        },
+    ),
+}
+assert {*LAYOUTS, "resnetlab"} == set(get_args(LayoutName))
