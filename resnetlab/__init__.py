@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from resnetlab.nets.zoo import build as build
     from resnetlab.nets.zoo import names as names
     from resnetlab.nets.zoo import spec as spec
+    from resnetlab.training.hub import from_pretrained as from_pretrained
+    from resnetlab.training.hub import save_pretrained as save_pretrained
     from resnetlab.training.load import load as load
 
 _HOME = {
@@ -32,6 +34,7 @@ _HOME = {
     "names": "nets.zoo",
     "spec": "nets.zoo",
     "load": "training.load",
+    **dict.fromkeys(("save_pretrained", "from_pretrained"), "training.hub"),
     "NetSpec": "nets.spec",
     "StageSpec": "nets.spec",
     "UserError": "errors",

@@ -94,20 +94,25 @@ def spec_of(state: State, layout: Layout) -> NetSpec | None:
     None where they make up none. First units of all stages but the first stride by 2, as they do everywhere.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    convs = _count(shapes, "layer1.0.conv{}.weight", 1)
+    convs: dict[tuple[int, int, int], int] = {}  # stage, unit and number of each convolution -> its output channels
+    for key, shape in shapes.items():
+        if (place := re.fullmatch(r"layer(\d)\.(\d{1,5})\.conv(\d)\.weight", key)) and shape:
+            convs[int(place[1]), int(place[2]), int(place[3])] = shape[0]
+    stages = range(1, max((stage for stage, *_ in convs), default=0) + 1)
+    last = max((number for *_, number in convs), default=0)
     branches: dict[int, BranchName] = {1: "single", 2: "basic", 3: "bottleneck"}
-    stages = _count(shapes, "layer{}.0.conv1.weight", 1)
-    units = [_count(shapes, f"layer{i}.{{}}.conv1.weight", 0) for i in range(1, stages + 1)]
     try:
-        branch = branches[convs]
+        branch = branches[last]
         stem_width, in_channels, kernel, _ = shapes["conv1.weight"]
-        widths = [shapes[f"layer{i}.0.conv{convs}.weight"][0] // EXPANSION[branch] for i in range(1, stages + 1)]
+        units = [1 + max(unit for stage, unit, _ in convs if stage == i) for i in stages]
+        outputs = {stage: channels for (stage, _, number), channels in convs.items() if number == last}
+        widths = [outputs[i] // EXPANSION[branch] for i in stages]
         inner, inner_in, *_ = shapes["layer1.0.conv2.weight"] if branch == "bottleneck" else (64, 64)
         groups = inner // inner_in
         projections = sum(bool(re.search(r"downsample\.0\.weight$", key)) for key in state)
         shortcut: ShortcutName = "C" if projections == sum(units) else "B" if projections else "A"
         spec = NetSpec(
-            stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(stages)),
+            stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(len(stages))),
             stem="imagenet" if kernel == 7 else "cifar",
             stem_width=stem_width,
             branch=branch,
@@ -123,14 +128,6 @@ def spec_of(state: State, layout: Layout) -> NetSpec | None:
     except (KeyError, ValueError, IndexError, ZeroDivisionError):  # UserError is a ValueError
         return None
     return _called(spec)
-
-
-def _count(shapes: dict[str, tuple[int, ...]], pattern: str, start: int) -> int:
-    """How many names of the pattern there are from `start` on, without a gap."""
-    i = start
-    while pattern.format(i) in shapes:
-        i += 1
-    return i - start
 
 
 def _called(spec: NetSpec) -> NetSpec:

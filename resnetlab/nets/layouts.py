@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -16,7 +15,6 @@ from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
 
 State = dict[str, Tensor]  # parameters and buffers by name
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]  # of each channel, of pixels / 255
-LayoutName = Literal["resnetlab", "torchvision", "timm", "akamaster", "a-martyn", "chenyaofo", "fb", "caffe"]
 
 
 def renamed(state: State, rename: Callable[[str], str]) -> State:
@@ -194,4 +192,3 @@ LAYOUTS: dict[str, Layout] = {
         },
     ),
 }
-assert {*LAYOUTS, "resnetlab"} == set(get_args(LayoutName))

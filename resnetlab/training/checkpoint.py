@@ -76,22 +76,20 @@ class Card:
     normalisation: Normalisation
     recipe: dict[str, Any]
 
-    def to_metadata(self) -> dict[str, str]:
-        """As safetensors metadata: one key, because the order of several is not fixed."""
-        values = {
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
             "spec": self.spec.to_dict(),
             "classes": list(self.classes),
             "mean": self.normalisation.mean.tolist(),  # float32 -> decimal -> float32 loses nothing
             "std": self.normalisation.std.tolist(),
             "recipe": self.recipe,
         }
-        return {"resnetlab": json.dumps(values)}
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> Card:
-        """The inverse of `to_metadata`. Raises ValueError for other content."""
+    def from_dict(cls, values: dict[str, Any]) -> Card:
+        """The inverse of `to_dict`. Raises ValueError for other content."""
         try:
-            values = json.loads(metadata["resnetlab"])
             spec = spec_from_dict(values["spec"])
             mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
             classes, recipe = values["classes"], values["recipe"]
@@ -112,9 +110,23 @@ class Card:
         return cls(spec, tuple(map(str, classes)), Normalisation(mean, std), recipe)
 
 
-def weights_bytes(net: nn.Module, card: Card) -> bytes:
-    """A weight file's content."""
-    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, card.to_metadata())
+def weights_bytes(net: nn.Module, told: Card | Spec) -> bytes:
+    """A weight file's content: what it says of itself, or just the network where nothing else is known."""
+    values = told.to_dict() if isinstance(told, Card) else {"spec": told.to_dict()}
+    metadata = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
+    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, metadata)
+
+
+def described(metadata: dict[str, str]) -> tuple[Spec, Card | None]:
+    """The network that a weight file of ours says it holds, and its card. Raises ValueError if that is damaged."""
+    values = json.loads(metadata["resnetlab"])
+    if isinstance(values, dict) and values.keys() == {"spec"}:
+        try:
+            return spec_from_dict(values["spec"]), None
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+    card = Card.from_dict(values)
+    return card.spec, card
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

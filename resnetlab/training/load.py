@@ -13,10 +13,12 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.training.checkpoint import WEIGHTS, Card, whole_folder
+from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run import check_format, read_json
 from resnetlab.training.weights import read_file
+
+MODEL = "model.safetensors"  # the weights in a folder of the Hugging Face hub
 
 
 def load(source: str | Path, *, net: str | None = None, which: str = "last") -> ResNet | VGG:
@@ -41,10 +43,10 @@ def load_with_card(
     tensors, metadata = read_file(path)
     if "resnetlab" in metadata:
         try:
-            card: Card | None = Card.from_metadata(metadata)
-        except ValueError as error:
+            spec, card = described(metadata)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: its description is damaged ({error}).") from error
-        spec = named_spec(net) if net else card.spec  # type: ignore[union-attr]
+        spec = named_spec(net) if net else spec
     else:
         try:
             found = read_state(tensors, net)
@@ -73,8 +75,10 @@ def _weight_file(path: Path, which: str) -> Path:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     if is_folder:
+        if (path / MODEL).exists():
+            return path / MODEL
         if not (path / "run.json").exists():
-            raise UserError(f"{path}: not a run folder, it has no run.json.")
+            raise UserError(f"{path}: not a run folder, it has no run.json, nor does it hold a {MODEL}.")
         check_format(path / "run.json", read_json(path / "run.json"))
         return whole_folder(path / which) / WEIGHTS
     if not exists:

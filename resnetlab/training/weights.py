@@ -82,13 +82,13 @@ def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
         with warnings.catch_warnings(action="ignore"):  # about kinds of storage that old files have
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as many kinds as there are ways to be damaged
-        text = str(error)
-        if found := re.search(r"Unsupported global: GLOBAL (\S+)", text) or re.search(r"Unsupported class (\S+)", text):
+        if found := re.search(r"GLOBAL (\S+)", str(error)):  # a class or function that is no part of tensors
             raise UserError(
                 f"{path}: refused, since opening it could execute code: it holds {found[1]}, and not tensors alone. "
                 "Where you trust it, open it with the code that wrote it, and save its state_dict()."
             ) from error
-        raise UserError(f"{path}: not a whole torch file of tensors ({_first_line(error)}).") from error
+        reason = _first_line(error.__context__ or error)
+        raise UserError(f"{path}: not a whole torch file of tensors ({reason}).") from error
     return _tensors(path, content, size)
 
 
@@ -115,5 +115,5 @@ def _tensors(path: Path, content: Any, size: int) -> dict[str, Tensor]:
     return found
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".:")

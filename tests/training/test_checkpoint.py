@@ -72,7 +72,8 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
     """Only last.old is there, and the next checkpoint dies before it takes its place."""
     shutil.copytree(trained / "last", tmp_path / "last.old")
     step = stepper()
-    card = checkpoint.Card.from_metadata(checkpoint.read_weights(trained / "last/weights.safetensors")[1])
+    card = checkpoint.described(checkpoint.read_weights(trained / "last/weights.safetensors")[1])[1]
+    assert card is not None
 
     def save() -> None:
         save_checkpoint(tmp_path, step, card, Checkpoint(Progress(epoch=7), ScheduleState()))

@@ -316,9 +316,8 @@ def test_runs_below_a_file_are_refused(tmp_path: Path) -> None:
 def test_checkpoints_hold_no_code(after_one_epoch: Run) -> None:
     names = {p.name for p in after_one_epoch.folder.rglob("*") if p.is_file()}
     assert names == {"run.json", "metrics.jsonl", "lock", "weights.safetensors", "state.safetensors", "state.json"}
-    card = checkpoint.Card.from_metadata(
-        checkpoint.read_weights(after_one_epoch.folder / "last" / "weights.safetensors")[1]
-    )
+    card = checkpoint.described(checkpoint.read_weights(after_one_epoch.folder / "last" / "weights.safetensors")[1])[1]
+    assert card is not None
     assert card.spec == after_one_epoch.spec
     assert card.classes == tuple("0123456789")
     assert os.path.getsize(after_one_epoch.folder / "best" / "weights.safetensors") > 300_000

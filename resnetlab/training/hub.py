@@ -1,0 +1,75 @@
+"""Networks in folders as the Hugging Face hub has them: `save_pretrained` and `from_pretrained`.
+
+FOLDER/model.safetensors holds the weights, which say themselves what network they are and how images are prepared;
+FOLDER/config.json says the same in plain sight: network, classes, mean, deviation, recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.training.load import MODEL, load, load_with_card
+from resnetlab.training.run import write_atomically
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+def save_pretrained(source: ResNet | VGG | str | Path, folder: str | Path, *, card: Card | None = None) -> None:
+    """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
+
+    `source` is a run folder or a weight file, whose card goes with it, or a network in memory with its `card`, if
+    there is one. Raises UserError where the folder holds such files already, and where `load` does.
+    """
+    folder = Path(folder)
+    for name in (MODEL, "config.json"):
+        if (folder / name).exists():
+            raise UserError(f"{folder / name}: is there already; remove it, or give another folder.")
+    if isinstance(source, str | Path):
+        net, found = load_with_card(source)
+        card = card or found
+    else:
+        net = source
+    values: dict[str, Any] = card.to_dict() if card else {"spec": net.spec.to_dict()}
+    config = {"library_name": "resnetlab", "architecture": net.spec.name, "num_classes": net.spec.num_classes, **values}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / MODEL, weights_bytes(net, card or net.spec))
+        write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror}).") from error
+
+
+def from_pretrained(source: str | Path, *, net: str | None = None, revision: str | None = None) -> ResNet | VGG:
+    """The network of a folder that `save_pretrained` wrote, or of a repository of the hub, "owner/name".
+
+    A folder is read without the network. A repository needs huggingface_hub, which keeps what it has fetched, and
+    with HF_HUB_OFFLINE=1 takes it from there; repositories with torchvision's names (timm's) can be read too.
+    `net` names the network where the file doesn't tell it; `revision` is a branch, tag or commit. Raises UserError
+    for what is neither, can't be fetched, or doesn't fit.
+    """
+    if Path(source).expanduser().exists():
+        return load(Path(source).expanduser(), net=net)
+    if not REPOSITORY.fullmatch(str(source)):
+        raise UserError(f"{source}: no such folder, nor is it a repository's name (owner/name).")
+    return load(_fetched(str(source), revision), net=net)
+
+
+def _fetched(repository: str, revision: str | None) -> str:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError(
+            f"{repository}: no such folder, and the hub needs huggingface_hub: pip install 'resnetlab[hub]'."
+        ) from error
+    try:
+        return hf_hub_download(repository, MODEL, revision=revision)
+    except (OSError, ValueError) as error:  # all of the library's own are one of these
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(f"{repository}: {MODEL} can't be fetched from the hub ({reason}).") from error

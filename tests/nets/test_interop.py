@@ -1,0 +1,300 @@
+"""Weights of other projects: each layout to ours and back, what a file tells, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as tf
+from torch import Tensor
+
+import resnetlab
+from resnetlab.errors import UserError
+from resnetlab.nets.interop import OURS, normalisation, read_state, write_state
+from resnetlab.nets.layouts import LAYOUTS, State
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.spec import NetSpec, StageSpec
+from resnetlab.nets.zoo import on_meta, spec
+
+TORCHVISION: dict[str, dict[str, list[int]]] = json.loads(
+    Path(__file__).with_name("torchvision_names.json").read_text()
+)
+
+# Each layout with networks that it holds; "/8" makes them an eighth as wide, which changes no name.
+HELD = [
+    *(("torchvision", name) for name in ("resnet18/8", "resnet50/8", "resnext50_32x4d", "wide_resnet50_2/8")),
+    *(("timm", name) for name in ("resnet34/8", "resnet50/8")),
+    *(("akamaster", f"cifar_resnet{depth}(zero_pad=around)") for depth in (20, 32, 44)),
+    ("akamaster", "cifar_resnet20(shortcut=B, num_classes=100)"),
+    *(("a-martyn", name) for name in ("cifar_resnet20", "cifar_resnet110", "cifar_plain32")),
+    *(("chenyaofo", f"cifar_resnet{depth}(shortcut=B)") for depth in (20, 56)),
+    *(("fb", name) for name in ("resnet18/8", "resnet50/8", "cifar_resnet20", "cifar_resnet20(shortcut=B)")),
+    *(("fb", name) for name in ("resnet18(shortcut=A)/8", "resnet18(shortcut=C)/8")),
+    *(("caffe", name) for name in ("resnet18/8", "resnet50_v1/8", "resnet101_v1/8", "resnet152_v1/8")),
+    *((OURS, name) for name in ("cifar_preresnet20", "plain18/8")),
+]
+
+
+def network(name: str) -> ResNet:
+    """The network, with a value of its own at every place of every tensor."""
+    name, slash, _ = name.partition("/")
+    found = spec(name)
+    assert isinstance(found, NetSpec)
+    if slash:
+        stages = tuple(StageSpec(s.units, s.width // 8, s.stride) for s in found.stages)
+        found = found.override(stages=stages, stem_width=8)
+    net = resnetlab.build(found, seed=0)
+    assert isinstance(net, ResNet)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in net.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(7)
+        else:
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    return net.eval()
+
+
+def assert_same(found: State, wanted: State, *, counters: bool = True) -> None:
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        expected = tensor if counters or not name.endswith("num_batches_tracked") else torch.tensor(0)
+        assert torch.equal(found[name], expected), name
+
+
+@pytest.mark.parametrize(("layout", "name"), HELD)
+def test_to_a_layout_and_back_keeps_every_bit(layout: str, name: str) -> None:
+    net = network(name)
+    theirs = write_state(net.state_dict(), net.spec, layout)
+    told = layout not in ("a-martyn", OURS)
+    found = read_state(theirs, None if told else name.partition("/")[0])
+    assert_same(found.state, net.state_dict(), counters=layout != "caffe")  # Caffe counts no batches
+    if told:
+        assert found.spec == net.spec.override(input_size=found.spec.input_size)
+        assert found.layout == {"timm": "torchvision"}.get(layout, layout)
+
+
+# What the projects call these, from their code or their files.
+THEIRS = {
+    "akamaster": ("cifar_resnet20(zero_pad=around)", {"fc.bias": "module.linear.bias"}),
+    "a-martyn": (
+        "cifar_plain20",
+        {
+            "conv1.weight": "convIn.weight",
+            "bn1.running_var": "bnIn.running_var",
+            "layer1.2.conv1.weight": "stack1.2.conv1.weight",
+            "layer2.0.bn2.bias": "stack2a.bn2.bias",
+            "layer3.2.conv2.weight": "stack3b.1.conv2.weight",
+            "fc.weight": "fcOut.weight",
+        },
+    ),
+    "fb": (
+        "resnet50/8",
+        {
+            "conv1.weight": "0.weight",
+            "bn1.bias": "1.bias",
+            "layer1.0.conv1.weight": "4.0.0.0.0.weight",
+            "layer1.0.downsample.1.weight": "4.0.0.1.1.weight",
+            "layer4.2.bn3.running_mean": "7.2.0.0.7.running_mean",
+            "fc.bias": "10.bias",
+        },
+    ),
+    "caffe": (
+        "resnet50_v1/8",
+        {
+            "layer1.0.conv1.weight": "res2a_branch2a.0",
+            "layer1.0.downsample.0.weight": "res2a_branch1.0",
+            "layer2.3.bn2.weight": "scale3d_branch2b.0",
+            "layer3.5.bn3.running_var": "bn4f_branch2c.1",
+            "bn1.bias": "scale_conv1.1",
+            "bn1.running_mean": "bn_conv1.0",
+            "fc.weight": "fc1000.0",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", THEIRS)
+def test_names_are_the_projects(layout: str) -> None:
+    name, pairs = THEIRS[layout]
+    net = network(name)
+    theirs = write_state(net.state_dict(), net.spec, layout)
+    for ours, key in pairs.items():
+        assert torch.equal(theirs[key], net.state_dict()[ours]), key
+
+
+def test_deep_caffe_nets_number_their_units() -> None:
+    names = write_state(network("resnet152_v1/8").state_dict(), spec("resnet152_v1"), "caffe").keys()
+    units = [key.removesuffix("_branch2a.0") for key in names if key.startswith("res") and key.endswith("_branch2a.0")]
+    assert units[:4] == ["res2a", "res2b", "res2c", "res3a"]
+    assert units[4:11] == [f"res3b{i}" for i in range(1, 8)]
+    assert units[-4:] == ["res4b35", "res5a", "res5b", "res5c"]
+
+
+def test_caffes_batch_norm_in_two_layers_and_a_bias_before_it() -> None:
+    """As Caffe computes it: B, G, R in; (x + bias - mean / factor) / sqrt(variance / factor + eps) · γ + β."""
+    net = network("resnet50_v1/8")
+    theirs = write_state(net.state_dict(), net.spec, "caffe")
+    theirs["conv1.1"] = torch.linspace(-1, 1, 8)
+    theirs["bn_conv1.2"] = torch.tensor([999.98])
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    conv = tf.conv2d(x.flip(1), theirs["conv1.0"], theirs["conv1.1"], stride=2, padding=3)
+    mean, variance = (theirs[f"bn_conv1.{i}"] / 999.98 for i in (0, 1))
+    expected = tf.batch_norm(conv, mean, variance, theirs["scale_conv1.0"], theirs["scale_conv1.1"], eps=1e-5)
+    net.load_state_dict(read_state(theirs).state)
+    torch.testing.assert_close(net.run(("conv1", "bn1"), x), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_early_caffes_blobs_of_four_dimensions() -> None:
+    net = network("resnet18/8")
+    theirs = write_state(net.state_dict(), net.spec, "caffe")
+    wide = {k: v if v.ndim == 4 else v.reshape(*[1] * (4 - v.ndim), *v.shape) for k, v in theirs.items()}
+    assert_same(read_state(wide).state, net.state_dict(), counters=False)
+
+
+def torchvision_names(units: tuple[int, ...]) -> dict[str, list[int]]:
+    """Names and shapes of torchvision's bottleneck networks."""
+    shapes: dict[str, list[int]] = {}
+
+    def conv(name: str, bn: str, c_in: int, c_out: int, kernel: int) -> None:
+        shapes[f"{name}.weight"] = [c_out, c_in, kernel, kernel]
+        shapes.update({f"{bn}.{t}": [c_out] for t in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{bn}.num_batches_tracked"] = []
+
+    conv("conv1", "bn1", 3, 64, 7)
+    c_in = 64
+    for i, n in enumerate(units, 1):
+        width = 32 * 2**i
+        for j in range(n):
+            unit = f"layer{i}.{j}"
+            conv(f"{unit}.conv1", f"{unit}.bn1", c_in, width, 1)
+            conv(f"{unit}.conv2", f"{unit}.bn2", width, width, 3)
+            conv(f"{unit}.conv3", f"{unit}.bn3", width, 4 * width, 1)
+            if j == 0:
+                conv(f"{unit}.downsample.0", f"{unit}.downsample.1", c_in, 4 * width, 1)
+            c_in = 4 * width
+    return shapes | {"fc.weight": [1000, c_in], "fc.bias": [1000]}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152"])
+def test_torchvisions_published_names_load_strictly(name: str) -> None:
+    shapes = TORCHVISION.get(name) or torchvision_names((3, 8, 36, 3))
+    found = read_state({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()})
+    assert found.spec == spec(name)
+    assert found.spec.name == name
+    with torch.device("meta"):
+        on_meta(found.spec).load_state_dict(found.state, strict=True, assign=True)
+
+
+def test_the_rule_for_torchvisions_names() -> None:
+    assert torchvision_names((3, 4, 6, 3)) == TORCHVISION["resnet50"]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.module.", "model."])
+def test_prefixes_of_wrappers_are_left_out(prefix: str) -> None:
+    net = network("cifar_resnet20")
+    theirs = {prefix + key: tensor for key, tensor in net.state_dict().items()}
+    assert_same(read_state(theirs, "cifar_resnet20").state, net.state_dict())
+    units = {key.replace("layer1.0.", "layer1.0._orig_mod."): tensor for key, tensor in net.state_dict().items()}
+    assert_same(read_state(units, "cifar_resnet20").state, net.state_dict())
+    with pytest.raises(UserError, match="two of its tensors are conv1.weight"):
+        read_state(theirs | {"conv1.weight": torch.zeros(1)})
+
+
+def test_counters_may_be_missing_all_of_them_only() -> None:
+    net = network("cifar_resnet20")
+    old = {key: tensor for key, tensor in net.state_dict().items() if "num_batches" not in key}
+    assert_same(read_state(old, "cifar_resnet20").state, net.state_dict(), counters=False)
+    one = old | {"bn1.num_batches_tracked": torch.tensor(3)}
+    assert read_state(one, "cifar_resnet20").state.keys() == one.keys()
+
+
+def akamaster() -> Iterator[tuple[str, str]]:
+    yield "cifar_resnet20", "around"
+    yield "cifar_resnet20(zero_pad=after)", "after"
+    yield "cifar_resnet20(zero_pad='around')", "around"
+
+
+@pytest.mark.parametrize(("name", "expected"), list(akamaster()))
+def test_the_layout_says_where_the_zeros_stand_unless_the_name_does(name: str, expected: str) -> None:
+    net = network("cifar_resnet20(zero_pad=around, num_classes=100)")
+    found = read_state(write_state(net.state_dict(), net.spec, "akamaster"), name)
+    assert isinstance(found.spec, NetSpec)
+    assert (found.spec.zero_pad, found.spec.num_classes) == (expected, 100)
+
+
+def test_the_layout_says_where_a_bottleneck_strides_and_the_tensors_whether_shortcuts_project() -> None:
+    caffe = network("resnet50_v1/8")
+    state = read_state(write_state(caffe.state_dict(), caffe.spec, "caffe"), "resnet50")
+    assert state.spec == spec("resnet50_v1")
+    chenyaofo = network("cifar_resnet20(shortcut=B)")
+    assert read_state(chenyaofo.state_dict(), "cifar_resnet20").spec == chenyaofo.spec
+
+
+def test_what_a_file_does_not_tell_has_to_be_named() -> None:
+    net = network("cifar_plain20")
+    theirs = write_state(net.state_dict(), net.spec, "a-martyn")
+    with pytest.raises(UserError, match="can be cifar_resnet20 or cifar_plain20, .* say which with --net"):
+        read_state(theirs)
+    assert read_state(theirs, "cifar_plain20").spec == net.spec
+    for name in ("plain18/8", "cifar_preresnet20", "cifar_resnet20"):
+        with pytest.raises(UserError, match="doesn't say what network it holds; name it with --net"):
+            read_state(network(name).state_dict())
+
+
+@pytest.mark.parametrize("damage", [{}, {"conv1.weight": torch.zeros(4)}, {"fc.weight": torch.zeros(())}])
+def test_tensors_of_no_network_are_told(damage: dict[str, Tensor]) -> None:
+    state = network("resnet18/8").state_dict() | damage if damage else {"a": torch.zeros(1)}
+    with pytest.raises(UserError, match="doesn't say what network it holds"):
+        read_state(state)
+
+
+@pytest.mark.parametrize("factor", [torch.zeros(1), torch.ones(2)])
+def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> None:
+    net = network("resnet18/8")
+    theirs = write_state(net.state_dict(), net.spec, "caffe") | {"bn2a_branch2a.2": factor}
+    with pytest.raises(UserError, match="third blob of bn2a_branch2a should be one number other than 0"):
+        read_state(theirs)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "reason"),
+    [
+        ("akamaster", "cifar_resnet20", "it has zero_pad='after', and theirs 'around'"),
+        ("a-martyn", "cifar_resnet20(zero_pad=around)", "it has zero_pad='around', and theirs 'after'"),
+        ("chenyaofo", "cifar_resnet20", "it has shortcut='A', and theirs 'B'"),
+        ("torchvision", "resnet50_v1", "it has stride_at='1x1', and theirs '3x3'"),
+        ("caffe", "resnet50", "it has stride_at='3x3', and theirs '1x1'"),
+        ("caffe", "resnext50_32x4d", "it has groups=32, and theirs 1"),
+        ("timm", "plain18", r"it has mix=Plain\(\), and theirs Add\(\)"),
+        ("torchvision", "preresnet50", "it has order='full_preact', and theirs 'post'"),
+        ("fb", "resnet18(mix=ShortcutGate(-6))", r"it has mix=ShortcutGate\(bias=-6.0\)"),
+        ("torchvision", "resnet18(se_reduction=16)", "it has se_reduction=16"),
+        ("torchvision", "resnet18(stages=((2,64),(2,128)))", r"stride by \[1, 1\], and theirs by \[1, 2, 2, 2\]"),
+        ("timm", "vgg16", "VGG nets have names in torchvision"),
+        ("tensorflow", "resnet18", "layout='tensorflow' is not known: choose one of"),
+    ],
+)
+def test_networks_that_a_project_does_not_have_are_refused(layout: str, name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        write_state({}, spec(name), layout)
+
+
+def test_vgg_nets_have_torchvisions_names() -> None:
+    state = on_meta(spec("vgg16_bn")).state_dict()
+    assert read_state(write_state(state, spec("vgg16_bn"), "torchvision")).spec == spec("vgg16_bn")
+
+
+def test_what_the_projects_trained_with() -> None:
+    assert (
+        normalisation("akamaster", spec("cifar_resnet20(zero_pad=around)"))
+        == LAYOUTS["torchvision"].normalisation[None]
+    )
+    mean, _ = normalisation("chenyaofo", spec("cifar_resnet20(shortcut=B)", num_classes=100)) or ((), ())
+    assert mean == (0.5070, 0.4865, 0.4409)
+    assert normalisation("a-martyn", spec("cifar_resnet20", num_classes=100)) is None
+    assert normalisation("torchvision", spec("resnet18", in_channels=1)) is None
+    assert normalisation("akamaster", spec("resnet18")) is None  # its names, but no network of its own
+    assert normalisation(OURS, spec("resnet18")) is None

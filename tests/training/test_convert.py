@@ -1,0 +1,116 @@
+"""`convert`: files of every kind with every project's names, and back; nothing is overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Protocol
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import resnetlab
+from resnetlab.cli.convert import LAYOUTS as NAMED
+from resnetlab.errors import UserError
+from resnetlab.nets.interop import OURS
+from resnetlab.nets.layouts import LAYOUTS
+from resnetlab.training.convert import convert
+from resnetlab.training.load import load_with_card
+
+PEER = "cifar_resnet8(zero_pad='around')"
+
+
+class Command(Protocol):
+    def __call__(self, *arguments: str) -> CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Path:
+    """A file as akamaster's project writes it."""
+    tensors = resnetlab.build(PEER, seed=0).state_dict()
+    state = {f"module.{name.replace('fc.', 'linear.')}": tensor for name, tensor in tensors.items()}
+    torch.save({"state_dict": state}, tmp_path / "peers.th")
+    return tmp_path / "peers.th"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".npz"])
+@pytest.mark.parametrize("layout", ["akamaster", OURS])
+def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, layout: str, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    assert convert(peers, out, layout).name == PEER
+    described = layout == "akamaster" or suffix == ".safetensors"
+    net, card = load_with_card(out, net=None if described else PEER)
+    wanted = resnetlab.load(peers)
+    assert net.spec == wanted.spec
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in wanted.state_dict().items())
+    assert (card is not None) == described
+
+
+def test_a_file_of_ours_keeps_the_preprocessing(peers: Path, tmp_path: Path) -> None:
+    convert(peers, tmp_path / "ours.safetensors", OURS)
+    card = load_with_card(tmp_path / "ours.safetensors")[1]
+    before = load_with_card(peers)[1]
+    assert card is not None
+    assert before is not None
+    assert torch.equal(card.normalisation.mean, before.normalisation.mean)
+    assert torch.equal(card.normalisation.std, before.normalisation.std)
+
+
+def test_a_file_of_ours_tells_its_network_where_nothing_else_is_known(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_preresnet20", seed=0)
+    torch.save(net.state_dict(), tmp_path / "x.pth")
+    convert(tmp_path / "x.pth", tmp_path / "x.safetensors", OURS, net="cifar_preresnet20")
+    found, card = load_with_card(tmp_path / "x.safetensors")
+    assert (found.spec, card) == (net.spec, None)
+
+
+def test_safetensors_for_others_are_marked_as_torchs(peers: Path, tmp_path: Path) -> None:
+    convert(peers, tmp_path / "x.safetensors", "akamaster")
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert "module.linear.weight" in set(file.keys())
+
+
+def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
+    torch.save(resnetlab.build("resnet18", seed=0).state_dict(), tmp_path / "x.pth")
+    convert(tmp_path / "x.pth", tmp_path / "x.npz", "caffe")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["res2a_branch2a.0"].shape == (64, 64, 3, 3)
+    before, after = (resnetlab.load(tmp_path / name).state_dict() for name in ("x.pth", "x.npz"))
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize(
+    ("layout", "out", "net", "reason"),
+    [
+        ("akamaster", "peers.th", None, "peers.th: its name should end in one of .safetensors, .pth, .pt, .npz"),
+        ("akamaster", "there.pth", None, "there.pth: is there already"),
+        ("akamaster", "no/folder.pth", None, "no/folder.pth: can't be written"),
+        ("torchvisoin", "x.pth", None, "to='torchvisoin' is not known.* Did you mean torchvision"),
+        ("a-martyn", "x.pth", None, "a-martyn can't hold cifar_resnet8.*it has zero_pad='around', and theirs 'after'"),
+        ("akamaster", "x.pth", "cifar_resnet14", "peers.th: does not fit cifar_resnet14"),
+    ],
+)
+def test_what_can_not_be_written_is_refused(
+    peers: Path, tmp_path: Path, layout: str, out: str, net: str | None, reason: str
+) -> None:
+    (tmp_path / "there.pth").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=reason):
+        convert(peers, tmp_path / out, layout, net=net)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "there.pth").read_text() == "mine"
+
+
+def test_the_command(peers: Path, resnetlab: Command) -> None:
+    done = resnetlab("convert", "peers.th", "--to", "resnetlab", "out.safetensors", "--json")
+    assert done.stdout == f'{{"written": "out.safetensors", "layout": "resnetlab", "network": "{PEER}"}}\n'
+    again = resnetlab("convert", "peers.th", "out.safetensors", "--to", "resnetlab")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == "error: out.safetensors: is there already; remove it, or give another name.\n"
+
+
+def test_the_help_names_every_layout() -> None:
+    assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *LAYOUTS}

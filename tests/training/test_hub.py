@@ -1,0 +1,106 @@
+"""Folders of the Hugging Face hub: written, read without the network, fetched through the library."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import resnetlab
+from resnetlab.data.normalisation import imagenet
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.training.checkpoint import Card
+from resnetlab.training.load import load_with_card
+
+
+@pytest.fixture(scope="module")
+def net() -> ResNet | VGG:
+    return resnetlab.build("cifar_resnet8", seed=0, num_classes=2)
+
+
+def assert_same(found: ResNet | VGG, wanted: ResNet | VGG) -> None:
+    assert found.spec == wanted.spec
+    assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in wanted.state_dict().items())
+
+
+def test_a_network_with_its_card_there_and_back(net: ResNet | VGG, tmp_path: Path) -> None:
+    card = Card(net.spec, ("ant", "bee"), imagenet(), {"epochs": 3})
+    resnetlab.save_pretrained(net, tmp_path / "a/b", card=card)
+    assert sorted(p.name for p in (tmp_path / "a/b").iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "a/b/config.json").read_text())
+    assert (config["architecture"], config["num_classes"], config["classes"]) == ("cifar_resnet8", 2, ["ant", "bee"])
+    assert_same(resnetlab.from_pretrained(tmp_path / "a/b"), net)
+    assert_same(resnetlab.from_pretrained(str(tmp_path / "a/b/model.safetensors")), net)
+    found = load_with_card(tmp_path / "a/b")[1]
+    assert found is not None
+    assert (found.classes, found.recipe) == (card.classes, card.recipe)
+
+
+def test_a_file_of_weights_goes_with_what_is_known_of_it(net: ResNet | VGG, tmp_path: Path) -> None:
+    resnetlab.save_pretrained(net, tmp_path / "bare")
+    assert load_with_card(tmp_path / "bare")[1] is None
+    torch.save(resnetlab.build("resnet18", seed=0).state_dict(), tmp_path / "x.pth")
+    resnetlab.save_pretrained(tmp_path / "x.pth", tmp_path / "peers")
+    card = load_with_card(tmp_path / "peers")[1]
+    assert card is not None
+    assert torch.equal(card.normalisation.mean, imagenet().mean)
+
+
+def test_nothing_is_overwritten(net: ResNet | VGG, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(UserError, match=r"config.json: is there already"):
+        resnetlab.save_pretrained(net, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_place_that_can_not_be_written_is_named(net: ResNet | VGG, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/folder: can't be written"):
+        resnetlab.save_pretrained(net, tmp_path / "file/folder")
+
+
+def test_a_repository_is_fetched_through_the_library(
+    net: ResNet | VGG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resnetlab.save_pretrained(net, tmp_path / "cache")
+    asked = []
+
+    def hf_hub_download(repository: str, filename: str, *, revision: str | None) -> str:
+        asked.append((repository, filename, revision))
+        if repository == "gone/net":
+            raise OSError("Repository Not Found.\nCheck your token.")
+        return str(tmp_path / "cache" / filename)
+
+    library = types.ModuleType("huggingface_hub")
+    library.hf_hub_download = hf_hub_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    assert_same(resnetlab.from_pretrained("owner/net", revision="v1"), net)
+    assert asked == [("owner/net", "model.safetensors", "v1")]
+    with pytest.raises(UserError, match=r"gone/net: .* can't be fetched from the hub \(Repository Not Found\)"):
+        resnetlab.from_pretrained("gone/net")
+
+
+def test_without_the_library_only_folders_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"owner/net: no such folder, .* pip install 'resnetlab\[hub\]'"):
+        resnetlab.from_pretrained("owner/net")
+    with pytest.raises(UserError, match="no such folder, nor is it a repository's name"):
+        resnetlab.from_pretrained("some/where/else")
+
+
+def test_torch_hub_has_the_zoos_networks(tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    assert runpy.run_path(f"{root}/hubconf.py").keys() >= set(resnetlab.names())
+    wanted = resnetlab.build("cifar_resnet20", seed=0, num_classes=3)
+    torch.save(wanted.state_dict(), tmp_path / "x.pth")
+    found = torch.hub.load(root, "cifar_resnet20", source="local", weights=str(tmp_path / "x.pth"))
+    assert_same(found, wanted)
+    assert torch.hub.load(root, "resnet18", source="local", num_classes=5).fc.out_features == 5
+    assert torch.hub.load(root, "resnet18", source="local").fc.out_features == 1000

@@ -1,0 +1,230 @@
+"""Files of weights by anybody: every kind that is read, and every kind that is refused, with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import resnetlab
+from resnetlab.errors import UserError
+from resnetlab.nets.interop import write_state
+from resnetlab.training.load import load_with_card
+from resnetlab.training.weights import read_file
+
+NET = "cifar_resnet14(zero_pad=around)"
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """A network's tensors with the names of akamaster."""
+    net = resnetlab.build(NET, seed=0)
+    return write_state(net.state_dict(), net.spec, "akamaster")
+
+
+def _npz(content: dict[str, Tensor], path: Path) -> None:
+    np.savez(path, **{name: tensor.numpy() for name, tensor in content.items()})
+
+
+KINDS: dict[str, Callable[[dict[str, Tensor], Path], object]] = {
+    "a.pth": torch.save,
+    "a.th": lambda content, path: torch.save({"state_dict": content, "best_prec1": 91.7}, path),
+    "a.pt": lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+    "a.bin": lambda content, path: torch.save({"model": {"net": content}, "epoch": 3, "name": "x"}, path),
+    "a.safetensors": lambda content, path: save_file(content, path),
+    "a.npz": _npz,
+    "wrongly-named.txt": torch.save,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_gives_the_same_network(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    KINDS[name](state, tmp_path / name)
+    net, card = load_with_card(tmp_path / name)
+    assert net.spec == resnetlab.spec(NET)
+    wanted = resnetlab.build(NET, seed=0).state_dict()
+    assert all(torch.equal(tensor, wanted[key]) for key, tensor in net.state_dict().items())
+    assert card is not None
+    assert card.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_caffes_blobs_may_be_lists(tmp_path: Path) -> None:
+    net = resnetlab.build("resnet18", seed=0)
+    layers: dict[str, list[Tensor]] = {}
+    for name, blob in sorted(write_state(net.state_dict(), net.spec, "caffe").items()):
+        layers.setdefault(name.rpartition(".")[0], []).append(blob)
+    torch.save(layers, tmp_path / "caffe.pth")
+    found = resnetlab.load(tmp_path / "caffe.pth").state_dict()
+    assert all(torch.equal(tensor, found[key]) for key, tensor in net.state_dict().items())
+
+
+class Trap:
+    """Opened without care, it would write a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_execute_code_is_refused(tmp_path: Path, zipped: bool) -> None:
+    path, trace = tmp_path / "trap.pth", tmp_path / "executed"
+    torch.save({"state_dict": {"a": Trap(trace)}}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"trap.pth: refused, since opening it could execute code: it holds \w+.system"):
+        read_file(path)
+    assert not trace.exists()
+
+
+def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"it holds torch.nn.modules.linear.Linear, and not tensors alone"):
+        read_file(tmp_path / "x.pth")
+
+
+def _cut(share: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        torch.save({"a": torch.rand(1000)}, path)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return write
+
+
+def _cut_old(path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _flipped(path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"_rebuild_tensor_v2")
+    content[place : place + 8] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+def _bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as file:
+        for _ in range(64):
+            file.write(bytes(2**20))
+
+
+def _objects(path: Path) -> None:
+    np.savez(path.with_suffix(".npz"), a=np.array([{}], dtype=object))
+    path.with_suffix(".npz").rename(path)
+
+
+def _zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("read.me", "hello")
+
+
+def _program(path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(path))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda p: p.write_bytes(b""), "is empty"),
+    "HTML": (lambda p: p.write_text("\n<!DOCTYPE html><title>404"), "a web page, no weights"),
+    "LFS": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "a pointer of Git LFS"),
+    "text": (lambda p: p.write_text("hello"), r"not a file of weights \(safetensors, torch or npz\)"),
+    "random": (lambda p: p.write_bytes(bytes(range(7, 200))), "not a file of weights"),
+    "folder": (lambda p: p.mkdir(), "not a file of weights"),
+    "huge": (_huge, "with 1,024 GiB too large"),
+    "half a zip": (_cut(0.5), "not a whole file, it ends early"),
+    "nearly all": (_cut(0.99), "not a whole file, it ends early"),
+    "flipped bytes": (_flipped, "not a whole torch file"),
+    "half an old file": (_cut_old, "not a whole torch file"),
+    "old header": (lambda p: p.write_bytes(b"\x80\x02"), "not a whole torch file"),
+    "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "not a whole torch file|no tensor"),
+    "zip of text": (_zip_of_text, "not a whole torch file"),
+    "TorchScript": (_program, "a TorchScript program"),
+    "npz of objects": (_objects, "not a whole npz file of numbers"),
+    "bad npy": (_bomb, "not a whole npz file of numbers"),
+    "one tensor": (lambda p: torch.save(torch.zeros(1), p), "holds a Tensor, not tensors by name"),
+    "list": (lambda p: torch.save([torch.zeros(1)], p), "holds a list, not tensors by name"),
+    "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, no tensor"),
+    "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, no tensor|1 in it"),
+    "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is no plain tensor"),
+    "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is no plain tensor"),
+    "inflated": (lambda p: torch.save({"a": torch.zeros(1).expand(10**12)}, p), "a in it is larger than the file"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_file_of_weights_is_refused_with_one_line(tmp_path: Path, kind: str) -> None:
+    write, reason = REFUSED[kind]
+    write(tmp_path / "x.pth")
+    with pytest.raises(UserError, match=rf"x\.pth: .*({reason})") as caught:
+        read_file(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _bomb(tmp_path / "x.npz")
+    monkeypatch.setattr("resnetlab.training.weights.MOST_BYTES", 2**25)
+    with pytest.raises(UserError, match="x.npz: unpacks to 0 GiB, too large"):
+        read_file(tmp_path / "x.npz")
+
+
+def test_a_safetensors_file_whose_length_looks_like_another_kind_is_read(tmp_path: Path) -> None:
+    """The file starts with the length of its header, 0x4B50 here: "PK"."""
+    name = "a"
+    while True:
+        save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors", {"text": name})
+        if (tmp_path / "x.safetensors").read_bytes().startswith(b"PK"):
+            break
+        name += "a" * max(1, 0x4B50 - int.from_bytes((tmp_path / "x.safetensors").read_bytes()[:8], "little"))
+    assert read_file(tmp_path / "x.safetensors")[0].keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"module.layer2.0.conv2.weight": None}, r"it lacks layer2.0.conv2.weight \(32, 32, 3, 3\)"),
+        ({"module.layer2.0.bn1.num_batches_tracked": None}, "it lacks layer2.0.bn1.num_batches_tracked"),
+        ({"module.extra.weight": torch.zeros(2, 3)}, r"it has besides extra.weight \(2, 3\)"),
+        ({"module.linear.bias": torch.zeros(3)}, r"in it fc.bias is \(3,\), not \(10,\)"),
+        ({"module.layer1.0.conv1.weight": torch.zeros(16, 16, 1, 1)}, r"conv1.weight is \(16, 16, 1, 1\), not"),
+        ({"module.linear.weight": torch.zeros(10, 64, dtype=torch.int64)}, "in it fc.weight is of torch.int64"),
+    ],
+)
+@pytest.mark.parametrize("net", [None, "cifar_resnet14"])
+def test_a_peers_tensors_that_do_not_fit_are_listed_and_not_loaded(
+    state: dict[str, Tensor], tmp_path: Path, changes: dict[str, Tensor | None], reason: str, net: str | None
+) -> None:
+    torch.save({k: v for k, v in (state | changes).items() if v is not None}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=rf"x.pth: does not fit cifar_resnet14.*: .*{reason}.*Nothing was loaded"):
+        resnetlab.load(tmp_path / "x.pth", net=net)
+
+
+def test_another_depth_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"does not fit cifar_resnet20.*: it lacks layer1.2.conv1.weight"):
+        resnetlab.load(tmp_path / "x.pth", net="cifar_resnet20")
+
+
+def test_a_file_of_ours_may_say_nothing_but_its_network(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_preresnet20", seed=0)
+    described = {"resnetlab": json.dumps({"spec": net.spec.to_dict()})}
+    save_file(net.state_dict(), tmp_path / "x.safetensors", described)
+    found, card = load_with_card(tmp_path / "x.safetensors")
+    assert (found.spec, card) == (net.spec, None)
