@@ -1,0 +1,99 @@
+"""Boosting: whether units step down the loss's gradient, and how good the features are after each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor
+
+from resnetlab.measuring.units import Step, evaluating, keeps_size, read_out, squared_norms, stem, steps, without_branch
+from resnetlab.nets.net import ResNet
+
+Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Cosines between a unit's F(x) and −∂loss/∂x, mean over images; None if F or the gradient is zero for all."""
+
+    own: float | None  # the gradient of the image itself
+    other: float | None  # that of the next image in the batch: what directions have in common without knowing the image
+    chance: float  # a random direction's cosine has this standard deviation: 1/√(values in x)
+
+
+def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
+    """How far F(x) points down the loss's gradient, by the unit's name, for the units that keep their maps' size.
+
+    The loss is each image's own cross-entropy and x what h and F take, so x and F(x) have one shape
+    (Jastrzebski et al. 2018, section 4, up to the sign). Images whose F or gradient is zero are left out. The
+    network and its gradients are left as they were.
+    """
+    sums: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
+    for x, labels in batches:
+        with evaluating(net), torch.enable_grad():
+            features = stem(net, x).detach().requires_grad_()
+            taken: list[Step] = list(steps(net, features))
+            scores = read_out(net, taken[-1].unit.f(taken[-1].y))
+            loss = tf.cross_entropy(scores, labels, reduction="sum")
+            taken = [step for step in taken if keeps_size(step.unit)]
+            gradients = torch.autograd.grad(loss, [step.x for step in taken])
+        for step, gradient in zip(taken, gradients, strict=True):
+            F = step.F.detach()
+            own, other = _cosines(F, -gradient), _cosines(F, -gradient.roll(1, 0))
+            parts = [own.nansum(), own.isfinite().sum(), other.nansum(), other.isfinite().sum()]
+            sums[step.name] = sums.get(step.name, 0) + torch.stack([p.double() for p in parts]).cpu()
+            sizes[step.name] = F[0].numel()
+    means = {name: [s[i] / s[i + 1] if s[i + 1] else None for i in (0, 2)] for name, s in _listed(sums)}
+    return {name: Alignment(own, other, 1 / math.sqrt(sizes[name])) for name, (own, other) in means.items()}
+
+
+def _listed(sums: dict[str, Tensor]) -> Iterable[tuple[str, list[float]]]:
+    return ((name, total.tolist()) for name, total in sums.items())
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """The cosine of each image, float64 N; NaN where a or b is zero."""
+    return (a.double() * b.double()).flatten(1).sum(1) / (squared_norms(a) * squared_norms(b)).sqrt()
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """How good the features after a unit are: top-1 error in % and mean cross-entropy in nats."""
+
+    unit: str
+    error: float
+    loss: float
+
+
+@torch.no_grad()
+def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
+    """The head's answers from what enters the first unit ("stem"), then from what leaves each unit, in order.
+
+    The features reach the head through the shortcuts of the units that are left, whose F is deleted: where sizes
+    change these subsample and pad with zeros (option A), or project. Nothing is trained anew. Raises ValueError
+    for a plain net, which has no such way. The network is left as it was.
+    """
+    if net.spec.is_plain:
+        raise ValueError("a plain net has no shortcuts to its head")
+    units = list(net.units())
+    wrong, losses, images = [0] * (len(units) + 1), [0.0] * (len(units) + 1), 0
+    with evaluating(net):
+        for x, labels in batches:
+            images += len(labels)
+            features = stem(net, x)
+            for i in range(len(units) + 1):
+                carried = features
+                for _, unit in units[i:]:
+                    carried = without_branch(unit, carried)
+                scores = read_out(net, carried)
+                wrong[i] += int((scores.argmax(1) != labels).sum())
+                losses[i] += float(tf.cross_entropy(scores, labels, reduction="sum"))
+                if i < len(units):
+                    features = units[i][1](features)
+    names = ["stem", *(name for name, _ in units)]
+    return [ReadOut(n, 100 * w / images, loss / images) for n, w, loss in zip(names, wrong, losses, strict=True)]

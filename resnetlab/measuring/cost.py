@@ -1,0 +1,160 @@
+"""What networks and units cost on the machine at hand: seconds taken in turn, and bytes, beside the exact counts."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.measuring.complexity import Complexity, complexity
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import Spec, build
+
+
+@dataclass(frozen=True)
+class NetCost:
+    """What a network costs: exact counts, and what was measured.
+
+    multiply_adds and the bytes kept are per image (see `Complexity`); `seconds` holds the time of each round, for
+    `batch` images; `peak_bytes` is the most that a CUDA device held at once beyond the weights, None on a CPU.
+    """
+
+    name: str
+    depth: int
+    parameters: int
+    multiply_adds: int
+    training_bytes: int
+    inference_bytes: int
+    batch: int
+    seconds: list[float]
+    peak_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def network_costs(
+    specs: Sequence[Spec], batch: int, rounds: int, *, training: bool, device: str = "cpu", seed: int = 0
+) -> list[NetCost]:
+    """Count each network, and time a training step (or a forward pass in evaluation) of each in turn.
+
+    All are built from one seed and get random images of their own input size; networks whose times are to be
+    compared belong into one call.
+    """
+    calls = []
+    for spec in specs:
+        net = build(spec, seed=seed).to(device)
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(batch, spec.in_channels, spec.input_size, spec.input_size, generator=generator).to(device)
+        calls.append(training_step(net, x) if training else forward_pass(net, x))
+    return [
+        _cost(complexity(spec), batch, seconds, cuda_peak_bytes(call, device))
+        for spec, call, seconds in zip(specs, calls, interleaved(calls, rounds, device), strict=True)
+    ]
+
+
+def _cost(counted: Complexity, batch: int, seconds: list[float], peak_bytes: int | None) -> NetCost:
+    return NetCost(
+        counted.name,
+        counted.depth,
+        counted.parameters,
+        counted.multiply_adds,
+        counted.training_bytes,
+        counted.inference_bytes,
+        batch,
+        seconds,
+        peak_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """What one more unit adds to a network: its convolutions' weights, multiply-adds and bytes kept, per image."""
+
+    weights: int
+    multiply_adds: int
+    training_bytes: int
+
+
+def unit_cost(spec: NetSpec) -> UnitCost:
+    """Count the unit that the network of this spec would get at the end of its last stage."""
+    *stages, last = spec.stages
+    longer = spec.override(stages=(*stages, type(last)(last.units + 1, last.width, last.stride)))
+    before, after = complexity(spec), complexity(longer)
+    known = {layer.name for layer in before.layers}
+    added = [layer for layer in after.layers if layer.name not in known]
+    return UnitCost(
+        weights=sum(layer.parameters for layer in added if layer.kind.startswith("conv")),
+        multiply_adds=sum(layer.multiply_adds for layer in added),
+        training_bytes=after.training_bytes - before.training_bytes,
+    )
+
+
+def training_step(module: nn.Module, x: Tensor) -> Callable[[], None]:
+    """A call that takes a training step of a copy of the module: forward, backward from a fixed gradient, update.
+
+    x: N C H W; its own gradient is computed if it asks for one. The update has a rate of 0, so that it costs what
+    every update does and the numbers that are computed with stay ordinary.
+    """
+    own = copy.deepcopy(module).train()
+    x = x.detach().clone().requires_grad_(x.requires_grad)
+    optimiser = torch.optim.SGD(own.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
+    with torch.no_grad():
+        gradient = torch.randn_like(own(x))
+
+    def step() -> None:
+        own(x).backward(gradient)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        x.grad = None
+
+    return step
+
+
+def forward_pass(module: nn.Module, x: Tensor) -> Callable[[], None]:
+    """A call that runs a copy of the module on x in evaluation mode, without gradients."""
+    own = copy.deepcopy(module).eval()
+
+    def forward() -> None:
+        with torch.inference_mode():
+            own(x)
+
+    return forward
+
+
+def interleaved(calls: Sequence[Callable[[], None]], rounds: int, device: str = "cpu") -> list[list[float]]:
+    """Seconds of each call in each round, taken in turn, so that a busy moment of the machine meets them all."""
+    for call in calls:
+        call()  # the first one allocates and chooses kernels
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for seconds, call in zip(taken, calls, strict=True):
+            _wait_for(device)
+            started = time.perf_counter()
+            call()
+            _wait_for(device)
+            seconds.append(time.perf_counter() - started)
+    return taken
+
+
+def cuda_peak_bytes(call: Callable[[], None], device: str) -> int | None:
+    """The most bytes that a call holds at once on a CUDA device beyond what was held before it; None on others."""
+    if torch.device(device).type != "cuda":
+        return None
+    _wait_for(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    _wait_for(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _wait_for(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,101 @@
+"""Lesions: what becomes of a trained network's error if units are deleted or change places (Veit 2016, section 4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from resnetlab.measuring.units import evaluating, keeps_size, read_out, stem, without_branch
+from resnetlab.nets.net import ResidualUnit, ResNet
+
+Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
+
+
+@torch.no_grad()
+def errors_without_each(net: ResNet, batches: Iterable[Batch]) -> list[float | None]:
+    """Top-1 error in % with one unit deleted, for each unit in order.
+
+    A unit with a shortcut keeps it (F = 0). A plain unit is left out whole; None for one that changes sizes, which
+    can't be. The network is left as it was.
+    """
+    units = [unit for _, unit in net.units()]
+    removable = [not (net.spec.is_plain and not keeps_size(unit)) for unit in units]
+    wrong, images = [0] * len(units), 0
+    with evaluating(net):
+        for x, labels in batches:
+            images += len(labels)
+            features = stem(net, x)
+            for i, unit in enumerate(units):
+                if removable[i]:
+                    wrong[i] += _wrong(net, without_branch(unit, features), units[i + 1 :], labels)
+                features = unit(features)
+    return [100 * w / images if can else None for w, can in zip(wrong, removable, strict=True)]
+
+
+@torch.no_grad()
+def error_of(
+    net: ResNet, batches: Iterable[Batch], order: Sequence[int] | None = None, deleted: Iterable[int] = ()
+) -> float:
+    """Top-1 error in % with the units in another order, by their numbers from 0, and some deleted.
+
+    The network is left as it was. Units that change places must take and give maps of one size.
+    """
+    every = [unit for _, unit in net.units()]
+    gone = {every[i] for i in deleted}
+    units = [every[i] for i in (range(len(every)) if order is None else order)]
+    wrong = images = 0
+    with evaluating(net):
+        for x, labels in batches:
+            wrong += _wrong(net, stem(net, x), units, labels, gone)
+            images += len(labels)
+    return 100 * wrong / images
+
+
+def _wrong(
+    net: ResNet,
+    features: Tensor,
+    units: Iterable[ResidualUnit],
+    labels: Tensor,
+    deleted: Iterable[ResidualUnit] = (),
+) -> int:
+    for unit in units:
+        features = without_branch(unit, features) if unit in deleted else unit(features)
+    return int((read_out(net, features).argmax(1) != labels).sum())
+
+
+def same_sized(net: ResNet) -> list[list[int]]:
+    """The numbers, from 0, of the units of each stage that keep their maps' size: these can change places."""
+    found, first = [], 0
+    for stage in net.stages():
+        units = [i for i, unit in enumerate(stage, first) if isinstance(unit, ResidualUnit) and keeps_size(unit)]
+        found.append(units)
+        first += len(stage)
+    return found
+
+
+def random_deletion(net: ResNet, count: int, draw: random.Random) -> list[int]:
+    """`count` of the units that keep their size, by their numbers from 0."""
+    return draw.sample([i for stage in same_sized(net) for i in stage], count)
+
+
+def random_swaps(net: ResNet, count: int, draw: random.Random) -> list[int]:
+    """The units' numbers after `count` random pairs of them, each within one stage, have changed places in turn."""
+    order = list(range(sum(len(stage) for stage in net.stages())))
+    stages = [stage for stage in same_sized(net) if len(stage) > 1]
+    if count and not stages:
+        raise ValueError("no stage has two units that can change places")
+    pairs = [(a, b) for stage in stages for i, a in enumerate(stage) for b in stage[i + 1 :]]
+    for _ in range(count):
+        a, b = draw.choice(pairs)
+        order[a], order[b] = order[b], order[a]
+    return order
+
+
+def kendall_tau(order: Sequence[int]) -> float:
+    """Kendall's rank correlation of an order without ties with the sorted one: 1 unchanged, −1 reversed."""
+    n = len(order)
+    inversions = sum(a > b for i, a in enumerate(order) for b in order[i + 1 :])
+    return 1 - 4 * inversions / (n * (n - 1)) if n > 1 else 1.0

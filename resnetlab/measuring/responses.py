@@ -1,0 +1,72 @@
+"""Layer responses: how large what each 3x3 layer puts out is (He 2015, Figure 7); each branch beside its shortcut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.measuring.units import evaluating, squared_norms, stem, steps
+from resnetlab.nets.net import ResNet
+
+
+@torch.no_grad()
+def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
+    """Standard deviation of each 3x3 layer's response, by the layer's name, in the order of the layers.
+
+    A response is what batch norm makes of the convolution's output, before the nonlinearity or the sum (He 2015,
+    section 4.2); where no batch norm follows within the branch, the convolution's output. The deviation is taken
+    over all images (N C H W), channels and positions together. A 3x3 stem is the first of them; of a bottleneck
+    only the 3x3 counts. The network is left as it was.
+    """
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in dict(_responding(net))}
+
+    def adder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], response: Tensor) -> None:
+            values = response.double()
+            sums[name] += torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()]).cpu()
+
+        return add
+
+    hooks = [module.register_forward_hook(adder(name)) for name, module in _responding(net)]
+    try:
+        with evaluating(net):
+            for x in batches:
+                net(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _deviation(*total.tolist()) for name, total in sums.items()}
+
+
+def _responding(net: ResNet) -> Iterator[tuple[str, nn.Module]]:
+    """Each 3x3 convolution's name, and the module whose output is its response."""
+    groups: list[tuple[str, nn.Module, tuple[str, ...]]] = [("", net, net.stem_layers)]
+    groups += [(f"{name}.", unit, unit.lead + unit.branch) for name, unit in net.units()]
+    for prefix, holder, names in groups:
+        for name, following in zip(names, (*names[1:], ""), strict=True):
+            layer, after = getattr(holder, name), getattr(holder, following, None)
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                yield prefix + name, after if isinstance(after, nn.BatchNorm2d) else layer
+
+
+def _deviation(count: float, total: float, squares: float) -> float:
+    if not count:
+        raise ValueError("responses to no images: the batches are empty")
+    return math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+
+
+@torch.no_grad()
+def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | None]:
+    """‖F(x)‖ / ‖h(x)‖ of each unit of a net with shortcuts, by name: what it adds beside what it adds it to.
+
+    Norms are taken over all images (N C H W) together; None where h is zero everywhere. The network is left as it was.
+    """
+    sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in net.units()}
+    with evaluating(net):
+        for x in batches:
+            for step in steps(net, stem(net, x)):
+                sums[step.name] += torch.stack([squared_norms(step.F).sum(), squared_norms(step.h).sum()]).cpu()
+    return {name: math.sqrt(F / h) if h else None for name, (F, h) in ((n, s.tolist()) for n, s in sums.items())}

@@ -1,0 +1,90 @@
+"""A network unit by unit: what enters each unit, its shortcut, its branch and their sum; and units without their F."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.nets.mixing import Plain
+from resnetlab.nets.net import ResidualUnit, ResNet
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit at work: y = mix(h(x), F(x)) (He 2016, eq. 1). x is N C H W; h, F and y are N C' H' W'.
+
+    In a plain net h takes no part in y.
+    """
+
+    name: str  # e.g. "layer1.0"
+    unit: ResidualUnit
+    x: Tensor  # what h and F take: the unit's input, after a pre-activation that they share
+    h: Tensor
+    F: Tensor
+    y: Tensor
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Within it the network is in evaluation mode; then each of its modules is in its own mode again."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def stem(net: ResNet, x: Tensor) -> Tensor:
+    """What enters the first unit, of images N C H W."""
+    return net.run(net.stem_layers, x)
+
+
+def steps(net: ResNet, features: Tensor) -> Iterator[Step]:
+    """Run the units in order on what enters the first one. The last unit's output is `unit.f(y)`."""
+    for name, unit in net.units():
+        x = unit.run(unit.lead, features)
+        h, F = unit.h(x), unit.F(x)
+        y = unit.mix(h, F, x)
+        yield Step(name, unit, x, h, F, y)
+        features = unit.f(y)
+
+
+def read_out(net: ResNet, features: Tensor) -> Tensor:
+    """The scores N K that the network's head gives to features of the last unit's size."""
+    features = net.run(net.last_layers, features)
+    return net.fc(torch.flatten(net.avgpool(features), 1))
+
+
+def keeps_size(unit: ResidualUnit) -> bool:
+    """Whether a unit's output has its input's shape."""
+    return unit.in_channels == unit.out_channels and unit.stride == 1
+
+
+def is_plain(unit: ResidualUnit) -> bool:
+    """Whether a unit has no shortcut."""
+    return isinstance(unit.mix.equation, Plain)
+
+
+def without_branch(unit: ResidualUnit, features: Tensor) -> Tensor:
+    """What a unit hands on if its F is deleted (Veit 2016, section 4.1): f(mix(h(x), 0)); N C' H' W'.
+
+    A plain unit is F alone, so it is left out whole, which ValueError denies where it changes sizes.
+    """
+    if is_plain(unit):
+        if not keeps_size(unit):
+            raise ValueError("a plain unit that changes sizes can't be left out: nothing else fits in its place")
+        return features
+    x = unit.run(unit.lead, features)
+    h = unit.h(x)
+    return unit.f(unit.mix(h, torch.zeros_like(h), x))
+
+
+def squared_norms(values: Tensor) -> Tensor:
+    """‖v‖² of each image, float64 N, of values N ...."""
+    return values.double().flatten(1).square().sum(1)

@@ -1,0 +1,90 @@
+"""Lesions: exact errors, units of one size only, and Kendall's tau."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+from resnetlab import build
+from resnetlab.measuring.accuracy import accuracy
+from resnetlab.measuring.lesion import (
+    error_of,
+    errors_without_each,
+    kendall_tau,
+    random_deletion,
+    random_swaps,
+    same_sized,
+)
+from resnetlab.nets.net import ResNet
+
+X, LABELS = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
+BATCHES = [(X[:30], LABELS[:30]), (X[30:], LABELS[30:])]
+
+
+def made(name: str) -> ResNet:
+    net = build(name)
+    assert isinstance(net, ResNet)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_plain20"])
+def test_untouched_it_is_the_network(name: str) -> None:
+    net = made(name)
+    assert error_of(net, BATCHES) == pytest.approx(accuracy(net, BATCHES).error)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_preresnet20", "cifar_plain20"])
+def test_one_by_one_is_each_alone(name: str) -> None:
+    net = made(name)
+    for i, error in enumerate(errors_without_each(net, BATCHES)):
+        if error is None:
+            assert net.spec.is_plain
+            assert i in (3, 6), "where a plain net changes sizes"
+        else:
+            assert error == error_of(net, BATCHES, deleted=[i])
+
+
+def test_a_unit_whose_branch_is_zero_is_not_missed() -> None:
+    net = made("cifar_resnet20(zero_gamma=True)")
+    assert errors_without_each(net, BATCHES) == [error_of(net, BATCHES)] * 9
+
+
+@torch.no_grad()
+def test_a_swap_changes_places_and_nothing_else() -> None:
+    net = made("cifar_resnet20")
+    net.layer1[1].bn2.weight.mul_(3)
+    before = [error_of(net, BATCHES, [0, 2, 1, *range(3, 9)])]
+    net.layer1[1], net.layer1[2] = net.layer1[2], net.layer1[1]
+    assert before == [error_of(net, BATCHES)]
+
+
+def test_units_that_keep_their_size() -> None:
+    assert same_sized(made("cifar_plain20")) == [[0, 1, 2], [4, 5], [7, 8]]
+    assert same_sized(made("cifar_resnet20(shortcut='B')")) == [[0, 1, 2], [4, 5], [7, 8]]
+
+
+def test_random_lesions_are_drawn_among_them() -> None:
+    net, draw = made("cifar_resnet20"), random.Random(0)
+    assert sorted(random_deletion(net, 7, draw)) == [0, 1, 2, 4, 5, 7, 8]
+    for count in (0, 1, 9):
+        order = random_swaps(net, count, draw)
+        assert sorted(order) == list(range(9))
+        assert [order[i] for i in (3, 6)] == [3, 6]
+        assert {*order[:3]} == {0, 1, 2}
+    assert random_swaps(net, 1, draw) != list(range(9))
+
+
+def test_where_nothing_can_change_places_it_says_so() -> None:
+    with pytest.raises(ValueError, match="change places"):
+        random_swaps(made("cifar_resnet8"), 1, random.Random(0))
+
+
+def test_kendalls_tau_is_scipys() -> None:
+    draw = random.Random(0)
+    for _ in range(5):
+        order = draw.sample(range(9), 9)
+        assert kendall_tau(order) == pytest.approx(kendalltau(range(9), order).statistic)
+    assert [kendall_tau(o) for o in ([0, 1, 2], [2, 1, 0], [0])] == [1, -1, 1]

@@ -1,0 +1,85 @@
+"""Responses: those of Figure 7, after BN and before the nonlinearity or the sum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from resnetlab import build
+from resnetlab.measuring.responses import branch_shares, response_stds
+from resnetlab.measuring.units import stem, steps
+from resnetlab.nets.net import ResNet
+
+X = 3 + torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def made(name: str) -> ResNet:
+    net = build(name)
+    assert isinstance(net, ResNet)
+    return net.eval()
+
+
+@torch.no_grad()
+def test_by_hand() -> None:
+    net = made("cifar_resnet8")
+    unit = net.layer1[0]
+    x = net.bn1(net.conv1(X))
+    first = unit.bn1(unit.conv1(x.relu()))
+    second = unit.bn2(unit.conv2(first.relu()))
+    found = response_stds(net, [X])
+    for name, values in (("conv1", x), ("layer1.0.conv1", first), ("layer1.0.conv2", second)):
+        assert found[name] == pytest.approx(float(values.std(correction=0)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("cifar_plain20", 19),
+        ("cifar_resnet56", 55),
+        ("cifar_preresnet20", 19),
+        ("cifar_resnet29(branch='bottleneck', shortcut='B')", 1 + 9),
+        ("cifar_resnet8(norm='none')", 7),
+    ],
+)
+def test_every_3x3_layer_in_order(name: str, layers: int) -> None:
+    net = made(name)
+    found = response_stds(net, [X])
+    convs = [n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert list(found) == convs
+    assert len(found) == layers
+
+
+@torch.no_grad()
+def test_of_a_preactivation_net_the_last_response_is_what_is_added() -> None:
+    net = made("cifar_preresnet8")
+    step = list(steps(net, stem(net, X)))[-1]
+    assert response_stds(net, [X])["layer3.0.conv2"] == pytest.approx(float(step.F.std(correction=0)), rel=1e-5)
+
+
+def test_batches_make_no_difference() -> None:
+    net = made("cifar_resnet8")
+    assert response_stds(net, X.split(3)) == pytest.approx(response_stds(net, [X]), rel=1e-6)
+    assert branch_shares(net, X.split(3)) == pytest.approx(branch_shares(net, [X]), rel=1e-6)
+
+
+def test_no_images_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        response_stds(made("cifar_resnet8"), [])
+
+
+@torch.no_grad()
+def test_the_branch_beside_its_shortcut() -> None:
+    net = made("cifar_resnet8")
+    net.layer2[0].bn2.weight.mul_(0)  # F = 0
+    net.layer3[0].bn2.weight.mul_(2)
+    step = list(steps(net, stem(net, X)))[-1]
+    found = branch_shares(net, [X])
+    assert found["layer2.0"] == 0
+    assert found["layer3.0"] == pytest.approx(float(step.F.norm() / step.h.norm()), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_shortcut_of_zeros_has_no_share() -> None:
+    net = made("cifar_resnet8")
+    net.bn1.weight.zero_()
+    assert branch_shares(net, [X])["layer1.0"] is None

@@ -1,0 +1,82 @@
+"""Networks unit by unit: the parts make up the whole, and no measurement changes the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resnetlab import build
+from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
+from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
+from resnetlab.nets.net import ResNet
+
+X, LABELS = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+BATCHES = [(X[:4], LABELS[:4]), (X[4:], LABELS[4:])]
+NETS = ["cifar_resnet8", "cifar_plain8", "cifar_preresnet8", "cifar_resnet11(branch='bottleneck', shortcut='B')"]
+MEASUREMENTS: dict[str, Callable[[ResNet], object]] = {
+    "responses": lambda net: responses.response_stds(net, [X]),
+    "branch shares": lambda net: responses.branch_shares(net, [X]),
+    "lesion": lambda net: lesion.errors_without_each(net, BATCHES),
+    "several lesions": lambda net: lesion.error_of(net, BATCHES, deleted=[0]),
+    "paths": lambda net: paths.Unrolled(net, X, LABELS).norm_by_length(1, seed=0),
+    "alignments": lambda net: boosting.alignments(net, BATCHES),
+    "read-outs": lambda net: boosting.read_outs(net, BATCHES),
+    "sensitivity": lambda net: sensitivity.reactions(net, [X], 0.01, seed=0),
+}
+
+
+def made(name: str) -> ResNet:
+    net = build(name)
+    assert isinstance(net, ResNet)
+    return net
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_steps_make_up_the_network(name: str) -> None:
+    net = made(name).eval()
+    taken = list(steps(net, stem(net, X)))
+    assert [step.name for step in taken] == [name for name, _ in net.units()]
+    assert torch.equal(read_out(net, taken[-1].unit.f(taken[-1].y)), net(X))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
+    net = made(name).eval()
+    for step in steps(net, stem(net, X)):
+        if net.spec.is_plain and not keeps_size(step.unit):
+            with pytest.raises(ValueError, match="changes sizes"):
+                without_branch(step.unit, step.x)
+            continue
+        features = step.x.relu()  # as they come from a unit before
+        x = step.unit.run(step.unit.lead, features)
+        wanted = features if net.spec.is_plain else step.unit.f(step.unit.h(x))
+        assert torch.equal(without_branch(step.unit, features), wanted)
+
+
+@pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+def test_no_measurement_changes_the_network(measure: Callable[[ResNet], object]) -> None:
+    net = made("cifar_resnet8").train()
+    net.layer2.eval()  # a part that is frozen stays so
+    net(X).sum().backward()
+    before = snapshot(net)
+    measure(net)
+    after = snapshot(net)
+    assert before[0] == after[0]
+    for one, other in zip(before[1], after[1], strict=True):
+        assert torch.equal(one, other)
+
+
+def snapshot(net: nn.Module) -> tuple[list[object], list[Tensor]]:
+    """Modes and hooks of every module; every value and gradient."""
+    modes: list[object] = [(m.training, len(m._forward_hooks)) for m in net.modules()]
+    tensors = [v.clone() for v in net.state_dict().values()]
+    return modes, tensors + [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+def test_a_measurement_is_the_same_twice(measure: Callable[[ResNet], object]) -> None:
+    net = made("cifar_resnet8")
+    assert measure(net) == measure(net)
