@@ -176,6 +176,9 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     axes.spines[:].set_visible(False)
     axes.tick_params(left=False, bottom=False, pad=5)
     axes.minorticks_off()
+    for axis, is_log in ((axes.xaxis, panel.x_log), (axes.yaxis, panel.y_log)):
+        if is_log:
+            axis.set_major_formatter(lambda value, _: tick(value))
     if not panel.y_log:
         axes.yaxis.set_major_locator(MaxNLocator(6))
     if not panel.x_log:
@@ -188,6 +191,14 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     _text(canvas, box.left + box.width / 2, area.bottom + _LINE / 2, panel.x_label, color=muted, ha="center")
     _label_lines(axes, figure, panel, box)
     return box
+
+
+def tick(value: float) -> str:
+    """A tick of a logarithmic axis: 0.01, 10, and powers of ten beyond a thousand as 10⁴ (math is not parsed)."""
+    power = round(math.log10(value)) if value > 0 else 0
+    if abs(power) <= 3 or not math.isclose(value, 10.0**power):
+        return f"{value:g}"
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _shown(y: float, panel: Panel) -> float:
@@ -239,6 +250,8 @@ def _label_lines(axes: Axes, figure: Figure, panel: Panel, box: Area) -> None:
         (end_x, end_y), colour = ends[name], STAND_INS[colour_of(named[name], figure)]
         xs, ys = [end_x, right + 3, right + _LABEL_GAP - 7, right + _LABEL_GAP - 3], [end_y, end_y, y, y]
         leader = Line2D([x / width for x in xs], [y / height for y in ys], color=colour, linewidth=1)
+        if end_x < right - 1:  # so that it is not taken for more of a line that ends early
+            leader.set_linestyle("dotted")
         canvas.add_artist(leader)
         _text(canvas, right + _LABEL_GAP, y, name)
 

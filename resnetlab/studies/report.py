@@ -193,12 +193,16 @@ def _paragraphs(words: Words | dict[str, Any]) -> list[Both]:
 
 def formulas(text: str) -> str:
     """A text as HTML; LaTeX between $ and $ becomes MathML, which browsers show without a script."""
-    from latex2mathml.converter import convert
-
     parts = text.split("$")
     if len(parts) % 2 == 0:
         raise ValueError(f"a formula that begins with $ has to end with one: {text[:60]!r}")
-    return "".join(convert(part) if i % 2 else html.escape(part) for i, part in enumerate(parts))
+    return "".join(_mathml(part) if i % 2 else html.escape(part) for i, part in enumerate(parts))
+
+
+def _mathml(latex: str) -> str:
+    from latex2mathml.converter import convert
+
+    return convert(latex).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -42,3 +42,8 @@ def joined(parts: list[Words], between: str = " ") -> Both:
     """Several words as one; Chinese ones stand without the space."""
     texts = [both(p) for p in parts]
     return Both(between.join(t.en for t in texts), between.strip(" ").join(t.zh for t in texts))
+
+
+def listed(parts: list[Words]) -> Both:
+    """Several words as a list in one line, parted by semicolons."""
+    return Both(joined(parts, "; ").en, joined(parts, "；").zh)

@@ -213,8 +213,9 @@ def test_nothing_is_cut_off(browser: Any, any_report: Path, width: int) -> None:
         assert page.evaluate(CUT_OFF) == []
         boxes = [picture.bounding_box() for picture in page.locator(".panel > svg").all()]
         assert all(box["width"] > 250 and box["height"] > 150 for box in boxes)
-        side_by_side = len({box["y"] for box in boxes}) < len(boxes)
-        assert side_by_side == (width > 700), "panels stand side by side where there is room"
+        if page.locator(".figure").count():
+            side_by_side = len({box["y"] for box in boxes}) < len(boxes)
+            assert side_by_side == (width > 700), "panels stand side by side where there is room"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -22,6 +22,7 @@ from resnetlab.studies.study import (
     FAILED_RULE,
     NOT_JUDGED,
     NOT_REPRODUCED,
+    RECORD_FORMAT,
     STUDIES,
     Plan,
     Record,
@@ -127,7 +128,7 @@ def test_a_full_disk_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
             list(run_missing(RECIPES, tmp_path))
         return
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the other processes import the stand-in from this file
-    monkeypatch.setattr(runner, "_train_one", _on_a_full_disk)
+    monkeypatch.setattr(runner, "_one", _on_a_full_disk)
     with pytest.raises(UserError, match="no room at all"):
         list(run_missing(RECIPES[:2], tmp_path, jobs=2))
     assert not [r for r in RECIPES if make_run(r, tmp_path).result()]
@@ -154,8 +155,8 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path) -> None:
     assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
     assert failure["recipe"].startswith("digits, 1 epochs, batches of ")
     assert [row["verdict"] == NOT_JUDGED for row in record.rows] == [True, False, True, True, False, False]
-    assert record.rows[0]["measured"] == "1 of the 4 runs it needs failed"
-    assert record.rule.endswith(FAILED_RULE)
+    assert record.rows[0]["measured"]["en"] == "1 of the 4 runs it needs failed"
+    assert str(record.rule).endswith(str(FAILED_RULE))
     assert record.verdict in (NOT_JUDGED, NOT_REPRODUCED)
     (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
     record = conclude(small_study(), "quick", PLAN, tmp_path, "c")
@@ -185,7 +186,7 @@ def test_records_of_another_version_and_damaged_ones_are_named(tmp_path: Path) -
     path.write_text('{"format": 99}')
     with pytest.raises(UserError, match="degradation-quick.json: a record of another version"):
         read_records(tmp_path)
-    path.write_text('{"format": 1, "study": "degradation"}')
+    path.write_text(f'{{"format": {RECORD_FORMAT}, "study": "degradation"}}')
     with pytest.raises(UserError, match="degradation-quick.json: a damaged record"):
         read_records(tmp_path)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from scipy.stats import ttest_ind
 
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import DIRECTION, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.statistics import Ratio, difference, mean_std, ratio, weakest
+from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
 
 
 def test_the_interval_is_welchs() -> None:
@@ -34,6 +36,59 @@ def test_equal_seeds_without_spread_are_a_difference_without_spread() -> None:
     assert difference([5, 5], [1, 1]).verdict_above(0) == REPRODUCED
 
 
+def test_equality_needs_the_whole_interval_within_the_bound() -> None:
+    near, wide, far = (
+        difference([1.0, 1.01, 0.99], [1, 1.01, 0.99]),
+        difference([0, 2, 1.1], [1, 0, 2]),
+        difference([3], [1]),
+    )
+    assert [d.verdict_within(0.1) for d in (near, wide, far)] == [REPRODUCED, DIRECTION, NOT_REPRODUCED]
+
+
+def test_a_difference_as_text_with_so_many_decimals() -> None:
+    assert difference([1.25, 1.25], [1, 1]).rounded(2) == "+0.25 [+0.25, +0.25]"
+    assert difference([1], [1.25]).rounded(1) == "-0.2", "one seed has no interval"
+
+
 def test_mean_and_deviation_as_text() -> None:
     assert mean_std([1.0, 3.0]) == "2.00 ± 1.41"
     assert mean_std([1.0]) == "1.00"
+
+
+def test_a_ratio_of_times_is_a_median_of_rounds() -> None:
+    found = ratio([2.0, 4.0, 60.0, 2.2, 1.8, 2.0, 2.0], [1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert found.median == 2
+    assert (found.low, found.high) == (1.8, 60), "with seven rounds the interval takes them all"
+
+
+def test_the_interval_of_a_median_is_the_sign_tests() -> None:
+    found = ratio([float(i) for i in range(1, 16)], [1.0] * 15)
+    assert (found.low, found.median, found.high) == (4, 8, 12)  # 2 · P(fewer than 4 of 15 heads) = 0.035
+
+
+def test_few_rounds_give_no_interval() -> None:
+    found = ratio([2.0] * 5, [1.0] * 5)
+    assert (found.low, found.high) == (0, math.inf)
+    assert found.verdict_above(1) == DIRECTION
+    assert "no interval" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "above", "within"),
+    [
+        ((1.2, 1.1, 1.3), REPRODUCED, REPRODUCED),
+        ((1.2, 0.9, 1.6), DIRECTION, DIRECTION),
+        ((0.9, 0.5, 1.4), NOT_REPRODUCED, DIRECTION),
+        ((0.5, 0.4, 0.9), NOT_REPRODUCED, NOT_REPRODUCED),
+        ((2.0, 1.9, 2.1), REPRODUCED, NOT_REPRODUCED),
+    ],
+)
+def test_verdicts_of_ratios(values: tuple[float, float, float], above: str, within: str) -> None:
+    assert Ratio(*values).verdict_above(1) == above
+    assert Ratio(*values).verdict_within(1.5) == within
+
+
+def test_of_several_verdicts_the_weakest_counts() -> None:
+    assert weakest([REPRODUCED, DIRECTION, REPRODUCED]) == DIRECTION
+    assert weakest([NOT_JUDGED, NOT_REPRODUCED, DIRECTION]) == NOT_REPRODUCED
+    assert weakest([REPRODUCED]) == REPRODUCED

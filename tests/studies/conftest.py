@@ -1,0 +1,30 @@
+"""What the tests of several studies share: evidence made up for a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any
+
+import pytest
+
+from resnetlab.studies.measurement import Measured, Measurement
+from resnetlab.studies.study import Evidence, Plan
+
+Values = Callable[[Measurement], dict[str, Any]]
+
+
+@pytest.fixture
+def made_up() -> Callable[..., Evidence]:
+    """made_up(plan, values, lost): the evidence if every measurement gave values(it), but those of nets in `lost`."""
+
+    def evidence(plan: Plan, values: Values, lost: Container[str] = (), scale: str = "quick") -> Evidence:
+        found = Evidence(scale)
+        for m in plan.measurements:
+            net = m.run.net if m.run else m.weights.net if m.weights else ""
+            if net in lost:
+                found.failed.append(m)
+            else:
+                found.measured.append(Measured(m, values(m), 1.0, {}))
+        return found
+
+    return evidence

@@ -1,0 +1,107 @@
+"""The study `lesion`: its rule can find for and against the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from resnetlab.studies.lesion import PATHS, STUDY, largest_step, rise
+from resnetlab.studies.measurement import Measurement
+from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Evidence, Finding
+from resnetlab.studies.trained import net_of
+
+MadeUp = Callable[..., Evidence]
+PLAN = STUDY.plan("quick", None, ())
+ARITHMETIC = 6  # its row, which no measurement changes
+
+
+def values(m: Measurement, papers: bool = True, noise: float = 0.1) -> dict[str, Any]:
+    """Lesions as in the paper, or with the two kinds' fates exchanged."""
+    net, shift = net_of(m), noise * (m.seed - 1)
+    if m.function == PATHS:
+        factor = (0.5 if papers else 1.5) + shift / 10
+        return {"norms": [factor**k for k in range((net.depth - 2) // 2 + 1)]}
+    robust = (net.kind == "residual") is papers
+    units = (net.depth - 2) // 2
+    same = [i not in (units // 3, 2 * units // 3) for i in range(units)]
+    hit = (1.0 if robust else 78.0) + shift
+    without: list[float | None] = [10 + (hit if s else hit + (20 if papers else -20)) for s in same]
+    if net.kind == "plain":
+        without = [error if s else None for error, s in zip(without, same, strict=True)]
+    steps = [10.0, 20.0, 30.0, 45.0, 60.0, 75.0, 90.0] if robust else [10.0, *[90.0] * 6]
+    taus = [1 - count / 100 for count in (0, 1, 2, 4, 8, 16, 32)]
+    errors = [10 + 100 * (1 - tau) if robust else 90 - 100 * (1 - tau) for tau in taus]
+    return {
+        "same_size": same,
+        "intact": 10.0,
+        "without": without,
+        "deleted": [{"count": i, "errors": [e + shift, e]} for i, e in enumerate(steps)],
+        "swapped": [
+            {"count": i, "taus": [t, t], "errors": [e + shift, e]}
+            for i, (t, e) in enumerate(zip(taus, errors, strict=True))
+        ],
+    }
+
+
+def verdicts(finding: Finding) -> list[str]:
+    return [row.verdict for row in finding.rows]
+
+
+def test_lesions_as_in_the_paper_reproduce_it(made_up: MadeUp) -> None:
+    finding = STUDY.judge(made_up(PLAN, values))
+    assert verdicts(finding) == [REPRODUCED] * 9
+    assert "by 1.0 points" in str(finding.answer)
+    assert ", shorter than most paths" in str(finding.answer)
+    assert [f.name for f in finding.figures] == ["errors", "paths"]
+
+
+def test_contrary_lesions_refute_every_claim_but_arithmetic(made_up: MadeUp) -> None:
+    finding = STUDY.judge(made_up(PLAN, lambda m: values(m, papers=False)))
+    found = verdicts(finding)
+    assert found.pop(ARITHMETIC) == REPRODUCED
+    assert found == [NOT_REPRODUCED] * 8
+    assert "no shorter than most paths" in str(finding.answer)
+
+
+def test_one_seed_gives_a_direction_only(made_up: MadeUp) -> None:
+    found = verdicts(STUDY.judge(made_up(PLAN.limited(None, 1), values)))
+    assert found.pop(ARITHMETIC) == REPRODUCED
+    assert found == [DIRECTION] * 8
+
+
+def test_what_failed_is_not_judged(made_up: MadeUp) -> None:
+    found = verdicts(STUDY.judge(made_up(PLAN, values, lost=["cifar_plain20"])))
+    assert found == [REPRODUCED, NOT_JUDGED, NOT_JUDGED, *[REPRODUCED] * 6]
+    found = verdicts(STUDY.judge(made_up(PLAN, values, lost=["cifar_resnet56"])))
+    assert found == [NOT_JUDGED, REPRODUCED, *[NOT_JUDGED] * 4, REPRODUCED, *[NOT_JUDGED] * 2]
+
+
+def test_a_net_without_units_that_change_sizes_is_not_asked_about_them(made_up: MadeUp) -> None:
+    def same_sized(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return made if m.function == PATHS else made | {"same_size": [True] * len(made["same_size"]), "without": [9.0]}
+
+    def whole(m: Measurement) -> dict[str, Any]:
+        made = same_sized(m)
+        return made if m.function == PATHS else made | {"without": [11.0] * len(made["same_size"])}
+
+    assert verdicts(STUDY.judge(made_up(PLAN, whole)))[3] == NOT_TESTED
+
+
+def test_rises_tell_units_that_change_sizes_apart() -> None:
+    made = {"intact": 10.0, "without": [11.0, None, 13.0, 50.0], "same_size": [True, False, True, False]}
+    assert rise(made) == 2
+    assert rise(made, same_size=False) == 40
+    assert rise(made | {"without": [11.0, None, 13.0, None]}, same_size=False) is None
+
+
+def test_the_largest_step_is_a_share_of_the_whole_rise() -> None:
+    assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 20.0, 90.0)]}) == 70 / 80
+    assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 10.0)]}) is None
+
+
+def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) -> None:
+    singles = STUDY.judge(made_up(PLAN, values)).figures[0].panels[0].series
+    marked = [s for s in singles if s.marks]
+    assert [(s.label, len(s.x)) for s in marked] == [("residual-20", 2), ("residual-56", 2)]
+    assert len(singles) == 6

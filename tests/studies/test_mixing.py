@@ -1,0 +1,153 @@
+"""The study `mixing`: its runs are Table 1's, and its rule can find against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from resnetlab.nets.mixing import DropoutShortcut, ExclusiveGate, ShortcutGate
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import spec
+from resnetlab.studies import degradation
+from resnetlab.studies.mixing import STUDY
+from resnetlab.studies.shortcut_cases import ADD, CASES, case_of
+from resnetlab.studies.study import (
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    SCALES,
+    Evidence,
+    Finding,
+    Outcome,
+)
+from resnetlab.studies.words import both
+
+Errors = Callable[[str], float]  # case -> %
+
+
+def judged(scale: str, errors: Errors, spread: float = 0.2, seeds: int | None = None, lost: str = "") -> Finding:
+    """The finding if every seed of a case ended with this error, give or take, and those of `lost` failed."""
+    outcomes, failed = [], []
+    for r in STUDY.plan(scale, None, ()).limited(None, seeds).recipes:
+        error = errors(case_of(r)) + spread * (r.seed % 3 - 1)
+        result = {"train_error": error / 2, "test_error": error, "seconds": 1.0}
+        if case_of(r) == lost:
+            failed.append(r)
+        else:
+            outcomes.append(Outcome(r, result, [{"epoch": 1} | result, {"epoch": 2} | result], {}))
+    return STUDY.judge(Evidence(scale, outcomes, failed=list(failed)))
+
+
+def papers_way(case: str) -> float:
+    return CASES[case].printed or 60.0
+
+
+def other_way(case: str) -> float:
+    return 20 - papers_way(case) / 5
+
+
+def verdicts(finding: Finding) -> list[str]:
+    return [row.verdict for row in finding.rows]
+
+
+def test_data_as_in_the_paper_reproduce_it() -> None:
+    finding = judged("paper", papers_way)
+    assert verdicts(finding) == [REPRODUCED] * 13
+    assert finding.verdict == REPRODUCED
+
+
+def test_contrary_data_refute_it() -> None:
+    finding = judged("paper", other_way)
+    assert set(verdicts(finding)[:7]) == {NOT_REPRODUCED}
+    assert verdicts(finding)[8:] == [NOT_REPRODUCED] * 5
+    assert finding.verdict == NOT_REPRODUCED
+
+
+def test_no_difference_reproduces_only_that_one_is_near() -> None:
+    finding = judged("paper", lambda case: 8.0)
+    assert verdicts(finding).count(REPRODUCED) == 1
+    assert "comes near Add" in str(finding.rows[verdicts(finding).index(REPRODUCED)].claim)
+    assert "Not told apart from Add" in str(finding.answer)
+
+
+def test_scatter_and_one_seed_give_a_direction_only() -> None:
+    for finding in (judged("quick", papers_way, spread=60), judged("quick", papers_way, seeds=1)):
+        assert REPRODUCED not in verdicts(finding)
+        assert finding.verdict == DIRECTION
+
+
+def test_the_quick_scale_does_not_judge_what_belongs_to_110_layers() -> None:
+    finding = judged("quick", papers_way)
+    tested = [row for row in finding.rows if row.verdict != NOT_TESTED]
+    assert {row.verdict for row in tested} == {REPRODUCED}
+    untested = [str(row.claim) for row in finding.rows if row.verdict == NOT_TESTED]
+    assert len(untested) == 3  # b = −7, the best bias, failing
+    assert "b = −7" in untested[0]
+
+
+def test_cases_left_out_at_cifar_are_not_tested() -> None:
+    finding = judged("cifar", papers_way)
+    assert finding.verdict == REPRODUCED
+    assert verdicts(finding).count(NOT_TESTED) == 8
+
+
+@pytest.mark.parametrize("lost", [ADD, "1x1 conv"])
+def test_a_claim_that_lacks_a_run_is_not_judged(lost: str) -> None:
+    finding = judged("quick", papers_way, lost=lost)
+    assert finding.verdict == NOT_JUDGED
+    conv = next(row for row in finding.rows if str(row.claim).startswith("1x1 convolution"))
+    assert conv.verdict == NOT_JUDGED
+    gates = next(row for row in finding.rows if str(row.claim).startswith("The exclusive gate: b = 0"))
+    assert gates.verdict == REPRODUCED
+    assert str(CASES[lost].words) not in str(finding.answer) or lost == ADD
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_run_at_all_is_no_verdict(scale: str) -> None:
+    finding = STUDY.judge(Evidence(scale, failed=list(STUDY.plan(scale, None, ()).recipes)))
+    assert finding.verdict == NOT_JUDGED
+    assert set(verdicts(finding)) <= {NOT_JUDGED, NOT_TESTED}
+    assert finding.figures == []
+
+
+def test_the_words_follow_the_data() -> None:
+    words = str(judged("quick", lambda case: 3.0 if case == "exclusive −3" else papers_way(case)).words)
+    assert "b = −3 is best" in words
+    assert "Better than Add: exclusive gate, b = −3" in words
+    assert "b = −6 is best" in str(judged("quick", papers_way).words)
+    better = judged("quick", other_way)
+    assert "Better than Add" in str(better.answer)
+    assert "优于 Add" in both(better.answer).zh
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_cases_differ_in_their_mix_or_shortcut_only(scale: str) -> None:
+    recipes = STUDY.plan(scale, None, ()).recipes
+    assert len(set(recipes)) == len(recipes)
+    by_case = {(case_of(r), r.seed): r for r in recipes}
+    for (case, seed), r in by_case.items():
+        plain, found = by_case[ADD, seed], spec(r.net)
+        assert r.override(net=plain.net) == plain
+        assert found.name == r.net
+        assert isinstance(found, NetSpec)
+        original = spec(plain.net)
+        assert isinstance(original, NetSpec)
+        assert found.override(mix=original.mix, shortcut="A") == original
+        if case == "1x1 conv":
+            assert (found.shortcut, found.mix) == ("C", original.mix)
+    assert {type(spec(r.net).mix) for r in recipes} >= {ExclusiveGate, ShortcutGate, DropoutShortcut}  # type: ignore[union-attr]
+
+
+def test_quick_and_cifar_use_the_runs_of_degradation() -> None:
+    for scale in ("quick", "cifar"):
+        theirs = degradation.STUDY.plan(scale, None, ()).recipes
+        assert {r for r in STUDY.plan(scale, None, ()).recipes if case_of(r) == ADD} <= set(theirs)
+
+
+def test_the_paper_warms_up_as_the_paper_says() -> None:
+    for r in STUDY.plan("paper", "cifar10:x", ()).recipes:
+        assert (r.warmup, r.warmup_lr, r.warmup_steps, r.iterations) == ("constant", 0.01, 400, 64_000)
+        assert r.net.startswith("cifar_resnet110")

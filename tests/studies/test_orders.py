@@ -1,0 +1,161 @@
+"""The study `orders`: equal networks are equal runs, and a rule that can find against the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from resnetlab.nets.branches import ORDERS
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import spec
+from resnetlab.studies.degradation import STUDY as DEGRADATION
+from resnetlab.studies.figures import draw
+from resnetlab.studies.orders import STUDY, net
+from resnetlab.studies.orders_claims import PAPER, Key
+from resnetlab.studies.study import (
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    SCALES,
+    Evidence,
+    Finding,
+    Outcome,
+    Plan,
+)
+from resnetlab.training.recipe import Recipe
+
+DATA = {"quick": None, "cifar": "cifar10:x", "paper": "cifar10:x"}
+Errors = Callable[[NetSpec], float]  # %
+
+
+def papers_way(net: NetSpec) -> float:
+    return PAPER.get(Key(net.order, net.depth, net.branch), PAPER[Key(net.order, 110, "basic")]) + 3
+
+
+def alike(net: NetSpec) -> float:
+    return 10.0
+
+
+def other_way(net: NetSpec) -> float:
+    return {"post": 5.0, "bn_after_add": 3.0, "relu_before_add": 4.0, "relu_preact": 9.0, "full_preact": 9.0}[net.order]
+
+
+def judged(
+    scale: str,
+    errors: Errors,
+    spread: float = 0.02,
+    plan: Plan | None = None,
+    lost: Callable[[Recipe], bool] = lambda _: False,
+) -> Finding:
+    """The finding if training and test errors are these, give or take."""
+    plan = plan or STUDY.plan(scale, DATA[scale], ())
+    outcomes = []
+    for r in plan.recipes:
+        found = spec(r.net)
+        assert isinstance(found, NetSpec)
+        error = errors(found) + spread * (r.seed % 3 - 1)
+        result = {"train_error": error, "test_error": error, "epochs": 15.0, "seconds": 1.0}
+        if not lost(r):
+            outcomes.append(Outcome(r, result, [result | {"epoch": 1}, result | {"epoch": 2}], {}))
+    return STUDY.judge(Evidence(scale, outcomes, [], [r for r in plan.recipes if lost(r)]))
+
+
+def verdicts(finding: Finding) -> list[str]:
+    return [row.verdict for row in finding.rows]
+
+
+def test_data_as_in_the_paper_reproduce_it() -> None:
+    finding = judged("paper", papers_way)
+    assert verdicts(finding) == [REPRODUCED] * 6
+    assert finding.verdict == REPRODUCED
+
+
+def test_contrary_data_refute_every_claim() -> None:
+    assert verdicts(judged("paper", other_way)) == [NOT_REPRODUCED] * 6
+
+
+def test_orders_that_are_all_alike_confirm_that_one_claim() -> None:
+    expected = [NOT_REPRODUCED, NOT_REPRODUCED, REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED]
+    assert verdicts(judged("paper", alike)) == expected
+
+
+def test_full_preactivation_has_to_be_the_lowest_of_all() -> None:
+    """Better than the original order is not the best of five."""
+    finding = judged("paper", lambda net: 1.0 if net.order == "relu_before_add" else papers_way(net))
+    assert verdicts(finding)[3] == NOT_REPRODUCED
+    assert "ReLU before addition" in str(finding.rows[3].measured)
+
+
+def test_what_a_scale_cannot_show_is_not_tested() -> None:
+    quick, cifar = verdicts(judged("quick", papers_way)), verdicts(judged("cifar", papers_way))
+    assert quick == [REPRODUCED, NOT_TESTED, NOT_TESTED, NOT_TESTED, REPRODUCED, NOT_TESTED]
+    assert cifar == [REPRODUCED] * 5 + [NOT_TESTED]
+
+
+def test_seeds_that_scatter_and_one_seed_give_a_direction_only() -> None:
+    assert verdicts(judged("paper", papers_way, spread=5)) == [DIRECTION] * 6
+    one = judged("cifar", papers_way, plan=STUDY.plan("cifar", "cifar10:x", ()).limited(None, 1))
+    assert verdicts(one) == [DIRECTION] * 5 + [NOT_TESTED]
+
+
+def test_a_claim_that_lacks_a_run_is_not_judged() -> None:
+    lost = net("bn_after_add", 56)
+    finding = judged("quick", papers_way, lost=lambda r: (r.net, r.seed) == (lost, 1))
+    assert verdicts(finding) == [NOT_JUDGED, NOT_TESTED, NOT_TESTED, NOT_JUDGED, REPRODUCED, NOT_TESTED]
+    assert "left open" in str(finding.answer)
+    assert [row[-1] for row in finding.tables[0].rows if str(row[0]) == "BN after addition"] == ["3", "2"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_run_at_all_is_no_verdict(scale: str) -> None:
+    finding = judged(scale, papers_way, lost=lambda _: True)
+    assert set(verdicts(finding)) == {NOT_JUDGED}
+    assert finding.figures == []
+
+
+def test_the_answer_follows_the_data() -> None:
+    assert "full pre-activation trains better:" in str(judged("quick", papers_way).answer)
+    assert "does not train better" in str(judged("quick", other_way).answer)
+
+
+def test_the_table_stands_beside_the_papers_numbers() -> None:
+    rows = [[str(cell) for cell in row] for row in judged("paper", papers_way).tables[0].rows]
+    printed = {(row[0], row[2]): row[6] for row in rows}
+    assert len(rows) == len(PAPER) == 14
+    assert printed["full pre-activation", "1001, bottleneck"] == "4.92"
+    assert printed["original", "110, single"] == "9.90"
+    assert [row[1] for row in rows if row[2] == "110, basic"] == [
+        "W BN ReLU W BN + ReLU",
+        "W BN ReLU W + BN ReLU",
+        "W BN ReLU W BN ReLU +",
+        "ReLU W BN ReLU W BN +",
+        "BN ReLU W BN ReLU W +",
+    ]
+
+
+def test_the_figure_has_a_panel_for_each_depth_and_can_be_drawn() -> None:
+    (figure,) = judged("quick", papers_way).figures
+    assert [len(p.series) for p in figure.panels] == [10, 10, 4]
+    assert draw(figure, "x").startswith("<svg")
+
+
+@pytest.mark.parametrize("scale", ["quick", "cifar"])
+def test_the_original_order_is_the_run_of_degradation(scale: str) -> None:
+    theirs = set(DEGRADATION.plan(scale, DATA[scale], ()).recipes)
+    shared = {r.net for r in STUDY.plan(scale, DATA[scale], ()).recipes if r in theirs}
+    assert shared == ({"cifar_resnet20", "cifar_resnet56"} if scale == "quick" else {"cifar_resnet56"})
+
+
+@pytest.mark.parametrize("depth", [20, 56, 110, 164])
+def test_a_name_is_the_network_of_that_order(depth: int) -> None:
+    for order in ORDERS:
+        assert spec(net(order, depth)) == spec(f"cifar_resnet{depth}", order=order)
+
+
+def test_the_papers_runs_warm_up_as_it_says() -> None:
+    recipes = STUDY.plan("paper", None, ()).recipes
+    assert {(r.warmup, r.warmup_lr, r.warmup_steps, r.iterations) for r in recipes} == {("constant", 0.01, 400, 64_000)}
+    assert {spec(r.net).depth for r in recipes} == {110, 164, 1001}  # type: ignore[union-attr]

@@ -1,0 +1,25 @@
+"""Lines over seeds: mean, lowest, highest, and nothing where a seed has no value."""
+
+from __future__ import annotations
+
+from resnetlab.studies.series import error_lines, over_seeds
+from resnetlab.studies.study import Outcome
+from resnetlab.training.recipe import recipe
+
+
+def test_a_line_has_the_mean_and_the_range_of_the_seeds() -> None:
+    line = over_seeds("a", 2, [1, 2], [[1.0, 4.0], [3.0, 5.0]], dashed=True)
+    assert (line.label, line.colour, line.dashed, line.marks) == ("a", 2, True, False)
+    assert (line.x, line.mean, line.low, line.high) == ([1.0, 2.0], [2.0, 4.5], [1.0, 4.0], [3.0, 5.0])
+
+
+def test_what_a_seed_lacks_is_left_out() -> None:
+    assert over_seeds("a", 0, [1, 2, 3], [[1.0, None, 2.0], [1.0, 2.0, 2.0]]).x == [1.0, 3.0]
+
+
+def test_errors_are_drawn_by_epoch_training_dashed() -> None:
+    lines = [{"epoch": e, "train_error": 10.0 / e, "test_error": 20.0 / e} for e in (1, 2)]
+    training, test = error_lines("net", 0, [Outcome(recipe("digits"), {}, lines, {})])
+    assert (training.label, training.dashed, training.mean) == ("net training", True, [10.0, 5.0])
+    assert (test.label, test.dashed, test.mean) == ("net test", False, [20.0, 10.0])
+    assert error_lines("net", 0, []) == []

@@ -1,0 +1,161 @@
+"""The study `shattered`: its measurements run, and its rule can find against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.studies.measurement import Measured, Measurement, take
+from resnetlab.studies.shattered import STUDY
+from resnetlab.studies.study import (
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    SCALES,
+    Evidence,
+    Finding,
+)
+from resnetlab.studies.words import both
+
+Lag1 = dict[str, float | None]  # by variant
+PLANNED = {scale: STUDY.plan(scale, None if scale == "quick" else "cifar10:x", ()).measurements for scale in SCALES}
+PAPERS: Lag1 = {
+    "plain": 0.9,
+    "plain centred": 0.02,
+    "plain BN": 0.0,
+    "resnet": 0.9,
+    "resnet BN": 0.7,
+    "resnet BN 0.1": 0.95,
+}
+OTHER: Lag1 = PAPERS | {"plain": 0.0, "plain centred": 0.5, "plain BN": 0.9, "resnet BN": 0.95, "resnet BN 0.1": 0.5}
+
+
+def papers_pixels(kind: str, depth: int) -> tuple[float, float]:
+    """Autocorrelation at lag 1, and relative rank."""
+    return (0.6, 0.3) if kind == "resnet" else (0.5 - depth / 1000, 0.8)
+
+
+def answer(
+    m: Measurement, lag_1: Lag1, pixels: Callable[[str, int], tuple[float, float]], spread: float
+) -> dict[str, Any]:
+    s, shift = m.settings, spread * (m.seed % 3 - 1)
+
+    def curve(value: float | None) -> list[float] | None:
+        return None if value is None else [1.0, value + shift, *[value / 2] * 4]
+
+    name = m.function.rpartition(":")[2]
+    if name == "noise":
+        return {"brown": curve(0.96), "white": curve(0.0)}
+    if name == "pixels":
+        acf, rank = pixels(s["kind"], s["depth"])
+        noise = {"images": curve(0.6), "white": curve(0.0), "image_rank": 0.1}
+        return noise | {"acf": curve(acf), "rank": rank + shift}
+    many = len(s["depths"])
+    common = {"depths": s["depths"], "coactive": [0.25 if "BN" in s["variant"] else 0.45] * many}
+    if name == "pairs":
+        return common | {"correlation": [0.1 + shift] * many}
+    return common | {"acf": [curve(lag_1[s["variant"]])] * many, "norm": [1.0] * many}
+
+
+def judged(
+    lag_1: Lag1 | None = None,
+    pixels: Callable[[str, int], tuple[float, float]] = papers_pixels,
+    *,
+    spread: float = 0.01,
+    seeds: int = 99,
+    lost: Callable[[Measurement], bool] = lambda m: False,
+) -> Finding:
+    """The finding if the measurements had these answers."""
+    planned = [m for m in PLANNED["quick"] if m.seed < seeds]
+    made = [Measured(m, answer(m, lag_1 or PAPERS, pixels, spread), 1.0, {}) for m in planned if not lost(m)]
+    return STUDY.judge(Evidence("quick", measured=made, failed=[m for m in planned if lost(m)]))
+
+
+def verdicts(finding: Finding) -> list[str]:
+    return [row.verdict for row in finding.rows]
+
+
+def test_data_as_in_the_paper_reproduce_it() -> None:
+    assert verdicts(judged()) == [REPRODUCED] * 8
+
+
+def test_contrary_data_refute_every_claim() -> None:
+    def contrary(kind: str, depth: int) -> tuple[float, float]:
+        return (0.1, 0.8) if kind == "resnet" else (0.2 + depth / 1000, 0.3)
+
+    assert verdicts(judged(OTHER, contrary)) == [NOT_REPRODUCED] * 8
+
+
+def test_seeds_that_scatter_give_a_direction_only() -> None:
+    finding = judged(PAPERS | {"plain centred": 0.09}, spread=0.6)
+    assert verdicts(finding)[1] == DIRECTION
+    assert DIRECTION in verdicts(finding)[5:]
+
+
+def test_one_seed_gives_a_direction_only() -> None:
+    assert set(verdicts(judged(seeds=1))) == {DIRECTION}
+
+
+def test_a_vanished_gradient_is_not_called_shattered() -> None:
+    finding = judged(PAPERS | {"plain BN": None})
+    assert verdicts(finding)[0] == verdicts(finding)[3] == NOT_REPRODUCED
+    assert "vanished" in both(finding.rows[0].measured).en
+
+
+def test_one_depth_at_which_plain_is_above_refutes_the_order_of_convolutional_nets() -> None:
+    def crossing(kind: str, depth: int) -> tuple[float, float]:
+        acf, rank = papers_pixels(kind, depth)
+        return (0.1 if kind == "resnet" and depth == 20 else acf), rank
+
+    assert verdicts(judged(pixels=crossing))[5] == NOT_REPRODUCED
+
+
+def test_a_claim_that_lacks_a_measurement_is_not_judged() -> None:
+    finding = judged(
+        lost=lambda m: m.settings.get("variant") == "resnet BN" and m.function.endswith(":grid") and not m.seed
+    )
+    assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == NOT_JUDGED] == [3]
+
+
+def test_no_measurement_at_all_is_no_verdict() -> None:
+    finding = judged(lost=lambda m: True)
+    assert set(verdicts(finding)) == {NOT_JUDGED}
+    assert finding.figures == []
+
+
+def test_the_words_say_where_the_theorems_assumption_fails() -> None:
+    words = both(judged().words).en
+    assert "does not hold in: plain (0.45, L = 50), plain centred (0.45, L = 50)" in words
+    assert "plain BN (" not in words
+
+
+def test_the_figures_hold_every_network() -> None:
+    acf, theorems, pixels = judged().figures
+    assert [len(panel.series) for panel in acf.panels] == [5] * 6 + [2]
+    assert [len(panel.series) for panel in theorems.panels] == [4, 2, 5]
+    assert all(s.marks is not s.dashed for panel in theorems.panels for s in panel.series)
+    assert [len(panel.series) for panel in pixels.panels] == [4, 2, 2]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_measurement_is_planned_once(scale: str) -> None:
+    asked = [(m.function, str(m.settings), m.seed) for m in PLANNED[scale]]
+    assert len(asked) == len(set(asked))
+
+
+def test_what_is_measured(tmp_path: Path) -> None:
+    def values(function: str, data: str | None = None, **settings: Any) -> dict[str, Any]:
+        return take(Measurement(f"resnetlab.studies.shattered:{function}", settings, data=data), tmp_path).values
+
+    found = values("grid", variant="plain BN", depths=[2, 4], lags=3)
+    assert [len(acf) for acf in found["acf"]] == [4, 4]
+    assert found["acf"][0][1] > 0.5
+    assert values("pairs", variant="plain BN", depths=[2])["correlation"][0] == pytest.approx(0.5, abs=0.1)
+    assert values("noise", lags=1)["brown"][1] > 0.8
+    found = values("pixels", "digits", kind="resnet", depth=8, images=32, lags=2)
+    assert found["images"][1] > 0.3
+    assert 0 < found["rank"] < 1.5

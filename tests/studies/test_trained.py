@@ -1,0 +1,160 @@
+"""Trained networks to measure: the runs are degradation's own, and weights of others stand in for them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnetlab import build
+from resnetlab.data.images import open_data
+from resnetlab.data.loading import measure
+from resnetlab.errors import UserError
+from resnetlab.studies.measurement import Measurement, Subject, Weights
+from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, WEIGHTS, study
+from resnetlab.studies.study import Evidence as Found
+from resnetlab.studies.trained import Net, checked_batch, curve, net_of, networks, spread, taken, weakest
+
+STUDIES = ("responses", "lesion", "boosting", "sensitivity")
+FILE = Path("x.pt")
+
+
+def subject_of(name: str, settings: dict[str, Any]) -> Subject:
+    """An untrained network, given the digits."""
+    data = open_data("digits")
+    net = build(name, in_channels=data.train.pixels.shape[1])
+    return Subject(settings, 0, "cpu", None, net.eval(), data, measure(data.train, 0).channel_mean_std())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("scale", ["quick", "cifar", "paper"])
+def test_no_study_trains_a_run_of_its_own(name: str, scale: str) -> None:
+    plan = study(name).plan(scale, None, ())
+    assert set(plan.recipes) <= set(study("degradation").plan(scale, None, ()).recipes)
+    assert {m.run for m in plan.measurements} == set(plan.recipes)
+    assert len({(m.function, m.run) for m in plan.measurements}) == len(plan.measurements)
+    assert {r.seed for r in plan.recipes} >= {0, 1, 2}
+    assert study(name).takes_weights
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_weights_are_measured_in_place_of_runs(name: str) -> None:
+    files = tuple(Weights(net, FILE) for net in ("cifar_plain20", "cifar_resnet20", "cifar_resnet20"))
+    plan = study(name).plan(WEIGHTS, "cifar10:x", files)
+    assert not plan.recipes
+    assert {m.weights for m in plan.measurements} <= set(files)
+    assert {m.data for m in plan.measurements} == {"cifar10:x"}
+    assert sorted(m.seed for m in plan.measurements if net_of(m) == Net("residual", 20))[:2] in ([0, 1], [0, 0])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_with_nothing_to_measure_nothing_is_said(name: str) -> None:
+    finding = study(name).judge(Found(WEIGHTS))
+    assert {row.verdict for row in finding.rows} <= {NOT_TESTED, REPRODUCED}, "arithmetic needs no network"
+    assert sum(row.verdict == REPRODUCED for row in finding.rows) <= 1
+    assert not finding.figures
+    assert "Open" in str(finding.answer)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_where_everything_failed_nothing_is_judged(name: str) -> None:
+    plan = study(name).plan("quick", None, ())
+    finding = study(name).judge(Found("quick", failed=[*plan.recipes, *plan.measurements]))
+    assert finding.verdict == NOT_JUDGED
+    assert not finding.figures
+    assert all(row[-1] == "0" for table in finding.tables for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("nets", "words"),
+    [
+        (["vgg16"], "has no units"),
+        (["cifar_resnet20(num_classes=100)"], "100 classes"),
+        (["cifar_resnet20(in_channels=1)"], "1 channels"),
+        (["cifar_resnet20", "cifar_resnet20(branch='bottleneck')"], "of other units"),
+    ],
+)
+def test_networks_that_can_not_be_measured_are_refused(nets: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        networks(WEIGHTS, "cifar10:x", tuple(Weights(net, FILE) for net in nets))
+
+
+def test_data_of_another_kind_are_refused() -> None:
+    with pytest.raises(UserError, match="cifar10"):
+        networks(WEIGHTS, "digits", (Weights("cifar_resnet20", FILE),))
+
+
+def test_kind_and_depth_tell_networks_apart() -> None:
+    names = ("cifar_plain20", "cifar_preresnet20", "cifar_resnet20(shortcut='B', num_classes=10)")
+    nets = [net_of(Measurement("", weights=Weights(name, FILE))) for name in names]
+    assert nets == [Net("plain", 20), Net("residual", 20), Net("residual", 20)]
+    assert str(nets[0]) == "plain-20"
+
+
+def test_a_failed_measurement_counts_against_its_network() -> None:
+    _, blank = networks("quick", None, ())
+    lost = [replace(m, function="a") for m in blank if net_of(m) == Net("plain", 56)]
+    found = taken(Found("quick", failed=[*lost, replace(lost[0], function="another")]), "a")
+    assert found.nets("plain") == [Net("plain", 56)]
+    assert not found.done("plain")
+    assert not found.whole(Net("plain", 56))
+    assert found.row("c", "p", found.nets("plain"), lambda: ("m", REPRODUCED)).verdict == NOT_JUDGED
+    assert found.row("c", "p", [], lambda: ("m", REPRODUCED)).verdict == NOT_TESTED
+
+
+def test_a_network_that_knows_nothing_is_refused() -> None:
+    subject = subject_of("cifar_resnet8", {"images": 4})
+    net = subject.net
+    assert len(checked_batch(subject)[0]) == 4
+    with torch.no_grad():
+        net.fc.weight.zero_()
+    with pytest.raises(UserError, match="same scores"):
+        checked_batch(subject)
+    with torch.no_grad():
+        net.fc.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        checked_batch(subject)
+
+
+def test_small_helpers() -> None:
+    assert weakest([REPRODUCED, NOT_REPRODUCED, DIRECTION]) == NOT_REPRODUCED
+    assert (spread([1.0]), spread([1.0, 3.0], 1)) == ("1.00", "2.0 ± 1.4")
+    line = curve("a", 0, [1, 2], [[1.0, 5.0], [3.0, 5.0]])
+    assert (line.x, line.mean, line.low, line.high) == ([1, 2], [2, 5], [1, 5], [3, 5])
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        ("responses:measure", {"images": 20}),
+        ("lesion:measure", {"images": 20, "fewer": 10, "draws": 2}),
+        ("lesion_paths:measure", {"images": 5, "draws": 1}),
+        ("boosting:measure", {"images": 20}),
+        ("sensitivity:measure", {"images": 20, "change": 0.01}),
+    ],
+)
+def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str, Any]) -> None:
+    module, _, name = function.partition(":")
+    measured = getattr(importlib.import_module(f"resnetlab.studies.{module}"), name)(
+        subject_of("cifar_resnet20", settings)
+    )
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+
+
+@pytest.mark.parametrize(
+    ("function", "net", "words"),
+    [
+        ("lesion", "cifar_resnet8", "deeper network"),
+        ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("sensitivity", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+    ],
+)
+def test_where_nothing_can_be_measured_it_is_said(function: str, net: str, words: str) -> None:
+    settings = {"images": 4, "fewer": 4, "draws": 1, "change": 0.01}
+    with pytest.raises(UserError, match=words):
+        importlib.import_module(f"resnetlab.studies.{function}").measure(subject_of(net, settings))
