@@ -42,11 +42,14 @@ def _facts(d: DryRun) -> dict[str, str]:
     images = f"{d.train_images:,} for training, {d.test_images:,} for testing"
     held_out = f", {d.validation_images:,} held out" if d.validation_images else ""
     rates = ", ".join(f"{lr:.4g} at step {step:,}" for step, lr in d.learning_rates)
+    stop_after = d.recipe["stop_after"]
     exact = "nothing that torch knows of: the same machine, torch and threads give the same weights to the last bit"
+    early = f"; fewer if {stop_after} evaluations bring no lower validation error" if stop_after else ""
     return {
         "network": f"{d.network}: {d.parameters:,} parameters, {d.multiply_adds:,} multiply-adds an image",
+        **({"start": d.start} if d.start else {}),
         "images": f"{images}{held_out}; {' x '.join(map(str, d.image))} each",
-        "steps": f"{d.steps_per_epoch:,} an epoch, {d.steps:,} in all: {d.epochs:.4g} epochs",
+        "steps": f"{d.steps_per_epoch:,} an epoch, {d.steps:,} in all: {d.epochs:.4g} epochs{early}",
         "learning rate": rates + (f"; {d.lr_words}" if d.lr_words else ""),
         "memory": _memory(d.memory),
         "time": _time(d.timing, d.device, d.threads),

@@ -53,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except Stopped as stopped:
-        again = shlex.join(["resnetlab", *given])
-        print(f"\n{stopped}; to go on from it: {again}", file=sys.stderr)
+        if _first():
+            again = shlex.join(["resnetlab", *given]) if "RANK" not in os.environ else "the same torchrun command"
+            print(f"\n{stopped}; to go on from it: {again}", file=sys.stderr)
         return INTERRUPTED if stopped.number == signal.SIGINT else GO_ON
     except KeyboardInterrupt:
         if not _first():

@@ -36,6 +36,7 @@ WholeNumber = Parameter(converter=_whole_number)  # cyclopts by itself reads 1.5
 
 _HINTS = get_type_hints(Recipe)
 # Every field of a recipe as an option of the same name, unset unless given.
+_NAMES = {"start": ("--from", "--start")}  # "from" is a word of Python's
 Overrides: Any = dataclasses.make_dataclass(
     "Overrides",
     [
@@ -43,7 +44,7 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(help=f.metadata["help"], consume_multiple=True),
+                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,
@@ -89,16 +90,19 @@ def train(
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
+    On what another run has learnt: resnetlab train finetune --data FOLDER --from RUN
     Several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
     """
     from resnetlab.training.distributed import joined
 
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as ranks:
+        values = named_recipe(recipe, **given)
         _train(
             ranks,
-            named_recipe(recipe, **given),
+            values,
             runs,
+            from_scratch=recipe == "finetune" and not values.start,
             device=device,
             threads=threads,
             workers=workers,
@@ -114,6 +118,7 @@ def _train(
     recipe: Recipe,
     runs: Path,
     *,
+    from_scratch: bool,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -149,19 +154,22 @@ def _train(
 
     if ranks.first:
         say(f"{run.spec.name} on {run.data.name}: {run.folder}")
+        if run.start:
+            say(run.start.note)
+        elif from_scratch:
+            say("no --from: from scratch it takes many more images and epochs; expect a far higher error with few")
     decoders = number_of_workers(workers, run.data, where, ranks.local_ranks)
     if ranks.first and not finished_before:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
-    alone = ranks.ranks == 1
     with (
         tracking(run, log if ranks.first else None) as track,
         progress_bars(shown=ranks.first) as bars,
-        stop_on_signals() if alone else contextlib.nullcontext() as stop,  # several go on from the last whole epoch
+        stop_on_signals(alone=ranks.ranks == 1) as stop,
         watching() if ranks.first else contextlib.nullcontext(lambda _: None) as sign_of_life,
     ):
         task = bars.add_task("training", words="")
-        reported = None
+        reported, early = None, False
         for status in train_run(
             run,
             device=where,
@@ -177,6 +185,7 @@ def _train(
             words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
             bars.update(task, completed=status.step, total=status.steps, words=words)
             track()
+            early = status.step < status.steps  # of the last one
             if status.epochs_done > reported and ranks.first and not sys.stderr.isatty():
                 reported = status.epochs_done
                 say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
@@ -189,6 +198,11 @@ def _train(
         "run": str(run.folder),
         **{k: result[k] for k in ("train_error", "test_error", "epochs", "seconds")},
     }
+    if early:
+        say(
+            f"ended early: the validation error has not fallen below {result['best_error']:.2f} % for "
+            f"{run.recipe.stop_after} epochs; best/ has those weights"
+        )
     if missing := epochs_of(run.folder)[-1].get("unreadable"):
         say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
     if json:

@@ -47,9 +47,9 @@ def reestimate(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
     The papers' authors did so for the models they released ("not moving average", README of their repository;
     an effect below 0.1 %). Each batch counts alike; dropout and stochastic depth are off, as in evaluation. The
-    network is left in the mode it came in; without batch norm nothing is done.
+    network is left in the mode it came in; without batch norm nothing is done, nor to batch norm that is frozen.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad]
     if not norms:
         return
     was_training, momenta = net.training, [norm.momentum for norm in norms]

@@ -1,9 +1,9 @@
 """Checkpoints: weights that describe themselves, and the rest that a run needs to go on.
 
     RUN/last/weights.safetensors   parameters and buffers; spec, classes, preprocessing and recipe as metadata
-    RUN/last/state.safetensors     the stepper's tensors (momentum), and the random state as rng.*; where the weights
-                                   are averages, those that are trained as net.*
-    RUN/last/state.json            epoch, step, position, sums, schedule, checksums
+    RUN/last/state.safetensors     the stepper's tensors (momentum); within an epoch each process's random state as
+                                   rng.RANK.*; where the weights are averages, those that are trained as net.*
+    RUN/last/state.json            epoch, step, position, schedule, checksums; each process's sums within an epoch
     RUN/last.old/                  the checkpoint before, should the last one be damaged
     RUN/best/weights.safetensors   the same of the best epoch
 
@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -38,6 +38,7 @@ from resnetlab.training.step import Stepper
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
 T = TypeVar("T")
+Random = dict[str, Tensor]  # random states by device, "cpu" and "cuda"
 _log = logging.getLogger(__name__)
 
 
@@ -48,10 +49,16 @@ class Progress:
     epoch: int = 0  # epochs done
     step: int = 0  # steps done
     best_error: float = float("inf")  # %, of the validation or test images
+    waited: int = 0  # evaluations since then
     metrics_bytes: int = 0  # length of metrics.jsonl at this point
     seconds: float = 0.0  # spent so far, over all sittings
-    # Of the epoch that is under way; all 0 at its start:
     position: int = 0  # where in the epoch's order the next batch starts
+
+
+@dataclass
+class Share:
+    """What one process has of the epoch that is under way."""
+
     seen: int = 0  # images
     loss: float = 0.0  # summed over them
     wrong: float = 0.0  # of them
@@ -64,7 +71,9 @@ class Checkpoint:
 
     progress: Progress
     schedule: ScheduleState
-    random: dict[str, Tensor] = field(default_factory=dict)  # states by device, "cpu" and "cuda"
+    # Of each process, in the order of their ranks; none at the start of an epoch:
+    shares: list[Share] = field(default_factory=list)
+    random: list[Random] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
     """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
-    tensors = stepper.state() | {RANDOM + name: t for name, t in checkpoint.random.items()}
+    tensors = stepper.state()
+    for rank, random in enumerate(checkpoint.random):
+        tensors |= {f"{RANDOM}{rank}.{device}": t for device, t in random.items()}
     if stepper.average:
         tensors |= {TRAINED + name: t for name, t in stepper.net.state_dict().items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
@@ -158,6 +169,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Chec
         "format": FORMAT,
         "progress": asdict(checkpoint.progress),
         "schedule": asdict(checkpoint.schedule),
+        "shares": [asdict(share) for share in checkpoint.shares],
         "sha256": {name: sha256(content) for name, content in files.items()},
     }
     files["state.json"] = json.dumps(state | {"checksum": checksum(state)}, indent=1).encode()
@@ -255,16 +267,33 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
         for name in (WEIGHTS, STATE):
             if sha256((place / name).read_bytes()) != state["sha256"][name]:
                 raise UserError(f"{place / name}: damaged, its checksum differs")
+        shares = _shares(state)
         progress, schedule = _counts(Progress, state["progress"]), _counts(ScheduleState, state["schedule"])
     except (KeyError, TypeError, OSError) as error:
         raise UserError(f"{place}: damaged checkpoint ({error})") from error
     tensors = {name: read_weights(place / name)[0] for name in (WEIGHTS, STATE)}
-    names = [name for name in tensors[STATE] if name.startswith(RANDOM)]
-    random = {name.removeprefix(RANDOM): tensors[STATE].pop(name) for name in names}
+    random: list[Random] = [{} for _ in shares]
+    for rank, own in enumerate(random):
+        start = f"{RANDOM}{rank}." if state.get("format") == FORMAT else RANDOM
+        names = [name for name in tensors[STATE] if name.startswith(start)]
+        own |= {name.removeprefix(start): tensors[STATE].pop(name) for name in names}
+    if not progress.position:
+        return tensors, Checkpoint(progress, schedule)
     now = torch.get_rng_state()
-    if progress.position and ("cpu" not in random or random["cpu"].shape != now.shape):
+    if not shares or any("cpu" not in own or own["cpu"].shape != now.shape for own in random):
         raise UserError(f"{place}: damaged checkpoint (it lacks the random state)")
-    return tensors, Checkpoint(progress, schedule, random)
+    return tensors, Checkpoint(progress, schedule, shares, random)
+
+
+def _shares(state: dict[str, Any]) -> list[Share]:
+    """What each process had of the epoch. Formats 1 and 2 knew one, and had its share among the progress."""
+    if state.get("format") == FORMAT:
+        return [_counts(Share, values) for values in state["shares"]]
+    progress = state["progress"]
+    own = {f.name: progress[f.name] for f in fields(Share) if f.name in progress}
+    for name in own:
+        del progress[name]
+    return [_counts(Share, own)]
 
 
 def _set_aside(last: Path) -> Path:
@@ -277,7 +306,10 @@ def _set_aside(last: Path) -> Path:
 
 
 def _counts(kind: type[T], values: dict[str, Any]) -> T:
-    """A Progress or ScheduleState from its JSON values. Raises TypeError unless they are such numbers, 0 or more."""
+    """A Progress, Share or ScheduleState from its JSON values.
+
+    Raises TypeError unless they are numbers of the kinds that it has, and not negative.
+    """
     made = kind(**values)
     for name, hint in get_type_hints(kind).items():
         value = getattr(made, name)

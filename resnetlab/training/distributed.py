@@ -1,8 +1,9 @@
 """Several processes as one run: what torchrun started, sums over its processes, gradients of the whole batch.
 
 Processes ("ranks") meet on the host at every batch and evaluation, in `Ranks.gathered`: there they learn how many
-images the others hold, and whether one of them failed, in which case all stop with its one line. Gradients go by
-torch's DistributedDataParallel, over NCCL on GPUs and Gloo on CPUs.
+images the others hold, and whether one of them failed, in which case all stop with its one line, or was asked to
+stop, in which case all do so after the same step. Gradients go by torch's DistributedDataParallel, over NCCL on GPUs
+and Gloo on CPUs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sync_bn import synchronise
 
 if TYPE_CHECKING:
@@ -54,18 +56,21 @@ class Ranks:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def gathered(self, numbers: Sequence[float] = (), failure: str | None = None) -> list[list[float]]:
+    def gathered(
+        self, numbers: Sequence[float] = (), *, failure: str | None = None, stop: int = 0
+    ) -> list[list[float]]:
         """Every rank's numbers, float64, in the order of the ranks; all ranks wait for one another.
 
         If a rank comes with a failure instead, every rank raises it: the first a UserError, the others ToldElsewhere.
+        If one comes with the number of a signal that stops it, every rank raises Stopped.
         """
         if self.ranks == 1:
             return [list(numbers)]
         import torch.distributed as dist
 
-        own = torch.zeros(1 + WIDTH, dtype=torch.float64)
-        own[0] = failure is not None
-        own[1 : 1 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
+        own = torch.zeros(2 + WIDTH, dtype=torch.float64)
+        own[0], own[1] = failure is not None, stop
+        own[2 : 2 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
         rows = [torch.empty_like(own) for _ in range(self.ranks)]
         dist.all_gather(rows, own, group=self.host)
         failing = [rank for rank, row in enumerate(rows) if row[0]]
@@ -74,7 +79,9 @@ class Ranks:
             words = [failure]
             dist.broadcast_object_list(words, src=failing[0], group=self.host)
             raise UserError(words[0]) if self.first else ToldElsewhere(words[0])
-        return [row[1 : 1 + len(numbers)].tolist() for row in rows]
+        if stopping := [int(row[1]) for row in rows if row[1]]:
+            raise Stopped(stopping[0])
+        return [row[2 : 2 + len(numbers)].tolist() for row in rows]
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
         """The sums over ranks: exact for counts below 2^53, and to the last bit the same on every rank."""
@@ -95,28 +102,57 @@ class Ranks:
         dist.broadcast_object_list(made, src=0, group=self.host)
         return made[0]
 
+    def at_first(self, own: T) -> list[T]:
+        """On the first rank what each of them gives, in their order; nothing on the others."""
+        if self.ranks == 1:
+            return [own]
+        import torch.distributed as dist
+
+        every: list[Any] = [None] * self.ranks if self.first else []
+        self.wait()  # if one failed, this says so
+        dist.gather_object(own, every or None, dst=0, group=self.host)
+        return every
+
     def first_before_others(self, make: Callable[[], T]) -> T:
         """What `make` gives on each rank; the others begin when the first is done, and find what it left on disk."""
         made = make() if self.first else None
         self.wait()
         return made if made is not None else make()
 
-    def in_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Each rank's share of one batch after another; sets `weight` to fit its size.
+    def in_step(self, batches: Iterator[Batch], due: Callable[[], bool]) -> Iterator[tuple[Batch, bool]]:
+        """Each rank's share of one batch after another, and what `due` says on the first rank; sets `weight`.
 
         A batch of which some rank has fewer than two images is left out by all.
         """
         if self.ranks == 1:
-            yield from batches
+            yield from ((batch, due()) for batch in batches)
             return
         while True:
             batch = next(batches, None)
-            sizes = [row[0] for row in self.gathered([-1 if batch is None else len(batch.labels)])]
+            rows = self.gathered([-1 if batch is None else len(batch.labels), due()])
+            sizes = [row[0] for row in rows]
             if batch is None or min(sizes) < 0:
                 return
             if min(sizes) < 2:
                 continue
             self.weight = len(batch.labels) * self.ranks / sum(sizes)
+            yield batch, bool(rows[0][1])
+
+    def give_up(self, batches: Iterator[T], stop: Stop) -> Iterator[T]:
+        """The same batches; raises Stopped on all ranks, in or before the wait for one, once one of them is asked to.
+
+        A rank that is asked answers the exchange that the others are at or come to next, and so all have taken as
+        many steps. It must be one of `gathered`: what torch exchanges by itself can't be answered so.
+        """
+        while True:
+            try:
+                with stop.at_once():
+                    batch = next(batches, None)
+            except Stopped as stopped:
+                self.gathered(stop=stopped.number)
+                raise
+            if batch is None:
+                return
             yield batch
 
     def purpose(self, words: str) -> str:
@@ -215,7 +251,7 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     """Meet the other processes that torchrun started; without it this is the only one.
 
     What is done inside stops on all ranks if it stops on one: a UserError is raised on all of them, as itself on the
-    first and as ToldElsewhere on the others; so is one that says that a process was lost.
+    first and as ToldElsewhere on the others; so is one that says that a process was lost. Stopped comes to all.
     """
     if _number("WORLD_SIZE", 1) == 1:
         yield Ranks()
@@ -228,6 +264,9 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
         yield ranks
         ranks.wait()
         together = True
+    except Stopped:
+        together = True
+        raise
     except UserError as error:
         if not ranks.failed:
             _tell(ranks, error)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader, batch_ends
@@ -23,12 +22,11 @@ from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
-from resnetlab.nets.zoo import build
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate
-from resnetlab.training.sitting import total_steps
+from resnetlab.training.sitting import first_network, total_steps
 from resnetlab.training.step import Stepper, make_optimiser
 
 TIMED_STEPS = 5
@@ -73,6 +71,7 @@ class DryRun:
     folder: str
     state: str  # of that folder: "new", or what `runs` says of it
     network: str
+    start: str  # what is kept of the source that the run starts from, if any
     parameters: int
     multiply_adds: int  # for one image
     data: str
@@ -104,8 +103,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
     recipe = run.recipe
     train, validation = run.data.hold_out(recipe.validation_images)
     counted = complexity(run.spec)
-    batch, size = min(recipe.batch_size, len(train)), 4 * counted.parameters
-    memory = Memory(size, size, size if recipe.momentum else 0, batch * counted.training_bytes)
+    batch = min(recipe.batch_size, len(train))
     per_epoch = len(batch_ends(len(train), recipe.batch_size))
     steps = total_steps(recipe, per_epoch)
     callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
@@ -115,6 +113,9 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
             if cuda:
                 torch.cuda.reset_peak_memory_stats(device)
             trial = _Trial(run, device, workers)
+            trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
+            momentum = trained if recipe.momentum else 0
+            memory = Memory(4 * counted.parameters, trained, momentum, batch * counted.training_bytes)
             trouble = trial.nondeterministic()
             timing = _timing(trial, batch, memory, steps, per_epoch)
         finally:
@@ -129,6 +130,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
         folder=str(run.folder),
         state=summary(run.folder).state if run.folder.exists() else "new",
         network=run.spec.name,
+        start=run.start.note if run.start else "",
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
         data=run.data.name,
@@ -156,9 +158,7 @@ class _Trial:
         self.run, self.device = run, device
         train, _ = run.data.hold_out(run.recipe.validation_images)
         self.train, self.test = (i.to(device) if isinstance(i, Images) else i for i in (train, run.data.test))
-        self.net: nn.Module = build(run.spec, seed=run.recipe.seed).to(device)
-        if run.recipe.channels_last:
-            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = first_network(run, device)
         recipe = run.recipe.override(compile=False)  # which would compile for every number of images that is tried
         self.stepper = Stepper(self.net, make_optimiser(self.net, recipe), recipe, device)
         channels = run.spec.in_channels
@@ -176,7 +176,7 @@ class _Trial:
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
         """What a step of so many images takes, its batch included, after some that are not counted."""
         layout = torch.channels_last if self.run.recipe.channels_last else torch.contiguous_format
-        self.net.train()
+        self.stepper.train()
         with contextlib.closing(self._batches(images)) as batches:
             for step in range(before + steps):
                 if step == before:

@@ -34,6 +34,7 @@ from resnetlab.training.sitting import (
     due,
     end_epoch,
     sit_down,
+    unfinished,
 )
 
 EVALUATION_BATCH = 500
@@ -72,8 +73,8 @@ def train(
     checkpoint with the same outcome as an unbroken run. One is written after every epoch and within it every
     `checkpoint_steps` steps or, by default, ten minutes. `workers` processes decode images of files ahead. None of
     that changes an outcome. `ranks`: the processes that train the run together, each of which calls this with its
-    own (`distributed.joined`); only the first reads and writes the folder, and they go on from the last whole epoch.
-    Afterwards `run.result()` holds the errors.
+    own (`distributed.joined`); only the first reads and writes the folder. With another number of them than before
+    a run goes on as well, but ends with other bits. Afterwards `run.result()` holds the errors.
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, or a loss that is
     not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
@@ -95,8 +96,7 @@ def _to_the_end(
 ) -> Generator[Status, None, None]:
     sitting = sit_down(run, device, workers, checkpoint_steps, stop, ranks)
     with sitting.metrics.file:
-        # After the last step the epoch is still to be evaluated.
-        while sitting.progress.step < sitting.steps or sitting.progress.position:
+        while unfinished(sitting):
             yield from _epoch(sitting)
     if ranks.first:
         _finish(run, sitting.progress)
@@ -135,18 +135,19 @@ def _epoch(s: Sitting) -> Iterator[Status]:
     begin_epoch(s)
     try:
         yield from _steps(s)
-        if not progress.seen:
+        if not s.share.seen:
             size = s.run.recipe.batch_size
             raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
         line = _so_far(s)
         check_weights(s)
         yield _status(s, line, "evaluating")
-        with s.stop.at_once(), s.stepper.evaluated():
+        with s.stepper.evaluated():
             _reestimate(s)
             line = {"epoch": progress.epoch + 1} | line | _evaluate(s)
     except Stopped as stopped:
         if progress.step > s.saved_step:
             checkpoint(s)
+        s.ranks.wait()  # for the first one to save: when one has ended, torchrun ends the others
         stopped.step = progress.step
         raise
     after_evaluation(s.run.recipe, line.get("validation_error", line["train_error"]), s.schedule)
@@ -154,8 +155,9 @@ def _epoch(s: Sitting) -> Iterator[Status]:
     s.metrics.write(line)
     end_epoch(s)
     chosen = line.get("validation_error", line["test_error"])
+    progress.waited += 1
     if chosen < progress.best_error:
-        progress.best_error = chosen
+        progress.best_error, progress.waited = chosen, 0
         if s.ranks.first:
             with disk_errors(folder), s.stepper.evaluated() as net:
                 save_best(folder, net, s.card)
@@ -165,34 +167,34 @@ def _epoch(s: Sitting) -> Iterator[Status]:
 
 def _steps(s: Sitting) -> Iterator[Status]:
     """The epoch's steps from `progress.position` on. Raises Stopped between two of them."""
-    recipe, progress = s.run.recipe, s.progress
+    recipe, progress, share = s.run.recipe, s.progress, s.share
     own = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
-    batches = s.ranks.in_step(own)
+    batches = s.ranks.in_step(s.ranks.give_up(own, s.stop), lambda: due(s))
     alone = s.ranks.ranks == 1
     reported = time.monotonic()
-    s.stepper.trained.train()
+    s.stepper.train()
     with contextlib.closing(own):  # which ends its workers
         while progress.step < s.steps:
-            with s.stop.at_once():
-                batch = next(batches, None)
-            if batch is None:
+            found = next(batches, None)
+            if found is None:
                 return
+            batch, save = found
             s.lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
             loss, wrong = s.stepper(batch._replace(x=_laid_out(batch.x, recipe)), s.lr)
             if needs_batch_error(recipe, s.schedule):
                 mistakes, images = s.ranks.sums([int(wrong), len(batch.labels)])
                 after_step(recipe, progress.step, 100 * mistakes / images, s.schedule)
             s.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
-            progress.seen += len(batch.labels)
+            share.seen += len(batch.labels)
             s.seen += len(batch.labels)
             progress.step += 1
-            progress.position, progress.unreadable = batch.stop, s.loader.unreadables.count
+            progress.position, share.unreadable = batch.stop, s.loader.unreadables.count
             if s.device == "cpu":  # a GPU is not waited for after each step
                 check_loss(s)
             log = progress.step % LOG_STEPS == 0
             if log:
                 s.metrics.write(_so_far(s))
-            if due(s):
+            if save:
                 checkpoint(s)
             if log or (alone and time.monotonic() - reported > STATUS_SECONDS):
                 reported = time.monotonic()
@@ -201,7 +203,7 @@ def _steps(s: Sitting) -> Iterator[Status]:
 
 def _so_far(s: Sitting) -> dict[str, float]:
     """The epoch's means; reading them waits for the device. Raises UserError unless the loss is finite."""
-    loss, wrong, images = s.ranks.sums([*check_loss(s), s.progress.seen])
+    loss, wrong, images = s.ranks.sums([*check_loss(s), s.share.seen])
     loss, wrong = loss / images, wrong / images
     return {"step": s.progress.step, "lr": s.lr, "train_loss": loss, "train_error": 100 * wrong}
 
@@ -231,8 +233,9 @@ def _reestimate(s: Sitting) -> None:
     if recipe.bn_reestimate and progress.step == s.steps:
         batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
         with contextlib.closing(batches):
-            reestimate(s.net, (_laid_out(b.x, recipe) for b in itertools.islice(batches, recipe.bn_reestimate)))
-        s.loader.unreadables.count = progress.unreadable  # these are not of the epoch that is counted
+            some = s.ranks.give_up(itertools.islice(batches, recipe.bn_reestimate), s.stop)
+            reestimate(s.net, (_laid_out(b.x, recipe) for b in some))
+        s.loader.unreadables.count = s.share.unreadable  # these are not of the epoch that is counted
 
 
 def _evaluate(s: Sitting) -> dict[str, float]:
@@ -246,7 +249,8 @@ def _evaluate(s: Sitting) -> dict[str, float]:
         if len(images):
             batches = s.loader.evaluation(images, evaluation_batch(images))
             try:
-                prepared = ((_laid_out(x, s.run.recipe), labels) for x, labels in batches)
+                waited = s.ranks.give_up(batches, s.stop)
+                prepared = ((_laid_out(x, s.run.recipe), labels) for x, labels in waited)
                 found = accuracy(s.net, prepared, s.ranks.sums)
             except UserError:
                 raise

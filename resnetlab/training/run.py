@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,10 +25,15 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.training.parts import check_parts
 from resnetlab.training.recipe import Recipe
 
-FORMAT = 2  # of the run folder: 1 had checkpoints at the end of epochs only; others are refused
-READABLE = (1, FORMAT)
+if TYPE_CHECKING:
+    from resnetlab.training.finetune import Start
+
+FORMAT = 3  # of the run folder; others than these are refused
+# 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
+READABLE = (1, 2, FORMAT)
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -43,15 +48,17 @@ class Run:
     recipe: Recipe
     data: Data
     root: Path
+    start: Start | None = None  # what it takes from the source that it starts from
 
     @cached_property
     def id(self) -> str:
-        """The hash of what defines the run; where data lies and how networks are called is no part of it."""
+        """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
         # Fields at their default are no part of it, so that a field that is added later changes no run.
-        default = Recipe().to_dict()
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in ("net", "data") and v != default[k]}
+        default, elsewhere = Recipe().to_dict(), ("net", "data", "start")
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default[k]}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
+        defines |= {"start": self.start.digest} if self.start else {}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -90,6 +97,7 @@ class Run:
                 "test_images": len(self.data.test),
             },
             "classes": list(self.data.classes),
+            **({"start": self.start.to_dict()} if self.start else {}),
             "threads": threads,
             "ranks": ranks,
             "machine": machine(device),
@@ -97,13 +105,19 @@ class Run:
 
 
 def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
-    """Resolve a recipe: read its data, and fit its network to the data's channels, size and classes.
+    """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and make
+    a number of images of a share to hold out.
 
     `data`, if given, is what the recipe's data text names, read before. Raises UserError for a network, data
-    set or combination that can't be.
+    set, source or combination that can't be.
     """
-    spec = named_spec(recipe.net)
+    from resnetlab.training.finetune import check_size, read_start  # which reads runs
+
+    spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data)
+    start = read_start(recipe, data) if recipe.start else None
+    spec = start.spec if start else spec
+    assert spec is not None  # a recipe without a network has a start
     if data.shape is None:
         channels, size = 3, recipe.image_size or spec.input_size
     else:
@@ -117,6 +131,13 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
                 f"augment={recipe.augment!r} cuts parts out of files; {data.name} takes 'none' or 'crop_flip'."
             )
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
+    check_parts(recipe, fitted)
+    if start:
+        check_size(start, recipe, size)
+        if recipe.normalise == "source" and not start.normalisation:  # as evaluation does with such files
+            recipe = recipe.override(normalise="channel_mean_std" if data.shape else "imagenet")
+    if recipe.validation_share:
+        recipe = recipe.override(validation_images=max(1, round(recipe.validation_share * len(data.train))))
     data.check_hold_out(recipe.validation_images)
     try:
         root.exists()
@@ -124,7 +145,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
         raise UserError(
             f"{str(root)[:80]}: no place for runs ({error.strerror}); choose another with --runs."
         ) from error
-    return Run(fitted, recipe, data, root)
+    return Run(fitted, recipe, data, root, start)
 
 
 def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
@@ -147,9 +168,9 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
 
 
 def migrate(folder: Path) -> None:
-    """Mark a folder of format 1 as one of this format, before a checkpoint is written that older versions can't read.
+    """Mark a folder as one of this format, before a checkpoint is written that older versions can't read.
 
-    What format 1 wrote is read as it is: it lacks only what a checkpoint within an epoch needs.
+    What earlier formats wrote is read as it is.
     """
     path = folder / "run.json"
     settings = read_json(path)
@@ -166,7 +187,7 @@ def check_format(path: Path, settings: dict[str, Any]) -> None:
     """Raise UserError unless run.json is of a version that this code reads."""
     if settings.get("format") not in READABLE:
         raise UserError(
-            f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 and {FORMAT}: "
+            f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 to {FORMAT}: "
             "move the folder away or use the version that wrote it."
         )
     threads = settings.get("threads")

@@ -1,4 +1,8 @@
-"""Stopping a run: the first SIGTERM or Ctrl-C lets the step end and saves it, a second one stops at once."""
+"""Stopping a run: the first SIGTERM or Ctrl-C lets the step end and saves it, a second one stops at once.
+
+Of several processes each that is asked asks the others (`distributed.Ranks.give_up`), and a second signal is nothing
+new: schedulers send one to all processes, and torchrun passes on its own. It kills those that take too long.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,9 @@ class Stopped(BaseException):
 class Stop:
     """Whether a run should stop. `train` looks at it before each step; `receive` is a signal's handler."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         self.number: int | None = None  # of the signal that asked
+        self._alone = alone  # the run is this process only
         self._may_raise = False
         self._process = os.getpid()
 
@@ -45,12 +50,14 @@ class Stop:
             self._may_raise = False
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
-        """Take note of a signal. The second one raises KeyboardInterrupt, or SystemExit for SIGTERM."""
+        """Take note of a signal. The second one raises KeyboardInterrupt, or SystemExit for SIGTERM, if alone."""
         if os.getpid() != self._process:  # a process that was forked from the run, before it has handlers of its own
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         if self.number is not None:
+            if not self._alone:
+                return
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.number = number
         if self._may_raise:
@@ -58,15 +65,22 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """A Stop that SIGTERM and Ctrl-C ask; outside the main thread, where no signals arrive, nobody does."""
-    stop = Stop()
+def stop_on_signals(*, alone: bool = True) -> Iterator[Stop]:
+    """A Stop that SIGTERM and Ctrl-C ask; outside the main thread, where no signals arrive, nobody does.
+
+    Of several processes that stop, torchrun sends a signal to those that end last: they ignore it from then on.
+    """
+    stop = Stop(alone=alone)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.signal(number, stop.receive) for number in SIGNALS}
     try:
         yield stop
+    except Stopped:
+        if not alone:
+            before = dict.fromkeys(SIGNALS, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

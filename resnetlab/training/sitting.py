@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -20,9 +21,18 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
-from resnetlab.training.checkpoint import Card, Checkpoint, Progress, load_checkpoint, save_checkpoint
+from resnetlab.training.checkpoint import (
+    Card,
+    Checkpoint,
+    Progress,
+    Random,
+    Share,
+    load_checkpoint,
+    save_checkpoint,
+)
 from resnetlab.training.distributed import Ranks, check_share, wrapped
 from resnetlab.training.metrics import Metrics, NoMetrics
+from resnetlab.training.parts import freeze
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, disk_errors, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
@@ -30,6 +40,7 @@ from resnetlab.training.signals import Stop
 from resnetlab.training.step import Stepper, make_optimiser
 
 CHECKPOINT_SECONDS = 600  # between checkpoints within an epoch, unless they are asked for by steps
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,7 +58,8 @@ class Sitting:
     loader: Loader
     progress: Progress
     schedule: ScheduleState
-    random: dict[str, Tensor]  # to go on with within an epoch
+    share: Share  # of the epoch that is under way
+    random: Random  # to go on with within it
     sums: Tensor  # float64: loss and wrong images of the epoch so far, steps since `first` with a finite loss
     metrics: Metrics | NoMetrics
     ranks: Ranks
@@ -71,14 +83,11 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
     train_images, validation = run.data.hold_out(recipe.validation_images)
     check_share(ranks, recipe.batch_size, len(train_images))
     normalise = ranks.from_first(lambda: normalisation_of(run, workers=workers))
-    net = build(run.spec, seed=recipe.seed).to(device)
-    if recipe.channels_last:
-        for parameter in net.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    net = first_network(run, device)
     stepper = Stepper(net, make_optimiser(net, recipe), recipe, device)
     found = _taken_up(run, stepper, ranks)
     progress = found.progress
+    share, random = _own_share(found, ranks)
     # What several processes train is wrapped once its weights are those of the checkpoint.
     stepper.trained = wrapped(net, ranks, sync_bn=recipe.sync_bn)
     metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch) if ranks.first else NoMetrics()
@@ -106,7 +115,8 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
         ),
         progress=progress,
         schedule=found.schedule,
-        random=found.random,
+        share=share,
+        random=random,
         sums=torch.zeros(3, dtype=torch.float64, device=device),
         metrics=metrics,
         ranks=ranks,
@@ -120,6 +130,20 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
     )
 
 
+def first_network(run: Run, device: str) -> ResNet | VGG:
+    """The network as the run begins with it: its first weights, its frozen parts, its memory layout."""
+    net = build(run.spec, seed=run.recipe.seed)
+    if run.start:
+        run.start.put_into(net)
+    freeze(net, run.recipe.freeze)
+    net = net.to(device)
+    if run.recipe.channels_last:
+        for parameter in net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 def _taken_up(run: Run, stepper: Stepper, ranks: Ranks) -> Checkpoint:
     """Where the run stands, its last checkpoint put into the stepper; the first process reads it for all of them."""
 
@@ -130,9 +154,21 @@ def _taken_up(run: Run, stepper: Stepper, ranks: Ranks) -> Checkpoint:
     found, state = ranks.from_first(read)
     if not ranks.first:
         stepper.restore(state)
-        found.progress.loss = found.progress.wrong = 0.0  # the first process has the sums
-        found.progress.seen = found.progress.unreadable = 0
     return found
+
+
+def _own_share(found: Checkpoint, ranks: Ranks) -> tuple[Share, Random]:
+    """What this process takes up of the epoch. If another number of them began it, the first one has all sums."""
+    if len(found.shares) == ranks.ranks:
+        return found.shares[ranks.rank], found.random[ranks.rank]
+    if not found.shares or not ranks.first:
+        return Share(), {}
+    _log.warning(
+        f"step {found.progress.step}, where the run goes on, was saved by {len(found.shares)} processes and now there "
+        f"are {ranks.ranks}: from here on it is not to the last bit the run that either number would have made alone."
+    )
+    columns = zip(*(astuple(share) for share in found.shares), strict=True)
+    return Share(*map(sum, columns)), {}
 
 
 def _placed(images: Images | Files, device: str) -> Images | Files:
@@ -146,6 +182,10 @@ def normalisation_of(
     """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
     if run.recipe.normalise == "imagenet":
         return imagenet(run.spec.in_channels)
+    if run.recipe.normalise == "source":
+        assert run.start is not None
+        assert run.start.normalisation is not None  # else the recipe has another one
+        return run.start.normalisation
     images, _ = run.data.hold_out(run.recipe.validation_images)
     found = measure(images, run.spec.input_size, workers=workers, progress=progress)
     return NORMALISATIONS[run.recipe.normalise](found)
@@ -156,59 +196,65 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
     if recipe.iterations is not None:
         return recipe.iterations
     assert recipe.epochs is not None
-    return max(1, round(recipe.epochs * per_epoch))
+    return max(1, recipe.least_iterations, round(recipe.epochs * per_epoch))
+
+
+def unfinished(s: Sitting) -> bool:
+    """Whether there is an epoch to train, or only to evaluate: after the last step, or what stops the run before."""
+    p, patience = s.progress, s.run.recipe.stop_after
+    stopped = 0 < patience <= p.waited
+    return p.position > 0 or (p.step < s.steps and not stopped)
 
 
 def begin_epoch(s: Sitting) -> None:
     """Start an epoch or, from a checkpoint within it, take it up again."""
     recipe, progress = s.run.recipe, s.progress
-    torch.manual_seed(seed_of(s.ranks.purpose("dropout and the like"), recipe.seed, progress.epoch))
-    if progress.position and s.ranks.first:
+    words = "dropout and the like" + (f" from {progress.position}" if progress.position else "")
+    torch.manual_seed(seed_of(s.ranks.purpose(words), recipe.seed, progress.epoch))
+    if progress.position and s.random:
         torch.set_rng_state(s.random["cpu"])
         if "cuda" in s.random and s.device.startswith("cuda"):
             torch.cuda.set_rng_state(s.random["cuda"], s.device)
-    s.loader.unreadables.count = progress.unreadable
-    s.sums = torch.tensor([progress.loss, progress.wrong, 0], dtype=torch.float64, device=s.device)
+    s.loader.unreadables.count = s.share.unreadable
+    s.sums = torch.tensor([s.share.loss, s.share.wrong, 0], dtype=torch.float64, device=s.device)
     s.lr = learning_rate(recipe, max(0, progress.step - 1), s.steps, s.schedule)  # if no step of it is left
     s.first, s.began, s.seen = progress.step, time.perf_counter(), 0
 
 
 def end_epoch(s: Sitting) -> None:
     """Count the epoch as done."""
-    p = s.progress
-    p.epoch += 1
-    p.position = p.seen = p.unreadable = 0
-    p.loss = p.wrong = 0.0
+    s.progress.epoch += 1
+    s.progress.position = 0
+    s.share = Share()
     s.sums.zero_()
 
 
 def due(s: Sitting) -> bool:
-    """Whether a checkpoint within an epoch is to be written now; the outcome does not depend on it.
-
-    With several processes there is none, since it would lack the random states and sums of the others.
-    """
-    if s.ranks.ranks > 1:
-        return False
+    """Whether a checkpoint is to be written after the step that comes; the outcome does not depend on it."""
     if s.checkpoint_steps is not None:
-        return s.progress.step % s.checkpoint_steps == 0
+        return (s.progress.step + 1) % s.checkpoint_steps == 0
     return time.monotonic() - s.saved_at > CHECKPOINT_SECONDS
 
 
 def checkpoint(s: Sitting) -> None:
     """Write the checkpoint of where the run stands. Raises UserError for a full disk, and as the checks below do."""
     p = s.progress
-    p.loss, p.wrong = check_loss(s)
+    s.share.loss, s.share.wrong = check_loss(s)
     check_weights(s)
     now = time.perf_counter()
     p.seconds, s.clock = p.seconds + now - s.clock, now
     p.metrics_bytes = s.metrics.length
-    random = {"cpu": torch.get_rng_state()}
-    if s.device.startswith("cuda"):
-        random["cuda"] = torch.cuda.get_rng_state(s.device)
+    every: list[tuple[Share, Random]] = []
+    if p.position:
+        random = {"cpu": torch.get_rng_state()}
+        if s.device.startswith("cuda"):
+            random["cuda"] = torch.cuda.get_rng_state(s.device)
+        every = s.ranks.at_first((s.share, random))
     with disk_errors(s.run.folder):
         s.metrics.sync()
         if s.ranks.first:
-            save_checkpoint(s.run.folder, s.stepper, s.card, Checkpoint(p, s.schedule, random))
+            found = Checkpoint(p, s.schedule, [share for share, _ in every], [random for _, random in every])
+            save_checkpoint(s.run.folder, s.stepper, s.card, found)
     s.saved_step, s.saved_at = p.step, time.monotonic()
 
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.training.averaging import Average
+from resnetlab.training.parts import lr_factors, training_mode
 from resnetlab.training.precision import (
     as_written,
     autocast,
@@ -33,13 +34,20 @@ class StepResult(NamedTuple):
 
 
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says."""
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if recipe.decay == "all" or p.ndim > 1]
-    free = [p for p in parameters if recipe.decay != "all" and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says.
+
+    Groups have `lr_factor`, which a step multiplies lr by. Frozen parameters are in none.
+    """
+    factors = lr_factors(net, recipe.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for p in net.parameters():
+        if p.requires_grad:
+            groups.setdefault((factors[p], recipe.decay == "all" or p.ndim > 1), []).append(p)
     return torch.optim.SGD(
-        [g for g in groups if g["params"]],
+        [
+            {"params": found, "lr_factor": factor, "weight_decay": recipe.weight_decay if decayed else 0.0}
+            for (factor, decayed), found in groups.items()
+        ],
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -68,7 +76,7 @@ class Stepper:
     def __call__(self, batch: Batch, lr: float) -> StepResult:
         """Forward and backward on one batch, in parts if the recipe says so, and one update."""
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         self.optimiser.zero_grad(set_to_none=True)
         losses, wrong = [], []
         with compiled(self.recipe.compile):
@@ -84,6 +92,10 @@ class Stepper:
                 wrong.append((scores.detach().argmax(1) != part.labels).sum())
         self._update()
         return StepResult(torch.stack(losses).sum() * len(batch.labels), torch.stack(wrong).sum())
+
+    def train(self) -> None:
+        """Put the network into training mode, but for its frozen parts."""
+        training_mode(self.trained, self.net, self.recipe.freeze)
 
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last part of a batch only."""

@@ -24,8 +24,8 @@ from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper
 
 
-def deadly(events: int) -> None:
-    """Have this process killed at the so many-th event: a step's end, a batch's arrival, or a file operation."""
+def deadly(events: int, whom: Callable[[], list[int]] = lambda: [os.getpid()]) -> None:
+    """Have processes killed at this one's so many-th event: a step, an evaluation, or a file operation."""
     left = events
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,7 +33,8 @@ def deadly(events: int) -> None:
             nonlocal left
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                for process in whom():
+                    os.kill(process, signal.SIGKILL)
             return call(*arguments, **options)
 
         return counting

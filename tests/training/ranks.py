@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from resnetlab.nets.zoo import build
 from resnetlab.training.distributed import Ranks, align_buffers, joined, wrapped
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
-from resnetlab.training.run import make_run
+from resnetlab.training.run import Run, make_run
+from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser
 from resnetlab.training.sync_bn import synchronise
 
@@ -42,7 +44,11 @@ def exchanges(ranks: Ranks) -> dict[str, Any]:
     except UserError as error:
         found["failure"] = [str(error), isinstance(error, ToldElsewhere), ranks.failed]
     ranks.failed = False
-    return found
+    try:
+        ranks.gathered(stop=signal.SIGTERM * ranks.rank)
+    except Stopped as stopped:
+        found["stopped by"] = stopped.number
+    return found | {"at first": ranks.at_first(2 * ranks.rank)}
 
 
 def digits(count: int) -> Images:
@@ -56,7 +62,7 @@ def steps(net: nn.Module, ranks: Ranks, *, sync_bn: bool, batch_size: int, accum
     stepper.trained = wrapped(net, ranks, sync_bn=sync_bn)
     images = digits(3 * batch_size + batch_size // 2 + 1)
     loader = Loader(FLAT, 10, rank=ranks.rank, ranks=ranks.ranks)
-    for batch in ranks.in_step(loader.training(images, batch_size, 0, 0)):
+    for batch, _ in ranks.in_step(loader.training(images, batch_size, 0, 0), lambda: False):
         stepper(batch._replace(x=batch.x.double()), 0.05)
     return net.state_dict()
 
@@ -160,10 +166,10 @@ def short_shares(ranks: Ranks) -> list[int]:
         for size in ([3, 4, 2, 5], [5, 1, 2, 0])[ranks.rank]:
             yield Batch(torch.zeros(size, 1, 2, 2), torch.zeros(size).long(), None)
 
-    return [round(ranks.weight * 100) for _ in ranks.in_step(batches())]
+    return [round(ranks.weight * 100) for _ in ranks.in_step(batches(), lambda: False)]
 
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "net": "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.2)",
     "augment": "crop_flip",
     "schedule": "plateau",
@@ -174,23 +180,42 @@ EVERYTHING = {
     "validation_images": 101,
     "batch_size": 63,
     "mixup": 0.2,
+    "ema": 0.9,
+    "accumulate": 2,
+    "epochs": 2,
 }
 
 
 def runs(ranks: Ranks, folder: Path) -> dict[str, Any]:
     """Whole runs, in the folders that their names say."""
-    found = {}
-    for name, changes in (("a", {}), ("b", {}), ("sync", {"sync_bn": True}), ("one", {})):
-        values = (
-            EVERYTHING | {"epochs": 2} | changes if name in "ab" else {"net": "cifar_resnet8", "epochs": 1} | changes
-        )
+    found: dict[str, Any] = {"fields": EVERYTHING}
+    for name, changes in (("a", {}), ("b", {}), ("c", {}), ("sync", {"sync_bn": True}), ("one", {})):
+        values = EVERYTHING if name in "abc" else {"net": "cifar_resnet8", "epochs": 1} | changes
         run = ranks.first_before_others(lambda n=name, v=values: make_run(recipe("digits", **v), folder / n))  # type: ignore[misc]
         own = Ranks() if name == "one" else ranks
+        if name == "c":
+            found["stopped at"] = stopped_in_evaluation(run, ranks)
         if name != "one" or ranks.first:
             statuses = list(train(run, threads=1, ranks=own))
             found[name] = [str(run.folder), statuses[-1].train_error, statuses[-1].test_error]
+    fine = {"start": found["a"][0], "freeze": 2, "layer_decay": 0.5, "epochs": 1, "batch_size": 63}
+    run = ranks.first_before_others(lambda: make_run(recipe("digits", **fine), folder / "fine"))
+    statuses = list(train(run, threads=1, ranks=ranks))
+    found["fine"] = [str(run.folder), statuses[-1].train_error, statuses[-1].test_error]
     theirs = ranks.from_first(lambda: {k: v for k, v in found.items() if k != "one"})
-    return found | {"same words": all(theirs[k] == found[k] for k in ("a", "b", "sync"))}
+    return found | {"same words": all(theirs[k] == found[k] for k in ("a", "b", "sync", "fine"))}
+
+
+def stopped_in_evaluation(run: Run, ranks: Ranks) -> int:
+    """The step at which the run stops when the second rank is asked to in its first evaluation."""
+    stop = Stop(alone=False)
+    try:
+        for status in train(run, threads=1, ranks=ranks, stop=stop):
+            if status.next == "evaluating" and ranks.rank == 1:
+                stop.receive(signal.SIGTERM)
+    except Stopped as stopped:
+        return stopped.step
+    return 0
 
 
 def too_small(ranks: Ranks, folder: Path) -> list[str]:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from resnetlab.errors import UserError
+from resnetlab.training.checkpoint import whole_folder
 from resnetlab.training.distributed import Ranks, check_share, joined, local_device
+from resnetlab.training.loop import train as train_run
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
 
-RANKS = Path(__file__).with_name("ranks.py")
+RANKS, ENDED = (Path(__file__).with_name(name) for name in ("ranks.py", "ended.py"))
 TIMEOUT = 120  # seconds, after which a job is ended, and its test fails
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -50,12 +56,6 @@ def started(*commands: list[str], folder: Path, env: dict[str, str]) -> Iterator
 
 def workers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def worker(pid: int, rank: int) -> int:
-    """The process of that rank among those that torchrun started."""
-    wanted = f"RANK={rank}".encode()
-    return next(p for p in workers_of(pid) if wanted in Path(f"/proc/{p}/environ").read_bytes().split(b"\0"))
 
 
 def torchrun(folder: Path, *arguments: str, restarts: int = 0, timeout: float = TIMEOUT) -> tuple[int, str, str]:
@@ -91,6 +91,8 @@ Found = list[dict[str, Any]]
 
 def test_sums_are_exact_and_a_failure_is_everyones(found: Found) -> None:
     for rank, mine in enumerate(f["exchanges"] for f in found):
+        assert mine["stopped by"] == signal.SIGTERM
+        assert mine["at first"] == ([0, 2] if rank == 0 else [])
         assert mine["sums"] == [2**54 - 8, 0.2, 1]
         assert mine["from first"] == {"rank": 0}
         assert mine["failure"] == ["photo.jpg: can't be read", rank == 1, True]
@@ -142,10 +144,15 @@ def test_fewer_than_two_images_for_each_are_refused(found: Found) -> None:
 def test_a_seed_gives_two_processes_the_same_weights_to_the_last_bit(found: Found) -> None:
     """With everything that draws random numbers, and uneven shares."""
     a, b = (Path(found[0]["runs"][name][0]) for name in "ab")
-    for file in ("last/weights.safetensors", "last/state.safetensors", "best/weights.safetensors", "metrics.jsonl"):
-        assert (a / file).read_bytes() == (b / file).read_bytes()
+    assert outcome(a) == outcome(b)
     assert found[0]["runs"]["a"][1:] == found[0]["runs"]["b"][1:]
     assert all(mine["runs"]["same words"] for mine in found)
+
+
+def test_a_stop_during_an_evaluation_gives_it_up(found: Found) -> None:
+    """Asked of one process; the run goes on to the same bits."""
+    assert [mine["runs"]["stopped at"] for mine in found] == [22, 22]
+    assert outcome(Path(found[0]["runs"]["c"][0])) == outcome(Path(found[0]["runs"]["a"][0]))
 
 
 def test_a_run_of_two_processes_equals_that_of_one(found: Found) -> None:
@@ -159,12 +166,15 @@ def test_a_run_of_two_processes_equals_that_of_one(found: Found) -> None:
     assert settings["ranks"] == 2
 
 
+def test_two_processes_fine_tune_from_one_source(found: Found) -> None:
+    """What is frozen keeps every bit."""
+    before, after = (load_file(Path(found[0]["runs"][name][0]) / "last/weights.safetensors") for name in ("a", "fine"))
+    for name, tensor in after.items():
+        assert torch.equal(tensor, before[name]) == name.startswith(("conv1", "bn1", "layer1")), name
+
+
 def test_a_file_that_one_process_cannot_read_stops_all_with_one_line(tmp_path: Path) -> None:
-    for split, count in (("train", 12), ("val", 2)):
-        for name, level in (("a", 50), ("b", 200)):
-            (tmp_path / "data" / split / name).mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (36, 36), (level, i, 0)).save(tmp_path / "data" / split / name / f"{i}.png")
+    pictures(tmp_path / "data", 12)
     broken = tmp_path / "data/train/b/7.png"
     broken.write_bytes(broken.read_bytes()[:60])
     options = ["--data", "folder:data", "--net", "cifar_resnet8", "--batch-size", "8", "--normalise", "imagenet"]
@@ -175,42 +185,127 @@ def test_a_file_that_one_process_cannot_read_stops_all_with_one_line(tmp_path: P
     assert "exitcode  : 2" in said
 
 
+FILES = ("last/weights.safetensors", "last/state.safetensors", "best/weights.safetensors", "metrics.jsonl")
+
+
+def outcome(run: Path) -> dict[str, bytes]:
+    return {file: (run / file).read_bytes() for file in FILES}
+
+
+def state(run: Path) -> dict[str, Any]:
+    return json.loads((whole_folder(run / "last") / "state.json").read_text())
+
+
+def options(fields: dict[str, Any]) -> list[str]:
+    return [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def killed(folder: Path, seed: int, kills: int, *command: str) -> Path:
+    """Train with SIGKILLs at random places; torchrun starts again, but not after the last one. The run's folder."""
+    arguments = [str(ENDED), "kill", str(seed), str(kills), *TRAIN[2:], *command, "--runs", "killed"]
+    code, _, err = torchrun(folder, *arguments, restarts=kills - 1, timeout=3 * TIMEOUT)
+    assert code == 1
+    assert err.count("(exitcode: -9)") == kills, err
+    (run,) = (folder / "killed").iterdir()
+    return run
+
+
+def finish(folder: Path, *command: str) -> None:
+    """Give the same command in peace."""
+    code, _, err = torchrun(folder, *TRAIN, *command, "--runs", "killed")
+    assert code == 0, err
+    assert "Traceback" not in err
+
+
+def test_killed_processes_go_on_from_any_step_and_end_as_unbroken_ones(found: Found, tmp_path: Path) -> None:
+    """With dropout, mixup, averaged weights, accumulation, a plateau schedule, and shares of uneven size."""
+    runs = found[0]["runs"]
+    command = [*options(runs["fields"]), "--checkpoint-steps", "3"]
+    run = killed(tmp_path, 3, 2, *command)
+    assert len(state(run)["shares"]) == 2, "the last kill was to be within an epoch"
+    finish(tmp_path, *command)
+    assert outcome(run) == outcome(Path(runs["a"][0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_however_often_they_are_killed(found: Found, tmp_path: Path, seed: int) -> None:
+    runs = found[0]["runs"]
+    command = [*options(runs["fields"]), "--checkpoint-steps", "2"]
+    run = killed(tmp_path, seed, 6, *command)
+    finish(tmp_path, *command)
+    assert outcome(run) == outcome(Path(runs["a"][0]))
+
+
+def pictures(folder: Path, count: int) -> None:
+    """Two classes of noise, for training and validation."""
+    random = np.random.default_rng(0)
+    for split, images in (("train", count), ("val", 2)):
+        for place in (folder / split / name for name in "ab"):
+            place.mkdir(parents=True)
+            for i in range(images):
+                Image.fromarray(random.integers(0, 256, (36, 36, 3), np.uint8)).save(place / f"{i}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_so_do_those_that_read_files(tmp_path: Path, workers: str) -> None:
+    """Some can't be read, and more of one process's than of the other's."""
+    pictures(tmp_path / "data", 40)
+    for i in (3, 4, 5, 6, 7):
+        (tmp_path / "data/train/a" / f"{i}.png").write_bytes(b"damaged")
+    fields = {"data": "folder:data", "net": "cifar_resnet8(mix=DropoutShortcut(0.3))", "augment": "resized_crop_flip"}
+    fields |= {"image-size": 16, "cutmix": 1.0, "unreadable": "skip", "normalise": "imagenet"}
+    command = [*options(fields | {"batch_size": 8, "epochs": 4}), "--workers", workers]
+    code, _, err = torchrun(tmp_path, *TRAIN, *command)
+    assert code == 0, err
+    (unbroken,) = (tmp_path / "runs").iterdir()
+    assert b'"unreadable": 5' in (unbroken / "metrics.jsonl").read_bytes()
+    run = killed(tmp_path, 1, 3, *command, "--checkpoint-steps", "2")
+    finish(tmp_path, *command)
+    assert outcome(run) == outcome(unbroken)
+
+
 @pytest.mark.parametrize(
-    "kills",  # after which epoch which rank is killed
+    ("number", "whom"),
     [
-        pytest.param([(2, 1)], id="the second"),
-        pytest.param([(1, 1), (3, 0), (4, 0)], id="one after the other", marks=pytest.mark.slow),
+        (signal.SIGTERM, "torchrun"),
+        pytest.param(signal.SIGINT, "torchrun", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "rank", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "rank", marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path: Path, kills: list[tuple[int, int]]) -> None:
-    """The outcome is that of an unbroken run, to the last bit."""
-    options = ["--net", "cifar_resnet8", "--epochs", "6", "--batch-size", "61", "--json"]
-    (tmp_path / "unbroken").mkdir()
-    (out, _), (silent, _) = two_processes(tmp_path / "unbroken", *TRAIN, *options)
-    assert silent == ""
-    unbroken = tmp_path / "unbroken" / json.loads(out)["run"]
+def test_a_signal_to_one_stops_all_after_the_same_step(
+    found: Found, tmp_path: Path, number: int, whom: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The step is saved. The same number of processes goes on to the same bits; another one goes on, and says so."""
+    fields = found[0]["runs"]["fields"]
+    train = [*TRAIN[2:], *options(fields)]
+    code, _, said = torchrun(tmp_path, str(ENDED), "stop", str(int(number)), whom, "10", *train)
+    assert code == 1, "torchrun's own, whatever its processes end with"
+    name = signal.Signals(number).name
+    assert said.count(f"stopped by {name} after step 10, which is saved; to go on from it: the same torchrun") == 1
+    if whom == "rank":  # else torchrun does not say
+        assert said.count(f"exitcode  : {75 if number == signal.SIGTERM else 130}") == 2, said
+    (run,) = (tmp_path / "runs").iterdir()
+    saved = state(run)
+    assert saved["progress"]["step"] == 10
+    assert [share["seen"] for share in saved["shares"]] == [310, 320]
 
-    command = [*TORCHRUN, "--max-restarts", str(len(kills)), *TRAIN, *options]
-    with started(command, folder=tmp_path, env={}) as (process,):
-        stop = threading.Timer(2 * TIMEOUT, process.terminate)
-        stop.start()
-        assert process.stderr is not None
-        lines = []
-        for epoch, rank in kills:
-            for line in process.stderr:
-                lines.append(line)
-                if line.startswith(f"epoch {epoch},"):
-                    os.kill(worker(process.pid, rank), signal.SIGKILL)
-                    break
-        out, err = process.communicate(timeout=TIMEOUT)
-        stop.cancel()
-    said = "".join(lines) + err
-    assert process.returncode == 0, said
-    assert said.count("epoch 1,") == 1
-    assert "Traceback" not in said
-    run = tmp_path / json.loads(out)["run"]
-    for file in ("last/weights.safetensors", "last/state.safetensors", "best/weights.safetensors", "metrics.jsonl"):
-        assert (run / file).read_bytes() == (unbroken / file).read_bytes()
+    shutil.copytree(tmp_path / "runs", tmp_path / "one")
+    code, _, err = torchrun(tmp_path, *TRAIN, *options(fields))
+    assert code == 0, err
+    assert outcome(run) == outcome(Path(found[0]["runs"]["a"][0]))
+
+    alone = make_run(recipe("digits", **fields), tmp_path / "one")
+    with caplog.at_level(logging.WARNING):
+        statuses = list(train_run(alone, threads=1))
+    (warning,) = caplog.messages
+    assert "step 10, where the run goes on, was saved by 2 processes and now there are 1" in warning
+    first = next(status for status in statuses if status.epochs_done == 1)
+    wrong = first.train_error / 100 * (1437 - fields["validation_images"])
+    assert wrong == pytest.approx(round(wrong)), "all images of the epoch are counted, those of both processes"
+    assert statuses[-1].epochs_done == fields["epochs"]
 
 
 AGAIN = """

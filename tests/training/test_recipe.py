@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_imagenet_modern_has_the_values_of_its_sources() -> None:
         ({"momentum": 1}, "momentum=1.0 must be at least 0 and below 1"),
         ({"seed": -1}, "seed=-1 must be"),
         ({"epochs": 1, "iterations": 5}, "either epochs or iterations"),
+        ({"freeze": 1}, "freeze=1 needs weights to start from"),
+        ({"normalise": "source"}, "normalise='source' needs weights to start from"),
+        ({"net": ""}, "net='' needs weights to start from"),
+        ({"start": 5}, "start=5 must be text"),
+        ({"layer_decay": 1.5}, "layer_decay=1.5 must be a factor between 0 and 1"),
+        ({"validation_share": 1}, "validation_share=1.0 must be a share, 0 to 0.9"),
+        ({"validation_share": 0.1, "validation_images": 5}, "either validation_images or validation_share"),
+        ({"stop_after": 3}, "stop_after=3 needs images to decide by, and not those of the test"),
+        ({"stop_after": 3, "validation_images": 9, "bn_reestimate": 2}, "bn_reestimate=2 follows the last step"),
         ({"net": 5}, "net=5 must be text"),
     ],
 )
@@ -81,6 +91,24 @@ def test_epochs_replace_iterations_and_back() -> None:
     by_epochs = recipe("cifar_paper", epochs=2)
     assert (by_epochs.epochs, by_epochs.iterations) == (2.0, None)
     assert (by_epochs.override(iterations=7).epochs, by_epochs.override(iterations=7).iterations) == (None, 7)
+
+
+def test_a_start_brings_its_network_and_normalisation_unless_they_are_given() -> None:
+    given = recipe("finetune", start="run")
+    assert (given.net, given.normalise) == ("", "source")
+    assert given.override(lr=0.1) == replace(given, lr=0.1)
+    given = recipe("finetune", start="file.safetensors", net="resnet50", normalise="imagenet")
+    assert (given.net, given.normalise) == ("resnet50", "imagenet")
+    assert recipe("finetune", start="") == RECIPES["finetune"]
+
+
+def test_a_length_replaces_the_least_one_and_a_number_of_images_their_share() -> None:
+    assert recipe("finetune", lr=0.1).least_iterations == 500
+    assert recipe("finetune", epochs=3).least_iterations == recipe("finetune", iterations=3).least_iterations == 0
+    assert recipe("finetune", epochs=3, least_iterations=7).least_iterations == 7
+    held_out = recipe("finetune", validation_images=0)
+    assert (held_out.validation_images, held_out.validation_share) == (0, 0.0)
+    assert recipe("cifar_paper", validation_images=5).override(validation_share=0.2).validation_images == 0
 
 
 def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:

@@ -116,6 +116,16 @@ def test_so_does_one_that_reads_files(tmp_path: Path, pictures: str, workers: in
     assert killed(tmp_path / "killed", workers, 1, kills=2, **fields) == unbroken
 
 
+def test_so_does_one_that_is_fine_tuned(tmp_path: Path) -> None:
+    """With frozen parts, a rate for each part, and an early end."""
+    source = finished(made(tmp_path / "source", net="cifar_resnet8", epochs=1)).folder
+    fields: dict[str, Any] = {"start": str(source), "freeze": 2, "layer_decay": 0.5, "lr": 0.2, "batch_size": 200}
+    fields |= {"validation_share": 0.1, "stop_after": 1, "epochs": 8, "schedule": "constant", "warmup": "none"}
+    unbroken = outcome(finished(made(tmp_path / "unbroken", **fields)).folder)
+    assert unbroken["result"]["epochs"] < 8
+    assert killed(tmp_path / "killed", 0, 2, kills=2, **fields) == unbroken
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_however_often_it_is_killed(tmp_path: Path, pictures: str, workers: int) -> None:
@@ -177,6 +187,11 @@ def test_a_second_signal_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(SystemExit, match="143"):
             os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with stop_on_signals(alone=False) as stop:  # one of several processes, which may get many
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert stop.number == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -270,7 +285,7 @@ def rewrite(place: Path, file: str, change: Callable[[dict[str, Any]], None]) ->
         (FILES[0], lambda t: t.update(extra=torch.zeros(1)), "it has besides extra"),
         (FILES[1], lambda t: t.update({"momentum.0": torch.zeros(3)}), r"momentum.0 is \(3,\), not "),
         (FILES[1], lambda t: t.update({"momentum.999": torch.zeros(3)}), "it has momentum.999 besides"),
-        (FILES[1], lambda t: t.pop("rng.cpu"), "it lacks the random state"),
+        (FILES[1], lambda t: t.pop("rng.0.cpu"), "it lacks the random state"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
@@ -313,8 +328,24 @@ def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
     assert package.load(run.folder).spec == run.spec
     assert json.loads((run.folder / "run.json").read_text())["format"] == 1, "reading changes nothing"
     finished(made(tmp_path / "runs", **SHAKEN))
-    assert json.loads((run.folder / "run.json").read_text())["format"] == 2
+    assert json.loads((run.folder / "run.json").read_text())["format"] == 3
     assert outcome(run.folder) == outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
+
+
+def test_a_run_of_the_second_format_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within an epoch, of one process: its sums lay among the progress, and the random state had no rank."""
+    run = made(tmp_path / "runs", **SHAKEN)
+    stopped_after(run, 10, monkeypatch)
+    settings = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps(settings | {"format": 2}))
+    place = run.folder / "last"
+    state = json.loads((place / "state.json").read_text())
+    (share,) = state.pop("shares")
+    assert share["seen"] == 600
+    state |= {"format": 2, "progress": state["progress"] | share}
+    (place / "state.json").write_text(json.dumps(state))
+    rewrite(place, FILES[1], lambda t: t.update({"rng.cpu": t.pop("rng.0.cpu")}))
+    assert outcome(finished(run).folder) == outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
 
 
 def test_the_id_of_a_run_is_that_of_the_first_format(tmp_path: Path) -> None:

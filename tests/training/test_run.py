@@ -247,7 +247,7 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         ("run.json", lambda b: b"[]", "should hold a JSON object"),
         (
             "run.json",
-            lambda b: b.replace(b'"format": 2', b'"format": 7'),
+            lambda b: b.replace(b'"format": 3', b'"format": 7'),
             "a run of format 7, and this",
         ),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks threads or machine"),

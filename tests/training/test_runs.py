@@ -76,7 +76,7 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
     [
         ("run.json", "{", "run.json is not JSON"),
         ("run.json", "[]", "run.json is no JSON object"),
-        ("run.json", '{"format": 99}', "run.json is of format 99, not 2"),
+        ("run.json", '{"format": 99}', "run.json is of format 99, not 3"),
         ("run.json", '{"format": 1, "spec": {}, "recipe": 3}', "run.json lacks recipe"),
         ("run.json", "[" * 100_000, "run.json is not JSON"),
         ("run.json", None, "run.json can't be read (No such file or directory)"),

@@ -1,0 +1,129 @@
+"""Fine-tuning: what a run takes from the weights that it starts from, and what is new in it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnetlab.data.images import Data
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.spec import SIZES
+from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import Spec
+from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.training.checkpoint import Card
+from resnetlab.training.load import load_with_card
+from resnetlab.training.recipe import Recipe
+
+MOST_CLASSES_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a run takes from its source: all weights of a network, or all but a head that is for other classes."""
+
+    spec: Spec  # of the source's network
+    tensors: dict[str, Tensor]  # that are kept, by name
+    new: tuple[str, ...]  # names of the others, which start as the run's seed says
+    normalisation: Normalisation | None  # of the source's images, if the recipe wants it and the file tells it
+    note: str  # what is kept and what is new, in words
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that is taken over, in whatever file it lies."""
+        normalise = self.normalisation
+        numbers = [normalise.mean.tolist(), normalise.std.tolist()] if normalise else None
+        hashed = hashlib.sha256(json.dumps(numbers).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            hashed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            hashed.update(tensor.contiguous().numpy().tobytes())
+        return hashed.hexdigest()[:16]
+
+    def put_into(self, net: nn.Module) -> None:
+        """Give the network the weights that are kept; the others stay as they are."""
+        net.load_state_dict(net.state_dict() | self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note}
+
+
+def read_start(recipe: Recipe, data: Data) -> Start:
+    """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
+
+    The head is kept where the file names the very classes of the data, in their order. Raises UserError for a source
+    that can't be read or holds no network, and for one of another number of channels.
+    """
+    source = recipe.start
+    if not os.path.exists(source):
+        raise UserError(
+            f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
+            "from, so a command that goes on with it needs them too."
+        )
+    net, card = _load(recipe)
+    spec, channels = net.spec, data.shape[0] if data.shape else 3
+    if spec.in_channels != channels:
+        raise UserError(
+            f"{source}: a network for images of {_count(spec.in_channels, 'channel')}, and those of {data.name} have "
+            f"{channels}: start from another one."
+        )
+    tensors, head = net.state_dict(), _head(net)
+    if card and card.classes == data.classes:
+        new: tuple[str, ...] = ()
+        words = f"{head} too, since the classes are the same"
+    else:
+        new = tuple(name for name in tensors if name.startswith(f"{head}."))
+        before = f"{spec.num_classes}" if card else f"{spec.num_classes} classes that the file doesn't name"
+        words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
+    kept = {name: tensor for name, tensor in tensors.items() if name not in new}
+    note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
+    normalise = card.normalisation if card and recipe.normalise == "source" else None
+    return Start(spec, kept, new, normalise, note)
+
+
+def check_size(start: Start, recipe: Recipe, size: int) -> None:
+    """Raise UserError if the source's mean is an image of another size than the run's."""
+    height = start.normalisation.mean.shape[1] if start.normalisation else 1
+    if height not in (1, size):
+        raise UserError(
+            f"{recipe.start}: its mean image has {height} pixels a side, and these images have {size}: give "
+            f"--image-size {height} if they are files, or --normalise imagenet, pixel_mean or channel_mean_std."
+        )
+
+
+def _load(recipe: Recipe) -> tuple[ResNet | VGG, Card | None]:
+    """The source's network and what its file says; the recipe may name the network that the file tells, too."""
+    try:
+        return load_with_card(recipe.start, net=recipe.net or None)
+    except UserError:
+        if recipe.net:  # whose name says nothing of the sizes that the source's data had
+            with contextlib.suppress(UserError):
+                net, card = load_with_card(recipe.start)
+                sizes = {name: getattr(net.spec, name) for name in SIZES}
+                if replace(named_spec(recipe.net), **sizes) == net.spec:
+                    return net, card
+        raise
+
+
+def _head(net: nn.Module) -> str:
+    """The name of the last layer: fc, or classifier.6 of a VGG net."""
+    return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _some(classes: Sequence[str]) -> str:
+    more = len(classes) - MOST_CLASSES_SHOWN
+    return ", ".join(classes[:MOST_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

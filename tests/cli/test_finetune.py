@@ -1,0 +1,93 @@
+"""`resnetlab train --from`: what it says is kept and new, and one line for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab.cli.main import main
+from resnetlab.errors import UserError
+from resnetlab.training.recipe import recipe
+
+Captured = pytest.CaptureFixture[str]
+SHORT = ["--image-size", "16", "--iterations", "2", "--batch-size", "8", "--threads", "1", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two data sets: three classes, and two others."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("pets/cat", "pets/cow", "pets/dog", "insects/ant", "insects/bee"):
+        (root / name).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(random.integers(0, 256, (20, 20, 3), np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_from_scratch_and_then_from_that(photos: Path, tmp_path: Path, capsys: Captured) -> None:
+    runs = ["--runs", str(tmp_path), "--json"]
+    assert main(["train", "finetune", "--data", str(photos / "pets"), "--net", "cifar_resnet8", *SHORT, *runs]) == 0
+    said = capsys.readouterr()
+    assert "no --from: from scratch it takes many more images and epochs" in said.err
+    source = json.loads(said.out)["run"]
+    again = ["train", "finetune", "--data", str(photos / "insects"), "--from", source, *SHORT, *runs]
+    assert main([*again, "--dry-run"]) == 0
+    note = f"tensors of cifar_resnet8 from {source}; fc is new: 3 -> 2 classes (ant, bee)"
+    found = json.loads(capsys.readouterr().out)
+    assert found["start"].endswith(note)
+    assert (found["recipe"]["start"], found["image"], found["validation_images"]) == (source, [3, 16, 16], 2)
+    assert main(again) == 0
+    said = capsys.readouterr()
+    assert note in " ".join(said.err.split())  # of a log, lines are wrapped
+    assert "no --from" not in said.err
+    assert json.loads((Path(json.loads(said.out)["run"]) / "run.json").read_text())["classes"] == ["ant", "bee"]
+    assert main([*again[:-1], "--dry-run", "--freeze", "4", "--validation-share", "0.2", "--stop-after", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "fewer if 3 evaluations bring no lower validation error" in shown
+    assert "gradients 0.0 MiB" in shown
+
+
+def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
+    options = ["--net", "cifar_resnet8", "--threads", "1", "--runs", str(tmp_path)]
+    assert main(["train", "digits", "--epochs", "1", *options, "--json"]) == 0
+    source = json.loads(capsys.readouterr().out)["run"]
+    frozen = ["--from", source, "--freeze", "4", "--lr", "0", "--warmup", "none"]
+    early = ["--stop-after", "1", "--validation-share", "0.1", "--epochs", "5"]
+    assert main(["train", "digits", *options, *frozen, *early]) == 0
+    assert "ended early: the validation error has not fallen below" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "folder:nowhere"], "nowhere: no such folder"),
+        (["--from", "nowhere"], "nowhere: no such run folder or weight file to start from"),
+        (["--freeze", "2"], "freeze=2 needs weights to start from"),
+        (["--stop-after", "2", "--validation-images", "0"], "stop_after=2 needs images to decide by"),
+    ],
+)
+def test_bad_input_is_one_line(
+    photos: Path, options: list[str], words: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = [] if "--data" in options else ["--data", str(photos / "pets")]
+    assert main(["train", "finetune", *data, *options]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_may_say_where_to_start(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "finetune"\nstart = "runs/pets"\nfreeze = 2\n')
+    found = recipe(str(path), start="elsewhere")
+    assert (found.start, found.net, found.freeze) == ("elsewhere", "", 2)
+    path.write_text('recipe = "finetune"\nfreeze = 2\n')
+    with pytest.raises(UserError, match="mine.toml: freeze=2 needs weights to start from"):
+        recipe(str(path))
