@@ -229,19 +229,20 @@ def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dic
 
 
 def _show(record: Record) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from resnetlab.cli.screen import console
 
     for table in record.tables:
-        shown = Table(title=str(both(table["caption"])), title_justify="left")
+        shown = Table(title=escape(str(both(table["caption"]))), title_justify="left")
         for header in table["header"]:
-            shown.add_column(str(both(header)))
+            shown.add_column(escape(str(both(header))))
         for row in table["rows"]:
-            shown.add_row(*(str(both(cell)) for cell in row))
+            shown.add_row(*(escape(str(both(cell))) for cell in row))
         console().print(shown)
     shown = Table("claim", "paper", "measured", "verdict", show_lines=True)
     for row in record.rows:
-        shown.add_row(*(str(both(row[k])) for k in ("claim", "paper", "measured", "verdict")))
+        shown.add_row(*(escape(str(both(row[k]))) for k in ("claim", "paper", "measured", "verdict")))
     console().print(shown)
     console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")

@@ -7,7 +7,9 @@ Command:  resnetlab study run carry --scale quick                  (the digits, 
                                                                     it measures, and `degradation`, for plain nets)
           resnetlab study run carry --scale cifar --data cifar10:DIR
           resnetlab study run carry --scale paper --data cifar10:DIR
-Last result: LAST
+Last result: not reproduced at the scale quick: gates with b = −6 train better than no shortcut (6.6 and 0.0 against
+          62.8 % training error) and than b = 0; the exclusive one is worse than Add (11.2 against 1.9 % test error),
+          the shortcut-only one is not (1.6 %); training makes them carry less, not more
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from resnetlab.measuring.paths import mean_length
 from resnetlab.studies.lesion_figures import figures, table
 from resnetlab.studies.lesion_paths import THEORY, arithmetic, gradient
 from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference
+from resnetlab.studies.statistics import difference, weakest
 from resnetlab.studies.study import NOT_REPRODUCED, WEIGHTS, Evidence, Finding, Plan, Row, Study
 from resnetlab.studies.trained import (
     EXPECTED,
@@ -42,7 +42,6 @@ from resnetlab.studies.trained import (
     networks,
     spread,
     taken,
-    weakest,
 )
 from resnetlab.studies.words import Both, Words, joined
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from resnetlab.measuring.responses import branch_shares, response_stds
 from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference
+from resnetlab.studies.statistics import difference, weakest
 from resnetlab.studies.study import WEIGHTS, Evidence, Figure, Finding, Panel, Plan, Study, Table
 from resnetlab.studies.trained import (
     EXPECTED,
@@ -29,7 +29,6 @@ from resnetlab.studies.trained import (
     networks,
     spread,
     taken,
-    weakest,
 )
 from resnetlab.studies.words import Both, Words, joined
 

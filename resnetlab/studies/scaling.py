@@ -3,7 +3,7 @@
 Paper:    He et al. 2016, section 3; equations 6 to 8; Table 1 (constant scaling); Figure 3a.
 Claim:    a shortcut scaled by λ carries signal and gradient by the product of all λ; x/2 so blocks it, and the
           network trains worse.
-Command:  resnetlab study run scaling --scale quick            (the digits, about 4 minutes on 2 cores)
+Command:  resnetlab study run scaling --scale quick            (the digits, about 5 minutes on 2 cores)
           resnetlab study run scaling --scale cifar --data cifar10:DIR     (a night on 2 cores)
           resnetlab study run scaling --scale paper --data cifar10:DIR     (days on one GPU)
 Last result: reproduced at the scale quick: through the shortcuts of 27 units λ = 0.5 passes 7.5e-09 of the gradient,
@@ -48,12 +48,12 @@ _SCALES = {
     "quick": _Scale(
         56,
         (20, 56, 110),
-        4,
-        Both("about 4 minutes on 2 cores", "双核约 4 分钟"),
+        5,
+        Both("about 5 minutes on 2 cores", "双核约 5 分钟"),
         Both(
-            "56 layers on 1,437 images of 8x8 pixels, four seeds; the paper has 110 layers on CIFAR-10. Its runs of "
-            "Add and Plain are those of the study degradation.",
-            "56 层，1,437 张 8x8 像素的图像，四个随机种子；论文为 110 层、CIFAR-10。"
+            "56 layers on 1,437 images of 8x8 pixels, five seeds, as degradation; the paper has 110 layers on "
+            "CIFAR-10. Its runs of Add and Plain are those of the study degradation.",
+            "56 层，1,437 张 8x8 像素的图像，五个随机种子，同 degradation；论文为 110 层、CIFAR-10。"
             "Add 与 Plain 的运行即 degradation 研究的运行。",
         ),
     ),

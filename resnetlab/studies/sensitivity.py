@@ -17,7 +17,7 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.measuring.sensitivity import reactions
 from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference
+from resnetlab.studies.statistics import difference, weakest
 from resnetlab.studies.study import (
     NOT_REPRODUCED,
     REPRODUCED,
@@ -43,7 +43,6 @@ from resnetlab.studies.trained import (
     networks,
     spread,
     taken,
-    weakest,
 )
 from resnetlab.studies.words import Both, Words, joined
 

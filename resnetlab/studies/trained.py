@@ -17,7 +17,7 @@ from resnetlab.nets.zoo import spec
 from resnetlab.studies.measurement import Measurement, Subject, Weights
 from resnetlab.studies.scales import base, for_depth
 from resnetlab.studies.statistics import Difference
-from resnetlab.studies.study import NOT_TESTED, VERDICTS, WEIGHTS, Evidence, Row, Series, judged_row
+from resnetlab.studies.study import NOT_TESTED, WEIGHTS, Evidence, Row, Series, judged_row
 from resnetlab.studies.words import Both, Words
 from resnetlab.training.recipe import Recipe
 
@@ -174,11 +174,6 @@ def taken(evidence: Evidence, function: str) -> Taken:
     for m in lost:
         failed[net_of(m)].append(m)
     return Taken(values, failed)
-
-
-def weakest(verdicts: Sequence[str]) -> str:
-    """The weakest of some verdicts."""
-    return max(verdicts, key=VERDICTS.index)
 
 
 def interval(d: Difference, decimals: int = 2) -> Both:
