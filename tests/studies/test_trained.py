@@ -16,9 +16,9 @@ from resnetlab.data.images import open_data
 from resnetlab.data.loading import measure
 from resnetlab.errors import UserError
 from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, WEIGHTS, study
+from resnetlab.studies.study import NOT_JUDGED, NOT_TESTED, REPRODUCED, WEIGHTS, study
 from resnetlab.studies.study import Evidence as Found
-from resnetlab.studies.trained import Net, checked_batch, curve, net_of, networks, spread, taken, weakest
+from resnetlab.studies.trained import Net, checked_batch, curve, net_of, networks, spread, taken
 
 STUDIES = ("responses", "lesion", "boosting", "sensitivity")
 FILE = Path("x.pt")
@@ -122,7 +122,6 @@ def test_a_network_that_knows_nothing_is_refused() -> None:
 
 
 def test_small_helpers() -> None:
-    assert weakest([REPRODUCED, NOT_REPRODUCED, DIRECTION]) == NOT_REPRODUCED
     assert (spread([1.0]), spread([1.0, 3.0], 1)) == ("1.00", "2.0 ± 1.4")
     line = curve("a", 0, [1, 2], [[1.0, 5.0], [3.0, 5.0]])
     assert (line.x, line.mean, line.low, line.high) == ([1, 2], [2, 5], [1, 5], [3, 5])
