@@ -7,9 +7,9 @@ Command:  resnetlab study run identity --scale quick               (about 3 minu
                                                                     whose runs it measures)
           resnetlab study run identity --scale cifar --data cifar10:DIR
           resnetlab study run identity --scale paper --data cifar10:DIR
-Last result: of the scale quick but for most stacks (8 of 30 fits, one seed): constructed nets differ in no bit;
-          trained on, the residual one stays at 0.0 % training error, the plain one rises to 14 % and ends at 2.1 %;
-          residual stacks of 2 to 8 layers fit x to 1e-13 of its variance, plain ones leave 9 to 96 % of it
+Last result: reproduced at the scale quick: constructed nets differ in no bit; trained on, the residual one stays at
+          0.0 % training error and the plain one ends at 2.1 %; residual stacks of 2 to 8 layers fit x to 1e-6 to 1e-7
+          of the plain ones' loss, and with 32 layers neither kind fits it
 """
 
 from __future__ import annotations
