@@ -58,6 +58,7 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
+    # NotImplementedError is what zipfile raises at a version or compression that it doesn't know.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise UserError(f"{path}: not a whole file, it ends early or is damaged ({error}).") from error
     if size > MOST_BYTES:
