@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from resnetlab.data import decoding
 from resnetlab.data.audit import FEW, HUGE, STRETCHED, TINY, Audit, Copies, Image
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
+from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
 
 SHOWN = 24  # rows of pictures in a section
 CLASSES_SHOWN = 50
-THUMBNAIL = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -159,24 +154,4 @@ def _picture(data: Data, image: Image, *, drawn: bool = True) -> Picture:
     words = f"{'training' if image.side == 'train' else 'test'}, {printable(image.class_name)}"
     if image.words:
         words = f"{words}: {printable(image.words)}"
-    return Picture(printable(image.name), words, _thumbnail(files, image.index) if drawn else "")
-
-
-def _thumbnail(files: Files, i: int) -> str:
-    """A small JPEG as a data URI; "" for what can't be read."""
-    from PIL import Image as PillowImage
-
-    try:
-        content = files.read(i)
-        header = decoding.read_header(content)
-        if min(header.height, header.width) > 2 * THUMBNAIL:  # cheaper than decoding all of it
-            pixels = decoding.decode_resized(content, 2 * THUMBNAIL)
-        else:
-            pixels = decoding.decode(content)
-    except (decoding.Unreadable, OSError, MemoryError):
-        return ""
-    picture = PillowImage.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    made = io.BytesIO()
-    picture.save(made, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(made.getvalue()).decode()}"
+    return Picture(printable(image.name), words, thumbnail(files, image.index) if drawn else "")

@@ -1,0 +1,125 @@
+"""What a network answers in a test: its scores at every place of an image, averages over views, and what is right."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor, nn
+
+from resnetlab.measuring.accuracy import Accuracy
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import SMALLEST, VGG
+
+WINDOW = 7  # side of the maps that VGG's first fc layer was trained on
+PIXELS_AT_ONCE = 32 * 224 * 224  # in one forward pass
+NO_ANSWER = torch.iinfo(torch.int64).max  # the rank where scores are not finite
+
+
+def score_map(net: ResNet | VGG, x: Tensor) -> Tensor:
+    """The fully convolutional form of a network: the scores at every place of its last feature map, N K h w.
+
+    x: float N C H W, of any size that the network takes. A residual network's fc layer becomes a 1x1 convolution over
+    the map that is pooled otherwise: the mean over places is what the network itself gives, but for rounding, since
+    both are linear. VGG's first fc layer becomes a 7x7 convolution, the others 1x1 (Simonyan & Zisserman 2015, section
+    3.2). Raises ValueError for a VGG net that was not trained on 7x7 maps (`can_be_convolutional`).
+    """
+    if isinstance(net, ResNet):
+        return tf.conv2d(net.features(x)[-1], net.fc.weight[:, :, None, None], net.fc.bias)
+    if not can_be_convolutional(net):
+        raise ValueError(f"a VGG net for images of {net.spec.input_size} pixels has no fully convolutional form")
+    x, side = net.features(x), WINDOW
+    for layer in net.classifier:
+        if isinstance(layer, nn.Linear):
+            x, side = tf.conv2d(x, layer.weight.view(layer.out_features, -1, side, side), layer.bias), 1
+        else:
+            x = layer(x)
+    return x
+
+
+def can_be_convolutional(net: ResNet | VGG) -> bool:
+    """Whether `score_map` is for this network: a VGG net's input must give 7x7 maps without being stretched."""
+    return isinstance(net, ResNet) or net.spec.input_size // SMALLEST == WINDOW
+
+
+@torch.inference_mode()
+def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirrored: bool = False) -> Tensor:
+    """ln of the softmax for images x, float N C H W: float64 N K; of float64, since no small one becomes 0.
+
+    whole: the network is applied at every place, and its scores are averaged over them before the softmax, as VGG's
+    authors do (section 3.2). mirrored: the softmax of the images and of their mirror images are averaged.
+    """
+
+    def answer(x: Tensor) -> Tensor:
+        scores = score_map(net, x).mean((2, 3)) if whole else net(x)
+        return scores.double().log_softmax(1)
+
+    return average([answer(x), answer(x.flip(3))]) if mirrored else answer(x)
+
+
+def average(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """ln of the mean of probabilities, of ln of each: the average over views, scales or members of an ensemble.
+
+    He 2015 averages "scores" over views and scales; its authors' release says of the ten crops that these are softmax
+    scores, and over scales VGG's averages the classes' posteriors (section 4.2). So it is the softmax everywhere.
+    """
+    return torch.stack(tuple(log_probabilities)).logsumexp(0) - math.log(len(log_probabilities))
+
+
+def over_views(answer: Callable[[Tensor], Tensor], images: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The average over the views (uint8 C H W) of each image, N K, by `answer`, from a batch to ln of probabilities.
+
+    Views of one shape go through the network together, at most PIXELS_AT_ONCE.
+    """
+    places = defaultdict[torch.Size, list[tuple[int, int]]](list)
+    for i, views in enumerate(images):
+        for j, view in enumerate(views):
+            places[view.shape].append((i, j))
+    found = dict[tuple[int, int], Tensor]()
+    for shape, alike in places.items():
+        count = max(1, PIXELS_AT_ONCE // (shape[1] * shape[2]))
+        for some in (alike[first : first + count] for first in range(0, len(alike), count)):
+            found |= zip(some, answer(torch.stack([images[i][j] for i, j in some])), strict=True)
+    return torch.stack([average([found[i, j] for j in range(len(views))]) for i, views in enumerate(images)])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered to each image, in order: tensors of N."""
+
+    labels: Tensor  # int64
+    predicted: Tensor  # int64: the likeliest class, of equal ones the label; -1 where scores are not finite
+    confidence: Tensor  # float64: the probability of that class
+    loss: Tensor  # float64: -ln of the label's probability
+    rank: Tensor  # int64: how many classes are likelier than the label
+
+    @classmethod
+    def of(cls, log_probabilities: Tensor, labels: Tensor) -> Answers:
+        """From ln of probabilities, float64 N K, and labels, int64 N."""
+        own = log_probabilities.gather(1, labels[:, None])  # N 1
+        finite = log_probabilities.isfinite().all(1)
+        rank = (log_probabilities > own).sum(1).where(finite, NO_ANSWER)
+        highest, place = log_probabilities.max(1)
+        predicted = labels.where(rank == 0, place).where(finite, -1)
+        confidence = highest.exp().where(finite, 0.0)
+        return cls(*(t.cpu() for t in (labels, predicted, confidence, -own[:, 0], rank)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Those of several batches as one."""
+        names = ("labels", "predicted", "confidence", "loss", "rank")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the label is the likeliest class, bool N."""
+        return self.rank == 0
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The counts."""
+        return Accuracy(len(self.labels), int(self.right.sum()), int((self.rank < 5).sum()), float(self.loss.mean()))

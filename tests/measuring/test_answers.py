@@ -1,0 +1,120 @@
+"""Answers: the fully convolutional form is the network itself; averages and counts against numbers made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resnetlab.measuring.answers import Answers, average, log_probabilities, over_views, score_map
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import build, on_meta, spec
+
+NETS = [
+    "resnet18(shortcut=A)",
+    "resnet50",
+    "plain18",
+    "resnet18(order=full_preact)",
+    "cifar_resnet8",
+    "cifar_preresnet11",
+    "vgg16",
+]
+
+
+def made(name: str) -> ResNet | VGG:
+    """With batch norm's statistics as after a training, not 0 and 1."""
+    net = build(name, num_classes=3).eval()
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    return net
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", NETS)
+@torch.inference_mode()
+def test_the_fully_convolutional_form_gives_the_one_crop_answer(name: str) -> None:
+    """But for rounding: a convolution and a product of matrices add the same terms in another order."""
+    torch.manual_seed(0)
+    net = made(name)
+    size = net.spec.input_size
+    x = images(2, 3, size, size)
+    torch.testing.assert_close(score_map(net, x).mean((2, 3)), net(x), rtol=1e-4, atol=1e-5)
+    wide = images(1, 3, size + 32, size + 64, seed=1)
+    scores = score_map(net, wide)
+    if isinstance(net, ResNet):  # a linear head: the mean over places is what pooling gives at any size
+        torch.testing.assert_close(scores.mean((2, 3)), net(wide), rtol=1e-4, atol=1e-5)
+        assert scores.shape[2] * net.feature_strides[-1] >= size
+    else:  # each place is the classifier's answer to the 7x7 window there
+        maps = net.features(wide)
+        assert scores.shape == (1, 3, 2, 3)
+        for i, j in ((0, 0), (1, 2)):
+            window = maps[:, :, i : i + 7, j : j + 7].flatten(1)
+            torch.testing.assert_close(scores[:, :, i, j], net.classifier(window), rtol=1e-4, atol=1e-5)
+
+
+def test_a_vgg_net_for_small_images_has_no_such_form() -> None:
+    with pytest.raises(ValueError, match="for images of 64 pixels has no fully convolutional form"):
+        score_map(on_meta(spec("vgg16", input_size=64)), images(1, 3, 64, 64))
+
+
+def test_mirror_images_and_places_are_averaged_by_their_softmax() -> None:
+    net, x = made("cifar_resnet8"), images(2, 3, 32, 40)
+    with torch.inference_mode():
+        both = (net(x).softmax(1) + net(x.flip(3)).softmax(1)) / 2
+        scores = score_map(net, x)
+    assert torch.allclose(log_probabilities(net, x, mirrored=True).exp().float(), both, atol=1e-6)
+    whole = log_probabilities(net, x, whole=True).exp().float()
+    assert torch.allclose(whole, scores.mean((2, 3)).softmax(1), atol=1e-6)
+    assert torch.equal(log_probabilities(net, x).argmax(1), net(x).argmax(1))
+
+
+def test_an_average_of_probabilities_loses_no_small_one() -> None:
+    one = torch.tensor([[0.2, 0.8]], dtype=torch.float64).log()
+    other = torch.tensor([[0.6, 0.4]], dtype=torch.float64).log()
+    assert average([one, other]).exp().tolist() == [[pytest.approx(0.4), pytest.approx(0.6)]]
+    assert torch.equal(average([one]), one)
+    tiny = torch.tensor([[-2000.0, -1900.0]], dtype=torch.float64)
+    assert average([tiny, tiny]).tolist() == [[pytest.approx(-2000), pytest.approx(-1900)]]
+
+
+def test_views_of_several_shapes_go_in_groups_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetlab.measuring.answers.PIXELS_AT_ONCE", 2 * 4 * 4)
+    batches: list[tuple[int, ...]] = []
+
+    def answer(x: Tensor) -> Tensor:
+        batches.append(tuple(x.shape))
+        return x.double().mean((2, 3))
+
+    parts = [
+        [torch.full((2, side, 4), value) for side, value in views]
+        for views in ([(4, 1.0), (6, 3.0)], [(4, 5.0), (4, 7.0)], [(6, 9.0)])
+    ]
+    found = over_views(answer, parts)
+    wanted = [average([torch.tensor([v, v], dtype=torch.float64) for v in values]) for values in ([1, 3], [5, 7], [9])]
+    assert torch.allclose(found, torch.stack(wanted))
+    assert batches == [(2, 2, 4, 4), (1, 2, 4, 4), (1, 2, 6, 4), (1, 2, 6, 4)]
+
+
+def test_what_counts_as_right() -> None:
+    """By hand: right; second; sixth; a tie with the label; scores that are not finite."""
+    rows = torch.tensor(
+        [[9, 1, 1, 1, 1, 1.5], [9, 8, 1, 1, 1, 1], [1, 2, 3, 4, 5, 6], [7, 7, 1, 1, 1, 1], [0, 1, 2, 3, 4, math.nan]],
+        dtype=torch.float64,
+    ).log_softmax(1)
+    labels = torch.tensor([0, 1, 0, 1, 4])
+    found = Answers.of(rows, labels)
+    assert found.rank[:4].tolist() == [0, 1, 5, 0]
+    assert found.predicted.tolist() == [0, 0, 5, 1, -1]
+    assert found.right.tolist() == [True, False, False, True, False]
+    assert found.confidence[2].item() == pytest.approx(math.exp(6) / sum(math.exp(v) for v in range(1, 7)))
+    counted = Answers.joined([Answers.of(rows[:2], labels[:2]), Answers.of(rows[2:], labels[2:])]).accuracy
+    assert (counted.images, counted.top1_correct, counted.top5_correct) == (5, 2, 3)
+    few = Answers.of(torch.full((1, 3), math.nan, dtype=torch.float64), torch.tensor([0]))
+    assert few.accuracy.top5_correct == 0  # though there are fewer than five classes
