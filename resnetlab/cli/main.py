@@ -10,7 +10,7 @@ import sys
 import cyclopts
 
 import resnetlab
-from resnetlab.cli import convert, data, networks, runs, study, train, use
+from resnetlab.cli import convert, data, evaluate, networks, runs, study, train, use
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
@@ -24,7 +24,7 @@ app = cyclopts.App(
 app.command(networks.describe)
 app.command(networks.compare)
 app.command(train.train)
-app.command(train.evaluate, name="eval")
+app.command(evaluate.evaluate, name="eval")
 app.command(use.predict)
 app.command(use.explain)
 app.command(convert.convert)

@@ -1,4 +1,4 @@
-"""`resnetlab train` and `resnetlab eval`."""
+"""`resnetlab train`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
-from resnetlab.data.names import DATA_NAMES
-from resnetlab.errors import UserError, check_choice
+from resnetlab.errors import UserError
 from resnetlab.training.recipe import RECIPES, Recipe
 from resnetlab.training.recipe import recipe as named_recipe
 
@@ -212,43 +211,6 @@ def _train(
         f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
         f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
     )
-
-
-def evaluate(
-    source: Annotated[str, Parameter(help="A run folder or a file of weights.")],
-    /,
-    *,
-    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
-    net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
-    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
-    device: Device = "auto",
-    workers: Workers = None,
-    json: Json = False,
-) -> None:
-    """Top-1 and top-5 accuracy on the test images of a data set, in %."""
-    from resnetlab.cli.screen import counting
-    from resnetlab.data.images import open_data
-    from resnetlab.training.evaluate import evaluate_on
-
-    check_choice("which", which, ("last", "best"))
-    opened, where = open_data(data), find_device(device)
-    with counting("evaluating") as count:
-        found = evaluate_on(
-            source,
-            opened,
-            net=net,
-            which=which,
-            device=where,
-            workers=number_of_workers(workers, opened, where),
-            progress=count,
-        )
-    answer = {"top1": found.top1, "top5": found.top5, "images": found.images, "correct": found.top1_correct}
-    if json:
-        print(json_module.dumps(answer))
-    else:
-        print(
-            f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %, {found.top1_correct} of {found.images} images right"
-        )
 
 
 def number_of_workers(asked: int | None, data: Data, device: str, processes: int = 1) -> int:

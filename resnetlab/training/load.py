@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import Found, normalisation, read_state
+from resnetlab.nets.interop import OURS, Found, normalisation, read_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
@@ -39,8 +40,25 @@ def load_with_card(
     Of a peer's file that is the preprocessing its project trained with, and numbers for classes; None where that
     is not known.
     """
+    loaded = load_described(source, net=net, which=which)
+    return loaded.net, loaded.card
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network, what is known of it, and where that is from."""
+
+    net: ResNet | VGG
+    card: Card | None  # as `load_with_card` gives it
+    layout: str  # whose parameter names the file has, as nets.layouts calls them; "resnetlab" for ours
+    file: Path  # of the weights
+
+
+def load_described(source: str | Path, *, net: str | None = None, which: str = "last") -> Loaded:
+    """As `load_with_card`; also the file, and the layout of its names."""
     path = _weight_file(Path(source), which)
     tensors, metadata = read_file(path)
+    layout = OURS
     if "resnetlab" in metadata:
         try:
             spec, card = described(metadata)
@@ -52,12 +70,12 @@ def load_with_card(
             found = read_state(tensors, net)
         except UserError as error:
             raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
-        tensors, spec = found.state, found.spec
+        layout, tensors, spec = found.layout, found.state, found.spec
         card = _card(found)
     check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
     made = build(spec)
     made.load_state_dict(tensors)
-    return made.eval(), card
+    return Loaded(made.eval(), card, layout, path)
 
 
 def _card(found: Found) -> Card | None:

@@ -1,14 +1,30 @@
-"""`evaluate_on`: networks trained by others reach their accuracy here, on the real CIFAR-10."""
+"""Evaluation: networks trained by others reach their accuracy here; views and ensembles against averages by hand."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor
 
-from resnetlab.data.images import open_data
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab import build, load, spec
+from resnetlab.data.cuts import middle
+from resnetlab.data.decoding import decode_resized
+from resnetlab.data.files import Files
+from resnetlab.data.images import Data, Images, open_data
+from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.errors import UserError
+from resnetlab.nets.interop import write_state
+from resnetlab.nets.zoo import on_meta
+from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.training.evaluate import evaluate, evaluate_on
+from resnetlab.training.load import Loaded
 
 # Files of ../shared/data/weights, the network, and how many of the 10,000 test images its author's code gets right.
 PEERS = [
@@ -44,3 +60,145 @@ def test_the_first_thousand_and_where_the_zeros_stand(cifar10: Path, weights: Pa
     assert data.shape is not None
     found = evaluate_on(weights / "akamaster/resnet20-12fca82f.th", replace(data, test=data.test[:1000]), net=net)
     assert found.top1_correct == pytest.approx(right, abs=1)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of noise, in several shapes."""
+    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for side, count in (("train", 2), ("val", 5)):
+        for label in ("ants", "bees"):
+            (root / side / label).mkdir(parents=True)
+            for i in range(count):
+                noise = random.integers(0, 256, (40 + 9 * i, 70 - 8 * i, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(root / side / label / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two untrained networks for 32 pixels and two classes, as files that know nothing of preprocessing."""
+    folder = tmp_path_factory.mktemp("networks")
+    for seed, name in enumerate(("cifar_resnet8", "cifar_preresnet8")):
+        net = build(name, num_classes=2, seed=seed)
+        (folder / name).write_bytes(weights_bytes(net, net.spec))
+    return sorted(folder.iterdir())
+
+
+@torch.inference_mode()
+def by_hand(path: Path, data: Data, views: str, flip: bool) -> Tensor:
+    """The softmax averaged over the views of each image, one after another: N K."""
+    net, normalise, rows = load(path), imagenet(), []
+    assert isinstance(data.test, Files)
+    for i in range(len(data.test)):
+        content, found = data.test.read(i), []
+        if views == "10-crop":
+            image = decode_resized(content, 37)
+            bottom, right = image.shape[0] - 32, image.shape[1] - 32
+            places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
+            parts = [image[top : top + 32, left : left + 32] for top, left in places]
+        elif views == "multi-scale":
+            parts = [decode_resized(content, side) for side in (32, 37, 55, 69, 91)]
+        else:
+            parts = [middle(content, (), 32)]
+        for part in parts:
+            x = normalise(torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None])
+            found += (
+                [net(x).softmax(1), net(x.flip(3)).softmax(1)] if flip or views == "10-crop" else [net(x).softmax(1)]
+            )
+        rows.append(torch.stack(found).mean(0)[0])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("views", "flip"),
+    [("1-crop", False), ("1-crop", True), ("10-crop", False), ("multi-scale", False), ("multi-scale", True)],
+)
+def test_views_and_ensembles_are_averages_of_the_softmax(
+    pictures: Path, networks: list[Path], views: str, flip: bool
+) -> None:
+    data = open_data(str(pictures))
+    rows = [by_hand(path, data, views, flip) for path in networks]
+    alone = [evaluate([path], data, views=views, flip=flip) for path in networks]
+    both = evaluate(networks, data, views=views, flip=flip, workers=1)
+    for found, wanted in (*zip(alone, rows, strict=True), (both, (rows[0] + rows[1]) / 2)):
+        assert isinstance(data.test, Files)
+        own = wanted.gather(1, data.test.labels[:, None])[:, 0]
+        assert torch.allclose(found.answers.loss.float(), -own.log(), atol=1e-4)
+        assert torch.allclose(found.answers.confidence.float(), wanted.max(1).values, atol=1e-4)
+        assert torch.equal(found.answers.labels, data.test.labels)
+    assert both.accuracies == tuple(found.accuracy for found in alone)
+
+
+def test_an_ensemble_of_one_twice_is_the_one(networks: list[Path], pictures: Path) -> None:
+    data = open_data(str(pictures))
+    one, twice = (evaluate([networks[0]] * count, data) for count in (1, 2))
+    assert one.accuracy == one.accuracies[0]
+    assert torch.allclose(twice.answers.confidence, one.answers.confidence, atol=1e-12)
+    assert torch.equal(twice.answers.predicted, one.answers.predicted)
+
+
+def saved(folder: Path, net: str, classes: tuple[str, ...], mean: Tensor, **fields: Any) -> Path:
+    """A network's file that knows its classes and preprocessing."""
+    made = build(net, num_classes=len(classes), **fields)
+    path = folder / f"{net}.safetensors"
+    path.write_bytes(weights_bytes(made, Card(made.spec, classes, Normalisation(mean, torch.ones(3, 1, 1)), {})))
+    return path
+
+
+def test_what_the_file_says_and_what_is_assumed_is_told(pictures: Path, networks: list[Path], tmp_path: Path) -> None:
+    data = open_data(str(pictures))
+    (assumed,) = evaluate(networks[:1], data).members
+    assert (assumed.layout, assumed.normalisation) == ("resnetlab", "ImageNet's, assumed, since the file has none")
+    assert assumed.weights_sha256 == hashlib.sha256(networks[0].read_bytes()).hexdigest()
+    pixel_mean = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.rand(3, 32, 32))
+    assert evaluate([pixel_mean], data).members[0].normalisation == "from the file"
+    (averaged,) = evaluate([pixel_mean], data, views="multi-scale").members
+    assert averaged.normalisation.startswith("from the file, each pixel's averaged over its channel")
+    net = build("cifar_resnet8(zero_pad=around)")
+    state = write_state(net.state_dict(), net.spec, "akamaster")
+    torch.save(state, tmp_path / "theirs.th")
+    (theirs,) = evaluate([tmp_path / "theirs.th"], ten_classes(), nets=["cifar_resnet8"]).members
+    assert (theirs.layout, theirs.normalisation) == ("akamaster", "that of akamaster's training")
+
+
+def ten_classes() -> Data:
+    """Images in memory, of noise."""
+    pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = Images(pixels, torch.arange(8))
+    return Data("noise", images, images, tuple("abcdefghij"))
+
+
+def test_mirror_images_of_data_in_memory(tmp_path: Path) -> None:
+    data, path = ten_classes(), saved(tmp_path, "cifar_resnet8", tuple("abcdefghij"), torch.zeros(3, 1, 1))
+    assert isinstance(data.test, Images)
+    x = data.test.pixels.float() / 255
+    with torch.inference_mode():
+        wanted = (load(path)(x).softmax(1) + load(path)(x.flip(3)).softmax(1)) / 2
+    found = evaluate([path], data, flip=True)
+    assert torch.allclose(found.answers.confidence.float(), wanted.max(1).values, atol=1e-6)
+    with pytest.raises(UserError, match="10-crop cuts files, and the images of noise are in memory, all of 32x32"):
+        evaluate([path], data, views="10-crop")
+
+
+def test_what_does_not_fit_is_named(
+    pictures: Path, networks: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data(str(pictures))
+    other = saved(tmp_path, "cifar_resnet8", ("bees", "ants"), torch.zeros(3, 1, 1))
+    with pytest.raises(UserError, match=r"cifar_resnet8.safetensors: trained on other classes .* number 0 is 'bees'"):
+        evaluate([networks[0], other], data)
+    ours = saved(tmp_path, "cifar_resnet14", ("fourmis", "abeilles"), torch.zeros(3, 1, 1))
+    assert evaluate([ours], data).accuracy.images == 10  # other names for the same, as far as one can tell
+    with pytest.raises(UserError, match="10-crop has the mirror images already; leave --flip out"):
+        evaluate(networks, data, views="10-crop", flip=True)
+    with pytest.raises(UserError, match="views='12-crop' is not known: choose one of 1-crop, 10-crop, multi-scale"):
+        evaluate(networks, data, views="12-crop")
+    with pytest.raises(UserError, match="1 networks and 2 names for them: give one --net for all, or each its own"):
+        evaluate(networks[:1], data, nets=["cifar_resnet8", "cifar_resnet14"])
+    with pytest.raises(UserError, match="noise has no test images"):
+        evaluate(networks, replace(ten_classes(), test=ten_classes().test[:0]))
+    vgg = Loaded(on_meta(spec("vgg16", num_classes=2, input_size=64)), None, "torchvision", tmp_path)
+    monkeypatch.setattr("resnetlab.training.evaluate.load_described", lambda *_, **__: vgg)
+    with pytest.raises(UserError, match="multi-scale needs a VGG net for images of 224 pixels"):
+        evaluate(["vgg.pth"], data, views="multi-scale")

@@ -1,0 +1,88 @@
+"""`resnetlab eval`."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.cli.train import Device, Workers, find_device, number_of_workers
+from resnetlab.data.names import DATA_NAMES
+from resnetlab.errors import UserError, check_choice, printable
+
+if TYPE_CHECKING:
+    from resnetlab.training.evaluate import Evaluation
+
+
+def evaluate(
+    sources: Annotated[
+        tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several are an ensemble.")
+    ] = (),
+    /,
+    *,
+    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
+    views: Annotated[str, Parameter(help="1-crop, 10-crop, or multi-scale: fully convolutional.")] = "1-crop",
+    flip: Annotated[bool, Parameter(negative="", help="Average over the mirror images too.")] = False,
+    net: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="", show_default=False, help="The network, where the file does not tell it; for all, or for each."
+        ),
+    ] = (),
+    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
+    report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Top-1 and top-5 accuracy on the test images of a data set, in %; of several networks their average softmax."""
+    from resnetlab.cli.screen import counting, say
+    from resnetlab.data.images import open_data
+    from resnetlab.training.evaluate import evaluate as evaluate_on
+    from resnetlab.use.evaluation_report import check_report, summary, write_report
+
+    check_choice("which", which, ("last", "best"))
+    if not sources:
+        raise UserError("no network was given: name run folders or weight files.")
+    if report:
+        check_report(report)
+    opened, where = open_data(data), find_device(device)
+    with counting("evaluating") as count:
+        found = evaluate_on(
+            sources,
+            opened,
+            nets=net,
+            which=which,
+            views=views,
+            flip=flip,
+            device=where,
+            workers=number_of_workers(workers, opened, where),
+            progress=count,
+        )
+    for member in found.members:
+        name = printable(member.source)
+        say(f"{name}: parameter names: {member.layout}; normalisation: {member.normalisation}")
+    if report:
+        write_report(found, opened, report, text=data, which=which, device=where)
+    if json:
+        print(json_module.dumps(summary(found) | ({"report": str(report)} if report else {})))
+    else:
+        _show(found)
+        if report:
+            print(printable(str(report / "evaluation.html")))
+
+
+def _show(found: Evaluation) -> None:
+    from resnetlab.measuring.intervals import wilson
+
+    a = found.accuracy
+    if len(found.members) > 1:
+        for member, own in zip(found.members, found.accuracies, strict=True):
+            print(printable(f"{member.source}: top-1 {own.top1:.2f} %"))
+        print(f"ensemble of {len(found.members)}:")
+    print(f"top-1 {a.top1:.2f} %, top-5 {a.top5:.2f} %, {a.top1_correct} of {a.images} images right")
+    ends = (100 * end for count in (a.top1_correct, a.top5_correct) for end in wilson(count, a.images))
+    print("95 % intervals: top-1 {:.2f} to {:.2f} %, top-5 {:.2f} to {:.2f} %".format(*ends))

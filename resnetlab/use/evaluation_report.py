@@ -1,0 +1,130 @@
+"""An evaluation written down: its numbers as JSON, the answer to each image as CSV, and a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from resnetlab.data.images import Data
+from resnetlab.errors import UserError
+from resnetlab.measuring.accuracy import Accuracy
+from resnetlab.measuring.calibration import calibration_error, reliability
+from resnetlab.measuring.confusion import class_results, confusions
+from resnetlab.measuring.intervals import wilson
+from resnetlab.training.evaluate import Evaluation
+from resnetlab.training.run import disk_errors, machine, write_atomically
+from resnetlab.use.evaluation_page import html, image_name
+
+PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "predictions.csv")
+
+
+def check_report(folder: Path) -> None:
+    """Make the folder. Raises UserError if a report lies there already, or none can be written."""
+    if there := [name for name in FILES if (folder / name).exists()]:
+        raise UserError(f"{folder / there[0]}: is there already; remove it, or give --report another folder.")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, which: str, device: str) -> None:
+    """Write evaluation.html, evaluation.json and predictions.csv; text: the data as it was named.
+
+    Raises UserError if they can't be written.
+    """
+    contents = {
+        PREDICTIONS: predictions(found, data),
+        NUMBERS: json.dumps(numbers(found, data, text=text, which=which, device=device), indent=1) + "\n",
+        PAGE: html(found, data, text),
+    }
+    with disk_errors(folder):
+        for name, content in contents.items():
+            write_atomically(folder / name, content.encode())
+
+
+def summary(found: Evaluation) -> dict[str, Any]:
+    """The numbers of the whole, as JSON values; percentages and, for `ece`, 0 to 1; intervals are of 95 %."""
+    accuracy = found.accuracy
+    bins = reliability(found.answers.confidence, found.answers.right)
+    return {
+        **_counted(accuracy),
+        "images": accuracy.images,
+        "correct": accuracy.top1_correct,
+        "loss": accuracy.loss if math.isfinite(accuracy.loss) else None,
+        "ece": calibration_error(bins),
+        "views": found.views,
+        "flip": found.flip,
+        "sources": [
+            {
+                "source": member.source,
+                "network": member.net.spec.name,
+                "layout": member.layout,
+                "normalisation": member.normalisation,
+                "weights_sha256": member.weights_sha256,
+                **_counted(own),
+            }
+            for member, own in zip(found.members, found.accuracies, strict=True)
+        ],
+    }
+
+
+def numbers(found: Evaluation, data: Data, *, text: str, which: str, device: str) -> dict[str, Any]:
+    """All of it as JSON values: the summary, what it was made with, classes, confusions and calibration."""
+    answers = found.answers
+    results = class_results(answers.labels, answers.predicted, len(data.classes))
+    return {
+        **summary(found),
+        "which": which,
+        "data": {"name": text, "fingerprint": data.fingerprint, "classes": list(data.classes)},
+        "machine": machine(device),
+        "classes": [
+            {
+                "class": name,
+                "images": r.images,
+                "predicted": r.predicted,
+                "right": r.right,
+                "recall": r.recall,
+                "recall_interval": r.recall_interval,
+                "precision": r.precision,
+                "precision_interval": r.precision_interval,
+            }
+            for name, r in zip(data.classes, results, strict=True)
+        ],
+        "confusion": [vars(cell) for cell in confusions(answers.labels, answers.predicted)],
+        "calibration": [vars(b) for b in reliability(answers.confidence, answers.right)],
+    }
+
+
+def predictions(found: Evaluation, data: Data) -> str:
+    """A line for each test image: its file, or its number from 0; its label; the predicted class, its probability."""
+    made = io.StringIO()
+    table = csv.writer(made, lineterminator="\n")
+    table.writerow(["image", "label", "predicted", "probability"])
+    answers = found.answers
+    rows = zip(answers.labels.tolist(), answers.predicted.tolist(), answers.confidence.tolist(), strict=True)
+    for i, (label, predicted, confidence) in enumerate(rows):
+        name = data.classes[predicted] if predicted >= 0 else ""
+        table.writerow([image_name(data, i), data.classes[label], name, f"{confidence:.6f}"])
+    return made.getvalue()
+
+
+def _counted(accuracy: Accuracy) -> dict[str, Any]:
+    """Top-1 and top-5 in %, with intervals."""
+    return {
+        "top1": accuracy.top1,
+        "top1_interval": percent(wilson(accuracy.top1_correct, accuracy.images)),
+        "top5": accuracy.top5,
+        "top5_interval": percent(wilson(accuracy.top5_correct, accuracy.images)),
+    }
+
+
+def percent(interval: tuple[float, float]) -> tuple[float, float]:
+    """The ends of an interval in %."""
+    low, high = interval
+    return 100 * low, 100 * high

@@ -1,0 +1,124 @@
+"""`resnetlab eval`: what it prints, the report it writes, and one line for what can't be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetlab import build
+from resnetlab.cli.main import main
+from resnetlab.training.checkpoint import weights_bytes
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures in two classes, and networks for them and for the digits."""
+    root, random = tmp_path_factory.mktemp("place"), np.random.default_rng(0)
+    for side in ("train", "val"):
+        for label in "ab":
+            (root / "pictures" / side / label).mkdir(parents=True)
+            for i in range(4):
+                noise = random.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(root / "pictures" / side / label / f"{i}.png")
+    for name, fields in (("pictures", {"num_classes": 2}), ("digits", {"in_channels": 1, "input_size": 8})):
+        net = build("cifar_resnet8", seed=0, **fields)  # type: ignore[arg-type]
+        (root / f"{name}.safetensors").write_bytes(weights_bytes(net, net.spec))
+    return root
+
+
+def evaluated(capsys: Captured, *arguments: str) -> tuple[str, str]:
+    assert main(["eval", *arguments, "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    return shown.out, shown.err
+
+
+def test_text_and_json_agree(place: Path, capsys: Captured) -> None:
+    ask = (str(place / "digits.safetensors"), "--data", "digits")
+    text, told = evaluated(capsys, *ask)
+    said = json.loads(evaluated(capsys, *ask, "--json")[0])
+    first, second = text.splitlines()
+    top1, top5, right = said["top1"], said["top5"], said["correct"]
+    assert first == f"top-1 {top1:.2f} %, top-5 {top5:.2f} %, {right} of 360 images right"
+    ends = (*said["top1_interval"], *said["top5_interval"])
+    assert second == "95 % intervals: top-1 {:.2f} to {:.2f} %, top-5 {:.2f} to {:.2f} %".format(*ends)
+    assert "parameter names: resnetlab; normalisation: measured on digits's training images" in told
+    assert said["sources"][0]["normalisation"].startswith("measured on digits")
+    assert (said["images"], said["views"], said["flip"]) == (360, "1-crop", False)
+
+
+def test_an_ensemble_names_its_members(place: Path, capsys: Captured) -> None:
+    network = str(place / "pictures.safetensors")
+    ask = (
+        network,
+        network,
+        "--data",
+        str(place / "pictures"),
+        "--workers",
+        "0",
+        "--net",
+        "cifar_resnet8(num_classes=2)",
+    )
+    text, _ = evaluated(capsys, *ask, "--views", "10-crop")
+    lines = text.splitlines()
+    assert lines[0] == lines[1]
+    assert lines[0].startswith(f"{network}: top-1 ")
+    assert lines[2] == "ensemble of 2:"
+    assert lines[3].split(",")[0] == lines[0].removeprefix(f"{network}: ")
+
+
+def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: Path) -> None:
+    ask = (str(place / "pictures.safetensors"), "--data", str(place / "pictures"), "--views", "multi-scale", "--flip")
+    said = json.loads(evaluated(capsys, *ask, "--report", str(tmp_path / "report"), "--json")[0])
+    assert said["report"] == str(tmp_path / "report")
+    written = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert written["top1"] == said["top1"]
+    page = (tmp_path / "report" / "evaluation.html").read_text()
+    assert "short side at 5 scales" in page
+    assert ", and its mirror image" in page
+    assert main(["eval", *ask, "--report", str(tmp_path / "report")]) == 2
+    assert "evaluation.html: is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "digits"], "no network was given: name run folders or weight files"),
+        (["nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
+        (["digits.safetensors", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
+        (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
+        (["digits.safetensors", "--data", "pictures"], "digits.safetensors: a network for 1 channels and 10 classes"),
+        (["digits.safetensors", "--data", "digits", "--views", "5-crop"], "views='5-crop' is not known: choose one of"),
+        (["digits.safetensors", "--data", "digits", "--views", "10-crop"], "are in memory, all of 8x8 pixels"),
+        (["pictures.safetensors", "--data", "pictures", "--views", "10-crop", "--flip"], "leave --flip out"),
+        (["digits.safetensors", "--data", "digits", "--report", "digits.safetensors"], "can't write (File exists)"),
+        (["digits.safetensors", "--data", "digits", "--report", "/dev/null/x"], "can't write (Not a directory)"),
+        (["digits.safetensors", "--data", "digits", "--net", "a", "--net", "b"], "1 networks and 2 names for them"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(["eval", *arguments, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("views", ["1-crop", "10-crop", "multi-scale"])
+def test_an_unreadable_image_is_named(place: Path, capsys: Captured, tmp_path: Path, views: str) -> None:
+    for side in ("train", "val"):
+        for label in "ab":
+            (tmp_path / side / label).mkdir(parents=True)
+            (tmp_path / side / label / "0.png").write_bytes((place / "pictures/train/a/0.png").read_bytes())
+    (tmp_path / "val/b/1.png").write_bytes(b"no picture")
+    ask = ["eval", str(place / "pictures.safetensors"), "--data", str(tmp_path), "--views", views, "--workers", "0"]
+    assert main([*ask, "--report", str(tmp_path / "report")]) == 2
+    assert f"{tmp_path}/val/b/1.png: can't be read (not an image" in capsys.readouterr().err
+    assert list((tmp_path / "report").iterdir()) == []

@@ -1,0 +1,216 @@
+"""The report of an evaluation: its files say the same, names are text, and the page reads on phone and desk."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab import build
+from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.images import Data, Images
+from resnetlab.data.normalisation import imagenet
+from resnetlab.errors import UserError
+from resnetlab.measuring.answers import Answers
+from resnetlab.studies import svg
+from resnetlab.training.evaluate import Evaluation, Member
+from resnetlab.use.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
+from resnetlab.use.evaluation_report import check_report, numbers, summary, write_report
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'"
+Made = Callable[..., tuple[Evaluation, Data]]
+
+# Texts whose colour stands out less than 4.5:1 from what is behind them.
+FAINT = """() => {
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
+  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
+    const style = getComputedStyle(e), ink = e instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(ink), light(behind(e))].sort((x, y) => x - y);
+    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
+
+NAMELESS = """() => [...document.querySelectorAll("figure, table, nav, section, img, [role]")]
+  .filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent))
+  .map((e) => e.outerHTML.slice(0, 80))"""
+
+CUT_OFF = """() => [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll")
+  && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """made(classes, images, in_files): answers that are right now and then, to noise."""
+    folder, net = tmp_path_factory.mktemp("made"), build("cifar_resnet8", seed=0)
+
+    def answers(classes: int, images: int, *, in_files: bool = False, sure: float = 2.0) -> tuple[Evaluation, Data]:
+        generator = torch.Generator().manual_seed(classes)
+        labels = torch.randint(0, classes, (images,), generator=generator)
+        scores = torch.randn(images, classes, generator=generator, dtype=torch.float64)
+        scores[torch.arange(images), labels] += sure
+        found = Answers.of(scores.log_softmax(1), labels)
+        names = tuple(f"class {i}" for i in range(classes - 1)) + (HOSTILE,)
+        test: Images | Files = Images(torch.zeros(images, 3, 8, 8, dtype=torch.uint8), labels)
+        if in_files:
+            paths = Names(f"a/{i}.png" for i in range(images))
+            (folder / "a").mkdir(exist_ok=True)
+            noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+            for i in range(images):
+                Image.fromarray(noise).save(folder / f"a/{i}.png")
+            sizes = np.ones(images, dtype=np.int64)
+            test = Files.all_of(LooseFiles(folder, paths, labels.numpy().astype(np.int32), sizes))
+        member = Member(HOSTILE, net, imagenet(), "0123abcd", "torchvision", "from the file")
+        return Evaluation((member,), (found.accuracy,), found, "1-crop", False), Data("noise", test, test, names)
+
+    return answers
+
+
+def test_the_three_files_say_the_same(made: Made, tmp_path: Path) -> None:
+    found, data = made(7, 50, in_files=True)
+    check_report(tmp_path / "deep" / "report")
+    write_report(found, data, tmp_path / "deep" / "report", text="folder:x", which="last", device="cpu")
+    files = {path.name: path.read_text() for path in (tmp_path / "deep" / "report").iterdir()}
+    assert set(files) == {"evaluation.html", "evaluation.json", "predictions.csv"}
+    said = json.loads(files["evaluation.json"])
+    rows = list(csv.DictReader(files["predictions.csv"].splitlines()))
+    assert [row["image"] for row in rows] == [f"a/{i}.png" for i in range(50)]
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right == said["correct"] == sum(c["right"] for c in said["classes"]) == found.accuracy.top1_correct
+    assert said["top1"] == 2 * right
+    assert said["top1_interval"][0] < said["top1"] < said["top1_interval"][1]
+    assert sum(c["images"] for c in said["classes"]) == sum(c["images"] for c in said["confusion"]) == 50
+    pairs = {(c["label"], c["predicted"]): c["images"] for c in said["confusion"]}
+    assert sum(pairs.get((i, i), 0) for i in range(7)) == right
+    assert sum(b["images"] for b in said["calibration"]) == 50
+    weighted = sum(b["images"] * abs(b["accuracy"] - b["confidence"]) for b in said["calibration"]) / 50
+    assert said["ece"] == pytest.approx(weighted)
+    assert said["data"]["name"] == "folder:x"
+    assert said["sources"][0]["weights_sha256"] == "0123abcd"
+    assert f"{said['top1']:.2f}" in files["evaluation.html"]
+
+
+def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
+    found, data = made(3, 2)
+    lost = Answers.of(torch.full((2, 3), torch.nan, dtype=torch.float64), found.answers.labels)
+    broken = Evaluation(found.members, (lost.accuracy,), lost, "1-crop", False)
+    said = numbers(broken, data, text="noise", which="last", device="cpu")
+    assert json.loads(json.dumps(said, allow_nan=False))["loss"] is None
+    assert [cell["predicted"] for cell in said["confusion"]] == [-1] * len(said["confusion"])
+    assert summary(broken)["top1"] == 0
+    assert "0 of 2 test images" in html(broken, data, "noise")
+
+
+def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("mine")
+    with pytest.raises(UserError, match=r"evaluation.json: is there already; remove it, or give --report another"):
+        check_report(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: can't write \(File exists\)"):
+        check_report(tmp_path / "file")
+    with pytest.raises(UserError, match=r"below: can't write \(Not a directory\)"):
+        check_report(tmp_path / "file" / "below")
+
+
+def test_names_are_text_and_nothing_comes_from_outside(made: Made) -> None:
+    text = html(*made(3, 30), "folder:<b>")
+    assert "<script" not in text
+    assert "{{ 7 * 7 }}" in text
+    assert "<b>&lt;script&gt;" in text
+    assert "folder:&lt;b&gt;" in text
+    assert set(re.findall(r'(?:src|href)="([^"#]{5})', text)) == {"data:"}
+    light, dark = text[: text.index("@media screen")], text[text.index("@media screen") :]
+    for part, colours in ((light, svg.LIGHT), (dark, svg.DARK)):
+        for name in ("paper", "ink", "muted", "grid", "c0", "c1", "c4"):
+            assert f"--{name}: {colours[name]};" in part
+
+
+@pytest.mark.parametrize("classes", [2, MATRIX, MATRIX + 1, 1000])
+def test_what_is_shown_of_few_classes_and_of_many(made: Made, classes: int) -> None:
+    text = html(*made(classes, 400), "noise")
+    confusions = text[text.index('<section id="confusions"') :].partition("</section>")[0]
+    if classes <= MATRIX:
+        assert confusions.count("<td class") == classes**2
+    else:
+        assert confusions.count("<tr>") == 1 + CONFUSIONS_SHOWN
+    assert text[text.index('<section id="classes"') :].partition("</section>")[0].count("<tr>") == 1 + min(classes, 50)
+    assert text.count("<img ") == MISTAKES_SHOWN
+    assert ("top-5, %" in text) == (classes > 5)
+
+
+def test_without_a_mistake(made: Made) -> None:
+    text = html(*made(4, 30, sure=99.0), "noise")
+    assert "No image was taken for another class." in text
+    assert 'id="mistakes"' not in text
+    assert "#mistakes" not in text
+
+
+@pytest.fixture(scope="module", params=[10, 1000], ids=["10 classes", "1,000 classes"])
+def page(request: pytest.FixtureRequest, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "evaluation.html"
+    path.write_text(html(*made(request.param, 300, in_files=True), "folder:" + "long" * 40))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the path")
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
+        yield started
+        started.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
+    """A page; afterwards: nothing but the file was asked for, no script has run, and the console is empty."""
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": width, "height": 844}, **how)
+    context.set_default_timeout(5000)
+    tab = context.new_page()
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: complaints.append(dialog.message))
+    allowed = (path.as_uri(), "data:")
+    tab.on("request", lambda r: None if r.url.startswith(allowed) else complaints.append(r.url))
+    tab.goto(path.as_uri())
+    yield tab
+    context.close()
+    assert complaints == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (768, "dark"), (1280, "light")])
+def test_nothing_is_cut_off_or_faint(browser: Any, page: Path, width: int, scheme: str) -> None:
+    with opened(browser, page, width, color_scheme=scheme) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate(CUT_OFF) == []
+        assert tab.evaluate(FAINT) == []
+        sizes = tab.evaluate("[...document.images].map(i => Math.max(i.naturalWidth, i.naturalHeight))")
+        assert set(sizes) == {96}
+
+
+def test_landmarks_headings_and_names(browser: Any, page: Path) -> None:
+    with opened(browser, page) as tab:
+        assert tab.locator("html").get_attribute("lang") == "en"
+        assert tab.get_by_role("main").count() == tab.locator("h1").count() == 1
+        levels = tab.evaluate("() => [...document.querySelectorAll('h1, h2, h3, h4')].map((h) => +h.tagName[1])")
+        assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+        assert tab.evaluate(NAMELESS) == []
+        links = [link.get_attribute("href") for link in tab.locator("nav a").all()]
+        assert [tab.locator(link).count() for link in links] == [1] * len(links)
