@@ -1,4 +1,4 @@
-"""What a network answers in a test: its scores at every place of an image, averages over views, and what is right."""
+"""What a network answers in a test: its scores over all places of an image, averages over views, and what is right."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as tf
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.nets.net import ResNet
@@ -20,29 +19,26 @@ PIXELS_AT_ONCE = 32 * 224 * 224  # in one forward pass
 NO_ANSWER = torch.iinfo(torch.int64).max  # the rank where scores are not finite
 
 
-def score_map(net: ResNet | VGG, x: Tensor) -> Tensor:
-    """The fully convolutional form of a network: the scores at every place of its last feature map, N K h w.
+def scores_over_places(net: ResNet | VGG, x: Tensor) -> Tensor:
+    """The mean over all places of the scores that the fully convolutional form of a network gives, N K.
 
-    x: float N C H W, of any size that the network takes. A residual network's fc layer becomes a 1x1 convolution over
-    the map that is pooled otherwise: the mean over places is what the network itself gives, but for rounding, since
-    both are linear. VGG's first fc layer becomes a 7x7 convolution, the others 1x1 (Simonyan & Zisserman 2015, section
-    3.2). Raises ValueError for a VGG net that was not trained on 7x7 maps (`can_be_convolutional`).
+    x: float N C H W, of any size that the network takes; for one place it is the network's own answer, bit by bit. A
+    residual network is of this form as it stands: the mean over places of fc, a 1x1 convolution, is fc of the mean.
+    VGG's classifier is applied to each 7x7 window of the last map, which is what its first layer as a 7x7 convolution
+    does (Simonyan & Zisserman 2015, section 3.2). Raises ValueError for a VGG net that was not trained on 7x7 maps
+    (`can_be_convolutional`).
     """
     if isinstance(net, ResNet):
-        return tf.conv2d(net.features(x)[-1], net.fc.weight[:, :, None, None], net.fc.bias)
+        return net(x)
     if not can_be_convolutional(net):
         raise ValueError(f"a VGG net for images of {net.spec.input_size} pixels has no fully convolutional form")
-    x, side = net.features(x), WINDOW
-    for layer in net.classifier:
-        if isinstance(layer, nn.Linear):
-            x, side = tf.conv2d(x, layer.weight.view(layer.out_features, -1, side, side), layer.bias), 1
-        else:
-            x = layer(x)
-    return x
+    windows = net.features(x).unfold(2, WINDOW, 1).unfold(3, WINDOW, 1)  # N C h w 7 7
+    each = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # N h w 49C
+    return net.classifier(each).mean((1, 2))
 
 
 def can_be_convolutional(net: ResNet | VGG) -> bool:
-    """Whether `score_map` is for this network: a VGG net's input must give 7x7 maps without being stretched."""
+    """Whether `scores_over_places` is for this network: a VGG net must give 7x7 maps without stretching them."""
     return isinstance(net, ResNet) or net.spec.input_size // SMALLEST == WINDOW
 
 
@@ -55,7 +51,7 @@ def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirr
     """
 
     def answer(x: Tensor) -> Tensor:
-        scores = score_map(net, x).mean((2, 3)) if whole else net(x)
+        scores = scores_over_places(net, x) if whole else net(x)
         return scores.double().log_softmax(1)
 
     return average([answer(x), answer(x.flip(3))]) if mirrored else answer(x)

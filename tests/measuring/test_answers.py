@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.measuring.answers import Answers, average, log_probabilities, over_views, score_map
+from resnetlab.measuring.answers import Answers, average, log_probabilities, over_views, scores_over_places
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta, spec
@@ -39,39 +40,46 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("name", NETS)
 @torch.inference_mode()
-def test_the_fully_convolutional_form_gives_the_one_crop_answer(name: str) -> None:
-    """But for rounding: a convolution and a product of matrices add the same terms in another order."""
+def test_the_fully_convolutional_form_gives_exactly_the_one_crop_answer(name: str) -> None:
     torch.manual_seed(0)
     net = made(name)
-    size = net.spec.input_size
-    x = images(2, 3, size, size)
-    torch.testing.assert_close(score_map(net, x).mean((2, 3)), net(x), rtol=1e-4, atol=1e-5)
-    wide = images(1, 3, size + 32, size + 64, seed=1)
-    scores = score_map(net, wide)
-    if isinstance(net, ResNet):  # a linear head: the mean over places is what pooling gives at any size
-        torch.testing.assert_close(scores.mean((2, 3)), net(wide), rtol=1e-4, atol=1e-5)
-        assert scores.shape[2] * net.feature_strides[-1] >= size
-    else:  # each place is the classifier's answer to the 7x7 window there
-        maps = net.features(wide)
+    x = images(2, 3, net.spec.input_size, net.spec.input_size)
+    assert torch.equal(scores_over_places(net, x), net(x))
+
+
+@pytest.mark.parametrize("name", NETS)
+@torch.inference_mode()
+def test_larger_images_get_the_mean_of_what_convolutions_give_at_each_place(name: str) -> None:
+    torch.manual_seed(0)
+    net = made(name)
+    x = images(1, 3, net.spec.input_size + 32, net.spec.input_size + 64, seed=1)
+    if isinstance(net, ResNet):
+        scores = tf.conv2d(net.features(x)[-1], net.fc.weight[:, :, None, None], net.fc.bias)
+    else:
+        scores, side = net.features(x), 7
+        for layer in net.classifier:
+            if isinstance(layer, nn.Linear):
+                scores = tf.conv2d(scores, layer.weight.view(layer.out_features, -1, side, side), layer.bias)
+                side = 1
+            else:
+                scores = layer(scores)
         assert scores.shape == (1, 3, 2, 3)
-        for i, j in ((0, 0), (1, 2)):
-            window = maps[:, :, i : i + 7, j : j + 7].flatten(1)
-            torch.testing.assert_close(scores[:, :, i, j], net.classifier(window), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores_over_places(net, x), scores.mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_vgg_net_for_small_images_has_no_such_form() -> None:
     with pytest.raises(ValueError, match="for images of 64 pixels has no fully convolutional form"):
-        score_map(on_meta(spec("vgg16", input_size=64)), images(1, 3, 64, 64))
+        scores_over_places(on_meta(spec("vgg16", input_size=64)), images(1, 3, 64, 64))
 
 
 def test_mirror_images_and_places_are_averaged_by_their_softmax() -> None:
     net, x = made("cifar_resnet8"), images(2, 3, 32, 40)
     with torch.inference_mode():
         both = (net(x).softmax(1) + net(x.flip(3)).softmax(1)) / 2
-        scores = score_map(net, x)
+        scores = scores_over_places(net, x)
     assert torch.allclose(log_probabilities(net, x, mirrored=True).exp().float(), both, atol=1e-6)
     whole = log_probabilities(net, x, whole=True).exp().float()
-    assert torch.allclose(whole, scores.mean((2, 3)).softmax(1), atol=1e-6)
+    assert torch.allclose(whole, scores.softmax(1), atol=1e-6)
     assert torch.equal(log_probabilities(net, x).argmax(1), net(x).argmax(1))
 
 
