@@ -51,10 +51,6 @@ def show(rows: list[Row], *, as_json: bool) -> None:
         print(json.dumps([asdict(row) for row in rows]))
         return
     for row in rows:
-        peer = (
-            f"{row.peer_name} {row.peer:.1f}, ratio {row.ratio:.2f}"
-            if row.peer and row.ratio
-            else "no peer imports here"
-        )
+        peer = f"{row.peer_name} {row.peer:.1f}, ratio {row.ratio:.2f}" if row.peer and row.ratio else "no peer"
         limit = f", limit {row.limit:.1f}" if row.limit else ""
         print(f"{row.what}: ours {row.ours:.1f} {row.unit}; {peer}{limit} (median of {row.runs})")

@@ -30,7 +30,17 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
-__all__ = ["MOST_PIXELS", "Box", "Header", "Unreadable", "decode", "decode_crop", "decode_resized", "read_header"]
+__all__ = [
+    "MOST_PIXELS",
+    "Box",
+    "Header",
+    "TooManyPixels",
+    "Unreadable",
+    "decode",
+    "decode_crop",
+    "decode_resized",
+    "read_header",
+]
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program
@@ -54,6 +64,10 @@ _UPRIGHT = {
 
 class Unreadable(Exception):
     """Why an image can't be decoded, in a line without the image's name."""
+
+
+class TooManyPixels(Unreadable):
+    """It has more pixels than are decoded."""
 
 
 class Header(NamedTuple):
@@ -234,7 +248,7 @@ def _reasons() -> Iterator[None]:
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
-        raise Unreadable(f"it has more than the {MOST_PIXELS:,} pixels that are decoded") from error
+        raise TooManyPixels(f"it has more than the {MOST_PIXELS:,} pixels that are decoded") from error
     except Exception as error:
         raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
@@ -261,7 +275,7 @@ def _known_formats() -> tuple[str, ...]:
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
-        raise Unreadable(f"{width:,}x{height:,} pixels are more than the {MOST_PIXELS:,} that are decoded")
+        raise TooManyPixels(f"{width:,}x{height:,} pixels are more than the {MOST_PIXELS:,} that are decoded")
     if height < 1 or width < 1:
         raise Unreadable("it has no pixels")
 

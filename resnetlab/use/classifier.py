@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.cuts import middle
+from resnetlab.data.cuts import CROP, TEST_SIDE, middle
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.errors import UserError
@@ -54,6 +54,11 @@ class Classifier:
     def size(self) -> int:
         """Side of the square that images become, in pixels."""
         return self.net.spec.input_size
+
+    @property
+    def seen(self) -> float:
+        """Side of the square that is seen, in the middle of an image, as a part of the image's short side."""
+        return 1.0 if self.whole else CROP / TEST_SIDE
 
     def prepare(self, content: bytes) -> Tensor:
         """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""

@@ -92,21 +92,32 @@ def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int
     return (fall / count).relu()
 
 
+def overlay(pixels: Tensor, heat: Tensor) -> Image.Image:
+    """The image (uint8 C H W) under its heat (H W, 0 to 1), enlarged to be seen."""
+    stops, values = np.array(_HEAT), heat.cpu().numpy()
+    colours = 255 * np.stack([np.interp(values, stops[:, 0], stops[:, i]) for i in (1, 2, 3)], axis=2)  # H W 3
+    share = 0.25 + 0.5 * values[:, :, None]
+    return _enlarged((1 - share) * _rows(pixels) + share * colours)
+
+
 def side_by_side(pixels: Tensor, heat: Tensor) -> Image.Image:
     """The image (uint8 C H W) and beside it the same under its heat (H W, 0 to 1), enlarged to be seen."""
-    image = pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy().astype(np.float32)  # H W 3
-    stops = np.array(_HEAT)
-    values = heat.cpu().numpy()
-    colours = 255 * np.stack([np.interp(values, stops[:, 0], stops[:, i]) for i in (1, 2, 3)], axis=2)
-    share = 0.25 + 0.5 * values[:, :, None]
-    both = [image, (1 - share) * image + share * colours]
-    times = max(1, round(256 / image.shape[0]))
-    pictures = [Image.fromarray(part.clip(0, 255).astype(np.uint8)) for part in both]
-    width, height = (times * side for side in pictures[0].size)
-    canvas = Image.new("RGB", (2 * width + _GAP, height), "white")
-    for i, picture in enumerate(pictures):
-        canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (i * (width + _GAP), 0))
+    left, right = _enlarged(_rows(pixels)), overlay(pixels, heat)
+    canvas = Image.new("RGB", (2 * left.width + _GAP, left.height), "white")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + _GAP, 0))
     return canvas
+
+
+def _rows(pixels: Tensor) -> np.ndarray:
+    return pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy().astype(np.float32)  # H W 3
+
+
+def _enlarged(image: np.ndarray) -> Image.Image:
+    """From H W 3, 0 to 255, as many whole times as large as brings it near 256 pixels."""
+    times = max(1, round(256 / image.shape[0]))
+    picture = Image.fromarray(image.clip(0, 255).astype(np.uint8))
+    return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
 
 
 def _steps(side: int, patch: int, stride: int) -> list[int]:

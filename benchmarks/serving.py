@@ -1,0 +1,174 @@
+"""Serving: requests a second, latencies and memory of `resnetlab serve` under load, beside the network alone.
+
+python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--json] [--record FILE]
+
+The clients send images from DIR as fast as they are answered, each over a connection of its own. They run on the same
+machine as the server and take their share of its cores. What can't be undercut: the same images decoded, and passed
+through the network in batches of the size that the server came to, in one process with no server about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+
+from benchmarks.timing import Row, medians, options, show
+from resnetlab.data.folder import is_image
+from resnetlab.training.run import machine
+from resnetlab.use.classifier import Classifier
+
+IMAGES = 200  # different ones; the clients take turns with them
+MARKS = (1_000, 5_000, 10_000)  # answers after which the server's memory is read
+
+
+@dataclass
+class Load:
+    """What the clients saw."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)  # seconds, of the answers with status 200
+    statuses: Counter[int] = field(default_factory=Counter)
+    memory: dict[int, float] = field(default_factory=dict)  # MiB by the number of answers
+
+
+@contextlib.contextmanager
+def served(source: str, net: str | None) -> Iterator[tuple[int, int]]:
+    """The command on a free port: its port and process."""
+    command = [sys.executable, "-m", "resnetlab", "serve", source, "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen([*command, *(["--net", net] if net else [])], stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            port = re.search(r"http://[^/]+:(\d+)/", process.stdout.readline())
+            if port is None:
+                raise SystemExit("the server did not start")
+            yield int(port[1]), process.pid
+        finally:
+            process.terminate()
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    return int(re.findall(r"VmRSS:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1024
+
+
+async def loaded(port: int, pid: int, images: list[bytes], clients: int, requests: int) -> Load:
+    """Send so many requests from so many clients."""
+    found, bodies = Load(), islice(cycle(images), requests)
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for body in bodies:
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/*\r\nContent-Length: {len(body)}"
+            began = time.perf_counter()
+            writer.write(head.encode() + b"\r\n\r\n" + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", answer.lower())
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+            status = int(answer.split(maxsplit=2)[1])
+            found.statuses[status] += 1
+            if status == 200:
+                found.latencies.append(time.perf_counter() - began)
+            if (count := found.statuses.total()) in MARKS:
+                found.memory[count] = resident(pid)
+        writer.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    found.seconds = time.perf_counter() - began
+    return found
+
+
+def mean_batch(port: int) -> float:
+    """Images in a pass of the server, on average."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    total, count = (float(re.findall(rf"resnetlab_batch_size_{end} (\S+)", text)[0]) for end in ("sum", "count"))
+    return total / count
+
+
+def alone(classifier: Classifier, images: list[bytes], batch: int, runs: int) -> float:
+    """Images a second that are decoded and passed through the network, and nothing else."""
+
+    def work() -> None:
+        pixels = [classifier.prepare(image) for image in images]
+        for first in range(0, len(pixels), batch):
+            classifier.probabilities(torch.stack(pixels[first : first + batch]))
+
+    (milliseconds,) = medians([work], runs)
+    return 1000 * len(images) / milliseconds
+
+
+def rows_of(load: Load, batch: float, limit: float, clients: int) -> list[Row]:
+    """What is printed."""
+    rate = len(load.latencies) / load.seconds
+    refused = load.statuses.total() - load.statuses[200]
+    centiles = statistics.quantiles(load.latencies, n=100)
+    name = "decoding and the network alone"
+    return [
+        Row(f"answers to {clients} clients", "requests/s", rate, limit, name, rate / limit, limit, 1),
+        Row("images in a pass, on average", "images", batch, None, None, None, None, 1),
+        Row("requests that were not answered with 200", "requests", refused, None, None, None, None, 1),
+        *(Row(f"latency, p{p}", "ms", 1000 * centiles[p - 1], None, None, None, None, 1) for p in (50, 95, 99)),
+        *(
+            Row(f"resident memory after {count:,} answers", "MiB", mebibytes, None, None, None, None, 1)
+            for count, mebibytes in load.memory.items()
+        ),
+    ]
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = options("Serving under load.", runs=5)
+    parser.add_argument("source", help="a run folder or a weight file")
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images")
+    parser.add_argument("--net", help="the network, where the file does not tell it")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
+    parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
+    given: argparse.Namespace = parser.parse_args()
+    paths = [path for path in sorted(given.images.rglob("*")) if is_image(path.name)]
+    images = [path.read_bytes() for path in paths[:: max(1, len(paths) // IMAGES)][:IMAGES]]
+    if not images:
+        raise SystemExit(f"{given.images}: there is no image in it")
+    with served(given.source, given.net) as (port, pid):
+        load = asyncio.run(loaded(port, pid, images, given.clients, given.requests))
+        batch = mean_batch(port)
+    classifier = Classifier.open(given.source, net=given.net)
+    limit = alone(classifier, images, max(1, round(batch)), given.runs)
+    rows = rows_of(load, batch, limit, given.clients)
+    if given.record:
+        record = {
+            "command": f"python -m benchmarks.serving --clients {given.clients} --requests {given.requests}",
+            "network": classifier.net.spec.name,
+            "images": f"{len(images)} of {given.images.name}, {sum(map(len, images)) / len(images):,.0f} bytes each",
+            "note": " ".join(["Server and clients share the machine's cores.", given.note]).strip(),
+            "machine": machine(),
+            "threads": torch.get_num_threads(),
+            "statuses": {str(status): count for status, count in load.statuses.items()},
+            "rows": [asdict(row) for row in rows],
+        }
+        given.record.write_text(json.dumps(record, indent=1) + "\n")
+    show(rows, as_json=given.json)
+
+
+if __name__ == "__main__":
+    main()

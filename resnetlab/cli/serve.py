@@ -1,0 +1,58 @@
+"""`resnetlab serve`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from resnetlab.cli.train import Device, WholeNumber, find_device
+from resnetlab.cli.use import Net, Source, Which
+from resnetlab.errors import UserError, check_choice
+
+
+def serve(
+    source: Source,
+    /,
+    *,
+    net: Net = None,
+    which: Which = "last",
+    host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, WholeNumber, Parameter(help="The port; 0 takes a free one.")] = 8000,
+    device: Device = "auto",
+    batch_size: Annotated[int, WholeNumber, Parameter(help="Images in a pass, at most.")] = 16,
+    queue: Annotated[int, WholeNumber, Parameter(help="Requests that wait for their answer, at most.")] = 64,
+    max_megabytes: Annotated[int, WholeNumber, Parameter(help="Size of a request, at most.")] = 20,
+    max_megapixels: Annotated[int, WholeNumber, Parameter(help="Size of an image, at most; 89 can be.")] = 89,
+    timeout: Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")] = 30,
+) -> None:
+    """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""
+    check_choice("which", which, ("last", "best"))
+    counts = {"batch-size": batch_size, "queue": queue, "max-megabytes": max_megabytes, "timeout": timeout}
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be 1 or more.")
+    try:
+        from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
+        from resnetlab.use.serve import Limits, make_app
+    except ModuleNotFoundError as error:
+        raise UserError(f"serve needs packages more: pip install 'resnetlab[serve]' ({error}).") from error
+    from resnetlab.data.decoding import MOST_PIXELS
+    from resnetlab.use.classifier import Classifier
+
+    if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
+        raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
+    with listen(host, port) as listener:  # before the network is read, which takes longer
+        classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+        limits = Limits(max_megabytes * 10**6, max_megapixels * 10**6, queue, timeout)
+        hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
+        app = make_app(classifier, limits, batch=batch_size, hosts=hosts)
+
+        def ready() -> None:
+            what = f"{classifier.net.spec.name}, {len(classifier.classes)} classes, on {classifier.device}"
+            print(f"{what}: {url_of(listener)} (Ctrl-C ends it)", flush=True)
+            if hosts is None:
+                print("warning: others can reach this address, and there is no login.", file=sys.stderr)
+
+        run(app, listener, timeout, ready)

@@ -1,0 +1,68 @@
+"""What stands before every request: which hosts are answered, headers for browsers, counting, bare errors."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import traceback
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from resnetlab.use.metrics import Metrics
+
+SECURITY = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
+
+
+class Front:
+    """ASGI middleware.
+
+    `hosts` are the names that a request may call this server by, None for any: a page of a foreign site whose name
+    is made to point at this machine (DNS rebinding) still calls it by its own. `paths` are counted by name, all
+    others together. What the application doesn't catch is a 500 without a word of why, and a traceback on stderr.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None, paths: Collection[str], metrics: Metrics) -> None:
+        self.app, self.hosts, self.paths, self.metrics = app, hosts, paths, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        try:
+            if self.hosts is None or _host(scope) in self.hosts:
+                await self.app(scope, receive, note_and_send)
+            else:
+                refused = JSONResponse({"detail": "this server is not asked by that name"}, 421)
+                await refused(scope, receive, note_and_send)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            if not status:
+                await JSONResponse({"detail": "an error of the server"}, 500)(scope, receive, note_and_send)
+        finally:
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.metrics.answered(path, status, time.perf_counter() - began)
+
+
+def _host(scope: Scope) -> str:
+    """The name in a request's Host header, without the port."""
+    return re.sub(r":\d*$", "", Headers(scope=scope).get("host", "")).lower()

@@ -1,0 +1,130 @@
+"""Listening: a socket, and uvicorn on it until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from resnetlab.errors import UserError, shown
+
+HEAD_SECONDS = 10.0  # for a request's head to come
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as a Host header has them
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address that a browser takes."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises UserError."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"port={port} is no port: choose 1 to 65535, or 0 for a free one.")
+    where = f"host {shown(host)}, port {port}"
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except (socket.gaierror, UnicodeError) as error:
+        raise UserError(f"{where}: no address of that name is known; give another --host.") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"{where}: can't listen there ({reason}); give another --port or --host.") from error
+
+
+def run(app: Any, listener: socket.socket, seconds: float, ready: Callable[[], None]) -> None:
+    """Answer requests until SIGTERM, which ends the process with 0, or Ctrl-C, a KeyboardInterrupt.
+
+    Both let the requests of that moment end, for `seconds` at most. `ready` is called when signals are heard.
+    """
+    _allow_many_connections()
+    for library in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # they complain of what clients send
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn puts its own before it, and raises it again after
+    server_of(app, seconds, ready).run(sockets=[listener])
+
+
+def server_of(app: Any, seconds: float, ready: Callable[[], None]) -> Server:
+    """uvicorn as we use it: nothing that a client sends is believed or logged, and no other protocol is spoken."""
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(seconds) + 1,
+    )
+    return Server(config, ready)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, with a time limit for a request's head; its own is for idle connections after an answer only."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """The clock runs from the first byte, or the connection, until a head is there."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system allows: each connection is one, and shells often give 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,240 @@
+"""Serve: a classifier behind HTTP, an API described by its /openapi.json and a page for people."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from importlib.resources import files
+from typing import Annotated, Any, TypeVar
+
+import torch
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+import resnetlab
+from resnetlab.data.decoding import TooManyPixels, Unreadable, read_header
+from resnetlab.errors import did_you_mean, printable, shown
+from resnetlab.use.batching import Batcher
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.explain import grad_cam, overlay, units_of
+from resnetlab.use.front import Front
+from resnetlab.use.metrics import TEXT, Metrics
+from resnetlab.use.predict import likeliest
+from resnetlab.use.receiving import (
+    Limits,
+    Room,
+    Unfinished,
+    UnfinishedResponse,
+    check_type,
+    image_of,
+    while_wanted,
+)
+
+Result = TypeVar("Result")
+DECODERS = 2  # threads; each may hold a decoded image of the most pixels
+PAGE = {"/": "index.html", "/style.css": "style.css", "/script.js": "script.js"}
+MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+
+class Found(BaseModel):
+    """A class, and how probable the network holds it to be."""
+
+    name: str = Field(serialization_alias="class")
+    probability: float
+
+
+class Prediction(BaseModel):
+    """The likeliest classes, the first first."""
+
+    classes: list[Found]
+
+
+class Health(BaseModel):
+    """What is served."""
+
+    status: str = "ok"
+    network: str
+    device: str
+    classes: tuple[str, ...]
+    units: tuple[str, ...]  # that /explain can look at
+    seen: float  # the part of an image's short side that the network sees, in the middle
+    most_bytes: int  # of a body
+    most_pixels: int  # of an image
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+ALWAYS = {421: "the Host header names another server", 500: "an error of the server"}
+OF_IMAGES = {
+    400: "a damaged multipart body",
+    408: "the body did not come in time",
+    413: "a body of too many bytes, or an image of too many pixels",
+    415: "neither multipart/form-data nor an image",
+    422: "not an image, a damaged one, or a parameter that can't be",
+    503: "more requests than are taken at once: try again",
+    504: "no answer in time",
+}
+_FORM = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string", "format": "binary"}}}
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": _FORM},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+def _problems(*tables: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": Problem, "description": words} for table in tables for code, words in table.items()}
+
+
+def make_app(
+    classifier: Classifier, limits: Limits, *, batch: int = 16, hosts: Collection[str] | None = None
+) -> FastAPI:
+    """The ASGI application. `hosts`: the names it may be called by, in the Host header; None for any."""
+    classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
+    app = FastAPI(title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None)
+    metrics, room = Metrics(), Room(limits)
+    batcher = Batcher(classifier.probabilities, batch, metrics.batches.add)
+    decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    units = units_of(classifier.net)
+
+    async def in_decoder(work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(decoders, work)
+
+    async def answered(request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
+        """What `work` makes of the image of a request, within all limits."""
+        kind = check_type(request)
+        with room.body() as body:
+            await body.receive(request)
+
+            async def decoded_and_worked_on() -> Result:
+                pixels = await in_decoder(partial(_pixels, classifier, limits, kind, body.content))
+                body.release()
+                return await work(pixels)
+
+            with room.place():
+                return await while_wanted(request, limits.seconds, decoded_and_worked_on())
+
+    @app.post(
+        "/predict",
+        summary="The likeliest classes of an image",
+        response_model=Prediction,
+        responses=_problems(ALWAYS, OF_IMAGES),
+        openapi_extra={"requestBody": BODY},
+    )
+    async def predict(
+        request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="How many classes.")] = 5
+    ) -> Prediction:
+        probabilities = await answered(request, batcher.classified)
+        found = likeliest(probabilities, classifier.classes, top)
+        return Prediction(classes=[Found(name=name, probability=value) for name, value in found])
+
+    @app.post(
+        "/explain",
+        summary="A picture of where in an image the network found a class (Grad-CAM)",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "The picture"}, **_problems(ALWAYS, OF_IMAGES)},
+        openapi_extra={"requestBody": BODY},
+    )
+    async def explain(
+        request: Request,
+        label: Annotated[str | None, Query(description="The class; unset: the likeliest.")] = None,
+        unit: Annotated[str | None, Query(description="Where in the network, as layer3.0; unset: the last.")] = None,
+    ) -> Response:
+        for what, value, known in (("label", label, classifier.classes), ("unit", unit, tuple(units))):
+            if value is not None and value not in known:
+                raise Unfinished(422, f"{what} {shown(value)} is not one of /health's.{did_you_mean(value, known)}")
+
+        async def picture(pixels: Tensor) -> bytes:
+            heat = await batcher.alone(partial(_heat, classifier, pixels, label, unit))
+            return await in_decoder(partial(_png, pixels, heat))
+
+        return Response(await answered(request, picture), media_type="image/png")
+
+    @app.get("/health", summary="What is served", response_model=Health, responses=_problems(ALWAYS))
+    async def health() -> Health:
+        return Health(
+            network=classifier.net.spec.name,
+            device=classifier.device,
+            classes=classifier.classes,
+            units=tuple(units),
+            seen=classifier.seen,
+            most_bytes=limits.bytes,
+            most_pixels=limits.pixels,
+        )
+
+    @app.get(
+        "/metrics",
+        summary="Counts, in Prometheus' text format",
+        response_class=PlainTextResponse,
+        responses=_problems(ALWAYS),
+    )
+    async def counts() -> Response:
+        return Response(metrics.text(batcher.waiting), media_type=TEXT)
+
+    for path, name in PAGE.items():
+        content = files("resnetlab.use").joinpath("page", name).read_bytes()
+        media = MEDIA[name.rpartition(".")[2]]
+        app.add_api_route(path, partial(_file, content, media), include_in_schema=False)
+
+    app.add_exception_handler(Unfinished, _unfinished)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    paths = ["/predict", "/explain", "/health", "/metrics", "/openapi.json", *PAGE]
+    app.add_middleware(Front, hosts=hosts, paths=paths, metrics=metrics)
+    return app
+
+
+def _pixels(classifier: Classifier, limits: Limits, kind: str, body: bytearray) -> Tensor:
+    """The image in a body, prepared for the network. Raises 400, 413, 422."""
+    content = image_of(kind, bytes(body))
+    try:
+        header = read_header(content)
+        if header.height * header.width > limits.pixels:
+            raise TooManyPixels(
+                f"{header.width:,}x{header.height:,} pixels are more than the {limits.pixels:,} that are taken"
+            )
+        return classifier.prepare(content)
+    except Unreadable as error:
+        status = 413 if isinstance(error, TooManyPixels) else 422
+        raise HTTPException(status, f"the image can't be read: {error}") from None
+
+
+def _heat(classifier: Classifier, pixels: Tensor, label: str | None, unit: str | None) -> Tensor:
+    """Grad-CAM of one image, H W."""
+    images = pixels[None]
+    target = classifier.classes.index(label) if label is not None else int(classifier.probabilities(images)[0].argmax())
+    return grad_cam(classifier.net, classifier.input(images), torch.tensor([target], device=classifier.device), unit)[0]
+
+
+def _png(pixels: Tensor, heat: Tensor) -> bytes:
+    written = io.BytesIO()
+    overlay(pixels, heat).save(written, "PNG")
+    return written.getvalue()
+
+
+async def _file(content: bytes, media: str) -> Response:
+    return Response(content, media_type=media)
+
+
+async def _unfinished(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unfinished)
+    return UnfinishedResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A parameter that can't be, in a line."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return UnfinishedResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)

@@ -1,0 +1,130 @@
+"""What the server's tests share: a tiny network's weights, images of it, and the real command on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab import build
+
+Noise = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def noise() -> Noise:
+    """noise(seed): an encoded picture of coloured noise."""
+
+    def encoded(seed: int = 0, height: int = 40, width: int = 48, format: str = "PNG") -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), np.uint8)
+        written = io.BytesIO()
+        Image.fromarray(pixels).resize((width, height)).save(written, format)
+        return written.getvalue()
+
+    return encoded
+
+
+def form(image: bytes, name: str = "image", filename: str = "x.png", kind: str = "image/png") -> tuple[str, bytes]:
+    """Content type and body of multipart/form-data with one file."""
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+    body = head.encode() + f"Content-Type: {kind}\r\n\r\n".encode() + image + f"\r\n--{boundary}--\r\n".encode()
+    return f"multipart/form-data; boundary={boundary}", body
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's value."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running `resnetlab serve`."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    def ask(self, method: str, path: str, kind: str = "", body: bytes = b"", **headers: str) -> Answer:
+        """Send one request over a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body or None, ({"Content-Type": kind} if kind else {}) | headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def post(self, path: str, image: bytes, **how: str) -> Answer:
+        """Send an image in a form."""
+        return self.ask("POST", path, *form(image, **how))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network that was never trained, cifar_resnet8 with ten classes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save(build("cifar_resnet8").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def serving(weights: Path) -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """with serving("--queue", "2") as served: the command with these options, killed afterwards if it still runs."""
+
+    @contextlib.contextmanager
+    def start(*options: str, source: Path = weights) -> Iterator[Served]:
+        command = [sys.executable, "-m", "resnetlab", "serve", str(source), "--net", "cifar_resnet8"]
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--device", "cpu", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                found = re.search(r"http://\S+", line)
+                assert found, line + (process.stderr.read() if process.stderr else "")
+                yield Served(found[0], process)
+            finally:
+                process.kill()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) -> Iterator[Served]:
+    """One server for all tests that leave it as it was."""
+    with serving("--timeout", "5", "--max-megabytes", "2", "--queue", "16") as served:
+        yield served
+        served.process.kill()
+        assert served.process.stderr is not None
+        said = served.process.stderr.read()
+    assert said == "", "nothing that a client does is an error of the server"
