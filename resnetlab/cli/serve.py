@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -33,13 +34,11 @@ def serve(
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more.")
-    try:
-        from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
-        from resnetlab.use.serve import Limits, make_app
-    except ModuleNotFoundError as error:
-        raise UserError(f"serve needs packages more: pip install 'resnetlab[serve]' ({error}).") from error
+    check_installed()
     from resnetlab.data.decoding import MOST_PIXELS
     from resnetlab.use.classifier import Classifier
+    from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
+    from resnetlab.use.serve import Limits, make_app
 
     if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
         raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
@@ -56,3 +55,12 @@ def serve(
                 print("warning: others can reach this address, and there is no login.", file=sys.stderr)
 
         run(app, listener, timeout, ready)
+
+
+def check_installed() -> None:
+    """Raise UserError where the packages of a server are missing."""
+    try:
+        for name in ("fastapi", "python_multipart", "uvicorn"):
+            import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"serving needs packages more: pip install 'resnetlab[serve]' ({error}).") from error

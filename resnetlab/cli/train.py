@@ -84,20 +84,27 @@ def train(
     log: Annotated[Log | None, Parameter(help="Send the metrics there too; metrics.jsonl has them always.")] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Say what the run would be and take; touch no run.")] = False,
     checkpoint_steps: CheckpointSteps = None,
+    serve: Annotated[bool, Parameter(negative="", help="Then serve it, on a free port of this machine.")] = False,
     json: Json = False,
 ) -> None:
     """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
     On what another run has learnt: resnetlab train finetune --data FOLDER --from RUN
+    From a folder of images to a page that classifies: resnetlab train finetune --data FOLDER --serve
     Several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
     """
     from resnetlab.training.distributed import joined
 
+    if serve:
+        from resnetlab.cli.serve import check_installed
+        from resnetlab.cli.serve import serve as serve_run
+
+        check_installed()  # before the training
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as ranks:
         values = named_recipe(recipe, **given)
-        _train(
+        folder = _train(
             ranks,
             values,
             runs,
@@ -110,6 +117,8 @@ def train(
             dry_run=dry_run,
             json=json,
         )
+    if serve and folder:
+        serve_run(str(folder), which="best" if values.stop_after else "last", port=0, device=device)
 
 
 def _train(
@@ -125,7 +134,8 @@ def _train(
     log: Log | None,
     dry_run: bool,
     json: bool,
-) -> None:
+) -> Path | None:
+    """The folder of the finished run, in the process that speaks; None after a dry run."""
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.metrics import epochs_of
@@ -146,7 +156,7 @@ def _train(
 
         if ranks.first:
             show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
-        return
+        return None
     finished_before = ranks.from_first(run.result) is not None
     from resnetlab.cli.screen import counting, progress_bars, say, watching
     from resnetlab.training.tracking import tracking
@@ -190,7 +200,7 @@ def _train(
                 say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
         track()  # of a run that was finished before, what its tracker lacks
     if not ranks.first:
-        return
+        return None
     result = run.result()
     assert result is not None
     answer = {
@@ -205,12 +215,13 @@ def _train(
     if missing := epochs_of(run.folder)[-1].get("unreadable"):
         say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
     if json:
-        print(json_module.dumps(answer))
-        return
+        print(json_module.dumps(answer), flush=True)
+        return run.folder
     print(
         f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
         f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
     )
+    return run.folder
 
 
 def number_of_workers(asked: int | None, data: Data, device: str, processes: int = 1) -> int:

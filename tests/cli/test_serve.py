@@ -113,5 +113,23 @@ def test_missing_packages_are_named(weights: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, "serve", str(weights)], capture_output=True, text=True)
     assert done.returncode == 2
     assert (
-        done.stderr == "error: serve needs packages more: pip install 'resnetlab[serve]' (No module named 'fastapi').\n"
+        done.stderr
+        == "error: serving needs packages more: pip install 'resnetlab[serve]' (No module named 'fastapi').\n"
     )
+
+
+def test_a_training_can_end_in_a_served_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "resnetlab", "train", "digits", "--net", "cifar_resnet8", "--epochs", "0.1"]
+    options = ["--threads", "1", "--runs", str(tmp_path), "--serve"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[0].startswith("finished: training error ")
+        assert Path(lines[1].strip()).parent == tmp_path
+        assert lines[2].startswith("cifar_resnet8, 10 classes, on cpu: http://127.0.0.1:")
+        port = int(lines[2].split(":")[-1].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert client.makefile("rb").readline().startswith(b"HTTP/1.1 200 ")
+        process.terminate()
+        assert process.wait(60) == 0
