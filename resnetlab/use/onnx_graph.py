@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.use.agreement import Scores
 from resnetlab.use.deployed import WithNormalisation
+from resnetlab.use.torch_program import without_their_own_warnings
 
 # The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
 # and quantisation by channels, which came with 13, is in it.
@@ -58,13 +58,12 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of itself: that torchvision is missing, that torch calls it by an old name."""
+    """Without what torch's exporter says of itself, e.g. that torchvision is missing."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        with without_their_own_warnings():
             yield
     finally:
         log.setLevel(level)

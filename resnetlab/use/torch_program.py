@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +16,21 @@ from torch.export import ExportedProgram
 from resnetlab.errors import UserError
 from resnetlab.use.agreement import Scores
 from resnetlab.use.deployed import WithNormalisation
+
+# What torch's exporters warn of in torch's own code.
+THEIR_OWN = (
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    (r"`torch.jit.script_method` is", DeprecationWarning),
+)
+
+
+@contextlib.contextmanager
+def without_their_own_warnings() -> Iterator[None]:
+    """Without the warnings of THEIR_OWN."""
+    with warnings.catch_warnings():
+        for message, category in THEIR_OWN:
+            warnings.filterwarnings("ignore", message, category)
+        yield
 
 
 def _program(module: WithNormalisation, pixels: Tensor) -> ExportedProgram:
@@ -29,13 +47,16 @@ def to_torch(module: WithNormalisation, pixels: Tensor, description: dict[str, s
     `pixels` is an example, uint8 N C H W with N of 2 or more; any N can be run.
     """
     buffer = io.BytesIO()
-    torch.export.save(_program(module, pixels), buffer, extra_files={f"{k}.json": v for k, v in description.items()})
+    with without_their_own_warnings():
+        program = _program(module, pixels)
+        torch.export.save(program, buffer, extra_files={f"{key}.json": text for key, text in description.items()})
     return buffer.getvalue()
 
 
 def torch_scores(content: bytes) -> Scores:
     """What the program in a .pt2 file answers."""
-    return torch.export.load(io.BytesIO(content)).module()
+    with without_their_own_warnings():
+        return torch.export.load(io.BytesIO(content)).module()
 
 
 def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
@@ -52,7 +73,7 @@ def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, st
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise UserError("AOTInductor needs a C++ compiler, e.g. g++: install one, or name it by CXX.") from error
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_their_own_warnings():
         path = Path(folder) / "network.pt2"
         settings = {"aot_inductor.metadata": description}
         aoti_compile_and_package(_program(module, pixels), package_path=str(path), inductor_configs=settings)
@@ -63,4 +84,5 @@ def aoti_scores(content: bytes) -> Scores:
     """What a compiled package answers."""
     from torch._inductor import aoti_load_package
 
-    return aoti_load_package(io.BytesIO(content))
+    with without_their_own_warnings():
+        return aoti_load_package(io.BytesIO(content))
