@@ -46,7 +46,7 @@ def onnx_file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def untrained(folder: Path, name: str, **changes: int) -> Path:
     """A weight file of ours that says its network and nothing else."""
-    net = build(name, num_classes=4, **changes)
+    net = build(name, **{"num_classes": 4, **changes})
     path = folder / "net.safetensors"
     path.write_bytes(weights_bytes(net, net.spec))
     return path
@@ -172,6 +172,20 @@ def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
         weight = sources[conv.input[1]]
         assert weight.op_type == "DequantizeLinear"
         assert kinds[weight.input[0]] == onnx.TensorProto.INT8
+
+
+def test_in_int8_batch_norm_after_a_sum_stays_float32(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier = Classifier.open(untrained(tmp_path, "cifar_preresnet8", num_classes=10, in_channels=1, input_size=8))
+    export(classifier, tmp_path / "net.onnx", "onnx", calibrate=open_data("digits"))
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
+    assert len(norms) == 3
+    assert all(kinds[name] == onnx.TensorProto.FLOAT for node in norms for name in node.input[1:])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
