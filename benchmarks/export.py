@@ -44,7 +44,7 @@ def main() -> None:
             made.append(row)
             agreed = row["agreement"]
             print(
-                f"{file} {found.number}: {found.bytes:,} bytes, top-1 {agreed['exported_top1']:.2f} % "
+                f"{file} {found.precision}: {found.bytes:,} bytes, top-1 {agreed['exported_top1']:.2f} % "
                 f"(PyTorch {agreed['pytorch_top1']:.2f} %), {agreed['same_predictions']:,} predictions the same",
                 file=sys.stderr,
             )

@@ -63,7 +63,7 @@ def export(
 
 
 def _show(made: Exported) -> None:
-    print(printable(f"{made.written}: {made.network}, {made.number}, {made.bytes / 1e6:.2f} MB"))
+    print(printable(f"{made.written}: {made.network}, {made.precision}, {made.bytes / 1e6:.2f} MB"))
     for check in made.checks:
         print(
             f"batch {check.batch}: scores within {check.greatest_difference:.2g} of PyTorch's, "

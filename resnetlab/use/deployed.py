@@ -39,8 +39,7 @@ def description(classifier: Classifier) -> dict[str, str]:
     """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
 
     `preprocessing` is left to who runs the file: make the image upright and of `mode`, bring its short side to
-    `resize_short_side` (bilinear, antialiased), cut out the middle, `crop` x `crop`. `normalisation` is what the
-    graph does by itself.
+    `resize_short_side`, cut out the middle, `crop` x `crop`. `normalisation` is what the graph does by itself.
     """
     size, channels = classifier.size, classifier.net.spec.in_channels
     values = {
@@ -49,6 +48,7 @@ def description(classifier: Classifier) -> dict[str, str]:
         "preprocessing": {
             "mode": "RGB" if channels == 3 else "L",
             "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP),
+            "resample": "bilinear, antialiased",
             "crop": size,
             "layout": "N C H W",
             "type": "uint8",

@@ -45,7 +45,7 @@ class Exported:
     written: Path
     format: str
     network: str
-    number: str  # float32 or int8
+    precision: str  # float32 or int8
     bytes: int
     checks: tuple[Check, ...]
     agreement: Agreement | None
@@ -53,9 +53,15 @@ class Exported:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         opset = {"opset": OPSET} if self.format == "onnx" else {}
-        checks = {"tolerance": TOLERANCE, "checks": [asdict(check) for check in self.checks]}
+        tolerance = TOLERANCE if self.precision == "float32" else None  # int8 is told, not judged
+        checks = {"tolerance": tolerance, "checks": [asdict(check) for check in self.checks]}
         found = {"agreement": self.agreement.to_dict()} if self.agreement else {}
-        head = {"written": str(self.written), "format": self.format, "network": self.network, "number": self.number}
+        head = {
+            "written": str(self.written),
+            "format": self.format,
+            "network": self.network,
+            "precision": self.precision,
+        }
         return head | opset | {"bytes": self.bytes} | checks | found
 
 
@@ -99,8 +105,8 @@ def export(
         write_atomically(out, content)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
-    number = "int8" if calibrate else "float32"
-    return Exported(out, to, classifier.net.spec.name, number, len(content), checks, found)
+    precision = "int8" if calibrate else "float32"
+    return Exported(out, to, classifier.net.spec.name, precision, len(content), checks, found)
 
 
 def check_out(out: Path, suffix: str) -> None:

@@ -18,6 +18,7 @@ from resnetlab.use.torch_program import without_their_own_warnings
 # The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
 # and quantisation by channels, which came with 13, is in it.
 OPSET = 18
+MOST_BYTES = 2**31 - 2**24  # of weights; a file has less than 2 GiB, by protobuf
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -33,9 +34,12 @@ def check_installed() -> None:
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
     """The file's content: `pixels`, uint8 N C H W with any N, -> `scores`, float32 N K.
 
-    `pixels` is an example with N of 2 or more; the description becomes its metadata_props.
+    `pixels` is an example with N of 2 or more; the description becomes its metadata_props. Raises UserError where a
+    package is missing, and for a network that one file can't hold.
     """
     check_installed()
+    if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
+        raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2 GiB.")
     with _quiet():
         program = torch.onnx.export(
             module,

@@ -62,12 +62,12 @@ def torch_scores(content: bytes) -> Scores:
 def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
     """The content of a .pt2 file for `torch._inductor.aoti_load_package`, whose `get_metadata()` has the description.
 
-    It is machine code for processors as this one, and needs the torch that made it. Raises UserError where no C++
-    compiler is found.
+    It is machine code for processors as this one, and needs the torch that made it. Raises UserError where there is
+    no C++ compiler, or it fails.
     """
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
@@ -76,7 +76,11 @@ def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     with tempfile.TemporaryDirectory() as folder, without_their_own_warnings():
         path = Path(folder) / "network.pt2"
         settings = {"aot_inductor.metadata": description}
-        aoti_compile_and_package(_program(module, pixels), package_path=str(path), inductor_configs=settings)
+        try:
+            aoti_compile_and_package(_program(module, pixels), package_path=str(path), inductor_configs=settings)
+        except CppCompileError as error:
+            reason = next((line for line in error.output.splitlines() if "error" in line), "it says nothing")
+            raise UserError(f"the C++ compiler failed on AOTInductor's code ({reason.strip()[:200]}).") from error
         return path.read_bytes()
 
 
