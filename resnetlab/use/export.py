@@ -74,7 +74,7 @@ def export(
     data: Data | None = None,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Exported:
-    """Write the classifier's network to `out`, in one of FORMATS; it takes pixels, uint8 N C H W with any N.
+    """Write the network of a classifier on the CPU to `out`, in one of FORMATS; it takes pixels, uint8 N C H W, any N.
 
     Its scores are compared with PyTorch's at each of BATCHES; with `data`, its predictions on the test images too, and
     progress is called with how many are done, and of how many. With `calibrate`, whose training images are used,
