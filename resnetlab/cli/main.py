@@ -10,7 +10,7 @@ import sys
 import cyclopts
 
 import resnetlab
-from resnetlab.cli import convert, data, evaluate, networks, runs, serve, study, train, use
+from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
@@ -27,6 +27,8 @@ app.command(train.train)
 app.command(evaluate.evaluate, name="eval")
 app.command(use.predict)
 app.command(use.explain)
+app.command(features.features)
+app.command(export.export)
 app.command(serve.serve)
 app.command(convert.convert)
 app.command(runs.app)

@@ -46,11 +46,11 @@ def predict(
     from resnetlab.use.predict import find_images
     from resnetlab.use.predict import predict as predictions
 
-    _check(which, top=top, batch_size=batch_size)
+    check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
     classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
-    found = predictions(classifier, find_images(_listed(images)), top=top, batch=batch_size)
+    found = predictions(classifier, find_images(listed(images)), top=top, batch=batch_size)
     failed = (_as_json if json else _as_csv if csv else _as_text)(found)
     return UNREADABLE if failed else 0
 
@@ -80,7 +80,7 @@ def explain(
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images
 
-    _check(which)
+    check(which)
     classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
     if label is not None:
         check_choice("label", label, classifier.classes)
@@ -90,7 +90,7 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     failed, taken = False, set[str]()
-    for path in list(find_images(_listed(images))):  # before pictures are written, perhaps among them
+    for path in list(find_images(listed(images))):  # before pictures are written, perhaps among them
         try:
             pixels = classifier.prepare(path.read_bytes())
         except (Unreadable, OSError, ValueError) as error:
@@ -118,14 +118,15 @@ def explain(
     return UNREADABLE if failed else 0
 
 
-def _check(which: str, **counts: int) -> None:
+def check(which: str, **counts: int) -> None:
+    """Raise UserError for weights that a run doesn't keep, and for counts below 1."""
     check_choice("which", which, ("last", "best"))
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more.")
 
 
-def _listed(names: tuple[str, ...]) -> list[str]:
+def listed(names: tuple[str, ...]) -> list[str]:
     """The names, or the lines of standard input. Raises UserError where there are none."""
     if not names and not sys.stdin.isatty():
         names = tuple(line for line in sys.stdin.read().splitlines() if line)

@@ -1,1 +1,1 @@
-"""What a trained network is used for: predicting, explaining."""
+"""What a trained network is used for: predicting, explaining, features, exporting, serving."""

@@ -64,7 +64,7 @@ class Classifier:
         """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""
         if self.whole:
             image = decode_resized(content, self.size)
-            top, left = ((side - self.size) // 2 for side in image.shape[:2])
+            top, left = (round((side - self.size) / 2) for side in image.shape[:2])  # as `middle`
             image = image[top : top + self.size, left : left + self.size]
         else:
             image = middle(content, (), self.size)

@@ -47,7 +47,7 @@ def predict(classifier: Classifier, files: Iterable[Path], *, top: int = 5, batc
     """Predict the `top` likeliest classes of each file, in order, `batch` at a time."""
     remaining = iter(files)
     while group := list(islice(remaining, batch)):
-        read = [_prepared(classifier, path) for path in group]
+        read = [prepared(classifier, path) for path in group]
         whole = [pixels for pixels in read if isinstance(pixels, Tensor)]
         rows = iter(classifier.probabilities(torch.stack(whole)) if whole else ())
         for path, pixels in zip(group, read, strict=True):
@@ -64,7 +64,7 @@ def likeliest(probabilities: Tensor, classes: tuple[str, ...], top: int) -> tupl
     return tuple((classes[place], value) for place, value in found)
 
 
-def _prepared(classifier: Classifier, path: Path) -> Tensor | str:
+def prepared(classifier: Classifier, path: Path) -> Tensor | str:
     """The prepared image, or why there is none."""
     try:
         return classifier.prepare(path.read_bytes())

@@ -1,0 +1,86 @@
+"""`resnetlab features`."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetlab.cli.networks import Json
+from resnetlab.cli.train import Device, WholeNumber, find_device
+from resnetlab.cli.use import UNREADABLE, Images, Net, Source, Which, check, listed
+from resnetlab.errors import UserError, printable
+
+
+def features(
+    source: Source,
+    images: Images = (),
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The file to write: .npz or .parquet.")] = None,
+    at: Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: what the last layer takes.")] = None,
+    nearest: Annotated[int | None, WholeNumber, Parameter(help="Print so many nearest images of each.")] = None,
+    among: Annotated[Path | None, Parameter(help="Look for them in this .npz, made before, instead.")] = None,
+    net: Net = None,
+    which: Which = "last",
+    batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Write images' features, a vector each, and find nearest images by them.
+
+    A file that can't be read is told, and makes the exit code 1.
+    """
+    check(which, batch_size=batch_size, nearest=1 if nearest is None else nearest)
+    if out is None and nearest is None:
+        raise UserError("give --out FILE, --nearest K, or both.")
+    if among is not None and nearest is None:
+        raise UserError("--among belongs to --nearest K; give both.")
+    from resnetlab.cli.screen import counting
+    from resnetlab.use import features_file
+    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.features import check_same_network, labelled_images, network_mark
+    from resnetlab.use.features import features as features_of
+    from resnetlab.use.features import nearest as nearest_of
+
+    if out is not None:
+        out = out.expanduser()
+        features_file.check_out(out)
+    known = features_file.read(among.expanduser()) if among else None
+    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    if known:
+        check_same_network(known.network, network_mark(classifier, at))
+    found_images = labelled_images(listed(images))
+    if not found_images:
+        raise UserError("no image was given: name files, folders of images, or patterns.")
+    with counting("images") as count:
+        found, unreadable = features_of(classifier, found_images, unit=at, batch=batch_size, progress=count)
+    for path, reason in unreadable:
+        print(printable(f"{path}: can't be read ({reason})"), file=sys.stderr)
+    if out is not None:
+        features_file.save(out, found)
+    near = zip(found.files, nearest_of(found, known or found, nearest), strict=True) if nearest else ()
+    answer: dict[str, Any] = {
+        "written": str(out) if out else None,
+        "images": len(found.files),
+        "dimensions": found.values.shape[1],
+        "unreadable": [{"file": str(path), "error": reason} for path, reason in unreadable],
+        "nearest": [{"file": file, "nearest": [asdict(other) for other in others]} for file, others in near],
+    }
+    if json:
+        print(json_module.dumps(answer))
+    else:
+        _show(answer)
+    return UNREADABLE if unreadable else 0
+
+
+def _show(answer: dict[str, Any]) -> None:
+    for row in answer["nearest"]:
+        others = ", ".join(f"{other['file']} {other['cosine']:.3f}" for other in row["nearest"])
+        print(printable(f"{row['file']}: {others}"))
+    if answer["written"]:
+        print(printable(f"{answer['written']}: {answer['images']} images, {answer['dimensions']} features each"))

@@ -1,0 +1,62 @@
+"""Batch norm folded into the convolutions before it, for a network that learns no more."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from resnetlab.nets.net import ResidualUnit, ResNet
+from resnetlab.nets.vgg import VGG
+
+
+def folded(net: ResNet | VGG) -> ResNet | VGG:
+    """A copy of the network, in evaluation mode, whose convolutions do what their batch norm did.
+
+    A batch norm that stands right after a convolution becomes an Identity of the same name, and the scores are the
+    same but for rounding. What follows a sum stays: the first batch norm of a pre-activation branch, the last one of
+    such a network, and that of `bn_after_add`.
+    """
+    made = copy.deepcopy(net).eval()
+    for module in list(made.modules()):
+        for names in _runs(module):
+            for name, next_name in pairwise(names):
+                conv, norm = _last(getattr(module, name)), getattr(module, next_name)
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    _fold(conv, norm)
+                    setattr(module, next_name, nn.Identity())
+    return made
+
+
+def _runs(module: nn.Module) -> list[tuple[str, ...]]:
+    """The names of a module's layers that run one after another, with nothing between them."""
+    if isinstance(module, ResidualUnit):
+        return [module.lead, module.branch, module.after]  # between branch and after stands the sum
+    if isinstance(module, ResNet):
+        return [module.stem_layers, module.last_layers]
+    if isinstance(module, nn.Sequential):
+        return [tuple(name for name, _ in module.named_children())]
+    return []
+
+
+def _last(layer: nn.Module) -> nn.Module:
+    """The layer itself, or the last one of a deep stem's."""
+    return layer[-1] if isinstance(layer, nn.Sequential) else layer
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """γ (W x + b − μ) / √(σ² + ε) + β as one convolution: W' = s W, b' = s (b − μ) + β with s = γ / √(σ² + ε).
+
+    (Ioffe & Szegedy 2015, algorithm 2, at inference.) Computed in float64, so that it is rounded once.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # C
+    bias = conv.bias.double() if conv.bias is not None else 0.0
+    shift = (bias - norm.running_mean.double()) * scale + norm.bias.double()
+    kernel = conv.weight.double() * scale[:, None, None, None]  # C_out C_in/groups k k
+    conv.weight = nn.Parameter(kernel.to(conv.weight.dtype))
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype))

@@ -1,0 +1,89 @@
+"""Whether an exported network answers as PyTorch's: its scores on noise, its predictions on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from resnetlab.data.images import Data
+from resnetlab.data.loading import plain_batches
+from resnetlab.data.streaming import Unreadables
+from resnetlab.errors import UserError
+from resnetlab.training.loop import evaluation_batch
+
+TOLERANCE = 1e-4  # the greatest difference of a score that rounding may make, as a share of the greatest score
+
+Scores = Callable[[Tensor], Tensor]  # pixels, uint8 N C H W -> scores, float32 N K
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a file's scores are from PyTorch's on one batch."""
+
+    batch: int
+    greatest_difference: float
+    greatest_score: float  # PyTorch's, of either sign
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the difference is within TOLERANCE; one that is not finite isn't."""
+        return self.greatest_difference <= TOLERANCE * self.greatest_score
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """PyTorch's predictions and an exported network's on the same test images."""
+
+    data: str
+    images: int
+    same_predictions: int
+    pytorch_correct: int
+    exported_correct: int
+
+    @property
+    def pytorch_top1(self) -> float:
+        """PyTorch's top-1 accuracy in %."""
+        return 100 * self.pytorch_correct / self.images
+
+    @property
+    def exported_top1(self) -> float:
+        """The exported network's top-1 accuracy in %."""
+        return 100 * self.exported_correct / self.images
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self) | {"pytorch_top1": self.pytorch_top1, "exported_top1": self.exported_top1}
+
+
+def compare(pytorch: Scores, exported: Scores, pixels: Tensor) -> Check:
+    """Run both on one batch. Raises UserError where PyTorch's own scores are not finite."""
+    wanted, got = pytorch(pixels), exported(pixels)
+    if not wanted.isfinite().all():
+        raise UserError("the network's scores are not finite in PyTorch already: its training diverged.")
+    return Check(len(pixels), (wanted - got).abs().max().item(), wanted.abs().max().item())
+
+
+def agreement(
+    pytorch: Scores,
+    exported: Scores,
+    data: Data,
+    size: int,
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> Agreement:
+    """Run both on the data's test images; files are cut to `size`.
+
+    progress is called with how many are done, and of how many. Raises UserError for a file that can't be read.
+    """
+    images = same = right = exported_right = 0
+    total = len(data.test)
+    for pixels, labels in plain_batches(data.test, 0, total, evaluation_batch(data.test), size, 0, Unreadables()):
+        wanted, got = pytorch(pixels).argmax(1), exported(pixels).argmax(1)
+        images += len(labels)
+        same += int((wanted == got).sum())
+        right += int((wanted == labels).sum())
+        exported_right += int((got == labels).sum())
+        progress(images, total)
+    return Agreement(data.name, images, same, right, exported_right)

@@ -1,0 +1,151 @@
+"""Features of images as a network sees them: embeddings, and which images are nearest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnetlab.data.folder import class_names
+from resnetlab.errors import UserError, did_you_mean
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.explain import units_of
+from resnetlab.use.predict import find_images, prepared
+
+ROWS = 1024  # whose similarities are held at once
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings: one row of `values`, float32 N D, for each file."""
+
+    files: tuple[str, ...]
+    labels: tuple[str, ...]  # the folder that an image lies in, where it was found in a folder; else ""
+    values: np.ndarray
+    network: str  # which network, weights and unit they are of: others' can't be compared with them
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another image, and the cosine of the angle between the two embeddings."""
+
+    file: str
+    label: str
+    cosine: float
+
+
+def embed(net: ResNet | VGG, x: Tensor, unit: str | None = None) -> Tensor:
+    """What the last fully connected layer takes, or a unit's output averaged over positions: N C H W -> N D.
+
+    In a residual net the first is the output of the global average pool. Raises UserError for a unit that is not
+    there; `resnetlab.use.explain.units_of` names them.
+    """
+    kept: list[Tensor] = []
+    if unit is None:
+        last = net.fc if isinstance(net, ResNet) else net.classifier[-1]
+        hook = last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+    else:
+        hook = _unit(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
+    try:
+        with torch.inference_mode():
+            net(x)
+    finally:
+        hook.remove()
+    return kept[0]
+
+
+def _unit(net: ResNet | VGG, name: str) -> nn.Module:
+    units = units_of(net)
+    if name not in units:
+        first, last = next(iter(units)), next(reversed(units))
+        raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
+    return units[name]
+
+
+def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
+    """The files that `predict` would take, and the folder of each, its class, where a folder was named."""
+    return [
+        (path, path.absolute().parent.name if os.path.isdir(name) else "")
+        for name in names
+        for path in find_images([name])
+    ]
+
+
+def features(
+    classifier: Classifier,
+    images: list[tuple[Path, str]],
+    *,
+    unit: str | None = None,
+    batch: int = 32,
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> tuple[Features, list[tuple[Path, str]]]:
+    """Embeddings of the images that can be read, in order; and the others, each with the reason.
+
+    images: files and their labels. Raises UserError for a unit that is not there, and if none can be read.
+    """
+    if unit is not None:
+        _unit(classifier.net, unit)  # refuse a wrong name before images are read
+    found: list[tuple[Path, str]] = []
+    unreadable: list[tuple[Path, str]] = []
+    rows: list[np.ndarray] = []
+    for first in range(0, len(images), batch):
+        group = images[first : first + batch]
+        read = [(path, label, prepared(classifier, path)) for path, label in group]
+        found += [(path, label) for path, label, pixels in read if isinstance(pixels, Tensor)]
+        unreadable += [(path, pixels) for path, _, pixels in read if not isinstance(pixels, Tensor)]
+        if whole := [pixels for _, _, pixels in read if isinstance(pixels, Tensor)]:
+            rows.append(embed(classifier.net, classifier.input(torch.stack(whole)), unit).float().cpu().numpy())
+        progress(first + len(group), len(images))
+    if not rows:
+        raise UserError(f"none of {len(images)} images can be read, e.g. {unreadable[0][0]}: {unreadable[0][1]}.")
+    files = class_names(str(path) for path, _ in found)  # a byte that is no UTF-8 becomes its number, escaped
+    labels = class_names(label for _, label in found)
+    return Features(files, labels, np.concatenate(rows), network_mark(classifier, unit)), unreadable
+
+
+def network_mark(classifier: Classifier, unit: str | None) -> str:
+    """Which network's features they are: its name, the unit, and a hash of its weights and preprocessing."""
+    hashed = hashlib.sha256(f"{classifier.size} {classifier.whole}".encode())
+    state = classifier.net.state_dict() | {"mean": classifier.normalise.mean, "std": classifier.normalise.std}
+    for name, tensor in sorted(state.items()):
+        hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return f"{classifier.net.spec.name} {unit or 'last'} {hashed.hexdigest()[:16]}"
+
+
+def check_same_network(theirs: str, ours: str) -> None:
+    """Raise UserError where features are not of one network and unit (`network_mark`)."""
+    if theirs != ours:
+        raise UserError(f"features of {theirs} can't be compared with those of {ours}: make them anew with this one.")
+
+
+def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighbour, ...]]:
+    """The `count` images with the highest cosine for each query, the highest first; of equal ones the first.
+
+    Where `among` is `queries` itself, an image is not its own neighbour. Raises UserError for features of different
+    networks.
+    """
+    check_same_network(among.network, queries.network)
+    left, right = _directions(queries.values), _directions(among.values)
+    found = []
+    for first in range(0, len(left), ROWS):
+        cosines = left[first : first + ROWS] @ right.T  # rows N
+        for row, values in enumerate(cosines, first):
+            order = np.argsort(-values, kind="stable")
+            order = order[order != row] if among is queries else order
+            found.append(
+                tuple(Neighbour(among.files[i], among.labels[i], float(values[i])) for i in order[:count].tolist())
+            )
+    return found
+
+
+def _directions(values: np.ndarray) -> np.ndarray:
+    """Each row divided by its length; a row of zeros stays one."""
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(np.float32).tiny)

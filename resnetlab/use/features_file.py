@@ -1,0 +1,89 @@
+"""Files of features: NumPy's npz, and Parquet for tables."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnetlab.errors import UserError
+from resnetlab.training.run import write_atomically
+from resnetlab.use.features import Features
+
+SUFFIXES = (".npz", ".parquet")
+ARRAYS = ("files", "labels", "features", "network")  # of an npz
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError unless a file of features can be made there; before the work."""
+    if out.suffix not in SUFFIXES:
+        raise UserError(f"{out}: its name should end in {' or '.join(SUFFIXES)}.")
+    if out.exists():
+        raise UserError(f"{out}: is there already; remove it, or give another name.")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
+    if out.suffix == ".parquet":
+        _pyarrow()
+
+
+def save(out: Path, found: Features) -> None:
+    """Write them: an npz of `files`, `labels`, `features` (float32 N D) and `network`; or a table of the first three.
+
+    In the table, Parquet, they are columns `file`, `label` and `features`, and `network` stands in the metadata of its
+    schema. Raises UserError as `check_out` does, and where the file can't be written.
+    """
+    check_out(out)
+    content = _npz(found) if out.suffix == ".npz" else _table(found)
+    try:
+        write_atomically(out, content)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror}).") from error
+
+
+def read(path: Path) -> Features:
+    """What `save` wrote as npz. Raises UserError for another file, or a damaged one."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            files, labels, values, network = (arrays[name] for name in ARRAYS)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}).") from error
+    except Exception as error:  # as many kinds as there are ways to be damaged
+        raise UserError(f"{path}: not an npz of features ({' '.join(str(error).split())[:200]}).") from error
+    kinds = (files.dtype.kind, labels.dtype.kind, values.dtype, network.dtype.kind)
+    if kinds != ("U", "U", np.float32, "U") or values.ndim != 2 or not files.shape == labels.shape == values.shape[:1]:
+        raise UserError(f"{path}: not an npz of features, its arrays are of other kinds or lengths.")
+    return Features(tuple(files.tolist()), tuple(labels.tolist()), values, str(network))
+
+
+def _npz(found: Features) -> bytes:
+    buffer = io.BytesIO()
+    texts = {name: np.array(value, dtype=str) for name, value in _texts(found).items()}
+    np.savez(buffer, allow_pickle=False, features=found.values, **texts)
+    return buffer.getvalue()
+
+
+def _texts(found: Features) -> dict[str, Any]:
+    return {"files": found.files, "labels": found.labels, "network": found.network}
+
+
+def _table(found: Features) -> bytes:
+    _pyarrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = pa.FixedSizeListArray.from_arrays(pa.array(found.values.reshape(-1)), found.values.shape[1])
+    columns = {"file": pa.array(found.files), "label": pa.array(found.labels), "features": values}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, metadata={"network": found.network}), buffer)
+    return buffer.getvalue()
+
+
+def _pyarrow() -> None:
+    """Raise UserError where it is missing."""
+    try:
+        importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UserError("Parquet needs pyarrow: pip install 'resnetlab[parquet]'; or write .npz.") from error

@@ -1,0 +1,289 @@
+"""Export: the file answers as PyTorch, says what it needs, and is not there when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from resnetlab import build
+from resnetlab.cli.main import main
+from resnetlab.data.images import Images, open_data
+from resnetlab.training.checkpoint import weights_bytes
+from resnetlab.training.loop import train
+from resnetlab.training.recipe import recipe
+from resnetlab.training.run import make_run
+from resnetlab.use import export as export_room
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.deployed import noise
+from resnetlab.use.export import FORMATS, export
+
+Captured = pytest.CaptureFixture[str]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
+    for _ in train(made):
+        pass
+    return made.folder
+
+
+@pytest.fixture(scope="module")
+def onnx_file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("onnx") / "digits.onnx"
+    export(Classifier.open(run), out, "onnx")
+    return out
+
+
+def untrained(folder: Path, name: str, **changes: int) -> Path:
+    """A weight file of ours that says its network and nothing else."""
+    net = build(name, **{"num_classes": 4, **changes})
+    path = folder / "net.safetensors"
+    path.write_bytes(weights_bytes(net, net.spec))
+    return path
+
+
+def test_onnx_answers_as_pytorch_on_all_test_images(run: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "digits.onnx"
+    assert main(["export", str(run), "--out", str(out), "--data", "digits", "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert said.err == ""
+    assert [check["batch"] for check in found["checks"]] == [1, 2, 7]
+    assert all(0 < c["greatest_difference"] < 1e-4 * c["greatest_score"] for c in found["checks"])
+    agreed = found["agreement"]
+    assert agreed["same_predictions"] == agreed["images"] == len(open_data("digits").test)
+    assert agreed["exported_top1"] == agreed["pytorch_top1"] > 50
+    assert (found["opset"], found["precision"], found["bytes"]) == (18, "float32", out.stat().st_size)
+
+
+def test_the_file_is_whole_the_same_each_time_and_tells_no_path(run: Path, onnx_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(onnx_file)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.op_type for node in model.graph.node}.isdisjoint({"BatchNormalization"})
+    assert str(ROOT).encode() not in onnx_file.read_bytes()
+    assert b".py" not in onnx_file.read_bytes()
+    told = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert told["classes"] == [str(i) for i in range(10)]
+    wanted = {"mode": "L", "resize_short_side": 8, "crop": 8, "layout": "N C H W", "type": "uint8", "range": [0, 255]}
+    assert told["preprocessing"] == wanted | {"resample": "bilinear, antialiased"}
+    again = tmp_path / "again.onnx"
+    export(Classifier.open(run), again, "onnx")
+    assert again.read_bytes() == onnx_file.read_bytes()
+
+
+def test_the_documented_lines_run_the_file_without_us(
+    run: Path, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """The lines of docs/using.md, as they stand there, give the class that `predict` gives."""
+    text = (ROOT / "docs" / "using.md").read_text()
+    lines = re.search(r"```python\n(import json.*?)```", text, re.DOTALL)
+    assert lines
+    assert "resnetlab" not in lines[1]
+    (tmp_path / "network.onnx").write_bytes(onnx_file.read_bytes())
+    test = open_data("digits").test
+    assert isinstance(test, Images)
+    monkeypatch.chdir(tmp_path)
+    for i in range(5):
+        Image.fromarray(test.pixels[i, 0].numpy()).resize((11, 8)).save("image.png")
+        exec(compile(lines[1], "docs/using.md", "exec"), {})
+        told = capsys.readouterr().out.split()[0]
+        assert main(["predict", str(run), "image.png", "--top", "1"]) == 0
+        assert capsys.readouterr().out.split()[1] == told
+
+
+KINDS = [
+    ("cifar_preresnet8", {}),
+    ("cifar_resnet8(mix=ExclusiveGate(-1), se_reduction=4)", {}),
+    *(
+        pytest.param(name, {}, marks=pytest.mark.slow)
+        for name in ("resnet50", "resnext50_32x4d", "resnet18(stem=deep)")
+    ),
+    pytest.param("vgg16_bn", {"input_size": 64}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), KINDS)
+def test_every_kind_of_network_can_be_exported(tmp_path: Path, name: str, changes: dict[str, int]) -> None:
+    classifier = Classifier.open(untrained(tmp_path, name, **changes))
+    found = export(classifier, tmp_path / "net.onnx", "onnx")
+    assert all(check.is_rounding for check in found.checks)
+
+
+def test_what_differs_is_refused_and_not_written(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that is a thousandth wrong."""
+    right = FORMATS["torch"]
+
+    def wrong(module: torch.nn.Module, *rest: object) -> bytes:
+        with torch.no_grad():
+            module.get_parameter("net.fc.weight").mul_(1.001)
+        return right.content(module, *rest)
+
+    monkeypatch.setitem(export_room.FORMATS, "torch", right._replace(content=wrong))
+    out = tmp_path / "net.pt2"
+    with pytest.raises(ValueError, match="not written, since at batch 1 its scores differ from PyTorch's by"):
+        export(Classifier.open(run), out, "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_program_runs_any_batch_and_carries_the_description(run: Path, tmp_path: Path) -> None:
+    classifier, out = Classifier.open(run), tmp_path / "digits.pt2"
+    export(classifier, out, "torch")
+    told = {"classes.json": "", "preprocessing.json": ""}
+    program = torch.export.load(out, extra_files=told)
+    assert json.loads(told["classes.json"]) == list(classifier.classes)
+    assert json.loads(told["preprocessing.json"])["crop"] == 8
+    pixels = noise(classifier, 5)
+    with torch.inference_mode():
+        wanted = classifier.net(classifier.input(pixels))
+    assert torch.allclose(program.module()(pixels), wanted, atol=1e-4)
+    assert str(ROOT).encode() not in out.read_bytes()
+
+
+def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
+    run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for out in files:
+        command = ["export", str(run), "--out", str(out), "--int8", "--calibrate", "digits"]
+        assert main([*command, "--json"]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        found = json.loads(said.out)
+        assert found["precision"] == "int8"
+        assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 2
+    assert files[0].read_bytes() == files[1].read_bytes()
+    model = onnx.load(files[0])
+    onnx.checker.check_model(model, full_check=True)
+    assert {"classes", "preprocessing", "network"} <= {entry.key for entry in model.metadata_props}
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    sources = {node.output[0]: node for node in model.graph.node}
+    for conv in convs:
+        weight = sources[conv.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        assert kinds[weight.input[0]] == onnx.TensorProto.INT8
+
+
+def test_in_int8_batch_norm_after_a_sum_stays_float32(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier = Classifier.open(untrained(tmp_path, "cifar_preresnet8", num_classes=10, in_channels=1, input_size=8))
+    export(classifier, tmp_path / "net.onnx", "onnx", calibrate=open_data("digits"))
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
+    assert len(norms) == 3
+    assert all(kinds[name] == onnx.TensorProto.FLOAT for node in norms for name in node.input[1:])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_compiled_package_runs_any_batch_and_carries_the_description(run: Path, tmp_path: Path) -> None:
+    from torch._inductor import aoti_load_package
+
+    classifier, out = Classifier.open(run), tmp_path / "digits.pt2"
+    found = export(classifier, out, "aoti")
+    assert all(check.is_rounding for check in found.checks)
+    package = aoti_load_package(str(out))
+    assert json.loads(package.get_metadata()["classes"]) == list(classifier.classes)
+    assert package(noise(classifier, 5)).shape == (5, 10)
+
+
+def test_a_missing_compiler_or_package_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    assert main(["export", str(run), "--to", "aoti"]) == 2
+    assert capsys.readouterr().err.startswith("error: AOTInductor needs a C++ compiler")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "pip install 'resnetlab[export]'" in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "coreml"], "coreml"),
+        (["--int8"], "needs --calibrate DATA"),
+        (["--int8", "--calibrate", "digits", "--to", "torch"], "--int8 quantises ONNX"),
+        (["--calibrate", "digits"], "--calibrate belongs to --int8"),
+        (["--out", "x.pt"], "x.pt: its name should end in .onnx"),
+        (["--out", "there.onnx"], "there.onnx: is there already"),
+        (["--out", "nowhere/x.onnx"], "there is no folder nowhere"),
+        (["--which", "first"], "which='first' is not known"),
+        (["--data", "cifar11:x"], "can't be read"),
+        (["--data", "COLOURS"], "images of (3, 8, 8) and 2 classes, and the network takes (1, 8, 8) and has 10"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, options: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.onnx").write_bytes(b"mine")
+    for name in ("colours/red/1.png", "colours/red/2.png", "colours/blue/1.png", "colours/blue/2.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), Path(name).parent.name).save(name)
+    assert main(["export", str(run), *(o.replace("COLOURS", "colours") for o in options)]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert Path("there.onnx").read_bytes() == b"mine"
+
+
+def test_a_network_that_diverged_is_told(tmp_path: Path) -> None:
+    net = build("cifar_resnet8", num_classes=4)
+    with torch.no_grad():
+        net.get_parameter("fc.bias").fill_(float("nan"))
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(weights_bytes(net, net.spec))
+    with pytest.raises(ValueError, match="not finite"):
+        export(Classifier.open(path), tmp_path / "net.pt2", "torch")
+    assert not (tmp_path / "net.pt2").exists()
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    folder = ROOT.parent / "shared/data/weights/akamaster"
+    if not folder.exists():
+        pytest.skip(f"needs networks trained by others: {folder} is not there")
+    return folder
+
+
+def test_the_first_thousand_of_cifar10(cifar10: Path, weights: Path, tmp_path: Path) -> None:
+    data = open_data(f"cifar10:{cifar10}")
+    classifier = Classifier.open(weights / "resnet20-12fca82f.th")
+    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).agreement
+    assert found
+    assert (found.pytorch_correct, found.same_predictions) == (915, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "right"), [("resnet20-12fca82f.th", 9173), ("resnet56-4bfd9763.th", 9339)])
+def test_all_of_cifar10_in_float32_and_int8(
+    cifar10: Path, weights: Path, tmp_path: Path, file: str, right: int
+) -> None:
+    """The same 10,000 predictions; int8 within half a point."""
+    data, classifier = open_data(f"cifar10:{cifar10}"), Classifier.open(weights / file)
+    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).agreement
+    assert found
+    assert (found.pytorch_correct, found.same_predictions) == (right, 10_000)
+    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).agreement
+    assert small
+    assert abs(small.exported_top1 - small.pytorch_top1) <= 0.5
