@@ -163,7 +163,8 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
         if series.low != series.high:
             axes.fill_between(series.x, low_end, high_end, color=colour, alpha=0.14, linewidth=0)
         dashes: dict[str, Any] = {"dashes": (4, 2.2), "linewidth": 1.3} if series.dashed else {"linewidth": 1.9}
-        axes.plot(series.x, mean, color=colour, solid_capstyle="round", **dashes)
+        alone = "o" if len(series.x) == 1 else None  # no line to see
+        axes.plot(series.x, mean, color=colour, solid_capstyle="round", marker=alone, markersize=4.5, **dashes)
     xs = [x for series in panel.series for x in series.x]
     axes.set_xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
     # A line at the limit keeps its width.

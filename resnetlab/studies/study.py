@@ -53,7 +53,7 @@ class Plan:
     measurements: tuple[Measurement, ...] = ()
 
     def limited(self, epochs: float | None, seeds: int | None) -> Plan:
-        """The plan with shorter runs and with the seeds below `seeds` only."""
+        """The plan with shorter runs and with the seeds below `seeds` only; its note says so."""
 
         def shorter(recipe: Recipe) -> Recipe:
             return recipe if epochs is None else recipe.override(epochs=epochs)
@@ -61,8 +61,11 @@ class Plan:
         def kept(seed: int) -> bool:
             return seeds is None or seed < seeds
 
+        less = " ".join(f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None)
+        said = Both(f" This record has less: {less}.", f"本记录有所缩减：{less}。") if less else Both("", "")
         return replace(
             self,
+            note=self.note + said,
             recipes=tuple(shorter(r) for r in self.recipes if kept(r.seed)),
             measurements=tuple(replace(m, run=m.run and shorter(m.run)) for m in self.measurements if kept(m.seed)),
         )
