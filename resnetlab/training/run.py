@@ -329,14 +329,18 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout."""
+    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout.
+
+    Records in results/ are no code: a study that writes its own there doesn't change what the next one is made by.
+    """
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
     git = ["git", "-C", str(here)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        code = ["status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)results"]
+        changed = subprocess.run([*git, *code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
