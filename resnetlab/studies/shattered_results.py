@@ -15,10 +15,10 @@ from resnetlab.studies.words import Both, Words
 Key = tuple[str, int]  # of a fully connected net (variant, 0), of a convolutional one (kind, depth)
 NOISE: Key = ("noise", 0)
 
-NAMES: dict[str, Words] = {
+NAMES: dict[str, Words] = {  # in the order of figures and tables; the overview shows the first
+    "plain BN": Both("plain, BN", "平直，BN"),
     "plain": Both("plain, not centred", "平直，未中心化"),
     "plain centred": Both("plain, mean-centred", "平直，均值中心化"),
-    "plain BN": Both("plain, BN", "平直，BN"),
     "resnet": Both("residual, no BN, β = 1", "残差，无 BN，β = 1"),
     "resnet BN": Both("residual, BN, β = 1", "残差，BN，β = 1"),
     "resnet BN 0.1": Both("residual, BN, β = 0.1", "残差，BN，β = 0.1"),
