@@ -60,8 +60,8 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def say(line: str) -> None:
-    """Print a line of progress."""
-    errors().print(line, markup=False)
+    """Print a line of progress; it stays one line, however long the paths in it are."""
+    errors().print(line, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
