@@ -193,7 +193,7 @@ def test_an_error_of_the_server_is_bare_and_the_next_request_is_answered(
     def fail(*_: object) -> None:
         if broken:
             broken.pop()
-            raise RuntimeError("a secret of /home/me/model.py")
+            raise RuntimeError("a secret of /srv/models/model.py")
 
     classifier.net.register_forward_pre_hook(fail)
     app = make_app(classifier, Limits())
@@ -203,7 +203,7 @@ def test_an_error_of_the_server_is_bare_and_the_next_request_is_answered(
         assert (await ask(app, "/predict", noise()))[0] == 200
 
     asyncio.run(scene())
-    assert "a secret of /home/me/model.py" in capsys.readouterr().err
+    assert "a secret of /srv/models/model.py" in capsys.readouterr().err
 
 
 def test_class_names_of_any_kind_can_be_told(classifier: Classifier, gate: threading.Event, noise: Noise) -> None:
