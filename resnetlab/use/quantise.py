@@ -40,7 +40,7 @@ class _Reader:
 def quantised(content: bytes, batches: Iterator[Tensor]) -> bytes:
     """An ONNX file in int8 from one in float32: weights by channel, activations by tensor (Q and DQ nodes).
 
-    On CIFAR-10 every setting tried came within 0.15 points of float32 (docs/using.md), so other reasons decide. Ranges
+    On CIFAR-10 every setting tried came within 0.15 points of float32, so other reasons decide. Ranges
     are the least and the greatest value seen: entropy and percentiles need every activation of every image in memory.
     Weights have 7 bits: processors without VNNI add pairs of products in 16 bits, in which 2 * 255 * 64 still fits,
     and so the file answers alike on all of them. Batch norm that follows a sum stays float32: ONNX Runtime has no int8
