@@ -28,7 +28,6 @@ def convert(
     from resnetlab.training.convert import convert as convert_file
 
     check_choice("which", which, ("last", "best"))
-    out = out.expanduser()
     spec = convert_file(source, out, to, net=net, which=which)
     if json:
         print(json_module.dumps({"written": str(out), "layout": to, "network": spec.name}))

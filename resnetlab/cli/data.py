@@ -40,7 +40,7 @@ def fetch(
     from resnetlab.cli.screen import progress_bars, say
     from resnetlab.data.fetch import fetch as fetch_data
 
-    dest, started = dest.expanduser(), time.monotonic()
+    started = time.monotonic()
     received, was_there = 0, True
     with progress_bars() as bars:
         tasks: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def pack(
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
-    dest, started = dest.expanduser(), time.monotonic()
+    started = time.monotonic()
     with counting("packing") as progress:
         contents, was_there = pack_data(
             open_data(data),
@@ -137,7 +137,6 @@ def verify(folder: Annotated[Path, Parameter(help="A pack.")], /, *, json: Json 
     from resnetlab.cli.screen import counting
     from resnetlab.data.pack import verify as verify_pack
 
-    folder = folder.expanduser()
     with counting("verifying") as progress:
         damage = verify_pack(folder, progress)
     if json:
@@ -167,7 +166,6 @@ def audit(
     from resnetlab.data.audit_page import write_page
     from resnetlab.data.images import open_data
 
-    html = html and html.expanduser()
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
     opened = open_data(data)

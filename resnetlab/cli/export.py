@@ -12,6 +12,7 @@ from resnetlab.cli.networks import Json
 from resnetlab.cli.use import Net, Source, Which
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
+from resnetlab.paths import expanded
 
 if TYPE_CHECKING:
     from resnetlab.use.export import Exported
@@ -48,8 +49,8 @@ def export(
     from resnetlab.use.export import export as write
 
     kind = ("-int8" if int8 else "") + ("-aoti" if to == "aoti" else "") + FORMATS[to].suffix
-    named = Path(source).expanduser().resolve()
-    out = (out or Path((named.stem if named.is_file() else named.name) + kind)).expanduser()
+    named = expanded(source).resolve()
+    out = out or Path((named.stem if named.is_file() else named.name) + kind)
     check_out(out, FORMATS[to].suffix)
     classifier = Classifier.open(source, net=net, which=which)
     ranges = open_data(calibrate) if calibrate else None

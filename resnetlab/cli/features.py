@@ -43,20 +43,18 @@ def features(
     from resnetlab.cli.screen import counting
     from resnetlab.use import features_file
     from resnetlab.use.classifier import Classifier
-    from resnetlab.use.features import check_same_network, labelled_images, network_mark
+    from resnetlab.use.features import check_same_network, network_mark
     from resnetlab.use.features import features as features_of
     from resnetlab.use.features import nearest as nearest_of
+    from resnetlab.use.predict import labelled_images
 
     if out is not None:
-        out = out.expanduser()
         features_file.check_out(out)
-    known = features_file.read(among.expanduser()) if among else None
+    known = features_file.read(among) if among else None
     classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
     if known:
         check_same_network(known.network, network_mark(classifier, at))
     found_images = labelled_images(listed(images))
-    if not found_images:
-        raise UserError("no image was given: name files, folders of images, or patterns.")
     with counting("images") as count:
         found, unreadable = features_of(classifier, found_images, unit=at, batch=batch_size, progress=count)
     for path, reason in unreadable:

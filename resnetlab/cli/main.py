@@ -6,16 +6,29 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import cyclopts
 
 import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
+from resnetlab.cli.streams import mend_streams
 from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.paths import expanded
 from resnetlab.training.signals import Stopped
+
+
+def _converted(kind: Any, tokens: Sequence[cyclopts.Token]) -> Any:
+    """As cyclopts converts, with the home folder in place of "~" in every option that is a path."""
+    found = cyclopts.convert(kind, tokens)
+    return expanded(tokens[0].value) if isinstance(found, Path) else found
+
 
 app = cyclopts.App(
     name="resnetlab",
+    default_parameter=cyclopts.Parameter(converter=_converted),
     version=resnetlab.__version__,
     help="Every network, recipe, figure and claim of the ResNet papers as a command that runs.",
     help_format="plaintext",
@@ -45,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     0; 1 if runs of a study failed; 2 for input that can't be used; 75 after SIGTERM to a training, which saved its last
     step and goes on with the same command; 130 after Ctrl-C.
     """
+    mend_streams()
     given = arguments if arguments is not None else sys.argv[1:]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

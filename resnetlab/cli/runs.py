@@ -53,7 +53,6 @@ def plot(
     from resnetlab.studies.curves import check_out, error_curves, save_curves
     from resnetlab.training.runs import find_run
 
-    out = out.expanduser()
     check_out(out)
     folders = [find_run(name, runs) for name in (run, *more)]
     save_curves(error_curves(folders), out)

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
+from resnetlab.paths import expanded
 from resnetlab.studies.words import both
 
 if TYPE_CHECKING:
@@ -148,9 +149,10 @@ def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
         if not (equals and net and file):
             raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt.")
         spec(net)
-        if not Path(file).is_file():
-            raise UserError(f"{file}: no such weight file.")
-        found.append(Weights(net, Path(file)))
+        path = expanded(file)
+        if not path.is_file():
+            raise UserError(f"{path}: no such weight file.")
+        found.append(Weights(net, path))
     return tuple(found)
 
 

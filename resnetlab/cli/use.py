@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
+from resnetlab.cli.streams import lines_of_input
 from resnetlab.cli.train import Device, WholeNumber, find_device
 from resnetlab.errors import UserError, check_choice, printable
 
@@ -90,7 +91,7 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     failed, taken = False, set[str]()
-    for path in list(find_images(listed(images))):  # before pictures are written, perhaps among them
+    for path in find_images(listed(images)):  # before pictures are written, perhaps among them
         try:
             pixels = classifier.prepare(path.read_bytes())
         except (Unreadable, OSError, ValueError) as error:
@@ -128,11 +129,9 @@ def check(which: str, **counts: int) -> None:
 
 def listed(names: tuple[str, ...]) -> list[str]:
     """The names, or the lines of standard input. Raises UserError where there are none."""
-    if not names and not sys.stdin.isatty():
-        names = tuple(line for line in sys.stdin.read().splitlines() if line)
-    if not names:
+    if not (given := list(names) or lines_of_input()):
         raise UserError("no image was given: name files, folders of images, or patterns.")
-    return list(names)
+    return given
 
 
 def _free_name(path: Path, taken: set[str]) -> str:
@@ -166,14 +165,11 @@ def _as_csv(found: Iterator[Prediction]) -> bool:
 
 
 def _as_text(found: Iterator[Prediction]) -> bool:
-    failed, any_image = False, False
+    failed = False
     for p in found:
-        any_image = True
         failed |= bool(p.error)
         if p.error:
             print(printable(f"{p.file}: can't be read ({p.error})"), file=sys.stderr)
         else:
             print(printable(f"{p.file}: {', '.join(f'{name} {100 * value:.1f} %' for name, value in p.classes)}"))
-    if not any_image:
-        raise UserError("no image was given: name files, folders of images, or patterns.")
     return failed

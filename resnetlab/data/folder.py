@@ -32,6 +32,10 @@ LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR
 _log = logging.getLogger(__name__)
 
 
+class NoImages(UserError):
+    """A folder without images."""
+
+
 def read_folder(kind: str, folder: Path) -> Data:
     """Read "folder": `train` and one of `val`, `valid`, `validation`, `test`; or folders of classes, which are split.
 
@@ -141,8 +145,7 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles
     found = Names(names())
     if not len(found):
         raise UserError(_no_images(folder, others))
-    if others:
-        _log.warning("%s: %s left out, no images by their names: %s", folder, _files(len(others)), _some(others))
+    _tell_left_out(folder, others)
     return LooseFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
 
 
@@ -257,6 +260,24 @@ def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder and in those below it, in the order of their paths; a line says what is left out.
+
+    Raises NoImages if there are none, and UserError for a folder that can't be read.
+    """
+    others: list[str] = []
+    found = sorted(folder / path for path, _ in images_below(folder, others))
+    if not found:
+        raise NoImages(_no_images(folder, others))
+    _tell_left_out(folder, others)
+    return found
+
+
+def _tell_left_out(folder: Path, others: list[str]) -> None:
+    if others:
+        _log.warning("%s: %s left out, no images by their names: %s", folder, _files(len(others)), _some(others))
+
+
 def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         status = entry.stat()
@@ -280,7 +301,8 @@ def _test_folder(folder: Path, inside: list[str]) -> Path:
 
 
 def _no_images(folder: Path, others: list[str]) -> str:
-    found = f"{_files(len(others))} of other kinds: {_some(others)}" if others else "it is empty"
+    nothing = "nothing but empty folders and hidden files" if os.listdir(folder) else "it is empty"
+    found = f"{_files(len(others))} of other kinds: {_some(others)}" if others else nothing
     return f"{folder}: no images in it, {found}; images are read by their endings: {' '.join(sorted(EXTENSIONS))}."
 
 

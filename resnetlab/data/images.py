@@ -16,6 +16,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.names import DATA_NAMES, KINDS
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,7 @@ def open_data(text: str) -> Data:
         if not (text and _exists(text)) and (colon or "/" not in text):
             raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")
         kind, folder = "folder", text
-    try:
-        path = Path(folder).expanduser()
-    except RuntimeError as error:  # ~name, without such a user
-        raise UserError(f"data {text!r}: the folder can't be found ({error}); write its whole path.") from error
+    path = expanded(folder)
     try:
         return readers[kind](kind, path)
     except OSError as error:
@@ -136,6 +134,6 @@ def open_data(text: str) -> Data:
 
 def _exists(text: str) -> bool:
     try:
-        return Path(text).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):
+        return expanded(text).exists()
+    except (OSError, ValueError):  # UserError is one
         return False

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.seeds import seed_of
+from resnetlab.paths import cache_folder
 
 MOST_MEASURED = 20_000  # files; of more, a sample: its mean is then known to 0.002 of the 0 to 1 of a pixel
 
@@ -103,8 +104,7 @@ def kept_statistics(files: Files, size: int) -> Path:
     """Where the statistics of these files at this size are kept, or would be: below $XDG_CACHE_HOME/resnetlab."""
     hashed = hashlib.sha256(f"statistics 1, {size}, {MOST_MEASURED}\n".encode())
     files.digest_into(hashed)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "resnetlab" / f"statistics-{hashed.hexdigest()[:24]}.json"
+    return cache_folder() / f"statistics-{hashed.hexdigest()[:24]}.json"
 
 
 def read_statistics(path: Path) -> Statistics | None:

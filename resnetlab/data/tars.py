@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from resnetlab.data.files import Names
 from resnetlab.errors import UserError
+from resnetlab.paths import cache_folder
 
 FORMAT = "1"
 SAY_EVERY = 10_000_000_000  # bytes of a tar
@@ -136,9 +137,8 @@ def _members(descriptor: int, start: int, size: int) -> Iterator[tuple[str, int,
 
 
 def _cache(tar: Path) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     digest = hashlib.sha256(os.fsencode(tar.absolute())).hexdigest()[:16]
-    return root / "resnetlab" / f"{tar.name}.{digest}.index.safetensors"
+    return cache_folder() / f"{tar.name}.{digest}.index.safetensors"
 
 
 def _load(place: Path, key: dict[str, str], size: int) -> Index | None:

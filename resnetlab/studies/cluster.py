@@ -13,6 +13,7 @@ from typing import Any
 
 from resnetlab.data.names import KINDS
 from resnetlab.errors import UserError
+from resnetlab.paths import expanded
 from resnetlab.studies.runner import End, Event, attempt, cost, end_of, one_line, resolve
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, available_cores, read_json
@@ -101,8 +102,8 @@ def _absolute(data: str) -> str:
     """What a recipe calls its data, as another machine's process finds it, which works in another folder."""
     kind, _, folder = data.partition(":")
     if kind in KINDS:
-        return f"{kind}:{Path(folder).expanduser().absolute()}" if folder else data
-    return str(Path(data).expanduser().absolute())
+        return f"{kind}:{expanded(folder).absolute()}" if folder else data
+    return str(expanded(data).absolute())
 
 
 def _connected(address: str) -> Any:

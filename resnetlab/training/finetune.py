@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from resnetlab.nets.spec import SIZES
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.paths import expanded
 from resnetlab.training.checkpoint import Card
 from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
@@ -65,7 +65,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     that can't be read or holds no network, and for one of another number of channels.
     """
     source = recipe.start
-    if not os.path.exists(source):
+    if not expanded(source).exists():
         raise UserError(
             f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
             "from, so a command that goes on with it needs them too."

@@ -14,6 +14,7 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.paths import expanded
 from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.load import MODEL, load, load_with_card
 from resnetlab.training.run import write_atomically
@@ -27,7 +28,7 @@ def save_pretrained(source: ResNet | VGG | str | Path, folder: str | Path, *, ca
     `source` is a run folder or a weight file, whose card goes with it, or a network in memory with its `card`, if
     there is one. Raises UserError where the folder holds such files already, and where `load` does.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     for name in (MODEL, "config.json"):
         if (folder / name).exists():
             raise UserError(f"{folder / name}: is there already; remove it, or give another folder.")
@@ -54,8 +55,8 @@ def from_pretrained(source: str | Path, *, net: str | None = None, revision: str
     `net` names the network where the file doesn't tell it; `revision` is a branch, tag or commit. Raises UserError
     for what is neither, can't be fetched, or doesn't fit.
     """
-    if Path(source).expanduser().exists():
-        return load(Path(source).expanduser(), net=net)
+    if expanded(source).exists():
+        return load(source, net=net)
     if not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: no such folder, nor is it a repository's name (owner/name).")
     return load(_fetched(str(source), revision), net=net)

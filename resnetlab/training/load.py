@@ -14,6 +14,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.paths import expanded
 from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run import check_format, read_json
@@ -56,7 +57,7 @@ class Loaded:
 
 def load_described(source: str | Path, *, net: str | None = None, which: str = "last") -> Loaded:
     """As `load_with_card`; also the file, and the layout of its names."""
-    path = _weight_file(Path(source), which)
+    path = _weight_file(expanded(source), which)
     tensors, metadata = read_file(path)
     layout = OURS
     if "resnetlab" in metadata:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.paths import decoded, expanded
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
@@ -361,7 +362,7 @@ def recipe(name: str, **overrides: Any) -> Recipe:
     if name in RECIPES:
         return RECIPES[name].override(**overrides)
     if name.endswith(".toml"):
-        return _from_file(Path(name)).override(**overrides)
+        return _from_file(expanded(name)).override(**overrides)
     raise UserError(
         f"recipe {name!r} is not known: choose one of {', '.join(RECIPES)}, or give a .toml file."
         f"{did_you_mean(name, RECIPES)}"
@@ -370,7 +371,7 @@ def recipe(name: str, **overrides: Any) -> Recipe:
 
 def _from_file(path: Path) -> Recipe:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # ValueError: TOML's, Unicode's, and numbers of too many digits

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.paths import expanded
 from resnetlab.training.checkpoint import WEIGHTS, whole_folder
 from resnetlab.training.run import READABLE, RESULT_KEYS
 
@@ -100,11 +101,11 @@ def find_run(name: str, root: Path) -> Path:
     Raises UserError if there is none, or if it is not a run.
     """
     try:
-        places = (Path(name).expanduser(), root / name, *sorted(root.glob(f"*-{name}") if name.isalnum() else ()))
+        places = (expanded(name), root / name, *sorted(root.glob(f"*-{name}") if name.isalnum() else ()))
         found = next((place for place in places if place.is_dir()), None)
         is_run = found is not None and (found / "run.json").exists()
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
-    except (OSError, ValueError, RuntimeError):  # names that no file system takes, homes of nobody
+    except (OSError, ValueError):  # names that no file system takes, homes of nobody
         found, is_run, near = None, False, ""
     if found is None:
         raise UserError(f"{name[:80]!r}: no such run folder, here or in {root}.{near}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.explain import units_of
-from resnetlab.use.predict import find_images, prepared
+from resnetlab.use.predict import prepared
 
 ROWS = 1024  # whose similarities are held at once
 
@@ -68,15 +67,6 @@ def _unit(net: ResNet | VGG, name: str) -> nn.Module:
         first, last = next(iter(units)), next(reversed(units))
         raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
     return units[name]
-
-
-def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
-    """The files that `predict` would take, and the folder of each, its class, where a folder was named."""
-    return [
-        (path, path.absolute().parent.name if os.path.isdir(name) else "")
-        for name in names
-        for path in find_images([name])
-    ]
 
 
 def features(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.decoding import Unreadable
-from resnetlab.data.folder import is_image
+from resnetlab.data.folder import NoImages, images_in, is_ignored
+from resnetlab.errors import UserError
+from resnetlab.paths import expanded
 from resnetlab.use.classifier import Classifier
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,59 @@ class Prediction:
     error: str = ""
 
 
-def find_images(names: Iterable[str]) -> Iterator[Path]:
+def find_images(names: Iterable[str]) -> list[Path]:
     """The files that are meant: files themselves, all images below a folder, or what a pattern matches.
 
-    What is not there is yielded too, so that it can be told.
+    Folders are looked through as those of a data set are. What is not there is among them, so that it can be told.
+    Raises UserError where nothing is found, and for a folder that can't be read.
     """
+    return [path for path, _ in labelled_images(names)]
+
+
+def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
+    """As `find_images`, and with each file the folder that it lies in, its class, where it was found in a folder."""
+    found: list[tuple[Path, str]] = []
+    empty: list[str] = []
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            below = (Path(folder) / file for folder, _, files in os.walk(path) for file in files)
-            yield from sorted(file for file in below if is_image(file.name))
-        elif not path.exists() and glob.has_magic(name):
-            matched = sorted(glob.glob(name, recursive=True))
-            yield from find_images(matched) if matched else [path]
+        path = expanded(name)
+        if os.path.isdir(path):
+            found += _in_folder(path, empty)
+        elif glob.has_magic(name) and not os.path.exists(path) and (matched := _matching(path, empty)):
+            found += matched
         else:
-            yield path
+            found.append((path, ""))
+    if not found:
+        raise UserError(empty[0] if empty else "no image was given: name files, folders of images, or patterns.")
+    for words in empty:
+        _log.warning(words)
+    return found
+
+
+def _matching(pattern: Path, empty: list[str]) -> list[tuple[Path, str]]:
+    """What a pattern matches, each file once; of what is passed over in folders only what the pattern names."""
+    found: dict[str, tuple[Path, str]] = {}
+    walked = set[str]()
+    # The shortest first: links may lead to a folder in several ways, and ** goes round in circles of them.
+    for path in sorted(map(Path, glob.glob(str(pattern), recursive=True)), key=lambda path: (len(path.parts), path)):
+        real = os.path.realpath(path)
+        if real in walked or any(is_ignored(part) for part in path.parts if part not in pattern.parts):
+            continue
+        if os.path.isdir(real):
+            walked.add(real)
+        for file, label in _in_folder(path, empty) if real in walked else [(path, "")]:
+            place = os.path.join(os.path.realpath(file.parent), file.name)
+            if place not in found or len(file.parts) < len(found[place][0].parts):
+                found[place] = file, label
+    return sorted(found.values())
+
+
+def _in_folder(folder: Path, empty: list[str]) -> list[tuple[Path, str]]:
+    try:
+        paths = images_in(folder)
+    except NoImages as error:
+        empty.append(str(error))
+        return []
+    return [(path, Path(os.path.abspath(path)).parent.name) for path in paths]
 
 
 def predict(classifier: Classifier, files: Iterable[Path], *, top: int = 5, batch: int = 32) -> Iterator[Prediction]:

@@ -181,7 +181,7 @@ def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int,
         ("", "can't be read"),
         ("cifar10:" + "a" * 5000, r"a: can't be read \(File name too long\)"),
         ("mnist:" + "a" * 5000, r"a: can't be read \(File name too long\)"),
-        ("cifar10:~nosuchuser/x", "the folder can't be found .*; write its whole path"),
+        ("cifar10:~nosuchuser/x", "no home folder is known for '~nosuchuser'; write the whole path"),
     ],
 )
 def test_data_that_is_not_there_is_named(tmp_path: Path, text: str, message: str) -> None:

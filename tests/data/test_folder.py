@@ -270,7 +270,7 @@ def test_a_class_with_test_images_only(tmp_path: Path) -> None:
         ("{}/a.zip", "a.zip: a file, not a folder; .* Unpack it first"),
         ("folder", "write folder:DIR, DIR being the folder of images"),
         ("folder:" + "a" * 5000, r"can't be read \(File name too long\)"),
-        ("~nosuchuser/x", "the folder can't be found .*; write its whole path"),
+        ("~nosuchuser/x", "no home folder is known for '~nosuchuser'; write the whole path"),
         ("flowers", "give digits, .* or just DIR, a folder of images"),
         ("a\0b/c", "no such folder"),
     ],

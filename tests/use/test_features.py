@@ -162,7 +162,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
         (["--nearest", "1", "--among", "there.npz"], "features of net can't be compared"),
         (["--out", "made.npz", "--at", "layer9.0"], "unit 'layer9.0' is not one of this network's"),
         (["bad.png", "--out", "made.npz"], "none of 1 images can be read"),
-        (["empty", "--out", "made.npz"], "no image was given"),
+        (["empty", "--out", "made.npz"], "empty: no images in it, it is empty"),
     ],
 )
 def test_what_cannot_be_is_one_line(

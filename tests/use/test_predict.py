@@ -14,11 +14,12 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
+from resnetlab.errors import UserError
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.predict import find_images, likeliest, predict
+from resnetlab.use.predict import find_images, labelled_images, likeliest, predict
 
 Captured = pytest.CaptureFixture[str]
 
@@ -71,12 +72,62 @@ def test_the_rest_is_done_when_a_file_cannot_be_read(run: Path, digits: Path, tm
 
 
 def test_patterns_lists_and_csv(run: Path, digits: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{digits}/03.png\n\n{digits}/04.png\n"))
+    given = f"{digits}/03.png\r\n\n{digits}/04.png"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode("utf-8-sig"))))
     for images, names in (([f"{digits}/0[12].png"], ["01.png", "02.png"]), ([], ["03.png", "04.png"])):
         assert main(["predict", str(run), *images, "--csv", "--top", "2"]) == 0
         rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
         assert [Path(row["file"]).name for row in rows[::2]] == names
         assert [row["rank"] for row in rows] == ["1", "2"] * 2
+
+
+def test_a_folder_is_looked_through_as_training_does(
+    run: Path, digits: Path, tmp_path: Path, capsys: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, folder = (digits / "00.png").read_bytes(), tmp_path / "inbox"
+    wanted = ["a-b/1.png", "ant/1.PNG", "ant/deep/2.jpg", "more/3.png"]
+    passed_over = ["ant/._1.png", "ant/.x.png", "__MACOSX/ant/1.png", ".ipynb_checkpoints/1.png", "Thumbs.db"]
+    for name in [*wanted[:-1], *passed_over, "notes.txt", "../elsewhere/3.png"]:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(image)
+    (folder / "more").symlink_to("../elsewhere")  # a folder that is a link
+    (folder / "ant" / "loop").symlink_to("..")
+    found = [str(path) for path in find_images([str(folder)])]
+    assert sorted(found) == [str(folder / name) for name in wanted]
+    assert [str(path.relative_to(folder)) for path in map(Path, found)] == wanted, "in the order of their parts"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}: 1 file left out, no images by their names: 'notes.txt'"
+    ]
+    assert [label for _, label in labelled_images([str(folder)])] == ["a-b", "ant", "deep", "more"]
+    anything = [Path(path) for path in found] + [folder / "notes.txt"]
+    assert find_images([str(folder / "**" / "*.[jpP]*")]) == anything[:-1], "a pattern passes over the same"
+    for pattern in ("**", "*"):
+        assert find_images([str(folder / pattern)]) == anything, "each once; and other endings, if it matches them"
+    assert main(["predict", str(run), str(folder), "--csv", "--top", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(wanted)
+    assert main(["features", str(run), str(folder), "--out", str(tmp_path / "f.npz")]) == 0
+    assert np.load(tmp_path / "f.npz")["labels"].tolist() == ["a-b", "ant", "deep", "more"]
+    assert main(["explain", str(run), str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == len(wanted)
+
+
+def test_a_folder_without_images_is_told_and_what_is_named_itself_is_taken(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "1.png").write_bytes((digits / "00.png").read_bytes())
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="empty: no images in it, it is empty; images are read by their endings"):
+        find_images(["empty"])
+    assert find_images(["empty", ".hidden", "._x.png"]) == [Path(".hidden/1.png"), Path("._x.png")]
+    assert caplog.records[0].getMessage().startswith("empty: no images in it, it is empty; images are read by")
+    monkeypatch.chdir(".hidden")
+    assert labelled_images(["."]) == [(Path("1.png"), ".hidden")]
+    assert labelled_images(["../.hidden/../.hidden"])[0][1] == ".hidden"
+    with pytest.raises(UserError, match="[.][.]: no images in it, nothing but empty folders and hidden files"):
+        find_images([".."])
 
 
 def test_equal_probabilities_keep_the_order_of_classes() -> None:
@@ -94,7 +145,8 @@ def test_equal_probabilities_keep_the_order_of_classes() -> None:
         (["predict", "RUN", "x.png", "--top", "0"], "top=0 must be 1 or more"),
         (["predict", "RUN", "x.png", "--json", "--csv"], "not both"),
         (["predict", "RUN", "x.png", "--which", "first"], "which='first' is not known"),
-        (["predict", "RUN", "EMPTY"], "no image was given"),
+        (["predict", "RUN", "EMPTY"], "no images in it, it is empty"),
+        (["predict", "RUN", "EMPTY", "--json"], "no images in it, it is empty"),
         (["predict", "RUN"], "no image was given"),
         (["explain", "RUN", "x.png", "--label", "11"], "label='11' is not known"),
         (["explain", "RUN", "x.png", "--method", "occlusion", "--unit", "layer1.0"], "--unit belongs to grad_cam"),
@@ -104,7 +156,7 @@ def test_what_cannot_be_is_one_line(
     run: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     places = {"RUN": str(run), "EMPTY": str(tmp_path)}
     assert main([places.get(a, a) for a in arguments]) == 2
     said = capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""Paths, lists and names as people write them: "~" for a home folder, byte order marks, accents in either form."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import unicodedata
+from pathlib import Path
+
+from resnetlab.errors import UserError, shown
+
+# What stands at the start of a text file; of UTF-32 before UTF-16, whose mark it starts with.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with "~" or "~user" at its start replaced by the home folder, as a shell does.
+
+    Shells do it for a word of its own only, not in --runs=~/runs, nor does anyone in a file. Raises UserError if
+    there is no such home, unless a file has that very name.
+    """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return Path(path)
+    found = os.path.expanduser(text)
+    if found.startswith("~") and not os.path.lexists(text):
+        user = shown(text.partition("/")[0])
+        raise UserError(f"{text}: no home folder is known for {user}; write the whole path, or ./{text} for that name.")
+    return Path(found)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "resnetlab"
+
+
+def decoded(content: bytes, *, names: bool = False) -> str:
+    """The text of a file: in UTF-8, or in what its byte order mark says.
+
+    names: it is a list of files; without a mark these are the bytes that the file system has, whatever they are.
+    Raises UnicodeDecodeError.
+    """
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding)
+    return os.fsdecode(content) if names else content.decode("utf-8")
+
+
+def one_form(name: str) -> str:
+    """The name in Unicode's normal form C: é is written as one character or as e with an accent, and looks the same."""
+    return unicodedata.normalize("NFC", name)
