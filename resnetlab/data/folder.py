@@ -16,7 +16,9 @@ import numpy as np
 
 from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.images import Data
+from resnetlab.data.standing import standing, text
 from resnetlab.errors import UserError, shown
+from resnetlab.paths import one_form
 
 # Of the formats that Pillow opens, those in which people keep photographs and drawings.
 EXTENSIONS = frozenset(
@@ -153,37 +155,44 @@ def split(folder: Path, source: LooseFiles, classes: list[str]) -> np.ndarray:
     """Which images are tested on, bool N: those that `resnetlab-split.json` names; of a class it lacks, drawn.
 
     Drawn are 20 % of the class, one at least, with the smallest hashes of their names; and they are written down.
-    So the test images stay what they are when images are added: an added one is trained on. Where the file can't be
-    written the draw is the same, as long as the images are. Raises UserError for a damaged file, a class with one
-    image, and one that has only test images left.
+    So the test images stay what they are when images are added: an added one is trained on. One that was renamed
+    stays a test image (`standing`); a line says which are gone, and a class that has lost all is drawn from anew.
+    Where the file can't be written the draw is the same, as long as the images are. Raises UserError for a damaged
+    file, a class with one image, one that has only test images left, and if every class has lost all of them.
     """
     written = _read_split(folder / SPLIT)
-    known = {name.partition("/")[0] for name in written}  # also by images that are gone
+    now = standing(written, source.names)
+    known = {one_form(name.partition("/")[0]) for name in written}  # also by images that are gone
     tested = np.zeros(len(source.names), dtype=bool)
-    drawn = []
+    drawn, anew = [], []
     starts = np.searchsorted(source.labels, np.arange(len(classes) + 1))
     for name, start, end in zip(classes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         count = end - start
-        if name in known:
-            tested[start:end] = [source.names[row] in written for row in range(start, end)]
-        elif count > 1:
+        tested[start:end] = [text(source.names[row]) in now.test for row in range(start, end)]
+        if not tested[start:end].any():
+            anew += [name] if one_form(text(name)) in known else []
+            if count < 2:
+                raise UserError(
+                    f"{folder / name}: one image only; a class needs two, to train on one and test on the other."
+                )
             rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))
             chosen = rows[: max(1, round(SHARE * count))]
             tested[chosen] = True
-            drawn += [source.names[row] for row in chosen]
-        else:
-            raise UserError(
-                f"{folder / name}: one image only; a class needs two, to train on one and test on the other."
-            )
+            drawn += [text(source.names[row]) for row in chosen]
         if tested[start:end].all():
             raise UserError(
                 f"{folder / name}: all its images are test images by {SPLIT}. Add some, or delete {folder / SPLIT} "
                 "to have the split drawn anew."
             )
-    if not tested.any():
+    if len(anew) == len(classes):
         raise UserError(f"{folder / SPLIT}: no test image that it names is left; delete it to have them drawn anew.")
-    if drawn:
-        _write_split(folder / SPLIT, sorted({*written, *drawn}))
+    for words in now.words(len(written)):
+        _log.warning("%s: %s", folder / SPLIT, words)
+    if anew:
+        words = "of %s none is left: test images are drawn anew, which runs before this have trained on"
+        _log.warning("%s: " + words, folder / SPLIT, _some(anew))
+    if drawn or now.renamed:
+        _write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
     return tested
 
 
@@ -216,10 +225,10 @@ _RESTORE = "restore it, or delete it to have the split drawn anew."
 
 def _write_split(path: Path, names: list[str]) -> None:
     about = "resnetlab trains on the images that this file doesn't name; delete it to have the split drawn anew."
-    text = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
+    content = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, encoding="ascii")
+        part.write_text(content, encoding="ascii")
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -166,8 +167,105 @@ def test_images_that_are_added_are_trained_on(tmp_path: Path) -> None:
     assert set(before) < set(json.loads((tmp_path / SPLIT).read_text())["test"])
     again = read(tmp_path)
     assert again.fingerprint == after.fingerprint
-    (tmp_path / before[1]).unlink()  # the last one of its class: it stays without
-    assert read(tmp_path).test.labels.tolist() == [1, 1, 2]
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+def test_a_line_says_which_test_images_are_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(20)))
+    before = names(read(tmp_path).test)
+    written = (tmp_path / SPLIT).read_bytes()
+    assert messages(caplog) == []
+    for name in before[:2]:
+        (tmp_path / name).unlink()
+    for _ in range(2):  # each time, and nothing is drawn or written
+        assert names(read(tmp_path).test) == before[2:]
+        line = f"2 of the 8 test images that it names are gone: {before[0]!r}, {before[1]!r}"
+        assert messages(caplog) == [f"{tmp_path / SPLIT}: {line}"]
+    assert (tmp_path / SPLIT).read_bytes() == written
+
+
+def test_a_class_that_lost_all_test_images_is_drawn_from_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(20)))
+    before = names(read(tmp_path).test)
+    for name in before[:4]:
+        (tmp_path / name).unlink()
+    after = read(tmp_path)
+    assert names(after.test)[3:] == before[4:]
+    assert after.test.labels.tolist() == [0] * 3 + [1] * 4
+    said = messages(caplog)
+    assert "4 of the 8 test images that it names are gone: 'a/0.png', 'a/11.png', 'a/12.png', ..." in said[0]
+    assert said[1] == (
+        f"{tmp_path / SPLIT}: of 'a' none is left: test images are drawn anew, which runs before this have trained on"
+    )
+    assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *names(after.test)})
+    assert read(tmp_path).fingerprint == after.fingerprint
+    assert len(messages(caplog)) == 1  # what is gone; the draw is done
+    write(tmp_path, *before[:4])  # put back, they are test images as before
+    assert set(before) <= set(names(read(tmp_path).test))
+    assert messages(caplog) == []
+
+
+def test_a_class_that_lost_all_but_one_image_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(2)))
+    (tmp_path / names(read(tmp_path).test)[0]).unlink()
+    with pytest.raises(UserError, match="a: one image only; a class needs two"):
+        read(tmp_path)
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
+    for name in names(read(tmp_path).test):
+        (tmp_path / name).rename(tmp_path / name.replace("/", "/other"))
+    with pytest.raises(UserError, match=f"{SPLIT}: no test image that it names is left; delete it"):
+        read(tmp_path)
+
+
+def test_test_images_that_are_renamed_stay_test_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As another format, and with accents as a Mac writes them: runs before have not trained on them."""
+    write(tmp_path, *(f"{c}/caf\u00e9 {i}.jpg" for c in ("a", "\u00e9") for i in range(10)))
+    before = names(read(tmp_path).test)
+    (tmp_path / "\u00e9").rename(tmp_path / "e\u0301")
+    for path in (tmp_path / "a").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    for path in (tmp_path / "e\u0301").iterdir():
+        path.rename(path.with_name(path.name.replace("\u00e9", "e\u0301")))
+    after = read(tmp_path)
+    wanted = [name.replace("a/", "!/").replace("\u00e9", "e\u0301").replace("!/", "a/") for name in before]
+    wanted = [name.replace("e\u0301", "\u00e9").replace(".jpg", ".PNG") if name[0] == "a" else name for name in wanted]
+    assert names(after.test) == wanted
+    said = messages(caplog)
+    assert len(said) == 1
+    assert "4 of its 4 test images stay what they are under other names: 'a/caf\u00e9" in said[0]
+    assert ".jpg' is 'a/caf\u00e9" in said[0]
+    assert "'\\xe9/caf\\xe9" in said[0], "escaped where both look the same"
+    assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *wanted})
+    assert read(tmp_path).fingerprint == after.fingerprint
+    assert messages(caplog) == [], "written down"
+    write(tmp_path, *(name for name in before if name[0] == "a"))  # both are there: none of them is trained on
+    assert set(names(read(tmp_path).test)) >= {name for name in [*before, *wanted] if name[0] == "a"}
+
+
+def test_a_split_file_is_the_same_in_every_locale(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{c}/\u00e9{i}.png" for c in ("\u871c", "b") for i in range(5)))
+    first = read(tmp_path)
+    written = (tmp_path / SPLIT).read_bytes()
+    code = f"from resnetlab.data.images import open_data; print(open_data({str(tmp_path)!r}).fingerprint)"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (first.fingerprint, "")
+    assert (tmp_path / SPLIT).read_bytes() == written
+
+
+def test_a_split_file_that_was_edited_elsewhere_is_read(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
+    first = read(tmp_path)
+    (tmp_path / SPLIT).write_text((tmp_path / SPLIT).read_text(), encoding="utf-8-sig")
+    assert read(tmp_path).fingerprint == first.fingerprint
 
 
 def test_a_folder_that_cannot_be_written_is_split_the_same(

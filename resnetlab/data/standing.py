@@ -1,0 +1,74 @@
+"""What became of the test images that a split file names: there, there under another name, or gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from resnetlab.errors import shown
+from resnetlab.paths import one_form
+
+SHOWN = 3
+
+
+class Standing(NamedTuple):
+    """The test images of a split as they are now; names are as `text` gives them."""
+
+    test: frozenset[str]  # those that are there
+    renamed: dict[str, str]  # of these, those that have another name, and what they were called
+    gone: list[str]  # the others that the file names
+
+    def words(self, of: int) -> list[str]:
+        """What is to be said of it, in lines; of: how many test images the file names."""
+        lines = []
+        if self.renamed:
+            pairs = [_both(was, now) for now, was in sorted(self.renamed.items())]
+            lines.append(f"{len(self.renamed):,} of its {of:,} test images stay what they are under other names: ")
+            lines[-1] += _some(pairs)
+        if self.gone:
+            gone = (
+                f"{len(self.gone):,} of the {of:,} test images that it names {'is' if len(self.gone) == 1 else 'are'}"
+            )
+            lines.append(f"{gone} gone: {_some([shown(name) for name in self.gone])}")
+        return lines
+
+
+def text(name: str) -> str:
+    """A file's name as it stands in a split file, which is the same text in every locale."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def standing(written: frozenset[str], names: Iterable[str]) -> Standing:
+    """See which of the written test images are among `names`, by name or by what is left of it.
+
+    An image that is saved anew in another format keeps its name up to the ending, and one that went through a Mac
+    keeps all but the normal form of its accents: it is the same test image, which the runs before haven't trained on.
+    """
+    names = [text(name) for name in names] if written else []
+    there = written.intersection(names)
+    if len(there) == len(written):
+        return Standing(there, {}, [])
+    kept = {_stem(name) for name in there}
+    missing = {_stem(name): name for name in sorted(written - there) if _stem(name) not in kept}
+    renamed = {name: missing[_stem(name)] for name in names if name not in there and _stem(name) in missing}
+    found = {_stem(name) for name in renamed}
+    return Standing(
+        there | renamed.keys(),
+        renamed,
+        [name for name in sorted(written - there) if _stem(name) in missing and _stem(name) not in found],
+    )
+
+
+def _stem(name: str) -> str:
+    return one_form(os.path.splitext(name)[0])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _both(was: str, now: str) -> str:
+    """Two names, with escapes where they would look the same."""
+    show = ascii if one_form(was) == one_form(now) else shown
+    return f"{show(was)} is {show(now)}"
