@@ -189,7 +189,7 @@ def split(folder: Path, source: LooseFiles, classes: list[str]) -> np.ndarray:
     for words in now.words(len(written)):
         _log.warning("%s: %s", folder / SPLIT, words)
     if anew:
-        words = "of %s none is left: test images are drawn anew, which runs before this have trained on"
+        words = "no test image is left of %s: some are drawn anew, which earlier runs may have trained on"
         _log.warning("%s: " + words, folder / SPLIT, _some(anew))
     if drawn or now.renamed:
         _write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))

@@ -23,14 +23,10 @@ class Standing(NamedTuple):
         """What is to be said of it, in lines; of: how many test images the file names."""
         lines = []
         if self.renamed:
-            pairs = [_both(was, now) for now, was in sorted(self.renamed.items())]
-            lines.append(f"{len(self.renamed):,} of its {of:,} test images stay what they are under other names: ")
-            lines[-1] += _some(pairs)
+            pairs = _some([_both(was, now) for now, was in sorted(self.renamed.items())])
+            lines.append(f"under other names, and still tested on: {len(self.renamed):,} of its {of:,} images, {pairs}")
         if self.gone:
-            gone = (
-                f"{len(self.gone):,} of the {of:,} test images that it names {'is' if len(self.gone) == 1 else 'are'}"
-            )
-            lines.append(f"{gone} gone: {_some([shown(name) for name in self.gone])}")
+            lines.append(f"gone: {len(self.gone):,} of its {of:,} test images, {_some([shown(n) for n in self.gone])}")
         return lines
 
 

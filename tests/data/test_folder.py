@@ -184,7 +184,7 @@ def test_a_line_says_which_test_images_are_gone(tmp_path: Path, caplog: pytest.L
         (tmp_path / name).unlink()
     for _ in range(2):  # each time, and nothing is drawn or written
         assert names(read(tmp_path).test) == before[2:]
-        line = f"2 of the 8 test images that it names are gone: {before[0]!r}, {before[1]!r}"
+        line = f"gone: 2 of its 8 test images, {before[0]!r}, {before[1]!r}"
         assert messages(caplog) == [f"{tmp_path / SPLIT}: {line}"]
     assert (tmp_path / SPLIT).read_bytes() == written
 
@@ -198,9 +198,9 @@ def test_a_class_that_lost_all_test_images_is_drawn_from_anew(tmp_path: Path, ca
     assert names(after.test)[3:] == before[4:]
     assert after.test.labels.tolist() == [0] * 3 + [1] * 4
     said = messages(caplog)
-    assert "4 of the 8 test images that it names are gone: 'a/0.png', 'a/11.png', 'a/12.png', ..." in said[0]
+    assert "gone: 4 of its 8 test images, 'a/0.png', 'a/11.png', 'a/12.png', ..." in said[0]
     assert said[1] == (
-        f"{tmp_path / SPLIT}: of 'a' none is left: test images are drawn anew, which runs before this have trained on"
+        f"{tmp_path / SPLIT}: no test image is left of 'a': some are drawn anew, which earlier runs may have trained on"
     )
     assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *names(after.test)})
     assert read(tmp_path).fingerprint == after.fingerprint
@@ -240,7 +240,7 @@ def test_test_images_that_are_renamed_stay_test_images(tmp_path: Path, caplog: p
     assert names(after.test) == wanted
     said = messages(caplog)
     assert len(said) == 1
-    assert "4 of its 4 test images stay what they are under other names: 'a/caf\u00e9" in said[0]
+    assert "under other names, and still tested on: 4 of its 4 images, 'a/caf\u00e9" in said[0]
     assert ".jpg' is 'a/caf\u00e9" in said[0]
     assert "'\\xe9/caf\\xe9" in said[0], "escaped where both look the same"
     assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *wanted})
