@@ -22,6 +22,7 @@ from resnetlab.training.recipe import recipe as named_recipe
 if TYPE_CHECKING:
     from resnetlab.data.images import Data
     from resnetlab.training.distributed import Ranks
+    from resnetlab.training.run import Run
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -168,7 +169,9 @@ def _train(
         elif from_scratch:
             say("no --from: from scratch it takes many more images and epochs; expect a far higher error with few")
     decoders = number_of_workers(workers, run.data, where, ranks.local_ranks)
-    if ranks.first and not finished_before:
+    if ranks.first and finished_before:
+        say(_how_to_train_anew(run))
+    elif ranks.first:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
     with (
@@ -222,6 +225,16 @@ def _train(
         f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
     )
     return run.folder
+
+
+def _how_to_train_anew(run: Run) -> str:
+    from resnetlab.data.contents import written_since
+    from resnetlab.data.files import Files
+
+    finished = (run.folder / "result.json").stat().st_mtime
+    newer = sum(written_since(side, finished) for side in (run.data.train, run.data.test) if isinstance(side, Files))
+    written = f"{newer:,} of the data's files were written since, under the same names and of the same sizes; "
+    return f"{written if newer else ''}to train it anew, remove {run.folder} or give another --seed"
 
 
 def number_of_workers(asked: int | None, data: Data, device: str, processes: int = 1) -> int:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnetlab.data.contents import content_marks
+
 
 class Names(Sequence[str]):
     """A list of texts in one block of bytes; a Python list of them would take four times the memory."""
@@ -67,6 +69,10 @@ class Source(Protocol):
         """Where it lies, for a message."""
         ...
 
+    def file(self, row: int) -> Path | None:
+        """The file that it lies in, alone or with others; None where no single file is known."""
+        ...
+
 
 @dataclass(frozen=True)
 class LooseFiles:
@@ -85,6 +91,10 @@ class LooseFiles:
     def place(self, row: int) -> str:
         """The file's path."""
         return os.path.join(self.folder, (self.paths or self.names)[row])
+
+    def file(self, row: int) -> Path | None:
+        """The file."""
+        return Path(self.place(row))
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,10 @@ class InsideFiles:
     def place(self, row: int) -> str:
         """The container's path, and the image's name in it."""
         return f"{self.containers[int(self.which[row])]}: {self.names[row]}"
+
+    def file(self, row: int) -> Path | None:
+        """The container."""
+        return self.containers[int(self.which[row])]
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,12 @@ class Files:
         return self.source.read(int(self.rows[i]))
 
     def digest_into(self, hashed: Any) -> None:
-        """Feed names, sizes and labels to a hash of hashlib; they stand for the contents, too much to read."""
+        """Feed names, sizes and labels to a hash of hashlib; they stand for the contents, too much to read.
+
+        Where sizes say nothing of the contents, these are marked too (`content_marks`).
+        """
         names, sizes, labels = self.source.names, self.source.sizes, self.source.labels
+        marks = content_marks(self.source, self.rows.tolist())
         for row in self.rows.tolist():
-            hashed.update(os.fsencode(f"{names[row]}\0{sizes[row]}\0{labels[row]}\n"))
+            mark = f"\0{marks[row]}" if row in marks else ""
+            hashed.update(os.fsencode(f"{names[row]}\0{sizes[row]}\0{labels[row]}{mark}\n"))

@@ -40,6 +40,10 @@ class Rows:
         """The split's folder, and the row."""
         return f"{self.folder}: row {row}"
 
+    def file(self, row: int) -> Path | None:
+        """None: which of the Arrow files has it, only the library knows."""
+        return None
+
 
 def read_huggingface(kind: str, folder: Path) -> Data:
     """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`.

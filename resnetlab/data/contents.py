@@ -1,0 +1,113 @@
+"""Marks of images' contents, where a file's size says nothing of them; kept, so that no file is read for it twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from resnetlab.paths import cache_folder
+
+if TYPE_CHECKING:
+    from resnetlab.data.files import Files, Source
+
+# Formats that are mostly stored without compression: other pixels, the same size.
+SIZE_SAYS_NOTHING = frozenset({"bmp", "ppm", "pgm", "pbm", "tif", "tiff"})
+# A file that was written less than these seconds ago can change again without another time of change, whose clock
+# ticks slowly on some file systems: its mark is not kept.
+SETTLED = 2.5
+AT_ONCE = 1000  # files between writes of what is kept
+SAY_FROM = 1e9  # bytes to be read
+
+_log = logging.getLogger(__name__)
+
+
+def content_marks(source: Source, rows: Iterable[int]) -> dict[int, str]:
+    """A hash of the whole content of each image whose format is one of SIZE_SAYS_NOTHING, by its row; no others.
+
+    An image that can't be read has one too; training tells of it.
+    """
+    names = source.names
+    wanted = [row for row in rows if names[row].rpartition(".")[2].lower() in SIZE_SAYS_NOTHING]
+    if not wanted:
+        return {}
+    stamps = {row: _stamp(source, row) for row in wanted}
+    with _kept() as kept:
+        marks = {row: mark for row, stamp in stamps.items() if stamp and (mark := _look_up(kept, stamp))}
+        missing = [row for row in wanted if row not in marks]
+        if source.sizes[missing].sum() > SAY_FROM:
+            what = f"{len(missing):,} images of formats without compression"
+            _log.warning("%s: reading %s once, since their sizes say nothing of them", source.place(missing[0]), what)
+        for i in range(0, len(missing), AT_ONCE):
+            read = {row: _mark(source, row) for row in missing[i : i + AT_ONCE]}
+            marks |= {row: mark or "unreadable" for row, mark in read.items()}
+            _keep(kept, [(stamp, mark) for row, mark in read.items() if mark and (stamp := stamps[row])])
+    return marks
+
+
+def written_since(files: Files, when: float) -> int:
+    """How many of the files that the images lie in were written after that time, in seconds since 1970."""
+    count, before = 0, None
+    for row in files.rows.tolist():
+        path = files.source.file(row)
+        if path and path != before:  # many images of a pack lie in one file
+            with contextlib.suppress(OSError):
+                count += path.stat().st_mtime > when
+        before = path
+    return count
+
+
+def _mark(source: Source, row: int) -> str:
+    try:
+        return hashlib.sha256(source.read(row)).hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def _stamp(source: Source, row: int) -> bytes | None:
+    """What changes whenever the image may have: its name, and the size and times of the file that it lies in.
+
+    None where nothing tells.
+    """
+    try:
+        path = source.file(row)
+        status = os.stat(path) if path else None
+    except OSError:
+        return None
+    if not status or time.time() - max(status.st_mtime, status.st_ctime) < SETTLED:
+        return None
+    text = f"{os.path.abspath(str(path))}\0{source.names[row]}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.sha256(os.fsencode(f"{text}\0{status.st_ctime_ns}")).digest()[:16]
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[sqlite3.Connection | None]:
+    """What is kept from one process to the next; None where there is no place for it."""
+    connection = None
+    with contextlib.suppress(OSError, sqlite3.Error):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(cache_folder() / "contents.sqlite")
+        connection.execute("CREATE TABLE IF NOT EXISTS marks (stamp BLOB PRIMARY KEY, mark TEXT) WITHOUT ROWID")
+    try:
+        yield connection
+    finally:
+        if connection:
+            connection.close()
+
+
+def _look_up(kept: sqlite3.Connection | None, stamp: bytes) -> str | None:
+    with contextlib.suppress(sqlite3.Error):
+        found = kept.execute("SELECT mark FROM marks WHERE stamp = ?", (stamp,)).fetchone() if kept else None
+        return str(found[0]) if found else None
+    return None
+
+
+def _keep(kept: sqlite3.Connection | None, marks: list[tuple[bytes, str]]) -> None:
+    if kept and marks:
+        with contextlib.suppress(sqlite3.Error), kept:
+            kept.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", marks)
