@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.training.recipe import RECIPES, Recipe
 from resnetlab.training.recipe import recipe as named_recipe
 
@@ -137,6 +137,7 @@ def _train(
     json: bool,
 ) -> Path | None:
     """The folder of the finished run, in the process that speaks; None after a dry run."""
+    from resnetlab.cli.screen import say
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.metrics import epochs_of
@@ -152,6 +153,12 @@ def _train(
     where = find_device(local_device(device, ranks))
     run = ranks.first_before_others(lambda: make_run(recipe, runs))
     check_same(ranks, run.id)
+    if ranks.first and (lost := run.data.held_out_whole(run.recipe.validation_images)):
+        some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        say(
+            f"of {len(lost)} of {len(run.data.classes)} classes all training images are held out for validation, so "
+            f"that none is trained on: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+        )
     if dry_run:
         from resnetlab.cli.dry_run import show_dry_run
 
@@ -159,7 +166,7 @@ def _train(
             show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
         return None
     finished_before = ranks.from_first(run.result) is not None
-    from resnetlab.cli.screen import counting, progress_bars, say, watching
+    from resnetlab.cli.screen import counting, progress_bars, watching
     from resnetlab.training.tracking import tracking
 
     if ranks.first:

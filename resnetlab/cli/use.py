@@ -16,6 +16,7 @@ from resnetlab.cli.networks import Json
 from resnetlab.cli.streams import lines_of_input
 from resnetlab.cli.train import Device, WholeNumber, find_device
 from resnetlab.errors import UserError, check_choice, printable
+from resnetlab.paths import one_form
 
 if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
@@ -84,6 +85,8 @@ def explain(
     check(which)
     classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
     if label is not None:
+        if label not in classifier.classes:  # its accents may be written otherwise
+            label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
         check_choice("label", label, classifier.classes)
     if method == "occlusion" and unit is not None:
         raise UserError("--unit belongs to grad_cam; leave it out, or choose --method grad_cam.")

@@ -51,11 +51,7 @@ def read_folder(kind: str, folder: Path) -> Data:
         classes = check_classes(folder / TRAIN, folders)
         train = scan(folder / TRAIN, classes)
         test_folder = _test_folder(folder, inside)
-        if unknown := [name for name in folders_in(test_folder) if name not in classes]:
-            raise UserError(
-                f"{test_folder / unknown[0]}: a class that {folder / TRAIN} lacks; the two need the same names."
-            )
-        test = scan(test_folder, classes, may_lack=True)
+        test = scan(test_folder, _called(test_folder, folders_in(test_folder), folder / TRAIN, classes), may_lack=True)
         return Data(kind, Files.all_of(train), Files.all_of(test), class_names(classes))
     for name in inside:
         if name in TEST and set(inside) <= SPLIT_WORDS:
@@ -119,7 +115,36 @@ def check_classes(folder: Path, classes: list[str]) -> list[str]:
         raise UserError(
             f"{folder}: one class only, {classes[0]!r}; two at least are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
         )
+    forms: dict[str, str] = {}
+    for name in classes:
+        if (other := forms.setdefault(one_form(name), name)) != name:
+            words = "the classes %s and %s look the same, since only their accents are written otherwise; are they one?"
+            _log.warning("%s: " + words, folder, ascii(other), ascii(name))
     return classes
+
+
+def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> list[str]:
+    """What each class of `train` is called in `folder`: the same, or the same in another normal form of Unicode.
+
+    Systems differ in how they write é, as one character or as e with an accent. Raises UserError for a class that
+    `train` lacks.
+    """
+    others = {one_form(name): name for name in found if name not in classes}
+    called = [name if name in found else others.pop(one_form(name), name) for name in classes]
+    for name, other in zip(classes, called, strict=True):
+        if name != other:
+            _log.warning(
+                "%s: %s is the class %s, whose accents are written otherwise", folder, ascii(other), ascii(name)
+            )
+    if others:
+        form, name = next(iter(others.items()))
+        if form in map(one_form, classes):
+            raise UserError(
+                f"{folder / name}: {ascii(name)} is the class of another folder there, whose accents are written "
+                "otherwise; move its images there."
+            )
+        raise UserError(f"{folder / name}: a class that {train} lacks; the two need the same names.")
+    return called
 
 
 def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles:

@@ -84,11 +84,21 @@ class Data:
         section 4.2: 45k/5k). Raises UserError as `check_hold_out` does.
         """
         self.check_hold_out(count)
-        generator = torch.Generator().manual_seed(seed_of("held-out images", 0))
-        order = torch.randperm(len(self.train), generator=generator)
+        order = self._hold_out_order()
         chosen = order[:count].sort().values
         kept = order[count:].sort().values
         return self.train[kept], self.train[chosen]
+
+    def held_out_whole(self, count: int) -> list[str]:
+        """The classes whose training images would all be among the `count` validation images: none is trained on."""
+        labels = self.train.labels.cpu()
+        kept = labels[self._hold_out_order()[count:]].bincount(minlength=len(self.classes))
+        there = labels.bincount(minlength=len(self.classes))
+        return [self.classes[k] for k in torch.nonzero((kept == 0) & (there > 0)).flatten().tolist()]
+
+    def _hold_out_order(self) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_of("held-out images", 0))
+        return torch.randperm(len(self.train), generator=generator)
 
 
 def open_data(text: str) -> Data:

@@ -52,6 +52,22 @@ def test_from_scratch_and_then_from_that(photos: Path, tmp_path: Path, capsys: C
     assert "gradients 0.0 MiB" in shown
 
 
+def test_a_class_that_is_only_held_out_is_told(tmp_path: Path, capsys: Captured) -> None:
+    for name, count in (("cat", 5), ("cow", 1), ("dog", 5)):
+        for side in ("train", "val"):
+            (tmp_path / side / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / side / name / f"{i}.png")
+    options = ["--data", str(tmp_path), "--net", "cifar_resnet8", *SHORT, "--dry-run", "--validation-share"]
+    said = []
+    for share in ("0.05", "0.8"):
+        assert main(["train", "finetune", *options, share]) == 0
+        said.append(" ".join(capsys.readouterr().err.split()))
+    assert "held out" not in said[0]
+    assert "of 2 of 3 classes all training images are held out for validation, so that none" in said[1]
+    assert "is trained on: 'cow', 'dog'; add images, or hold out fewer (--validation-share" in said[1]
+
+
 def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
     options = ["--net", "cifar_resnet8", "--threads", "1", "--runs", str(tmp_path)]
     assert main(["train", "digits", "--epochs", "1", *options, "--json"]) == 0

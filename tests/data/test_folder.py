@@ -169,6 +169,30 @@ def test_images_that_are_added_are_trained_on(tmp_path: Path) -> None:
     assert again.fingerprint == after.fingerprint
 
 
+def test_a_class_whose_accents_are_written_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "train/a/1.png", "train/\u00e9/1.png", "val/a/1.png", "val/e\u0301/2.png")
+    data = read(tmp_path)
+    assert data.classes == ("a", "\u00e9")
+    assert (names(data.test), data.test.labels.tolist()) == (["a/1.png", "e\u0301/2.png"], [0, 1])
+    assert isinstance(data.test, Files)
+    assert data.test.read(1).startswith(b"\x89PNG")
+    words = "'e\\u0301' is the class '\\xe9', whose accents are written otherwise"
+    assert messages(caplog) == [f"{tmp_path / 'val'}: {words}"]
+    write(tmp_path, "val/\u00e9/1.png")
+    with pytest.raises(UserError, match=r"'e\\u0301' is the class of another folder there, .*; move its images there"):
+        read(tmp_path)
+
+
+def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, *(f"train/{c}/1.png" for c in ("\u00e9", "e\u0301")), "val/\u00e9/1.png", "val/e\u0301/2.png")
+    data = read(tmp_path)
+    assert (data.classes, data.test.labels.tolist()) == (("e\u0301", "\u00e9"), [0, 1])
+    assert messages(caplog) == [
+        f"{tmp_path / 'train'}: the classes 'e\\u0301' and '\\xe9' look the same, since only their accents are "
+        "written otherwise; are they one?"
+    ]
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     found = [record.getMessage() for record in caplog.records]
     caplog.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +105,18 @@ def test_held_out_images_leave_the_training_set() -> None:
     assert torch.equal(data.hold_out(200)[1].pixels, held.pixels)
     with pytest.raises(UserError, match="validation_images=1436: digits has 1437 training images, so choose 0 to 1435"):
         data.hold_out(1436)
+
+
+def test_classes_that_are_held_out_whole() -> None:
+    data = open_data("digits")
+    assert data.held_out_whole(0) == data.held_out_whole(200) == []
+    lost = data.held_out_whole(1435)
+    assert len(lost) >= 8
+    assert {data.classes[k] for k in data.hold_out(1435)[0].labels.tolist()} == set(data.classes) - set(lost)
+    train = Images(data.train.pixels[:50], torch.tensor([0] * 49 + [7]))
+    for count in range(49):
+        few = replace(data, train=train)
+        assert few.held_out_whole(count) == (["7"] if 7 not in few.hold_out(count)[0].labels else [])
 
 
 @given(start=st.integers(0, 40), count=st.integers(0, 40), draws=st.integers(0, 9))

@@ -119,6 +119,13 @@ def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "digits"\r\ndata = "./\u871c"\r\n', encoding=encoding)
+    assert recipe(str(path)) == RECIPES["digits"].override(data="./\u871c")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -127,7 +134,8 @@ def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
         ('recipe = "cifar_papr"', "mine.toml: recipe='cifar_papr' must be one of .* Did you mean cifar_paper"),
         ('lr = "0.1"', "mine.toml: lr='0.1' must be a number"),
         ("[training]\nlr = 1", "mine.toml: 'training' is not a field"),
-        (b"\xff\xfe", "mine.toml: not a TOML file"),
+        (b"\xff", "mine.toml: not a TOML file"),
+        (b"\xff\xfea", "mine.toml: not a TOML file"),  # UTF-16 that ends within a character
         ('recipe = ["digits"]', r"mine.toml: recipe=\['digits'\] must be one of digits, cifar_paper"),
         ("recipe = {a = 1}", "mine.toml: recipe={'a': 1} must be one of"),
         ("[recipe]", "mine.toml: recipe={} must be one of"),
