@@ -26,7 +26,9 @@ class Standing(NamedTuple):
             pairs = _some([_both(was, now) for now, was in sorted(self.renamed.items())])
             lines.append(f"under other names, and still tested on: {len(self.renamed):,} of its {of:,} images, {pairs}")
         if self.gone:
-            lines.append(f"gone: {len(self.gone):,} of its {of:,} test images, {_some([shown(n) for n in self.gone])}")
+            names = _some([shown(name) for name in self.gone])
+            count = f"{len(self.gone):,} of its {of:,} test images"
+            lines.append(f"gone: {count}, {names} (put them back, or delete the file to have all drawn anew)")
         return lines
 
 

@@ -208,7 +208,8 @@ def test_a_line_says_which_test_images_are_gone(tmp_path: Path, caplog: pytest.L
         (tmp_path / name).unlink()
     for _ in range(2):  # each time, and nothing is drawn or written
         assert names(read(tmp_path).test) == before[2:]
-        line = f"gone: 2 of its 8 test images, {before[0]!r}, {before[1]!r}"
+        line = f"gone: 2 of its 8 test images, {before[0]!r}, {before[1]!r} (put them back, or delete the file to have "
+        line += "all drawn anew)"
         assert messages(caplog) == [f"{tmp_path / SPLIT}: {line}"]
     assert (tmp_path / SPLIT).read_bytes() == written
 
