@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,7 +66,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     that can't be read or holds no network, and for one of another number of channels.
     """
     source = recipe.start
-    if not expanded(source).exists():
+    if not os.path.exists(expanded(source)):
         raise UserError(
             f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
             "from, so a command that goes on with it needs them too."
