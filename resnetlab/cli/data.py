@@ -99,9 +99,10 @@ def pack(
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
     dest, started = dest.expanduser(), time.monotonic()
+    opened = open_data(data, "read")
     with counting("packing") as progress:
         contents, was_there = pack_data(
-            open_data(data),
+            opened,
             dest,
             short_side=short_side,
             quality=90 if quality is None else quality,
@@ -170,7 +171,7 @@ def audit(
     html = html and html.expanduser()
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
-    opened = open_data(data)
+    opened = open_data(data, "read")
     with counting("looking") as progress:
         found = audit_data(opened, workers=workers, progress=progress)
     if json:
@@ -219,7 +220,9 @@ def stats(
 
     if not 8 <= image_size <= 4096:
         raise UserError(f"image_size={image_size} must be 8 to 4096 pixels.")
-    opened = open_data(data)
+    opened = open_data(data, "read")
+    if not len(opened.train):
+        raise UserError(f"{data}: has no training images to measure, {opened.part}.")
     with counting("measuring") as count:
         found = measure(opened.train, image_size, workers=check_workers(workers), progress=count)
     by_channel = found.channel_mean_std()

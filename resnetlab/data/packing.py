@@ -91,7 +91,7 @@ def pack(
                     progress(done + i + 1, count)
             writer.close()
             written.append(len(writer.labels) - before)
-        if not all(written):
+        if any(len(files) and not count for files, count in zip((data.train, data.test), written, strict=True)):
             raise UserError(f"{data.name}: of its training or its test images none can be read; nothing is packed.")
         train, test = written
         shards, version = tuple(writer.shards), resnetlab.__version__
@@ -106,6 +106,7 @@ def pack(
             how_good,
             data.fingerprint,
             version,
+            data.drawn,
         )
         index.write(index_bytes(contents, writer.arrays()))
         index.flush()

@@ -411,7 +411,7 @@ def test_hostile_values_are_refused_in_a_line(packed: Path, place: str, value: A
 def test_another_format_is_told_from_damage(packed: Path) -> None:
     content = (packed / INDEX).read_bytes()
     (packed / INDEX).write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 7'))
-    with pytest.raises(UserError, match="a pack of format 7; this version reads 1"):
+    with pytest.raises(UserError, match="a pack of format 7; this version reads 1 and 2"):
         read_pack(packed)
 
 
