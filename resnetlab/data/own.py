@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from resnetlab.errors import UserError, shown
+
 MARK = ".resnetlab"  # put into folders of pictures, which are like any others by their contents
 # A file by which another such folder is known, and what the folder is; no images lie beside it.
 FILES = {
@@ -34,6 +36,19 @@ def what_it_wrote(folder: str | Path, is_image: Callable[[str], bool]) -> str:
     return found or ("runs" if any(os.path.exists(os.path.join(f, "run.json")) for f in folders) else "")
 
 
-def mark(folder: Path) -> None:
-    """Mark a folder, so that the pictures in it are taken for no class. Raises OSError."""
-    (folder / MARK).write_text("resnetlab wrote these pictures; a folder of images is read without them.\n")
+def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
+    """Make a folder for pictures, marked so that they are taken for no class of a data set.
+
+    Raises UserError for one that holds other images, among which they would lie; and OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MARK).exists():
+        return
+    there = sorted(folder.iterdir())
+    if images := [path.name for path in there if is_image(path.name)]:
+        raise UserError(
+            f"{folder}: holds other images, such as {shown(images[0])}; choose a new folder with --out, so that the "
+            "pictures are not taken for images of a data set."
+        )
+    if not any(path.is_dir() for path in there):  # else what lies in those may be a data set
+        (folder / MARK).write_text("resnetlab wrote these pictures; data sets are read without them.\n")
