@@ -92,14 +92,17 @@ def pack(
     """
     from rich.filesize import decimal
 
-    from resnetlab.cli.screen import counting
+    from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
     from resnetlab.data.packing import pack as pack_data
+    from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
     dest, started = dest.expanduser(), time.monotonic()
     opened = open_data(data, "read")
+    understood = Understood.of(opened)
+    say(str(understood))
     with counting("packing") as progress:
         contents, was_there = pack_data(
             opened,
@@ -120,15 +123,17 @@ def pack(
             "bytes": size,
             "skipped": [vars(image) for image in contents.skipped],
             "seconds": seconds,
+            "understood": understood.to_dict(),
         }
         print(json_module.dumps(answer))
         return
     for image in contents.skipped:
         print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
+    use = "train with" if contents.train else "evaluate on"
     happened = "is there already" if was_there else f"is packed in {seconds:.1f} s"
     print(
         f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
-        f"{decimal(size)} in {len(contents.shards)} tars\nto train with it: --data {shlex.quote(f'pack:{dest}')}"
+        f"{decimal(size)} in {len(contents.shards)} tars\nto {use} it: --data {shlex.quote(f'pack:{dest}')}"
     )
 
 

@@ -41,9 +41,7 @@ LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR
 _log = logging.getLogger(__name__)
 
 
-def read_folder(
-    kind: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()
-) -> Data:
+def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
     """Read "folder": `train` and one of `val`, `valid`, `validation`, `test`; or folders of classes, which are split.
 
     The classes are the names of the folders, in the order of code points. `purpose` and `trained_on` are those of

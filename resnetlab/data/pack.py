@@ -185,9 +185,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         card = json.loads(header["__metadata__"]["resnetlab"])
         if (found := card["index"]["format"]) not in (FORMAT, DRAWN_FORMAT):
-            raise UserError(
-                f"{path}: a pack of format {shown(found)}; this version reads {FORMAT} and {DRAWN_FORMAT}."
-            )
+            raise UserError(f"{path}: a pack of format {shown(found)}; this version reads {FORMAT} and {DRAWN_FORMAT}.")
         _check(card["sha256"] == _checksum(arrays, card["index"]), "its checksum differs")
         contents = _contents(card["index"])
         return contents, _checked_files(folder, contents, arrays)
