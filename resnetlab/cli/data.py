@@ -101,8 +101,6 @@ def pack(
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
     dest, started = dest.expanduser(), time.monotonic()
     opened = open_data(data, "read")
-    understood = Understood.of(opened)
-    say(str(understood))
     with counting("packing") as progress:
         contents, was_there = pack_data(
             opened,
@@ -111,6 +109,7 @@ def pack(
             quality=90 if quality is None else quality,
             unreadable=unreadable,
             workers=workers,
+            told=say,
             progress=progress,
         )
     size, seconds = sum(shard.bytes for shard in contents.shards), time.monotonic() - started
@@ -123,7 +122,7 @@ def pack(
             "bytes": size,
             "skipped": [vars(image) for image in contents.skipped],
             "seconds": seconds,
-            "understood": understood.to_dict(),
+            "understood": Understood.of(opened).to_dict(),
         }
         print(json_module.dumps(answer))
         return

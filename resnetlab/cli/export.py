@@ -90,9 +90,9 @@ def export(
             progress=count,
         )
     test_unreadable = made.agreement.unreadable if made.agreement else 0
-    for number, what in ((made.calibration_unreadable, "images to calibrate with"), (test_unreadable, "test images")):
+    for number, what in ((made.calibration_unreadable, "calibrating"), (test_unreadable, "testing")):
         if number:
-            say(f"left out {number:,} {what} that can't be read; 'resnetlab data audit' finds all of them")
+            say(f"{what}: left out {number:,} that can't be read; 'resnetlab data audit' finds all of them")
     if json:
         taken = {"taken_for": match.taken} if match else {}
         print(json_module.dumps(made.to_dict() | {"understood": understood.to_dict()} | taken))

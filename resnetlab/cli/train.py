@@ -172,7 +172,7 @@ def _train(
 
     if ranks.first:
         say(f"{run.spec.name} on {run.data.name}: {run.folder}")
-        say(str(understood := understood_of(run, recipe)))
+        say(str(understood_of(run, recipe)))
         if run.start:
             say(run.start.note)
         elif from_scratch:
@@ -225,7 +225,7 @@ def _train(
     if missing := epochs_of(run.folder)[-1].get("unreadable"):
         say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
     if json:
-        print(json_module.dumps(answer | {"understood": understood.to_dict()}), flush=True)
+        print(json_module.dumps(answer), flush=True)
         return run.folder
     print(
         f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "

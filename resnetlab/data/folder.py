@@ -35,7 +35,7 @@ TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
 SPLIT, SEED, SHARE = "resnetlab-split.json", 0, 0.2
 # Which part is tested, in words, where neither a folder nor a file says it.
-ALL, DRAWN = "none was trained on, as far as is written here", "drawn, a fifth of each class"
+ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} is there", "drawn, a fifth of each class"
 LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
     if is_split or purpose == "train":
         return _parts(kind, source, classes, tested, f"by {SPLIT}")
     if purpose == "evaluate":
-        return _parts(kind, source, classes, tested, ALL)
+        place = folder.absolute()
+        sides = place.name == TRAIN and any((place.parent / name).is_dir() for name in TEST)
+        return _parts(kind, source, classes, tested, f"the training images of {place.parent.name}" if sides else ALL)
     return replace(_parts(kind, source, classes, tested, DRAWN), drawn=True)
 
 

@@ -137,11 +137,11 @@ def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str,
 
 
 def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tuple[str, ...]) -> str:
-    near = did_you_mean(missing[0], trained)
-    which = f"{shown(missing[0])} is none" if len(missing) == 1 else f"{shortened(missing)} are none"
+    which = shortened(missing) + (" is none of them" if len(missing) == 1 else " are none of them")
     return (
-        f"{source}: trained on other classes than {data}'s: {which} of {shortened(trained)}.{near} Where they mean the "
-        f"same, say so with --classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
+        f"{source}: trained on the classes {shortened(trained)}, and of {data}'s {which}."
+        f"{did_you_mean(missing[0], trained)} Where they mean the same, say so: "
+        f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
     )
 
 

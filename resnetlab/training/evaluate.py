@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -31,6 +31,7 @@ from resnetlab.training.checkpoint import Card
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
 from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
+from resnetlab.training.run import read_json
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -197,11 +198,9 @@ def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
     found = set()
     for path in map(Path, sources):
         for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
-            try:
-                found.add(str(json.loads((folder / "run.json").read_bytes())["data"]["fingerprint"]))
+            with contextlib.suppress(UserError, OSError, LookupError, TypeError):  # no run, or a damaged one
+                found.add(str(read_json(folder / "run.json")["data"]["fingerprint"]))
                 break
-            except (OSError, ValueError, TypeError, LookupError, RecursionError):
-                continue  # no run, or one that is damaged, which loading it says
     return frozenset(found)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.images import Data
+from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
@@ -84,6 +85,7 @@ def numbers(found: Evaluation, data: Data, *, text: str, which: str, device: str
     results = class_results(answers.labels, answers.predicted, len(found.classes))
     return {
         **summary(found),
+        "understood": Understood.of(data).to_dict(),
         "which": which,
         "data": {"name": text, "fingerprint": data.fingerprint, "classes": list(data.classes)},
         "left_out": list(found.unreadable),

@@ -497,6 +497,14 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
         "bytes": 0,
         "skipped": [],
         "seconds": 0,
+        "understood": {
+            "classes": 2,
+            "class_names": ["a", "b"],
+            "images": 16,
+            "tested": 4,
+            "part": "by the pack",
+            "held_out": 0,
+        },
     }
     assert answer["bytes"] == sum(path.stat().st_size for path in dest.glob("*.tar"))
     assert main(command) == 0
