@@ -16,7 +16,8 @@ from PIL import Image
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
-from resnetlab.training.checkpoint import weights_bytes
+from resnetlab.data.normalisation import imagenet
+from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -246,6 +247,44 @@ def test_what_cannot_be_is_one_line(
     assert words in said
     assert len(said.splitlines()) == 1
     assert Path("there.onnx").read_bytes() == b"mine"
+
+
+def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Of a folder of other names, whose classes are told; test images are calibrated on where there are no others."""
+    monkeypatch.chdir(tmp_path)
+    for label, colour in (("rot", "red"), ("blau", "blue")):
+        for i in range(3):
+            Path("farben", label).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), colour).save(f"farben/{label}/{i}.png")
+    Path("farben/rot/0.png").write_bytes(b"")
+    net = build("cifar_resnet8", num_classes=2, input_size=8, seed=0)
+    Path("net").write_bytes(weights_bytes(net, Card(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
+    ask = ["export", "net", "--int8", "--calibrate", "farben", "--out", "x.onnx"]
+    assert main(ask) == 2
+    assert "trained on the classes red, blue, and of folder's blau, rot are none" in capsys.readouterr().err
+    ask += ["--classes", "rot=red,blau=blue"]
+    assert main(ask) == 2
+    assert "farben/rot/0.png: can't be read (the file is empty); " in capsys.readouterr().err
+    assert not Path("x.onnx").exists()
+    assert main([*ask, "--unreadable", "skip", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "calibrated on 6 of 6 test images of folder" in said.err
+    assert "testing: left out 1 that can't be read" in said.err
+    found = json.loads(said.out)
+    assert (found["agreement"]["images"], found["agreement"]["unreadable"], found["calibration_unreadable"]) == (
+        5,
+        1,
+        1,
+    )
+    assert found["taken_for"] == {"blau": "blue", "rot": "red"}
+    labels = torch.tensor([1, 1, 1, 0, 0])
+    pixels = torch.stack([torch.tensor([0, 0, 255])] * 3 + [torch.tensor([255, 0, 0])] * 2)[:, :, None, None]
+    with torch.inference_mode():
+        right = net.eval()(imagenet()(pixels.expand(-1, -1, 8, 8).byte())).argmax(1) == labels
+    assert found["agreement"]["pytorch_correct"] == int(right.sum())
+    assert {path.name for path in Path("farben").iterdir()} == {"rot", "blau"}
 
 
 def test_a_network_that_diverged_is_told(tmp_path: Path) -> None:
