@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,31 +11,50 @@ from pathlib import Path
 from resnetlab.errors import UserError, shown
 
 MARK = ".resnetlab"  # put into folders of pictures, which are like any others by their contents
+RUN = "run.json"
 # A file by which another such folder is known, and what the folder is; no images lie beside it.
 FILES = {
-    "run.json": "a run",
+    RUN: "a run",
     "evaluation.json": "the report of an evaluation",
     "index.safetensors": "a pack",
     "index.safetensors.part": "an unfinished pack",
+    "model.safetensors": "weights",
 }
+STRAY = 3  # images at most, e.g. plots, that may lie among runs
+MOST_BYTES = 1 << 24  # of the file that describes a run
 
 
 def what_it_wrote(folder: str | Path, is_image: Callable[[str], bool]) -> str:
     """What a folder is that resnetlab wrote, in words; "" for any other, and for one that can't be read."""
-    found, folders = "", list[str]()
+    images, found, folders = 0, "", list[str]()
     try:
         if os.path.exists(os.path.join(folder, MARK)):
             return "pictures"
+        if _describes_a_run(os.path.join(folder, RUN)):
+            return "a run"
         with os.scandir(folder) as entries:
-            for entry in entries:  # of a class the first few, until there is an image
-                if is_image(entry.name):
+            for entry in entries:  # of a class the first few
+                images += is_image(entry.name)
+                if images > STRAY:
                     return ""
                 found = found or FILES.get(entry.name, "")
                 if entry.is_dir():
                     folders.append(entry.path)
+        if any(_describes_a_run(os.path.join(inside, RUN)) for inside in folders):
+            return "runs"
     except OSError:
         return ""
-    return found or ("runs" if any(os.path.exists(os.path.join(f, "run.json")) for f in folders) else "")
+    return "" if images else found
+
+
+def _describes_a_run(path: str) -> bool:
+    """Whether a file is the run.json of a run. Raises OSError if it can't be read."""
+    if not os.path.isfile(path) or os.path.getsize(path) > MOST_BYTES:
+        return False
+    with open(path, "rb") as file, contextlib.suppress(ValueError, RecursionError):
+        told = json.load(file)
+        return isinstance(told, dict) and {"id", "spec", "recipe"} <= told.keys()
+    return False
 
 
 def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:

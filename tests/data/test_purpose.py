@@ -17,6 +17,7 @@ from resnetlab.data.pack import INDEX, read_index
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError
 
+RUN = '{"id": "0123", "spec": {}, "recipe": {}}'
 CLASSES = [f"{label}/{i}.png" for label in "abc" for i in range(10)]
 
 
@@ -180,9 +181,12 @@ def test_what_resnetlab_wrote_is_no_class(tmp_path: Path, caplog: pytest.LogCapt
     plain = {"runs/net-1/run.json": "runs", "a run/run.json": "a run", "report/evaluation.json": "the report of an"}
     for name in [*plain, "packed/index.safetensors", "half/index.safetensors.part", "pictures/.resnetlab"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text(RUN)
+    write(tmp_path, "runs/curves.png", "runs/net-1/curves.png", "a run/curves.png")  # plots
     (tmp_path / "a/explained/.resnetlab").write_text("")
-    (tmp_path / "a/run.json").write_text("{}")  # beside images: a class all the same
+    for name in ("run.json", "evaluation.json", "x/run.json"):  # of others, beside images: a class all the same
+        (tmp_path / "b" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "b" / name).write_text("{}")
     for name in ("lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "__MACOSX"):
         write(tmp_path, f"{name}/x.png")
     data = open_data(str(tmp_path))
@@ -199,7 +203,7 @@ def test_the_same_below_train_and_val(tmp_path: Path) -> None:
     write(tmp_path, *(f"{side}/{label}/1.png" for side in ("train", "val") for label in "ab"))
     for side in ("train", "val"):
         (tmp_path / side / "runs/one").mkdir(parents=True)
-        (tmp_path / side / "runs/one/run.json").write_text("{}")
+        (tmp_path / side / "runs/one/run.json").write_text(RUN)
     assert open_data(str(tmp_path)).classes == ("a", "b")
 
 
