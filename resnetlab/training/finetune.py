@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.net import ResNet
+from resnetlab.nets.interop import OURS
 from resnetlab.nets.spec import SIZES
-from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.recipe import Recipe
 
 MOST_CLASSES_SHOWN = 5
@@ -38,6 +36,7 @@ class Start:
     new: tuple[str, ...]  # names of the others, which start as the run's seed says
     normalisation: Normalisation | None  # of the source's images, if the recipe wants it and the file tells it
     note: str  # what is kept and what is new, in words
+    layout: str = OURS  # whose parameter names the source has
 
     @cached_property
     def digest(self) -> str:
@@ -71,7 +70,8 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
             "from, so a command that goes on with it needs them too."
         )
-    net, card = _load(recipe)
+    loaded = _load(recipe)
+    net, card, layout = loaded.net, loaded.card, loaded.layout
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
@@ -89,7 +89,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = card.normalisation if card and recipe.normalise == "source" else None
-    return Start(spec, kept, new, normalise, note)
+    return Start(spec, kept, new, normalise, note, layout)
 
 
 def check_size(start: Start, recipe: Recipe, size: int) -> None:
@@ -102,17 +102,17 @@ def check_size(start: Start, recipe: Recipe, size: int) -> None:
         )
 
 
-def _load(recipe: Recipe) -> tuple[ResNet | VGG, Card | None]:
+def _load(recipe: Recipe) -> Loaded:
     """The source's network and what its file says; the recipe may name the network that the file tells, too."""
     try:
-        return load_with_card(recipe.start, net=recipe.net or None)
+        return load_described(recipe.start, net=recipe.net or None)
     except UserError:
         if recipe.net:  # whose name says nothing of the sizes that the source's data had
             with contextlib.suppress(UserError):
-                net, card = load_with_card(recipe.start)
-                sizes = {name: getattr(net.spec, name) for name in SIZES}
-                if replace(named_spec(recipe.net), **sizes) == net.spec:
-                    return net, card
+                loaded = load_described(recipe.start)
+                sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}
+                if replace(named_spec(recipe.net), **sizes) == loaded.net.spec:
+                    return loaded
         raise
 
 

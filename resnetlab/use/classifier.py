@@ -17,7 +17,8 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.training.evaluate import names_of, skips, whose_normalisation
+from resnetlab.training.load import load_described
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
@@ -32,6 +33,11 @@ class Classifier:
     normalise: Normalisation
     whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
     device: str
+    source: str = ""  # as it was given
+    named: bool = True  # whether the file names the classes; else they are numbers
+    layout: str = ""  # whose parameter names the file has
+    normalisation: str = ""  # whose it is, in words
+    skips: bool = False  # whether it was trained without the images that can't be read
 
     @classmethod
     def open(
@@ -42,13 +48,25 @@ class Classifier:
         Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
         Raises UserError as `resnetlab.load` does.
         """
-        network, card = load_with_card(source, net=net, which=which)
+        loaded = load_described(source, net=net, which=which)
+        network, card, names = loaded.net, loaded.card, names_of(loaded.card)
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
-        classes = card.classes if card else tuple(map(str, range(spec.num_classes)))
+        classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
-        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device)
+        return cls(
+            network.to(device),
+            classes,
+            normalise.to(device),
+            _whole(card, spec),
+            device,
+            str(source),
+            names is not None,
+            loaded.layout,
+            whose_normalisation(loaded),
+            skips(card),
+        )
 
     @property
     def size(self) -> int:
