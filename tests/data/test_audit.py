@@ -299,7 +299,7 @@ def test_the_command_prints_a_table_json_and_a_page(
     assert page.read_text().startswith("<!doctype html>")
     assert main([*command, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert (values["train"], values["test"], len(values["unreadable"])) == (26, 4, 5)
+    assert (values["train"], values["test"], len(values["unreadable"])) == (27, 4, 5)
     assert main([*command, "--html", str(tmp_path / "nowhere" / "x.html")]) == 2
     assert "no file can be written there" in capsys.readouterr().err
 
