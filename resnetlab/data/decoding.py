@@ -300,6 +300,8 @@ def _reasons() -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"it has more than the {MOST_PIXELS:,} pixels that are decoded") from error
+    except MemoryError as error:
+        raise Unreadable("it does not fit into memory") from error
     except Exception as error:
         raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
 

@@ -199,7 +199,7 @@ def test_a_worker_that_dies_is_reported_with_its_file(tmp_path: Path) -> None:
         (tmp_path / f"{i}.jpg").write_bytes(b"deadly" if i == 5 else b"fine")
     files = files_at(tmp_path, [f"{i}.jpg" for i in range(8)])
     reading = Reading(files, torch.arange(8), Cut(_die, 0, False), 4)
-    with pytest.raises(UserError, match=r"5\.jpg: the process that decoded it died"):
+    with pytest.raises(UserError, match=r"5\.jpg: a process that decoded images was killed"):
         for _ in read_ahead(reading, [(0, 3), (3, 6), (6, 8)], workers=2):
             pass
 
