@@ -77,6 +77,6 @@ def out_of_memory(error: BaseException | None) -> str:
 
 def size_in_words(size: float) -> str:
     """A number of bytes, e.g. "4.5 GiB", "64 MiB"."""
-    unit = next((unit for unit in ("GiB", "MiB", "KiB") if size >= _UNITS[unit.lower()]), "bytes")
+    unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if size >= _UNITS[unit.lower()]), "bytes")
     number = size / _UNITS[unit.lower()]
     return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"

@@ -295,6 +295,6 @@ def _not_finite(s: Sitting, what: str, step: int) -> UserError:
     """The line that says what happened, why most likely, and what is kept."""
     return UserError(
         f"{s.run.folder}: the {what} no longer finite at step {step} (lr {s.lr:g}); {_kept(s)}. Likeliest causes, in "
-        "this order: too high a learning rate (lower lr or lengthen the warm-up); a net whose signals grow from layer to "
-        "layer (deep without batch norm); damaged images or labels."
+        "this order: too high a learning rate (lower lr or lengthen the warm-up); a net whose signals grow from layer "
+        "to layer (deep without batch norm); damaged images or labels."
     )
