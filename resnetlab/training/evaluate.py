@@ -24,6 +24,7 @@ from resnetlab.data.views import VIEWS, Views, one_crop, read_views
 from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
+from resnetlab.measuring.halving import in_halves
 from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -291,12 +292,15 @@ def _batches(
         )
         for pixels, places in batches:
             x = pixels.to(device, non_blocking=True)
-            yield places, answer(member.normalise(x)) if len(places) else none
+            yield places, torch.cat(in_halves(answer, member.normalise(x))) if len(places) else none
         return
     read, done = read_views(images, views, spec.input_size, workers, unreadables), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
         parts = [[torch.from_numpy(view) for view in each] for each in some if each]
         places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)
-        found = over_views(lambda pixels: answer(member.normalise(pixels.to(device))), parts) if parts else none
-        yield places, found
+
+        def answers(pixels: Tensor) -> Tensor:
+            return torch.cat(in_halves(answer, member.normalise(pixels.to(device))))
+
+        yield places, over_views(answers, parts) if parts else none
         done += len(some)
