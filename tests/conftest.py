@@ -1,19 +1,38 @@
-"""What the tests share: one thread each, real data where it is at hand, and the command as a subprocess."""
+"""What the tests share: one thread each, real data where it is at hand, and the command as a subprocess.
+
+No outcome of a test depends on how fast the machine is. What waits, waits for an event; PATIENCE is only there to end
+what hangs, and nothing that the clock alone brings about (lines of progress, checkpoints) happens while tests run.
+"""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+from resnetlab.cli import screen
+from resnetlab.training import loop, sitting
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
+PATIENCE = 3600  # seconds, after which a process that a test started counts as hung
+NEVER = 1e9  # seconds
+
 torch.set_num_threads(1)  # the tests run side by side, and threads that wait for each other's cores crawl
+
+# Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
+settings.register_profile(
+    "any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +51,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in tests is not kept in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_by_the_clock() -> Iterator[None]:
+    """What a slow machine would add (lines of progress, statuses, checkpoints) is not added in the tests' process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screen, "SECONDS_BETWEEN_LINES", NEVER)
+        patch.setattr(screen, "QUIET_SECONDS", NEVER)
+        patch.setattr(loop, "STATUS_SECONDS", NEVER)
+        patch.setattr(sitting, "CHECKPOINT_SECONDS", NEVER)
         yield
 
 
@@ -59,6 +89,26 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return unpacked
 
 
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, for the tests of pages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on the path")
+    with playwright.sync_playwright() as p:
+        flags = [f"--{flag}" for flag in FLAGS.split()]
+        started = p.chromium.launch(executable_path=chromium, args=flags, timeout=1000 * PATIENCE)
+        yield started
+        started.close()
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -66,8 +116,8 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def resnetlab(tmp_path: Path) -> Command:
     """Run the command line in an empty folder: resnetlab("train", "digits", ...)."""
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "resnetlab", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, **{"timeout": 300, **options})  # type: ignore[call-overload]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
 
     return run

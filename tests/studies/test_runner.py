@@ -203,7 +203,7 @@ def test_the_study_on_the_command_line(
     tmp_path: Path, resnetlab: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """The whole of `make demo`, and the effect it must show."""
-    done = resnetlab("study", "run", "degradation", "--scale", "quick", "--json", timeout=1500)
+    done = resnetlab("study", "run", "degradation", "--scale", "quick", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["study"], answer["scale"], answer["verdict"]) == ("degradation", "quick", "reproduced")
