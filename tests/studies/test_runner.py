@@ -208,7 +208,7 @@ def test_the_study_on_the_command_line(
     answer = json.loads(done.stdout)
     assert (answer["study"], answer["scale"], answer["verdict"]) == ("degradation", "quick", "reproduced")
     assert Path(tmp_path / answer["report"]).read_text().startswith("<!doctype html>")
-    (record,) = read_records(tmp_path / "results")
+    (record,) = read_records(tmp_path / "reports")
     assert isinstance(record, Record)
     errors = {row[0]: float(row[1].split()[0]) for row in record.tables[0]["rows"]}
     assert errors["plain-56"] > 30
