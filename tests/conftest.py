@@ -1,4 +1,4 @@
-"""What the tests share: one thread each, real data where it is at hand, and the command as a subprocess.
+"""What the tests share: one core each, real data where it is at hand, and the command as a subprocess.
 
 No outcome of a test depends on how fast the machine is. What waits, waits for an event; PATIENCE is only there to end
 what hangs, and nothing that the clock alone brings about (lines of progress, checkpoints) happens while tests run.
@@ -6,6 +6,7 @@ what hangs, and nothing that the clock alone brings about (lines of progress, ch
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,21 @@ SHARED = ROOT.parent / "shared" / "data"
 PATIENCE = 3600  # seconds, after which a process that a test started counts as hung
 NEVER = 1e9  # seconds
 
-torch.set_num_threads(1)  # the tests run side by side, and threads that wait for each other's cores crawl
+
+def one_core() -> None:
+    """Keep this process, and those that it starts, to one core: each of pytest-xdist's workers to another.
+
+    What is trained takes a thread for each core that it may use, and threads that wait for each other on cores that are
+    busy otherwise take ten times as long.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+        os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
+    torch.set_num_threads(1)
+
+
+one_core()
 
 # Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
 settings.register_profile(
