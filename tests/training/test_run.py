@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from resnetlab.cli.main import main
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
-from resnetlab.training import checkpoint
+from resnetlab.training import checkpoint, loop
 from resnetlab.training import run as run_module
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
@@ -153,10 +153,10 @@ def test_a_stopped_command_goes_on_where_it_was(
     assert answer["test_error"] == unbroken.result()["test_error"]  # type: ignore[index]
 
 
-def test_a_finished_run_is_read_and_not_touched(tmp_path: Path) -> None:
-    run = finish(small(), tmp_path)
+def test_a_finished_run_is_read_and_not_touched(unbroken: Run) -> None:
+    run = unbroken
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.folder.rglob("*.*") if p.is_file()}
-    assert list(train(make_run(small(), tmp_path))) == []
+    assert list(train(make_run(small(), run.root))) == []
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
 
 
@@ -181,8 +181,11 @@ def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:
     assert again.result() is not None
 
 
-def test_what_a_caller_draws_between_two_statuses_changes_nothing(tmp_path: Path) -> None:
-    changes = {**SHAKEN, "epochs": 2, "batch_size": 8}
+def test_what_a_caller_draws_between_two_statuses_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**SHAKEN, "epochs": 2}
+    monkeypatch.setattr(loop, "LOG_STEPS", 10)  # of 28 an epoch
     alone = finish(small(**changes), tmp_path / "alone")
     run = make_run(small(**changes), tmp_path / "disturbed")
     threads = torch.get_num_threads()
@@ -233,7 +236,7 @@ def after_one_epoch(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path, unbroken: Run) -> None:
     """A limit on the size of files stands for a full disk: writing the weights fails half-way, for real."""
     before = weights(after_one_epoch)
     runs = str(tmp_path / "runs")
@@ -252,14 +255,14 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tm
     assert weights(after_one_epoch) == before
     assert not list(after_one_epoch.folder.glob("*.new"))
     resumed = finish(small(), tmp_path / "runs")
-    assert weights(resumed) == weights(finish(small(), tmp_path / "unbroken"))
+    assert weights(resumed) == weights(unbroken)
 
 
-def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: Path) -> None:
+def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: Path, unbroken: Run) -> None:
     last = after_one_epoch.folder / "last"
     last.rename(last.with_name("last.old"))
     (last.with_name("last.new")).mkdir()
-    assert weights(finish(small(), tmp_path / "runs")) == weights(finish(small(), tmp_path / "unbroken"))
+    assert weights(finish(small(), tmp_path / "runs")) == weights(unbroken)
 
 
 @pytest.mark.parametrize(
