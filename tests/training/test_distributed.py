@@ -30,8 +30,10 @@ from resnetlab.training.run import make_run
 
 RANKS, ENDED = (Path(__file__).with_name(name) for name in ("ranks.py", "ended.py"))
 TIMEOUT = 3600  # seconds, after which a job counts as hung
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TIMEOUT)}
+PATIENT = f"join_timeout={TIMEOUT},read_timeout={TIMEOUT},keep_alive_max_attempt={TIMEOUT // 5}"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN += ["--rdzv-conf", PATIENT]
 TRAIN = ["-m", "resnetlab", "train", "digits", "--device", "cpu", "--threads", "1"]
 
 
