@@ -1,25 +1,37 @@
 # make demo: the main job on embedded data, with a report to look at. make test: the tests. Both set themselves up.
+# make results: all quick studies once more, into the committed results/, from a clean commit.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-all lint bench docs clean
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
+COMMIT = $(shell git rev-parse --short HEAD)
+
+.PHONY: demo test test-all lint results clean-commit bench docs clean
 
 demo: $(VENV)/run
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
-test-all: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto -m "slow or not slow"
+test-all: $(VENV)/extras
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A folder of runs for each commit, so that no run of other code gets into the records.
+results: clean-commit $(VENV)/run
+	$(BIN)/resnetlab study run --all --scale quick --runs runs/results-$(COMMIT) --results results
+
+clean-commit:
+	@changes=$$(git status --porcelain -- ':/' ':(exclude,top)results') && test -z "$$changes" || \
+		{ echo "results/ is written from a clean commit only, which its records name: commit what is changed." >&2; exit 1; }
 
 bench: $(VENV)/run
 	$(BIN)/python -m benchmarks.networks
@@ -38,6 +50,10 @@ $(VENV)/run: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/run
 	$(INSTALL) '.[dev]'
+	@touch $@
+
+$(VENV)/extras: $(VENV)/dev
+	$(INSTALL) '.[dev,hf,ray,tensorboard]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/run

@@ -1,19 +1,53 @@
-"""What the tests share: one thread each, real data where it is at hand, and the command as a subprocess."""
+"""What the tests share: one core each, real data where it is at hand, and the command as a subprocess.
+
+No outcome of a test depends on how fast the machine is. What waits, waits for an event; PATIENCE is only there to end
+what hangs, and nothing that the clock alone brings about (lines of progress, checkpoints) happens while tests run.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+from resnetlab.cli import screen
+from resnetlab.training import loop, sitting
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
-torch.set_num_threads(1)  # the tests run side by side, and threads that wait for each other's cores crawl
+PATIENCE = 3600  # seconds, after which a process that a test started counts as hung
+NEVER = 1e9  # seconds
+
+
+def one_core() -> None:
+    """Keep this process, and those that it starts, to one core: each of pytest-xdist's workers to another.
+
+    What is trained takes a thread for each core that it may use, and threads that wait for each other on cores that are
+    busy otherwise take ten times as long.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+        os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
+    torch.set_num_threads(1)
+
+
+one_core()
+
+# Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
+settings.register_profile(
+    "any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +66,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in tests is not kept in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_by_the_clock() -> Iterator[None]:
+    """What a slow machine would add (lines of progress, statuses, checkpoints) is not added in the tests' process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screen, "SECONDS_BETWEEN_LINES", NEVER)
+        patch.setattr(screen, "QUIET_SECONDS", NEVER)
+        patch.setattr(loop, "STATUS_SECONDS", NEVER)
+        patch.setattr(sitting, "CHECKPOINT_SECONDS", NEVER)
         yield
 
 
@@ -59,6 +104,26 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return unpacked
 
 
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, for the tests of pages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on the path")
+    with playwright.sync_playwright() as p:
+        flags = [f"--{flag}" for flag in FLAGS.split()]
+        started = p.chromium.launch(executable_path=chromium, args=flags, timeout=1000 * PATIENCE)
+        yield started
+        started.close()
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -66,8 +131,8 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def resnetlab(tmp_path: Path) -> Command:
     """Run the command line in an empty folder: resnetlab("train", "digits", ...)."""
 
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "resnetlab", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, **{"timeout": 300, **options})  # type: ignore[call-overload]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
 
     return run

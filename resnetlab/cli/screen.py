@@ -65,11 +65,12 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def watching(quiet: float = QUIET_SECONDS) -> Iterator[Callable[[str], None]]:
+def watching() -> Iterator[Callable[[str], None]]:
     """A function to call at each sign of life with what goes on from then; a long time without one is said in a line.
 
-    The line comes after `quiet` seconds and then each time twice as late.
+    The line comes after QUIET_SECONDS and then each time twice as late.
     """
+    quiet = QUIET_SECONDS
     ended, doing, since = threading.Event(), "starting", time.monotonic()
 
     def sign_of_life(what: str) -> None:

@@ -73,7 +73,7 @@ def run(
     jobs: Jobs = None,
     ray: Ray = None,
     runs: Runs = Path("runs"),
-    results: Results = Path("results"),
+    results: Results = Path("reports"),
     device: Device = "auto",
     json: Json = False,
 ) -> int:
@@ -184,7 +184,7 @@ def _run_one(
 
 
 @app.command
-def report(*, results: Results = Path("results"), json: Json = False) -> None:
+def report(*, results: Results = Path("reports"), json: Json = False) -> None:
     """Write the report from the records that lie in a results folder."""
     from resnetlab.studies.report import write_report
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.measuring.complexity import Complexity, complexity
+from resnetlab.measuring.load import Load, watch
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, build
 
@@ -21,7 +22,8 @@ class NetCost:
     """What a network costs: exact counts, and what was measured.
 
     multiply_adds and the bytes kept are per image (see `Complexity`); `seconds` holds the time of each round, for
-    `batch` images; `peak_bytes` is the most that a CUDA device held at once beyond the weights, None on a CPU.
+    `batch` images; `load` is the machine's meanwhile; `peak_bytes` is the most that a CUDA device held at once beyond
+    the weights, None on a CPU.
     """
 
     name: str
@@ -32,6 +34,7 @@ class NetCost:
     inference_bytes: int
     batch: int
     seconds: list[float]
+    load: Load
     peak_bytes: int | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,13 +56,14 @@ def network_costs(
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(batch, spec.in_channels, spec.input_size, spec.input_size, generator=generator).to(device)
         calls.append(training_step(net, x) if training else forward_pass(net, x))
+    taken, load = interleaved_under_load(calls, rounds, device)
     return [
-        _cost(complexity(spec), batch, seconds, cuda_peak_bytes(call, device))
-        for spec, call, seconds in zip(specs, calls, interleaved(calls, rounds, device), strict=True)
+        _cost(complexity(spec), batch, seconds, load, cuda_peak_bytes(call, device))
+        for spec, call, seconds in zip(specs, calls, taken, strict=True)
     ]
 
 
-def _cost(counted: Complexity, batch: int, seconds: list[float], peak_bytes: int | None) -> NetCost:
+def _cost(counted: Complexity, batch: int, seconds: list[float], load: Load, peak_bytes: int | None) -> NetCost:
     return NetCost(
         counted.name,
         counted.depth,
@@ -69,6 +73,7 @@ def _cost(counted: Complexity, batch: int, seconds: list[float], peak_bytes: int
         counted.inference_bytes,
         batch,
         seconds,
+        load,
         peak_bytes,
     )
 
@@ -141,6 +146,16 @@ def interleaved(calls: Sequence[Callable[[], None]], rounds: int, device: str = 
             _wait_for(device)
             seconds.append(time.perf_counter() - started)
     return taken
+
+
+def interleaved_under_load(
+    calls: Sequence[Callable[[], None]], rounds: int, device: str = "cpu"
+) -> tuple[list[list[float]], Load]:
+    """`interleaved`, and the machine's load meanwhile: times of a busy machine mean little, even ratios of them."""
+    on_cpu = torch.device(device).type == "cpu"  # else the thread waits for the device
+    load = watch(torch.get_num_threads() if on_cpu else 0)
+    taken = interleaved(calls, rounds, device)
+    return taken, load()
 
 
 def cuda_peak_bytes(call: Callable[[], None], device: str) -> int | None:

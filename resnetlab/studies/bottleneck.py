@@ -12,19 +12,29 @@ Last result: reproduced at the scale quick: every count is as claimed; a step of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
 
-from resnetlab.measuring.cost import interleaved, training_step, unit_cost
+from resnetlab.measuring.cost import interleaved_under_load, training_step, unit_cost
 from resnetlab.measuring.printed import PRINTED
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
-from resnetlab.studies.costs import Costs, cost_table, exact, measured_by, time_panel, times
+from resnetlab.studies.costs import (
+    BUSY_RULE,
+    Costs,
+    Measure,
+    cost_table,
+    exact,
+    if_quiet,
+    measured_by,
+    sentence_of_times,
+    time_panel,
+    times,
+)
 from resnetlab.studies.measurement import Measurement, Subject, Weights
 from resnetlab.studies.scales import base
 from resnetlab.studies.study import Evidence, Figure, Finding, Plan, Row, Study, judged_row
@@ -84,14 +94,13 @@ def measure_units(subject: Subject) -> Costs:
         generator = torch.Generator().manual_seed(subject.seed)
         x = torch.randn(subject.settings["batch"], unit.in_channels, MAP, MAP, generator=generator)
         steps.append(training_step(unit.to(subject.device), x.to(subject.device).requires_grad_()))
-    taken = interleaved(steps, subject.settings["rounds"], subject.device)
+    taken, load = interleaved_under_load(steps, subject.settings["rounds"], subject.device)
     return {
-        name: asdict(unit_cost(spec)) | {"seconds": seconds}
+        name: asdict(unit_cost(spec)) | {"seconds": seconds, "load": load.to_dict()}
         for (name, spec), seconds in zip(UNITS.items(), taken, strict=True)
     }
 
 
-Measure = Callable[[Costs], tuple[Words, str]]  # what is measured, and the verdict
 Judged = tuple[Words, Words, Measure]  # claim and paper's words before it
 
 
@@ -198,7 +207,7 @@ _OF_UNITS: tuple[Judged, ...] = (
     (
         Both("A step of it is faster than one of the pair on 256 channels", "其一步训练比 256 通道的一对 3x3 快"),
         Both("the reason for it (section 4.1); no times", "引入它的理由（4.1 节）；无时间"),
-        _faster,
+        if_quiet(_faster),
     ),
     (
         Both(
@@ -206,7 +215,7 @@ _OF_UNITS: tuple[Judged, ...] = (
             f"其一步训练与 64 通道的一对 3x3 用时相近：相差不超过 {SIMILAR_TIME:g} 倍",
         ),
         _FIG_5 + Both("; no times", "；无时间"),
-        _as_fast,
+        if_quiet(_as_fast),
     ),
 )
 _OF_NETS: tuple[Judged, ...] = (
@@ -218,7 +227,7 @@ _OF_NETS: tuple[Judged, ...] = (
     (
         Both("A forward pass of 152 layers is faster than VGG-19's", "152 层的前向比 VGG-19 快"),
         Both("no times", "无时间"),
-        _net_faster,
+        if_quiet(_net_faster),
     ),
 )
 
@@ -244,15 +253,19 @@ def _words_of_units(units: Costs) -> Words:
     clock = times(units, "pair-256", "bottleneck")
     kept, weights = (_times_as_much(key, narrow, pair) for key in ("training_bytes", "weights"))
     below = clock.high < saved
-    return Both(
+    counted = Both(
         f"{saved:.2f} compares units of equal width. At equal cost, as in the paper, the bottleneck has {weights:.2f} "
-        f"times the weights and keeps {kept:.1f} times the activations. Multiply-adds differ by a factor of "
-        f"{saved:.1f}, times by {clock}"
+        f"times the weights and keeps {kept:.1f} times the activations.",
+        f"{saved:.2f} 是同宽单元之比。"
+        f"按论文的同等代价比较，瓶颈的权重为 {weights:.2f} 倍，保留的激活为 {kept:.1f} 倍。",
+    )
+    timed = Both(
+        f"Multiply-adds differ by a factor of {saved:.1f}, times by {clock}"
         + (": batch norm, ReLU and the sum still pass over all 256 channels." if below else "."),
-        f"{saved:.2f} 是同宽单元之比。按论文的同等代价比较，瓶颈的权重为 {weights:.2f} 倍，保留的激活为 {kept:.1f} 倍。"
         f"乘加相差 {saved:.1f} 倍，时间相差 {clock} 倍"
         + ("：BN、ReLU 与求和仍经过全部 256 个通道。" if below else "。"),
     )
+    return joined([counted, sentence_of_times(units, timed)])
 
 
 def _times_as_much(key: str, one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -274,22 +287,27 @@ def _words_of_nets(nets: Costs) -> Words:
 def _answer_of_units(units: Costs) -> Words:
     pair, narrow = (units[name]["weights"] for name in ("pair-256", "bottleneck"))
     clock, equal = times(units, "pair-256", "bottleneck"), times(units, "bottleneck", "pair-64")
-    return Both(
-        f"1x1 convolutions cut {pair:,} weights to {narrow:,}, {pair / narrow:.2f} times; the clock's factor is "
-        f"{clock}. Beside the pair of equal cost, on 64 channels, the bottleneck takes {equal} times as long.",
-        f"1x1 卷积把 {pair:,} 个权重减为 {narrow:,} 个，为 {pair / narrow:.2f} 倍；时钟上为 {clock} 倍。"
-        f"与同等代价的 64 通道一对 3x3 相比，瓶颈的用时为 {equal} 倍。",
+    counted = Both(
+        f"1x1 convolutions cut {pair:,} weights to {narrow:,}, {pair / narrow:.2f} times.",
+        f"1x1 卷积把 {pair:,} 个权重减为 {narrow:,} 个，为 {pair / narrow:.2f} 倍。",
     )
+    timed = Both(
+        f"The clock's factor is {clock}. Beside the pair of equal cost, on 64 channels, the bottleneck takes {equal} "
+        "times as long.",
+        f"时钟上为 {clock} 倍。与同等代价的 64 通道一对 3x3 相比，瓶颈的用时为 {equal} 倍。",
+    )
+    return joined([counted, sentence_of_times(units, timed)])
 
 
 def _answer_of_nets(nets: Costs) -> Words:
     deep, vgg = (nets[name]["multiply_adds"] / 1e9 for name in ("resnet152_v1", "vgg19"))
     clock = times(nets, "vgg19", "resnet152_v1")
-    return Both(
-        f"152 layers need {deep:.1f} G multiply-adds and VGG-19 {vgg:.1f} G; for one image VGG-19 takes {clock} times "
-        "as long.",
-        f"152 层需 {deep:.1f} G 次乘加，VGG-19 需 {vgg:.1f} G；单张图像 VGG-19 的用时为 {clock} 倍。",
+    counted = Both(
+        f"152 layers need {deep:.1f} G multiply-adds and VGG-19 {vgg:.1f} G.",
+        f"152 层需 {deep:.1f} G 次乘加，VGG-19 需 {vgg:.1f} G。",
     )
+    timed = Both(f"For one image VGG-19 takes {clock} times as long.", f"单张图像 VGG-19 的用时为 {clock} 倍。")
+    return joined([counted, sentence_of_times(nets, timed)])
 
 
 _SUM = r"256 \cdot 64 + 3^2 \cdot 64^2 + 64 \cdot 256 = 16{,}384 + 36{,}864 + 16{,}384 = 69{,}632"
@@ -333,7 +351,8 @@ STUDY = Study(
         f"计数与论断一致则为复现，否则为未复现；“加倍”指 {DOUBLED[0]:g} 至 {DOUBLED[1]:g} 倍。"
         "时间之比：各轮中位数的 95 % 区间（符号检验）在论断界限之内则为复现，仅中位数如此则只是方向，否则为未复现。"
         "研究的判定取所检验论断中最弱者。",
-    ),
+    )
+    + BUSY_RULE,
     plan=plan,
     judge=judge,
     theory=_THEORY,

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from resnetlab.measuring.cost import network_costs
+from resnetlab.measuring.load import BUSY_CORES, BUSY_WAIT, busy_load
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.studies.measurement import Measurement, Subject
 from resnetlab.studies.statistics import Ratio, ratio
-from resnetlab.studies.study import NOT_REPRODUCED, REPRODUCED, Evidence, Panel, Series, Table
+from resnetlab.studies.study import NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Evidence, Panel, Series, Table
 from resnetlab.studies.words import Both, Words
 
 Cost = dict[str, Any]  # as NetCost or UnitCost, with seconds
 Costs = dict[str, Cost]  # by network or unit
+Measure = Callable[[Costs], tuple[Words, str]]  # what is measured, and the verdict
+
+# Part of the rule of each study that judges times.
+BUSY_RULE = Both(
+    " Times are not judged if the machine was busy: if, before or while they were taken, other work took more than "
+    f"{BUSY_CORES:g} cores on average, or the one thread that computed did not run for more than {BUSY_WAIT:.0%} of "
+    "the time.",
+    f"若机器繁忙，则不对时间作出判定：即计时之前或期间其他工作平均占用超过 {BUSY_CORES:g} 个核，"
+    f"或唯一的计算线程有超过 {BUSY_WAIT:.0%} 的时间未在运行。",
+)
 
 
 def measure_networks(subject: Subject) -> Costs:
@@ -44,6 +56,47 @@ def exact(holds: bool) -> str:
 def times(costs: Costs, one: str, other: str) -> Ratio:
     """How many times as long `one` takes as `other`."""
     return ratio(costs[one]["seconds"], costs[other]["seconds"])
+
+
+def busy(costs: Costs) -> Words | None:
+    """That the machine was busy when these were timed, if it was, and so their times mean little."""
+    load = busy_load(costs)
+    if load is None:
+        return None
+    if (load.others or 0.0) > BUSY_CORES:
+        why = Both(
+            f"other work took {load.others:.1f} of {load.cores} cores",
+            f"其他工作占用了 {load.cores} 个核中的 {load.others:.1f} 个",
+        )
+    else:
+        why = Both(
+            f"what was timed had to wait for {load.waited:.0%} of the time",
+            f"计时线程有 {load.waited:.0%} 的时间在等待",
+        )
+    return (
+        Both("the machine was busy: ", "机器繁忙：")
+        + why
+        + Both("; the same command times again", "；再次运行同一命令会重新计时")
+    )
+
+
+def if_quiet(measure: Measure) -> Measure:
+    """The measure of times, which gives 'the machine was busy' in place of a verdict where it was, by BUSY_RULE."""
+
+    def measured(costs: Costs) -> tuple[Words, str]:
+        words = busy(costs)
+        return (words, NOT_JUDGED) if words else measure(costs)
+
+    return measured
+
+
+def sentence_of_times(costs: Costs, sentence: Words) -> Words:
+    """The sentence about these times; of a busy machine's, that it was one."""
+    return (
+        sentence
+        if busy(costs) is None
+        else Both("The machine was busy: its times are not told.", "机器繁忙：不作时间比较。")
+    )
 
 
 def base_name(costs: Costs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from resnetlab.studies.costs import Cost, Costs, cost_table, milliseconds, quartiles
+from resnetlab.studies.costs import Cost, Costs, cost_table, milliseconds, quartiles, sentence_of_times
 from resnetlab.studies.statistics import mean_std
 from resnetlab.studies.study import Figure, Panel, Series, Table
 from resnetlab.studies.words import Both, Words, joined
@@ -147,12 +147,13 @@ def words(costs: list[Costs]) -> Words:
     first, *_, last = costs[0].values()
     adds, kept = (last[key] / first[key] for key in ("multiply_adds", "training_bytes"))
     clock = _time_per_image(last) / _time_per_image(first)
-    return Both(
-        f"From {first['depth']} to {last['depth']:,} layers multiply-adds grow {adds:.1f} times, activations "
-        f"{kept:.1f} times, and the time of a step {clock:.1f} times (medians).",
-        f"从 {first['depth']} 层到 {last['depth']:,} 层，乘加增至 {adds:.1f} 倍，激活增至 {kept:.1f} 倍，"
-        f"一步的时间增至 {clock:.1f} 倍（中位数）。",
+    counted = Both(
+        f"From {first['depth']} to {last['depth']:,} layers multiply-adds grow {adds:.1f} times and activations "
+        f"{kept:.1f} times.",
+        f"从 {first['depth']} 层到 {last['depth']:,} 层，乘加增至 {adds:.1f} 倍，激活增至 {kept:.1f} 倍。",
     )
+    timed = Both(f"The time of a step grows {clock:.1f} times (medians).", f"一步的时间增至 {clock:.1f} 倍（中位数）。")
+    return joined([counted, sentence_of_times(costs[0], timed)])
 
 
 def answer(train: Errors, test: Errors, started: dict[str, list[float]]) -> Words:

@@ -21,6 +21,7 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.loading import Loader, measure
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
+from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.load import load_with_card
@@ -110,9 +111,10 @@ class Subject:
         return torch.cat([x for x, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
-def take(measurement: Measurement, runs: Path, device: str = "cpu") -> Measured:
+def take(measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_busy: bool = False) -> Measured:
     """Measure, or read what was measured before; the answer is kept in `runs`/measured.
 
+    again_if_busy: measure again what was timed while the machine was busy.
     Raises UserError if a run that it needs is not finished, or a file can't be read or written.
     """
     module, _, name = measurement.function.partition(":")
@@ -122,7 +124,8 @@ def take(measurement: Measurement, runs: Path, device: str = "cpu") -> Measured:
         found = read_json(path)
         if not (isinstance(found.get("values"), dict) and isinstance(found.get("machine"), dict)):
             raise UserError(f"{path}: a damaged measurement; remove it, and it is made again.")
-        return Measured(measurement, found["values"], float(found.get("seconds", 0)), found["machine"])
+        if not (again_if_busy and busy_load(found["values"])):
+            return Measured(measurement, found["values"], float(found.get("seconds", 0)), found["machine"])
     started = time.monotonic()
     values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
     seconds = round(time.monotonic() - started, 2)

@@ -9,9 +9,10 @@ import io
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import UserError
 from resnetlab.studies import figures, svg
@@ -33,6 +34,9 @@ from resnetlab.studies.study import (
 )
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.run import write_atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
 
@@ -330,8 +334,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
-    """A page: the overview if there are answers (which may be none), and the sections that it shows."""
+@cache
+def _template() -> Template:
+    """The page; compiling it takes longer than filling it in, and a report has a page for each study."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -343,8 +348,13 @@ def _html(sections: list[Section], shown: list[Section], answers: list[Answer] |
     )
     environment.filters["duration"] = duration
     environment.filters["both"] = both
+    return environment.get_template("report.html.j2")
+
+
+def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
+    """A page: the overview if there are answers (which may be none), and the sections that it shows."""
     verdicts = [row.verdict for section in sections for row in section.rows]
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         sections=sections,
         shown=shown,
         answers=answers,

@@ -128,7 +128,7 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> I
         yield from train(make_run(one, runs), device=device, threads=threads)
     else:
         torch.set_num_threads(threads)
-        take(one, runs, device)
+        take(one, runs, device, again_if_busy=True)
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:

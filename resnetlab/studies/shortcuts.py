@@ -19,12 +19,13 @@ from typing import Any
 
 from resnetlab.measuring.padding import padded_units
 from resnetlab.studies import shortcuts_views as views
-from resnetlab.studies.costs import Costs, base_name, exact, measured_by, times
+from resnetlab.studies.costs import BUSY_RULE, Costs, base_name, busy, exact, measured_by, times
 from resnetlab.studies.measurement import Measurement, Subject, Weights
 from resnetlab.studies.scales import base, for_depth
 from resnetlab.studies.statistics import Difference, difference
 from resnetlab.studies.study import (
     DIRECTION,
+    NOT_JUDGED,
     NOT_REPRODUCED,
     REPRODUCED,
     VERDICTS,
@@ -203,6 +204,8 @@ def _cost_rows(costs: list[Costs], failed: list[Measurement]) -> list[Row]:
     def longest() -> tuple[Words, str]:
         parts, verdicts = [], []
         for nets in costs:
+            if words := busy(nets):
+                return words, NOT_JUDGED
             for option, net in zip(OPTIONS[:2], nets, strict=False):
                 clock = times(nets, list(nets)[-1], net)
                 parts.append(f"{base_name(nets)}, C / {option}: {clock}")
@@ -343,7 +346,8 @@ STUDY = Study(
         "若选项之间的每一区间都在 A 的增益下界的 "
         f"{SHARE:g} 倍以内，则为差别较小；仅均值如此则只是方向。"
         "研究的判定取所检验论断中最弱者。",
-    ),
+    )
+    + BUSY_RULE,
     plan=plan,
     judge=judge,
 )

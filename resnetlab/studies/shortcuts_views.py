@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from resnetlab.studies.costs import Costs, base_name, cost_table, time_panel, times
+from resnetlab.studies.costs import Costs, base_name, cost_table, sentence_of_times, time_panel, times
 from resnetlab.studies.statistics import difference, mean_std
 from resnetlab.studies.study import Figure, Table
 from resnetlab.studies.words import Both, Words, joined
@@ -106,13 +106,14 @@ def answer(costs: list[Costs], depth: int, test: dict[str, list[float]], units: 
     for nets in costs[-1:]:
         a, _, c = nets
         kept, clock = nets[c]["training_bytes"] / nets[a]["training_bytes"], times(nets, c, a)
-        parts.append(
+        timed = Both(f"A step takes {clock} times as long.", f"一步训练用时为 {clock} 倍。")
+        parts += [
             Both(
-                f"On {base_name(nets)}, C keeps {kept:.2f} times the activations of A, and a step takes {clock} times "
-                "as long.",
-                f"在 {base_name(nets)} 上，C 保留的激活为 A 的 {kept:.2f} 倍，一步训练用时为 {clock} 倍。",
-            )
-        )
+                f"On {base_name(nets)}, C keeps {kept:.2f} times the activations of A.",
+                f"在 {base_name(nets)} 上，C 保留的激活为 A 的 {kept:.2f} 倍。",
+            ),
+            sentence_of_times(nets, timed),
+        ]
     if all(test.values()):
         means = ", ".join(f"{kind} {statistics.fmean(errors):.1f}" for kind, errors in test.items())
         parts.append(Both(f"Test errors with {depth} layers: {means} %.", f"{depth} 层的测试误差：{means} %。"))

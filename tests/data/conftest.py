@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,12 +31,13 @@ class Server:
     corrupt: int = 0  # how many answers have a wrong byte
     statuses: list[int] = field(default_factory=list)  # of each answer in turn, instead of the file
     length: int = 0  # is added to the true Content-Length
-    stalls: int = 0  # how many answers fall silent half-way
+    stalls: int = 0  # how many answers fall silent half-way, until the end of the test
     redirect: str = ""
     etag: str = '"1"'
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)  # path, Range, If-Range
     sent: int = 0
     url: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def source(self, **changes: str) -> dict[str, Source]:
         """A table with one data set, "mnist", of the files here."""
@@ -74,7 +74,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 server.stalls -= 1
                 self.wfile.write(content[start : len(content) // 2])
                 server.sent += len(content) // 2 - start
-                time.sleep(0.6)
+                server.ended.wait()
                 return None
             self.wfile.write(content[start:end])
             server.sent += min(end, len(content)) - start
@@ -96,18 +96,19 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     """Start a server: serve(cuts=[100], ...) returns it with its address."""
     monkeypatch.setenv("no_proxy", "*")
-    running: list[ThreadingHTTPServer] = []
+    running: list[tuple[Server, ThreadingHTTPServer]] = []
 
     def start(**settings: object) -> Server:
         server = Server(**settings)  # type: ignore[arg-type]
         httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
         threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-        running.append(httpd)
+        running.append((server, httpd))
         server.url = f"http://127.0.0.1:{httpd.server_port}/"
         return server
 
     yield start
-    for httpd in running:
+    for server, httpd in running:
+        server.ended.set()
         httpd.shutdown()
         httpd.server_close()
 

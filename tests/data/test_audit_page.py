@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,6 @@ from resnetlab.errors import UserError
 from resnetlab.studies import svg
 
 Read = Callable[[Path], Data]
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync"
-)
 HOSTILE = "<script>alert(1)<"  # in a file's name "/" can't stand
 QUOTES = "\"><img src=x onerror=alert(2)>'{{ 7 * 7 }}.jpg"
 
@@ -137,23 +131,12 @@ def test_a_page_that_cannot_be_written_is_told(data: Data, tmp_path: Path) -> No
         write_page(found, data, tmp_path / "nowhere" / "x.html")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the path")
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
-        yield started
-        started.close()
-
-
 @contextlib.contextmanager
 def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
     """A page; afterwards: nothing but the file was asked for, no script has run, and the console is empty."""
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(5000)
+    context.set_default_timeout(600_000)
     tab = context.new_page()
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))

@@ -11,7 +11,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -99,7 +99,6 @@ def test_where_no_crop_fits_it_is_the_middle(height: int, width: int, box: tuple
     assert resized_crop_box(never, height, width, scale=(1, 4)) == box
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=40, max_size=40), st.integers(1, 600), st.integers(1, 600))
 def test_a_crop_lies_in_its_image(draws: list[float], height: int, width: int) -> None:
     top, left, h, w = resized_crop_box(draws, height, width)
@@ -333,7 +332,6 @@ def test_the_box_to_paste(lam: float, place: tuple[float, float], box: tuple[int
     assert cutmix_box(lam, place, 32, 40) == box
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.integers(1, 50), st.integers(1, 50))
 def test_the_box_to_paste_lies_in_the_image(lam: float, place: float, height: int, width: int) -> None:
     top, left, h, w = cutmix_box(lam, (place, 1 - place - 2**-40 if place < 0.9 else 0), height, width)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.data import cifar
@@ -147,7 +147,7 @@ def test_a_fortran_ordered_array_keeps_its_meaning(tmp_path: Path) -> None:
     assert np.array_equal(read_batch(path)["data"], pixels(7))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(share=st.floats(0, 0.999))
 def test_a_truncated_batch_is_refused(tmp_path: Path, share: float) -> None:
     whole = pickle.dumps({b"data": pixels(0), b"labels": [0, 1, 2, 3]}, protocol=2)
@@ -159,7 +159,7 @@ def test_a_truncated_batch_is_refused(tmp_path: Path, share: float) -> None:
         read_batch(tmp_path / "batch")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(place=st.integers(0, 400), value=st.integers(0, 255), tail=st.booleans())
 def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int, value: int, tail: bool) -> None:
     content = bytearray(pickle.dumps({b"data": pixels(0, 1), b"labels": [3]}, protocol=2))

@@ -483,12 +483,12 @@ def test_silence_ends_with_the_last_thread() -> None:
     def other() -> None:
         with decoding._silence:
             inside.set()
-            leave.wait(10)
+            leave.wait(3600)
 
     thread = threading.Thread(target=other)
     with decoding._silence:
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(3600)
     with warnings.catch_warnings(record=True) as heard:
         warnings.warn("of nobody's interest", stacklevel=1)  # the other one is still inside
     leave.set()

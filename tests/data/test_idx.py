@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.cli.main import main
@@ -110,7 +110,7 @@ def test_a_gzip_bomb_takes_no_memory(tmp_path: Path) -> None:
     assert peak < 5_000_000
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(place=st.integers(0, 200), value=st.integers(0, 255), gzipped=st.booleans())
 def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int, value: int, gzipped: bool) -> None:
     content = bytearray(gzip.compress(images(20), mtime=0) if gzipped else images(20))

@@ -55,7 +55,7 @@ def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
     assert seen.tolist() == list(range(23))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     places=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.booleans()), min_size=1, max_size=9),
     by_pixel=st.booleans(),

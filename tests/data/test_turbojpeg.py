@@ -67,7 +67,7 @@ def by_pillow(content: bytes, scale: int) -> np.ndarray | None:
 
 
 @needs_library
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), height=st.integers(1, 70), width=st.integers(1, 70), scale=st.sampled_from([1, 1, 2, 4, 8]))
 def test_a_part_is_that_part_of_the_whole(data: st.DataObject, height: int, width: int, scale: int) -> None:
     subsampling = data.draw(st.sampled_from(sorted(SUBSAMPLINGS)))

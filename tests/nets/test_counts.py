@@ -140,7 +140,7 @@ def test_vgg_convolutions(name: str, conv_macs: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["resnet", "plain"])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(n=st.integers(3, 30))
 def test_closed_form(family: str, n: int) -> None:
     """9·(2·16² + 2·32² + 2·64²) + 4·(16 + 32 + 64) = 97,216 per n; six 3x3 layers of 2,359,296 MACs each."""

@@ -223,7 +223,7 @@ def specs(draw: st.DrawFn) -> NetSpec:
 
 
 @given(specs())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_json_round_trip(spec: NetSpec) -> None:
     text = json.dumps(spec.to_dict(), allow_nan=False)
     again = NetSpec.from_dict(json.loads(text))
@@ -234,7 +234,7 @@ def test_json_round_trip(spec: NetSpec) -> None:
 
 
 @given(specs())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_name_of_a_spec_is_read_again(spec: NetSpec) -> None:
     sizes = {"in_channels", "num_classes", "input_size"}  # left out of the name
     values = {f.name: getattr(spec, f.name) for f in fields(NetSpec) if f.name not in sizes | {"name"}}
@@ -296,7 +296,7 @@ mix_calls = st.builds("{}({})".format, st.sampled_from(["Scale", "DropoutShortcu
 @example("resnet18(a=" + "1+" * 20_000 + "1)")
 @example("resnet50(base_width=" + "9" * 400 + ")")
 @example("resnet50(mix=Scale(" + "9" * 400 + ", 1))")
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_any_text_is_a_spec_or_a_user_error(text: str) -> None:
     try:
         found = zoo.spec(text)
@@ -312,7 +312,7 @@ def test_any_text_is_a_spec_or_a_user_error(text: str) -> None:
 @example("-" * 5000 + "1")
 @example("Scale(" + "1+" * 2000 + "1, 1)")
 @example("Scale(" + "9" * 400 + ", 1)")
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_text_is_a_mix_or_a_user_error(text: str) -> None:
     try:
         mix = parse_mix(text)

@@ -9,9 +9,11 @@ import pytest
 
 from resnetlab.measuring.complexity import complexity
 from resnetlab.measuring.cost import unit_cost
+from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import bottleneck
 from resnetlab.studies.bottleneck import NETS, STUDY, UNITS, WEIGHTS
+from resnetlab.studies.costs import BUSY_RULE
 from resnetlab.studies.measurement import Measured, Subject
 from resnetlab.studies.study import (
     DIRECTION,
@@ -42,12 +44,14 @@ def judged(
     spread: float = 0.01,
     changed: tuple[str, str, str, int] | None = None,
     lost: str = "",
+    load: Load = Load(2, 0.0, 0.0, None),  # noqa: B008
 ) -> Finding:
     """The finding of these seconds, give or take, with one count changed, and a measurement that failed."""
     values = copy.deepcopy(counts)
     for function, seconds in (("measure_units", units), ("measure_networks", nets)):
         for i, (name, mean) in enumerate(seconds.items()):
             turns = 1 + 7 * i // 2  # rounds until it is slow instead of fast: each has its own
+            values[function][name]["load"] = load.to_dict()
             values[function][name]["seconds"] = [mean * (1 + spread * (-1) ** (r // turns)) for r in range(15)]
     if changed:
         values[changed[0]][changed[1]][changed[2]] = changed[3]
@@ -98,6 +102,21 @@ def test_a_slow_bottleneck_refutes_what_is_said_of_its_time(counts: dict[str, An
     assert [verdicts(finding)[i] for i in (3, 4, 6)] == [NOT_REPRODUCED] * 3
     assert "still pass" in str(finding.words), "time falls less than multiply-adds"
     assert "still pass" not in str(judged(counts, units=TIMES | {"pair-256": 30.0}).words)
+
+
+def test_times_of_a_busy_machine_are_not_judged_and_counts_are(counts: dict[str, Any]) -> None:
+    finding = judged(counts, nets=NET_TIMES | {"vgg19": 0.2}, load=Load(2, 0.1, 1.4, None))
+    assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == NOT_JUDGED] == [3, 4, 6]
+    assert verdicts(finding).count(REPRODUCED) == 4
+    assert finding.verdict == NOT_JUDGED
+    said = "the machine was busy: other work took 1.4 of 2 cores; the same command times again"
+    assert str(finding.rows[6].measured) == said
+    for words in (finding.words, finding.answer):
+        assert "The machine was busy" in str(words)
+        assert "0.15" not in str(words), "no ratio of times is told"
+    assert str(BUSY_RULE) in str(STUDY.rule)
+    waiting = judged(counts, load=Load(2, None, None, 0.4))
+    assert "what was timed had to wait for 40% of the time" in str(waiting.rows[6].measured)
 
 
 def test_times_that_scatter_give_a_direction_only(counts: dict[str, Any]) -> None:

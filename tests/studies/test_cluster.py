@@ -19,7 +19,7 @@ from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 
-SMALL = recipe("digits", net="cifar_plain8", epochs=1)
+SMALL = recipe("digits", net="cifar_plain8", epochs=0.2)
 RECIPES = (SMALL, SMALL.override(seed=1), SMALL.override(lr=1e5, warmup="none", net="cifar_resnet8(norm=none)"))
 
 
@@ -95,9 +95,9 @@ def test_runs_are_asked_for_with_their_threads_and_retries(
     monkeypatch.chdir(tmp_path)
     runs = Path("runs")
     list(train(make_run(RECIPES[0], runs), threads=1))
-    next(iter(train(make_run(RECIPES[1].override(epochs=2), runs), threads=2)))
+    next(iter(train(make_run(RECIPES[1].override(epochs=2, batch_size=360), runs), threads=2)))
     ray = stand_in()
-    recipes = (RECIPES[0], RECIPES[1].override(epochs=2), RECIPES[2])
+    recipes = (RECIPES[0], RECIPES[1].override(epochs=2, batch_size=360), RECIPES[2])
     events = list(run_on_ray(recipes, runs, address="local"))
     assert sorted(e.index for e in events if e.done) == [0, 1]
     assert "no longer finite" in failures(events)[2]
@@ -170,7 +170,7 @@ def test_what_can_not_be_is_one_line(
 @pytest.mark.parametrize(
     ("probe", "words"),
     [
-        ("import time; time.sleep(60)", "doesn't answer as a Ray cluster within 1 s"),
+        ("import signal; signal.pause()", "doesn't answer as a Ray cluster within 1 s"),
         ("raise ConnectionError('no Ray here.')", "can't be joined .ConnectionError: no Ray here.: see that it runs"),
         ("import os; os.abort()", "can't be joined .no reason given"),
     ],
@@ -180,7 +180,7 @@ def test_a_cluster_that_does_not_answer_is_given_up(
 ) -> None:
     ray = stand_in()
     monkeypatch.setattr(cluster, "_PROBE", probe)
-    monkeypatch.setattr(cluster, "CONNECTING", 1 if "sleep" in probe else 60)
+    monkeypatch.setattr(cluster, "CONNECTING", 1 if "pause" in probe else 3600)
     with pytest.raises(UserError, match=words):
         list(run_on_ray(RECIPES, tmp_path, address="somewhere:6379"))
     assert not ray.calls

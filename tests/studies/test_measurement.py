@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from resnetlab.errors import UserError
+from resnetlab.measuring.load import Load
 from resnetlab.studies import measurement
 from resnetlab.studies.measurement import Measurement, Subject, Weights, take
 from resnetlab.studies.runner import Event, conclude, run_missing, run_plan
@@ -40,6 +41,12 @@ def failing(subject: Subject) -> dict[str, Any]:
     raise ZeroDivisionError("made up")
 
 
+def timing(subject: Subject) -> dict[str, Any]:
+    """A measurement on a machine that is busy the first time."""
+    calls.append("timing")
+    return {"net": {"load": Load(2, 0.0, 2.0 if len(calls) == 1 else 0.0, None).to_dict(), "call": len(calls)}}
+
+
 OF_RUN = Measurement(f"{HERE}:depth_of", {"eps": 0.1}, run=RUN)
 ALONE = Measurement(f"{HERE}:seed_of", seed=3, alone=True)
 
@@ -66,6 +73,14 @@ def test_the_images_are_prepared_as_in_training(runs: Path) -> None:
     x, _ = measurement._subject(OF_RUN, runs, "cpu").batch(10_000, "train")
     assert len(x) == 1437
     assert x.mean(0).abs().max() < 1e-5, "the mean of each pixel is subtracted"
+
+
+def test_what_was_timed_on_a_busy_machine_is_told_and_timed_again(tmp_path: Path) -> None:
+    calls.clear()
+    timed = Measurement(f"{HERE}:timing", alone=True)
+    for wanted in (1, 2, 2):
+        assert [e.done for e in run_missing((timed,), tmp_path)] == [True]
+        assert take(timed, tmp_path).values["net"]["call"] == wanted, "the record is of what was measured last"
 
 
 def test_changed_code_measures_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,14 +25,6 @@ from resnetlab.studies.study import (
 )
 from resnetlab.studies.words import Both
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
-
-FLAGS = (
-    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync"
-)
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
 
 # Texts whose colour stands out less than 4.5:1 from what is behind them.
@@ -169,21 +161,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folder)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
-        yield started
-        started.close()
-
-
 @contextlib.contextmanager
 def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
     """A page; afterwards: nothing but the file was asked for, and the console is empty."""
     complaints: list[str] = []
     script = how.pop("before", None)
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(5000)
+    context.set_default_timeout(600_000)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import build, spec
 from resnetlab.studies import degradation
 from resnetlab.studies.measurement import Measured, Measurement
@@ -42,13 +43,14 @@ def kind_of(net: str) -> str:
     return "plain" if "plain" in net else net.partition("shortcut=")[2][:1] or "A"
 
 
-def values_of(m: Measurement, costs: Errors, seconds: Errors, unit: dict[str, Any]) -> dict[str, Any]:
+def values_of(m: Measurement, costs: Errors, seconds: Errors, unit: dict[str, Any], others: float) -> dict[str, Any]:
     if m.function.endswith(":measure_padding"):
         return {"units": [unit]}
     keys = ("parameters", "multiply_adds", "training_bytes", "inference_bytes")
     return {
         net: {k: 10**6 * costs[kind_of(net)] for k in keys}
         | {"seconds": [seconds[kind_of(net)] * (1 + r / 100) for r in range(15)]}
+        | {"load": Load(4, others, others, None).to_dict()}
         for net in m.settings["nets"]
     }
 
@@ -62,6 +64,7 @@ def judged(
     unit: dict[str, Any] = UNIT,
     lost: Callable[[Recipe | Measurement], bool] = lambda _: False,
     plan: Plan | None = None,
+    others: float = 0.0,
 ) -> Finding:
     """The finding if every seed ended with these errors, give or take, but for what was lost."""
     plan = plan or STUDY.plan(scale, None, ())
@@ -69,7 +72,7 @@ def judged(
     for r in plan.recipes:
         error = errors[kind_of(r.net)] + spread * (r.seed % 3 - 1)
         outcomes.append(Outcome(r, {"train_error": error, "test_error": error}, [], {}))
-    measured = [Measured(m, values_of(m, costs, seconds, unit), 1.0, {}) for m in plan.measurements]
+    measured = [Measured(m, values_of(m, costs, seconds, unit, others), 1.0, {}) for m in plan.measurements]
     return STUDY.judge(
         Evidence(
             scale,
@@ -115,6 +118,13 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_c_must_be_slower_than_both_on_every_net() -> None:
     assert verdicts(judged("paper", PAPERS, seconds={"A": 1.0, "B": 1.3, "C": 1.2}))[1] == NOT_REPRODUCED
+
+
+def test_times_of_a_busy_machine_are_not_judged() -> None:
+    finding = judged("paper", PAPERS, others=2.0)
+    assert verdicts(finding) == [REPRODUCED, NOT_JUDGED, *[REPRODUCED] * 3]
+    assert "the machine was busy: other work took 2.0 of 4 cores" in str(finding.rows[1].measured)
+    assert "The machine was busy" in str(finding.answer)
 
 
 @pytest.mark.parametrize("change", [{"largest_gap": 1e-7}, {"shortcut_rms_kept": 0.0}])

@@ -88,13 +88,25 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {"result": result} | {name: (folder / name).read_bytes() for name in names}
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of a run of SMALL that nothing stopped."""
+    return outcome(finished(made(tmp_path_factory.mktemp("unbroken"), **SMALL)).folder)
+
+
+@pytest.fixture(scope="module")
+def shaken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The outcome of a run of SHAKEN that nothing stopped."""
+    return outcome(finished(made(tmp_path_factory.mktemp("unbroken"), **SHAKEN)).folder)
+
+
 def killed(root: Path, workers: int, checkpoint_steps: int, kills: int, **changes: Any) -> dict[str, Any]:
     """The outcome of a run whose processes were killed so often."""
     program = Path(__file__).with_name("killed.py")
     arguments = [str(root), json.dumps(changes), str(workers), str(checkpoint_steps), "5", str(kills)]
     environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, str(program), *arguments], capture_output=True, text=True, env=environment, timeout=500
+        [sys.executable, str(program), *arguments], capture_output=True, text=True, env=environment, timeout=3600
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -102,10 +114,9 @@ def killed(root: Path, workers: int, checkpoint_steps: int, kills: int, **change
     return outcome(Path(answer["folder"]))
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, shaken: dict[str, Any]) -> None:
     """SIGKILL at random steps and file operations."""
-    unbroken = outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
-    assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == unbroken
+    assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == shaken
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -160,21 +171,23 @@ def stopped_after(run: Run, step: int, monkeypatch: pytest.MonkeyPatch, where: s
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 9])
-def test_a_stop_lets_the_step_end_and_saves_it(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    unbroken = outcome(finished(made(tmp_path / "unbroken", **SMALL)).folder)
+def test_a_stop_lets_the_step_end_and_saves_it(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
+) -> None:
     run = made(tmp_path / "stopped", **SMALL)
     assert stopped_after(run, step, monkeypatch) == step
     assert run.result() is None
     torch.manual_seed(99)  # what happens in between must not matter
-    assert outcome(finished(run).folder) == unbroken
+    assert outcome(finished(run).folder) == small
 
 
-def test_a_stop_during_an_evaluation_gives_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unbroken = outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
+def test_a_stop_during_an_evaluation_gives_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shaken: dict[str, Any]
+) -> None:
     run = made(tmp_path / "stopped", **SHAKEN)
     assert stopped_after(run, 7, monkeypatch, "evaluation") == 7
     assert stopped_after(run, 7, monkeypatch, "evaluation") == 14
-    assert outcome(finished(run).folder) == unbroken
+    assert outcome(finished(run).folder) == shaken
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -207,14 +220,15 @@ def wait(stop: Stop) -> None:
         signal.pause()
 
 
-def test_checkpoints_by_time_and_by_step_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = outcome(finished(made(tmp_path / "a", **SMALL)).folder)
-    assert outcome(finished(made(tmp_path / "b", **SMALL), checkpoint_steps=2).folder) == wanted
+def test_checkpoints_by_time_and_by_step_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
+) -> None:
+    assert outcome(finished(made(tmp_path / "b", **SMALL), checkpoint_steps=2).folder) == small
     monkeypatch.setattr(sitting, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(loop, "STATUS_SECONDS", 0)
     run = made(tmp_path / "c", **SMALL)
     assert [s.step for s in train(run, threads=1)] == [1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 9, 9]
-    assert outcome(run.folder) == wanted
+    assert outcome(run.folder) == small
     with pytest.raises(UserError, match="checkpoint_steps=0 must be 1 or more"):
         finished(made(tmp_path / "d", **SMALL), checkpoint_steps=0)
 
@@ -238,7 +252,7 @@ FILES = ("weights.safetensors", "state.safetensors", "state.json")
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    stopped: Run, tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
+    stopped: Run, file: str, caplog: pytest.LogCaptureFixture, small: dict[str, Any]
 ) -> None:
     flip(stopped.folder / "last" / file)
     with caplog.at_level(logging.WARNING):
@@ -247,7 +261,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert str(stopped.folder / "last") in line
     assert "goes on from the checkpoint before, step 5" in line
     assert (stopped.folder / "last.damaged" / file).exists()
-    assert outcome(stopped.folder) == outcome(finished(made(tmp_path / "unbroken", **SMALL)).folder)
+    assert outcome(stopped.folder) == small
 
 
 def test_a_missing_file_is_damage_too(stopped: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -318,7 +332,7 @@ def as_format_1(run: Run) -> None:
     (place / "state.json").write_text(json.dumps(state, indent=1))
 
 
-def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
+def test_a_run_of_the_first_format_goes_on(tmp_path: Path, shaken: dict[str, Any]) -> None:
     """Its folder is found by the same command, and marked as of this format before anything of it is written."""
     run = made(tmp_path / "runs", **SHAKEN)
     going = train(run, threads=1)
@@ -329,10 +343,12 @@ def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
     assert json.loads((run.folder / "run.json").read_text())["format"] == 1, "reading changes nothing"
     finished(made(tmp_path / "runs", **SHAKEN))
     assert json.loads((run.folder / "run.json").read_text())["format"] == 3
-    assert outcome(run.folder) == outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
+    assert outcome(run.folder) == shaken
 
 
-def test_a_run_of_the_second_format_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_the_second_format_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shaken: dict[str, Any]
+) -> None:
     """Within an epoch, of one process: its sums lay among the progress, and the random state had no rank."""
     run = made(tmp_path / "runs", **SHAKEN)
     stopped_after(run, 10, monkeypatch)
@@ -345,7 +361,7 @@ def test_a_run_of_the_second_format_goes_on(tmp_path: Path, monkeypatch: pytest.
     state |= {"format": 2, "progress": state["progress"] | share}
     (place / "state.json").write_text(json.dumps(state))
     rewrite(place, FILES[1], lambda t: t.update({"rng.cpu": t.pop("rng.0.cpu")}))
-    assert outcome(finished(run).folder) == outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
+    assert outcome(finished(run).folder) == shaken
 
 
 def test_the_id_of_a_run_is_that_of_the_first_format(tmp_path: Path) -> None:
@@ -353,7 +369,7 @@ def test_the_id_of_a_run_is_that_of_the_first_format(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
 ) -> None:
     run, taken, count = made(tmp_path, **SMALL), Stepper.__call__, 0
 
@@ -373,7 +389,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
     assert "\n" not in line
     assert package.load(run.folder).spec == run.spec
     monkeypatch.undo()
-    assert outcome(finished(run).folder) == outcome(finished(made(tmp_path / "unbroken", **SMALL)).folder)
+    assert outcome(finished(run).folder) == small
 
 
 def test_weights_that_are_not_finite_never_replace_a_checkpoint(

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from resnetlab.cli.main import main
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
-from resnetlab.training import checkpoint
+from resnetlab.training import checkpoint, loop
 from resnetlab.training import run as run_module
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import Run, machine, make_run
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def small(**changes: Any) -> Recipe:
@@ -99,40 +97,66 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, changes: dic
     assert without_times(resumed) == without_times(unbroken)
 
 
+# The command, which sends itself a signal in its 30th step: in the second epoch.
+STOPPED = """
+import os, sys
+from resnetlab.cli.main import main
+from resnetlab.training.step import Stepper
+
+taken, steps = Stepper.__call__, 0
+
+def sending(self, *arguments):
+    global steps
+    steps += 1
+    if steps == 30:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    return taken(self, *arguments)
+
+Stepper.__call__ = sending
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of `small()`, which nothing stopped."""
+    return finish(small(), tmp_path_factory.mktemp("unbroken"))
+
+
 @pytest.mark.parametrize(
     ("signal_sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 75)]
 )
 def test_a_stopped_command_goes_on_where_it_was(
-    tmp_path: Path, resnetlab: Command, signal_sent: signal.Signals, code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unbroken: Run,
+    signal_sent: signal.Signals,
+    code: int,
 ) -> None:
-    options = ["--net", "cifar_resnet20", "--epochs", "4", "--threads", "1"]
-    command = [sys.executable, "-m", "resnetlab", "train", "digits", *options]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch 1"):
-                break
-        time.sleep(0.2)  # into the second epoch
-        process.send_signal(signal_sent)
-        said = process.stderr.read()
-    assert process.returncode == code
+    options = ["--net", "cifar_resnet8", "--epochs", "3", "--threads", "1"]
+    command = [sys.executable, "-c", STOPPED, str(int(signal_sent)), "train", "digits", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "epoch 1, step 23 " in done.stderr
     if signal_sent != signal.SIGKILL:
-        (line,) = [line for line in said.splitlines() if line.startswith(f"stopped by {signal_sent.name} after step ")]
+        lines = done.stderr.splitlines()
+        (line,) = [line for line in lines if line.startswith(f"stopped by {signal_sent.name} after step ")]
         assert line.endswith(f"which is saved; to go on from it: resnetlab train digits {' '.join(options)}")
-        assert "Traceback" not in said
-    done = resnetlab("train", "digits", *options, "--json")
-    assert done.returncode == 0, done.stderr
-    assert "epoch 1," not in done.stderr
-    answer = json.loads(done.stdout)
-    unbroken = finish(small(net="cifar_resnet20", epochs=4), tmp_path / "unbroken")
+        assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", *options, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "epoch 1," not in said.err
+    answer = json.loads(said.out)
     assert (tmp_path / answer["run"] / "last/weights.safetensors").read_bytes() == weights(unbroken)
     assert answer["test_error"] == unbroken.result()["test_error"]  # type: ignore[index]
 
 
-def test_a_finished_run_is_read_and_not_touched(tmp_path: Path) -> None:
-    run = finish(small(), tmp_path)
+def test_a_finished_run_is_read_and_not_touched(unbroken: Run) -> None:
+    run = unbroken
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.folder.rglob("*.*") if p.is_file()}
-    assert list(train(make_run(small(), tmp_path))) == []
+    assert list(train(make_run(small(), run.root))) == []
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
 
 
@@ -157,8 +181,11 @@ def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:
     assert again.result() is not None
 
 
-def test_what_a_caller_draws_between_two_statuses_changes_nothing(tmp_path: Path) -> None:
-    changes = {**SHAKEN, "epochs": 2, "batch_size": 8}
+def test_what_a_caller_draws_between_two_statuses_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**SHAKEN, "epochs": 2}
+    monkeypatch.setattr(loop, "LOG_STEPS", 10)  # of 28 an epoch
     alone = finish(small(**changes), tmp_path / "alone")
     run = make_run(small(**changes), tmp_path / "disturbed")
     threads = torch.get_num_threads()
@@ -209,7 +236,7 @@ def after_one_epoch(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path, unbroken: Run) -> None:
     """A limit on the size of files stands for a full disk: writing the weights fails half-way, for real."""
     before = weights(after_one_epoch)
     runs = str(tmp_path / "runs")
@@ -228,14 +255,14 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tm
     assert weights(after_one_epoch) == before
     assert not list(after_one_epoch.folder.glob("*.new"))
     resumed = finish(small(), tmp_path / "runs")
-    assert weights(resumed) == weights(finish(small(), tmp_path / "unbroken"))
+    assert weights(resumed) == weights(unbroken)
 
 
-def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: Path) -> None:
+def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: Path, unbroken: Run) -> None:
     last = after_one_epoch.folder / "last"
     last.rename(last.with_name("last.old"))
     (last.with_name("last.new")).mkdir()
-    assert weights(finish(small(), tmp_path / "runs")) == weights(finish(small(), tmp_path / "unbroken"))
+    assert weights(finish(small(), tmp_path / "runs")) == weights(unbroken)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from resnetlab.training.evaluate import Evaluation, Member
 from resnetlab.use.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
 from resnetlab.use.evaluation_report import check_report, numbers, summary, write_report
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'"
 Made = Callable[..., tuple[Evaluation, Data]]
 
@@ -170,23 +167,12 @@ def page(request: pytest.FixtureRequest, made: Made, tmp_path_factory: pytest.Te
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the path")
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
-        yield started
-        started.close()
-
-
 @contextlib.contextmanager
 def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
     """A page; afterwards: nothing but the file was asked for, no script has run, and the console is empty."""
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(5000)
+    context.set_default_timeout(600_000)
     tab = context.new_page()
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
