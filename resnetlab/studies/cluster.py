@@ -13,9 +13,10 @@ from typing import Any
 
 from resnetlab.data.names import KINDS
 from resnetlab.errors import UserError
+from resnetlab.storage import read_json
 from resnetlab.studies.runner import End, Event, attempt, cost, end_of, one_line, resolve
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores, read_json
+from resnetlab.training.run import Run, available_cores
 
 RETRIES = 3  # of a run whose process or machine is lost; a run that fails by itself is not tried again
 CONNECTING = 60  # seconds that a cluster has to answer

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
+from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.studies.figures import draw, draw_file
 from resnetlab.studies.study import Figure, Panel, Series
-from resnetlab.training.run import disk_errors, write_atomically
 from resnetlab.training.runs import Damaged, metrics_of, read_settings
 
 ENDINGS = (".svg", ".png", ".pdf")

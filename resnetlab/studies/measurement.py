@@ -23,9 +23,10 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.storage import disk_errors, read_json, write_atomically
 from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import disk_errors, machine, make_run, read_json, write_atomically
+from resnetlab.training.run import machine, make_run
 from resnetlab.training.runs import MEASURED
 
 

@@ -23,22 +23,14 @@ import torch
 
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
+from resnetlab.storage import disk_errors, disk_is_full, read_json
 from resnetlab.studies.measurement import Measurement, opened, take
 from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Outcome, Plan, Record, Study
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import (
-    Run,
-    available_cores,
-    check_format,
-    disk_errors,
-    disk_is_full,
-    machine,
-    make_run,
-    read_json,
-)
+from resnetlab.training.run import Run, available_cores, check_format, machine, make_run
 
 LONGEST_REASON = 300  # characters
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import Spec
+from resnetlab.storage import disk_errors, read_json
 from resnetlab.training.fit import check_fit
-from resnetlab.training.run import FORMAT, disk_errors, read_json, spec_from_dict
+from resnetlab.training.run import FORMAT, spec_from_dict
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
 

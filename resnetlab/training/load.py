@@ -14,9 +14,10 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.storage import read_json
 from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
 from resnetlab.training.fit import check_fit
-from resnetlab.training.run import check_format, read_json
+from resnetlab.training.run import check_format
 from resnetlab.training.weights import read_file
 
 MODEL = "model.safetensors"  # the weights in a folder of the Hugging Face hub

@@ -17,12 +17,13 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
 from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import RESULT_KEYS, Run, disk_errors, locked, open_folder, write_atomically
+from resnetlab.training.run import RESULT_KEYS, Run, open_folder
 from resnetlab.training.schedule import after_evaluation, after_step, learning_rate, needs_batch_error
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sitting import (

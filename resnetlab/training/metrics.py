@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
-from resnetlab.training.run import disk_errors
+from resnetlab.storage import disk_errors
 
 EPOCH_KEYS = ("epoch", "step", "train_error", "test_error")
 

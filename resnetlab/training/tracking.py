@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from resnetlab.errors import UserError, check_choice
-from resnetlab.training.run import Run, disk_errors, read_json, write_atomically
+from resnetlab.storage import disk_errors, read_json, write_atomically
+from resnetlab.training.run import Run
 from resnetlab.training.runs import Damaged, metrics_of
 
 Write = Callable[[dict[str, float], int], None]  # values by name, and the step they are of
