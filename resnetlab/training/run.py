@@ -20,19 +20,16 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.storage import disk_errors, read_json, write_atomically
+from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.parts import check_parts
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_result, read_settings
 
 if TYPE_CHECKING:
     from resnetlab.training.finetune import Start
 
-FORMAT = 3  # of the run folder; others than these are refused
-# 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
-READABLE = (1, 2, FORMAT)
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
-RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,7 @@ class Run:
 
         Raises UserError if the file is damaged.
         """
-        path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        found = read_json(path)
-        missing = [key for key in RESULT_KEYS if not isinstance(found.get(key), int | float)]
-        if missing:
-            raise UserError(f"{path}: damaged, it lacks {', '.join(missing)}; remove it to finish the run again.")
-        return found
+        return read_result(self.folder)
 
     def settings(self, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
         """What `run.json` holds."""
@@ -148,12 +138,11 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
 
     Raises UserError for a folder of another version or one whose settings are damaged.
     """
-    path = run.folder / "run.json"
-    if path.exists():
-        found = read_json(path)
-        check_format(path, found)
-        if found.get("id") != run.id:
-            raise UserError(f"{path}: damaged, it is of run {found.get('id')!r}; move the folder away to start anew.")
+    path = run.folder / SETTINGS
+    if is_there(path):
+        found = read_settings(run.folder)
+        if found["id"] != run.id:
+            raise Damaged(path, f"damaged, it is of run {found['id']!r}", START_ANEW)
         return found
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):
@@ -167,27 +156,14 @@ def migrate(folder: Path) -> None:
 
     What earlier formats wrote is read as it is.
     """
-    path = folder / "run.json"
-    settings = read_json(path)
+    settings = read_settings(folder)
     if settings["format"] != FORMAT:
         with disk_errors(folder):
-            _write_settings(path, settings | {"format": FORMAT})
+            _write_settings(folder / SETTINGS, settings | {"format": FORMAT})
 
 
 def _write_settings(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def check_format(path: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError unless run.json is of a version that this code reads."""
-    if settings.get("format") not in READABLE:
-        raise UserError(
-            f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 to {FORMAT}: "
-            "move the folder away or use the version that wrote it."
-        )
-    threads = settings.get("threads")
-    if not (isinstance(threads, int) and 1 <= threads <= 4096 and isinstance(settings.get("machine"), dict)):
-        raise UserError(f"{path}: damaged, it lacks threads or machine; move the folder away to start the run again.")
 
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:
