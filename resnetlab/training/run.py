@@ -23,7 +23,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.parts import check_parts
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_result, read_settings
+from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 
 if TYPE_CHECKING:
     from resnetlab.training.finetune import Start
@@ -140,7 +140,7 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
     """
     path = run.folder / SETTINGS
     if is_there(path):
-        found = read_settings(run.folder)
+        found = read_begun(run.folder)
         if found["id"] != run.id:
             raise Damaged(path, f"damaged, it is of run {found['id']!r}", START_ANEW)
         return found

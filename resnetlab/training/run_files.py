@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from resnetlab.errors import shown
-from resnetlab.schema import MOST_WHOLE, Between, Loss, Percent, Positive, Scalar, Seconds, Text, Whole
+from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
 from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_json, read_regular
 
 FORMAT = 3  # of the run folder; others than these are refused
@@ -26,34 +26,43 @@ MOST_METRICS = 2**28  # bytes: a line for each 100 of 200 million steps
 START_ANEW = "move the folder away to start the run again"
 
 
+Error = Annotated[float, Between(0, 100, nan=True)]  # in %
+
+
 class OfData(TypedDict):
     """What run.json says of the data."""
 
     name: str
-    fingerprint: str
-    shape: tuple[Whole, Whole, Whole] | None
-    train_images: Whole
-    test_images: Whole
+    fingerprint: NotRequired[str]
+    shape: NotRequired[tuple[Whole, Whole, Whole] | None]
+    train_images: NotRequired[Whole]
+    test_images: NotRequired[Whole]
 
 
 class OfSpec(TypedDict):
-    """What run.json says of the network, as far as a list needs it; the weight files are built from their own."""
+    """What run.json says of the network, as far as a list needs it; weight files hold their own."""
 
     name: NotRequired[str]
 
 
 class Settings(TypedDict):
-    """run.json."""
+    """run.json, as far as lists and plots need it."""
 
     format: Whole
-    id: Text
     spec: OfSpec
     recipe: dict[str, Scalar | list[Scalar]]
     data: OfData
-    classes: list[str]
+    id: NotRequired[Text]
+    classes: NotRequired[list[str]]
     start: NotRequired[dict[str, Any]]
-    threads: Annotated[int, Between(1, 4096)]
     ranks: NotRequired[Annotated[int, Between(1, 10**6)]]
+
+
+class Begun(TypedDict):
+    """What run.json has besides, for a training to go on from and a study to judge."""
+
+    id: Text
+    threads: Annotated[int, Between(1, 4096)]
     machine: dict[str, Scalar]
 
 
@@ -64,11 +73,11 @@ class Line(TypedDict):
     epoch: NotRequired[Whole]
     lr: NotRequired[Positive]
     train_loss: NotRequired[Loss]
-    train_error: NotRequired[Percent]
+    train_error: NotRequired[Error]
     test_loss: NotRequired[Loss]
-    test_error: NotRequired[Percent]
+    test_error: NotRequired[Error]
     validation_loss: NotRequired[Loss]
-    validation_error: NotRequired[Percent]
+    validation_error: NotRequired[Error]
     unreadable: NotRequired[Whole]
 
 
@@ -76,16 +85,16 @@ class EpochLine(TypedDict):
     """What a line of metrics.jsonl has that ends an epoch."""
 
     epoch: Annotated[int, Between(1, MOST_WHOLE)]
-    train_error: Percent
-    test_error: Percent
+    train_error: Error
+    test_error: Error
 
 
 class Result(TypedDict):
     """result.json: errors in %, of the last epoch and the lowest."""
 
-    train_error: Percent
-    test_error: Percent
-    best_error: Percent
+    train_error: Error
+    test_error: Error
+    best_error: Error
     epochs: Whole
     steps: Whole
     seconds: Seconds
@@ -100,6 +109,14 @@ def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
         what = f"a run of format {shown(version)}, and this version reads formats 1 to {FORMAT}"
         raise Damaged(path, what, "move the folder away or use the version that wrote it")
     return parsed_json(path, content, Settings, advice)
+
+
+def read_begun(folder: Path) -> dict[str, Any]:
+    """The same with all that a training needs. Raises Damaged."""
+    found = read_settings(folder)
+    if wrong := trouble(found, Begun):
+        raise Damaged(folder / SETTINGS, f"damaged, {wrong}", START_ANEW)
+    return found
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

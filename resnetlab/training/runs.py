@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -34,10 +35,11 @@ class RunSummary:
     written: float = 0.0  # seconds since 1970, when metrics, result or settings were last written
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; a time that no calendar has is null."""
+        """As JSON values; a number that is not finite is null, and a time that no calendar has."""
         when = self.when(UTC)
         words = when.isoformat(timespec="seconds") if when else None
-        return asdict(self) | {"folder": str(self.folder), "written": words}
+        values = {k: _finite(v) for k, v in asdict(self).items()}
+        return values | {"folder": str(self.folder), "written": words}
 
     def when(self, zone: tzinfo | None = None) -> datetime | None:
         """When it was last written; None if that is before the year 1 or after 9999, as a wrong clock has it."""
@@ -79,7 +81,7 @@ def summary(folder: Path) -> RunSummary:
         words = f"{error.path.relative_to(folder)}, {error.what.removeprefix('damaged, ')}"
         return RunSummary(folder, "damaged", printable(words), **_names(settings), written=written)
     last = epochs[-1] if epochs else {}
-    chosen = [line.get("validation_error", line["test_error"]) for line in epochs]
+    chosen = [e for line in epochs if math.isfinite(e := line.get("validation_error", line["test_error"]))]
     state: State = "running" if running else "finished" if result else "unfinished"
     step = int(lines[-1]["step"]) if lines else 0
     return RunSummary(
@@ -140,3 +142,7 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
