@@ -79,7 +79,7 @@ def explain(
     from resnetlab.data.decoding import Unreadable
     from resnetlab.data.folder import is_image
     from resnetlab.data.own import make_place_for_pictures
-    from resnetlab.training.run import disk_errors
+    from resnetlab.storage import disk_errors
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images

@@ -32,7 +32,7 @@ from resnetlab.training.checkpoint import Card
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
 from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
-from resnetlab.training.run import read_json
+from resnetlab.training.run_files import read_settings
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -199,8 +199,8 @@ def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
     found = set()
     for path in map(Path, sources):
         for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
-            with contextlib.suppress(UserError, OSError, LookupError, TypeError):  # no run, or a damaged one
-                found.add(str(read_json(folder / "run.json")["data"]["fingerprint"]))
+            with contextlib.suppress(UserError, OSError):  # no run, or a damaged one
+                found.add(read_settings(folder)["data"]["fingerprint"])
                 break
     return frozenset(found)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from resnetlab.data.images import Data
 from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
+from resnetlab.storage import write_atomically
 from resnetlab.training.classes import Matched, match_classes
-from resnetlab.training.run import write_atomically
 from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreement, compare
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import WithNormalisation, deployed, description, noise
