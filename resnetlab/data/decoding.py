@@ -259,7 +259,7 @@ def _flat(image: Image.Image) -> np.ndarray:
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         if band.has_transparency_data:
             band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
-        pixels[top : top + rows] = band.convert("RGB")
+        pixels[top : top + rows] = np.asarray(band.convert("RGB"))
     return pixels
 
 
