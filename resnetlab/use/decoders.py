@@ -17,13 +17,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from resnetlab.data.decoding import Part
-from resnetlab.use.decoding_process import Task
+from resnetlab.use.decoding_process import UNREAD, Task
 from resnetlab.use.forms import Refused
 
 Result = TypeVar("Result")
 PROCESSES = 2
 BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
-BROKEN = "the image can't be read: decoding it takes too long, or ends the decoder"
+BROKEN = f"{UNREAD}: decoding it takes too long, or ends the decoder"
 
 
 class Decoders:

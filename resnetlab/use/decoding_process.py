@@ -29,6 +29,7 @@ from resnetlab.use.forms import Refused, image_of
 
 # What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+UNREAD = "the image can't be read"
 LIGHT = 4_000_000  # pixels of an image that the server need not be asked about
 HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of the processor; the slowest sound images take 0.06 a megapixel
 BASE_BYTES, PIXEL_BYTES = 256_000_000, 24  # of memory, by the most pixels; the hungriest sound images take 20 a pixel
@@ -80,7 +81,7 @@ def _answer(task: Task, body: bytes, source: BinaryIO, sink: BinaryIO) -> tuple[
     except Refused as error:
         return {"status": error.status, "detail": error.detail}, None
     except MemoryError:
-        return {"status": 413, "detail": "the image can't be read: decoding it takes too much memory"}, None
+        return {"status": 413, "detail": f"{UNREAD}: decoding it takes too much memory"}, None
     except Exception:
         return {"failure": traceback.format_exc()}, None
     pixels = np.ascontiguousarray(part.pixels)
@@ -116,16 +117,17 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
 
     try:
         return decode_part(content, task.short_side, admit)
+    except TooManyPixels:
+        raise Refused(413, f"{UNREAD}: it has more than the {task.most_pixels:,} pixels that are taken") from None
     except Unreadable as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
-        status = 413 if isinstance(error, TooManyPixels) else 422
-        raise Refused(status, f"the image can't be read: {error}") from None
+        raise Refused(422, f"{UNREAD}: {error}") from None
 
 
 def _check(task: Task, height: int, width: int) -> None:
     """Raise 413 for an image that has, or will have, more pixels than are taken."""
-    said = f"the image can't be read: {width:,}x{height:,} pixels "
+    said = f"{UNREAD}: {width:,}x{height:,} pixels "
     if height * width > task.most_pixels:
         raise Refused(413, f"{said}are more than the {task.most_pixels:,} that are taken")
     if max(height, width) > task.most_side:
@@ -164,7 +166,9 @@ def _limit(what: int, value: int) -> None:
 
 def _most_bytes() -> int:
     """The most memory that this process has held."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's
     return most if sys.platform == "darwin" else 1024 * most
 
 
