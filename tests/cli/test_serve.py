@@ -55,7 +55,7 @@ def test_a_signal_ends_it_after_what_is_running(start: Started, number: int, cod
             answer = b""
             while piece := client.recv(65536):
                 answer += piece
-            assert b"HTTP/1.1 422 " in answer
+            assert b"HTTP/1.1 415 " in answer
         assert process.wait(60) == code
         assert process.stdout.read() == ""
         assert process.stderr is not None

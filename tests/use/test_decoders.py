@@ -137,7 +137,7 @@ def test_pixels_are_bounded_together_and_small_images_go_by(held: Any) -> None:
         held.go()
         await asyncio.gather(decoding, small)
         assert held.decoders._pixels == 0
-        assert (await decode(held.decoders, large)).shape == (32, 32, 3)
+        assert (await decode(held.decoders, large)).shape == (32, 40, 3)
 
     asyncio.run(scene())
 

@@ -196,7 +196,7 @@ def test_a_body_that_says_it_is_too_large_is_not_waited_for(server: Any) -> None
         answer = client.makefile("rb").readline()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert server.ask("POST", "/predict", "image/png", bytes(2 * MEGABYTE + 1)).status == 413
-    assert server.ask("POST", "/predict", "image/png", bytes(2 * MEGABYTE)).status == 422
+    assert server.ask("POST", "/predict", "image/png", bytes(2 * MEGABYTE)).status == 415
 
 
 @pytest.mark.parametrize("kind", ["image/png", TYPE])
