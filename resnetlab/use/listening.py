@@ -101,18 +101,23 @@ class Server(uvicorn.Server):
 class Protocol(H11Protocol):
     """uvicorn's, with limits that it lacks: a time for a head to come, and to read an answer; a number of connections.
 
-    Where there are too many connections, an idle one ends, and where none is idle, the new one.
+    Where there are too many connections, one ends: the longest idle, or else the one whose body has been coming the
+    longest, or else the new one.
     """
 
     _deadline: asyncio.TimerHandle | None = None
     _reading: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        self._since = self.loop.time()
         if len(self.connections) > CONNECTIONS:
-            others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
-            next((other for other in others if other.idle), self).end()
+            others = [other for other in self.connections if isinstance(other, Protocol) and other is not self]
+            idle = [other for other in others if other.idle]
+            coming = idle or [other for other in others if other.cycle is not None and other.cycle.more_body]
+            min(coming, key=lambda other: other._since, default=self).end()
 
     @property
     def idle(self) -> bool:

@@ -62,6 +62,15 @@ def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, str | Non
         return answer.status, answer.getheader("Retry-After"), answer.read().decode(errors="replace")
 
 
+def slow_client(port: int) -> socket.socket:
+    """A client whose body is being waited for."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    client.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n")
+    client.sendall(b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
+    assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+    return client
+
+
 def test_what_is_being_decoded_stalls_nothing_but_images(held: Any, noise: Noise) -> None:
     with running(held.decoders) as port, ThreadPoolExecutor(3) as clients:
         decoding = [clients.submit(ask, port, "/predict", noise()) for _ in range(2)]
@@ -125,6 +134,18 @@ def test_more_connections_than_are_held_end_idle_ones(
             opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
             assert ask(port, "/health")[0] == 200
         assert ask(port, "/predict", noise())[0] == 200
+
+
+def test_where_none_is_idle_a_body_that_has_long_been_coming_ends(
+    decoders: Decoders, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "CONNECTIONS", 3)
+    with running(decoders) as port, contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(slow_client(port)) for _ in range(3)]
+        assert ask(port, "/health")[0] == 200
+        assert ask(port, "/predict", noise())[0] == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert slow[0].recv(100) == b"", "the first that came"
 
 
 def test_connections_that_are_busy_are_not_ended_for_a_new_one(
