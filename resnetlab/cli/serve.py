@@ -25,7 +25,7 @@ def serve(
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images in a pass, at most.")] = 16,
     queue: Annotated[int, WholeNumber, Parameter(help="Requests that wait for their answer, at most.")] = 64,
     max_megabytes: Annotated[int, WholeNumber, Parameter(help="Size of a request, at most.")] = 20,
-    max_megapixels: Annotated[int, WholeNumber, Parameter(help="Size of an image, at most; 89 can be.")] = 89,
+    max_megapixels: Annotated[int, WholeNumber, Parameter(help="Size of an image, at most; 89 can be.")] = 25,
     timeout: Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")] = 30,
 ) -> None:
     """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""
@@ -36,17 +36,21 @@ def serve(
             raise UserError(f"{name}={value} must be 1 or more.")
     check_installed()
     from resnetlab.data.decoding import MOST_PIXELS
-    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.decoders import BESIDE, Decoders
     from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
-    from resnetlab.use.serve import Limits, make_app
 
     if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
         raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
-    with listen(host, port) as listener:  # before the network is read, which takes longer
+    pixels = max_megapixels * 10**6
+    # Both before the network is read, which takes longer.
+    with listen(host, port) as listener, Decoders(pixels + BESIDE) as decoders:
+        from resnetlab.use.classifier import Classifier
+        from resnetlab.use.serve import Limits, make_app
+
         classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
-        limits = Limits(max_megabytes * 10**6, max_megapixels * 10**6, queue, timeout)
+        limits = Limits(bytes=max_megabytes * 10**6, pixels=pixels, requests=queue, seconds=timeout)
         hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
-        app = make_app(classifier, limits, batch=batch_size, hosts=hosts)
+        app = make_app(classifier, limits, decoders, batch=batch_size, hosts=hosts)
 
         def ready() -> None:
             what = f"{classifier.net.spec.name}, {len(classifier.classes)} classes, on {classifier.device}"

@@ -26,8 +26,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as tf
 from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.png_chunks import needed_chunks
@@ -37,11 +35,14 @@ __all__ = [
     "MOST_PIXELS",
     "Box",
     "Header",
+    "Part",
     "TooManyPixels",
     "Unreadable",
     "decode",
     "decode_crop",
+    "decode_part",
     "decode_resized",
+    "finish",
     "read_header",
 ]
 
@@ -50,6 +51,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EP
 # At 1/2 the gain is small, and most images of ImageNet would lose some fidelity for it. Against Pillow's resize from
 # full size, smooth photographs keep 40 dB, and one with fine detail that is just 8 times as large keeps 33 dB.
 SCALES = (8, 4)
+_BAND = 2**20  # pixels that are converted at once
 
 # How EXIF's orientation makes the upright image of the stored one: exchange rows and columns, then reverse
 # rows, then reverse columns (Exif 2.32, tag 0x0112).
@@ -88,6 +90,15 @@ class Header(NamedTuple):
     mode: str  # as Pillow calls it: "RGB", "L", "CMYK", "P", "I;16"
 
 
+class Part(NamedTuple):
+    """A decoded part of an image, and what makes of it the image that was asked for."""
+
+    pixels: np.ndarray  # uint8 h w 3, as they are stored
+    box: tuple[float, float, float, float]  # top, left, height and width of what is wanted, in `pixels`
+    size: tuple[int, int]  # rows and columns that this becomes
+    turn: tuple[bool, bool, bool] = _UPRIGHT[1]  # afterwards
+
+
 def read_header(content: bytes) -> Header:
     """Read format and size without decoding. Raises Unreadable."""
     content = needed_chunks(content)
@@ -115,6 +126,15 @@ def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> n
 
 def decode_resized(content: bytes, short_side: int) -> np.ndarray:
     """Decode the image with its shorter side resized to `short_side`: uint8 H W 3. Raises Unreadable."""
+    return finish(decode_part(content, short_side))
+
+
+def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
+    """The first half of `decode_resized`, which needs no torch. Raises Unreadable.
+
+    `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
+    it raises ends the decoding.
+    """
 
     def size(box: Box) -> tuple[int, int]:
         short = min(box.height, box.width)
@@ -126,23 +146,37 @@ def decode_resized(content: bytes, short_side: int) -> np.ndarray:
             )
         return height, width
 
-    return _decode(content, lambda height, width: Box(0, 0, height, width), size)
+    return _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
 
 
-def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
-    """Cut out the box that `crop` gives for the upright image's size, and resize it to what `size_of` says.
+def finish(part: Part) -> np.ndarray:
+    """The second half: resize and turn, uint8 H W 3.
 
     The array is writeable and has no negative strides, so torch takes it; what was resized is stored C H W.
     """
+    return _upright(_resized(part.pixels, *part.box, part.size), *part.turn)
+
+
+def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
+    """Cut out the box that `crop` gives for the upright image's size, and resize it to what `size_of` says."""
+    return finish(_part(content, crop, size_of, lambda *_: None))
+
+
+def _part(
+    content: bytes,
+    crop: Callable[[int, int], Box],
+    size_of: Callable[[Box], tuple[int, int]],
+    admit: Callable[[int, int], None],
+) -> Part:
     if _is_whole_jpeg(content):
         try:
-            return _by_turbojpeg(content, crop, size_of)
+            return _by_turbojpeg(content, crop, size_of, admit)
         except JpegError:
             pass  # Pillow decides
-    image = _pixels(content)
+    image = _pixels(content, admit)
     box = crop(*image.shape[:2])
     box.check_inside(*image.shape[:2])
-    return _resized(image, box.top, box.left, box.height, box.width, size_of(box))
+    return Part(image, box, size_of(box))
 
 
 def _is_whole_jpeg(content: bytes) -> bool:
@@ -156,12 +190,16 @@ def _is_whole_jpeg(content: bytes) -> bool:
 
 
 def _by_turbojpeg(
-    content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]
-) -> np.ndarray:
+    content: bytes,
+    crop: Callable[[int, int], Box],
+    size_of: Callable[[Box], tuple[int, int]],
+    admit: Callable[[int, int], None],
+) -> Part:
     swap, reverse_rows, reverse_columns = turn = _UPRIGHT[_jpeg_orientation(content)]
     with Jpeg(content) as jpeg:
         height, width = (jpeg.width, jpeg.height) if swap else (jpeg.height, jpeg.width)
         _check_size(height, width)
+        admit(height, width)
         box = crop(height, width)
         rows, columns = size_of(box)
         # The same box and size in the stored image.
@@ -170,8 +208,8 @@ def _by_turbojpeg(
         stored = Box(left, top, box.width, box.height) if swap else Box(top, left, box.height, box.width)
         size = (columns, rows) if swap else (rows, columns)
         scale = next((s for s in SCALES if stored.height >= s * size[0] and stored.width >= s * size[1]), 1)
-        part, place_top, place_left = jpeg.decode(stored, scale)
-    return _upright(_resized(part, place_top, place_left, stored.height / scale, stored.width / scale, size), *turn)
+        pixels, top, left = jpeg.decode(stored, scale)
+    return Part(pixels, (top, left, stored.height / scale, stored.width / scale), size, turn)
 
 
 def _resized(
@@ -182,6 +220,9 @@ def _resized(
         part = image[int(top) : int(top + height), int(left) : int(left + width)]
         if part.shape[:2] == size:
             return part
+        import torch  # here, since what decodes for the server is a process without it
+        import torch.nn.functional as tf
+
         x = torch.from_numpy(part).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
         return tf.interpolate(x, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     # A box between pixels, of a scaled image: torch has no such resize.
@@ -191,10 +232,11 @@ def _resized(
     return np.array(resized)
 
 
-def _pixels(content: bytes) -> np.ndarray:
+def _pixels(content: bytes, admit: Callable[[int, int], None]) -> np.ndarray:
     """Decode by Pillow: uint8 H W 3, RGB, upright."""
     content = needed_chunks(content)
     with _opened(content) as image:
+        admit(image.height, image.width)
         pixels = _rgb(image, content)
         return _upright(pixels, *_UPRIGHT[_orientation(image, content)])
 
@@ -218,12 +260,19 @@ def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
         if image.mode.startswith("I"):
             table = _table(tags, image.info.get("transparency"))
             return np.repeat(table[np.asarray(image)][:, :, None], 3, axis=2)
-        if image.mode == "La":
-            image = image.convert("LA")
-        if image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        return np.array(image.convert("RGB"))  # a copy: Pillow's own bytes can't be written to
+        return _flat(image.convert("LA") if image.mode == "La" else image)
+
+
+def _flat(image: Image.Image) -> np.ndarray:
+    """What stands before white, and becomes RGB: uint8 H W 3; in bands, since each conversion is a copy."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if band.has_transparency_data:
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
+        pixels[top : top + rows] = np.asarray(band.convert("RGB"))
+    return pixels
 
 
 def _check_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.cuts import CROP, TEST_SIDE, middle
+from resnetlab.data.cuts import CROP, TEST_SIDE
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.errors import UserError
@@ -78,14 +78,19 @@ class Classifier:
         """Side of the square that is seen, in the middle of an image, as a part of the image's short side."""
         return 1.0 if self.whole else CROP / TEST_SIDE
 
+    @property
+    def short_side(self) -> int:
+        """What the shorter side of an image is resized to, in pixels."""
+        return self.size if self.whole else round(self.size * TEST_SIDE / CROP)
+
     def prepare(self, content: bytes) -> Tensor:
         """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""
-        if self.whole:
-            image = decode_resized(content, self.size)
-            top, left = (round((side - self.size) / 2) for side in image.shape[:2])  # as `middle`
-            image = image[top : top + self.size, left : left + self.size]
-        else:
-            image = middle(content, (), self.size)
+        return self.cut(decode_resized(content, self.short_side))
+
+    def cut(self, image: np.ndarray) -> Tensor:
+        """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
+        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
+        image = image[top : top + self.size, left : left + self.size]
         if self.net.spec.in_channels == 1:
             image = np.rint(image @ np.array(LUMA))[:, :, None].astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

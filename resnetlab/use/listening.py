@@ -20,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from resnetlab.errors import UserError, shown
 
 HEAD_SECONDS = 10.0  # for a request's head to come
+READ_SECONDS = 30.0  # for a client to read what waits to be sent
+CONNECTIONS = 1_000  # at once
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as a Host header has them
 
 
@@ -42,9 +44,12 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UserError(f"port={port} is no port: choose 1 to 65535, or 0 for a free one.")
     where = f"host {shown(host)}, port {port}"
+    if not host.strip():
+        raise UserError(f"{where}: no address; give 127.0.0.1 for this machine only, or :: for all that reach it.")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        both = address[0] == "::" and socket.has_dualstack_ipv6()  # IPv4 too: who asks for all means all
+        return socket.create_server(address[:2], family=family, backlog=2048, dualstack_ipv6=both)
     except (socket.gaierror, UnicodeError) as error:
         raise UserError(f"{where}: no address of that name is known; give another --host.") from error
     except OSError as error:
@@ -94,13 +99,46 @@ class Server(uvicorn.Server):
 
 
 class Protocol(H11Protocol):
-    """uvicorn's, with a time limit for a request's head; its own is for idle connections after an answer only."""
+    """uvicorn's, with limits that it lacks: a time for a head to come, and to read an answer; a number of connections.
+
+    Where there are too many connections, one ends: the longest idle, or else the one whose body has been coming the
+    longest, or else the new one.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        self._since = self.loop.time()
+        if len(self.connections) > CONNECTIONS:
+            others = [other for other in self.connections if isinstance(other, Protocol) and other is not self]
+            idle = [other for other in others if other.idle]
+            coming = idle or [other for other in others if other.cycle is not None and other.cycle.more_body]
+            min(coming, key=lambda other: other._since, default=self).end()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def end(self) -> None:
+        """End the connection at once."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reading is None:
+            self._reading = self.loop.call_later(READ_SECONDS, self.end)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -108,11 +146,13 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        if self._reading is not None:
+            self._reading.cancel()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
         """The clock runs from the first byte, or the connection, until a head is there."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not self.idle:
             self._forget()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import HTTPException, Request
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from resnetlab.data.decoding import MOST_PIXELS
+from resnetlab.use.forms import FORM
 
 Result = TypeVar("Result")
+AGAIN = {"Retry-After": "1"}  # seconds, beside a 503
 CLIENT_GONE = 499  # nginx's number for a client that left; nobody sees it but the metrics
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64_000_000
+
+
+TIDY_SECONDS = 1.0  # after a request, and between two times
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class Limits:
     """What a server takes of its clients."""
 
     bytes: int = 20_000_000  # of a body
-    pixels: int = MOST_PIXELS  # of an image; more are never decoded
+    pixels: int = 25_000_000  # of an image, and of what a strip is resized to
+    side: int = 32_768  # pixels
+    bodies: int = 256_000_000  # bytes of all bodies together, and never less than one body takes
     requests: int = 64  # that have come and wait for their answer
     seconds: float = 30.0  # for a body to come, and again for the answer
 
@@ -61,6 +66,7 @@ class Room:
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.bytes, self.requests = limits, 0, 0
+        self._tidying: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Body]:
@@ -70,6 +76,12 @@ class Room:
             yield body
         finally:
             body.release()
+            if self._tidying is None:
+                self._tidying = asyncio.get_running_loop().call_later(TIDY_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        asyncio.get_running_loop().run_in_executor(None, give_back_memory)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -106,7 +118,7 @@ class Body:
                 async for chunk in request.stream():
                     if len(self.content) + len(chunk) > limits.bytes:
                         raise too_large
-                    if self.room.bytes + len(chunk) > limits.requests * limits.bytes:
+                    if self.room.bytes + len(chunk) > max(limits.bodies, limits.bytes):
                         raise busy(Unfinished)
                     self.content += chunk
                     self.room.bytes += len(chunk)
@@ -116,90 +128,27 @@ class Body:
             raise HTTPException(CLIENT_GONE, "the client has left") from None
 
 
+def give_back_memory() -> None:
+    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 def busy(kind: type[HTTPException]) -> HTTPException:
     """The answer where more is asked for than there is room for."""
-    return kind(503, "too many requests at this moment: try again", {"Retry-After": "1"})
+    return kind(503, "too many requests at this moment: try again", AGAIN)
 
 
 def check_type(request: Request) -> str:
     """The content type of a request, if one that can hold an image. Raises 415, 400."""
     given = request.headers.get("content-type", "")
     kind, parameters = parse_options_header(given)
-    if kind == b"multipart/form-data":
+    if kind == FORM:
         if not parameters.get(b"boundary"):
             raise Unfinished(400, "the multipart body has no boundary in its content type")
     elif not kind.startswith(b"image/"):
         raise Unfinished(415, "send multipart/form-data with the field 'image', or the image itself as image/*")
     return given
-
-
-def image_of(content_type: str, body: bytes) -> bytes:
-    """The encoded image in a body: of multipart/form-data the field "image", else all of it. Raises 400, 422.
-
-    Neither a file's name nor the type that a client claims for it is looked at; what counts are its bytes.
-    """
-    kind, parameters = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
-        return body
-    form = Form()
-    try:
-        parser = MultipartParser(
-            parameters[b"boundary"],
-            {
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_part_data": form.on_part_data,
-                "on_part_end": form.on_part_end,
-                "on_end": form.on_end,
-            },
-        )
-        parser.write(body)
-        parser.finalize()
-    except FormParserError:
-        form.whole = False
-    if not form.whole:
-        raise HTTPException(400, "the multipart body is damaged, or has no end")
-    if form.image is None:
-        raise HTTPException(422, "the form has no field 'image'")
-    return bytes(form.image)
-
-
-class Form:
-    """The field "image" of a form, gathered while it is parsed; the first if there are several."""
-
-    def __init__(self) -> None:
-        self.image: bytearray | None = None
-        self.whole = False
-        self._header, self._value, self._inside = bytearray(), bytearray(), False
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """Part of a header's name."""
-        self._header += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Part of a header's value."""
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        """A header is whole: perhaps the one that names the field."""
-        if self._header.lower() == b"content-disposition" and self.image is None:
-            self._inside = parse_options_header(bytes(self._value))[1].get(b"name") == b"image"
-            self.image = bytearray() if self._inside else None
-        self._header, self._value = bytearray(), bytearray()
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Part of a field."""
-        if self._inside and self.image is not None:
-            self.image += data[start:end]
-
-    def on_part_end(self) -> None:
-        """The field is whole."""
-        self._inside = False
-
-    def on_end(self) -> None:
-        """The form is whole."""
-        self.whole = True
 
 
 async def while_wanted(request: Request, seconds: float, work: Awaitable[Result]) -> Result:

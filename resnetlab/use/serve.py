@@ -5,40 +5,41 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any, TypeVar
 
 import torch
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 import resnetlab
-from resnetlab.data.decoding import TooManyPixels, Unreadable, read_header
+from resnetlab.data.decoding import Part, finish
 from resnetlab.errors import did_you_mean, printable, shown
 from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
+from resnetlab.use.decoders import Decoders
+from resnetlab.use.decoding_process import Task, known_formats
 from resnetlab.use.explain import grad_cam, overlay, units_of
+from resnetlab.use.forms import Refused
 from resnetlab.use.front import Front
 from resnetlab.use.metrics import TEXT, Metrics
 from resnetlab.use.predict import likeliest
 from resnetlab.use.receiving import (
+    AGAIN,
     Limits,
     Room,
     Unfinished,
     UnfinishedResponse,
     check_type,
-    image_of,
     while_wanted,
 )
 
 Result = TypeVar("Result")
-DECODERS = 2  # threads; each may hold a decoded image of the most pixels
 PAGE = {"/": "index.html", "/style.css": "style.css", "/script.js": "script.js"}
 MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
@@ -67,6 +68,8 @@ class Health(BaseModel):
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body
     most_pixels: int  # of an image
+    most_side: int  # of an image, in pixels
+    formats: tuple[str, ...]  # of images
 
 
 class Problem(BaseModel):
@@ -100,18 +103,22 @@ def _problems(*tables: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 def make_app(
-    classifier: Classifier, limits: Limits, *, batch: int = 16, hosts: Collection[str] | None = None
+    classifier: Classifier,
+    limits: Limits,
+    decoders: Decoders,
+    *,
+    batch: int = 16,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """The ASGI application. `hosts`: the names it may be called by, in the Host header; None for any."""
     classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
     app = FastAPI(title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None)
     metrics, room = Metrics(), Room(limits)
     batcher = Batcher(classifier.probabilities, batch, metrics.batches.add)
-    decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
     units = units_of(classifier.net)
 
-    async def in_decoder(work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(decoders, work)
+    def prepared(part: Part) -> Tensor:
+        return classifier.cut(finish(part))
 
     async def answered(request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
         """What `work` makes of the image of a request, within all limits."""
@@ -120,7 +127,8 @@ def make_app(
             await body.receive(request)
 
             async def decoded_and_worked_on() -> Result:
-                pixels = await in_decoder(partial(_pixels, classifier, limits, kind, body.content))
+                task = Task(kind, len(body.content), classifier.short_side, limits.pixels, limits.side)
+                pixels = await decoders.decoded(task, body.content, prepared)
                 body.release()
                 return await work(pixels)
 
@@ -159,7 +167,7 @@ def make_app(
 
         async def picture(pixels: Tensor) -> bytes:
             heat = await batcher.alone(partial(_heat, classifier, pixels, label, unit))
-            return await in_decoder(partial(_png, pixels, heat))
+            return await asyncio.to_thread(_png, pixels, heat)
 
         return Response(await answered(request, picture), media_type="image/png")
 
@@ -173,6 +181,8 @@ def make_app(
             seen=classifier.seen,
             most_bytes=limits.bytes,
             most_pixels=limits.pixels,
+            most_side=limits.side,
+            formats=known_formats(),
         )
 
     @app.get(
@@ -189,26 +199,12 @@ def make_app(
         media = MEDIA[name.rpartition(".")[2]]
         app.add_api_route(path, partial(_file, content, media), include_in_schema=False)
 
+    app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unfinished, _unfinished)
     app.add_exception_handler(RequestValidationError, _invalid)
     paths = ["/predict", "/explain", "/health", "/metrics", "/openapi.json", *PAGE]
     app.add_middleware(Front, hosts=hosts, paths=paths, metrics=metrics)
     return app
-
-
-def _pixels(classifier: Classifier, limits: Limits, kind: str, body: bytearray) -> Tensor:
-    """The image in a body, prepared for the network. Raises 400, 413, 422."""
-    content = image_of(kind, bytes(body))
-    try:
-        header = read_header(content)
-        if header.height * header.width > limits.pixels:
-            raise TooManyPixels(
-                f"{header.width:,}x{header.height:,} pixels are more than the {limits.pixels:,} that are taken"
-            )
-        return classifier.prepare(content)
-    except Unreadable as error:
-        status = 413 if isinstance(error, TooManyPixels) else 422
-        raise HTTPException(status, f"the image can't be read: {error}") from None
 
 
 def _heat(classifier: Classifier, pixels: Tensor, label: str | None, unit: str | None) -> Tensor:
@@ -226,6 +222,11 @@ def _png(pixels: Tensor, heat: Tensor) -> bytes:
 
 async def _file(content: bytes, media: str) -> Response:
     return Response(content, media_type=media)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse({"detail": error.detail}, error.status, AGAIN if error.status == 503 else None)
 
 
 async def _unfinished(request: Request, error: Exception) -> Response:

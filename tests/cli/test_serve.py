@@ -15,6 +15,7 @@ import torch
 
 from resnetlab import build
 from resnetlab.cli.main import main
+from resnetlab.use.listening import listen, url_of
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_signal_ends_it_after_what_is_running(start: Started, number: int, cod
             answer = b""
             while piece := client.recv(65536):
                 answer += piece
-            assert b"HTTP/1.1 422 " in answer
+            assert b"HTTP/1.1 415 " in answer
         assert process.wait(60) == code
         assert process.stdout.read() == ""
         assert process.stderr is not None
@@ -75,6 +76,15 @@ def test_a_host_that_others_reach_is_warned_of_and_answers_by_any_name(start: St
         assert process.wait(60) == 0
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_all_addresses_are_those_of_ipv4_too() -> None:
+    with listen("::", 0) as listener:
+        port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://[::]:{port}/"
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port)).close()
+
+
 def test_a_port_in_use_is_one_line(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -91,6 +101,8 @@ def test_a_port_in_use_is_one_line(weights: Path, capsys: pytest.CaptureFixture[
         (["--port", "-1"], "port=-1 is no port"),
         (["--host", "192.0.2.1"], "can't listen there"),
         (["--host", "a..b"], "no address of that name"),
+        (["--host", ""], "no address; give 127.0.0.1 for this machine only"),
+        (["--host", " "], "no address; give 127.0.0.1 for this machine only"),
         (["--queue", "0"], "queue=0 must be 1 or more"),
         (["--timeout", "0"], "timeout=0 must be 1 or more"),
         (["--max-megabytes", "1.5"], "max-megabytes"),

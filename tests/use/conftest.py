@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ import torch
 from PIL import Image
 
 from resnetlab import build
+from resnetlab.use.decoders import Decoders
 
 Noise = Callable[..., bytes]
+PATIENCE = 600  # seconds, which no test waits for unless something hangs
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,59 @@ def noise() -> Noise:
         return written.getvalue()
 
     return encoded
+
+
+@pytest.fixture(scope="session")
+def decoders() -> Iterator[Decoders]:
+    """Real processes that decode."""
+    with Decoders(50_000_000) as made:
+        yield made
+
+
+# A decoder that, of an image it has weighed, writes its number to a folder, and waits there until it may go on.
+HELD = """
+import os, pathlib, time
+import resnetlab.use.decoding_process as it
+folder, decode = pathlib.Path({folder!r}), it.decode_part
+def held(content, short_side, admit):
+    def admit_and_wait(height, width):
+        admit(height, width)
+        (folder / f"began-{{os.getpid()}}").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+    return decode(content, short_side, admit_and_wait)
+it.decode_part = held
+it.main()
+"""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Decoders that wait until they may go on."""
+
+    decoders: Decoders
+    folder: Path
+
+    def begun(self, count: int) -> set[int]:
+        """The processes that wait, once there are so many."""
+        deadline = time.monotonic() + PATIENCE
+        while len(found := list(self.folder.glob("began-*"))) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return {int(path.name.partition("-")[2]) for path in found}
+
+    def go(self) -> None:
+        """Let them go on, now and later."""
+        (self.folder / "go").touch()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    """Decoders for 5,000,000 pixels together."""
+    command = (sys.executable, "-c", HELD.format(folder=str(tmp_path)))
+    with Decoders(5_000_000, command=command) as made:
+        yield Held(made, tmp_path)
+        (tmp_path / "go").touch()
 
 
 def form(image: bytes, name: str = "image", filename: str = "x.png", kind: str = "image/png") -> tuple[str, bytes]:
@@ -73,7 +129,7 @@ class Served:
 
     def ask(self, method: str, path: str, kind: str = "", body: bytes = b"", **headers: str) -> Answer:
         """Send one request over a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path, body or None, ({"Content-Type": kind} if kind else {}) | headers)
             answer = connection.getresponse()
@@ -122,7 +178,7 @@ def serving(weights: Path) -> Callable[..., contextlib.AbstractContextManager[Se
 @pytest.fixture(scope="session")
 def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) -> Iterator[Served]:
     """One server for all tests that leave it as it was."""
-    with serving("--timeout", "5", "--max-megabytes", "2", "--queue", "16") as served:
+    with serving("--timeout", str(PATIENCE), "--max-megabytes", "2", "--queue", "16") as served:
         yield served
         served.process.kill()
         assert served.process.stderr is not None

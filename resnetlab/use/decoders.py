@@ -1,0 +1,210 @@
+"""Decoders: the processes that decode for the server. They can be killed, and what they hold together is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from resnetlab.data.decoding import Part
+from resnetlab.use.decoding_process import UNREAD, Task
+from resnetlab.use.forms import Refused
+
+Result = TypeVar("Result")
+PROCESSES = 2
+BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
+BROKEN = f"{UNREAD}: decoding it takes too long, or ends the decoder"
+
+
+class Decoders:
+    """A pool of processes, each for one image at a time. Close it, or use it in `with`.
+
+    The images that are being decoded have `pixels` together, at most; whichever is too much is refused with 503,
+    but small ones never are.
+    """
+
+    def __init__(self, pixels: int, processes: int = PROCESSES, command: tuple[str, ...] | None = None) -> None:
+        self._most, self._pixels = pixels, 0
+        self._command = command or (sys.executable, "-P", "-m", "resnetlab.use.decoding_process")
+        self._lock, self._closed = threading.Lock(), False
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode")  # each waits for a process
+        self._idle = [_Process(self._command) for _ in range(processes)]
+        self._busy: set[_Process] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._closed = True
+            for process in self._busy:
+                process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        while self._idle:
+            self._idle.pop().close()
+
+    async def decoded(self, task: Task, body: bytearray, then: Callable[[Part], Result]) -> Result:
+        """What `then` makes of the image in a body, in a thread. Raises Refused, and what `then` raises.
+
+        Whoever is cancelled meanwhile kills the process.
+        """
+        job = _Job()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, job, task, body, then)
+        except asyncio.CancelledError:
+            job.abandon()
+            raise
+
+    def _work(self, job: _Job, task: Task, body: bytearray, then: Callable[[Part], Result]) -> Result:
+        with self._process() as process, self._counted() as admit, job.done_by(process):
+            return then(process.decoded(task, body, admit))
+
+    @contextlib.contextmanager
+    def _process(self) -> Iterator[_Process]:
+        """A process for one image; one that does not live on has a successor."""
+        with self._lock:
+            process = self._idle.pop() if self._idle else _Process(self._command)
+            if not process.lives:
+                process.close()
+                process = _Process(self._command)
+            self._busy.add(process)
+        try:
+            yield process
+        finally:
+            with self._lock:
+                self._busy.remove(process)
+                if not process.fit:
+                    process.close()
+                if process.fit:
+                    self._idle.append(process)
+                elif not self._closed:
+                    with contextlib.suppress(OSError):  # the next image may have better luck
+                        self._idle.append(_Process(self._command))
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[Callable[[int], bool]]:
+        """Whether there is room for so many pixels; what was admitted counts until the end."""
+        held = 0
+
+        def admit(pixels: int) -> bool:
+            nonlocal held
+            with self._lock:
+                if self._pixels + pixels > self._most:
+                    return False
+                self._pixels += pixels
+            held += pixels
+            return True
+
+        try:
+            yield admit
+        finally:
+            with self._lock:
+                self._pixels -= held
+
+
+class _Job:
+    """An image that may be given up, which kills the process that is at it, and no other."""
+
+    def __init__(self) -> None:
+        self._lock, self._abandoned = threading.Lock(), False
+        self._process: _Process | None = None
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            if self._process is not None:
+                self._process.kill()
+
+    @contextlib.contextmanager
+    def done_by(self, process: _Process) -> Iterator[None]:
+        with self._lock:
+            if self._abandoned:
+                raise asyncio.CancelledError
+            self._process = process
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._process = None
+
+
+class _Process:
+    """One process. It is `fit` for another image if it has ended the last one well."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self.fit = True
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what libraries say of a client's bytes
+            start_new_session=True,  # Ctrl-C is not for it
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._from.close()
+        with contextlib.suppress(BrokenPipeError):  # of what it was not sent any more
+            self._to.close()
+
+    def decoded(self, task: Task, body: bytearray, admit: Callable[[int], bool]) -> Part:
+        """The image in a body. Raises Refused."""
+        self.fit = False
+        try:
+            self._send(json.dumps(asdict(task)).encode() + b"\n", body)
+            said = self._said()
+            if "weight" in said:
+                self._send(b"yes\n" if admit(said["weight"]) else b"no\n")
+                said = self._said()
+        except BrokenPipeError:
+            raise Refused(422, BROKEN) from None
+        part = self._part(said) if "shape" in said else None
+        self.fit = not said["last"]
+        if part is not None:
+            return part
+        if "failure" in said:
+            raise RuntimeError(f"an image could not be decoded:\n{said['failure']}")
+        raise Refused(said["status"], said["detail"])
+
+    def _send(self, *contents: bytes | bytearray) -> None:
+        for content in contents:
+            self._to.write(content)
+        self._to.flush()
+
+    def _said(self) -> dict[str, Any]:
+        line = self._from.readline()
+        if not line.endswith(b"\n"):
+            raise Refused(422, BROKEN)
+        return json.loads(line)
+
+    def _part(self, said: dict[str, Any]) -> Part:
+        pixels = np.empty(said["shape"], np.uint8)
+        if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:  # type: ignore[attr-defined]
+            raise Refused(422, BROKEN)
+        return Part(pixels, tuple(said["box"]), tuple(said["size"]), tuple(said["turn"]))

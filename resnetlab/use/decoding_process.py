@@ -1,0 +1,176 @@
+"""The process that decodes for the server: an encoded image comes on stdin, its pixels go to stdout, then the next.
+
+What a decoder does with hostile bytes happens here: it holds no lock of the server's, has limits of memory and of
+processor time, which the system keeps, and can be killed. It imports no torch, so that it starts in 0.2 s.
+
+One line of JSON begins whatever goes either way. The server sends a `Task` and the body. The process may ask
+{"weight": PIXELS}, and is answered "yes" or "no". It ends with {"shape", "box", "size", "turn"} and the pixels of
+a `Part`, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" tells that the process then ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
+from resnetlab.use.forms import Refused, image_of
+
+# What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+UNREAD = "the image can't be read"
+LIGHT = 4_000_000  # pixels of an image that the server need not be asked about
+HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of the processor; the slowest sound images take 0.06 a megapixel
+BASE_BYTES, PIXEL_BYTES = 256_000_000, 24  # of memory, by the most pixels; the hungriest sound images take 20 a pixel
+GROWN_BYTES = 64_000_000  # more memory than at the start, which ends the process: not all of it would be given back
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to decode."""
+
+    type: str  # the request's content type
+    bytes: int  # of the body
+    short_side: int  # that the image will be resized to
+    most_pixels: int
+    most_side: int
+
+
+def main() -> None:
+    """Decode until there is no more."""
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Image.init()
+    start = _most_bytes()
+    with contextlib.suppress(BrokenPipeError):  # the server is gone
+        while line := source.readline():
+            task = Task(**json.loads(line))
+            body = source.read(task.bytes)
+            if len(body) < task.bytes:
+                return
+            said, pixels = _answer(task, body, source, sink)
+            del body
+            last = _most_bytes() - start > GROWN_BYTES
+            _say(sink, said | {"last": last}, pixels)
+            if last:
+                return
+            del pixels
+
+
+def _answer(task: Task, body: bytes, source: BinaryIO, sink: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
+    """What is said of an image, and the pixels that follow."""
+
+    def weighed(pixels: int) -> bool:
+        _say(sink, {"weight": pixels})
+        return source.readline() == b"yes\n"
+
+    try:
+        part = _decoded(task, body, weighed)
+    except Refused as error:
+        return {"status": error.status, "detail": error.detail}, None
+    except MemoryError:
+        return {"status": 413, "detail": f"{UNREAD}: decoding it takes too much memory"}, None
+    except Exception:
+        return {"failure": traceback.format_exc()}, None
+    pixels = np.ascontiguousarray(part.pixels)
+    return {"shape": pixels.shape, "box": part.box, "size": part.size, "turn": part.turn}, pixels
+
+
+def _say(sink: BinaryIO, said: dict[str, Any], pixels: np.ndarray | None = None) -> None:
+    sink.write(json.dumps(said).encode() + b"\n")
+    if pixels is not None:
+        sink.write(pixels.data)
+    sink.flush()
+
+
+def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
+    """The image in a body. Raises Refused."""
+    _limit_memory(task.most_pixels)
+    _limit_time(HEADER_SECONDS)
+    content = image_of(task.type, body)
+    if content and not _is_taken(content):
+        raise Refused(415, f"not an image of a format that is taken: {', '.join(known_formats())}")
+    admitted = False
+
+    def admit(height: int, width: int) -> None:
+        nonlocal admitted
+        if admitted:
+            return
+        pixels = height * width
+        _check(task, height, width)
+        if pixels > LIGHT and not weighed(pixels):
+            raise Refused(503, "other large images are being decoded: try again")
+        admitted = True
+        _limit_time(HEADER_SECONDS + MEGAPIXEL_SECONDS * pixels / 1e6)
+
+    try:
+        return decode_part(content, task.short_side, admit)
+    except TooManyPixels:
+        raise Refused(413, f"{UNREAD}: it has more than the {task.most_pixels:,} pixels that are taken") from None
+    except Unreadable as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None
+        raise Refused(422, f"{UNREAD}: {error}") from None
+
+
+def _check(task: Task, height: int, width: int) -> None:
+    """Raise 413 for an image that has, or will have, more pixels than are taken."""
+    said = f"{UNREAD}: {width:,}x{height:,} pixels "
+    if height * width > task.most_pixels:
+        raise Refused(413, f"{said}are more than the {task.most_pixels:,} that are taken")
+    if max(height, width) > task.most_side:
+        raise Refused(413, f"{said}have a side longer than the {task.most_side:,} that are taken")
+    if task.short_side**2 * max(height, width) // min(height, width) > task.most_pixels:
+        raise Refused(413, f"{said}are too narrow a strip: resized, it has more than {task.most_pixels:,}")
+
+
+def known_formats() -> tuple[str, ...]:
+    """The formats that are taken, by names; old releases of Pillow have no AVIF."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _is_taken(content: bytes) -> bool:
+    """Whether an image begins as one of the formats."""
+    tests = [Image.OPEN[name][1] for name in known_formats()]
+    return any(test is not None and test(content[:16]) is True for test in tests)
+
+
+def _limit_time(seconds: float) -> None:
+    """So much more of the processor, then the system ends this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds))
+
+
+def _limit_memory(pixels: int) -> None:
+    if sys.platform == "linux":  # elsewhere this limit means something else
+        _limit(resource.RLIMIT_DATA, BASE_BYTES + PIXEL_BYTES * pixels)
+
+
+def _limit(what: int, value: int) -> None:
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _most_bytes() -> int:
+    """The most memory that this process has held."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The image in a request's body: all of it, or a field of a form."""
+
+from __future__ import annotations
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+FORM = b"multipart/form-data"
+
+
+class Refused(Exception):
+    """A request that is answered with another status than 200, and why, in a line."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status, self.detail = status, detail
+
+
+def image_of(content_type: str, body: bytes) -> bytes:
+    """The encoded image in a body: of multipart/form-data the field "image", else all of it. Raises 400, 422.
+
+    Neither a file's name nor the type that a client claims for it is looked at; what counts are its bytes.
+    """
+    kind, parameters = parse_options_header(content_type)
+    if kind != FORM:
+        return body
+    form = Form()
+    try:
+        parser = MultipartParser(
+            parameters[b"boundary"],
+            {
+                "on_header_field": form.on_header_field,
+                "on_header_value": form.on_header_value,
+                "on_header_end": form.on_header_end,
+                "on_part_data": form.on_part_data,
+                "on_part_end": form.on_part_end,
+                "on_end": form.on_end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        form.whole = False
+    if not form.whole:
+        raise Refused(400, "the multipart body is damaged, or has no end")
+    if form.image is None:
+        raise Refused(422, "the form has no field 'image'")
+    return bytes(form.image)
+
+
+class Form:
+    """The field "image" of a form, gathered while it is parsed; the first if there are several."""
+
+    def __init__(self) -> None:
+        self.image: bytearray | None = None
+        self.whole = False
+        self._header, self._value, self._inside = bytearray(), bytearray(), False
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        """Part of a header's name."""
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        """Part of a header's value."""
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        """A header is whole: perhaps the one that names the field."""
+        if self._header.lower() == b"content-disposition" and self.image is None:
+            self._inside = parse_options_header(bytes(self._value))[1].get(b"name") == b"image"
+            self.image = bytearray() if self._inside else None
+        self._header, self._value = bytearray(), bytearray()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Part of a field."""
+        if self._inside and self.image is not None:
+            self.image += data[start:end]
+
+    def on_part_end(self) -> None:
+        """The field is whole."""
+        self._inside = False
+
+    def on_end(self) -> None:
+        """The form is whole."""
+        self.whole = True
