@@ -26,6 +26,7 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.parts import check_parts
+from resnetlab.training.precision import instruction_sets, resolved
 from resnetlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Run:
             },
             "classes": list(self.data.classes),
             **({"start": self.start.to_dict()} if self.start else {}),
+            "resolved": resolved(self.recipe, self.spec, device),
             "threads": threads,
             "ranks": ranks,
             "machine": machine(device),
@@ -301,6 +303,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
     return {
         "processor": _processor(),
+        "instruction_sets": list(instruction_sets()),
         "cores": available_cores(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         "system": f"{platform.system()} {platform.machine()}",

@@ -42,6 +42,15 @@ SHAKEN: dict[str, Any] = {
     "batch_size": 200,  # 7 steps an epoch
     "epochs": 4,
 }
+FAST: dict[str, Any] = {
+    "net": "cifar_resnet8",
+    "precision": "auto",
+    "channels_last": "auto",
+    "compile": "auto",
+    "fused": True,
+    "batch_size": 200,
+    "epochs": 3,
+}
 PICTURES: dict[str, Any] = {
     "net": "cifar_resnet8(mix=DropoutShortcut(0.3))",
     "image_size": 16,
@@ -102,10 +111,11 @@ def killed(root: Path, workers: int, checkpoint_steps: int, kills: int, **change
     return outcome(Path(answer["folder"]))
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fields", [SHAKEN, FAST], ids=["shaken", "fast"])
+def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, fields: dict[str, Any]) -> None:
     """SIGKILL at random steps and file operations."""
-    unbroken = outcome(finished(made(tmp_path / "unbroken", **SHAKEN)).folder)
-    assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == unbroken
+    unbroken = outcome(finished(made(tmp_path / "unbroken", **fields)).folder)
+    assert killed(tmp_path / "killed", 0, 2, kills=3, **fields) == unbroken
 
 
 @pytest.mark.parametrize("workers", [0, 2])
