@@ -101,7 +101,8 @@ def gradient_scaler(precision: str, kind: str) -> torch.amp.GradScaler | None:
 def compile_net(net: nn.Module, recipe: Recipe, kind: str) -> bool:
     """Make the network's steps faster, in place; parameters keep their names. `kind` of device: cpu, cuda.
 
-    Returns whether torch compiled units, whose steps and evaluation need `compiled` and `as_written`. Raises UserError where no compiler is found, and for a net whose units can't be compiled.
+    Returns whether torch compiled units, whose steps and evaluation need `compiled` and `as_written`. Raises UserError
+    where no compiler is found, and for a net whose units can't be compiled.
     """
     units = residual_units(net, "compile")
     assert isinstance(net, ResNet)

@@ -152,7 +152,7 @@ def test_where_torch_can_not_compile_one_line_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setattr(precision, "BACKEND", backend)
     monkeypatch.setattr(precision, "FUSED_ON", ())
     with pytest.raises(
-        UserError, match=r"^compile=True: torch can't compile here .*C\+\+ compiler.*Leave compile out\.$"
+        UserError, match=r"^compile=True: torch can't compile here .*needs Triton\. Leave compile out\.$"
     ):
         trained(Recipe(compile=True), [])
 
