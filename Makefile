@@ -22,7 +22,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/run
-	$(BIN)/python -m benchmarks.networks
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.data
 
 docs: $(VENV)/docs
