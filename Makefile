@@ -34,7 +34,7 @@ clean-commit:
 		{ echo "results/ is written from a clean commit only, which its records name: commit what is changed." >&2; exit 1; }
 
 bench: $(VENV)/run
-	$(BIN)/python -m benchmarks.networks
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.data
 
 docs: $(VENV)/docs

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing on one thread, rows, and how they are printed."""
+"""What the benchmarks share: interleaved timing, rows, and how they are printed and recorded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from resnetlab.training.run import machine
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def options(description: str, runs: int) -> argparse.ArgumentParser:
     """The options every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--record", type=Path, help="write the rows to this JSON file, with the machine they are from")
     parser.add_argument("--runs", type=int, default=runs, help="how often each is timed")
     return parser
 
@@ -54,3 +58,9 @@ def show(rows: list[Row], *, as_json: bool) -> None:
         peer = f"{row.peer_name} {row.peer:.1f}, ratio {row.ratio:.2f}" if row.peer and row.ratio else "no peer"
         limit = f", limit {row.limit:.1f}" if row.limit else ""
         print(f"{row.what}: ours {row.ours:.1f} {row.unit}; {peer}{limit} (median of {row.runs})")
+
+
+def keep(rows: list[Row], path: Path | None) -> None:
+    """Write the rows to a record, if there is to be one."""
+    if path:
+        path.write_text(json.dumps({"machine": machine(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")

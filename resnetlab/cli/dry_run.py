@@ -24,6 +24,8 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
         return
     default = Recipe().to_dict()
     for name, value in found.recipe.items():
+        if value == "auto":
+            value = f"auto: {_shown(found.resolved[name])} here"
         differs = f"   (default {_shown(default[name])})" if name in found.changed else ""
         _line(f"{'*' if differs else ' '} {name:<18} {_shown(value)}{differs}")
     _line("* differs from the default")

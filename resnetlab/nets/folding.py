@@ -21,7 +21,7 @@ def folded(net: ResNet | VGG) -> ResNet | VGG:
     """
     made = copy.deepcopy(net).eval()
     for module in list(made.modules()):
-        for names in _runs(module):
+        for names in layer_runs(module):
             for name, next_name in pairwise(names):
                 conv, norm = _last(getattr(module, name)), getattr(module, next_name)
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -30,7 +30,7 @@ def folded(net: ResNet | VGG) -> ResNet | VGG:
     return made
 
 
-def _runs(module: nn.Module) -> list[tuple[str, ...]]:
+def layer_runs(module: nn.Module) -> list[tuple[str, ...]]:
     """The names of a module's layers that run one after another, with nothing between them."""
     if isinstance(module, ResidualUnit):
         return [module.lead, module.branch, module.after]  # between branch and after stands the sum

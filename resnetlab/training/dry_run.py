@@ -22,6 +22,7 @@ from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
+from resnetlab.training.precision import AUTO, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
@@ -68,6 +69,7 @@ class DryRun:
 
     recipe: dict[str, Any]
     changed: tuple[str, ...]  # fields that are not at their default
+    resolved: dict[str, Any]  # what `auto` comes to on this machine, or came to where the run started
     folder: str
     state: str  # of that folder: "new", or what `runs` says of it
     network: str
@@ -127,6 +129,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
     return DryRun(
         recipe=recipe.to_dict(),
         changed=tuple(k for k, v in recipe.to_dict().items() if v != default[k]),
+        resolved={name: getattr(trial.recipe, name) for name in AUTO},
         folder=str(run.folder),
         state=summary(run.folder).state if run.folder.exists() else "new",
         network=run.spec.name,
@@ -158,8 +161,11 @@ class _Trial:
         self.run, self.device = run, device
         train, _ = run.data.hold_out(run.recipe.validation_images)
         self.train, self.test = (i.to(device) if isinstance(i, Images) else i for i in (train, run.data.test))
-        self.net = first_network(run, device)
-        recipe = run.recipe.override(compile=False)  # which would compile for every number of images that is tried
+        self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
+        self.net = first_network(run, self.recipe, device)
+        recipe = self.recipe
+        if device != "cpu":  # where each number of images that is tried would be compiled for
+            recipe = recipe.override(compile=False)
         self.stepper = Stepper(self.net, make_optimiser(self.net, recipe), recipe, device)
         channels = run.spec.in_channels
         self.loader = Loader(
@@ -175,7 +181,7 @@ class _Trial:
 
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
         """What a step of so many images takes, its batch included, after some that are not counted."""
-        layout = torch.channels_last if self.run.recipe.channels_last else torch.contiguous_format
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.stepper.train()
         with contextlib.closing(self._batches(images)) as batches:
             for step in range(before + steps):

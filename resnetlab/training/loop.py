@@ -21,6 +21,7 @@ from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
 from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
+from resnetlab.training.precision import as_started, autocast
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, open_folder
 from resnetlab.training.run_files import RESULT, Result, last_epoch
@@ -88,15 +89,16 @@ def train(
     if ranks.from_first(run.result) is not None:
         return
     lock = locked(run.folder, LOCK_PATIENCE if ranks.ranks > 1 else 0) if ranks.first else contextlib.nullcontext()
-    statuses = _to_the_end(run, device, workers, checkpoint_steps, stop or Stop(), ranks)
+    recipe = as_started(run.recipe, settings.get("resolved", {}))
+    statuses = _to_the_end(run, recipe, device, workers, checkpoint_steps, stop or Stop(), ranks)
     with lock, contextlib.closing(statuses):
         yield from _undisturbed(statuses, settings["threads"], device)
 
 
 def _to_the_end(
-    run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks
+    run: Run, recipe: Recipe, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks
 ) -> Generator[Status, None, None]:
-    sitting = sit_down(run, device, workers, checkpoint_steps, stop, ranks)
+    sitting = sit_down(run, recipe, device, workers, checkpoint_steps, stop, ranks)
     with sitting.metrics.file:
         while unfinished(sitting):
             yield from _epoch(sitting)
@@ -140,7 +142,7 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         yield from _steps(s)
         stepping = False
         if not s.share.seen:
-            size = s.run.recipe.batch_size
+            size = s.recipe.batch_size
             raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
         line = _so_far(s)
         check_weights(s)
@@ -160,7 +162,7 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         if not stepping and s.ranks.ranks == 1 and progress.step > s.saved_step:
             checkpoint(s)  # a step that failed has changed batch norm's statistics; an evaluation changes nothing
         raise no_memory(s, words, stepping=stepping) from error
-    after_evaluation(s.run.recipe, line.get("validation_error", line["train_error"]), s.schedule)
+    after_evaluation(s.recipe, line.get("validation_error", line["train_error"]), s.schedule)
     s.test_error = line["test_error"]
     s.metrics.write(line)
     end_epoch(s)
@@ -177,7 +179,7 @@ def _epoch(s: Sitting) -> Iterator[Status]:
 
 def _steps(s: Sitting) -> Iterator[Status]:
     """The epoch's steps from `progress.position` on. Raises Stopped between two of them."""
-    recipe, progress, share = s.run.recipe, s.progress, s.share
+    recipe, progress, share = s.recipe, s.progress, s.share
     own = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
     batches = s.ranks.in_step(s.ranks.give_up(own, s.stop), lambda: due(s))
     alone = s.ranks.ranks == 1
@@ -239,7 +241,7 @@ def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
 
 def _reestimate(s: Sitting) -> None:
     """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
-    recipe, progress = s.run.recipe, s.progress
+    recipe, progress = s.recipe, s.progress
     if recipe.bn_reestimate and progress.step == s.steps:
         batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
         with contextlib.closing(batches):
@@ -251,21 +253,25 @@ def _reestimate(s: Sitting) -> None:
 def _evaluate(s: Sitting) -> dict[str, float]:
     """Loss and error (%) of the test images and, if any are held out, of the validation images.
 
-    Of files also how many could not be read, in this epoch's training and here.
+    Of files also how many could not be read, in this epoch's training and here. They are computed in the recipe's
+    precision, but for the last time in float32: what the run ends with is what a loaded network will be found to have.
     """
     line: dict[str, float] = {}
+    last = s.progress.step == s.steps or s.recipe.stop_after  # which may end the run here
+    precision = "fp32" if last or s.recipe.precision == "fp16" else s.recipe.precision
     align_buffers(s.net, s.ranks)
     for name, images in (("test", s.test), ("validation", s.validation)):
         if len(images):
             batches = s.loader.evaluation(images, evaluation_batch(images))
             try:
                 waited = s.ranks.give_up(batches, s.stop)
-                prepared = ((_laid_out(x, s.run.recipe), labels) for x, labels in waited)
-                found = accuracy(s.net, prepared, s.ranks.sums)
+                prepared = ((_laid_out(x, s.recipe), labels) for x, labels in waited)
+                with autocast(precision, torch.device(s.device).type):
+                    found = accuracy(s.net, prepared, s.ranks.sums)
             except UserError:
                 raise
             except ValueError as error:  # of no images
-                raise UserError(f"{s.run.recipe.data}: not one {name} image can be read; see its data.") from error
+                raise UserError(f"{s.recipe.data}: not one {name} image can be read; see its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
     if isinstance(s.train, Files):
         (count,) = s.ranks.sums([s.loader.unreadables.count])

@@ -1,19 +1,90 @@
-"""Precision and speed of a step: autocast and its gradient scaler, compiled units, recomputed units."""
+"""Precision and speed of a step: what is fast on which machine, autocast, compiled units, recomputed units."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from resnetlab.errors import UserError
+from resnetlab.nets.fusing import fuse, library
 from resnetlab.nets.net import ResidualUnit, ResNet
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import Spec
+from resnetlab.training.recipe import Recipe
 
 AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 BACKEND = "inductor"
 MOST_CODES = 64  # kinds of unit times sizes of batch: a net has at most 7, an epoch at most 4
+FUSED_ON = ("cpu",)  # kinds of device on which `compile` means nets/fusing.py; on others torch compiles the units
+_log = logging.getLogger(__name__)
+AUTO = ("precision", "channels_last", "compile")  # fields of a recipe that the machine may decide
+
+
+def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
+    """What the fields of AUTO come to on this machine; those that the recipe states are as it states them.
+
+    bf16 pays where matrix units multiply it: AMX on processors, every GPU that has it. AVX-512-BF16 alone multiplies
+    no more numbers in a cycle than float32 does, and the conversions make a step slower (docs/performance.md).
+    """
+    gpu = device.startswith("cuda")
+    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_amx()
+    precision = ("bf16" if fast_bf16 else "fp32") if recipe.precision == "auto" else recipe.precision
+    compiles = recipe.compile
+    if compiles == "auto":
+        compiles = not gpu and isinstance(spec, NetSpec) and not recipe.sync_bn and can_fuse()
+    channels_last = (not gpu or precision != "fp32") if recipe.channels_last == "auto" else recipe.channels_last
+    # Fused layers work on that layout.
+    return {"precision": precision, "channels_last": channels_last or (compiles and not gpu), "compile": compiles}
+
+
+def as_started(recipe: Recipe, settled: dict[str, Any]) -> Recipe:
+    """The recipe with what `auto` came to where the run started, which it keeps to its end.
+
+    Says so where this machine computes that slowly, or can't: then the bits are no longer those of an unbroken run.
+    """
+    found = recipe.override(**settled)
+    if found.precision == "bf16" and recipe.precision == "auto" and not (torch.cuda.is_available() or has_amx()):
+        _log.warning("the run began in bf16, which this processor has no matrix units for: it goes on, but slowly.")
+    if found.compile and recipe.compile == "auto" and not can_fuse():
+        _log.warning(
+            "the run began with fused batch norm, for which no C++ compiler is found here: from here on it is not to "
+            "the last bit the run that it would have been."
+        )
+        found = found.override(compile=False)
+    return found
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies bf16 matrices in units of its own, and oneDNN may use them."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    return "amx_bf16" in instruction_sets() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of this processor that decide how fast networks are computed, as Linux names them; of others none."""
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return tuple(name for name in wanted if name in flags)
+
+
+def can_fuse() -> bool:
+    """Whether nets/fusing.py can compile its code here."""
+    try:
+        library()
+    except UserError:
+        return False
+    return True
 
 
 def autocast(precision: str, kind: str) -> contextlib.AbstractContextManager[object]:
@@ -27,39 +98,62 @@ def gradient_scaler(precision: str, kind: str) -> torch.amp.GradScaler | None:
     return torch.amp.GradScaler(kind) if precision == "fp16" else None
 
 
-def compile_units(net: nn.Module, device: str) -> None:
-    """Compile the residual units in place; parameters keep their names.
+def compile_net(net: nn.Module, recipe: Recipe, kind: str) -> bool:
+    """Make the network's steps faster, in place; parameters keep their names. `kind` of device: cpu, cuda.
 
-    Units of one structure and size share their code, so the time to compile does not grow with depth: a net has
-    three to seven kinds (first and other units of each stage). Stem and head stay as they are.
-    Raises UserError where torch can't compile, and for a net whose units can't share code.
+    Returns whether torch compiled units, whose steps and evaluation need `compiled` and `as_written`. Raises UserError
+    where no compiler is found, and for a net whose units can't be compiled.
     """
     units = residual_units(net, "compile")
-    if isinstance(net, ResNet) and net.spec.stochastic_depth:
+    assert isinstance(net, ResNet)
+    if kind not in FUSED_ON:
+        compile_units(net, units, recipe, kind)
+        return True
+    if recipe.sync_bn:
+        raise UserError("compile=True: batch norm over several processes can't be fused; leave compile or sync_bn out.")
+    try:
+        library()
+    except UserError as error:
+        raise UserError(f"compile=True: {error}. Install one such as g++, or leave compile out.") from error
+    fuse(net)
+    return False
+
+
+def compile_units(net: ResNet, units: list[ResidualUnit], recipe: Recipe, kind: str) -> None:
+    """Have torch compile the residual units. Stem and head stay as they are.
+
+    Units of one structure and size share their code, so the time to compile does not grow with depth: a net has
+    three to seven kinds (first and other units of each stage).
+    """
+    if net.spec.stochastic_depth:
         raise UserError(
             "compile=True: with stochastic depth each unit has its own probability and would be compiled by itself; "
             "leave one of them out."
         )
-    _check_compiler(device)
+    if recipe.unreadable == "skip":
+        raise UserError(
+            "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled anew; "
+            "leave one of them out."
+        )
+    _check_compiler(kind)
     for unit in units:
         unit.compile(backend=BACKEND, dynamic=False)
 
 
-def _check_compiler(device: str) -> None:
+def _check_compiler(kind: str) -> None:
     """Compile something small: better one clear line now than a traceback in the first step."""
     try:
-        torch.compile(lambda x: x + 1, backend=BACKEND, dynamic=False)(torch.zeros(2, device=device))
+        torch.compile(lambda x: x + 1, backend=BACKEND, dynamic=False)(torch.zeros(2, device=kind))
     except Exception as error:  # inductor's own kinds, and what compilers and Triton raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
-        needs = "Triton" if device.startswith("cuda") else "a C++ compiler such as g++"
         raise UserError(
-            f"compile=True: torch can't compile here ({reason}); it needs {needs}. Leave compile out."
+            f"compile=True: torch can't compile here ({reason}); on a GPU it needs Triton. Leave compile out."
         ) from error
 
 
 @contextlib.contextmanager
 def compiled(on: bool) -> Iterator[None]:
-    """Around a step: room for one code per kind of unit and size of batch, where torch's limit is 8 in all."""
+    """Around a step whose units torch compiled: room for one code per kind of unit and size of batch; torch's is 8."""
     if not on:
         yield
         return

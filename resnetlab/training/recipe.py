@@ -20,7 +20,8 @@ AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_cr
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
-PrecisionName = Literal["fp32", "bf16", "fp16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the run starts on
 
 
 def _field(default: Any, words: str) -> Any:
@@ -82,9 +83,13 @@ class Recipe:
     weight_decay: float = _field(1e-4, "Factor of the weights that is added to the gradient.")
     decay: DecayName = _field("all", "What decays: all, as in the papers, or not batch norm and biases.")
     sync_bn: bool = _field(False, "Several processes: batch norm's statistics are those of the whole batch.")
-    channels_last: bool = _field(False, "Memory layout N H W C: faster on most processors; rounds otherwise.")
-    precision: PrecisionName = _field("fp32", "Convolutions and products of a step; weights and evaluation are fp32.")
-    compile: bool = _field(False, "Compile the residual units, each kind once: a minute, then faster steps.")
+    channels_last: Switch = _field(False, "Memory layout N H W C: faster on most processors; rounds otherwise.")
+    precision: PrecisionName = _field(
+        "fp32", "Convolutions and products of a step; weights are fp32, and so is the last evaluation."
+    )
+    compile: Switch = _field(
+        False, "Faster steps: batch norm, sum and ReLU in one pass on a CPU; residual units compiled on a GPU."
+    )
     accumulate: int = _field(1, "Parts that a batch is computed in, one after another, to save memory.")
     checkpoint_activations: bool = _field(False, "Compute the units again for the gradient, to save memory.")
     fused: bool = _field(False, "The optimiser's update in one kernel.")
@@ -132,11 +137,6 @@ class Recipe:
             raise UserError(
                 f"accumulate={self.accumulate}: a batch of {self.batch_size} has not two images for each part, which "
                 "batch norm needs; lower accumulate."
-            )
-        if self.compile and self.unreadable == "skip":
-            raise UserError(
-                "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled anew; "
-                "leave one of them out."
             )
 
     def override(self, **changes: Any) -> Recipe:
@@ -206,6 +206,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     kinds = get_args(hint)
     if value is None and type(None) in kinds:
         return None
+    if hint == Switch and value == "auto":
+        return value
     if isinstance(kinds[0] if kinds else None, str):
         check_choice(name, value, kinds)
         return value
@@ -220,6 +222,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+        wanted += " or auto" if hint == Switch else ""
         raise UserError(f"{name}={shown(value)} must be {wanted}.")
     if kind is float and not math.isfinite(value):
         raise UserError(f"{name}={value!r} must be finite.")
@@ -265,6 +268,7 @@ RECIPES: dict[str, Recipe] = {
         momentum=0.9,
         weight_decay=1e-4,
         decay="all",  # the paper gives the value alone; Goyal et al. 2017, section 5.1, say it spared γ and β
+        precision="fp32",  # as the paper; so it says itself, whatever is fast
     ),
     # He 2015, section 3.4. Open points: what error has to plateau, and for how long (here: the training error, or
     # the validation error if images are held out, 5 epochs); pixel_mean is of the middle crops, since crops differ
@@ -286,6 +290,7 @@ RECIPES: dict[str, Recipe] = {
         momentum=0.9,
         weight_decay=1e-4,
         decay="all",
+        precision="fp32",
     ),
     # Goyal et al. 2017 (batch, lr, warm-up, γ = 0, 90 epochs) with the cosine and the smoothed labels of He T. et al.
     # 2019, "Bag of tricks" (which trains for 120). Not as there: the last layer starts as the zoo has it (Goyal:
@@ -307,6 +312,8 @@ RECIPES: dict[str, Recipe] = {
         nesterov=True,  # Goyal 5.1, who finds the plain form as good; He T. 2.1
         weight_decay=1e-4,  # Goyal 5.1; 5e-5 is common in later code
         decay="weights",  # not batch norm's γ and β: Goyal 5.1; nor biases: He T. 3.1
+        precision="auto",
+        channels_last="auto",
     ),
     # Ours, for 100 to 100,000 images of one's own and `--from` a trained network, which brings its normalisation and
     # its size of image. A low rate, since the weights are good already; 20 epochs, or the 500 steps that few images
@@ -330,6 +337,8 @@ RECIPES: dict[str, Recipe] = {
         nesterov=True,
         weight_decay=1e-4,
         decay="weights",
+        precision="auto",
+        channels_last="auto",
     ),
     # Ours, and not tuned yet: for about the error of cifar_paper in 25 epochs instead of 164. One cycle of the rate
     # (Smith & Topin 2018), a batch four times as large with lr raised as much (Goyal et al. 2017, section 2.1), labels

@@ -22,6 +22,7 @@ from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.parts import check_parts
+from resnetlab.training.precision import instruction_sets, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 
@@ -83,6 +84,7 @@ class Run:
             },
             "classes": list(self.data.classes),
             **({"start": self.start.to_dict()} if self.start else {}),
+            "resolved": resolved(self.recipe, self.spec, device),
             "threads": threads,
             "ranks": ranks,
             "machine": machine(device),
@@ -182,6 +184,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
     return {
         "processor": _processor(),
+        "instruction_sets": " ".join(instruction_sets()),
         "cores": available_cores(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         "system": f"{platform.system()} {platform.machine()}",

@@ -12,7 +12,7 @@ read in `training.checkpoint`, by the same rules.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from resnetlab.errors import shown
 from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
@@ -58,10 +58,19 @@ class Settings(TypedDict):
     ranks: NotRequired[Annotated[int, Between(1, 10**6)]]
 
 
+class Resolved(TypedDict):
+    """What the recipe's `auto` came to where the run began."""
+
+    precision: Literal["fp32", "bf16", "fp16"]
+    channels_last: bool
+    compile: bool
+
+
 class Begun(TypedDict):
     """What run.json has besides, for a training to go on from and a study to judge."""
 
     id: Text
+    resolved: NotRequired[Resolved]
     threads: Annotated[int, Between(1, 4096)]
     machine: dict[str, Scalar]
 

@@ -49,6 +49,7 @@ class Sitting:
     """What the loop works with."""
 
     run: Run
+    recipe: Recipe  # the run's, with what `auto` came to where it started
     device: str
     net: ResNet | VGG
     stepper: Stepper
@@ -78,13 +79,14 @@ class Sitting:
     seen: int = 0  # images
 
 
-def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks) -> Sitting:
+def sit_down(
+    run: Run, recipe: Recipe, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks
+) -> Sitting:
     """Build what the run needs, and put its last checkpoint into it if there is one."""
-    recipe = run.recipe
     train_images, validation = run.data.hold_out(recipe.validation_images)
     check_share(ranks, recipe.batch_size, len(train_images))
     normalise = ranks.from_first(lambda: normalisation_of(run, workers=workers))
-    net = first_network(run, device)
+    net = first_network(run, recipe, device)
     stepper = Stepper(net, make_optimiser(net, recipe), recipe, device)
     found = _taken_up(run, stepper, ranks)
     progress = found.progress
@@ -96,10 +98,11 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
         migrate(run.folder)
     return Sitting(
         run=run,
+        recipe=recipe,
         device=device,
         net=net,
         stepper=stepper,
-        card=Card(run.spec, run.data.classes, normalise, recipe.to_dict()),
+        card=Card(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
         train=_placed(train_images, device),
         validation=_placed(validation, device),
         test=_placed(run.data.test, device),
@@ -131,14 +134,14 @@ def sit_down(run: Run, device: str, workers: int, checkpoint_steps: int | None, 
     )
 
 
-def first_network(run: Run, device: str) -> ResNet | VGG:
+def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
     """The network as the run begins with it: its first weights, its frozen parts, its memory layout."""
-    net = build(run.spec, seed=run.recipe.seed)
+    net = build(run.spec, seed=recipe.seed)
     if run.start:
         run.start.put_into(net)
-    freeze(net, run.recipe.freeze)
+    freeze(net, recipe.freeze)
     net = net.to(device)
-    if run.recipe.channels_last:
+    if recipe.channels_last:
         for parameter in net.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -202,14 +205,14 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
 
 def unfinished(s: Sitting) -> bool:
     """Whether there is an epoch to train, or only to evaluate: after the last step, or what stops the run before."""
-    p, patience = s.progress, s.run.recipe.stop_after
+    p, patience = s.progress, s.recipe.stop_after
     stopped = 0 < patience <= p.waited
     return p.position > 0 or (p.step < s.steps and not stopped)
 
 
 def begin_epoch(s: Sitting) -> None:
     """Start an epoch or, from a checkpoint within it, take it up again."""
-    recipe, progress = s.run.recipe, s.progress
+    recipe, progress = s.recipe, s.progress
     words = "dropout and the like" + (f" from {progress.position}" if progress.position else "")
     torch.manual_seed(seed_of(s.ranks.purpose(words), recipe.seed, progress.epoch))
     if progress.position and s.random:
@@ -275,7 +278,7 @@ def check_weights(s: Sitting) -> None:
 
 def no_memory(s: Sitting, words: str, *, stepping: bool) -> UserError:
     """The line for too little memory: what did not fit, what is kept, and what to do. `words`: `out_of_memory`'s."""
-    recipe = s.run.recipe
+    recipe = s.recipe
     if stepping:
         where = f"in step {s.progress.step + 1}"
         # Parts of a batch have two images at least; units are recomputed or not.

@@ -19,7 +19,7 @@ from resnetlab.training.parts import lr_factors, training_mode
 from resnetlab.training.precision import (
     as_written,
     autocast,
-    compile_units,
+    compile_net,
     compiled,
     gradient_scaler,
     recompute_units,
@@ -71,8 +71,7 @@ class Stepper:
         self.average = Average(net, recipe.ema) if recipe.ema else None
         if recipe.checkpoint_activations:
             recompute_units(net)
-        if recipe.compile:
-            compile_units(net, device)
+        self.compiles = bool(recipe.compile) and compile_net(net, recipe, self.kind)  # with torch's compiler
 
     def __call__(self, batch: Batch, lr: float) -> StepResult:
         """Forward and backward on one batch, in parts if the recipe says so, and one update."""
@@ -80,7 +79,7 @@ class Stepper:
             group["lr"] = lr * group["lr_factor"]
         self.optimiser.zero_grad(set_to_none=True)
         losses, wrong = [], []
-        with compiled(self.recipe.compile):
+        with compiled(self.compiles):
             parts = micro_batches(batch, self.recipe.accumulate)
             for i, part in enumerate(parts):
                 with self._sent_at(i == len(parts) - 1):
@@ -123,7 +122,7 @@ class Stepper:
 
         It computes in float32 as it is written, compiled or not, as it will where its weights are loaded.
         """
-        with as_written(self.recipe.compile):
+        with as_written(self.compiles):
             if self.average:
                 self.average.swap()
             try:

@@ -77,7 +77,7 @@ def test_another_set_of_classes_gets_a_new_head(source: Run, tmp_path: Path) -> 
     run = tuned(source, tmp_path, some_digits("zero", "one", "two"), seed=7)
     assert run.spec == replace(source.spec, num_classes=3)
     assert run.start is not None
-    kept, first = state(source.folder), first_network(run, "cpu").state_dict()
+    kept, first = state(source.folder), first_network(run, run.recipe, "cpu").state_dict()
     fresh = build(run.spec, seed=7).state_dict()
     assert all(torch.equal(v, fresh[k] if k.startswith("fc.") else kept[k]) for k, v in first.items())
     assert run.start.note == (
@@ -96,7 +96,7 @@ def test_another_set_of_classes_gets_a_new_head(source: Run, tmp_path: Path) -> 
 
 def test_the_same_classes_keep_the_head(source: Run, tmp_path: Path) -> None:
     run = tuned(source, tmp_path)
-    first = first_network(run, "cpu").state_dict()
+    first = first_network(run, run.recipe, "cpu").state_dict()
     assert all(torch.equal(v, first[k]) for k, v in state(source.folder).items())
     assert run.start is not None
     assert run.start.note.endswith("; fc too, since the classes are the same")
@@ -122,7 +122,7 @@ def test_a_file_of_others_gives_its_weights(tmp_path: Path, pictures: str) -> No
     net = "cifar_resnet8(num_classes=2)"
     run = tuned(tmp_path / "theirs.safetensors", tmp_path, data=open_data(pictures), net=net, image_size=16)
     assert run.spec.input_size == 16
-    for name, tensor in first_network(run, "cpu").state_dict().items():
+    for name, tensor in first_network(run, run.recipe, "cpu").state_dict().items():
         assert torch.equal(tensor, wanted[name]) != name.startswith("fc.w"), name
 
 

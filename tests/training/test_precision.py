@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import epochs_of, train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
+from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser
 
 # Dynamo looks at .grad of any tensor and hides the warning from all but those who make it an error.
@@ -45,10 +48,11 @@ def trained(recipe: Recipe, batches: list[Batch], net: str = "cifar_resnet8") ->
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBackend]:
-    """Compilation without a compiler; it counts the codes it makes."""
+    """Compilation of the units, as on a GPU, without a compiler; it counts the codes it makes."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(precision, "BACKEND", counter)
+    monkeypatch.setattr(precision, "FUSED_ON", ())
     yield counter
     torch._dynamo.reset()
 
@@ -146,25 +150,110 @@ def test_where_torch_can_not_compile_one_line_says_so(monkeypatch: pytest.Monkey
 
     torch._dynamo.reset()
     monkeypatch.setattr(precision, "BACKEND", backend)
+    monkeypatch.setattr(precision, "FUSED_ON", ())
     with pytest.raises(
-        UserError, match=r"^compile=True: torch can't compile here .*C\+\+ compiler.*Leave compile out\.$"
+        UserError, match=r"^compile=True: torch can't compile here .*needs Triton\. Leave compile out\.$"
     ):
         trained(Recipe(compile=True), [])
 
 
+VGG_HAS_NONE = "compile=True works on residual units, and a VGG has none"
+
+
 @pytest.mark.parametrize(
-    ("switches", "net", "message"),
+    ("switches", "net", "fused_on", "message"),
     [
-        ({"compile": True}, "vgg16(input_size=32)", "compile=True works on residual units, and a VGG has none"),
-        ({"checkpoint_activations": True}, "vgg16(input_size=32)", "checkpoint_activations=True works on residual"),
-        ({"compile": True}, NOISY, "with stochastic depth each unit has its own probability"),
+        ({"compile": True}, "vgg16(input_size=32)", ("cpu",), VGG_HAS_NONE),
+        ({"compile": True}, "vgg16(input_size=32)", (), VGG_HAS_NONE),
+        ({"checkpoint_activations": True}, "vgg16(input_size=32)", (), "checkpoint_activations=True works on residual"),
+        ({"compile": True}, NOISY, (), "with stochastic depth each unit has its own probability"),
+        ({"compile": True, "unreadable": "skip"}, "cifar_resnet8", (), "with unreadable='skip' batches differ in size"),
+        ({"compile": True, "sync_bn": True}, "cifar_resnet8", ("cpu",), "batch norm over several processes can't be"),
     ],
 )
-def test_networks_that_do_not_fit_are_refused(switches: dict[str, Any], net: str, message: str) -> None:
+def test_what_does_not_go_together_is_refused(
+    switches: dict[str, Any], net: str, fused_on: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "FUSED_ON", fused_on)
     made = on_meta(spec(net))
     r = Recipe(**switches)
     with pytest.raises(UserError, match=message):
         Stepper(made, make_optimiser(made, r), r, "cpu")
+
+
+def without_compiler() -> None:
+    raise UserError("no C++ compiler was found (c++)")
+
+
+def test_without_a_compiler_fused_layers_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "library", without_compiler)
+    with pytest.raises(UserError, match=r"^compile=True: no C\+\+ compiler was found \(c\+\+\)\. Install one"):
+        trained(Recipe(compile=True), [])
+
+
+@pytest.mark.parametrize("switches", [{}, {"precision": "bf16", "accumulate": 2}], ids=str)
+def test_fused_and_recomputed_units_go_together(switches: dict[str, Any]) -> None:
+    one = trained(Recipe(compile=True, **switches), some_batches(8, 8))[1]
+    both = trained(Recipe(compile=True, **switches, checkpoint_activations=True), some_batches(8, 8))[1]
+    assert all(torch.equal(one[name], both[name]) for name in one)
+
+
+AUTO = Recipe(precision="auto", channels_last="auto", compile="auto")
+
+
+@pytest.mark.parametrize(
+    ("amx", "compiler", "wanted"),
+    [
+        (True, True, {"precision": "bf16", "channels_last": True, "compile": True}),
+        (False, True, {"precision": "fp32", "channels_last": True, "compile": True}),
+        (False, False, {"precision": "fp32", "channels_last": True, "compile": False}),
+    ],
+)
+def test_auto_takes_what_is_fast_on_the_machine(
+    amx: bool, compiler: bool, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    if not compiler:
+        monkeypatch.setattr(precision, "library", without_compiler)
+    assert precision.resolved(AUTO, spec("cifar_resnet8"), "cpu") == wanted
+    stated = {"precision": "fp32", "channels_last": False, "compile": False}
+    assert precision.resolved(Recipe(), spec("cifar_resnet8"), "cpu") == stated
+    assert not precision.resolved(AUTO, spec("vgg16"), "cpu")["compile"]
+    assert not precision.resolved(AUTO.override(sync_bn=True), spec("cifar_resnet8"), "cpu")["compile"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted"), [("", True), ("DEFAULT", True), ("AVX2", False), ("AVX512_CORE_AMX", True)]
+)
+def test_amx_counts_where_onednn_may_use_it(allowed: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "instruction_sets", lambda: ("avx2", "amx_bf16"))
+    if allowed:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    else:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert precision.has_amx() == wanted
+    monkeypatch.setattr(precision, "instruction_sets", lambda: ("avx2", "avx512_bf16"))
+    assert not precision.has_amx()
+
+
+def test_a_run_keeps_what_auto_came_to_where_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = recipe("digits", net="cifar_resnet8", iterations=8, batch_size=16, precision="auto", compile="auto")
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    run = make_run(chosen, tmp_path)
+    stop = Stop()
+    stop.receive(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        list(train(run, threads=1, stop=stop))
+    settled = json.loads((run.folder / "run.json").read_text())["resolved"]
+    assert settled == {"precision": "bf16", "channels_last": True, "compile": True}
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    assert make_run(chosen, tmp_path).folder == run.folder
+    for _ in train(make_run(chosen, tmp_path), threads=1):
+        pass
+    assert "the run began in bf16" in caplog.text
+    assert evaluate_on(run.folder, run.data).error == epochs_of(run.folder)[-1]["test_error"]
 
 
 @pytest.mark.parametrize(
@@ -174,12 +263,19 @@ def test_networks_that_do_not_fit_are_refused(switches: dict[str, Any], net: str
         {"precision": "fp16", "accumulate": 3, "ema": 0.9},
         {"checkpoint_activations": True, "fused": True, "bn_reestimate": 5},
         {"compile": True},
+        {"compile": True, "fused": True, "precision": "bf16"},
     ],
     ids=str,
 )
+@pytest.mark.parametrize("fused_on", [(), ("cpu",)], ids=["as on a GPU", "as on a CPU"])
 def test_a_run_ends_with_each_switch_and_its_weights_have_the_error_it_tells(
-    tmp_path: Path, switches: dict[str, Any], eager: CompileCounterWithBackend
+    tmp_path: Path,
+    switches: dict[str, Any],
+    fused_on: tuple[str, ...],
+    eager: CompileCounterWithBackend,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(precision, "FUSED_ON", fused_on)
     run = make_run(recipe("digits", net="cifar_resnet8", iterations=4, batch_size=16, **switches), tmp_path)
     for _ in train(run, threads=1):
         pass

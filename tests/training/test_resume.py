@@ -42,6 +42,15 @@ SHAKEN: dict[str, Any] = {
     "batch_size": 200,  # 7 steps an epoch
     "epochs": 4,
 }
+FAST: dict[str, Any] = {
+    "net": "cifar_resnet8",
+    "precision": "auto",
+    "channels_last": "auto",
+    "compile": "auto",
+    "fused": True,
+    "batch_size": 200,
+    "epochs": 3,
+}
 PICTURES: dict[str, Any] = {
     "net": "cifar_resnet8(mix=DropoutShortcut(0.3))",
     "image_size": 16,
@@ -117,6 +126,11 @@ def killed(root: Path, workers: int, checkpoint_steps: int, kills: int, **change
 def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, shaken: dict[str, Any]) -> None:
     """SIGKILL at random steps and file operations."""
     assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == shaken
+
+
+def test_so_does_one_on_the_fast_path(tmp_path: Path) -> None:
+    unbroken = outcome(finished(made(tmp_path / "unbroken", **FAST)).folder)
+    assert killed(tmp_path / "killed", 0, 2, kills=3, **FAST) == unbroken
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -174,8 +174,11 @@ def test_a_restored_stepper_goes_on_to_the_same_bits(switches: dict[str, Any]) -
         ({"accumulate": 0}, "accumulate=0 must be 1 to"),
         ({"ema": 1}, "ema=1.0 must be at least 0 .none. and below 1"),
         ({"clip_gradient": -1}, "clip_gradient=-1.0 must be 0"),
-        ({"precision": "fp61"}, "precision='fp61' is not known: choose one of fp32, bf16, fp16. Did you mean fp16"),
-        ({"compile": True, "unreadable": "skip"}, "compile=True: with unreadable='skip' batches differ in size"),
+        (
+            {"precision": "fp61"},
+            "precision='fp61' is not known: choose one of auto, fp32, bf16, fp16. Did you mean fp16",
+        ),
+        ({"channels_last": "aut"}, "channels_last='aut' must be true or false or auto"),
     ],
 )
 def test_fields_that_can_not_be_are_refused(fields: dict[str, Any], message: str) -> None:

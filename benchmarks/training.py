@@ -1,0 +1,180 @@
+"""A training step, loader included, beside loops as users write them and the convolutions alone; images/s.
+
+python -m benchmarks.training [--quick] [--depths] [--json] [--record FILE] [--runs N]
+
+Ours is the step of `resnetlab train` with precision, channels_last and compile at auto. The peers are a loop of plain
+PyTorch around the same network (around torchvision's or timm's where they import) in every setting that users know:
+as it is, channels_last, bf16 autocast, compiled as a whole. The limit is the convolutions alone, forward and backward,
+in the precision and layout of ours. All are timed in turn in one process with all cores.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as tf
+from torch import Tensor, nn
+
+from benchmarks.timing import Row, keep, medians, options, show
+from resnetlab.data.images import Images
+from resnetlab.data.loading import Augmentation, Batch, Loader
+from resnetlab.data.normalisation import imagenet
+from resnetlab.nets.zoo import build, spec
+from resnetlab.training.precision import AUTOCAST, resolved
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import available_cores
+from resnetlab.training.step import Stepper, make_optimiser
+
+STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet50", 16))  # network, batch
+QUICK = STEPS[:1]
+DEPTHS, DEPTHS_BATCH = (20, 56, 110, 218, 434, 1202), 16
+COMPILED_UP_TO = 110  # layers: compiling a network as a whole takes minutes beyond
+FAST = {"precision": "auto", "channels_last": "auto", "compile": "auto"}
+
+
+class Setting(NamedTuple):
+    """How a user's loop may be set."""
+
+    channels_last: bool = False
+    bf16: bool = False
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return " + ".join(("plain loop", *(name for name, on in self._asdict().items() if on)))
+
+
+PLAIN = Setting()
+SETTINGS = [Setting(*on) for on in itertools.product((False, True), repeat=3)]
+
+
+def peer_of(name: str) -> tuple[str, nn.Module]:
+    """The same network of another library, if one imports; torchvision's wheel does not beside a CPU torch."""
+    for library, make in (
+        ("torchvision", lambda: getattr(importlib.import_module("torchvision.models"), name)()),
+        ("timm", lambda: importlib.import_module("timm").create_model(name)),
+    ):
+        try:
+            return library, make()
+        except Exception:  # an import that fails half-way raises whatever it likes; then there is no such peer
+            continue
+    return "the same network", build(name, seed=0)
+
+
+def users_step(net: nn.Module, x: Tensor, labels: Tensor, setting: Setting) -> Callable[[], None]:
+    """One step of a plain loop as a call."""
+    net.train()
+    if setting.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.contiguous(memory_format=torch.channels_last)
+    called = torch.compile(net, dynamic=False) if setting.compiled else net
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
+            loss = tf.cross_entropy(called(x), labels)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def our_step(name: str, pixels: Tensor, labels: Tensor, recipe: Recipe) -> Callable[[], None]:
+    """One step of ours with its batch, drawn, augmented and laid out, as a call."""
+    net = build(name, seed=0).train()
+    if recipe.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    step = Stepper(net, make_optimiser(net, recipe), recipe, "cpu")
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    images = Images(torch.cat([pixels] * 4), torch.cat([labels] * 4))  # an epoch of four batches
+    loader = Loader(imagenet(), net.spec.num_classes, augmentation=Augmentation(augment="crop_flip"))
+
+    def batches() -> Iterator[Batch]:
+        for epoch in itertools.count():
+            yield from loader.training(images, len(labels), 0, epoch)
+
+    given = batches()
+
+    def call() -> None:
+        batch = next(given)
+        step(batch._replace(x=batch.x.contiguous(memory_format=layout)), 0.01)
+
+    return call
+
+
+def convolutions_of(name: str, x: Tensor, recipe: Recipe) -> Callable[[], None]:
+    """The convolutions of a step alone, forward and backward, each on an input of its own: the limit."""
+    net = build(name, seed=0)
+    dtype = AUTOCAST[recipe.precision] or torch.float32
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    net.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
+    inputs: list[tuple[nn.Conv2d, Tensor]] = []
+
+    def note(module: nn.Module, args: tuple[Tensor, ...], _: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        drawn = torch.randn(args[0].shape).to(dtype=dtype, memory_format=layout)
+        inputs.append((module, drawn.requires_grad_(bool(inputs))))  # the first needs no gradient
+
+    hooks = [m.register_forward_hook(note) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        net(x.to(dtype=dtype, memory_format=layout))
+    for hook in hooks:
+        hook.remove()
+
+    def run() -> None:
+        for module, given in inputs:
+            out = module(given)
+            out.backward(out.detach())
+            given.grad = module.weight.grad = None
+
+    return run
+
+
+def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[Row]:
+    """Ours against the plain loop, and against the fastest of the peers' settings."""
+    size = spec(name).input_size
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
+    labels = torch.randint(0, 10, (batch,), generator=draws)
+    x = pixels / 255
+    settled = Recipe(**FAST, batch_size=batch, fused=True)  # type: ignore[arg-type]
+    recipe = settled.override(**resolved(settled, spec(name), "cpu"))
+    library, _ = peer_of(name)
+    candidates = {str(setting): users_step(peer_of(name)[1], x, labels, setting) for setting in settings}
+    every = [our_step(name, pixels, labels, recipe), convolutions_of(name, x, recipe), *candidates.values()]
+    ours, limit, *theirs = (1000 * batch / taken for taken in medians(every, runs))
+    found = dict(zip(candidates, theirs, strict=True))
+    best = max(found, key=found.__getitem__)
+    what = f"training step of {name}, batch {batch}, {recipe.precision}"
+    return [
+        Row(what, "images/s", ours, found[peer], f"{library}: {peer}", ours / found[peer], limit, runs)
+        for peer in dict.fromkeys((str(PLAIN), best))
+    ]
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = options(str(__doc__).splitlines()[0], runs=7)
+    parser.add_argument("--quick", action="store_true", help="cifar_resnet20 alone, without compiled peers: a minute")
+    parser.add_argument("--depths", action="store_true", help="CIFAR nets of 20 to 1,202 layers instead")
+    chosen = parser.parse_args()
+    torch.set_num_threads(available_cores())
+    uncompiled = [setting for setting in SETTINGS if not setting.compiled]
+    rows: list[Row] = []
+    if chosen.depths:
+        for depth in DEPTHS:
+            settings = SETTINGS if depth <= COMPILED_UP_TO else uncompiled
+            rows += rows_of(f"cifar_resnet{depth}", DEPTHS_BATCH, settings, chosen.runs)
+    else:
+        for name, batch in QUICK if chosen.quick else STEPS:
+            rows += rows_of(name, batch, uncompiled if chosen.quick else SETTINGS, chosen.runs)
+    show(rows, as_json=chosen.json)
+    keep(rows, chosen.record)
+
+
+if __name__ == "__main__":
+    main()

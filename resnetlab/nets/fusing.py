@@ -1,0 +1,187 @@
+"""Batch norm, the sum with the shortcut and ReLU in few passes over memory: how training computes them fast on CPUs.
+
+Written one after another they read or write a feature map sixteen times in a step; fused, eight times. A CPU waits
+for its memory there, so that is what they cost. The equations are those of Ioffe & Szegedy 2015, algorithm 1 and
+section 3, in `fused_norm.cpp`, which is compiled where a C++ compiler is found. `fuse` changes how a network computes
+in training mode; what its layers are called and how it evaluates stay as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from resnetlab.errors import UserError
+from resnetlab.nets.folding import layer_runs
+from resnetlab.nets.mixing import Add, Plain
+from resnetlab.nets.net import ResidualUnit, ResNet
+
+SOURCE = Path(__file__).with_name("fused_norm.cpp")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+
+
+def fuse(net: ResNet) -> None:
+    """Have each batch norm, in training mode, do the ReLU that follows it and the sum between the two, in place.
+
+    Feature maps are N C H W, laid out as channels_last; others are copied into that layout first.
+    """
+    for module in net.modules():
+        if isinstance(module, ResidualUnit):
+            _fuse_end(module)
+        for names in layer_runs(module):
+            _fuse_run([getattr(module, name) for name in names])
+
+
+def _fuse_run(layers: list[nn.Module]) -> None:
+    """Layers that run one after another: each batch norm does the ReLU behind it as well."""
+    for layer, following in pairwise([*layers, nn.Identity()]):
+        if type(layer) is nn.BatchNorm2d and "forward" not in vars(layer):
+            relu = following if type(following) is nn.ReLU else None
+            layer.forward = partial(_norm_and_relu, layer, relu is not None)  # type: ignore[method-assign]
+            if relu is not None:
+                relu.forward = partial(_relu, relu, layer)  # type: ignore[method-assign]
+
+
+def _fuse_end(unit: ResidualUnit) -> None:
+    """A unit that ends as x⁺ = relu(h(x) + norm(...)), or without h: its last batch norm does all of that."""
+    last, after = getattr(unit, unit.branch[-1]), [getattr(unit, name) for name in unit.after]
+    if type(last) is nn.BatchNorm2d and [type(f) for f in after] == [nn.ReLU] and unit.mix.equation in (Add(), Plain()):
+        last.forward = partial(_norm_later, last)  # type: ignore[method-assign]
+        unit.forward = partial(_unit, unit, last)  # type: ignore[method-assign]
+
+
+def _norm_and_relu(norm: nn.BatchNorm2d, relu: bool, x: Tensor) -> Tensor:
+    return normalised(norm, x, None, relu) if norm.training else nn.BatchNorm2d.forward(norm, x)
+
+
+def _relu(relu: nn.ReLU, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return x if norm.training else nn.ReLU.forward(relu, x)
+
+
+def _norm_later(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return x if norm.training else nn.BatchNorm2d.forward(norm, x)
+
+
+def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    if not last.training:
+        return ResidualUnit.forward(unit, x)
+    x = unit.run(unit.lead, x)
+    h = unit.h(x) if unit.mix.equation == Add() else None
+    return normalised(last, unit.F(x), h, relu=True)
+
+
+def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool) -> Tensor:
+    """relu(h + norm(x)), without h or ReLU where there is none; the running statistics take in the batch."""
+    known = x.dtype in (torch.float32, torch.bfloat16) and norm.weight.dtype == torch.float32
+    if not known or x.device.type != "cpu":
+        y = nn.BatchNorm2d.forward(norm, x)
+        y = y if h is None else h + y
+        return y.relu() if relu else y
+    y, mean, var = _Norm.apply(x, None if h is None else h.to(x.dtype), norm.weight, norm.bias, norm.eps, relu)
+    with torch.no_grad():
+        assert norm.num_batches_tracked is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.num_batches_tracked.add_(1)
+        share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        count = x.numel() // x.shape[1]
+        norm.running_mean.lerp_(mean, share)
+        norm.running_var.lerp_(var * (count / (count - 1)), share)
+    return y
+
+
+class _Norm(torch.autograd.Function):
+    """relu(h + γ (x − μ) / √(σ² + ε) + β), and the batch's μ and σ² (biased); its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor | None, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, h = _laid_out(x), None if h is None else _laid_out(h)
+        y, channels = torch.empty_like(x), x.shape[1]
+        mean, var, inverse, scale, shift = torch.empty(5, channels).unbind()
+        work = torch.empty(2, x.shape[0], channels)
+        half = x.dtype == torch.bfloat16
+        tensors = (x, h, y, weight, bias, eps, mean, var, inverse, scale, shift, work)
+        library().norm_forward(half, relu, *map(_argument, tensors), *_sizes(x))
+        ctx.relu, ctx.adds = relu, h is not None
+        ctx.save_for_backward(x, y if relu and h is not None else None, mean, inverse, scale, shift)
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+        x, y, mean, inverse, scale, shift = ctx.saved_tensors
+        dy, dx = _laid_out(dy), torch.empty_like(x)
+        dh = None if y is None else torch.empty_like(x)  # behind a ReLU the shortcut's gradient is another than dy
+        dweight, dbias = torch.empty(2, x.shape[1]).unbind()
+        work = torch.empty(2, x.shape[0], x.shape[1])
+        half = x.dtype == torch.bfloat16
+        tensors = (dy, x, y, dh, dx, mean, inverse, scale, shift, dweight, dbias, work)
+        library().norm_backward(half, ctx.relu, *map(_argument, tensors), *_sizes(x))
+        return dx, (dy if dh is None else dh) if ctx.adds else None, dweight, dbias, None, None
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _argument(value: Tensor | float | None) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return None if value is None else ctypes.c_float(value)
+
+
+def _sizes(x: Tensor) -> tuple[Any, ...]:
+    n, c, h, w = x.shape
+    return *map(ctypes.c_int64, (n, h * w, c)), torch.get_num_threads()
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """`fused_norm.cpp`, compiled for this processor and kept in the cache. Raises UserError where it can't be."""
+    names = (os.environ["CXX"],) if os.environ.get("CXX") else ("c++", "g++", "clang++")
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise UserError(f"no C++ compiler was found ({', '.join(names)})")
+    made_of = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS]).encode(), _processor())
+    name = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
+    path = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "resnetlab" / name
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # another process finds all of it or none
+                made = Path(folder) / name
+                subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+                made.replace(path)
+        return ctypes.CDLL(str(path))
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise UserError(f"the C++ compiler {compiler} fails ({reason[:200]})") from error
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: the compiled code can't be kept or loaded ({error.strerror or error})"
+        ) from error
+
+
+def _processor() -> bytes:
+    """What -march=native makes code for: the processor's instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return next((line for line in lines if line.startswith(b"flags")), platform.machine().encode())
