@@ -32,7 +32,7 @@ from PIL import Image
 from benchmarks.serving import served
 from resnetlab.training.run import machine
 
-SETTLE_SECONDS, POLL_SECONDS = 3.0, 0.05
+SETTLE_SECONDS, POLL_SECONDS = 5.0, 0.05  # the server gives memory back 3 seconds after
 MOST_SECONDS = 120.0  # for a kind of request; then it is given up
 
 

@@ -34,7 +34,7 @@ class Decoders:
     """
 
     def __init__(self, pixels: int, processes: int = PROCESSES, command: tuple[str, ...] | None = None) -> None:
-        self._most, self._pixels = pixels, 0
+        self.most_pixels, self._pixels = pixels, 0
         self._command = command or (sys.executable, "-P", "-m", "resnetlab.use.decoding_process")
         self._lock, self._closed = threading.Lock(), False
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode")  # each waits for a process
@@ -103,7 +103,7 @@ class Decoders:
         def admit(pixels: int) -> bool:
             nonlocal held
             with self._lock:
-                if self._pixels + pixels > self._most:
+                if self._pixels + pixels > self.most_pixels:
                     return False
                 self._pixels += pixels
             held += pixels

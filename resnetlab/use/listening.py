@@ -21,7 +21,8 @@ from resnetlab.errors import UserError, shown
 
 HEAD_SECONDS = 10.0  # for a request's head to come
 READ_SECONDS = 30.0  # for a client to read what waits to be sent
-CONNECTIONS = 1_000  # at once
+CONNECTIONS = 1_000  # at once, and twice as many while they are young
+YOUNG_SECONDS = 1.0
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as a Host header has them
 
 
@@ -101,8 +102,8 @@ class Server(uvicorn.Server):
 class Protocol(H11Protocol):
     """uvicorn's, with limits that it lacks: a time for a head to come, and to read an answer; a number of connections.
 
-    Where there are too many connections, one ends: the longest idle, or else the one whose body has been coming the
-    longest, or else the new one.
+    Where there are too many connections, those end that have long been idle, or else those whose body has long been
+    coming, or else the new one.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -114,10 +115,28 @@ class Protocol(H11Protocol):
         self._watch()
         self._since = self.loop.time()
         if len(self.connections) > CONNECTIONS:
-            others = [other for other in self.connections if isinstance(other, Protocol) and other is not self]
-            idle = [other for other in others if other.idle]
-            coming = idle or [other for other in others if other.cycle is not None and other.cycle.more_body]
-            min(coming, key=lambda other: other._since, default=self).end()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """End old connections, so that too many are not too many for long."""
+        others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
+        old = [other for other in others if other.is_old]
+        idle = sorted((other for other in old if other.idle), key=lambda other: other._since)
+        coming = sorted((other for other in old if other.is_coming), key=lambda other: other._since)
+        for other in [*idle, *coming][: len(self.connections) - CONNECTIONS]:
+            other.end()
+        if len(self.connections) > 2 * CONNECTIONS:
+            self.end()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it has had the time to send a request."""
+        return self.loop.time() - self._since > YOUNG_SECONDS
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a request's body is being waited for."""
+        return self.cycle is not None and not self.cycle.response_complete and self.cycle.more_body
 
     @property
     def idle(self) -> bool:

@@ -23,7 +23,7 @@ CLIENT_GONE = 499  # nginx's number for a client that left; nobody sees it but t
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64_000_000
 
 
-TIDY_SECONDS = 1.0  # after a request, and between two times
+TIDY_SECONDS = 3.0  # after a request, longer than one lingers
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any, TypeVar
@@ -23,7 +23,7 @@ from resnetlab.errors import did_you_mean, printable, shown
 from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
-from resnetlab.use.decoding_process import Task, known_formats
+from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, known_formats
 from resnetlab.use.explain import grad_cam, overlay, units_of
 from resnetlab.use.forms import Refused
 from resnetlab.use.front import Front
@@ -82,12 +82,18 @@ ALWAYS = {421: "the Host header names another server", 500: "an error of the ser
 OF_IMAGES = {
     400: "a damaged multipart body",
     408: "the body did not come in time",
-    413: "a body of too many bytes, or an image of too many pixels",
-    415: "neither multipart/form-data nor an image",
-    422: "not an image, a damaged one, or a parameter that can't be",
-    503: "more requests than are taken at once: try again",
+    413: "a body of too many bytes, or an image of too many pixels, too long a side, or that takes too much memory",
+    415: "neither multipart/form-data nor an image, or an image of another format than those of /health",
+    422: "a damaged image, one that takes too long to decode, or a parameter that can't be",
+    503: "more requests, bytes of bodies, or pixels of large images than are taken at once: try again",
     504: "no answer in time",
 }
+LIMITS = """The image is the body, as image/*, or the field "image" of a form. Formats: {formats}, told by their bytes.
+
+Limits: {bytes:,} bytes a body and {bodies:,} of all bodies together; {pixels:,} pixels an image, and sides of {side:,}
+at most; {together:,} pixels of all images above {light:,} that are being decoded; {requests:,} requests that wait for
+their answer; {seconds:g} seconds for a body to come, and again for the answer; and for decoding {header:g} seconds of
+the processor and {megapixel:g} more a megapixel."""
 _FORM = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string", "format": "binary"}}}
 BODY = {
     "required": True,
@@ -116,14 +122,22 @@ def make_app(
     metrics, room = Metrics(), Room(limits)
     batcher = Batcher(classifier.probabilities, batch, metrics.batches.add)
     units = units_of(classifier.net)
+    described = LIMITS.format(
+        **asdict(limits),
+        formats=", ".join(known_formats()),
+        together=decoders.most_pixels,
+        light=LIGHT,
+        header=HEADER_SECONDS,
+        megapixel=MEGAPIXEL_SECONDS,
+    )
 
     def prepared(part: Part) -> Tensor:
         return classifier.cut(finish(part))
 
     async def answered(request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
         """What `work` makes of the image of a request, within all limits."""
-        kind = check_type(request)
         with room.body() as body:
+            kind = check_type(request)
             await body.receive(request)
 
             async def decoded_and_worked_on() -> Result:
@@ -138,6 +152,7 @@ def make_app(
     @app.post(
         "/predict",
         summary="The likeliest classes of an image",
+        description=described,
         response_model=Prediction,
         responses=_problems(ALWAYS, OF_IMAGES),
         openapi_extra={"requestBody": BODY},
@@ -152,6 +167,7 @@ def make_app(
     @app.post(
         "/explain",
         summary="A picture of where in an image the network found a class (Grad-CAM)",
+        description=described,
         response_class=Response,
         responses={200: {"content": {"image/png": {}}, "description": "The picture"}, **_problems(ALWAYS, OF_IMAGES)},
         openapi_extra={"requestBody": BODY},
