@@ -28,20 +28,10 @@ PATIENCE = 3600  # seconds, after which a process that a test started counts as 
 NEVER = 1e9  # seconds
 
 
-def one_core() -> None:
-    """Keep this process, and those that it starts, to one core: each of pytest-xdist's workers to another.
-
-    What is trained takes a thread for each core that it may use, and threads that wait for each other on cores that are
-    busy otherwise take ten times as long.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-        os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
-    torch.set_num_threads(1)
-
-
-one_core()
+# One thread each, in the processes that tests start too: threads that wait for each other on cores that are busy
+# otherwise take ten times as long. Torch reads the variable when it is first used.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
 settings.register_profile(

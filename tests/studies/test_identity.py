@@ -24,7 +24,7 @@ from resnetlab.studies.study import (
     Outcome,
 )
 from resnetlab.training.loop import train
-from resnetlab.training.metrics import epochs_of
+from resnetlab.training.run_files import read_epochs
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.sitting import normalisation_of
@@ -144,9 +144,9 @@ def test_training_on_is_what_a_run_does(tmp_path: Path) -> None:
     assert isinstance(net, ResNet)
     subject = Subject({"units": 1, "epochs": 2}, 0, "cpu", one, net, opened("digits"), normalisation_of(run))
     found = train_on(subject)
-    errors = [line["train_error"] for line in epochs_of(run.folder)]
+    errors = [line["train_error"] for line in read_epochs(run.folder)]
     assert found["train_errors"] == pytest.approx(errors, rel=1e-12), "but for how a share is made a percentage"
-    assert found["test_error"] == epochs_of(run.folder)[-1]["test_error"]
+    assert found["test_error"] == read_epochs(run.folder)[-1]["test_error"]
     shorter = Subject(
         {"units": 1, "epochs": 9}, 0, "cpu", one.override(epochs=1), net, subject.images, subject.normalisation
     )

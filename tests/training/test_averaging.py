@@ -12,7 +12,7 @@ from torch import nn
 from resnetlab.nets.zoo import build
 from resnetlab.training.averaging import Average, reestimate
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.training.loop import epochs_of, train
+from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
 
@@ -62,7 +62,7 @@ def test_the_average_leaves_the_training_as_it_is_and_is_what_weight_files_hold(
     assert all(torch.equal(state[f"net.{name}"], t) for name, t in trained.items())
     assert all(torch.equal(state[f"average.{name}"], t) for name, t in weights.items())
     assert not torch.equal(weights["fc.weight"], trained["fc.weight"])
-    line = epochs_of(run.folder)[-1]
+    line = read_epochs(run.folder)[-1]
     for which in ("last", "best"):
         assert evaluate_on(run.folder, run.data, which=which).error == line["test_error"]
 
@@ -111,4 +111,4 @@ def test_after_training_the_weights_are_the_same_and_the_statistics_others(tmp_p
     differ = {name.rpartition(".")[2] for name in one if not torch.equal(one[name], other[name])}
     assert differ == {"running_mean", "running_var"}
     assert int(other["bn1.num_batches_tracked"]) == 23  # no more than an epoch
-    assert evaluate_on(run.folder, run.data).error == epochs_of(run.folder)[-1]["test_error"]
+    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]

@@ -21,7 +21,7 @@ from resnetlab.nets.zoo import build
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.load import Loaded
 from resnetlab.training.loop import train
-from resnetlab.training.metrics import epochs_of
+from resnetlab.training.run_files import read_epochs
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.sitting import first_network, normalisation_of
@@ -176,7 +176,7 @@ def test_a_run_ends_when_the_validation_error_does_not_fall(source: Run, tmp_pat
     assert result is not None
     assert run.recipe.validation_images == 144
     assert (result["epochs"], result["steps"]) == (3, 3 * 21)
-    assert len(epochs_of(run.folder)) == 3
+    assert len(read_epochs(run.folder)) == 3
     assert (run.folder / "best/weights.safetensors").exists()
     assert not list(train(run, threads=1)), "it is finished"
     to_its_end = finished(tuned(source, tmp_path, stop_after=4, epochs=3, **still)).result()
@@ -187,11 +187,11 @@ def test_a_run_ends_when_the_validation_error_does_not_fall(source: Run, tmp_pat
 def test_the_best_weights_are_those_of_the_lowest_validation_error(source: Run, tmp_path: Path) -> None:
     fields = {"validation_images": 200, "stop_after": 2, "epochs": 12, "lr": 0.2, "warmup": "none", "seed": 1}
     run = finished(tuned(source, tmp_path, schedule="constant", **fields))
-    errors = [line["validation_error"] for line in epochs_of(run.folder)]
+    errors = [line["validation_error"] for line in read_epochs(run.folder)]
     best = errors.index(min(errors))
     assert len(errors) == min(12, best + 3)
     test = evaluate_on(run.folder, open_data("digits"), which="best")
-    assert test.error == pytest.approx(epochs_of(run.folder)[best]["test_error"])
+    assert test.error == pytest.approx(read_epochs(run.folder)[best]["test_error"])
 
 
 def test_few_images_get_the_least_number_of_steps(source: Run, tmp_path: Path) -> None:

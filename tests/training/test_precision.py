@@ -18,9 +18,10 @@ from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build, on_meta, spec
 from resnetlab.training import precision
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.training.loop import epochs_of, train
+from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
+from resnetlab.training.run_files import read_epochs
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser
 
@@ -253,7 +254,7 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
     for _ in train(make_run(chosen, tmp_path), threads=1):
         pass
     assert "the run began in bf16" in caplog.text
-    assert evaluate_on(run.folder, run.data).error == epochs_of(run.folder)[-1]["test_error"]
+    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
 
 
 @pytest.mark.parametrize(
@@ -279,4 +280,4 @@ def test_a_run_ends_with_each_switch_and_its_weights_have_the_error_it_tells(
     run = make_run(recipe("digits", net="cifar_resnet8", iterations=4, batch_size=16, **switches), tmp_path)
     for _ in train(run, threads=1):
         pass
-    assert evaluate_on(run.folder, run.data).error == epochs_of(run.folder)[-1]["test_error"]
+    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
