@@ -24,9 +24,9 @@ from resnetlab.studies.study import (
     Outcome,
 )
 from resnetlab.training.loop import train
-from resnetlab.training.run_files import read_epochs
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
+from resnetlab.training.run_files import read_epochs
 from resnetlab.training.sitting import normalisation_of
 
 Losses = Callable[[str, int], float]  # (mix, units) -> final loss

@@ -15,6 +15,7 @@ from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.training.run_files import read_epochs
 
 
 def finish(run: Run) -> Run:

@@ -21,9 +21,9 @@ from resnetlab.nets.zoo import build
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.load import Loaded
 from resnetlab.training.loop import train
-from resnetlab.training.run_files import read_epochs
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.training.run_files import read_epochs
 from resnetlab.training.sitting import first_network, normalisation_of
 
 STEM_AND_STAGE = ("conv1", "bn1", "layer1")
