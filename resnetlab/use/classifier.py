@@ -48,7 +48,11 @@ class Classifier:
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
         classes = card.classes if card else tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
-        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device)
+        found = cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device)
+        grey = torch.full((1, spec.in_channels, spec.input_size, spec.input_size), 128, dtype=torch.uint8)
+        if not found.probabilities(grey).isfinite().all():
+            raise UserError(f"{source}: what it answers to a grey image is no number: its weights are damaged.")
+        return found
 
     @property
     def size(self) -> int:
