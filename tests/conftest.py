@@ -6,11 +6,13 @@ what hangs, and nothing that the clock alone brings about (lines of progress, ch
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,39 @@ def resnetlab(tmp_path: Path) -> Command:
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
 
     return run
+
+
+# Values that a field of a JSON file may have by damage or by hand.
+ODD: list[Any] = [
+    *(None, True, -1, 0, 1.5, 101, 2**63, 10**400, 1e308, float("nan"), float("inf"), float("-inf")),
+    *("", "x", "\x00\x1b[31m\n\ud800", "a" * 10_000, [], [1, "x"], {}, {"a": 1}, [[[[]]]]),
+]
+_REMOVED = object()
+
+
+@pytest.fixture(scope="session")
+def mutations() -> Callable[[Any], Sequence[Callable[[], Any]]]:
+    """mutations(value): functions that give a JSON value with one field removed, or with an odd value in its place."""
+
+    def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        yield at
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in items:
+            yield from places(inner, (*at, key))
+
+    def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+        whole = [copy.deepcopy(value)]
+        inner: Any = whole
+        last: Any = 0
+        for key in at:
+            inner, last = inner[last], key
+        if new is _REMOVED:
+            del inner[last]
+        else:
+            inner[last] = new
+        return whole[0]
+
+    def of(value: Any) -> list[Callable[[], Any]]:
+        return [partial(changed, value, at, new) for at in places(value) for new in (*ODD, *([_REMOVED] if at else []))]
+
+    return of

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, printable
 from resnetlab.storage import Damaged, disk_errors, write_atomically
 from resnetlab.studies.figures import draw, draw_file
 from resnetlab.studies.study import Figure, Panel, Series
@@ -36,7 +36,7 @@ def error_curves(folders: list[Path]) -> Figure:
         if not epochs:
             raise UserError(f"{folder}: has no whole epoch yet; leave it out, or wait.")
         runs.append((folder, settings, epochs))
-    names = _labels([settings for _, settings, _ in runs])
+    names = [printable(name) for name in _labels([settings for _, settings, _ in runs])]
     longest = max(line["step"] for _, _, epochs in runs for line in epochs)
     unit = 1000 if longest >= 20_000 else 1
     series = [
@@ -46,7 +46,7 @@ def error_curves(folders: list[Path]) -> Figure:
     ]
     x_label = "iterations" if unit == 1 else "iterations (thousands)"
     data = {str(settings["data"].get("name")) for _, settings, _ in runs}
-    panel = Panel(data.pop() if len(data) == 1 else "errors", x_label, "error (%)", series, _limits(series))
+    panel = Panel(printable(data.pop()) if len(data) == 1 else "errors", x_label, "error (%)", series, _limits(series))
     return Figure("curves", "Training error (dashed) and test error (solid) by iteration.", [panel])
 
 

@@ -76,6 +76,7 @@ class Measured:
     values: dict[str, Any]
     seconds: float
     machine: dict[str, Any]
+    checked: bool = True  # by its checksum, or just made; older versions kept none
 
 
 class _Kept(TypedDict):
@@ -136,10 +137,13 @@ def take(measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_
     path = _path(measurement, function, runs)
     if is_there(path):
         found = read_json(path, _Kept, ANEW)
-        if "sha256" in found and found.pop("sha256") != _checksum(found):
+        kept_sum = found.pop("sha256", None)
+        if kept_sum not in (None, _checksum(found)):
             raise Damaged(path, "damaged, its checksum differs", ANEW)
         if not (again_if_busy and busy_load(found["values"])):
-            return Measured(measurement, found["values"], float(found.get("seconds", 0)), found["machine"])
+            return Measured(
+                measurement, found["values"], float(found.get("seconds", 0)), found["machine"], kept_sum is not None
+            )
     started = time.monotonic()
     values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
     seconds = round(time.monotonic() - started, 2)

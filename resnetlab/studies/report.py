@@ -206,7 +206,11 @@ def formulas(text: str) -> str:
 def _mathml(latex: str) -> str:
     from latex2mathml.converter import convert
 
-    return convert(latex).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
+    try:
+        found = convert(latex)
+    except Exception as error:  # as many kinds as there are ways to write no formula
+        raise ValueError(f"a formula can't be read: {latex[:60]!r} ({error!r})") from error
+    return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -222,6 +226,10 @@ def _figure(values: dict[str, Any]) -> Figure:
     ]
     if not re.fullmatch(r"[a-z0-9_-]+", values["name"]):  # it becomes a file's name
         raise ValueError(f"a figure can't be called {values['name']!r}")
+    for panel in panels:
+        low, high = panel.y_limits or (1, 2)
+        if low >= high or (panel.y_log and low <= 0):
+            raise ValueError(f"a y axis can't reach from {low} to {high}")
     return Figure(values["name"], both(values["caption"]), panels)
 
 

@@ -25,12 +25,13 @@ from resnetlab.errors import UserError, out_of_memory
 from resnetlab.nets.zoo import spec
 from resnetlab.storage import Damaged, disk_errors, disk_is_full
 from resnetlab.studies.measurement import Measurement, opened, take
-from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Outcome, Plan, Record, Study
+from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Finding, Outcome, Plan, Record, Study
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, available_cores, machine, make_run
 from resnetlab.training.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
+from resnetlab.training.runs import MEASURED
 
 LONGEST_REASON = 300  # characters
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
@@ -330,7 +331,7 @@ def conclude(
         except UserError as error:
             evidence.failed.append(one)
             failures.append(failure(one, end_of(error, runs).failed))
-    finding = study.judge(evidence)
+    finding = _judged(study, evidence, runs)
     machines = [*(o.machine for o in evidence.outcomes), *(m.machine for m in evidence.measured)]
     made_on = machines[-1] if machines else machine()
     others = sum(_differ(one, made_on) for one in machines)
@@ -366,6 +367,19 @@ def conclude(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         failures=[asdict(f) for f in failures],
     )
+
+
+def _judged(study: Study, evidence: Evidence, runs: Path) -> Finding:
+    """What the study finds. Raises UserError where kept measurements that nothing vouches for are of another form."""
+    try:
+        return study.judge(evidence)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if all(m.checked for m in evidence.measured):
+            raise  # a fault of the code
+        raise UserError(
+            f"{runs / MEASURED}: a measurement there, kept by an older version without a checksum, is not what "
+            f"{study.name} needs ({error!r}); remove the folder, and they are made again."
+        ) from error
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:

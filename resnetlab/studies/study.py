@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean
-from resnetlab.storage import disk_errors, read_json, write_atomically
+from resnetlab.schema import Seconds, Whole, trouble
+from resnetlab.storage import Damaged, disk_errors, read_json, write_atomically
 from resnetlab.studies.measurement import Measured, Measurement, Weights
 from resnetlab.studies.words import Both, Words
 from resnetlab.training.recipe import Recipe
@@ -264,10 +265,10 @@ class Record:
     theory: Words
     note: Words
     machine: dict[str, Any]
-    runs: int  # that finished
-    training_seconds: float  # summed over runs: what it would take one after another
-    measurements: int  # that finished
-    measuring_seconds: float  # summed over measurements
+    runs: Whole  # that finished
+    training_seconds: Seconds  # summed over runs: what it would take one after another
+    measurements: Whole  # that finished
+    measuring_seconds: Seconds  # summed over measurements
     command: str
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
@@ -291,6 +292,10 @@ class Record:
         return path
 
 
+# What a record keeps as JSON values of these.
+_INNER: dict[str, Any] = {"rows": list[Row], "figures": list[Figure], "tables": list[Table], "failures": list[Failure]}
+
+
 def read_records(folder: Path) -> list[Record]:
     """The records in a results folder, in the order of STUDIES and scales.
 
@@ -308,10 +313,14 @@ def read_records(folder: Path) -> list[Record]:
         values = read_json(path)
         if values.get("format") != RECORD_FORMAT:
             raise UserError(f"{path}: a record of another version; run the study again.")
+        inner = (trouble(values.get(key, []), kind, key) for key, kind in _INNER.items())
+        if wrong := next(filter(None, [trouble(values, Record), *inner]), ""):
+            raise Damaged(path, f"a damaged record, {wrong}", "run the study again")
         try:
-            records.append(Record(**values))
-        except TypeError as error:
-            raise UserError(f"{path}: a damaged record ({error}); run the study again.") from error
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Damaged(path, "a damaged record, it has half of a character", "run the study again") from error
+        records.append(Record(**values))
         if records[-1].file_name != path.name:
             raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
     return sorted(records, key=lambda r: (list(STUDIES).index(r.study), (*SCALES, WEIGHTS).index(r.scale)))

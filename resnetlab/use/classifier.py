@@ -55,7 +55,7 @@ class Classifier:
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
-        return cls(
+        found = cls(
             network.to(device),
             classes,
             normalise.to(device),
@@ -67,6 +67,10 @@ class Classifier:
             whose_normalisation(loaded),
             skips(card),
         )
+        grey = torch.full((1, spec.in_channels, spec.input_size, spec.input_size), 128, dtype=torch.uint8)
+        if not found.probabilities(grey).isfinite().all():
+            raise UserError(f"{source}: what it answers to a grey image is no number: its weights are damaged.")
+        return found
 
     @property
     def size(self) -> int:
