@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Workers, find_device, number_of_workers
+from resnetlab.cli.use import WHICH, ImageSize, Which
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
@@ -32,7 +33,12 @@ def evaluate(
             negative="", show_default=False, help="The network, where the file does not tell it; for all, or for each."
         ),
     ] = (),
-    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
+    which: Which = "last",
+    image_size: ImageSize = None,
+    class_order: Annotated[
+        Literal["text", "natural"],
+        Parameter(help="Order of classes that files do not name: text as torchvision sorts, natural (2, 10) as timm."),
+    ] = "text",
     report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -44,7 +50,7 @@ def evaluate(
     from resnetlab.training.evaluate import evaluate as evaluate_on
     from resnetlab.use.evaluation_report import check_report, summary, write_report
 
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     if not sources:
         raise UserError("no network was given: name run folders or weight files.")
     if report:
@@ -58,6 +64,8 @@ def evaluate(
             which=which,
             views=views,
             flip=flip,
+            image_size=image_size,
+            class_order=class_order,
             device=where,
             workers=number_of_workers(workers, opened, where),
             progress=count,
@@ -65,6 +73,7 @@ def evaluate(
     for member in found.members:
         name = printable(member.source)
         say(f"{name}: parameter names: {member.layout}; normalisation: {member.normalisation}")
+        say(printable(f"{name}: size of images: {member.image_size}; classes: {member.classes}"))
     if report:
         write_report(found, opened, report, text=data, which=which, device=where)
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
-from resnetlab.cli.use import Net, Source, Which
+from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
@@ -30,6 +30,7 @@ def export(
     data: Annotated[str | None, Parameter(help=f"Compare predictions on its test images: {DATA_NAMES}.")] = None,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     json: Json = False,
 ) -> None:
     """Write a network for other programs; it is checked against PyTorch first, and carries classes and preprocessing.
@@ -40,10 +41,9 @@ def export(
         raise UserError("--int8 quantises ONNX and needs --calibrate DATA, images to measure its ranges on.")
     if calibrate and not int8:
         raise UserError("--calibrate belongs to --int8; give both, or neither.")
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     from resnetlab.cli.screen import counting
     from resnetlab.data.images import open_data
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.export import FORMATS, check_out
     from resnetlab.use.export import export as write
 
@@ -51,7 +51,7 @@ def export(
     named = Path(source).expanduser().resolve()
     out = (out or Path((named.stem if named.is_file() else named.name) + kind)).expanduser()
     check_out(out, FORMATS[to].suffix)
-    classifier = Classifier.open(source, net=net, which=which)
+    classifier = opened(source, net=net, which=which, image_size=image_size)
     ranges = open_data(calibrate) if calibrate else None
     tested = open_data(data) if data and data != calibrate else ranges  # int8 is never without its accuracy
     with counting("comparing predictions") as count:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.cli.train import Device, WholeNumber, find_device
-from resnetlab.cli.use import Net, Source, Which
+from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
 from resnetlab.errors import UserError, check_choice
 
 
@@ -19,6 +19,7 @@ def serve(
     *,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, WholeNumber, Parameter(help="The port; 0 takes a free one.")] = 8000,
     device: Device = "auto",
@@ -29,21 +30,21 @@ def serve(
     timeout: Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")] = 30,
 ) -> None:
     """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     counts = {"batch-size": batch_size, "queue": queue, "max-megabytes": max_megabytes, "timeout": timeout}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more.")
     check_installed()
     from resnetlab.data.decoding import MOST_PIXELS
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
     from resnetlab.use.serve import Limits, make_app
 
     if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
         raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
     with listen(host, port) as listener:  # before the network is read, which takes longer
-        classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+        where = find_device(device)
+        classifier = opened(source, net=net, which=which, image_size=image_size, device=where)
         limits = Limits(max_megabytes * 10**6, max_megapixels * 10**6, queue, timeout)
         hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
         app = make_app(classifier, limits, batch=batch_size, hosts=hosts)

@@ -23,6 +23,7 @@ from resnetlab.measuring.answers import Answers, average, can_be_convolutional, 
 from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.training.class_order import outputs_of
 from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
 
@@ -39,6 +40,9 @@ class Member:
     weights_sha256: str  # of the file
     layout: str  # whose parameter names it has, e.g. "resnetlab" or "torchvision"
     normalisation: str  # whose it is, in words
+    classes: str = "from the file"  # the same of its classes
+    image_size: str = ""  # side of the images in pixels, and whose that is
+    outputs: list[int] | None = None  # of each class of the data, where it is another number
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def evaluate(
     which: str = "last",
     views: str = "1-crop",
     flip: bool = False,
+    image_size: int | None = None,
+    class_order: str = "text",
     device: str = "cpu",
     workers: int = 0,
     progress: Callable[[int, int], object] = lambda *_: None,
@@ -72,8 +78,10 @@ def evaluate(
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
     nets: their names where files don't tell them, one for all or one for each source. views: one of data.views.VIEWS,
-    whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too. workers:
-    processes that decode files ahead, of all members together. progress is called with how many images are done, and
+    whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
+    image_size: the side of the images, where the file doesn't tell it or in its place. class_order: which output is
+    which class, where the file doesn't name its classes, as `outputs_of` says. workers: processes that decode files
+    ahead, of all members together. progress is called with how many images are done, and
     of how many.
 
     Files are resized and cut to the network's size. The images are normalised as the weight file says; where it says
@@ -94,13 +102,24 @@ def evaluate(
         )
     if not len(data.test):
         raise UserError(f"{data.name} has no test images.")
+    if image_size is not None and data.shape is not None:
+        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
     images = data.test.to(device) if isinstance(data.test, Images) else data.test
     members = tuple(
-        _member(str(source), load_described(source, net=net, which=which), data, way, device)
+        _member(
+            str(source),
+            load_described(source, net=net, which=which, image_size=image_size),
+            data,
+            way,
+            class_order,
+            device,
+        )
         for source, net in zip(sources, names, strict=True)
     )
+    if class_order != "text" and all(member.classes == "from the file" for member in members):
+        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
     share = max(1, workers // len(members)) if workers else 0
     streams = [_batches(member, images, way, device, share) for member in members]
     parts: list[list[Answers]] = [[] for _ in range(len(members) + 1)]  # of each, and of all together
@@ -131,7 +150,7 @@ def evaluate_on(
     return evaluate([source], data, nets=nets, which=which, device=device, workers=workers, progress=progress).accuracy
 
 
-def _member(source: str, loaded: Loaded, data: Data, views: Views, device: str) -> Member:
+def _member(source: str, loaded: Loaded, data: Data, views: Views, class_order: str, device: str) -> Member:
     """The network ready to be evaluated. Raises UserError unless it fits the data."""
     spec, card = loaded.net.spec, loaded.card
     shape = data.shape or (3, spec.input_size, spec.input_size)
@@ -140,8 +159,9 @@ def _member(source: str, loaded: Loaded, data: Data, views: Views, device: str) 
             f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
             f"{shape[0]} and {len(data.classes)}."
         )
-    if card:
-        _check_classes(source, card.classes, data)
+    outputs, classes = outputs_of(data.classes, class_order) if loaded.classes is None else (None, "from the file")
+    if loaded.classes is not None:
+        _check_classes(source, loaded.classes, data)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
@@ -166,7 +186,10 @@ def _member(source: str, loaded: Loaded, data: Data, views: Views, device: str) 
         words += ", each pixel's averaged over its channel, since images have other sizes"
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Member(source, loaded.net.to(device), normalise.to(device), digest, loaded.layout, words)
+    size = f"{spec.input_size}" + ("" if loaded.tells_size else ", assumed, since the file has none (--image-size)")
+    size = size if data.shape is None else "that of the data"
+    net = loaded.net.to(device)
+    return Member(source, net, normalise.to(device), digest, loaded.layout, words, classes, size, outputs)
 
 
 def _check_classes(source: str, trained: tuple[str, ...], data: Data) -> None:
@@ -187,7 +210,11 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ln of the probabilities, float64 N K, and the labels of the test images, in order."""
     spec = member.net.spec
-    answer = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
+    ask = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
+
+    def answer(x: Tensor) -> Tensor:
+        return ask(x) if member.outputs is None else ask(x)[:, member.outputs]
+
     if isinstance(images, Images) or views.cut is one_crop:
         loader = Loader(member.normalise, spec.num_classes, size=spec.input_size, device=device, workers=workers)
         for x, labels in loader.evaluation(images, evaluation_batch(images)):

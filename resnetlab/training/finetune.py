@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import SIZES
-from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.recipe import Recipe
 
 MOST_CLASSES_SHOWN = 5
@@ -61,8 +58,9 @@ class Start:
 def read_start(recipe: Recipe, data: Data) -> Start:
     """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
 
-    The head is kept where the file names the very classes of the data, in their order. Raises UserError for a source
-    that can't be read or holds no network, and for one of another number of channels.
+    The head is kept where the file names the very classes of the data, in their order; a file that names none gets a
+    new one, and so does one without a head. Raises UserError for a source that can't be read or holds no network, and
+    for one of another number of channels.
     """
     source = recipe.start
     if not os.path.exists(source):
@@ -70,7 +68,8 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
             "from, so a command that goes on with it needs them too."
         )
-    net, card = _load(recipe)
+    loaded = _load(recipe)
+    net, card = loaded.net, loaded.card
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
@@ -78,12 +77,13 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             f"{channels}: start from another one."
         )
     tensors, head = net.state_dict(), _head(net)
-    if card and card.classes == data.classes:
+    if loaded.classes == data.classes:
         new: tuple[str, ...] = ()
         words = f"{head} too, since the classes are the same"
     else:
         new = tuple(name for name in tensors if name.startswith(f"{head}."))
-        before = f"{spec.num_classes}" if card else f"{spec.num_classes} classes that the file doesn't name"
+        before = f"{spec.num_classes}" if loaded.classes else f"{spec.num_classes} classes that the file doesn't name"
+        before = before if loaded.has_head else "none in the file"
         words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
@@ -101,17 +101,17 @@ def check_size(start: Start, recipe: Recipe, size: int) -> None:
         )
 
 
-def _load(recipe: Recipe) -> tuple[ResNet | VGG, Card | None]:
+def _load(recipe: Recipe) -> Loaded:
     """The source's network and what its file says; the recipe may name the network that the file tells, too."""
     try:
-        return load_with_card(recipe.start, net=recipe.net or None)
+        return load_described(recipe.start, net=recipe.net or None, head=False)
     except UserError:
         if recipe.net:  # whose name says nothing of the sizes that the source's data had
             with contextlib.suppress(UserError):
-                net, card = load_with_card(recipe.start)
-                sizes = {name: getattr(net.spec, name) for name in SIZES}
-                if replace(named_spec(recipe.net), **sizes) == net.spec:
-                    return net, card
+                loaded = load_described(recipe.start, head=False)
+                sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}
+                if replace(named_spec(recipe.net), **sizes) == loaded.net.spec:
+                    return loaded
         raise
 
 

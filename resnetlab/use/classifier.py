@@ -17,7 +17,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.training.load import load_described
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
@@ -32,23 +32,39 @@ class Classifier:
     normalise: Normalisation
     whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
     device: str
+    assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
 
     @classmethod
     def open(
-        cls, source: str | Path, *, net: str | None = None, which: str = "last", device: str = "cpu"
+        cls,
+        source: str | Path,
+        *,
+        net: str | None = None,
+        which: str = "last",
+        image_size: int | None = None,
+        device: str = "cpu",
+        head: bool = True,
     ) -> Classifier:
-        """From a run folder or a weight file; `net` names the network where the file doesn't.
+        """From a run folder or a weight file; the options are those of `resnetlab.load`.
 
         Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
         Raises UserError as `resnetlab.load` does.
         """
-        network, card = load_with_card(source, net=net, which=which)
+        loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
+        network, card = loaded.net, loaded.card
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
-        classes = card.classes if card else tuple(map(str, range(spec.num_classes)))
+        classes = loaded.classes or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
-        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device)
+        named = loaded.classes is not None or not head  # features have no classes
+        told = (
+            (named, "how its classes are called: they are shown as numbers, from 0"),
+            (loaded.tells_size, f"the size of images: {spec.input_size} pixels, unless --image-size gives another"),
+            (card is not None, "how pixels are normalised: by ImageNet's mean and deviation"),
+        )
+        assumed = tuple(words for is_told, words in told if not is_told)
+        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device, assumed)
 
     @property
     def size(self) -> int:

@@ -66,6 +66,8 @@ def summary(found: Evaluation) -> dict[str, Any]:
                 "network": member.net.spec.name,
                 "layout": member.layout,
                 "normalisation": member.normalisation,
+                "image_size": member.image_size,
+                "classes": member.classes,
                 "weights_sha256": member.weights_sha256,
                 **_counted(own),
             }

@@ -19,6 +19,7 @@ from resnetlab.data.images import Data, Images, open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.load import Loaded
 from resnetlab.training.loop import train
 from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import recipe
@@ -127,8 +128,8 @@ def test_a_file_of_others_gives_its_weights(tmp_path: Path, pictures: str) -> No
 
 def of_unknown_classes(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
     """Have every source be a network of which nothing else is known."""
-    loaded = build(net), None
-    monkeypatch.setattr("resnetlab.training.finetune.load_with_card", lambda *_, **__: loaded)
+    loaded = Loaded(build(net), None, "resnetlab", Path("x.safetensors"))
+    monkeypatch.setattr("resnetlab.training.finetune.load_described", lambda *_, **__: loaded)
 
 
 def test_where_classes_and_normalisation_are_not_told(
