@@ -73,7 +73,8 @@ def evaluate(
     for member in found.members:
         name = printable(member.source)
         say(f"{name}: parameter names: {member.layout}; normalisation: {member.normalisation}")
-        say(printable(f"{name}: size of images: {member.image_size}; classes: {member.classes}"))
+        size = f"{member.image_size} pixels" + (", assumed: --image-size gives another" * member.image_size_assumed)
+        say(f"{name}: size of images: {size}; names of classes: {printable(member.classes)}")
     if report:
         write_report(found, opened, report, text=data, which=which, device=where)
     if json:

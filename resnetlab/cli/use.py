@@ -132,7 +132,7 @@ def opened(
 
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=device, head=head)
     if classifier.assumed:
-        say(printable(f"{source}: the file does not tell {'; '.join(classifier.assumed)}"))
+        say(printable(f"{source}: not in the file: {', '.join(classifier.assumed)}"))
     return classifier
 
 

@@ -88,8 +88,14 @@ def unwrapped(state: State, which: str = "last") -> Unwrapped:
     own = {key.removeprefix(prefix): tensor for key, tensor in left.items() if owner(key) == prefix}
     beside = {key: tensor for key, tensor in left.items() if owner(key) is None}
     if any(re.fullmatch(CHILDREN_FIRST, key) for key in own):
-        own = renamed(own, lambda key: CHILDREN.get(key.partition(".")[0], key.partition(".")[0]) + key[1:])
+        own = renamed(own, _of_children)
     return _with_head(own, beside, no_networks, choice)
+
+
+def _of_children(key: str) -> str:
+    """torchvision's name of what is called by its number in Sequential(*net.children()); the last ones are the head."""
+    number, _, rest = key.partition(".")
+    return f"{CHILDREN[number]}.{rest}" if number in CHILDREN else f"fc.{key}" if number.isdigit() else key
 
 
 def is_no_networks(key: str, tensor: Tensor) -> bool:

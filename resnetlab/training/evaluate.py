@@ -40,8 +40,9 @@ class Member:
     weights_sha256: str  # of the file
     layout: str  # whose parameter names it has, e.g. "resnetlab" or "torchvision"
     normalisation: str  # whose it is, in words
-    classes: str = "from the file"  # the same of its classes
-    image_size: str = ""  # side of the images in pixels, and whose that is
+    classes: str  # the same of the names of its classes
+    image_size: int  # side of the images that it is given, in pixels
+    image_size_assumed: bool  # since neither the file nor the user said it
     outputs: list[int] | None = None  # of each class of the data, where it is another number
 
 
@@ -186,10 +187,18 @@ def _member(source: str, loaded: Loaded, data: Data, views: Views, class_order: 
         words += ", each pixel's averaged over its channel, since images have other sizes"
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = f"{spec.input_size}" + ("" if loaded.tells_size else ", assumed, since the file has none (--image-size)")
-    size = size if data.shape is None else "that of the data"
-    net = loaded.net.to(device)
-    return Member(source, net, normalise.to(device), digest, loaded.layout, words, classes, size, outputs)
+    return Member(
+        source,
+        loaded.net.to(device),
+        normalise.to(device),
+        digest,
+        loaded.layout,
+        words,
+        classes=classes,
+        image_size=shape[1],
+        image_size_assumed=data.shape is None and not loaded.tells_size,
+        outputs=outputs,
+    )
 
 
 def _check_classes(source: str, trained: tuple[str, ...], data: Data) -> None:

@@ -59,9 +59,9 @@ class Classifier:
         normalise = card.normalisation if card else imagenet(spec.in_channels)
         named = loaded.classes is not None or not head  # features have no classes
         told = (
-            (named, "how its classes are called: they are shown as numbers, from 0"),
-            (loaded.tells_size, f"the size of images: {spec.input_size} pixels, unless --image-size gives another"),
-            (card is not None, "how pixels are normalised: by ImageNet's mean and deviation"),
+            (named, "names of classes (numbers from 0 stand for them)"),
+            (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
+            (card is not None, "normalisation (ImageNet's)"),
         )
         assumed = tuple(words for is_told, words in told if not is_told)
         return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device, assumed)

@@ -67,6 +67,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
                 "layout": member.layout,
                 "normalisation": member.normalisation,
                 "image_size": member.image_size,
+                "image_size_assumed": member.image_size_assumed,
                 "classes": member.classes,
                 "weights_sha256": member.weights_sha256,
                 **_counted(own),
