@@ -133,9 +133,8 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
         raise UserError(f"{path}: holds a {type(content).__name__}, not tensors by name.")
     networks = _networks(content)
     if not networks and not any(isinstance(value, Tensor | list | tuple) for value in content.values()):
-        raise UserError(
-            f"{path}: holds no network's tensors: only {', '.join(shown(key) for key in list(content)[:4])}."
-        )
+        there = ", ".join(shown(key) for key in list(content)[:4])
+        raise UserError(f"{path}: holds no network's tensors, only {there or 'an empty dictionary'}.")
     if not networks:
         return Contents(_tensors(path, content, size))
     if which == "ema" and not any(map(is_average, networks)):  # they may lie beside the others, under a prefix

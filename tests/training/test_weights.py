@@ -144,7 +144,7 @@ def test_what_stands_for_settings_keeps_nothing_and_calls_nothing(tmp_path: Path
     """Names that are no part of tensors are stood in for; what they are made with is not looked at."""
     torch.save({"a": Path("/x"), "b": argparse.Namespace(n=1), "c": np.float64(1)}, tmp_path / "x.pth")
     before = torch.serialization.get_safe_globals()
-    with pytest.raises(UserError, match="x.pth: holds no network's tensors: only 'a', 'b', 'c'"):
+    with pytest.raises(UserError, match="x.pth: holds no network's tensors, only 'a', 'b', 'c'"):
         read_file(tmp_path / "x.pth")
     assert torch.serialization.get_safe_globals() == before
 
@@ -259,8 +259,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, no tensor"),
     "an optimiser": (
         lambda p: torch.save({"state": {0: {"a": torch.zeros(1)}}}, p),
-        "no network's tensors: only 'state'",
+        "no network's tensors, only 'state'",
     ),
+    "an empty dictionary": (lambda p: torch.save({}, p), "tensors, only an empty dictionary"),
     "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, no tensor|1 in it"),
     "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is no plain tensor"),
     "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is no plain tensor"),
