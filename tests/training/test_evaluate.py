@@ -173,8 +173,8 @@ def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: P
     text = evaluate([tmp_path / "text.th"], data)
     mixed, sorted_as_timm = (evaluate([tmp_path / "natural.th"], data, class_order=o) for o in ("text", "natural"))
     assert torch.equal(text.answers.predicted, sorted_as_timm.answers.predicted)
-    assert torch.equal(text.answers.loss, sorted_as_timm.answers.loss)
-    assert not torch.equal(text.answers.loss, mixed.answers.loss)
+    assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
+    assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
     assert text.members[0].classes == (
         "not in the file, taken for the data's in their order, sorted as text as torchvision does: number 1 is "
         "'class10'; timm sorts naturally, where it is 'class2': for such a file give --class-order natural"
