@@ -40,9 +40,9 @@ class Member:
     weights_sha256: str  # of the file
     layout: str  # whose parameter names it has, e.g. "resnetlab" or "torchvision"
     normalisation: str  # whose it is, in words
-    classes: str  # the same of the names of its classes
-    image_size: int  # side of the images that it is given, in pixels
-    image_size_assumed: bool  # since neither the file nor the user said it
+    classes: str = "from the file"  # the same of the names of its classes
+    image_size: int | None = None  # side of the images that it is given, in pixels
+    image_size_assumed: bool = False  # since neither the file nor the user said it
     outputs: list[int] | None = None  # of each class of the data, where it is another number
 
 
