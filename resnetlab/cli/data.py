@@ -92,21 +92,24 @@ def pack(
     """
     from rich.filesize import decimal
 
-    from resnetlab.cli.screen import counting
+    from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
     from resnetlab.data.packing import pack as pack_data
+    from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
     dest, started = dest.expanduser(), time.monotonic()
+    opened = open_data(data, "read")
     with counting("packing") as progress:
         contents, was_there = pack_data(
-            open_data(data),
+            opened,
             dest,
             short_side=short_side,
             quality=90 if quality is None else quality,
             unreadable=unreadable,
             workers=workers,
+            told=say,
             progress=progress,
         )
     size, seconds = sum(shard.bytes for shard in contents.shards), time.monotonic() - started
@@ -119,15 +122,17 @@ def pack(
             "bytes": size,
             "skipped": [vars(image) for image in contents.skipped],
             "seconds": seconds,
+            "understood": Understood.of(opened).to_dict(),
         }
         print(json_module.dumps(answer))
         return
     for image in contents.skipped:
         print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
+    use = "train with" if contents.train else "evaluate on"
     happened = "is there already" if was_there else f"is packed in {seconds:.1f} s"
     print(
         f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
-        f"{decimal(size)} in {len(contents.shards)} tars\nto train with it: --data {shlex.quote(f'pack:{dest}')}"
+        f"{decimal(size)} in {len(contents.shards)} tars\nto {use} it: --data {shlex.quote(f'pack:{dest}')}"
     )
 
 
@@ -170,7 +175,7 @@ def audit(
     html = html and html.expanduser()
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
-    opened = open_data(data)
+    opened = open_data(data, "read")
     with counting("looking") as progress:
         found = audit_data(opened, workers=workers, progress=progress)
     if json:
@@ -219,7 +224,9 @@ def stats(
 
     if not 8 <= image_size <= 4096:
         raise UserError(f"image_size={image_size} must be 8 to 4096 pixels.")
-    opened = open_data(data)
+    opened = open_data(data, "read")
+    if not len(opened.train):
+        raise UserError(f"{data}: has no training images to measure, {opened.part}.")
     with counting("measuring") as count:
         found = measure(opened.train, image_size, workers=check_workers(workers), progress=count)
     by_channel = found.channel_mean_std()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,24 @@ from resnetlab.errors import UserError, check_choice, printable
 
 if TYPE_CHECKING:
     from resnetlab.training.evaluate import Evaluation
+
+
+ClassNames = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative="",
+        show_default=False,
+        help="What classes of the data were called in the training, where it was otherwise: hund=dog,katze=cat.",
+    ),
+]
+ClassOrder = Annotated[
+    Literal["text", "natural"],
+    Parameter(help="Order of classes that files do not name: text as torchvision sorts, natural (2, 10) as timm."),
+]
+Unreadable = Annotated[
+    Literal["error", "skip"] | None,
+    Parameter(help="A file that can't be read: stop and name it, or leave it out and count it; default: as trained."),
+]
 
 
 def evaluate(
@@ -35,19 +54,24 @@ def evaluate(
     ] = (),
     which: Which = "last",
     image_size: ImageSize = None,
-    class_order: Annotated[
-        Literal["text", "natural"],
-        Parameter(help="Order of classes that files do not name: text as torchvision sorts, natural (2, 10) as timm."),
-    ] = "text",
+    classes: ClassNames = (),
+    class_order: ClassOrder = "text",
+    unreadable: Unreadable = None,
     report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
     device: Device = "auto",
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Top-1 and top-5 accuracy on the test images of a data set, in %; of several networks their average softmax."""
+    """Top-1 and top-5 accuracy on the test images of a data set, in %; of several networks their average softmax.
+
+    A folder of classes without train, val or resnetlab-split.json is tested whole; nothing is written into it.
+    """
     from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
+    from resnetlab.data.understood import Understood
+    from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import evaluate as evaluate_on
+    from resnetlab.training.evaluate import trained_on
     from resnetlab.use.evaluation_report import check_report, summary, write_report
 
     check_choice("which", which, WHICH)
@@ -55,7 +79,7 @@ def evaluate(
         raise UserError("no network was given: name run folders or weight files.")
     if report:
         check_report(report)
-    opened, where = open_data(data), find_device(device)
+    opened, where = open_data(data, "evaluate", trained_on=trained_on(sources)), find_device(device)
     with counting("evaluating") as count:
         found = evaluate_on(
             sources,
@@ -65,24 +89,33 @@ def evaluate(
             views=views,
             flip=flip,
             image_size=image_size,
+            classes=read_given(classes),
             class_order=class_order,
+            unreadable=unreadable,
             device=where,
             workers=number_of_workers(workers, opened, where),
+            told=lambda line: say(printable(line)),
             progress=count,
         )
-    for member in found.members:
-        name = printable(member.source)
-        say(f"{name}: parameter names: {member.layout}; normalisation: {member.normalisation}")
-        size = f"{member.image_size} pixels" + (", assumed: --image-size gives another" * member.image_size_assumed)
-        say(f"{name}: size of images: {size}; names of classes: {printable(member.classes)}")
+    if found.unreadable:
+        say(left_out(found.unreadable, len(opened.test)))
     if report:
         write_report(found, opened, report, text=data, which=which, device=where)
     if json:
-        print(json_module.dumps(summary(found) | ({"report": str(report)} if report else {})))
+        answer = summary(found) | {"understood": Understood.of(opened).to_dict()}
+        print(json_module.dumps(answer | ({"report": str(report)} if report else {})))
     else:
         _show(found)
         if report:
             print(printable(str(report / "evaluation.html")))
+
+
+def left_out(places: Sequence[str], total: int) -> str:
+    """A line that says how many images can't be read, and which is the first."""
+    return printable(
+        f"left out {len(places):,} of {total:,} images that can't be read, e.g. {places[0]}; 'resnetlab data audit' "
+        "finds all of them"
+    )
 
 
 def _show(found: Evaluation) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.cli.evaluate import ClassNames, ClassOrder, Unreadable
 from resnetlab.cli.networks import Json
 from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
 if TYPE_CHECKING:
+    from resnetlab.data.images import Data
     from resnetlab.use.export import Exported
 
 
@@ -26,8 +28,13 @@ def export(
     ),
     out: Annotated[Path | None, Parameter(help="The file to write; default: the source's name, here.")] = None,
     int8: Annotated[bool, Parameter(negative="", help="Quantise ONNX; needs --calibrate.")] = False,
-    calibrate: Annotated[str | None, Parameter(help="Data whose training images int8's ranges come from.")] = None,
+    calibrate: Annotated[
+        str | None, Parameter(help="Data whose training images int8's ranges come from; else its test images.")
+    ] = None,
     data: Annotated[str | None, Parameter(help=f"Compare predictions on its test images: {DATA_NAMES}.")] = None,
+    classes: ClassNames = (),
+    class_order: ClassOrder = "text",
+    unreadable: Unreadable = None,
     net: Net = None,
     which: Which = "last",
     image_size: ImageSize = None,
@@ -42,9 +49,12 @@ def export(
     if calibrate and not int8:
         raise UserError("--calibrate belongs to --int8; give both, or neither.")
     check_choice("which", which, WHICH)
-    from resnetlab.cli.screen import counting
+    from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
-    from resnetlab.use.export import FORMATS, check_out
+    from resnetlab.data.understood import Understood
+    from resnetlab.training.classes import read_given
+    from resnetlab.training.evaluate import classes_told, trained_on
+    from resnetlab.use.export import FORMATS, check_out, matched
     from resnetlab.use.export import export as write
 
     kind = ("-int8" if int8 else "") + ("-aoti" if to == "aoti" else "") + FORMATS[to].suffix
@@ -52,14 +62,54 @@ def export(
     out = (out or Path((named.stem if named.is_file() else named.name) + kind)).expanduser()
     check_out(out, FORMATS[to].suffix)
     classifier = opened(source, net=net, which=which, image_size=image_size)
-    ranges = open_data(calibrate) if calibrate else None
-    tested = open_data(data) if data and data != calibrate else ranges  # int8 is never without its accuracy
+    before = trained_on([source])
+    ranges = open_data(calibrate, "evaluate", trained_on=before) if calibrate else None
+    # int8 is never without its accuracy
+    tested = open_data(data, "evaluate", trained_on=before) if data and data != calibrate else ranges
+    skip = unreadable == "skip" if unreadable else classifier.skips
+    given = read_given(classes)
+    network: dict[str, Any] = {
+        "size": classifier.size,
+        "layout": classifier.layout,
+        "normalisation": classifier.normalisation,
+    }
+    if tested:
+        understood, match = Understood.of(tested, **network), matched(classifier, tested, given, class_order)
+    else:
+        understood, match = Understood(classifier.classes, named=classifier.named, **network), None
+    for line in (str(understood), *calibration(ranges), *(classes_told(classifier.source, match) if match else ())):
+        say(printable(line))
     with counting("comparing predictions") as count:
-        made = write(classifier, out, to, calibrate=ranges, data=tested, progress=count)
+        made = write(
+            classifier,
+            out,
+            to,
+            calibrate=ranges,
+            data=tested,
+            classes=given,
+            class_order=class_order,
+            skip=skip,
+            progress=count,
+        )
+    test_unreadable = made.agreement.unreadable if made.agreement else 0
+    for number, what in ((made.calibration_unreadable, "calibrating"), (test_unreadable, "testing")):
+        if number:
+            say(f"{what}: left out {number:,} that can't be read; 'resnetlab data audit' finds all of them")
     if json:
-        print(json_module.dumps(made.to_dict()))
+        taken = {"taken_for": match.taken} if match else {}
+        print(json_module.dumps(made.to_dict() | {"understood": understood.to_dict()} | taken))
     else:
         _show(made)
+
+
+def calibration(data: Data | None) -> list[str]:
+    """A line that says which images int8 is calibrated on."""
+    from resnetlab.use.quantise import IMAGES
+
+    if not data:
+        return []
+    side, images = ("training", data.train) if len(data.train) else ("test", data.test)
+    return [f"calibrated on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.name}"]
 
 
 def _show(made: Exported) -> None:

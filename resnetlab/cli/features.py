@@ -6,7 +6,7 @@ import json as json_module
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -29,12 +29,15 @@ def features(
     which: Which = "last",
     image_size: ImageSize = None,
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
+    unreadable: Annotated[
+        Literal["error", "skip"], Parameter(help="A file that can't be read: exit code 1, or 0; it is left out.")
+    ] = "error",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
     """Write images' features, a vector each, and find nearest images by them.
 
-    A file that can't be read is told, and makes the exit code 1.
+    A file that can't be read is told and left out, and makes the exit code 1, without --unreadable skip.
     """
     check(which, batch_size=batch_size, nearest=1 if nearest is None else nearest)
     if out is None and nearest is None:
@@ -59,8 +62,8 @@ def features(
     if not found_images:
         raise UserError("no image was given: name files, folders of images, or patterns.")
     with counting("images") as count:
-        found, unreadable = features_of(classifier, found_images, unit=at, batch=batch_size, progress=count)
-    for path, reason in unreadable:
+        found, left_out = features_of(classifier, found_images, unit=at, batch=batch_size, progress=count)
+    for path, reason in left_out:
         print(printable(f"{path}: can't be read ({reason})"), file=sys.stderr)
     if out is not None:
         features_file.save(out, found)
@@ -69,14 +72,14 @@ def features(
         "written": str(out) if out else None,
         "images": len(found.files),
         "dimensions": found.values.shape[1],
-        "unreadable": [{"file": str(path), "error": reason} for path, reason in unreadable],
+        "unreadable": [{"file": str(path), "error": reason} for path, reason in left_out],
         "nearest": [{"file": file, "nearest": [asdict(other) for other in others]} for file, others in near],
     }
     if json:
         print(json_module.dumps(answer))
     else:
         _show(answer)
-    return UNREADABLE if unreadable else 0
+    return UNREADABLE if left_out and unreadable == "error" else 0
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -20,8 +20,10 @@ from resnetlab.training.recipe import RECIPES, Recipe
 from resnetlab.training.recipe import recipe as named_recipe
 
 if TYPE_CHECKING:
-    from resnetlab.data.images import Data
+    from resnetlab.data.images import Data, Purpose
+    from resnetlab.data.understood import Understood
     from resnetlab.training.distributed import Ranks
+    from resnetlab.training.run import Run
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -55,6 +57,12 @@ Overrides: Any = dataclasses.make_dataclass(
 )
 
 MOST_WORKERS = 256
+WHOSE_NORMALISATION = {
+    "source": "from the file that it starts from",
+    "imagenet": "ImageNet's",
+    "pixel_mean": "each pixel's mean over the training images",
+    "channel_mean_std": "each channel's mean and deviation over the training images",
+}
 Log = Literal["tensorboard", "wandb", "mlflow"]
 Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
 Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
@@ -149,7 +157,8 @@ def _train(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, ranks))
-    run = ranks.first_before_others(lambda: make_run(recipe, runs))
+    purpose: Purpose = "read" if dry_run else "train"
+    run = ranks.first_before_others(lambda: make_run(recipe, runs, purpose=purpose))
     check_same(ranks, run.id)
     if dry_run:
         from resnetlab.cli.dry_run import show_dry_run
@@ -163,6 +172,7 @@ def _train(
 
     if ranks.first:
         say(f"{run.spec.name} on {run.data.name}: {run.folder}")
+        say(str(understood_of(run, recipe)))
         if run.start:
             say(run.start.note)
         elif from_scratch:
@@ -222,6 +232,20 @@ def _train(
         f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
     )
     return run.folder
+
+
+def understood_of(run: Run, asked: Recipe) -> Understood:
+    """What a training takes its data and its weights for; asked: the recipe as it was given."""
+    from resnetlab.data.understood import Understood
+
+    assumed = asked.normalise == "source" != run.recipe.normalise
+    return Understood.of(
+        run.data,
+        held_out=run.recipe.validation_images,
+        size=run.spec.input_size,
+        layout=run.start.layout if run.start else "resnetlab, from scratch",
+        normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file has none" * assumed),
+    )
 
 
 def number_of_workers(asked: int | None, data: Data, device: str, processes: int = 1) -> int:

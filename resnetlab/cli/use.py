@@ -81,6 +81,8 @@ def explain(
     import torch
 
     from resnetlab.data.decoding import Unreadable
+    from resnetlab.data.folder import is_image
+    from resnetlab.data.own import make_place_for_pictures
     from resnetlab.training.run import disk_errors
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images
@@ -92,7 +94,7 @@ def explain(
     if method == "occlusion" and unit is not None:
         raise UserError("--unit belongs to grad_cam; leave it out, or choose --method grad_cam.")
     with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_place_for_pictures(out, is_image)
     rows: list[dict[str, Any]] = []
     failed, taken = False, set[str]()
     for path in list(find_images(listed(images))):  # before pictures are written, perhaps among them

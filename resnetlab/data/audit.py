@@ -296,7 +296,7 @@ def audit(
         readable=len(shorts),
         classes=classes,
         imbalance=max(train_counts) / min(train_counts) if all(train_counts) else None,
-        few=tuple(each.name for each in classes if each.train < FEW),
+        few=tuple(each.name for each in classes if each.train < FEW) if len(data.train) else (),
         copies=copies,
         near=_near(data, kept, copies),
         formats=tuple((*key, count) for key, count in formats.most_common()),

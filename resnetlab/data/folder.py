@@ -9,48 +9,63 @@ import logging
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from resnetlab.data.files import Files, LooseFiles, Names
-from resnetlab.data.images import Data
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.own import what_it_wrote
 from resnetlab.errors import UserError, shown
 
 # Of the formats that Pillow opens, those in which people keep photographs and drawings.
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "avif"}
 )
-# What programs leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
-IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+# What programs and disks leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
+IGNORED = frozenset(
+    {
+        *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"),
+        *("lost+found", "$recycle.bin", "#recycle", "@recycle", "system volume information"),
+    }
+)
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
 SPLIT, SEED, SHARE = "resnetlab-split.json", 0, 0.2
+# Which part is tested, in words, where neither a folder nor a file says it.
+ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} is there", "drawn, a fifth of each class"
 LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
 
 _log = logging.getLogger(__name__)
 
 
-def read_folder(kind: str, folder: Path) -> Data:
+def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
     """Read "folder": `train` and one of `val`, `valid`, `validation`, `test`; or folders of classes, which are split.
 
-    The classes are the names of the folders, in the order of code points. Raises UserError, naming the folder, for
-    one that is missing or unreadable, another layout, fewer than two classes, a class without images, and a damaged
-    `resnetlab-split.json`.
+    The classes are the names of the folders, in the order of code points. `purpose` and `trained_on` are those of
+    `open_data`: unless to train, `val` or the like may stand alone; to evaluate, folders of classes without a split
+    are tested whole. Raises UserError, naming the folder, for one that is missing or unreadable, another layout, fewer
+    than two classes, a class without images, and a damaged `resnetlab-split.json`.
     """
     check_is_folder(folder, LAYOUT)
-    inside = folders_in(folder)
-    if folders := folders_in(folder / TRAIN) if TRAIN in inside else []:
+    inside, least = class_folders(folder), 1 if purpose == "evaluate" else 2
+    if folders := class_folders(folder / TRAIN) if TRAIN in inside else []:
         classes = check_classes(folder / TRAIN, folders)
         train = scan(folder / TRAIN, classes)
         test_folder = _test_folder(folder, inside)
-        if unknown := [name for name in folders_in(test_folder) if name not in classes]:
+        if unknown := [name for name in class_folders(test_folder) if name not in classes]:
             raise UserError(
                 f"{test_folder / unknown[0]}: a class that {folder / TRAIN} lacks; the two need the same names."
             )
         test = scan(test_folder, classes, may_lack=True)
-        return Data(kind, Files.all_of(train), Files.all_of(test), class_names(classes))
+        return Data(kind, Files.all_of(train), Files.all_of(test), class_names(classes), test_folder.name)
+    if purpose != "train" and any(name in TEST for name in inside) and set(inside) <= SPLIT_WORDS:
+        test_folder = _test_folder(folder, inside)
+        classes = check_classes(test_folder, class_folders(test_folder), least)
+        test = scan(test_folder, classes, may_lack=True)
+        return _parts(kind, test, classes, np.ones(len(test.names), dtype=bool), f"{test_folder.name} alone")
     for name in inside:
         if name in TEST and set(inside) <= SPLIT_WORDS:
             raise UserError(f"{folder}: it has {name!r} but no {TRAIN!r} with classes in it; {LAYOUT}.")
@@ -60,11 +75,28 @@ def read_folder(kind: str, folder: Path) -> Data:
             raise UserError(
                 f"{folder}: not a folder of classes, {name!r} is a data set by itself; give {folder / name}."
             )
-    classes = check_classes(folder, inside)
-    source = scan(folder, classes)
-    tested = split(folder, source, classes)
-    train_rows, test_rows = np.flatnonzero(~tested), np.flatnonzero(tested)
-    return Data(kind, Files(source, train_rows), Files(source, test_rows), class_names(classes))
+    classes = check_classes(folder, inside, least)
+    source = scan(folder, classes, may_lack=purpose == "evaluate")
+    is_split = (folder / SPLIT).exists()
+    if purpose == "evaluate" and trained_on and not is_split:
+        with contextlib.suppress(UserError):  # too few images to draw from
+            drawn = _parts(kind, source, classes, split(folder, source, classes, "read"), "drawn as in the training")
+            if drawn.fingerprint in trained_on:  # and where it was trained, the split could not be written down
+                return drawn
+    tested = split(folder, source, classes, purpose)
+    if is_split or purpose == "train":
+        return _parts(kind, source, classes, tested, f"by {SPLIT}")
+    if purpose == "evaluate":
+        place = folder.absolute()
+        sides = place.name == TRAIN and any((place.parent / name).is_dir() for name in TEST)
+        return _parts(kind, source, classes, tested, f"the training images of {place.parent.name}" if sides else ALL)
+    return replace(_parts(kind, source, classes, tested, DRAWN), drawn=True)
+
+
+def _parts(kind: str, source: LooseFiles, classes: list[str], tested: np.ndarray, part: str) -> Data:
+    """A data set of one source, some or all of whose images are tested on, bool N."""
+    train, test = (Files(source, np.flatnonzero(rows)) for rows in (~tested, tested))
+    return Data(kind, train, test, class_names(classes), part)
 
 
 def check_is_folder(folder: Path, needs: str) -> None:
@@ -87,6 +119,17 @@ def folders_in(folder: Path) -> list[str]:
         raise _unreadable(folder, error) from error
 
 
+def class_folders(folder: Path) -> list[str]:
+    """As `folders_in`, without those that resnetlab wrote (runs, reports, packs): a line says which were left out."""
+    found = []
+    for name in folders_in(folder):
+        if ours := what_it_wrote(folder / name, is_image):
+            _log.warning("%s: passed over, %s that resnetlab wrote", folder / name, ours)
+        else:
+            found.append(name)
+    return found
+
+
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is hidden, or left by a program that shows or packs folders."""
     return name.startswith(".") or name.lower() in IGNORED
@@ -102,14 +145,14 @@ def class_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
 
 
-def check_classes(folder: Path, classes: list[str]) -> list[str]:
-    """Return the names of its folders, if there are two or more. Raises UserError."""
+def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]:
+    """Return the names of its folders, if there are two or more, or `least`. Raises UserError."""
     if not classes:
         with os.scandir(folder) as entries:
             images = sorted(e.name for e in entries if is_image(e.name))
         found = f"images such as {images[0]} lie in it directly" if images else "there are no folders in it"
         raise UserError(f"{folder}: not a folder of classes, {found}; {LAYOUT}.")
-    if len(classes) == 1:
+    if len(classes) < least:
         raise UserError(
             f"{folder}: one class only, {classes[0]!r}; two at least are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
         )
@@ -146,10 +189,11 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles
     return LooseFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
 
 
-def split(folder: Path, source: LooseFiles, classes: list[str]) -> np.ndarray:
+def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose = "train") -> np.ndarray:
     """Which images are tested on, bool N: those that `resnetlab-split.json` names; of a class it lacks, drawn.
 
-    Drawn are 20 % of the class, one at least, with the smallest hashes of their names; and they are written down.
+    Drawn are 20 % of the class, one at least, with the smallest hashes of their names; to train, they are written down.
+    To evaluate, nothing is drawn: of a class that the file lacks nothing was trained on, so all of it is tested.
     So the test images stay what they are when images are added: an added one is trained on. Where the file can't be
     written the draw is the same, as long as the images are. Raises UserError for a damaged file, a class with one
     image, and one that has only test images left.
@@ -163,6 +207,8 @@ def split(folder: Path, source: LooseFiles, classes: list[str]) -> np.ndarray:
         count = end - start
         if name in known:
             tested[start:end] = [source.names[row] in written for row in range(start, end)]
+        elif purpose == "evaluate":
+            tested[start:end] = True
         elif count > 1:
             rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))
             chosen = rows[: max(1, round(SHARE * count))]
@@ -172,15 +218,15 @@ def split(folder: Path, source: LooseFiles, classes: list[str]) -> np.ndarray:
             raise UserError(
                 f"{folder / name}: one image only; a class needs two, to train on one and test on the other."
             )
-        if tested[start:end].all():
+        if purpose != "evaluate" and tested[start:end].all():
             raise UserError(
                 f"{folder / name}: all its images are test images by {SPLIT}. Add some, or delete {folder / SPLIT} "
                 "to have the split drawn anew."
             )
     if not tested.any():
         raise UserError(f"{folder / SPLIT}: no test image that it names is left; delete it to have them drawn anew.")
-    if drawn:
-        _write_split(folder / SPLIT, sorted({*written, *drawn}))
+    if drawn and purpose == "train":
+        write_split(folder / SPLIT, sorted({*written, *drawn}))
     return tested
 
 
@@ -211,7 +257,8 @@ def _read_split(path: Path) -> frozenset[str]:
 _RESTORE = "restore it, or delete it to have the split drawn anew."
 
 
-def _write_split(path: Path, names: list[str]) -> None:
+def write_split(path: Path, names: list[str]) -> None:
+    """Write down which images are tested on; where that can't be, a line says so."""
     about = "resnetlab trains on the images that this file doesn't name; delete it to have the split drawn anew."
     text = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -240,6 +287,9 @@ def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            if inside and (ours := what_it_wrote(place, is_image)):
+                _log.warning("%s: passed over, %s that resnetlab wrote", place.rstrip("/"), ours)
+                continue
             with os.scandir(place) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if is_ignored(entry.name):
@@ -271,8 +321,9 @@ def _test_folder(folder: Path, inside: list[str]) -> Path:
         return folder / found[0]
     if found:
         raise UserError(
-            f"{folder}: {' and '.join(found)} are both there, and one is tested on: give another folder, with links "
-            f"(ln -s) to its {TRAIN} and to the one that is meant."
+            f"{folder}: {' and '.join(found)} are both there, and one is tested on: to evaluate, give "
+            f"{folder / found[0]} or the other; to train, another folder, with links (ln -s) to its {TRAIN} and to the "
+            "one that is meant."
         )
     flat = [name for name in TEST if name in inside]
     words = f"{flat[0]} has no folders of classes in it" if flat else f"it has {TRAIN} but none of {', '.join(TEST)}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from resnetlab.data.files import Files, Names
 from resnetlab.data.folder import TEST, TRAIN, check_is_folder
-from resnetlab.data.images import Data
+from resnetlab.data.images import Data, Purpose
 from resnetlab.errors import UserError
 
 MARK = "dataset_dict.json"  # what `DatasetDict.save_to_disk` writes
@@ -41,8 +41,9 @@ class Rows:
         return f"{self.folder}: row {row}"
 
 
-def read_huggingface(kind: str, folder: Path) -> Data:
-    """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`.
+def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
+    """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`; unless to train, the
+    latter may stand alone.
 
     The columns are found by type: one Image, one ClassLabel, whose names are the classes. Raises UserError for a
     folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or not clear.
@@ -63,18 +64,22 @@ def read_huggingface(kind: str, folder: Path) -> Data:
     except Exception as error:  # Arrow, JSON and file errors, each of many kinds
         raise UserError(f"{folder}: can't be read as a dataset ({error}); save it again.") from error
     found = [name for name in splits if name in TEST]
-    if TRAIN not in splits or len(found) != 1:
+    if (TRAIN not in splits and purpose == "train") or len(found) != 1:
         raise UserError(
             f"{folder}: it has the splits {', '.join(splits)}; {TRAIN} and one of {', '.join(TEST)} are needed. Save "
             "it with those that are meant."
         )
-    image = _column(folder, splits[TRAIN], "Image")
-    label = _column(folder, splits[TRAIN], "ClassLabel")
-    classes = tuple(splits[TRAIN].features[label].names)
-    if splits[found[0]].features != splits[TRAIN].features:
+    tested = splits[found[0]]
+    image = _column(folder, tested, "Image")
+    label = _column(folder, tested, "ClassLabel")
+    classes = tuple(tested.features[label].names)
+    test = Files.all_of(_rows(folder / found[0], tested, image, label, classes))
+    if TRAIN not in splits:
+        return Data(kind, test[:0], test, classes, f"{found[0]} alone")
+    if splits[TRAIN].features != tested.features:
         raise UserError(f"{folder}: the columns or classes of {found[0]} are not those of {TRAIN}; save it again.")
-    train, test = (_rows(folder / name, splits[name], image, label, classes) for name in (TRAIN, found[0]))
-    return Data(kind, Files.all_of(train), Files.all_of(test), classes)
+    train = Files.all_of(_rows(folder / TRAIN, splits[TRAIN], image, label, classes))
+    return Data(kind, train, test, classes, found[0])
 
 
 def _column(folder: Path, split: Any, wanted: str) -> str:

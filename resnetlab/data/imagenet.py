@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from resnetlab.data.files import Files, InsideFiles, LooseFiles, Names, Source
-from resnetlab.data.folder import check_classes, check_is_folder, folders_in, images_below, scan
-from resnetlab.data.images import Data
+from resnetlab.data.folder import check_classes, check_is_folder, class_folders, images_below, scan
+from resnetlab.data.images import Data, Purpose
 from resnetlab.data.tars import Index, index_of
 from resnetlab.errors import UserError, shown
 
@@ -38,34 +38,41 @@ def class_names() -> dict[str, str]:
     return dict(line.split("\t") for line in table.splitlines())
 
 
-def read_imagenet(kind: str, folder: Path) -> Data:
+def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
     """Read ILSVRC2012, or some of its classes, from a folder with both of
 
     - training images: `train/WNID/*.JPEG`, or ILSVRC2012_img_train.tar, a tar of the tars of the classes;
     - validation images: `val/WNID/*.JPEG`; or `val/*.JPEG` or ILSVRC2012_img_val.tar, with the devkit beside it.
 
-    The classes are those of the training images, in the order of their WordNet ids. Images are named "WNID/FILE" and
+    Unless to train, the validation images are enough: of their folders, else of all 1,000 classes. Otherwise the
+    classes are those of the training images, in the order of their WordNet ids. Images are named "WNID/FILE" and
     ordered by that, so all these layouts give the same fingerprint. Nothing is unpacked; an index of the tars is kept
     (`tars.index_of`). Raises UserError, naming the file, for what is missing, cut, damaged, or does not fit.
     """
     check_is_folder(folder, f"{kind} needs the folder with {TRAIN_TAR} and its siblings, or with train and val")
     wanted = {"train": TRAIN_TAR, "val": VAL_TAR}
     missing = [tar for name, tar in wanted.items() if not ((folder / name).is_dir() or (folder / tar).is_file())]
-    if missing:
+    alone = missing == [TRAIN_TAR] and purpose != "train"
+    if missing and not alone:
         found = sorted(path.name for path in folder.iterdir())
         words = f"found: {', '.join(found[:8])}{', ...' if len(found) > 8 else ''}" if found else "it is empty"
         raise UserError(
             f"{folder}: not an {kind} folder, it lacks {' and '.join(missing)} "
             f"(or, unpacked, {' and '.join(name for name, tar in wanted.items() if tar in missing)}); {words}."
         )
+    names = class_names()
+    if alone:
+        inside = class_folders(folder / "val") if (folder / "val").is_dir() else []
+        classes = inside or list(names)
+        images = Files.all_of(_val(folder, classes))
+        return Data(kind, images[:0], images, tuple(names[wnid] for wnid in classes), "val alone")
     if (folder / "train").is_dir():
-        classes = check_classes(folder / "train", folders_in(folder / "train"))
+        classes = check_classes(folder / "train", class_folders(folder / "train"))
         _check_known(folder / "train", classes)
         train: Source = scan(folder / "train", classes)
     else:
         classes, train = _train_tar(folder / TRAIN_TAR)
     test = _val(folder, classes)
-    names = class_names()
     if len(classes) < len(names):
         _log.warning("%s: %d of ImageNet's 1,000 classes", folder, len(classes))
     return Data(kind, Files.all_of(train), Files.all_of(test), tuple(names[wnid] for wnid in classes))
@@ -95,7 +102,7 @@ def _val(folder: Path, classes: list[str]) -> Source:
     if not val.is_dir():
         index = index_of(tar)
         return _inside(tar, index, *_ordered(index.names, _labels(folder, tar, classes, index.names), classes))
-    if wnids := folders_in(val):
+    if wnids := class_folders(val):
         _check_known(val, wnids)
         if unknown := [wnid for wnid in wnids if wnid not in classes]:
             raise UserError(f"{val / unknown[0]}: of this class there are no training images; move it away.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Data:
     train: Images | Files
     test: Images | Files
     classes: tuple[str, ...]
+    part: str = ""  # which images are tested, in words, where the kind of data doesn't say it
+    drawn: bool = False  # whether they are a part that was drawn to read, and written down nowhere
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
@@ -90,8 +92,18 @@ class Data:
         return self.train[kept], self.train[chosen]
 
 
-def open_data(text: str) -> Data:
+# Images to train on and others to test on; test images, all of them where nothing says that some were trained on; or
+# both sides as a training would have them, of which nothing is written down yet.
+Purpose = Literal["train", "evaluate", "read"]
+
+
+def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[str] = frozenset()) -> Data:
     """Read the data set that `text` names: "digits", KIND:DIR with one of the other KINDS, or just DIR, a folder.
+
+    To "train" needs both sides, and writes down a split that it draws. To "evaluate" needs test images only and writes
+    nothing: a folder that no file splits is tested whole, unless a network that is evaluated was trained on a part of
+    it, as `trained_on` tells, the fingerprints of what the networks were trained on. To "read" (pack, audit, look at)
+    gives the sides of a training, and writes nothing either.
 
     Raises UserError for unknown names, missing or empty folders, and damaged files.
     """
@@ -108,10 +120,10 @@ def open_data(text: str) -> Data:
         "cifar100": read_cifar,
         "mnist": read_mnist,
         "fashion_mnist": read_mnist,
-        "imagenet": read_imagenet,
-        "hf": read_huggingface,
-        "folder": read_folder,
-        "pack": lambda _, path: read_pack(path),
+        "imagenet": lambda kind, path: read_imagenet(kind, path, purpose),
+        "hf": lambda kind, path: read_huggingface(kind, path, purpose),
+        "folder": lambda kind, path: read_folder(kind, path, purpose, trained_on),
+        "pack": lambda _, path: read_pack(path, purpose, trained_on),
     }
     kind, colon, folder = text.partition(":")
     if text == "digits":

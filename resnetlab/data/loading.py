@@ -231,16 +231,24 @@ def plain_batches(
     images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: Unreadables
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
+    for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables):
+        if len(places):
+            yield pixels, images.labels[places.to(images.labels.device)]
+
+
+def placed_batches(
+    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: Unreadables
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `plain_batches`, with the numbers of the images, int64 N, in place of labels; a batch may have none."""
     spans = [(a, min(a + batch_size, last)) for a in range(first, last, batch_size)]
     if isinstance(images, Images):
         for a, b in spans:
-            yield images.pixels[a:b], images.labels[a:b]
+            yield images.pixels[a:b], torch.arange(a, b)
         return
     reading = Reading(images, torch.arange(last), MIDDLE, size)
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
-        if len(read.positions):
-            yield read.pixels, images.labels[read.positions]
+        yield read.pixels, read.positions
 
 
 _measured: dict[Path, Statistics] = {}  # for a place that can't be written to

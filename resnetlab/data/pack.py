@@ -13,19 +13,20 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnetlab.data.files import Files, InsideFiles, Names
-from resnetlab.data.images import Data
+from resnetlab.data.folder import ALL, DRAWN, SPLIT, write_split
+from resnetlab.data.images import Data, Purpose
 from resnetlab.errors import UserError, shown
 
 INDEX = "index.safetensors"
-FORMAT = 1
+FORMAT, DRAWN_FORMAT = 1, 2  # of a pack whose test images are drawn; versions that know 1 alone would keep them so
 ARRAYS = {
     "names": np.uint8,  # all of them, end to end
     "ends": np.int64,  # where each name ends
@@ -70,6 +71,7 @@ class Contents:
     quality: int | None
     source: str  # the fingerprint of what was packed
     resnetlab: str  # the version that packed it
+    drawn: bool = False  # whether the test images were drawn to pack them, and written down nowhere else
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,39 @@ class CheckedFiles(InsideFiles):
         return content
 
 
-def read_pack(folder: Path) -> Data:
-    """Open a pack. Raises UserError for what is none, for an unfinished or damaged one, and for a missing shard."""
+def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
+    """Open a pack; `purpose` and `trained_on` are those of `open_data`.
+
+    A pack that was made from folders of classes without a split means what they do: the first training on it writes
+    down `resnetlab-split.json` in its folder, and until then it is tested whole. Raises UserError for what is none, for
+    an unfinished or damaged one, for a missing shard, and to train on test images alone.
+    """
     contents, source = read_index(folder)
     for shard in contents.shards:
         if trouble := _shard_trouble(folder, shard):
             raise UserError(f"{folder / shard.file}: {trouble}; pack the data again or fetch the file again.")
-    return _data(contents, source)
+    if purpose == "train" and not contents.train:
+        raise UserError(f"{folder}: a pack of test images alone; pack images to train on beside them.")
+    data = _data(contents, source)
+    if not contents.drawn or (folder / SPLIT).exists():
+        return data
+    if purpose == "train":
+        assert isinstance(data.test, Files)
+        write_split(folder / SPLIT, sorted(data.test.name(i) for i in range(len(data.test))))
+        return data
+    if purpose == "read":
+        return replace(data, part=DRAWN, drawn=True)
+    if data.fingerprint in trained_on:
+        return data
+    rows = sorted(range(len(source.labels)), key=lambda row: (source.labels[row], source.names[row]))
+    every = Files(source, np.array(rows, dtype=np.int64))  # in the order of the folder
+    return replace(data, train=every[:0], test=every, part=ALL)
 
 
 def _data(contents: Contents, source: CheckedFiles) -> Data:
     rows = np.arange(len(source.labels))
     train, test = (Files(source, part) for part in (rows[: contents.train], rows[contents.train :]))
-    return Data(contents.name, train, test, contents.classes)
+    return Data(contents.name, train, test, contents.classes, "by the pack" if contents.train else "test images alone")
 
 
 def _shard_trouble(folder: Path, shard: Shard) -> str:
@@ -162,8 +184,8 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         card = json.loads(header["__metadata__"]["resnetlab"])
-        if card["index"]["format"] != FORMAT:
-            raise UserError(f"{path}: a pack of format {shown(card['index']['format'])}; this version reads {FORMAT}.")
+        if (found := card["index"]["format"]) not in (FORMAT, DRAWN_FORMAT):
+            raise UserError(f"{path}: a pack of format {shown(found)}; this version reads {FORMAT} and {DRAWN_FORMAT}.")
         _check(card["sha256"] == _checksum(arrays, card["index"]), "its checksum differs")
         contents = _contents(card["index"])
         return contents, _checked_files(folder, contents, arrays)
@@ -193,6 +215,7 @@ def _contents(values: dict[str, Any]) -> Contents:
         _check(type(shard.bytes) is int and 0 <= shard.bytes < 2**62, "a shard's size is out of range")
         _check(isinstance(shard.sha256, str), "a shard's SHA-256 is none")
     _check(len({shard.file for shard in shards}) == len(shards), "a shard is listed twice")
+    _check(type(contents.drawn) is bool, "whether its test images were drawn is neither true nor false")
     for number in (contents.short_side, contents.quality):
         _check(number is None or type(number) is int, "how it was made is no number")
     return contents
@@ -229,7 +252,9 @@ def _checksum(arrays: dict[str, np.ndarray], index: dict[str, Any]) -> str:
 def index_bytes(contents: Contents, arrays: dict[str, np.ndarray]) -> bytes:
     from safetensors.numpy import save
 
-    index = {"format": FORMAT, **asdict(contents)}
+    index = {"format": DRAWN_FORMAT if contents.drawn else FORMAT, **asdict(contents)}
+    if not contents.drawn:
+        del index["drawn"]  # which format 1 doesn't know
     index = json.loads(json.dumps(index))  # as it will be read
     card = {"sha256": _checksum(arrays, index), "index": index}
     return save(arrays, {"resnetlab": json.dumps(card)})  # one key: the order of several is not fixed

@@ -22,6 +22,7 @@ from resnetlab.data import decoding
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.pack import ARRAYS, INDEX, SHARD, Contents, Shard, Skipped, index_bytes, part_of, read_index
+from resnetlab.data.understood import Understood
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
 
@@ -38,6 +39,7 @@ def pack(
     quality: int = 90,
     unreadable: str = "error",
     workers: int | None = None,
+    told: Callable[[str], object] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     shard_bytes: int = SHARD_BYTES,
 ) -> tuple[Contents, bool]:
@@ -45,8 +47,8 @@ def pack(
 
     The files go in as they are and are not decoded. With `short_side`, pixels, every image is decoded, and one whose
     shorter side is longer becomes a JPEG of that size and of `quality`, 1 to 95, upright, 4:2:0; the others go in as
-    they are. The same input gives the same bytes, with any number of `workers`. `progress` is told images done and in
-    all.
+    they are. The same input gives the same bytes, with any number of `workers`. `told` is called with a line that says
+    what is packed, before it is; `progress` with images done and in all.
 
     Raises UserError for data in memory, for a folder that holds anything but the same pack or an unfinished one, for
     an image that can't be read unless `unreadable` is "skip", for a full disk. What was written is removed then.
@@ -59,6 +61,7 @@ def pack(
     if not 1 <= quality <= 95:
         raise UserError(f"quality={shown(quality)} must be 1 to 95.")
     workers = check_workers(workers)
+    told(str(Understood.of(data)))
     how_good = quality if short_side else None
     if (folder / INDEX).exists():
         there = read_index(folder)[0]
@@ -91,7 +94,7 @@ def pack(
                     progress(done + i + 1, count)
             writer.close()
             written.append(len(writer.labels) - before)
-        if not all(written):
+        if any(len(files) and not count for files, count in zip((data.train, data.test), written, strict=True)):
             raise UserError(f"{data.name}: of its training or its test images none can be read; nothing is packed.")
         train, test = written
         shards, version = tuple(writer.shards), resnetlab.__version__
@@ -106,6 +109,7 @@ def pack(
             how_good,
             data.fingerprint,
             version,
+            data.drawn,
         )
         index.write(index_bytes(contents, writer.arrays()))
         index.flush()

@@ -60,16 +60,21 @@ VIEWS = {
 }
 
 
-def read_views(files: Files, views: Views, size: int, workers: int = 0) -> Iterator[list[np.ndarray]]:
+def read_views(
+    files: Files, views: Views, size: int, workers: int = 0, unreadables: Unreadables | None = None
+) -> Iterator[list[np.ndarray] | None]:
     """Yield the views of each image in order; `workers` processes decode ahead, with 0 this one does it.
 
-    Raises UserError, naming the file, for an image that can't be read.
+    None stands for one that can't be read, where `unreadables` says to skip it. Raises UserError, naming the file, if
+    not.
     """
+    unreadables = unreadables or Unreadables()
     read = partial(_read, views.cut, size)
     found = over_images(read, files, workers) if workers else (read(files, i) for i in range(len(files)))
     for i, parts in enumerate(found):
         if parts is None or isinstance(parts, str):
-            Unreadables().note(files, [(i, parts or f"it {KILLED}")])
+            unreadables.note(files, [(i, parts or f"it {KILLED}")])
+            yield None
         else:
             yield parts
 

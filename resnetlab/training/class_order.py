@@ -29,7 +29,7 @@ def outputs_of(classes: Sequence[str], order: str) -> tuple[list[int] | None, st
     """
     check_choice("class-order", order, get_args(ClassOrder))
     places = natural(classes)
-    words = "not in the file, taken for the data's in their order"
+    words = "by order, since the file names none"
     differing = next((i for i, place in enumerate(places) if i != place), None)
     if differing is None:
         return None, words
@@ -37,8 +37,8 @@ def outputs_of(classes: Sequence[str], order: str) -> tuple[list[int] | None, st
     of_text = "sorted as text as torchvision does" if list(classes) == sorted(classes) else "as it is"
     if order == "natural":
         outputs = sorted(range(len(places)), key=places.__getitem__)
-        return outputs, f"{words}, sorted naturally as timm does: number {differing} is {second!r}, not {first!r}"
+        return outputs, f"{words}; sorted naturally as timm does: number {differing} is {second!r}, not {first!r}"
     return None, (
-        f"{words}, {of_text}: number {differing} is {first!r}; timm sorts naturally, where it is {second!r}: for such "
-        "a file give --class-order natural"
+        f"{words}; the data's is {of_text}: number {differing} is {first!r}; timm sorts naturally, "
+        f"where it is {second!r}: for such a file give --class-order natural"
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import Loader, measure
+from resnetlab.data.loading import measure, placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.streaming import Unreadables
+from resnetlab.data.understood import Understood
 from resnetlab.data.views import VIEWS, Views, one_crop, read_views
 from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
@@ -23,9 +27,11 @@ from resnetlab.measuring.answers import Answers, average, can_be_convolutional, 
 from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.class_order import outputs_of
+from resnetlab.training.checkpoint import Card
+from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
 from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
+from resnetlab.training.run import read_json
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -40,10 +46,9 @@ class Member:
     weights_sha256: str  # of the file
     layout: str  # whose parameter names it has, e.g. "resnetlab" or "torchvision"
     normalisation: str  # whose it is, in words
-    classes: str = "from the file"  # the same of the names of its classes
-    image_size: int | None = None  # side of the images that it is given, in pixels
-    image_size_assumed: bool = False  # since neither the file nor the user said it
-    outputs: list[int] | None = None  # of each class of the data, where it is another number
+    matched: Matched  # its classes with those of the data
+    skips: bool = False  # whether it was trained without the images that can't be read
+    size_assumed: bool = False  # whether neither the file nor the user says the size of images
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class Evaluation:
     answers: Answers
     views: str
     flip: bool
+    classes: tuple[str, ...]  # of which labels and answers are numbers: the data's, or all of the networks'
+    images: Images | Files  # that were answered to, in order
+    unreadable: tuple[str, ...] = ()  # where those lie that were left out
 
     @property
     def accuracy(self) -> Accuracy:
@@ -71,25 +79,78 @@ def evaluate(
     views: str = "1-crop",
     flip: bool = False,
     image_size: int | None = None,
+    classes: Mapping[str, str] | None = None,
     class_order: str = "text",
+    unreadable: str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    told: Callable[[str], object] = lambda _: None,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Evaluation:
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
     nets: their names where files don't tell them, one for all or one for each source. views: one of data.views.VIEWS,
     whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
-    image_size: the side of the images, where the file doesn't tell it or in its place. class_order: which output is
-    which class, where the file doesn't name its classes, as `outputs_of` says. workers: processes that decode files
-    ahead, of all members together. progress is called with how many images are done, and
+    image_size: the side of the images, where the file doesn't tell it or in its place. classes: what classes of the
+    data were called in the training, where that is another name. class_order: which output is which class, where the
+    file names none, as `outputs_of` says. unreadable: "error", or "skip" to leave out and count the files that can't be
+    read; None is as the networks were trained. workers: processes that decode files ahead, of all members together.
+    told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
     of how many.
 
     Files are resized and cut to the network's size. The images are normalised as the weight file says; where it says
-    nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. Raises
-    UserError where a network and the data don't fit, for views that can't be, and for a file that can't be read.
+    nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
+    classes are matched by name (`classes.match_classes`); a network that has more is right only where it says the
+    right one of all. Raises UserError where a network and the data don't fit, for views that can't be, and for a file
+    that can't be read.
     """
+    _check_asked(sources, data, nets, views, flip, unreadable)
+    if image_size is not None and data.shape is not None:
+        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
+    names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
+    way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
+    images = data.test.to(device) if isinstance(data.test, Images) else data.test
+    loaded = [
+        load_described(source, net=net, which=which, image_size=image_size)
+        for source, net in zip(sources, names, strict=True)
+    ]
+    members = tuple(
+        _member(str(source), one, data, way, device, classes or {}, class_order)
+        for source, one in zip(sources, loaded, strict=True)
+    )
+    if class_order != "text" and all(one.classes for one in loaded):
+        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
+    answered, label_of, orders = common_classes([(m.source, m.matched) for m in members], data.classes)
+    for line in understood(members, data):
+        told(line)
+    skip = unreadable == "skip" if unreadable else all(member.skips for member in members)
+    share = max(1, workers // len(members)) if workers else 0
+    streams = [_batches(m, images, way, device, share, Unreadables(skip, limit=len(images))) for m in members]
+    labels = torch.tensor(label_of, device=device)[data.test.labels.to(device)]
+    parts: list[list[Answers]] = [[] for _ in range(len(members) + 1)]  # of each, and of all together
+    read = torch.empty(0, dtype=torch.int64)  # the numbers of those that every network could look at
+    for batches in zip(*streams, strict=True):
+        new = reduce(_both, (numbers for numbers, _ in batches))
+        read = torch.cat([read, new])
+        if len(new):
+            logs = [log[torch.isin(numbers, new).to(device)] for numbers, log in batches]
+            logs = [log if order is None else log[:, order] for log, order in zip(logs, orders, strict=True)]
+            for part, log in zip(parts, [*logs, average(logs)], strict=True):
+                part.append(Answers.of(log, labels[new.to(device)]))
+        progress(len(read), len(data.test))
+    left_out = _left_out(data, read)
+    *alone, together = (Answers.joined(part) for part in parts)
+    looked_at = data.test[read] if left_out else data.test
+    return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
+
+
+def _check_asked(
+    sources: Sequence[str | Path], data: Data, nets: Sequence[str], views: str, flip: bool, unreadable: str | None
+) -> None:
+    """Raise UserError for what can't be, whatever the networks are."""
     check_choice("views", views, VIEWS)
+    if unreadable is not None:
+        check_choice("unreadable", unreadable, ("error", "skip"))
     if flip and VIEWS[views].mirrored:
         raise UserError(f"{views} has the mirror images already; leave --flip out.")
     if views != "1-crop" and data.shape is not None:
@@ -103,37 +164,57 @@ def evaluate(
         )
     if not len(data.test):
         raise UserError(f"{data.name} has no test images.")
-    if image_size is not None and data.shape is not None:
-        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
-    names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
-    way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
-    images = data.test.to(device) if isinstance(data.test, Images) else data.test
-    members = tuple(
-        _member(
-            str(source),
-            load_described(source, net=net, which=which, image_size=image_size),
-            data,
-            way,
-            class_order,
-            device,
-        )
-        for source, net in zip(sources, names, strict=True)
-    )
-    if class_order != "text" and all(member.classes == "from the file" for member in members):
-        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
-    share = max(1, workers // len(members)) if workers else 0
-    streams = [_batches(member, images, way, device, share) for member in members]
-    parts: list[list[Answers]] = [[] for _ in range(len(members) + 1)]  # of each, and of all together
-    done = 0
-    for batches in zip(*streams, strict=True):
-        labels = batches[0][1]
-        found = [log for log, _ in batches]
-        for part, log in zip(parts, [*found, average(found)], strict=True):
-            part.append(Answers.of(log, labels))
-        done += len(labels)
-        progress(done, len(data.test))
-    *alone, together = (Answers.joined(part) for part in parts)
-    return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip)
+
+
+def _both(left: Tensor, right: Tensor) -> Tensor:
+    """The numbers that are in both, in order."""
+    return left[torch.isin(left, right)]
+
+
+def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:
+    """Where the test images lie that were not read. Raises UserError if these are all."""
+    missing = torch.ones(len(data.test), dtype=torch.bool)
+    missing[read] = False
+    if not isinstance(data.test, Files) or not missing.any():
+        return ()
+    places = tuple(data.test.place(i) for i in missing.nonzero()[:, 0].tolist())
+    if len(places) == len(data.test):
+        raise UserError(f"{places[0]}: neither it nor any other test image can be read; see 'resnetlab data audit'.")
+    return places
+
+
+def understood(members: Sequence[Member], data: Data) -> list[str]:
+    """What is evaluated on what: one line for a network, and for each of several one more; beside it what its classes
+    are taken for, where they are not simply those of the data.
+    """
+
+    def fields(member: Member) -> dict[str, Any]:
+        size, assumed = member.net.spec.input_size, member.size_assumed
+        return {"size": size, "size_assumed": assumed, "layout": member.layout, "normalisation": member.normalisation}
+
+    if len(members) == 1:
+        return [str(Understood.of(data, **fields(members[0]))), *classes_told(members[0].source, members[0].matched)]
+    lines = [str(Understood.of(data))]
+    for member in members:
+        own = str(Understood(member.matched.classes, **fields(member)))
+        lines += [f"{member.source}: {own}", *classes_told(member.source, member.matched)]
+    return lines
+
+
+def classes_told(source: str, matched: Matched) -> list[str]:
+    """A line that says what the classes of the data were taken for, where they are not simply those of the training."""
+    return [f"{source}: classes {matched.words}"] if matched.words != SAME else []
+
+
+def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
+    """The fingerprints of the data that runs were trained on, as far as their folders tell; see `open_data`."""
+    found = set()
+    for path in map(Path, sources):
+        for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
+            with contextlib.suppress(UserError, OSError, LookupError, TypeError):  # no run, or a damaged one
+                found.add(str(read_json(folder / "run.json")["data"]["fingerprint"]))
+                break
+    return frozenset(found)
 
 
 def evaluate_on(
@@ -151,28 +232,35 @@ def evaluate_on(
     return evaluate([source], data, nets=nets, which=which, device=device, workers=workers, progress=progress).accuracy
 
 
-def _member(source: str, loaded: Loaded, data: Data, views: Views, class_order: str, device: str) -> Member:
+def _member(
+    source: str,
+    loaded: Loaded,
+    data: Data,
+    views: Views,
+    device: str,
+    classes: Mapping[str, str],
+    order: str,
+) -> Member:
     """The network ready to be evaluated. Raises UserError unless it fits the data."""
     spec, card = loaded.net.spec, loaded.card
     shape = data.shape or (3, spec.input_size, spec.input_size)
-    if spec.in_channels != shape[0] or spec.num_classes != len(data.classes):
+    names = loaded.classes
+    if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
             f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
             f"{shape[0]} and {len(data.classes)}."
         )
-    outputs, classes = outputs_of(data.classes, class_order) if loaded.classes is None else (None, "from the file")
-    if loaded.classes is not None:
-        _check_classes(source, loaded.classes, data)
+    matched = match_classes(source, names, data.name, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
             f"7x7 maps, and this one is for {spec.input_size}; use 1-crop or 10-crop."
         )
+    words = whose_normalisation(loaded)
     if card:
         normalise = card.normalisation
-        words = "from the file" if loaded.layout == OURS else f"that of {loaded.layout}'s training"
     elif isinstance(data.train, Files):
-        normalise, words = imagenet(), "ImageNet's, assumed, since the file has none"
+        normalise = imagenet()
     else:
         normalise = measure(data.train, 0).channel_mean_std()
         words = f"measured on {data.name}'s training images, since the file has none"
@@ -187,51 +275,42 @@ def _member(source: str, loaded: Loaded, data: Data, views: Views, class_order: 
         words += ", each pixel's averaged over its channel, since images have other sizes"
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Member(
-        source,
-        loaded.net.to(device),
-        normalise.to(device),
-        digest,
-        loaded.layout,
-        words,
-        classes=classes,
-        image_size=shape[1],
-        image_size_assumed=data.shape is None and not loaded.tells_size,
-        outputs=outputs,
-    )
+    net = loaded.net.to(device)
+    assumed = data.shape is None and not loaded.tells_size
+    return Member(source, net, normalise.to(device), digest, loaded.layout, words, matched, skips(card), assumed)
 
 
-def _check_classes(source: str, trained: tuple[str, ...], data: Data) -> None:
-    """Raise UserError if a label means another class than in training.
+def whose_normalisation(loaded: Loaded) -> str:
+    """Whose normalisation images are looked at with, in words."""
+    if not loaded.card:
+        return "ImageNet's, assumed, since the file has none"
+    return "from the file" if loaded.layout == OURS else f"that of {loaded.layout}'s training"
 
-    Two lists without a common name are taken for two ways to name the same, in the same order.
-    """
-    if trained != data.classes and set(trained) & set(data.classes):
-        i = next(i for i, pair in enumerate(zip(trained, data.classes, strict=True)) if pair[0] != pair[1])
-        raise UserError(
-            f"{source}: trained on other classes than {data.name}'s: its number {i} is {trained[i]!r}, and the data's "
-            f"{data.classes[i]!r}. Where they mean the same, give them the same names."
-        )
+
+def skips(card: Card | None) -> bool:
+    """Whether a network was trained without the images that can't be read."""
+    return card is not None and card.recipe.get("unreadable") == "skip"
 
 
 def _batches(
-    member: Member, images: Images | Files, views: Views, device: str, workers: int
+    member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: Unreadables
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ln of the probabilities, float64 N K, and the labels of the test images, in order."""
+    """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec
-    ask = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
-
-    def answer(x: Tensor) -> Tensor:
-        return ask(x) if member.outputs is None else ask(x)[:, member.outputs]
-
+    answer = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
+    none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
     if isinstance(images, Images) or views.cut is one_crop:
-        loader = Loader(member.normalise, spec.num_classes, size=spec.input_size, device=device, workers=workers)
-        for x, labels in loader.evaluation(images, evaluation_batch(images)):
-            yield answer(x), labels
+        batches = placed_batches(
+            images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables
+        )
+        for pixels, places in batches:
+            x = pixels.to(device, non_blocking=True)
+            yield places, answer(member.normalise(x)) if len(places) else none
         return
-    read, done = read_views(images, views, spec.input_size, workers), 0
+    read, done = read_views(images, views, spec.input_size, workers, unreadables), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
-        parts = [[torch.from_numpy(view) for view in each] for each in some]
-        found = over_views(lambda pixels: answer(member.normalise(pixels.to(device))), parts)
-        yield found, images.labels[done : done + len(some)].to(device)
+        parts = [[torch.from_numpy(view) for view in each] for each in some if each]
+        places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)
+        found = over_views(lambda pixels: answer(member.normalise(pixels.to(device))), parts) if parts else none
+        yield places, found
         done += len(some)

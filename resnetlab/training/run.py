@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data, Purpose, open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
@@ -104,17 +104,18 @@ class Run:
         }
 
 
-def make_run(recipe: Recipe, root: Path, data: Data | None = None) -> Run:
+def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: Purpose = "train") -> Run:
     """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and make
     a number of images of a share to hold out.
 
-    `data`, if given, is what the recipe's data text names, read before. Raises UserError for a network, data
+    `data`, if given, is what the recipe's data text names, read before; else it is opened to train, which may write a
+    split down, or just to "read". Raises UserError for a network, data
     set, source or combination that can't be.
     """
     from resnetlab.training.finetune import check_size, read_start  # which reads runs
 
     spec = named_spec(recipe.net) if recipe.net else None
-    data = data or open_data(recipe.data)
+    data = data or open_data(recipe.data, purpose)
     start = read_start(recipe, data) if recipe.start else None
     spec = start.spec if start else spec
     assert spec is not None  # a recipe without a network has a start

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
@@ -42,6 +43,7 @@ class Agreement:
     same_predictions: int
     pytorch_correct: int
     exported_correct: int
+    unreadable: int = 0  # of the test images, left out
 
     @property
     def pytorch_top1(self) -> float:
@@ -71,19 +73,28 @@ def agreement(
     exported: Scores,
     data: Data,
     size: int,
+    *,
+    outputs: Sequence[int] | None = None,
+    skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Agreement:
     """Run both on the data's test images; files are cut to `size`.
 
-    progress is called with how many are done, and of how many. Raises UserError for a file that can't be read.
+    outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
+    that can't be read, and count them. progress is called with how many are done, and of how many. Raises UserError
+    for a file that can't be read, and with `skip` where none can.
     """
     images = same = right = exported_right = 0
-    total = len(data.test)
-    for pixels, labels in plain_batches(data.test, 0, total, evaluation_batch(data.test), size, 0, Unreadables()):
+    total, unreadables = len(data.test), Unreadables(skip, limit=len(data.test))
+    output_of = torch.tensor(range(len(data.classes)) if outputs is None else outputs)
+    for pixels, numbers in plain_batches(data.test, 0, total, evaluation_batch(data.test), size, 0, unreadables):
+        labels = output_of[numbers]
         wanted, got = pytorch(pixels).argmax(1), exported(pixels).argmax(1)
         images += len(labels)
         same += int((wanted == got).sum())
         right += int((wanted == labels).sum())
         exported_right += int((got == labels).sum())
         progress(images, total)
-    return Agreement(data.name, images, same, right, exported_right)
+    if not images:
+        raise UserError(f"{data.name}: none of its {total} test images can be read; see 'resnetlab data audit'.")
+    return Agreement(data.name, images, same, right, exported_right, unreadables.count)

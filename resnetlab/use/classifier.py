@@ -17,6 +17,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.checkpoint import Card
+from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.training.load import load_described
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
@@ -32,6 +33,11 @@ class Classifier:
     normalise: Normalisation
     whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
     device: str
+    source: str = ""  # as it was given
+    named: bool = True  # whether the file names the classes; else they are numbers
+    layout: str = ""  # whose parameter names the file has
+    normalisation: str = ""  # whose it is, in words
+    skips: bool = False  # whether it was trained without the images that can't be read
     assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
 
     @classmethod
@@ -51,20 +57,30 @@ class Classifier:
         Raises UserError as `resnetlab.load` does.
         """
         loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
-        network, card = loaded.net, loaded.card
+        network, card, names = loaded.net, loaded.card, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
-        classes = loaded.classes or tuple(map(str, range(spec.num_classes)))
+        classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
-        named = loaded.classes is not None or not head  # features have no classes
         told = (
-            (named, "names of classes (numbers from 0 stand for them)"),
+            (names or not head, "names of classes (numbers from 0 stand for them)"),  # features have no classes
             (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
             (card is not None, "normalisation (ImageNet's)"),
         )
-        assumed = tuple(words for is_told, words in told if not is_told)
-        return cls(network.to(device), classes, normalise.to(device), _whole(card, spec), device, assumed)
+        return cls(
+            network.to(device),
+            classes,
+            normalise.to(device),
+            _whole(card, spec),
+            device,
+            str(source),
+            names is not None,
+            loaded.layout,
+            whose_normalisation(loaded),
+            skips(card),
+            tuple(words for is_told, words in told if not is_told),
+        )
 
     @property
     def size(self) -> int:

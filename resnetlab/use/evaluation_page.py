@@ -51,7 +51,7 @@ def html(found: Evaluation, data: Data, text: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"printable": printable, "interval": interval, "share": share}
-    answers, names = found.answers, [printable(name) for name in data.classes]
+    answers, names = found.answers, [printable(name) for name in found.classes]
     results = class_results(answers.labels, answers.predicted, len(names))
     cells = confusions(answers.labels, answers.predicted)
     bins = reliability(answers.confidence, answers.right)
@@ -70,7 +70,7 @@ def html(found: Evaluation, data: Data, text: str) -> str:
         confused=_most_frequent(cells, results),
         bins=bins,
         ece=calibration_error(bins),
-        mistakes=_mistakes(answers, data, names),
+        mistakes=_mistakes(answers, found.images, names),
         wrong=found.accuracy.images - found.accuracy.top1_correct,
         small=isinstance(data.test, Images),
     )
@@ -86,9 +86,9 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def image_name(data: Data, i: int) -> str:
-    """What the i-th test image is called: "CLASS/FILE", or its number from 0."""
-    return printable(data.test.name(i)) if isinstance(data.test, Files) else str(i)
+def image_name(images: Images | Files, i: int) -> str:
+    """What the i-th image is called: "CLASS/FILE", or its number from 0."""
+    return printable(images.name(i)) if isinstance(images, Files) else str(i)
 
 
 def _title(found: Evaluation, data: Data) -> str:
@@ -123,17 +123,17 @@ def _most_frequent(cells: list[Confusion], results: list[ClassResult]) -> list[t
     return [(cell, cell.images / results[cell.label].images) for cell in wrong[:CONFUSIONS_SHOWN]]
 
 
-def _mistakes(answers: Answers, data: Data, names: list[str]) -> list[Mistake]:
+def _mistakes(answers: Answers, images: Images | Files, names: list[str]) -> list[Mistake]:
     """The wrong answers of which the network was surest, in that order."""
     wrong = (~answers.right & (answers.predicted >= 0)).nonzero()[:, 0]
     surest = wrong[answers.confidence[wrong].argsort(descending=True, stable=True)][:MISTAKES_SHOWN]
     return [
         Mistake(
-            image_name(data, i),
+            image_name(images, i),
             names[int(answers.labels[i])],
             names[int(answers.predicted[i])],
             float(answers.confidence[i]),
-            thumbnail(data.test, i),
+            thumbnail(images, i),
         )
         for i in surest.tolist()
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.images import Data
+from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
@@ -39,7 +40,7 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
     Raises UserError if they can't be written.
     """
     contents = {
-        PREDICTIONS: predictions(found, data),
+        PREDICTIONS: predictions(found),
         NUMBERS: json.dumps(numbers(found, data, text=text, which=which, device=device), indent=1) + "\n",
         PAGE: html(found, data, text),
     }
@@ -56,6 +57,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
         **_counted(accuracy),
         "images": accuracy.images,
         "correct": accuracy.top1_correct,
+        "unreadable": len(found.unreadable),
         "loss": accuracy.loss if math.isfinite(accuracy.loss) else None,
         "ece": calibration_error(bins),
         "views": found.views,
@@ -66,9 +68,10 @@ def summary(found: Evaluation) -> dict[str, Any]:
                 "network": member.net.spec.name,
                 "layout": member.layout,
                 "normalisation": member.normalisation,
-                "image_size": member.image_size,
-                "image_size_assumed": member.image_size_assumed,
-                "classes": member.classes,
+                "image_size": member.net.spec.input_size,
+                "image_size_assumed": member.size_assumed,
+                "classes": member.matched.words,
+                "taken_for": member.matched.taken,  # names of the data, and what they were in the training
                 "weights_sha256": member.weights_sha256,
                 **_counted(own),
             }
@@ -80,11 +83,13 @@ def summary(found: Evaluation) -> dict[str, Any]:
 def numbers(found: Evaluation, data: Data, *, text: str, which: str, device: str) -> dict[str, Any]:
     """All of it as JSON values: the summary, what it was made with, classes, confusions and calibration."""
     answers = found.answers
-    results = class_results(answers.labels, answers.predicted, len(data.classes))
+    results = class_results(answers.labels, answers.predicted, len(found.classes))
     return {
         **summary(found),
+        "understood": Understood.of(data).to_dict(),
         "which": which,
         "data": {"name": text, "fingerprint": data.fingerprint, "classes": list(data.classes)},
+        "left_out": list(found.unreadable),
         "machine": machine(device),
         "classes": [
             {
@@ -97,23 +102,25 @@ def numbers(found: Evaluation, data: Data, *, text: str, which: str, device: str
                 "precision": r.precision,
                 "precision_interval": r.precision_interval,
             }
-            for name, r in zip(data.classes, results, strict=True)
+            for name, r in zip(found.classes, results, strict=True)
         ],
         "confusion": [vars(cell) for cell in confusions(answers.labels, answers.predicted)],
         "calibration": [vars(b) for b in reliability(answers.confidence, answers.right)],
     }
 
 
-def predictions(found: Evaluation, data: Data) -> str:
-    """A line for each test image: its file, or its number from 0; its label; the predicted class, its probability."""
+def predictions(found: Evaluation) -> str:
+    """A line for each test image that was read: its file, or number from 0; its label; the predicted class, its
+    probability.
+    """
     made = io.StringIO()
     table = csv.writer(made, lineterminator="\n")
     table.writerow(["image", "label", "predicted", "probability"])
     answers = found.answers
     rows = zip(answers.labels.tolist(), answers.predicted.tolist(), answers.confidence.tolist(), strict=True)
     for i, (label, predicted, confidence) in enumerate(rows):
-        name = data.classes[predicted] if predicted >= 0 else ""
-        table.writerow([image_name(data, i), data.classes[label], name, f"{confidence:.6f}"])
+        name = found.classes[predicted] if predicted >= 0 else ""
+        table.writerow([image_name(found.images, i), found.classes[label], name, f"{confidence:.6f}"])
     return made.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
+from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
+from resnetlab.training.classes import Matched, match_classes
 from resnetlab.training.run import write_atomically
 from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreement, compare
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import WithNormalisation, deployed, description, noise
 from resnetlab.use.onnx_graph import OPSET, onnx_scores, to_onnx
-from resnetlab.use.quantise import calibration_images, quantised
+from resnetlab.use.quantise import IMAGES, calibration_images, quantised
 from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_scores
 
 BATCHES = (1, 2, 7)  # the sizes at which a file is checked
@@ -49,6 +51,7 @@ class Exported:
     bytes: int
     checks: tuple[Check, ...]
     agreement: Agreement | None
+    calibration_unreadable: int = 0  # of the images to calibrate with, left out
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -62,7 +65,8 @@ class Exported:
             "network": self.network,
             "precision": self.precision,
         }
-        return head | opset | {"bytes": self.bytes} | checks | found
+        calibration = {"calibration_unreadable": self.calibration_unreadable} if self.precision == "int8" else {}
+        return head | opset | {"bytes": self.bytes} | checks | found | calibration
 
 
 def export(
@@ -72,21 +76,26 @@ def export(
     *,
     calibrate: Data | None = None,
     data: Data | None = None,
+    classes: Mapping[str, str] | None = None,
+    class_order: str = "text",
+    skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Exported:
     """Write the network of a classifier on the CPU to `out`, in one of FORMATS; it takes pixels, uint8 N C H W, any N.
 
     Its scores are compared with PyTorch's at each of BATCHES; with `data`, its predictions on the test images too, and
-    progress is called with how many are done, and of how many. With `calibrate`, whose training images are used,
-    ONNX is quantised to int8; then the scores are compared before, and the differences told are those after.
+    progress is called with how many are done, and of how many. With `calibrate`, whose training images are used, ONNX
+    is quantised to int8; then the scores are compared before, and the differences told are those after. classes: what
+    classes of `data` were called in the training, where it is another name; class_order: as in `match_classes`. skip:
+    leave out and count files that can't be read.
 
     Raises UserError, and writes nothing, where `out` exists, data don't fit, what the format needs is missing, or
     scores differ by more than rounding.
     """
     check_out(out, FORMATS[to].suffix)
-    for given in (calibrate, data):
-        if given:
-            _check_data(classifier, given)
+    if calibrate:
+        _check_images(classifier, calibrate)
+    outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
     content = FORMATS[to].content(deployed(classifier), noise(classifier, 2), description(classifier))
     pytorch, scores = _pytorch_scores(classifier), FORMATS[to].scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
@@ -96,17 +105,21 @@ def export(
                 f"{out}: not written, since at batch {check.batch} its scores differ from PyTorch's by "
                 f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the greatest, {check.greatest_score:.3g}."
             )
+    unreadables = Unreadables(skip, limit=IMAGES)
     if calibrate:
-        content = quantised(content, calibration_images(calibrate, classifier.size))
+        content = quantised(content, calibration_images(calibrate, classifier.size, unreadables))
         scores = FORMATS[to].scores(content)
         checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
-    found = agreement(pytorch, scores, data, classifier.size, progress) if data else None
+    found = None
+    if data:
+        found = agreement(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
     try:
         write_atomically(out, content)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
     precision = "int8" if calibrate else "float32"
-    return Exported(out, to, classifier.net.spec.name, precision, len(content), checks, found)
+    name = classifier.net.spec.name
+    return Exported(out, to, name, precision, len(content), checks, found, unreadables.count)
 
 
 def check_out(out: Path, suffix: str) -> None:
@@ -119,15 +132,22 @@ def check_out(out: Path, suffix: str) -> None:
         raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
 
 
-def _check_data(classifier: Classifier, data: Data) -> None:
-    """Raise UserError unless images and classes are those that the network takes; an exported one has one size."""
+def _check_images(classifier: Classifier, data: Data) -> None:
+    """Raise UserError unless images are of the size that the network takes; an exported one has one size."""
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
-    if shape != wanted or len(data.classes) != spec.num_classes:
-        raise UserError(
-            f"{data.name}: images of {shape} and {len(data.classes)} classes, and the network takes {wanted} and has "
-            f"{spec.num_classes}."
-        )
+    if shape != wanted:
+        raise UserError(f"{data.name}: images of {shape}, and the network takes {wanted}.")
+
+
+def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
+    """Which of the network's outputs the data's classes are. Raises UserError where images or classes don't fit."""
+    _check_images(classifier, data)
+    count = classifier.net.spec.num_classes
+    if not classifier.named and len(data.classes) != count:
+        raise UserError(f"{data.name}: {len(data.classes)} classes, and the network has {count}.")
+    names = classifier.classes if classifier.named else None
+    return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
 
 
 def _pytorch_scores(classifier: Classifier) -> Scores:

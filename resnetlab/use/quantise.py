@@ -13,17 +13,26 @@ from resnetlab.data.images import Data
 from resnetlab.data.loading import plain_batches
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import Unreadables
+from resnetlab.errors import UserError
 
 IMAGES = 512  # to calibrate with
 BATCH = 32
 
 
-def calibration_images(data: Data, size: int) -> Iterator[Tensor]:
-    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cut to `size`."""
+def calibration_images(data: Data, size: int, unreadables: Unreadables | None = None) -> Iterator[Tensor]:
+    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cut to `size`.
+
+    Where there are none to train on, they are test images. Raises UserError if none can be read.
+    """
+    images = data.train if len(data.train) else data.test
     generator = torch.Generator().manual_seed(seed_of("calibration images", 0))
-    chosen = data.train[torch.randperm(len(data.train), generator=generator)[:IMAGES].sort().values]
-    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, Unreadables()):
+    chosen = images[torch.randperm(len(images), generator=generator)[:IMAGES].sort().values]
+    count = 0
+    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or Unreadables()):
+        count += len(pixels)
         yield pixels
+    if not count:
+        raise UserError(f"{data.name}: none of {len(chosen)} images to calibrate with can be read.")
 
 
 class _Reader:

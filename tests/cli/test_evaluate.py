@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from resnetlab import build
 from resnetlab.cli.main import main
-from resnetlab.training.checkpoint import weights_bytes
+from resnetlab.data.normalisation import imagenet
+from resnetlab.training.checkpoint import Card, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 
@@ -64,13 +66,14 @@ def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_pa
     torch.save(build("resnet18", num_classes=12, seed=0).state_dict(), tmp_path / "x.pth")
     ask = (str(tmp_path / "x.pth"), "--data", str(tmp_path / "data"), "--workers", "0")
     text, told = evaluated(capsys, *ask, "--json")
-    assert "size of images: 224 pixels, assumed: --image-size gives another; names of classes: not in the file" in told
+    assert "224 pixels, assumed, since the file has none (--image-size gives another); parameter names" in told
+    assert "x.pth: classes by order, since the file names none; the data's is sorted as text" in told
     assert "number 2 is '10'; timm sorts naturally, where it is '2'" in told
     source = json.loads(text)["sources"][0]
     assert (source["image_size"], source["image_size_assumed"]) == (224, True)
     assert source["classes"] in told
     text, told = evaluated(capsys, *ask, "--image-size", "32", "--class-order", "natural", "--json")
-    assert "size of images: 32 pixels; names of classes: not in the file" in told
+    assert "; 32 pixels; parameter names: torchvision" in told
     assert "sorted naturally as timm does: number 2 is '2', not '10'" in told
     source = json.loads(text)["sources"][0]
     assert (source["image_size"], source["image_size_assumed"]) == (32, False)
@@ -146,3 +149,68 @@ def test_an_unreadable_image_is_named(place: Path, capsys: Captured, tmp_path: P
     assert main([*ask, "--report", str(tmp_path / "report")]) == 2
     assert f"{tmp_path}/val/b/1.png: can't be read (not an image" in capsys.readouterr().err
     assert list((tmp_path / "report").iterdir()) == []
+
+
+@pytest.fixture
+def others(place: Path, tmp_path: Path) -> Path:
+    """A network of "a" and "b", and a folder of "bee" and "ant", without a split and with a file that can't be read."""
+    net = build("cifar_resnet8", num_classes=2, seed=0)
+    card = Card(net.spec, ("a", "b"), imagenet(), {"seed": 0})
+    (tmp_path / "named.safetensors").write_bytes(weights_bytes(net, card))
+    for label, name in (("a", "bee"), ("b", "ant")):
+        shutil.copytree(place / "pictures/train" / label, tmp_path / "data" / name)
+    (tmp_path / "data/ant/0.png").write_bytes(b"")
+    return tmp_path
+
+
+def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys: Captured) -> None:
+    ask = (str(others / "named.safetensors"), "--data", str(others / "data"), "--workers", "0")
+    assert main(["eval", *ask]) == 2
+    assert "trained on the classes a, b, and of folder's ant, bee are none of them" in capsys.readouterr().err
+    ask += ("--classes", "ant=b,bee=a")
+    assert main(["eval", *ask]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("2 classes: ant, bee; 8 images, all tested (neither train nor resnetlab-split.json is ")
+    assert said[1].endswith("classes in another order than in the training; under other names: ant is b, bee is a")
+    assert "data/ant/0.png: can't be read" in said[2]
+    text, told = evaluated(capsys, *ask, "--unreadable", "skip")
+    assert "of 7 images right" in text
+    assert f"left out 1 of 8 images that can't be read, e.g. {others}/data/ant/0.png" in told
+    ask += ("--unreadable", "skip", "--json", "--report", str(others / "report"))
+    found = json.loads(evaluated(capsys, *ask)[0])
+    assert (found["images"], found["unreadable"]) == (7, 1)
+    assert found["sources"][0]["taken_for"] == {"ant": "b", "bee": "a"}
+    assert found["sources"][0]["image_size"] == 32
+    understood = found["understood"]
+    assert (understood["images"], understood["tested"], understood["class_names"]) == (8, 8, ["ant", "bee"])
+    written = json.loads((others / "report/evaluation.json").read_text())
+    assert written["left_out"] == [f"{others}/data/ant/0.png"]
+    assert len((others / "report/predictions.csv").read_text().splitlines()) == 8
+    assert "under other names: ant is b, bee is a" in (others / "report/evaluation.html").read_text()
+    assert {path.name for path in (others / "data").iterdir()} == {"ant", "bee"}
+
+
+@pytest.mark.parametrize("views", ["1-crop", "10-crop"])
+def test_unreadable_images_in_processes_of_their_own(others: Path, capsys: Captured, views: str) -> None:
+    ask = (str(others / "named.safetensors"), "--data", str(others / "data"), "--classes", "ant=b,bee=a")
+    how = ("--unreadable", "skip", "--views", views, "--json")
+    found = [json.loads(evaluated(capsys, *ask, *how, "--workers", n)[0]) for n in ("0", "1")]
+    assert found[0] == found[1]
+    assert found[0]["unreadable"] == 1
+
+
+def test_a_run_on_a_disk_that_is_read_only_is_tested_on_what_it_was_not_trained_on(
+    place: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "pictures/train", tmp_path / "own")
+    monkeypatch.setattr("resnetlab.data.folder.write_split", lambda *_: None)
+    how = ["--net", "cifar_resnet8", "--image-size", "16", "--epochs", "1", "--batch-size", "4", "--workers", "0"]
+    ask = ["train", "finetune", "--data", str(tmp_path / "own"), *how, "--validation-share", "0", "--threads", "1"]
+    assert main([*ask, "--runs", str(tmp_path / "runs"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "2 classes: a, b; 8 images, 2 tested (by resnetlab-split.json); 16 pixels; parameter names: " in said.err
+    run = json.loads(said.out)["run"]
+    for source in (run, f"{run}/last/weights.safetensors"):
+        found = json.loads(evaluated(capsys, source, "--data", str(tmp_path / "own"), "--workers", "0", "--json")[0])
+        assert (found["images"], found["understood"]["part"]) == (2, "drawn as in the training")
+    assert 100 - found["top1"] == pytest.approx(json.loads(said.out)["test_error"])

@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from PIL import Image
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files, Names
 from resnetlab.data.folder import SPLIT
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data, Purpose, open_data
 from resnetlab.errors import UserError
 
 
@@ -37,8 +38,8 @@ def names(files: object) -> list[str]:
     return [files.name(i) for i in range(len(files))]
 
 
-def read(folder: Path) -> Data:
-    return open_data(f"folder:{folder}")
+def read(folder: Path, purpose: Purpose = "train", **how: Any) -> Data:
+    return open_data(f"folder:{folder}", purpose, **how)
 
 
 @pytest.mark.parametrize("test", ["val", "valid", "validation", "test"])
@@ -208,8 +209,9 @@ def test_a_folder_that_cannot_be_written_is_split_the_same(
 def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, "a/1.png", "a/2.png", "b/1.png", "b/2.png")
     (tmp_path / SPLIT).write_bytes(content)
-    with pytest.raises(UserError, match=f"{SPLIT}: damaged.*; restore it, or delete it") as caught:
-        read(tmp_path)
+    for purpose in get_args(Purpose):
+        with pytest.raises(UserError, match=f"{SPLIT}: damaged.*; restore it, or delete it") as caught:
+            read(tmp_path, purpose)
     assert len(str(caught.value)) < 500
     assert (tmp_path / SPLIT).read_bytes() == content
 

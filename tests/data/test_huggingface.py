@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.files import Files
-from resnetlab.data.images import open_data
+from resnetlab.data.images import Data, open_data
 from resnetlab.errors import UserError
 
 
@@ -82,6 +82,23 @@ def test_images_are_read_as_they_were_saved(tmp_path: Path, test: str) -> None:
     assert data.train.place(2) == f"{folder / 'train'}: row 2"
     assert pickle.loads(pickle.dumps(data.train)).read(1) == png(1)  # as a loader's processes get it
     assert open_data(f"hf:{folder}").fingerprint == data.fingerprint
+
+
+def test_a_test_split_alone_is_evaluated(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    whole = open_data(f"hf:{folder}", "evaluate")
+    assert (len(whole.train), len(whole.test), whole.part) == (3, 1, "test")
+    (folder / "dataset_dict.json").write_text('{"splits": ["test"]}')
+    data = open_data(f"hf:{folder}", "evaluate")
+    assert (len(data.train), len(data.test), data.part) == (0, 1, "test alone")
+    assert (data.classes, names_of(data)) == (whole.classes, names_of(whole))
+    with pytest.raises(UserError, match="it has the splits test; train and one of"):
+        open_data(f"hf:{folder}")
+
+
+def names_of(data: Data) -> list[str]:
+    assert isinstance(data.test, Files)
+    return [data.test.name(i) for i in range(len(data.test))]
 
 
 def test_images_in_files_of_their_own(tmp_path: Path) -> None:

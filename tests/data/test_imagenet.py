@@ -326,6 +326,22 @@ def test_folders_that_do_not_fit_are_named(unpacked: Path, path: str, message: s
         read(unpacked)
 
 
+def test_the_validation_images_alone_are_evaluated(official: Path, unpacked: Path) -> None:
+    whole = contents(read(official))
+    (official / TRAIN_TAR).unlink()
+    data = open_data(f"imagenet:{official}", "evaluate")
+    assert (len(data.train), len(data.test), data.part, data.shape) == (0, 4, "val alone", None)
+    assert data.classes == tuple(class_names().values())  # in the tar there may be any of them
+    labelled = [(name, data.classes[label], content) for name, label, content in contents(data)]
+    assert labelled == [(name, CLASSES[label], content) for name, label, content in whole if "_val_" in name]
+    shutil.rmtree(unpacked / "train")
+    data = open_data(f"imagenet:{unpacked}", "evaluate")
+    assert (data.classes, len(data.test)) == (CLASSES, 4)
+    for folder in (official, unpacked):
+        with pytest.raises(UserError, match=f"it lacks {TRAIN_TAR}"):
+            open_data(f"imagenet:{folder}")
+
+
 def test_ten_real_classes(real_images: Callable[[str], Path]) -> None:
     data = read(real_images("imagenette"))
     assert (len(data.train), len(data.test), len(data.classes)) == (1000, 400, 10)

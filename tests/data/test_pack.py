@@ -411,7 +411,7 @@ def test_hostile_values_are_refused_in_a_line(packed: Path, place: str, value: A
 def test_another_format_is_told_from_damage(packed: Path) -> None:
     content = (packed / INDEX).read_bytes()
     (packed / INDEX).write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 7'))
-    with pytest.raises(UserError, match="a pack of format 7; this version reads 1"):
+    with pytest.raises(UserError, match="a pack of format 7; this version reads 1 and 2"):
         read_pack(packed)
 
 
@@ -497,6 +497,14 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
         "bytes": 0,
         "skipped": [],
         "seconds": 0,
+        "understood": {
+            "classes": 2,
+            "class_names": ["a", "b"],
+            "images": 16,
+            "tested": 4,
+            "part": "by the pack",
+            "held_out": 0,
+        },
     }
     assert answer["bytes"] == sum(path.stat().st_size for path in dest.glob("*.tar"))
     assert main(command) == 0

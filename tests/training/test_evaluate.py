@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from resnetlab.data.images import Data, Images, open_data
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.errors import UserError
 from resnetlab.nets.interop import write_state
+from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta
 from resnetlab.training.checkpoint import Card, weights_bytes
-from resnetlab.training.evaluate import evaluate, evaluate_on
+from resnetlab.training.evaluate import evaluate, evaluate_on, trained_on
 from resnetlab.training.load import Loaded
 
 # Files of ../shared/data/weights, the network, and how many of the 10,000 test images its author's code gets right.
@@ -175,14 +177,14 @@ def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: P
     assert torch.equal(text.answers.predicted, sorted_as_timm.answers.predicted)
     assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
     assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
-    assert text.members[0].classes == (
-        "not in the file, taken for the data's in their order, sorted as text as torchvision does: number 1 is "
-        "'class10'; timm sorts naturally, where it is 'class2': for such a file give --class-order natural"
+    assert text.members[0].matched.words == (
+        "by order, since the file names none; the data's is sorted as text as torchvision does: number 1 is 'class10'; "
+        "timm sorts naturally, where it is 'class2': for such a file give --class-order natural"
     )
-    assert sorted_as_timm.members[0].classes.endswith(
-        "sorted naturally as timm does: number 1 is 'class2', not 'class10'"
-    )
-    assert evaluate([tmp_path / "text.th"], ten_classes()).members[0].classes.endswith("data's in their order")
+    naturally = "sorted naturally as timm does: number 1 is 'class2', not 'class10'"
+    assert sorted_as_timm.members[0].matched.words.endswith(naturally)
+    plain = evaluate([tmp_path / "text.th"], ten_classes()).members[0].matched
+    assert plain.words == "by order, since the file names none"
     with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and noise has 3 and 9"):
         evaluate([tmp_path / "text.th"], replace(data, classes=data.classes[:9]))
     named = saved(tmp_path, "cifar_resnet8", data.classes, torch.zeros(3, 1, 1))
@@ -197,9 +199,9 @@ def test_the_size_of_images_is_told_or_assumed(pictures: Path, tmp_path: Path) -
         evaluate([tmp_path / "x.pth"], data, **options).members[0]
         for options in ({}, {"image_size": 40}, {"nets": ["resnet18(input_size=40)"]})
     )
-    assert (assumed.image_size, assumed.image_size_assumed) == (224, True)
-    assert (given.image_size, given.image_size_assumed) == (40, False)
-    assert (named.image_size, named.image_size_assumed) == (40, False)
+    assert (assumed.net.spec.input_size, assumed.size_assumed) == (224, True)
+    assert (given.net.spec.input_size, given.size_assumed) == (40, False)
+    assert (named.net.spec.input_size, named.size_assumed) == (40, False)
     with pytest.raises(UserError, match="image_size=7 must be 8 to 4096 pixels"):
         evaluate([tmp_path / "x.pth"], data, image_size=7)
     with pytest.raises(UserError, match="images of noise are in memory and looked at whole: leave --image-size out"):
@@ -232,11 +234,11 @@ def test_what_does_not_fit_is_named(
     pictures: Path, networks: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_data(str(pictures))
-    other = saved(tmp_path, "cifar_resnet8", ("bees", "ants"), torch.zeros(3, 1, 1))
-    with pytest.raises(UserError, match=r"cifar_resnet8.safetensors: trained on other classes .* number 0 is 'bees'"):
+    other = saved(tmp_path, "cifar_resnet14", ("fourmis", "abeilles"), torch.zeros(3, 1, 1))
+    with pytest.raises(UserError, match=r"cifar_resnet14.safetensors: trained on the classes fourmis, abeilles"):
         evaluate([networks[0], other], data)
-    ours = saved(tmp_path, "cifar_resnet14", ("fourmis", "abeilles"), torch.zeros(3, 1, 1))
-    assert evaluate([ours], data).accuracy.images == 10  # other names for the same, as far as one can tell
+    with pytest.raises(UserError, match="unreadable='ignore' is not known: choose one of error, skip"):
+        evaluate(networks, data, unreadable="ignore")
     with pytest.raises(UserError, match="10-crop has the mirror images already; leave --flip out"):
         evaluate(networks, data, views="10-crop", flip=True)
     with pytest.raises(UserError, match="views='12-crop' is not known: choose one of 1-crop, 10-crop, multi-scale"):
@@ -249,3 +251,118 @@ def test_what_does_not_fit_is_named(
     monkeypatch.setattr("resnetlab.training.evaluate.load_described", lambda *_, **__: vgg)
     with pytest.raises(UserError, match="multi-scale needs a VGG net for images of 224 pixels"):
         evaluate(["vgg.pth"], data, views="multi-scale")
+
+
+def with_names(folder: Path, file: str, classes: tuple[str, ...], order: tuple[int, ...]) -> Path:
+    """One network, always the same, with its outputs in an order and under names; for -1 there is one never chosen."""
+    net = build("cifar_resnet8", num_classes=2, seed=0)
+    made = build("cifar_resnet8", num_classes=len(classes))
+    assert isinstance(net, ResNet)
+    assert isinstance(made, ResNet)
+    with torch.no_grad():
+        made.load_state_dict(net.state_dict() | {k: made.state_dict()[k] for k in ("fc.weight", "fc.bias")})
+        for i, own in enumerate(order):
+            made.fc.weight[i] = net.fc.weight[own] if own >= 0 else 0
+            made.fc.bias[i] = net.fc.bias[own] if own >= 0 else -1e4
+    card = Card(made.spec, classes, Normalisation(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), {"seed": 0})
+    (folder / file).write_bytes(weights_bytes(made, card))
+    return folder / file
+
+
+def test_classes_are_matched_by_name_in_any_order(pictures: Path, tmp_path: Path) -> None:
+    data, told = open_data(str(pictures)), list[str]()
+    plain = evaluate([with_names(tmp_path, "plain", ("ants", "bees"), (0, 1))], data)
+    turned = with_names(tmp_path, "turned", ("bees", "ants"), (1, 0))
+    found = evaluate([turned], data, told=told.append)
+    assert torch.equal(found.answers.predicted, plain.answers.predicted)
+    assert torch.allclose(found.answers.loss, plain.answers.loss)
+    assert found.classes == data.classes == ("ants", "bees")
+    assert told == [
+        "2 classes: ants, bees; 14 images, 10 tested (val); 32 pixels; parameter names: resnetlab; normalisation: from "
+        "the file",
+        f"{turned}: classes in another order than in the training",
+    ]
+    theirs = with_names(tmp_path, "theirs", ("abeilles", "fourmis"), (1, 0))
+    named = evaluate([theirs], data, classes={"ants": "fourmis", "bees": "abeilles"})
+    assert named.members[0].matched.taken == {"ants": "fourmis", "bees": "abeilles"}
+    assert named.accuracy == found.accuracy
+    both = evaluate([turned, tmp_path / "plain"], data)
+    assert torch.equal(both.answers.predicted, plain.answers.predicted)
+    assert torch.allclose(both.answers.loss, plain.answers.loss)
+
+
+def test_a_network_of_more_classes_may_say_any_of_them(pictures: Path, tmp_path: Path) -> None:
+    data = open_data(str(pictures))
+    plain = evaluate([with_names(tmp_path, "plain", ("ants", "bees"), (0, 1))], data)
+    more = with_names(tmp_path, "more", ("bees", "wasps", "ants"), (1, -1, 0))
+    found = evaluate([more], data)
+    assert found.accuracy.top1_correct == plain.accuracy.top1_correct
+    assert found.classes == ("bees", "wasps", "ants")
+    assert sorted(set(found.answers.labels.tolist())) == [0, 2]
+    never = evaluate([with_names(tmp_path, "never", ("ants", "wasps", "bees"), (-1, 0, -1))], data)
+    assert never.accuracy.top1_correct == 0
+    told: list[str] = []
+    evaluate([more, tmp_path / "never"], data, told=told.append)
+    words = "classes 2 of the network's 3, each of which an answer may be"
+    assert told[0] == "2 classes: ants, bees; 14 images, 10 tested (val)"
+    assert told[1].startswith(f"{more}: 3 classes: bees, wasps, ants; 32 pixels; parameter names: resnetlab; ")
+    assert told[2] == f"{more}: {words}; in another order than in the training"
+    assert told[4] == f"{tmp_path / 'never'}: {words}"
+
+
+@pytest.fixture
+def broken(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures with three that can't be read among ten, one of them the last."""
+    folder = tmp_path / "broken"
+    shutil.copytree(pictures, folder)
+    for name in ("ants/1.png", "ants/3.png", "bees/4.png"):
+        path = folder / "val" / name
+        path.write_bytes(path.read_bytes()[:90])
+    return folder
+
+
+@pytest.mark.parametrize("views", ["1-crop", "10-crop", "multi-scale"])
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_unreadable_images_are_left_out_and_counted(
+    pictures: Path, networks: list[Path], broken: Path, views: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetlab.training.evaluate.IMAGES_AT_ONCE", batch)
+    monkeypatch.setattr("resnetlab.training.evaluate.evaluation_batch", lambda _: batch)
+    data, whole = open_data(str(broken)), open_data(str(pictures))
+    with pytest.raises(UserError, match="val/ants/1.png: can't be read .* --unreadable skip"):
+        evaluate(networks, data, views=views)
+    found = evaluate(networks, data, views=views, unreadable="skip")
+    wanted = evaluate(networks, replace(whole, test=whole.test[torch.tensor([0, 2, 4, 5, 6, 7, 8])]), views=views)
+    assert found.unreadable == tuple(str(broken / "val" / n) for n in ("ants/1.png", "ants/3.png", "bees/4.png"))
+    assert torch.equal(found.answers.labels, wanted.answers.labels)
+    assert torch.allclose(found.answers.loss, wanted.answers.loss, atol=1e-5)
+    assert isinstance(found.images, Files)
+    assert isinstance(wanted.images, Files)
+    assert [found.images.name(i) for i in range(7)] == [wanted.images.name(i) for i in range(7)]
+    assert found.accuracy.images == 7
+
+
+def test_what_was_trained_without_unreadable_images_is_evaluated_so(broken: Path, tmp_path: Path) -> None:
+    net = build("cifar_resnet8", num_classes=2)
+    card = Card(net.spec, ("ants", "bees"), imagenet(), {"unreadable": "skip"})
+    (tmp_path / "skips").write_bytes(weights_bytes(net, card))
+    strict = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.zeros(3, 1, 1))
+    data = open_data(str(broken))
+    assert len(evaluate([tmp_path / "skips"], data).unreadable) == 3
+    for sources, how in (([tmp_path / "skips"], "error"), ([tmp_path / "skips", strict], None)):
+        with pytest.raises(UserError, match="ants/1.png: can't be read"):
+            evaluate(sources, data, unreadable=how)
+    for path in (broken / "val").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="0.png: neither it nor any other test image can be read"):
+        evaluate([tmp_path / "skips"], open_data(str(broken)))
+
+
+def test_what_runs_were_trained_on_is_told_by_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "run/last").mkdir(parents=True)
+    (tmp_path / "run/run.json").write_text('{"data": {"fingerprint": "0123"}}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/run.json").write_text('{"data": 5}')
+    weights = tmp_path / "run/last/weights.safetensors"
+    assert trained_on([tmp_path / "run", tmp_path / "other", "nowhere"]) == {"0123"}
+    assert trained_on([weights]) == {"0123"}

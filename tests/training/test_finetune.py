@@ -155,7 +155,7 @@ def test_a_file_without_a_head_gets_one(tmp_path: Path, pictures: str, other_hea
 
 def of_unknown_classes(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
     """Have every source be a network of which nothing else is known."""
-    loaded = Loaded(build(net), None, "resnetlab", Path("x.safetensors"))
+    loaded = Loaded(build(net), None, "torchvision", Path("theirs.pth"))
     monkeypatch.setattr("resnetlab.training.finetune.load_described", lambda *_, **__: loaded)
 
 

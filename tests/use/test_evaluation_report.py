@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
 from resnetlab.measuring.answers import Answers
 from resnetlab.studies import svg
+from resnetlab.training.classes import Matched
 from resnetlab.training.evaluate import Evaluation, Member
 from resnetlab.use.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
 from resnetlab.use.evaluation_report import check_report, numbers, summary, write_report
@@ -74,8 +76,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
                 Image.fromarray(noise).save(folder / f"a/{i}.png")
             sizes = np.ones(images, dtype=np.int64)
             test = Files.all_of(LooseFiles(folder, paths, labels.numpy().astype(np.int32), sizes))
-        member = Member(HOSTILE, net, imagenet(), "0123abcd", "torchvision", "from the file")
-        return Evaluation((member,), (found.accuracy,), found, "1-crop", False), Data("noise", test, test, names)
+        matched = Matched(names, tuple(range(classes)), HOSTILE)
+        member = Member(HOSTILE, net, imagenet(), "0123abcd", "torchvision", "from the file", matched)
+        done = Evaluation((member,), (found.accuracy,), found, "1-crop", False, names, test)
+        return done, Data("noise", test, test, names)
 
     return answers
 
@@ -107,7 +111,7 @@ def test_the_three_files_say_the_same(made: Made, tmp_path: Path) -> None:
 def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
     found, data = made(3, 2)
     lost = Answers.of(torch.full((2, 3), torch.nan, dtype=torch.float64), found.answers.labels)
-    broken = Evaluation(found.members, (lost.accuracy,), lost, "1-crop", False)
+    broken = replace(found, accuracies=(lost.accuracy,), answers=lost)
     said = numbers(broken, data, text="noise", which="last", device="cpu")
     assert json.loads(json.dumps(said, allow_nan=False))["loss"] is None
     assert [cell["predicted"] for cell in said["confusion"]] == [-1] * len(said["confusion"])

@@ -16,7 +16,8 @@ from PIL import Image
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
-from resnetlab.training.checkpoint import weights_bytes
+from resnetlab.data.normalisation import imagenet
+from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -57,7 +58,8 @@ def test_onnx_answers_as_pytorch_on_all_test_images(run: Path, tmp_path: Path, c
     assert main(["export", str(run), "--out", str(out), "--data", "digits", "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert said.err == ""
+    assert said.err.startswith("10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; 1,797 images, 360 tested; 8 pixels; ")
+    assert found["understood"]["tested"] == 360
     assert [check["batch"] for check in found["checks"]] == [1, 2, 7]
     assert all(0 < c["greatest_difference"] < 1e-4 * c["greatest_score"] for c in found["checks"])
     agreed = found["agreement"]
@@ -157,7 +159,7 @@ def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
         command = ["export", str(run), "--out", str(out), "--int8", "--calibrate", "digits"]
         assert main([*command, "--json"]) == 0
         said = capsys.readouterr()
-        assert said.err == ""
+        assert "calibrated on 512 of 1,437 training images of digits" in said.err.splitlines()
         found = json.loads(said.out)
         assert found["precision"] == "int8"
         assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 2
@@ -208,12 +210,12 @@ def test_a_missing_compiler_or_package_is_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     assert main(["export", str(run), "--to", "aoti"]) == 2
-    assert capsys.readouterr().err.startswith("error: AOTInductor needs a C++ compiler")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: AOTInductor needs a C++ compiler")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", str(run)]) == 2
-    said = capsys.readouterr().err
+    understood, said = capsys.readouterr().err.splitlines()
+    assert understood.startswith("10 classes: 0, 1, 2")
     assert "pip install 'resnetlab[export]'" in said
-    assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,7 +231,7 @@ def test_a_missing_compiler_or_package_is_one_line(
         (["--out", "nowhere/x.onnx"], "there is no folder nowhere"),
         (["--which", "first"], "which='first' is not known"),
         (["--data", "cifar11:x"], "can't be read"),
-        (["--data", "COLOURS"], "images of (3, 8, 8) and 2 classes, and the network takes (1, 8, 8) and has 10"),
+        (["--data", "COLOURS"], "images of (3, 8, 8), and the network takes (1, 8, 8)."),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -245,6 +247,44 @@ def test_what_cannot_be_is_one_line(
     assert words in said
     assert len(said.splitlines()) == 1
     assert Path("there.onnx").read_bytes() == b"mine"
+
+
+def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Of a folder of other names, whose classes are told; test images are calibrated on where there are no others."""
+    monkeypatch.chdir(tmp_path)
+    for label, colour in (("rot", "red"), ("blau", "blue")):
+        for i in range(3):
+            Path("farben", label).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), colour).save(f"farben/{label}/{i}.png")
+    Path("farben/rot/0.png").write_bytes(b"")
+    net = build("cifar_resnet8", num_classes=2, input_size=8, seed=0)
+    Path("net").write_bytes(weights_bytes(net, Card(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
+    ask = ["export", "net", "--int8", "--calibrate", "farben", "--out", "x.onnx"]
+    assert main(ask) == 2
+    assert "trained on the classes red, blue, and of folder's blau, rot are none" in capsys.readouterr().err
+    ask += ["--classes", "rot=red,blau=blue"]
+    assert main(ask) == 2
+    assert "farben/rot/0.png: can't be read (the file is empty); " in capsys.readouterr().err
+    assert not Path("x.onnx").exists()
+    assert main([*ask, "--unreadable", "skip", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "calibrated on 6 of 6 test images of folder" in said.err
+    assert "testing: left out 1 that can't be read" in said.err
+    found = json.loads(said.out)
+    assert (found["agreement"]["images"], found["agreement"]["unreadable"], found["calibration_unreadable"]) == (
+        5,
+        1,
+        1,
+    )
+    assert found["taken_for"] == {"blau": "blue", "rot": "red"}
+    labels = torch.tensor([1, 1, 1, 0, 0])
+    pixels = torch.stack([torch.tensor([0, 0, 255])] * 3 + [torch.tensor([255, 0, 0])] * 2)[:, :, None, None]
+    with torch.inference_mode():
+        right = net.eval()(imagenet()(pixels.expand(-1, -1, 8, 8).byte())).argmax(1) == labels
+    assert found["agreement"]["pytorch_correct"] == int(right.sum())
+    assert {path.name for path in Path("farben").iterdir()} == {"rot", "blau"}
 
 
 def test_a_network_that_diverged_is_told(tmp_path: Path) -> None:

@@ -193,3 +193,18 @@ def test_without_pyarrow_one_line_names_the_extra(
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert main(["features", str(weights), str(images), "--out", str(tmp_path / "made.parquet")]) == 2
     assert "pip install 'resnetlab[parquet]'" in capsys.readouterr().err
+
+
+def test_an_unreadable_image_is_no_failure_where_it_may_be_left_out(
+    weights: Path, images: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    ask = ["features", str(weights), str(images), str(tmp_path / "bad.png"), "--nearest", "1", "--json"]
+    said = []
+    for options, code in (([], 1), (["--unreadable", "skip"], 0)):
+        assert main([*ask, *options]) == code
+        shown = capsys.readouterr()
+        assert "bad.png: can't be read" in shown.err
+        said.append(json.loads(shown.out))
+    assert said[0] == said[1]
+    assert (said[0]["images"], len(said[0]["unreadable"])) == (6, 1)

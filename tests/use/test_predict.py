@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
+from resnetlab.data.own import MARK
 from resnetlab.nets.zoo import build
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
@@ -159,3 +160,22 @@ def test_explain_writes_a_picture_for_each_image(
     assert rows[0]["class"] == rows[1]["class"]
     picture = np.asarray(Image.open(out / "00.png"))
     assert picture.shape == (256, 2 * 256 + 8, 3)
+
+
+def test_explained_pictures_are_no_class_and_lie_among_no_others(
+    run: Path, digits: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(2):
+            (tmp_path / label / f"{i}.png").write_bytes((digits / "00.png").read_bytes())
+    for _ in range(2):  # the second time it is its own
+        assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "explained")]) == 0
+    assert open_data(str(tmp_path), "read").classes == ("a", "b")
+    capsys.readouterr()
+    assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "a")]) == 2
+    assert "a: holds other images, such as '0.png'; choose a new folder with --out" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["0.png", "1.png"]
+    (tmp_path / "data/a").mkdir(parents=True)  # a folder of folders may be a data set: it is not marked
+    assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "data")]) == 0
+    assert not (tmp_path / "data" / MARK).exists()

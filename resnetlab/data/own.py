@@ -1,0 +1,75 @@
+"""Folders that resnetlab wrote itself, known by what lies in them: among folders of images they are no classes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from resnetlab.errors import UserError, shown
+
+MARK = ".resnetlab"  # put into folders of pictures, which are like any others by their contents
+RUN = "run.json"
+# A file by which another such folder is known, and what the folder is; no images lie beside it.
+FILES = {
+    RUN: "a run",
+    "evaluation.json": "the report of an evaluation",
+    "index.safetensors": "a pack",
+    "index.safetensors.part": "an unfinished pack",
+    "model.safetensors": "weights",
+}
+STRAY = 3  # images at most, e.g. plots, that may lie among runs
+MOST_BYTES = 1 << 24  # of the file that describes a run
+
+
+def what_it_wrote(folder: str | Path, is_image: Callable[[str], bool]) -> str:
+    """What a folder is that resnetlab wrote, in words; "" for any other, and for one that can't be read."""
+    images, found, folders = 0, "", list[str]()
+    try:
+        if os.path.exists(os.path.join(folder, MARK)):
+            return "pictures"
+        if _describes_a_run(os.path.join(folder, RUN)):
+            return "a run"
+        with os.scandir(folder) as entries:
+            for entry in entries:  # of a class the first few
+                images += is_image(entry.name)
+                if images > STRAY:
+                    return ""
+                found = found or FILES.get(entry.name, "")
+                if entry.is_dir():
+                    folders.append(entry.path)
+        if any(_describes_a_run(os.path.join(inside, RUN)) for inside in folders):
+            return "runs"
+    except OSError:
+        return ""
+    return "" if images else found
+
+
+def _describes_a_run(path: str) -> bool:
+    """Whether a file is the run.json of a run. Raises OSError if it can't be read."""
+    if not os.path.isfile(path) or os.path.getsize(path) > MOST_BYTES:
+        return False
+    with open(path, "rb") as file, contextlib.suppress(ValueError, RecursionError):
+        told = json.load(file)
+        return isinstance(told, dict) and {"id", "spec", "recipe"} <= told.keys()
+    return False
+
+
+def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
+    """Make a folder for pictures, marked so that they are taken for no class of a data set.
+
+    Raises UserError for one that holds other images, among which they would lie; and OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MARK).exists():
+        return
+    there = sorted(folder.iterdir())
+    if images := [path.name for path in there if is_image(path.name)]:
+        raise UserError(
+            f"{folder}: holds other images, such as {shown(images[0])}; choose a new folder with --out, so that the "
+            "pictures are not taken for images of a data set."
+        )
+    if not any(path.is_dir() for path in there):  # else what lies in those may be a data set
+        (folder / MARK).write_text("resnetlab wrote these pictures; data sets are read without them.\n")

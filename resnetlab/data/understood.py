@@ -1,0 +1,72 @@
+"""What a command takes its data and its network for, in one line that is said before the work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.data.images import Data
+from resnetlab.errors import printable
+
+MOST_CLASSES, SHOWN, LONGEST = 10, 5, 40  # of more classes the first ones are shown, of long names the beginning
+
+
+@dataclass(frozen=True)
+class Understood:
+    """Classes and images of the data, and what of the network's file decides how they are looked at."""
+
+    classes: tuple[str, ...]
+    images: int | None = None  # of both sides; None without data
+    tested: int = 0
+    part: str = ""  # which part that is, in words
+    held_out: int = 0  # of the others, to validate
+    size: int | None = None  # pixels of a side, as the network sees them
+    layout: str = ""  # whose parameter names the weights have
+    normalisation: str = ""  # whose it is, in words
+    size_assumed: bool = False  # whether neither the weights nor the user say the size
+    named: bool = True  # whether the classes have names that a file or folder says
+
+    @classmethod
+    def of(cls, data: Data, **network: Any) -> Understood:
+        """Of data, and of a network if there is one: the fields from `held_out` on."""
+        return cls(data.classes, len(data.train) + len(data.test), len(data.test), data.part, **network)
+
+    def __str__(self) -> str:
+        """The line."""
+        said = [_classes(self.classes, self.named)]
+        if self.images is not None:
+            tested = "all" if self.tested == self.images else f"{self.tested:,}"
+            held_out = f" and {self.held_out:,} held out to validate" if self.held_out else ""
+            part = f" ({self.part})" if self.part else ""
+            said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
+        assumed = ", assumed, since the file has none (--image-size gives another)" if self.size_assumed else ""
+        said += [f"{self.size} pixels{assumed}"] if self.size else []
+        said += [f"parameter names: {self.layout}"] if self.layout else []
+        said += [f"normalisation: {self.normalisation}"] if self.normalisation else []
+        return "; ".join(said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values; what there is nothing to say of is left out."""
+        data = {"images": self.images, "tested": self.tested, "part": self.part, "held_out": self.held_out}
+        network = {"image_size": self.size, "layout": self.layout, "normalisation": self.normalisation}
+        return {
+            "classes": len(self.classes),
+            "class_names": list(self.classes) if self.named else None,
+            **(data if self.images is not None else {}),
+            **{key: value for key, value in network.items() if value},
+        }
+
+
+def shortened(names: tuple[str, ...]) -> str:
+    """Names of classes as a line shows them: all of a few, the first of many."""
+    some = names if len(names) <= MOST_CLASSES else names[:SHOWN]
+    words = ", ".join(printable(name if len(name) <= LONGEST else name[: LONGEST - 3] + "...") for name in some)
+    return words if len(some) == len(names) else f"{words} and {len(names) - len(some):,} more"
+
+
+def _classes(names: tuple[str, ...], named: bool) -> str:
+    return f"{_count(len(names), 'class', 'classes')}{': ' + shortened(names) if named else ' without names'}"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"

@@ -1,0 +1,158 @@
+"""Which output of a network each class of a data set is: by its name, as it is told, or by order without names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from resnetlab.data.imagenet import class_names as imagenet_names
+from resnetlab.data.understood import shortened
+from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.training.class_order import outputs_of
+
+SAME = "those of the training"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Which of a network's outputs stand for the classes of a data set."""
+
+    classes: tuple[str, ...]  # a name for each output
+    outputs: tuple[int, ...]  # of each class of the data
+    words: str  # how they were found
+    taken: dict[str, str] = field(default_factory=dict)  # names of the data that are others here
+
+    @property
+    def one_to_one(self) -> bool:
+        """Whether each output stands for one class of the data."""
+        return sorted(self.outputs) == list(range(len(self.classes)))
+
+
+def match_classes(
+    source: str,
+    trained: Sequence[str] | None,
+    data: str,
+    classes: Sequence[str],
+    given: Mapping[str, str],
+    order: str = "text",
+) -> Matched:
+    """Match the classes of a data set, `data`, with those that the network of `source` was trained on.
+
+    By name, in whatever order; a name that differs in case, in the way an accent is written or in what stands between
+    words counts as the same, and so does a WordNet id of ImageNet. `given` says of names of the data what they are
+    called in the training. A network may have more classes. Without names (None) the order is the data's or, by
+    `order`, the natural one (`outputs_of`), and the numbers have to be equal. Raises UserError where a class of the
+    data is none of the network's.
+    """
+    if trained is None:
+        if given:
+            raise UserError(f"{source}: names no classes that --classes could say; order the data's as the network's.")
+        ordered, words = outputs_of(classes, order)
+        numbers = ordered or list(range(len(classes)))
+        return Matched(tuple(classes[numbers.index(i)] for i in range(len(classes))), tuple(numbers), words)
+    _check_given(source, trained, data, classes, given)
+    places = {name: i for i, name in reversed(list(enumerate(trained)))}
+    found = {name: places[given.get(name, name)] for name in classes if given.get(name, name) in places}
+    alike = Counter(_plain(name) for name in classes if name not in found)
+    free = Counter(_plain(name) for i, name in enumerate(trained) if i not in found.values())
+    by_plain = {_plain(name): i for i, name in enumerate(trained) if i not in found.values()}
+    for name in classes:
+        plain = _plain(name)
+        if name not in found and alike[plain] == free[plain] == 1:
+            found[name] = by_plain[plain]
+    if missing := tuple(name for name in classes if name not in found):
+        raise UserError(_other_classes(source, tuple(trained), data, missing))
+    outputs = tuple(found[name] for name in classes)
+    taken = {name: trained[i] for name, i in zip(classes, outputs, strict=True) if trained[i] != name}
+    return Matched(tuple(trained), outputs, _words(trained, outputs, taken), taken)
+
+
+def common_classes(
+    matches: Sequence[tuple[str, Matched]], classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[int], list[list[int] | None]]:
+    """What networks answer with together, which are given with their sources; `classes` are the data's.
+
+    Returns the names of the answers, those of the data where each output of every network stands for one; the answer
+    that each class of the data is; and for each network the output of each answer, None for its own order. Raises
+    UserError where networks have different classes.
+    """
+    if all(matched.one_to_one for _, matched in matches):
+        return classes, list(range(len(classes))), [_order(matched.outputs) for _, matched in matches]
+    first_source, first = matches[0]
+    orders: list[list[int] | None] = []
+    for source, matched in matches:
+        if sorted(matched.classes) != sorted(first.classes):
+            raise UserError(
+                f"{first_source} and {source}: an ensemble needs networks of the same classes; these have "
+                f"{len(first.classes)} and {len(matched.classes)}: {shortened(first.classes)}, and "
+                f"{shortened(matched.classes)}."
+            )
+        order = [matched.classes.index(name) for name in first.classes]
+        if [order[i] for i in first.outputs] != list(matched.outputs):
+            raise UserError(f"{first_source} and {source}: their classes can't be brought into one order by name.")
+        orders.append(_order(order))
+    return first.classes, list(first.outputs), orders
+
+
+def read_given(texts: Sequence[str]) -> dict[str, str]:
+    """What "hund=dog,katze=cat" says: the data's names, and what they were called in the training.
+
+    A pair with a comma in a name stands in quotes. Raises UserError.
+    """
+    import csv
+
+    found: dict[str, str] = {}
+    for pair in (pair for row in csv.reader(texts, skipinitialspace=True) for pair in row if pair):
+        name, equals, trained = pair.partition("=")
+        if not (name and equals and trained):
+            raise UserError(f"classes {shown(pair)}: write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING, e.g. hund=dog.")
+        if found.setdefault(name, trained) != trained:
+            raise UserError(f"classes: {shown(name)} is said to be {shown(found[name])} and {shown(trained)}.")
+    return found
+
+
+def _check_given(
+    source: str, trained: Sequence[str], data: str, classes: Sequence[str], given: Mapping[str, str]
+) -> None:
+    for name, other in given.items():
+        if name not in classes:
+            raise UserError(f"classes: {shown(name)} is no class of {data}.{did_you_mean(name, classes)}")
+        if other not in trained:
+            raise UserError(f"classes: {source} knows no {shown(other)}.{did_you_mean(other, trained)}")
+
+
+def _plain(name: str) -> str:
+    """What names have in common that differ in case, accents' encoding, or what stands between their words."""
+    name = imagenet_names().get(name, name)
+    words = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return re.sub(r"[\s_-]+", " ", words).strip()
+
+
+def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str, str]) -> str:
+    """How the classes of the data were found."""
+    some = list(taken.items())[:5]
+    others = ", ".join(f"{name} is {other}" for name, other in some)
+    more = f" and {len(taken) - len(some):,} more" if len(taken) > len(some) else ""
+    missing = len(set(range(len(trained))) - set(outputs))
+    said = [
+        f"{len(outputs)} of the network's {len(trained):,}, each of which an answer may be" if missing else "",
+        "in another order than in the training" if list(outputs) != sorted(outputs) else "",
+        f"under other names: {others}{more}" if taken else "",
+    ]
+    return "; ".join(filter(None, said)) or SAME
+
+
+def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tuple[str, ...]) -> str:
+    which = shortened(missing) + (" is none of them" if len(missing) == 1 else " are none of them")
+    return (
+        f"{source}: trained on the classes {shortened(trained)}, and of {data}'s {which}."
+        f"{did_you_mean(missing[0], trained)} Where they mean the same, say so: "
+        f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
+    )
+
+
+def _order(outputs: Sequence[int]) -> list[int] | None:
+    return None if list(outputs) == list(range(len(outputs))) else list(outputs)
