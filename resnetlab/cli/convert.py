@@ -9,9 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
+from resnetlab.cli.use import WHICH, Which
 from resnetlab.errors import check_choice
 
-LAYOUTS = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, fb or caffe"
+LAYOUTS = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
 
 def convert(
@@ -21,13 +22,13 @@ def convert(
     *,
     to: Annotated[str, Parameter(help=f"Whose names: {LAYOUTS}.")],
     net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
-    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
+    which: Which = "last",
     json: Json = False,
 ) -> None:
     """Write a network's weights with another project's parameter names; every value stays what it is."""
     from resnetlab.training.convert import convert as convert_file
 
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     spec = convert_file(source, out, to, net=net, which=which)
     if json:
         print(json_module.dumps({"written": str(out), "layout": to, "network": spec.name}))

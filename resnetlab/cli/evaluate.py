@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Workers, find_device, number_of_workers
+from resnetlab.cli.use import WHICH, ImageSize, Which
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
@@ -25,6 +26,10 @@ ClassNames = Annotated[
         show_default=False,
         help="What classes of the data were called in the training, where it was otherwise: hund=dog,katze=cat.",
     ),
+]
+ClassOrder = Annotated[
+    Literal["text", "natural"],
+    Parameter(help="Order of classes that files do not name: text as torchvision sorts, natural (2, 10) as timm."),
 ]
 Unreadable = Annotated[
     Literal["error", "skip"] | None,
@@ -47,8 +52,10 @@ def evaluate(
             negative="", show_default=False, help="The network, where the file does not tell it; for all, or for each."
         ),
     ] = (),
-    which: Annotated[str, Parameter(help="A run's last or best weights.")] = "last",
+    which: Which = "last",
+    image_size: ImageSize = None,
     classes: ClassNames = (),
+    class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
     report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
     device: Device = "auto",
@@ -67,7 +74,7 @@ def evaluate(
     from resnetlab.training.evaluate import trained_on
     from resnetlab.use.evaluation_report import check_report, summary, write_report
 
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     if not sources:
         raise UserError("no network was given: name run folders or weight files.")
     if report:
@@ -81,7 +88,9 @@ def evaluate(
             which=which,
             views=views,
             flip=flip,
+            image_size=image_size,
             classes=read_given(classes),
+            class_order=class_order,
             unreadable=unreadable,
             device=where,
             workers=number_of_workers(workers, opened, where),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.evaluate import ClassNames, Unreadable
+from resnetlab.cli.evaluate import ClassNames, ClassOrder, Unreadable
 from resnetlab.cli.networks import Json
-from resnetlab.cli.use import Net, Source, Which
+from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.paths import expanded
@@ -34,9 +34,11 @@ def export(
     ] = None,
     data: Annotated[str | None, Parameter(help=f"Compare predictions on its test images: {DATA_NAMES}.")] = None,
     classes: ClassNames = (),
+    class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     json: Json = False,
 ) -> None:
     """Write a network for other programs; it is checked against PyTorch first, and carries classes and preprocessing.
@@ -47,13 +49,12 @@ def export(
         raise UserError("--int8 quantises ONNX and needs --calibrate DATA, images to measure its ranges on.")
     if calibrate and not int8:
         raise UserError("--calibrate belongs to --int8; give both, or neither.")
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
     from resnetlab.data.understood import Understood
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import classes_told, trained_on
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.export import FORMATS, check_out, matched
     from resnetlab.use.export import export as write
 
@@ -61,7 +62,7 @@ def export(
     named = expanded(source).resolve()
     out = out or Path((named.stem if named.is_file() else named.name) + kind)
     check_out(out, FORMATS[to].suffix)
-    classifier = Classifier.open(source, net=net, which=which)
+    classifier = opened(source, net=net, which=which, image_size=image_size)
     before = trained_on([source])
     ranges = open_data(calibrate, "evaluate", trained_on=before) if calibrate else None
     # int8 is never without its accuracy
@@ -74,7 +75,7 @@ def export(
         "normalisation": classifier.normalisation,
     }
     if tested:
-        understood, match = Understood.of(tested, **network), matched(classifier, tested, given)
+        understood, match = Understood.of(tested, **network), matched(classifier, tested, given, class_order)
     else:
         understood, match = Understood(classifier.classes, named=classifier.named, **network), None
     for line in (str(understood), *calibration(ranges), *(classes_told(classifier.source, match) if match else ())):
@@ -87,6 +88,7 @@ def export(
             calibrate=ranges,
             data=tested,
             classes=given,
+            class_order=class_order,
             skip=skip,
             progress=count,
         )

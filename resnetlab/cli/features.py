@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, WholeNumber, find_device
-from resnetlab.cli.use import UNREADABLE, Images, Net, Source, Which, check, listed
+from resnetlab.cli.use import UNREADABLE, Images, ImageSize, Net, Source, Which, check, listed, opened
 from resnetlab.errors import UserError, printable
 
 
@@ -27,6 +27,7 @@ def features(
     among: Annotated[Path | None, Parameter(help="Look for them in this .npz, made before, instead.")] = None,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
     unreadable: Annotated[
         Literal["error", "skip"], Parameter(help="A file that can't be read: exit code 1, or 0; it is left out.")
@@ -45,7 +46,6 @@ def features(
         raise UserError("--among belongs to --nearest K; give both.")
     from resnetlab.cli.screen import counting
     from resnetlab.use import features_file
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.features import check_same_network, network_mark
     from resnetlab.use.features import features as features_of
     from resnetlab.use.features import nearest as nearest_of
@@ -54,7 +54,8 @@ def features(
     if out is not None:
         features_file.check_out(out)
     known = features_file.read(among) if among else None
-    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    where = find_device(device)
+    classifier = opened(source, net=net, which=which, image_size=image_size, device=where, head=False)
     if known:
         check_same_network(known.network, network_mark(classifier, at))
     found_images = labelled_images(listed(images))

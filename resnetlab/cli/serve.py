@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.cli.train import Device, WholeNumber, find_device
-from resnetlab.cli.use import Net, Source, Which
+from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
 from resnetlab.errors import UserError, check_choice
 
 
@@ -19,6 +19,7 @@ def serve(
     *,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, WholeNumber, Parameter(help="The port; 0 takes a free one.")] = 8000,
     device: Device = "auto",
@@ -29,7 +30,7 @@ def serve(
     timeout: Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")] = 30,
 ) -> None:
     """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     counts = {"batch-size": batch_size, "queue": queue, "max-megabytes": max_megabytes, "timeout": timeout}
     for name, value in counts.items():
         if value < 1:
@@ -44,10 +45,10 @@ def serve(
     pixels = max_megapixels * 10**6
     # Both before the network is read, which takes longer.
     with listen(host, port) as listener, Decoders(pixels + BESIDE) as decoders:
-        from resnetlab.use.classifier import Classifier
         from resnetlab.use.serve import Limits, make_app
 
-        classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+        where = find_device(device)
+        classifier = opened(source, net=net, which=which, image_size=image_size, device=where)
         limits = Limits(bytes=max_megabytes * 10**6, pixels=pixels, requests=queue, seconds=timeout)
         hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
         app = make_app(classifier, limits, decoders, batch=batch_size, hosts=hosts)

@@ -19,6 +19,7 @@ from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.paths import one_form
 
 if TYPE_CHECKING:
+    from resnetlab.use.classifier import Classifier
     from resnetlab.use.predict import Prediction
 
 Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
@@ -26,7 +27,11 @@ Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders, patterns; none: a list of them, read from the input.")
 ]
 Net = Annotated[str | None, Parameter(help="The network, where the file does not tell it.")]
-Which = Annotated[str, Parameter(help="A run's last or best weights.")]
+WHICH = ("last", "best", "ema")
+Which = Annotated[str, Parameter(help="A run's last or best weights; ema: the averaged ones of a file that has both.")]
+ImageSize = Annotated[
+    int | None, WholeNumber, Parameter(help="Side of the images in pixels, where the file does not tell it.")
+]
 UNREADABLE = 1  # exit code if some image could not be read
 
 
@@ -37,6 +42,7 @@ def predict(
     *,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     top: Annotated[int, WholeNumber, Parameter(help="Classes to show of each image.")] = 5,
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
     device: Device = "auto",
@@ -44,16 +50,15 @@ def predict(
     csv: Annotated[bool, Parameter(negative="", help="Print lines of file, rank, class, probability, error.")] = False,
 ) -> int:
     """Print the likeliest classes of images. A file that can't be read is told, and makes the exit code 1."""
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.predict import find_images
     from resnetlab.use.predict import predict as predictions
 
     check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
-    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    classifier = opened(source, net=net, which=which, image_size=image_size, device=find_device(device))
     found = predictions(classifier, find_images(listed(images)), top=top, batch=batch_size)
-    failed = (_as_json if json else _as_csv if csv else _as_text)(found)
+    failed = _as_json(found, classifier.assumed) if json else (_as_csv if csv else _as_text)(found)
     return UNREADABLE if failed else 0
 
 
@@ -64,6 +69,7 @@ def explain(
     *,
     net: Net = None,
     which: Which = "last",
+    image_size: ImageSize = None,
     method: Annotated[
         Literal["grad_cam", "occlusion"], Parameter(help="Gradients at a unit, or what hiding a part changes.")
     ] = "grad_cam",
@@ -80,12 +86,11 @@ def explain(
     from resnetlab.data.folder import is_image
     from resnetlab.data.own import make_place_for_pictures
     from resnetlab.storage import disk_errors
-    from resnetlab.use.classifier import Classifier
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images
 
     check(which)
-    classifier = Classifier.open(source, net=net, which=which, device=find_device(device))
+    classifier = opened(source, net=net, which=which, image_size=image_size, device=find_device(device))
     if label is not None:
         if label not in classifier.classes:  # its accents may be written otherwise
             label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
@@ -124,9 +129,22 @@ def explain(
     return UNREADABLE if failed else 0
 
 
+def opened(
+    source: str, *, net: str | None, which: str, image_size: int | None, device: str = "cpu", head: bool = True
+) -> Classifier:
+    """The network to use; a line says what its file doesn't tell, and what is taken instead."""
+    from resnetlab.cli.screen import say
+    from resnetlab.use.classifier import Classifier
+
+    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=device, head=head)
+    if classifier.assumed:
+        say(printable(f"{source}: not in the file: {', '.join(classifier.assumed)}"))
+    return classifier
+
+
 def check(which: str, **counts: int) -> None:
     """Raise UserError for weights that a run doesn't keep, and for counts below 1."""
-    check_choice("which", which, ("last", "best"))
+    check_choice("which", which, WHICH)
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name}={value} must be 1 or more.")
@@ -149,11 +167,11 @@ def _free_name(path: Path, taken: set[str]) -> str:
     return f"{name}.png"
 
 
-def _as_json(found: Iterator[Prediction]) -> bool:
+def _as_json(found: Iterator[Prediction], assumed: tuple[str, ...]) -> bool:
     rows = [asdict(p) for p in found]
     for row in rows:
         row["classes"] = [{"class": name, "probability": value} for name, value in row["classes"]]
-    print(json_module.dumps({"images": rows}))
+    print(json_module.dumps({"images": rows} | ({"assumed": assumed} if assumed else {})))
     return any(row["error"] for row in rows)
 
 

@@ -23,6 +23,7 @@ class Understood:
     size: int | None = None  # pixels of a side, as the network sees them
     layout: str = ""  # whose parameter names the weights have
     normalisation: str = ""  # whose it is, in words
+    size_assumed: bool = False  # whether neither the weights nor the user say the size
     named: bool = True  # whether the classes have names that a file or folder says
 
     @classmethod
@@ -38,7 +39,8 @@ class Understood:
             held_out = f" and {self.held_out:,} held out to validate" if self.held_out else ""
             part = f" ({self.part})" if self.part else ""
             said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
-        said += [f"{self.size} pixels"] if self.size else []
+        assumed = ", assumed, since the file has none (--image-size gives another)" if self.size_assumed else ""
+        said += [f"{self.size} pixels{assumed}"] if self.size else []
         said += [f"parameter names: {self.layout}"] if self.layout else []
         said += [f"normalisation: {self.normalisation}"] if self.normalisation else []
         return "; ".join(said)

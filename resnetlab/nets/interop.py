@@ -12,12 +12,12 @@ import torch
 from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
 from resnetlab.nets.branches import EXPANSION, BranchName
-from resnetlab.nets.layouts import LAYOUTS, Layout, MeanStd, State, renamed
+from resnetlab.nets.layouts import LAYOUTS, Layout, MeanStd, State
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
 from resnetlab.nets.vgg import VGGSpec
+from resnetlab.nets.wrapping import unwrapped
 
-WRAPPERS = {"module", "_orig_mod", "model", "net"}  # DistributedDataParallel, torch.compile, a training's own class
 OURS = "resnetlab"  # the layout of our own names, which tells nothing of the network
 
 
@@ -28,25 +28,30 @@ class Found:
     layout: str
     spec: zoo.Spec
     state: State
+    left_out: tuple[str, ...] = ()  # names of what is no part of a network
+    choice: str = ""  # which of several networks it is, in words
+    other_head: tuple[str, ...] | None = None  # without an fc layer: the names of what there is instead, maybe none
 
 
-def read_state(state: State, net: str | None = None) -> Found:
+def read_state(state: State, net: str | None = None, which: str = "last") -> Found:
     """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
+
+    What stands around the network is taken off by the rules of nets.wrapping; `which`, "ema", takes averaged weights.
 
     The layout decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
     there are and whether shortcuts project, unless `net` writes these fields itself. Batch norm's counters may be
     missing, all of them: files from before torch 0.4.1, and Caffe's, have none; they are 0 then. A convolution's bias
     before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
-    returned as they are.
+    returned as they are. Where there is no fc layer the network has as many classes as the zoo's.
 
     Raises UserError where the network can't be told, and for tensors that are there twice.
     """
-    state = renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
-    name = layout_of(state)
+    found = unwrapped(state, which)
+    state, name = found.state, layout_of(found.state)
     if name != OURS:
         state = _without_conv_biases(LAYOUTS[name].to_ours(state))
     spec = _named(net, name, state) if net else _told(name, state)
-    return Found(name, spec, _counted(state))
+    return Found(name, spec, _counted(state), found.left_out, found.choice, found.other_head)
 
 
 def layout_of(state: State) -> str:
@@ -122,7 +127,7 @@ def spec_of(state: State, layout: Layout) -> NetSpec | None:
             shortcut=shortcut,
             zero_pad=layout.zero_pad if shortcut == "A" else "after",
             in_channels=in_channels,
-            num_classes=shapes["fc.weight"][0],
+            num_classes=shapes["fc.weight"][0] if "fc.weight" in shapes else 1000 if kernel == 7 else 10,
             input_size=224 if kernel == 7 else 32,
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError):  # UserError is a ValueError

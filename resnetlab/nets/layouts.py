@@ -106,6 +106,39 @@ def _to_fb(state: State) -> State:
     return renamed(state, theirs)
 
 
+HF_TENSORS = {"convolution": ("conv", "downsample.0"), "normalization": ("bn", "downsample.1")}
+HF_PATH = re.compile(r"encoder\.stages\.(\d)\.layers\.(\d{1,4})\.(layer\.(\d)|shortcut)\.(\w+)\.(\w+)")
+
+
+def _from_transformers(state: State) -> State:
+    def ours(key: str) -> str:
+        if found := HF_PATH.fullmatch(key):
+            stage, unit, _, layer, kind, tensor = found.groups()
+            main, shortcut = HF_TENSORS.get(kind, (kind, kind))
+            name = f"{main}{int(layer) + 1}" if layer else shortcut
+            return f"layer{int(stage) + 1}.{unit}.{name}.{tensor}"
+        if found := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", key):
+            return f"{HF_TENSORS[found[1]][0]}1.{found[2]}"
+        return key
+
+    return renamed(state, ours)
+
+
+def _to_transformers(state: State) -> State:
+    kinds = {ours: kind for kind, names in HF_TENSORS.items() for ours in names}
+
+    def theirs(key: str) -> str:
+        if found := re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|(downsample\.\d))\.(\w+)", key):
+            stage, unit, kind, number, shortcut, tensor = found.groups()
+            layer = f"layer.{int(number) - 1}" if kind else "shortcut"
+            unit = f"resnet.encoder.stages.{int(stage) - 1}.layers.{unit}"
+            return f"{unit}.{layer}.{kinds[kind or shortcut]}.{tensor}"
+        name, _, tensor = key.partition(".")
+        return f"classifier.1.{tensor}" if name == "fc" else f"resnet.embedder.embedder.{kinds[name[:-1]]}.{tensor}"
+
+    return renamed(state, theirs)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names of a project, and the networks that it has: all post-activation, with batch norm.
@@ -118,6 +151,7 @@ class Layout:
     mark: str | None  # a regular expression that some names match, and none of another layout
     to_ours: Callable[[State], State] = _same
     to_theirs: Callable[[State], State] = _same
+    first: str = r"layer1\.0\.conv1\.weight"  # a regular expression of a convolution's name that all networks have
     stems: tuple[StemName, ...] = ("imagenet",)
     branches: tuple[BranchName, ...] = ("basic", "bottleneck")
     shortcuts: tuple[ShortcutName, ...] = ("B",)
@@ -142,6 +176,7 @@ LAYOUTS: dict[str, Layout] = {
         mark=r"res\d\w*_branch\d\w?\.\d",
         to_ours=from_caffe,
         to_theirs=to_caffe,
+        first=r"res2a_branch2a\.0",
         stride_at="1x1",
         # The mean image's mean, turned from B, G, R; no scaling of pixels from 0 to 255.
         normalisation={None: ((122.7717 / 255, 115.9465 / 255, 102.9801 / 255), (1 / 255,) * 3)},
@@ -151,6 +186,7 @@ LAYOUTS: dict[str, Layout] = {
         mark=r"convIn\.weight",
         to_ours=_from_a_martyn,
         to_theirs=_to_a_martyn,
+        first=r"stack1\.0\.conv1\.weight",
         stems=("cifar",),
         branches=("basic",),
         shortcuts=("A",),
@@ -175,9 +211,18 @@ LAYOUTS: dict[str, Layout] = {
         mark=r"0\.weight",
         to_ours=_from_fb,
         to_theirs=_to_fb,
+        first=r"[34]\.0\.0\.0\.0\.weight",
         stems=("imagenet", "cifar"),
         shortcuts=("A", "B", "C"),
         normalisation={None: IMAGENET, **CIFAR_FB},
+    ),
+    "transformers": Layout(
+        project="github.com/huggingface/transformers",
+        mark=r"embedder\.embedder\.convolution\.weight",
+        to_ours=_from_transformers,
+        to_theirs=_to_transformers,
+        first=r"embedder\.embedder\.convolution\.weight",
+        normalisation={None: IMAGENET},
     ),
     "torchvision": Layout("github.com/pytorch/vision", None, grouped=True, normalisation={None: IMAGENET}),
     "timm": Layout("github.com/huggingface/pytorch-image-models", None, grouped=True, normalisation={None: IMAGENET}),

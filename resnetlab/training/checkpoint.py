@@ -96,7 +96,7 @@ class Card:
     """What a weight file says of itself, so that prediction needs nothing else."""
 
     spec: Spec
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None  # their names; None where they are not known
     normalisation: Normalisation
     recipe: dict[str, Any]
 
@@ -104,7 +104,7 @@ class Card:
         """As JSON values."""
         return {
             "spec": self.spec.to_dict(),
-            "classes": list(self.classes),
+            "classes": None if self.classes is None else list(self.classes),
             "mean": self.normalisation.mean.tolist(),  # float32 -> decimal -> float32 loses nothing
             "std": self.normalisation.std.tolist(),
             "recipe": self.recipe,
@@ -112,7 +112,11 @@ class Card:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Card:
-        """The inverse of `to_dict`. Raises ValueError for other content."""
+        """The inverse of `to_dict`. Raises ValueError for other content.
+
+        Without a recipe, numbers from 0 in the place of names are none: earlier versions wrote them into files that
+        they made of others' weights.
+        """
         try:
             spec = spec_from_dict(values["spec"])
             mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
@@ -127,11 +131,14 @@ class Card:
                 raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
             if not t.isfinite().all() or (key == "std" and not t.all()):
                 raise ValueError(f"its {key} is not finite or is 0")
-        if not isinstance(classes, list) or len(classes) != spec.num_classes:
+        if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
             raise ValueError(f"its classes should be {spec.num_classes} names")
         if not isinstance(recipe, dict):
             raise ValueError("its recipe should be fields with values")
-        return cls(spec, tuple(map(str, classes)), Normalisation(mean, std), recipe)
+        names = None if classes is None else tuple(map(str, classes))
+        if not recipe and names == tuple(map(str, range(spec.num_classes))):
+            names = None
+        return cls(spec, names, Normalisation(mean, std), recipe)
 
 
 def weights_bytes(net: nn.Module, told: Card | Spec) -> bytes:

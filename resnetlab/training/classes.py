@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from resnetlab.data.imagenet import class_names as imagenet_names
 from resnetlab.data.understood import shortened
 from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.training.class_order import outputs_of
 
 SAME = "those of the training"
 
@@ -31,19 +32,27 @@ class Matched:
 
 
 def match_classes(
-    source: str, trained: Sequence[str] | None, data: str, classes: Sequence[str], given: Mapping[str, str]
+    source: str,
+    trained: Sequence[str] | None,
+    data: str,
+    classes: Sequence[str],
+    given: Mapping[str, str],
+    order: str = "text",
 ) -> Matched:
     """Match the classes of a data set, `data`, with those that the network of `source` was trained on.
 
     By name, in whatever order; a name that differs in case, in the way an accent is written or in what stands between
     words counts as the same, and so does a WordNet id of ImageNet. `given` says of names of the data what they are
-    called in the training. A network may have more classes. Without names (None) the order is what it is, and the
-    numbers have to be equal. Raises UserError where a class of the data is none of the network's.
+    called in the training. A network may have more classes. Without names (None) the order is the data's or, by
+    `order`, the natural one (`outputs_of`), and the numbers have to be equal. Raises UserError where a class of the
+    data is none of the network's.
     """
     if trained is None:
         if given:
             raise UserError(f"{source}: names no classes that --classes could say; order the data's as the network's.")
-        return Matched(tuple(classes), tuple(range(len(classes))), "by order, since the file names none")
+        ordered, words = outputs_of(classes, order)
+        numbers = ordered or list(range(len(classes)))
+        return Matched(tuple(classes[numbers.index(i)] for i in range(len(classes))), tuple(numbers), words)
     _check_given(source, trained, data, classes, given)
     places = {name: i for i, name in reversed(list(enumerate(trained)))}
     found = {name: places[given.get(name, name)] for name in classes if given.get(name, name) in places}

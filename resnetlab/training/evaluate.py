@@ -49,6 +49,7 @@ class Member:
     normalisation: str  # whose it is, in words
     matched: Matched  # its classes with those of the data
     skips: bool = False  # whether it was trained without the images that can't be read
+    size_assumed: bool = False  # whether neither the file nor the user says the size of images
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def evaluate(
     which: str = "last",
     views: str = "1-crop",
     flip: bool = False,
+    image_size: int | None = None,
     classes: Mapping[str, str] | None = None,
+    class_order: str = "text",
     unreadable: str | None = None,
     device: str = "cpu",
     workers: int = 0,
@@ -88,11 +91,13 @@ def evaluate(
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
     nets: their names where files don't tell them, one for all or one for each source. views: one of data.views.VIEWS,
-    whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too. classes:
-    what classes of the data were called in the training, where that is another name. unreadable: "error", or "skip" to
-    leave out and count the files that can't be read; None is as the networks were trained. workers: processes that
-    decode files ahead, of all members together. told is called with each line that says what is evaluated, before it
-    is; progress with how many images are done, and of how many.
+    whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
+    image_size: the side of the images, where the file doesn't tell it or in its place. classes: what classes of the
+    data were called in the training, where that is another name. class_order: which output is which class, where the
+    file names none, as `outputs_of` says. unreadable: "error", or "skip" to leave out and count the files that can't be
+    read; None is as the networks were trained. workers: processes that decode files ahead, of all members together.
+    told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
+    of how many.
 
     Files are resized and cut to the network's size. The images are normalised as the weight file says; where it says
     nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
@@ -101,13 +106,21 @@ def evaluate(
     that can't be read.
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
+    if image_size is not None and data.shape is not None:
+        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
     images = data.test.to(device) if isinstance(data.test, Images) else data.test
-    members = tuple(
-        _member(str(source), load_described(source, net=net, which=which), data, way, device, classes or {})
+    loaded = [
+        load_described(source, net=net, which=which, image_size=image_size)
         for source, net in zip(sources, names, strict=True)
+    ]
+    members = tuple(
+        _member(str(source), one, data, way, device, classes or {}, class_order)
+        for source, one in zip(sources, loaded, strict=True)
     )
+    if class_order != "text" and all(one.classes for one in loaded):
+        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
     answered, label_of, orders = common_classes([(m.source, m.matched) for m in members], data.classes)
     for line in understood(members, data):
         told(line)
@@ -177,8 +190,8 @@ def understood(members: Sequence[Member], data: Data) -> list[str]:
     """
 
     def fields(member: Member) -> dict[str, Any]:
-        size = member.net.spec.input_size
-        return {"size": size, "layout": member.layout, "normalisation": member.normalisation}
+        size, assumed = member.net.spec.input_size, member.size_assumed
+        return {"size": size, "size_assumed": assumed, "layout": member.layout, "normalisation": member.normalisation}
 
     if len(members) == 1:
         return [str(Understood.of(data, **fields(members[0]))), *classes_told(members[0].source, members[0].matched)]
@@ -220,17 +233,25 @@ def evaluate_on(
     return evaluate([source], data, nets=nets, which=which, device=device, workers=workers, progress=progress).accuracy
 
 
-def _member(source: str, loaded: Loaded, data: Data, views: Views, device: str, classes: Mapping[str, str]) -> Member:
+def _member(
+    source: str,
+    loaded: Loaded,
+    data: Data,
+    views: Views,
+    device: str,
+    classes: Mapping[str, str],
+    order: str,
+) -> Member:
     """The network ready to be evaluated. Raises UserError unless it fits the data."""
     spec, card = loaded.net.spec, loaded.card
     shape = data.shape or (3, spec.input_size, spec.input_size)
-    names = names_of(loaded.card)
+    names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
             f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
             f"{shape[0]} and {len(data.classes)}."
         )
-    matched = match_classes(source, names, data.name, data.classes, classes)
+    matched = match_classes(source, names, data.name, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
@@ -256,7 +277,8 @@ def _member(source: str, loaded: Loaded, data: Data, views: Views, device: str, 
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
-    return Member(source, net, normalise.to(device), digest, loaded.layout, words, matched, skips(card))
+    assumed = data.shape is None and not loaded.tells_size
+    return Member(source, net, normalise.to(device), digest, loaded.layout, words, matched, skips(card), assumed)
 
 
 def whose_normalisation(loaded: Loaded) -> str:
@@ -269,14 +291,6 @@ def whose_normalisation(loaded: Loaded) -> str:
 def skips(card: Card | None) -> bool:
     """Whether a network was trained without the images that can't be read."""
     return card is not None and card.recipe.get("unreadable") == "skip"
-
-
-def names_of(card: Card | None) -> tuple[str, ...] | None:
-    """The names of a network's classes, None where its file has none: numbers beside no recipe are nobody's names."""
-    if not card or not card.classes:
-        return None
-    numbers = tuple(map(str, range(len(card.classes))))
-    return None if card.classes == numbers and not card.recipe else card.classes
 
 
 def _batches(

@@ -61,8 +61,9 @@ class Start:
 def read_start(recipe: Recipe, data: Data) -> Start:
     """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
 
-    The head is kept where the file names the very classes of the data, in their order. Raises UserError for a source
-    that can't be read or holds no network, and for one of another number of channels.
+    The head is kept where the file names the very classes of the data, in their order; a file that names none gets a
+    new one, and so does one without a head. Raises UserError for a source that can't be read or holds no network, and
+    for one of another number of channels.
     """
     source = recipe.start
     if not os.path.exists(expanded(source)):
@@ -79,12 +80,13 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             f"{channels}: start from another one."
         )
     tensors, head = net.state_dict(), _head(net)
-    if card and card.classes == data.classes:
+    if loaded.classes == data.classes:
         new: tuple[str, ...] = ()
         words = f"{head} too, since the classes are the same"
     else:
         new = tuple(name for name in tensors if name.startswith(f"{head}."))
-        before = f"{spec.num_classes}" if card else f"{spec.num_classes} classes that the file doesn't name"
+        before = f"{spec.num_classes}" if loaded.classes else f"{spec.num_classes} classes that the file doesn't name"
+        before = before if loaded.has_head else "none in the file"
         words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
@@ -105,11 +107,11 @@ def check_size(start: Start, recipe: Recipe, size: int) -> None:
 def _load(recipe: Recipe) -> Loaded:
     """The source's network and what its file says; the recipe may name the network that the file tells, too."""
     try:
-        return load_described(recipe.start, net=recipe.net or None)
+        return load_described(recipe.start, net=recipe.net or None, head=False)
     except UserError:
         if recipe.net:  # whose name says nothing of the sizes that the source's data had
             with contextlib.suppress(UserError):
-                loaded = load_described(recipe.start)
+                loaded = load_described(recipe.start, head=False)
                 sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}
                 if replace(named_spec(recipe.net), **sizes) == loaded.net.spec:
                     return loaded

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from resnetlab.data.normalisation import Normalisation
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.nets.interop import OURS, Found, normalisation, read_state
 from resnetlab.nets.net import ResNet
-from resnetlab.nets.vgg import VGG
-from resnetlab.nets.zoo import build, on_meta
+from resnetlab.nets.vgg import VGG, VGGSpec
+from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
 from resnetlab.storage import is_there
 from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run_files import SETTINGS, read_settings
-from resnetlab.training.weights import read_file
+from resnetlab.training.weights import Contents, read_file
 
+_log = logging.getLogger(__name__)
+
+LEAST_SIZE, MOST_SIZE = 8, 4096  # of images, pixels a side
 MODEL = "model.safetensors"  # the weights in a folder of the Hugging Face hub
+OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 
 
-def load(source: str | Path, *, net: str | None = None, which: str = "last") -> ResNet | VGG:
+def load(
+    source: str | Path, *, net: str | None = None, which: str = "last", image_size: int | None = None, head: bool = True
+) -> ResNet | VGG:
     """Return the network of a run folder (its "last" or "best" weights) or of a weight file, ours or a peer's.
 
     A file that resnetlab wrote says what network it holds, and so do the names in most others (docs/weights.md);
-    where they don't, `net` names it. The network comes in evaluation mode. Raises UserError if the weights don't
-    fit it, naming the first that differ: none is loaded then.
+    where they don't, `net` names it. Of a file with averaged weights too, which="ema" gives those. `image_size` is the
+    side of the images where the file doesn't tell it. head=False takes a file without a fully connected layer for the
+    network's classes, too: that layer is 0 then. The network comes in evaluation mode.
+
+    Raises UserError if the weights don't fit it, naming the first that differ: none is loaded then.
     """
-    return load_with_card(source, net=net, which=which)[0]
+    return load_described(source, net=net, which=which, image_size=image_size, head=head).net
 
 
 def load_with_card(
@@ -39,8 +50,7 @@ def load_with_card(
 ) -> tuple[ResNet | VGG, Card | None]:
     """As `load`; also what is known of it: classes, preprocessing, recipe.
 
-    Of a peer's file that is the preprocessing its project trained with, and numbers for classes; None where that
-    is not known.
+    Of a peer's file that is the preprocessing its project trained with; None where that is not known.
     """
     loaded = load_described(source, net=net, which=which)
     return loaded.net, loaded.card
@@ -54,30 +64,106 @@ class Loaded:
     card: Card | None  # as `load_with_card` gives it
     layout: str  # whose parameter names the file has, as nets.layouts calls them; "resnetlab" for ours
     file: Path  # of the weights
+    has_head: bool = True  # else its fully connected layer is 0
+    tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of its classes; None where the file doesn't have them."""
+        return self.card.classes if self.card else None
 
 
-def load_described(source: str | Path, *, net: str | None = None, which: str = "last") -> Loaded:
-    """As `load_with_card`; also the file, and the layout of its names."""
+def load_described(
+    source: str | Path,
+    *,
+    net: str | None = None,
+    which: str = "last",
+    image_size: int | None = None,
+    head: bool = True,
+) -> Loaded:
+    """As `load`; also what is known of the network, and where that is from.
+
+    What of a file is left out, and which of several sets of weights is taken, is said in a warning of the log.
+    """
     path = _weight_file(expanded(source), which)
-    tensors, metadata = read_file(path)
-    layout = OURS
-    if "resnetlab" in metadata:
-        try:
-            spec, card = described(metadata)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: its description is damaged ({error}).") from error
-        spec = named_spec(net) if net else spec
+    contents = read_file(path, which)
+    if "resnetlab" in contents.metadata:
+        loaded = _ours(path, contents, net, which)
     else:
-        try:
-            found = read_state(tensors, net)
-        except UserError as error:
-            raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
-        layout, tensors, spec = found.layout, found.state, found.spec
-        card = _card(found)
+        loaded = _peers(path, contents, net, which, head)
+    return _sized(loaded, image_size) if image_size is not None else loaded
+
+
+def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded:
+    """The network of a file that says itself what it holds."""
+    if which == "ema":
+        raise UserError(f"{path}: holds one set of weights, and says nothing of averages; leave --which ema out.")
+    try:
+        spec, card = described(contents.metadata)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its description is damaged ({error}).") from error
+    spec = named_spec(net) if net else spec
+    return Loaded(_network(path, spec, contents.tensors), card, OURS, path)
+
+
+def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
+    """The network of a file that is told by its tensors' names."""
+    try:
+        found = read_state(contents.tensors, net, "last" if contents.is_average else which)
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
+    tensors, left_out = found.state, (*contents.left_out, *found.left_out, *(found.other_head or ()))
+    if found.other_head is not None:
+        if head:
+            has = (
+                f"its head ({some(found.other_head)}) is not one fully connected layer"
+                if found.other_head
+                else ("has no head, the fully connected layer that gives classes")
+            )
+            raise UserError(f"{path}: {has}: fine-tune it (train --from), or take its features (features).")
+        meta = on_meta(found.spec).state_dict()
+        tensors = tensors | {key: torch.zeros(meta[key].shape) for key in ("fc.weight", "fc.bias")}
+    made = _network(path, found.spec, tensors)
+    for choice in filter(None, (contents.choice, found.choice)):
+        _log.warning("%s: %s.", path, choice)
+    if left_out:
+        _log.warning("%s: left out, no part of the network: %s.", path, some(left_out))
+    tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
+    return Loaded(made, _card(found), found.layout, path, found.other_head is None, tells_size)
+
+
+def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:
+    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has."""
     check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
     made = build(spec)
     made.load_state_dict(tensors)
-    return Loaded(made.eval(), card, layout, path)
+    return made.eval()
+
+
+def _sized(loaded: Loaded, size: int) -> Loaded:
+    """The same network for images of `size` pixels a side. Raises UserError for one that can't be."""
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
+    spec, card = loaded.net.spec, loaded.card
+    if isinstance(spec, VGGSpec) and size != spec.input_size:
+        raise UserError(
+            f"{loaded.file}: {spec.name or 'a VGG net'} takes images of {spec.input_size} pixels alone, by its fully "
+            f"connected layers; leave --image-size {size} out."
+        )
+    if card and any(
+        side not in (1, size) for side in (*card.normalisation.mean.shape[1:], *card.normalisation.std.shape[1:])
+    ):
+        raise UserError(
+            f"{loaded.file}: its mean image has {card.normalisation.mean.shape[1]} pixels a side; leave --image-size "
+            f"{size} out."
+        )
+    loaded.net.spec = spec = replace(spec, input_size=size)
+    return replace(loaded, card=replace(card, spec=spec) if card else None, tells_size=True)
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first of the names, and how many more there are."""
+    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _card(found: Found) -> Card | None:
@@ -86,19 +172,22 @@ def _card(found: Found) -> Card | None:
     if known is None:
         return None
     mean, std = (torch.tensor(values)[:, None, None] for values in known)  # C 1 1
-    return Card(found.spec, tuple(map(str, range(found.spec.num_classes))), Normalisation(mean, std), recipe={})
+    return Card(found.spec, None, Normalisation(mean, std), recipe={})
 
 
 def _weight_file(path: Path, which: str) -> Path:
+    check_choice("which", which, ("last", "best", "ema"))
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     if is_folder:
-        if (path / MODEL).exists():
-            return path / MODEL
+        for name in (MODEL, OLD_MODEL):
+            if (path / name).exists():
+                return path / name
         if not is_there(path / SETTINGS):
             raise UserError(f"{path}: not a run folder, it has no {SETTINGS}, nor does it hold a {MODEL}.")
+        check_choice("which", which, ("last", "best"))
         weights = whole_folder(path / which) / WEIGHTS
         read_settings(path, f"its weights may be whole: give {weights} in place of the folder")
         return weights

@@ -5,22 +5,60 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, shown
+from resnetlab.nets.wrapping import TRAINED, choose, is_average
 from resnetlab.training.checkpoint import read_weights
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet file in use has below 2
-NESTED = ("state_dict", "model_state_dict", "model", "net")  # under what name trainings save the network
+DEEPEST = 4  # dictionaries within each other, of which the innermost may hold a network
+MOST_BLOBS = 3  # of a layer of Caffe's
+
+# Settings and figures that trainings save beside a network: these names stand for an empty object, and nothing of
+# theirs is imported or called.
+INERT = (
+    *("argparse.Namespace", "datetime.datetime", "datetime.timedelta", "uuid.UUID"),
+    *(f"pathlib{part}.{kind}" for part in ("", "._local") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Float16", "Float32", "Float64", "Int32", "Int64", "Bool", "UInt8")),
+)
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a weight file by name, and the metadata of a safetensors file.
+class Inert:
+    """What stands for a setting in a file: it takes whatever it is made with, and keeps none of it."""
+
+    def __new__(cls, *_: object) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a weight file holds: a network's tensors by name, and what is told of them."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
+    left_out: tuple[str, ...] = ()  # names of what lies among them and is no tensor
+    choice: str = ""  # which of several networks it is, in words
+    is_average: bool = False  # whether these are its averaged weights, beside others
+
+
+def read_file(path: Path, which: str = "last") -> Contents:
+    """The tensors of a weight file by name; of several networks in it the one that `which` and `choose` say.
 
     What a file is, its content says. Raises UserError for one that is missing, damaged, too large or of another
     kind, and for one that torch could only open by executing what is in it.
@@ -40,21 +78,21 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if (
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
     ):  # first, since a length may look like the others
-        return read_weights(path)
+        return Contents(*read_weights(path))
     if head.lstrip().startswith(b"<"):
         raise UserError(f"{path}: a web page, no weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS, no weights; fetch the file with 'git lfs pull'.")
     if head.startswith(b"PK"):
-        return _read_zip(path), {}
+        return _read_zip(path, which)
     if head.startswith(b"\x80"):
-        return _read_torch(path, size), {}
+        return _read_torch(path, size, which)
     if path.suffix == ".safetensors":
-        return read_weights(path)
+        return Contents(*read_weights(path))
     raise UserError(f"{path}: not a file of weights (safetensors, torch or npz).")
 
 
-def _read_zip(path: Path) -> dict[str, Tensor]:
+def _read_zip(path: Path, which: str) -> Contents:
     try:
         with zipfile.ZipFile(path) as archive:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
@@ -64,10 +102,10 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
     if size > MOST_BYTES:
         raise UserError(f"{path}: unpacks to {size / 2**30:,.0f} GiB, too large for a network's weights.")
     if any(name.endswith(".npy") for name in names):
-        return _read_npz(path)
+        return Contents(_read_npz(path))
     if any("/code/" in name for name in names):
         raise UserError(f"{path}: a TorchScript program, no weights; save its state_dict() alone.")
-    return _read_torch(path, size)
+    return _read_torch(path, size, which)
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -78,9 +116,10 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a whole npz file of numbers ({_first_line(error)}).") from error
 
 
-def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
+def _read_torch(path: Path, size: int, which: str) -> Contents:
+    inert: list[Any] = [(Inert, name) for name in INERT]
     try:
-        with warnings.catch_warnings(action="ignore"):  # about kinds of storage that old files have
+        with warnings.catch_warnings(action="ignore"), safe_globals(inert):  # warnings: kinds of storage of old files
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as many kinds as there are ways to be damaged
         if found := re.search(r"GLOBAL (\S+)", str(error)):  # a class or function that is no part of tensors
@@ -90,18 +129,54 @@ def _read_torch(path: Path, size: int) -> dict[str, Tensor]:
             ) from error
         reason = _first_line(error.__context__ or error)
         raise UserError(f"{path}: not a whole torch file of tensors ({reason}).") from error
-    return _tensors(path, content, size)
-
-
-def _tensors(path: Path, content: Any, size: int) -> dict[str, Tensor]:
-    """The network's tensors in what a file holds, which may lie below "state_dict" or the like."""
-    for _ in range(4):
-        name = next((n for n in NESTED if isinstance(content, dict) and isinstance(content.get(n), dict)), None)
-        if name is None:
-            break
-        content = content[name]
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not tensors by name.")
+    networks = _networks(content)
+    if not networks and not any(isinstance(value, Tensor | list | tuple) for value in content.values()):
+        there = ", ".join(shown(key) for key in list(content)[:4])
+        raise UserError(f"{path}: holds no network's tensors, only {there or 'an empty dictionary'}.")
+    if not networks:
+        return Contents(_tensors(path, content, size))
+    if which == "ema" and not any(map(is_average, networks)):  # they may lie beside the others, under a prefix
+        which = "last"
+    try:
+        taken, choice = choose(list(networks), which, TRAINED)
+    except UserError as error:
+        raise UserError(f"{path}: {error}.") from error
+    inside = list(networks.values())[taken]
+    others = tuple(str(key) for key, value in inside.items() if not isinstance(value, Tensor | list | tuple))
+    kept = {key: value for key, value in inside.items() if isinstance(value, Tensor | list | tuple)}
+    return Contents(_tensors(path, kept, size), {}, others, choice, which == "ema")
+
+
+def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
+    """The dictionaries that hold a convolution's weights, by the names that they lie under, with dots."""
+    found: dict[str, dict[Any, Any]] = {}
+    seen: set[int] = set()  # a file may hold a dictionary that holds itself
+    level = {"": content}
+    for _ in range(DEEPEST + 1):
+        found |= {name: inside for name, inside in level.items() if any(_is_conv(*item) for item in inside.items())}
+        seen |= {id(inside) for inside in level.values()}
+        level = {
+            f"{name}.{key}".lstrip("."): value
+            for name, inside in level.items()
+            for key, value in inside.items()
+            if isinstance(key, str) and isinstance(value, dict) and id(value) not in seen
+        }
+    return found
+
+
+def _is_conv(name: object, value: object) -> bool:
+    """Whether it is a convolution's weight: not an optimiser's average of its gradients, nor a list of all weights."""
+    if not isinstance(name, str):
+        return False
+    if isinstance(value, list | tuple) and 0 < len(value) <= MOST_BLOBS:
+        return isinstance(value[0], Tensor) and value[0].ndim == 4
+    return isinstance(value, Tensor) and value.ndim == 4 and bool(re.search(r"weight$|\.\d$", name))
+
+
+def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor]:
+    """A network's tensors by name, checked; of Caffe's lists each one by its number."""
     found: dict[str, Tensor] = {}
     for key, value in content.items():
         blobs = value if isinstance(value, list | tuple) else None  # a Caffe layer's

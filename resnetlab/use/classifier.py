@@ -17,7 +17,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.checkpoint import Card
-from resnetlab.training.evaluate import names_of, skips, whose_normalisation
+from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.training.load import load_described
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
@@ -38,23 +38,36 @@ class Classifier:
     layout: str = ""  # whose parameter names the file has
     normalisation: str = ""  # whose it is, in words
     skips: bool = False  # whether it was trained without the images that can't be read
+    assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
 
     @classmethod
     def open(
-        cls, source: str | Path, *, net: str | None = None, which: str = "last", device: str = "cpu"
+        cls,
+        source: str | Path,
+        *,
+        net: str | None = None,
+        which: str = "last",
+        image_size: int | None = None,
+        device: str = "cpu",
+        head: bool = True,
     ) -> Classifier:
-        """From a run folder or a weight file; `net` names the network where the file doesn't.
+        """From a run folder or a weight file; the options are those of `resnetlab.load`.
 
         Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
         Raises UserError as `resnetlab.load` does.
         """
-        loaded = load_described(source, net=net, which=which)
-        network, card, names = loaded.net, loaded.card, names_of(loaded.card)
+        loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
+        network, card, names = loaded.net, loaded.card, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
+        told = (
+            (names or not head, "names of classes (numbers from 0 stand for them)"),  # features have no classes
+            (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
+            (card is not None, "normalisation (ImageNet's)"),
+        )
         found = cls(
             network.to(device),
             classes,
@@ -66,6 +79,7 @@ class Classifier:
             loaded.layout,
             whose_normalisation(loaded),
             skips(card),
+            tuple(words for is_told, words in told if not is_told),
         )
         grey = torch.full((1, spec.in_channels, spec.input_size, spec.input_size), 128, dtype=torch.uint8)
         if not found.probabilities(grey).isfinite().all():

@@ -38,6 +38,8 @@ def deployed(classifier: Classifier) -> WithNormalisation:
 def description(classifier: Classifier) -> dict[str, str]:
     """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
 
+    Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes.
+
     `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
     255, transparency stands before `background`), bring its short side to `resize_short_side`, cut out the middle,
     `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
@@ -66,6 +68,8 @@ def description(classifier: Classifier) -> dict[str, str]:
             "std": classifier.normalise.std.tolist(),
         },
     }
+    if classifier.assumed:
+        values["assumed"] = classifier.assumed
     return {key: json.dumps(value) for key, value in values.items()}
 
 

@@ -77,16 +77,17 @@ def export(
     calibrate: Data | None = None,
     data: Data | None = None,
     classes: Mapping[str, str] | None = None,
+    class_order: str = "text",
     skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Exported:
     """Write the network of a classifier on the CPU to `out`, in one of FORMATS; it takes pixels, uint8 N C H W, any N.
 
     Its scores are compared with PyTorch's at each of BATCHES; with `data`, its predictions on the test images too, and
-    progress is called with how many are done, and of how many. With `calibrate`, whose training images are used,
-    ONNX is quantised to int8; then the scores are compared before, and the differences told are those after. classes:
-    what classes of `data` were called in the training, where it is another name. skip: leave out and count files that
-    can't be read.
+    progress is called with how many are done, and of how many. With `calibrate`, whose training images are used, ONNX
+    is quantised to int8; then the scores are compared before, and the differences told are those after. classes: what
+    classes of `data` were called in the training, where it is another name; class_order: as in `match_classes`. skip:
+    leave out and count files that can't be read.
 
     Raises UserError, and writes nothing, where `out` exists, data don't fit, what the format needs is missing, or
     scores differ by more than rounding.
@@ -94,7 +95,7 @@ def export(
     check_out(out, FORMATS[to].suffix)
     if calibrate:
         _check_images(classifier, calibrate)
-    outputs = matched(classifier, data, classes or {}).outputs if data else ()
+    outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
     content = FORMATS[to].content(deployed(classifier), noise(classifier, 2), description(classifier))
     pytorch, scores = _pytorch_scores(classifier), FORMATS[to].scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
@@ -139,14 +140,14 @@ def _check_images(classifier: Classifier, data: Data) -> None:
         raise UserError(f"{data.name}: images of {shape}, and the network takes {wanted}.")
 
 
-def matched(classifier: Classifier, data: Data, classes: Mapping[str, str]) -> Matched:
+def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
     """Which of the network's outputs the data's classes are. Raises UserError where images or classes don't fit."""
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
         raise UserError(f"{data.name}: {len(data.classes)} classes, and the network has {count}.")
     names = classifier.classes if classifier.named else None
-    return match_classes(classifier.source, names, data.name, data.classes, classes)
+    return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
 
 
 def _pytorch_scores(classifier: Classifier) -> Scores:

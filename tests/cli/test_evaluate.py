@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnetlab import build
@@ -52,6 +53,30 @@ def test_text_and_json_agree(place: Path, capsys: Captured) -> None:
     assert "parameter names: resnetlab; normalisation: measured on digits's training images" in told
     assert said["sources"][0]["normalisation"].startswith("measured on digits")
     assert (said["images"], said["views"], said["flip"]) == (360, "1-crop", False)
+
+
+def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_path: Path) -> None:
+    """Numbered folders, whose order as text and by number differ, and a file that names no classes."""
+    for label in range(12):
+        (tmp_path / "data" / "val" / f"{label}").mkdir(parents=True)
+        (tmp_path / "data" / "train" / f"{label}").mkdir(parents=True)
+        for side in ("train", "val"):
+            content = (place / f"pictures/{side}/a/0.png").read_bytes()
+            (tmp_path / "data" / side / f"{label}" / "0.png").write_bytes(content)
+    torch.save(build("resnet18", num_classes=12, seed=0).state_dict(), tmp_path / "x.pth")
+    ask = (str(tmp_path / "x.pth"), "--data", str(tmp_path / "data"), "--workers", "0")
+    text, told = evaluated(capsys, *ask, "--json")
+    assert "224 pixels, assumed, since the file has none (--image-size gives another); parameter names" in told
+    assert "x.pth: classes by order, since the file names none; the data's is sorted as text" in told
+    assert "number 2 is '10'; timm sorts naturally, where it is '2'" in told
+    source = json.loads(text)["sources"][0]
+    assert (source["image_size"], source["image_size_assumed"]) == (224, True)
+    assert source["classes"] in told
+    text, told = evaluated(capsys, *ask, "--image-size", "32", "--class-order", "natural", "--json")
+    assert "; 32 pixels; parameter names: torchvision" in told
+    assert "sorted naturally as timm does: number 2 is '2', not '10'" in told
+    source = json.loads(text)["sources"][0]
+    assert (source["image_size"], source["image_size_assumed"]) == (32, False)
 
 
 def test_an_ensemble_names_its_members(place: Path, capsys: Captured) -> None:

@@ -164,6 +164,53 @@ def test_what_the_file_says_and_what_is_assumed_is_told(pictures: Path, networks
     assert (theirs.layout, theirs.normalisation) == ("akamaster", "that of akamaster's training")
 
 
+def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: Path) -> None:
+    net = build("cifar_resnet8(zero_pad=around)", seed=0)
+    state = write_state(net.state_dict(), net.spec, "akamaster")
+    rows = [0, 9, 1, 2, 3, 4, 5, 6, 7, 8]  # of class1 to class10, as text has them
+    natural = {key: t[torch.tensor(rows).argsort()] if "linear" in key else t for key, t in state.items()}
+    torch.save(state, tmp_path / "text.th")
+    torch.save(natural, tmp_path / "natural.th")
+    data = replace(ten_classes(), classes=tuple(sorted(f"class{i}" for i in range(1, 11))))
+    text = evaluate([tmp_path / "text.th"], data)
+    mixed, sorted_as_timm = (evaluate([tmp_path / "natural.th"], data, class_order=o) for o in ("text", "natural"))
+    assert torch.equal(text.answers.predicted, sorted_as_timm.answers.predicted)
+    assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
+    assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
+    assert text.members[0].matched.words == (
+        "by order, since the file names none; the data's is sorted as text as torchvision does: number 1 is 'class10'; "
+        "timm sorts naturally, where it is 'class2': for such a file give --class-order natural"
+    )
+    naturally = "sorted naturally as timm does: number 1 is 'class2', not 'class10'"
+    assert sorted_as_timm.members[0].matched.words.endswith(naturally)
+    plain = evaluate([tmp_path / "text.th"], ten_classes()).members[0].matched
+    assert plain.words == "by order, since the file names none"
+    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and noise has 3 and 9"):
+        evaluate([tmp_path / "text.th"], replace(data, classes=data.classes[:9]))
+    named = saved(tmp_path, "cifar_resnet8", data.classes, torch.zeros(3, 1, 1))
+    with pytest.raises(UserError, match="class-order=natural: the files name their classes; leave it out"):
+        evaluate([named], data, class_order="natural")
+
+
+def test_the_size_of_images_is_told_or_assumed(pictures: Path, tmp_path: Path) -> None:
+    torch.save(build("resnet18", num_classes=2, seed=0).state_dict(), tmp_path / "x.pth")
+    data = open_data(str(pictures))
+    assumed, given, named = (
+        evaluate([tmp_path / "x.pth"], data, **options).members[0]
+        for options in ({}, {"image_size": 40}, {"nets": ["resnet18(input_size=40)"]})
+    )
+    assert (assumed.net.spec.input_size, assumed.size_assumed) == (224, True)
+    assert (given.net.spec.input_size, given.size_assumed) == (40, False)
+    assert (named.net.spec.input_size, named.size_assumed) == (40, False)
+    with pytest.raises(UserError, match="image_size=7 must be 8 to 4096 pixels"):
+        evaluate([tmp_path / "x.pth"], data, image_size=7)
+    with pytest.raises(UserError, match="images of noise are in memory and looked at whole: leave --image-size out"):
+        evaluate([tmp_path / "x.pth"], ten_classes(), image_size=32)
+    own = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.rand(3, 32, 32))
+    with pytest.raises(UserError, match="its mean image has 32 pixels a side; leave --image-size 40 out"):
+        evaluate([own], data, image_size=40)
+
+
 def ten_classes() -> Data:
     """Images in memory, of noise."""
     pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import resnetlab
 from resnetlab.data.images import Data, Images, open_data
 from resnetlab.errors import UserError
+from resnetlab.nets.interop import write_state
 from resnetlab.nets.zoo import build
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.load import Loaded
@@ -124,6 +125,32 @@ def test_a_file_of_others_gives_its_weights(tmp_path: Path, pictures: str) -> No
     assert run.spec.input_size == 16
     for name, tensor in first_network(run, run.recipe, "cpu").state_dict().items():
         assert torch.equal(tensor, wanted[name]) != name.startswith("fc.w"), name
+
+
+def test_a_file_without_names_of_classes_gets_a_new_head(tmp_path: Path) -> None:
+    """Ten outputs and the folders 0 to 9 are no reason to take them for the same."""
+    net = build("cifar_resnet8(zero_pad=around)", in_channels=1, seed=3)
+    torch.save(write_state(net.state_dict(), net.spec, "akamaster"), tmp_path / "theirs.th")
+    digits = open_data("digits")
+    assert digits.classes == tuple("0123456789")
+    run = tuned(tmp_path / "theirs.th", tmp_path, digits, net="cifar_resnet8(zero_pad=around)")
+    assert run.start is not None
+    assert run.start.new == ("fc.weight", "fc.bias")
+    assert "; fc is new: 10 classes that the file doesn't name -> 10 classes (0, 1, " in run.start.note
+
+
+@pytest.mark.parametrize("other_head", [False, True])
+def test_a_file_without_a_head_gets_one(tmp_path: Path, pictures: str, other_head: bool) -> None:
+    wanted = build("resnet18", seed=3).state_dict()
+    body = {f"backbone.{name}": tensor for name, tensor in wanted.items() if not name.startswith("fc.")}
+    projector = {"projector.0.weight": torch.zeros(4, 512), "projector.2.weight": torch.zeros(4, 4)}
+    torch.save(body | (projector if other_head else {}), tmp_path / "x.pth")
+    run = tuned(tmp_path / "x.pth", tmp_path, data=open_data(pictures), net="", image_size=16)
+    assert run.start is not None
+    assert run.start.note.endswith("; fc is new: none in the file -> 2 classes (a, b)")
+    first = first_network(run, "cpu").state_dict()
+    assert first["fc.weight"].any()
+    assert all(torch.equal(first[name.removeprefix("backbone.")], tensor) for name, tensor in body.items())
 
 
 def of_unknown_classes(monkeypatch: pytest.MonkeyPatch, net: str) -> None:

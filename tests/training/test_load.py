@@ -15,8 +15,9 @@ from torch import Tensor
 import resnetlab
 from resnetlab.data.images import open_data
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import read_weights
+from resnetlab.training.checkpoint import Card, read_weights, weights_bytes
 from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.load import load_with_card
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
@@ -129,6 +130,60 @@ def test_a_damaged_description_is_named(run: Run, tmp_path: Path, changes: dict[
     save_file(load_file(run.folder / "last/weights.safetensors"), path, {"resnetlab": _described(run, **changes)})
     with pytest.raises(UserError, match=r"x\.safetensors: its description is damaged \(.*" + message):
         resnetlab.load(path)
+
+
+@pytest.mark.parametrize("classes", [None, [str(i) for i in range(10)]])
+def test_numbers_in_the_place_of_names_are_none(run: Run, tmp_path: Path, classes: list[str] | None) -> None:
+    """Earlier versions wrote them into files of others' weights, which have no recipe."""
+    weights = load_file(run.folder / "last/weights.safetensors")
+    save_file(weights, tmp_path / "x.safetensors", {"resnetlab": _described(run, classes=classes, recipe={})})
+    card = load_with_card(tmp_path / "x.safetensors")[1]
+    assert card is not None
+    assert card.classes is None
+    assert Card.from_dict(card.to_dict()).classes is None
+    own = load_with_card(run.folder)[1]
+    assert own is not None
+    assert own.classes == tuple("0123456789")  # the digits' names
+
+
+def test_a_file_without_a_head_is_for_features_alone(tmp_path: Path) -> None:
+    state = resnetlab.build("resnet18", seed=0).state_dict()
+    torch.save({key: tensor for key, tensor in state.items() if not key.startswith("fc.")}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x.pth: has no head, the fully connected layer that gives classes: fine-tune"):
+        resnetlab.load(tmp_path / "x.pth")
+    found = resnetlab.load(tmp_path / "x.pth", head=False).state_dict()
+    assert not found.pop("fc.weight").any()
+    assert not found.pop("fc.bias").any()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in found.items())
+    torch.save(
+        {"0.4.0.conv1.weight": state["layer1.0.conv1.weight"], "1.4.weight": torch.zeros(4, 4)}, tmp_path / "y.pth"
+    )
+    with pytest.raises(UserError, match="doesn't say what network it holds"):
+        resnetlab.load(tmp_path / "y.pth")
+
+
+def test_another_head_is_named(tmp_path: Path) -> None:
+    state = resnetlab.build("resnet18", seed=0).state_dict()
+    body = {f"backbone.{key}": tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    torch.save(body | {f"head.{i}.weight": torch.zeros(4, 4) for i in (0, 2)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"its head \(head.0.weight, head.2.weight\) is not one fully connected layer"):
+        resnetlab.load(tmp_path / "x.pth")
+    resnetlab.load(tmp_path / "x.pth", head=False)
+
+
+def test_averages_are_of_weight_files_of_others(run: Run) -> None:
+    with pytest.raises(UserError, match="which='ema' is not known: choose one of last, best"):
+        resnetlab.load(run.folder, which="ema")
+    with pytest.raises(UserError, match="holds one set of weights, and says nothing of averages"):
+        resnetlab.load(run.folder / "last/weights.safetensors", which="ema")
+
+
+def test_vgg_nets_take_images_of_one_size(tmp_path: Path) -> None:
+    vgg = resnetlab.build("vgg16", num_classes=2, input_size=32)
+    (tmp_path / "x.safetensors").write_bytes(weights_bytes(vgg, vgg.spec))
+    assert resnetlab.load(tmp_path / "x.safetensors", image_size=32).spec == vgg.spec
+    with pytest.raises(UserError, match="vgg16 takes images of 32 pixels alone, by its fully connected layers"):
+        resnetlab.load(tmp_path / "x.safetensors", image_size=64)
 
 
 def test_a_deeply_nested_description_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -57,6 +58,100 @@ def test_every_kind_gives_the_same_network(state: dict[str, Tensor], tmp_path: P
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in net.state_dict().items())
     assert card is not None
     assert card.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+def plus_one(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor + 1 for key, tensor in state.items()}
+
+
+Content = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Any]]  # of the trained weights, and the averaged
+BOTH: dict[str, Content] = {
+    "timm": lambda own, ema: {"state_dict": own, "state_dict_ema": ema, "epoch": 3, "metric": 71.2},
+    "torchvision": lambda own, ema: {"model": own, "model_ema": {**ema, "n_averaged": torch.tensor(3)}, "epoch": 3},
+    "a dictionary within": lambda own, ema: {"state": {"model": own, "ema": {"shadow": ema}}, "rng": []},
+    "beside its tensors": lambda own, ema: {**own, "ema": ema},
+    "averages first": lambda own, ema: {"averaged": ema, "net": own},
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_averaged_weights_are_offered_and_taken(
+    state: dict[str, Tensor], tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(BOTH[kind](state, plus_one(state)), tmp_path / "x.pth")
+    mean = resnetlab.build(NET, seed=0).state_dict()["bn1.running_mean"]
+    own, averaged = (resnetlab.load(tmp_path / "x.pth", which=which) for which in ("last", "ema"))
+    assert torch.equal(own.state_dict()["bn1.running_mean"], mean)
+    assert torch.equal(averaged.state_dict()["bn1.running_mean"], mean + 1)
+    said = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
+    assert len(said) == 2
+    assert said[0].startswith(f"{tmp_path}/x.pth: took ")
+    assert "; --which ema takes averaged weights" in said[0]
+    assert ", averaged weights; passed over " in said[1]
+
+
+OTHER_PLACES: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "Composer": lambda state: {"state": {"model": state, "optimizers": {"SGD": {"state": {"w": {"exp_avg": C}}}}}},
+    "model_state": lambda state: {"model_state": state, "epoch": 1},
+    "by no known name": lambda state: {"my_weights": state, "epoch": 1},
+    "an optimiser's averages by name": lambda state: {"net": state, "optim": {"conv1.weight": {"momentum_buffer": C}}},
+    "shadow parameters without names": lambda state: {"net": state, "ema": {"shadow_params": [C] * 9}},
+    "of torchvision's references": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, path=Path("/x"))},
+    "with numbers of NumPy": lambda state: {"state_dict": state, "best_acc1": np.float64(71.2), "all": np.zeros(3)},
+    "that holds itself": lambda state: _within_itself({"model": state}),
+}
+C = torch.zeros(4, 4, 3, 3)
+
+
+def _within_itself(content: dict[str, Any]) -> dict[str, Any]:
+    content["self"] = content
+    return content
+
+
+@pytest.mark.parametrize("kind", OTHER_PLACES)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_network_is_found_wherever_it_lies(
+    state: dict[str, Tensor], tmp_path: Path, kind: str, zipped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(OTHER_PLACES[kind](state), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    wanted = resnetlab.build(NET, seed=0).state_dict()
+    found = resnetlab.load(tmp_path / "x.pth").state_dict()
+    assert all(torch.equal(tensor, wanted[key]) for key, tensor in found.items())
+    assert not caplog.records
+
+
+def test_what_is_no_tensor_beside_the_networks_is_left_out(
+    state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({**state, "epoch": 3, "extra_state": None, "n_averaged": torch.tensor(1)}, tmp_path / "x.pth")
+    resnetlab.load(tmp_path / "x.pth")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == f"{tmp_path}/x.pth: left out, no part of the network: epoch, extra_state, n_averaged."
+
+
+def test_networks_that_can_not_be_told_apart_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"a": state, "b": plus_one(state)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x.pth: holds several networks \(a, b\).*; save one of them alone"):
+        resnetlab.load(tmp_path / "x.pth")
+    torch.save(state, tmp_path / "y.pth")
+    with pytest.raises(UserError, match=r"y.pth: holds no averaged weights; leave --which ema out"):
+        resnetlab.load(tmp_path / "y.pth", which="ema")
+    with pytest.raises(UserError, match="which='first' is not known: choose one of last, best, ema"):
+        resnetlab.load(tmp_path / "y.pth", which="first")
+
+
+def test_what_stands_for_settings_keeps_nothing_and_calls_nothing(tmp_path: Path) -> None:
+    """Names that are no part of tensors are stood in for; what they are made with is not looked at."""
+    torch.save({"a": Path("/x"), "b": argparse.Namespace(n=1), "c": np.float64(1)}, tmp_path / "x.pth")
+    before = torch.serialization.get_safe_globals()
+    with pytest.raises(UserError, match="x.pth: holds no network's tensors, only 'a', 'b', 'c'"):
+        read_file(tmp_path / "x.pth")
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_files_old_name_in_a_folder(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert resnetlab.load(tmp_path).spec == resnetlab.spec(NET)
 
 
 def test_caffes_blobs_may_be_lists(tmp_path: Path) -> None:
@@ -154,7 +249,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped bytes": (_flipped, "not a whole torch file"),
     "half an old file": (_cut_old, "not a whole torch file"),
     "old header": (lambda p: p.write_bytes(b"\x80\x02"), "not a whole torch file"),
-    "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "not a whole torch file|no tensor"),
+    "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "not a whole torch file"),
     "zip of text": (_zip_of_text, "not a whole torch file"),
     "TorchScript": (_program, "a TorchScript program"),
     "npz of objects": (_objects, "not a whole npz file of numbers"),
@@ -162,6 +257,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "one tensor": (lambda p: torch.save(torch.zeros(1), p), "holds a Tensor, not tensors by name"),
     "list": (lambda p: torch.save([torch.zeros(1)], p), "holds a list, not tensors by name"),
     "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, no tensor"),
+    "an optimiser": (
+        lambda p: torch.save({"state": {0: {"a": torch.zeros(1)}}}, p),
+        "no network's tensors, only 'state'",
+    ),
+    "an empty dictionary": (lambda p: torch.save({}, p), "tensors, only an empty dictionary"),
     "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, no tensor|1 in it"),
     "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is no plain tensor"),
     "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is no plain tensor"),
@@ -193,7 +293,7 @@ def test_a_safetensors_file_whose_length_looks_like_another_kind_is_read(tmp_pat
         if (tmp_path / "x.safetensors").read_bytes().startswith(b"PK"):
             break
         name += "a" * max(1, 0x4B50 - int.from_bytes((tmp_path / "x.safetensors").read_bytes()[:8], "little"))
-    assert read_file(tmp_path / "x.safetensors")[0].keys() == {"a"}
+    assert read_file(tmp_path / "x.safetensors").tensors.keys() == {"a"}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
 from resnetlab.data.own import MARK
 from resnetlab.errors import UserError
+from resnetlab.nets.zoo import build
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -70,6 +72,35 @@ def test_the_rest_is_done_when_a_file_cannot_be_read(run: Path, digits: Path, tm
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 1
     assert all(name in shown.err for name in ("bad.png", "empty.jpg", "missing.png"))
+
+
+def test_what_a_file_does_not_tell_is_said(digits: Path, tmp_path: Path, capsys: Captured) -> None:
+    net = build("resnet18", num_classes=12, seed=0)
+    torch.save({"state_dict": net.state_dict(), "ema": net.state_dict()}, tmp_path / "x.pth")
+    image = str(digits / "00.png")
+    assumed = ["names of classes (numbers from 0 stand for them)"]
+    size = "size of images (224 pixels, unless --image-size gives another)"
+    assert main(["predict", str(tmp_path / "x.pth"), image]) == 0
+    assert f"x.pth: not in the file: {assumed[0]}, {size}\n" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "x.pth"), image, "--image-size", "32", "--json", "--which", "ema"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["assumed"] == assumed
+    assert {c["class"] for c in said["images"][0]["classes"]} <= {str(i) for i in range(12)}
+    explained = ["explain", str(tmp_path / "x.pth"), image, "--label", "11", "--out", str(tmp_path / "out")]
+    assert main([*explained, "--image-size", "32"]) == 0
+    assert "x.pth: not in the file: names of classes" in capsys.readouterr().err
+
+
+def test_features_need_no_head(digits: Path, tmp_path: Path, capsys: Captured) -> None:
+    state = build("resnet18", seed=0).state_dict()
+    save_file({k: t for k, t in state.items() if not k.startswith("fc.")}, tmp_path / "x.safetensors")
+    ask = [str(tmp_path / "x.safetensors"), str(digits / "00.png"), "--image-size", "32"]
+    assert main(["features", *ask, "--out", str(tmp_path / "x.npz")]) == 0
+    assert capsys.readouterr().err == ""
+    assert np.load(tmp_path / "x.npz")["features"].shape == (1, 512)
+    for command in ("predict", "explain"):
+        assert main([command, *ask]) == 2
+        assert "x.safetensors: has no head, the fully connected layer" in capsys.readouterr().err
 
 
 def test_patterns_lists_and_csv(run: Path, digits: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

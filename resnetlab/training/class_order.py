@@ -1,0 +1,44 @@
+"""Which output of a network is which class of the data, where its file doesn't name its classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from resnetlab.errors import check_choice
+
+ClassOrder = Literal["text", "natural"]
+
+
+def natural(classes: Sequence[str]) -> list[int]:
+    """The classes, by their numbers, in the order in which timm's folders have them: 2 before 10, and A beside a."""
+
+    def key(i: int) -> list[str | int]:
+        parts = re.split(r"(\d+)", classes[i].lower())
+        return [int(part[-4000:]) if k % 2 else part for k, part in enumerate(parts)]  # int takes 4,300 digits at most
+
+    return sorted(range(len(classes)), key=key)
+
+
+def outputs_of(classes: Sequence[str], order: str) -> tuple[list[int] | None, str]:
+    """Which output each class of the data has, None where that is its own number; and the order in words.
+
+    order: "text", that of the data, as torchvision sorts folders; "natural", as timm does. Raises UserError for
+    another one.
+    """
+    check_choice("class-order", order, get_args(ClassOrder))
+    places = natural(classes)
+    words = "by order, since the file names none"
+    differing = next((i for i, place in enumerate(places) if i != place), None)
+    if differing is None:
+        return None, words
+    first, second = classes[differing], classes[places[differing]]
+    of_text = "sorted as text as torchvision does" if list(classes) == sorted(classes) else "as it is"
+    if order == "natural":
+        outputs = sorted(range(len(places)), key=places.__getitem__)
+        return outputs, f"{words}; sorted naturally as timm does: number {differing} is {second!r}, not {first!r}"
+    return None, (
+        f"{words}; the data's is {of_text}: number {differing} is {first!r}; timm sorts naturally, "
+        f"where it is {second!r}: for such a file give --class-order natural"
+    )
