@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -360,7 +361,8 @@ def test_what_was_trained_without_unreadable_images_is_evaluated_so(broken: Path
 
 def test_what_runs_were_trained_on_is_told_by_their_folders(tmp_path: Path) -> None:
     (tmp_path / "run/last").mkdir(parents=True)
-    (tmp_path / "run/run.json").write_text('{"data": {"fingerprint": "0123"}}')
+    settings = {"format": 3, "spec": {}, "recipe": {}, "data": {"name": "folder", "fingerprint": "0123"}}
+    (tmp_path / "run/run.json").write_text(json.dumps(settings))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/run.json").write_text('{"data": 5}')
     weights = tmp_path / "run/last/weights.safetensors"
