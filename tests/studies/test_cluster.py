@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from resnetlab.errors import UserError
 from resnetlab.studies import cluster
@@ -94,6 +95,7 @@ def test_runs_are_asked_for_with_their_threads_and_retries(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = Path("runs")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # two on the one core of a test crawl
     list(train(make_run(RECIPES[0], runs), threads=1))
     next(iter(train(make_run(RECIPES[1].override(epochs=2, batch_size=360), runs), threads=2)))
     ray = stand_in()
