@@ -11,6 +11,7 @@ a `Part`, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" tell
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -33,6 +34,7 @@ UNREAD = "the image can't be read"
 LIGHT = 4_000_000  # pixels of an image that the server need not be asked about
 HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of the processor; the slowest sound images take 0.06 a megapixel
 BASE_BYTES, PIXEL_BYTES = 256_000_000, 24  # of memory, by the most pixels; the hungriest sound images take 20 a pixel
+LARGE_BYTES = 1_000_000  # of a body
 GROWN_BYTES = 64_000_000  # more memory than at the start, which ends the process: not all of it would be given back
 
 
@@ -67,6 +69,8 @@ def main() -> None:
             if last:
                 return
             del pixels
+            if task.bytes > LARGE_BYTES:
+                give_back_memory()
 
 
 def _answer(task: Task, body: bytes, source: BinaryIO, sink: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -162,6 +166,12 @@ def _limit_memory(pixels: int) -> None:
 def _limit(what: int, value: int) -> None:
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def give_back_memory() -> None:
+    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _most_bytes() -> int:

@@ -114,24 +114,25 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
         self._watch()
         self._since = self.loop.time()
-        if len(self.connections) > CONNECTIONS:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """End old connections, so that too many are not too many for long."""
-        others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
-        old = [other for other in others if other.is_old]
-        idle = sorted((other for other in old if other.idle), key=lambda other: other._since)
-        coming = sorted((other for other in old if other.is_coming), key=lambda other: other._since)
-        for other in [*idle, *coming][: len(self.connections) - CONNECTIONS]:
-            other.end()
         if len(self.connections) > 2 * CONNECTIONS:
             self.end()
+        elif len(self.connections) > CONNECTIONS:
+            self.loop.call_later(YOUNG_SECONDS, self._make_room)
+
+    def _make_room(self) -> None:
+        """End old connections until they are not too many; where another has done so, nothing is to do."""
+        if len(self.connections) <= CONNECTIONS:
+            return
+        others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
+        old = sorted((other for other in others if other.is_old), key=lambda other: other._since)
+        ends = [other for other in old if other.idle] + [other for other in old if other.is_coming]
+        for other in ends[: len(self.connections) - CONNECTIONS]:
+            other.end()
 
     @property
     def is_old(self) -> bool:
         """Whether it has had the time to send a request."""
-        return self.loop.time() - self._since > YOUNG_SECONDS
+        return self.loop.time() - self._since >= YOUNG_SECONDS
 
     @property
     def is_coming(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from resnetlab.use.decoding_process import give_back_memory
 from resnetlab.use.forms import FORM
 
 Result = TypeVar("Result")
@@ -126,12 +126,6 @@ class Body:
             raise Unfinished(408, f"the body did not come within {limits.seconds:g} seconds") from None
         except ClientDisconnect:
             raise HTTPException(CLIENT_GONE, "the client has left") from None
-
-
-def give_back_memory() -> None:
-    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def busy(kind: type[HTTPException]) -> HTTPException:

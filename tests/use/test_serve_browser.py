@@ -57,7 +57,7 @@ def opened(browser: Any, server: Any, width: int = 1280, refusals: int = 0, **ho
     """The page; afterwards: only the server was asked, and the console tells of so many refusals and nothing else."""
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(600_000)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -207,6 +207,6 @@ def test_nothing_is_faint(browser: Any, server: Any, picture: Path, scheme: str,
         page.get_by_label("Choose an image").set_input_files(
             {"name": "x.png", "mimeType": "image/png", "buffer": b"no image"}
         )
-        page.get_by_role("alert").get_by_text("can't be read").wait_for()
+        page.get_by_role("alert").get_by_text("not an image of a format").wait_for()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
         assert page.evaluate(FAINT) == []
