@@ -11,7 +11,7 @@ import cyclopts
 
 import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
-from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.errors import ToldElsewhere, UserError, printable
 from resnetlab.training.signals import Stopped
 
 app = cyclopts.App(
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         return USER_ERROR
     except (UserError, cyclopts.CycloptsError) as error:
         if isinstance(error, UserError) or _first():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return USER_ERROR
     except Stopped as stopped:
         if _first():
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             _drop_output()
         where = error.filename or "the output"
-        print(f"error: {where}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
+        print(f"error: {printable(str(where))}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
         return USER_ERROR
     return code if isinstance(code, int) else 0
 

@@ -21,7 +21,7 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
     kinds = [
         f"{k} is of {found[k].dtype}, not {v.dtype}"
         for k, v in wanted.items()
-        if k in found and v.is_floating_point() and not found[k].is_floating_point()
+        if k in found and ((v.is_floating_point() and not found[k].is_floating_point()) or found[k].is_complex())
     ]
     parts = []
     for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", kinds)):
