@@ -14,7 +14,7 @@ test: $(VENV)/dev
 	$(BIN)/python -m pytest -n auto
 
 test-all: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto -m "not faults"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

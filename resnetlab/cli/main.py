@@ -11,6 +11,7 @@ import cyclopts
 
 import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
+from resnetlab.cli.completion import completion
 from resnetlab.errors import ToldElsewhere, UserError, printable
 from resnetlab.training.signals import Stopped
 
@@ -34,6 +35,7 @@ app.command(convert.convert)
 app.command(runs.app)
 app.command(study.app)
 app.command(data.app)
+app.command(completion)
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
 KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go on from what they saved
