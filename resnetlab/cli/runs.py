@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Runs
+from resnetlab.errors import printable
 
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
@@ -34,7 +34,7 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
         print(f"{runs}: no runs yet; resnetlab train makes one.")
     if others:
         words = "1 folder that is no run" if len(others) == 1 else f"{len(others)} folders that are no runs"
-        print(f"{words}: {', '.join(p.name for p in others[:3])}{', ...' if len(others) > 3 else ''}")
+        print(f"{words}: {', '.join(printable(p.name) for p in others[:3])}{', ...' if len(others) > 3 else ''}")
 
 
 @app.command
@@ -94,6 +94,14 @@ def _show(found: list[RunSummary]) -> None:
 
 def _cells(r: RunSummary) -> tuple[str, ...]:
     errors = [f"{e:.2f}" if e is not None else "" for e in (r.train_error, r.test_error, r.best_error)]
-    when = datetime.fromtimestamp(r.written).strftime("%Y-%m-%d %H:%M") if r.written else ""
+    when = r.when() if r.written else None
     state = f"{r.state}: {r.words}" if r.words else r.state
-    return r.folder.name, r.net or "", r.data or "", state, str(r.epochs or ""), *errors, when
+    return (
+        printable(r.folder.name),
+        r.net or "",
+        r.data or "",
+        state,
+        str(r.epochs or ""),
+        *errors,
+        f"{when:%Y-%m-%d %H:%M}" if when else "",
+    )

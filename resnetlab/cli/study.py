@@ -81,9 +81,9 @@ def run(
     What fails doesn't stop the rest; the exit code is then 1. Runs that an earlier study made are used again.
     """
     from resnetlab.errors import UserError
+    from resnetlab.storage import disk_errors
     from resnetlab.studies.report import write_report
     from resnetlab.studies.study import STUDIES, WEIGHTS, study
-    from resnetlab.training.run import disk_errors
 
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' names them.")

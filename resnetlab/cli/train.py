@@ -138,8 +138,8 @@ def _train(
     """The folder of the finished run, in the process that speaks; None after a dry run."""
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
-    from resnetlab.training.metrics import epochs_of
     from resnetlab.training.run import make_run
+    from resnetlab.training.run_files import last_epoch
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.sitting import normalisation_of
 
@@ -212,7 +212,7 @@ def _train(
             f"ended early: the validation error has not fallen below {result['best_error']:.2f} % for "
             f"{run.recipe.stop_after} epochs; best/ has those weights"
         )
-    if missing := epochs_of(run.folder)[-1].get("unreadable"):
+    if missing := last_epoch(run.folder).get("unreadable"):
         say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
     if json:
         print(json_module.dumps(answer), flush=True)

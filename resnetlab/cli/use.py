@@ -75,7 +75,7 @@ def explain(
     import torch
 
     from resnetlab.data.decoding import Unreadable
-    from resnetlab.training.run import disk_errors
+    from resnetlab.storage import disk_errors
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
+from resnetlab.storage import write_atomically
 
 SHOWN = 24  # rows of pictures in a section
 CLASSES_SHOWN = 50
@@ -38,15 +38,9 @@ class Gallery:
 
 def write_page(found: Audit, data: Data, path: Path) -> None:
     """Write the page, whole or not at all. Raises UserError if it can't be written."""
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            file.write(html(found, data).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_atomically(path, html(found, data).encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"{path}: can't write the page ({error.strerror or error}); choose another file for --html."
         ) from error

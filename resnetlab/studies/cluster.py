@@ -13,9 +13,11 @@ from typing import Any
 
 from resnetlab.data.names import KINDS
 from resnetlab.errors import UserError
+from resnetlab.storage import is_there
 from resnetlab.studies.runner import End, Event, attempt, cost, end_of, one_line, resolve
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores, read_json
+from resnetlab.training.run import Run, available_cores
+from resnetlab.training.run_files import SETTINGS, read_begun
 
 RETRIES = 3  # of a run whose process or machine is lost; a run that fails by itself is not tried again
 CONNECTING = 60  # seconds that a cluster has to answer
@@ -92,9 +94,7 @@ def _said(ray: Any, error: Exception) -> str:
 
 def _threads(run: Run) -> int:
     """What a run was started with, else 1."""
-    path = run.folder / "run.json"
-    found = read_json(path).get("threads") if path.exists() else 1
-    return found if isinstance(found, int) and found >= 1 else 1  # a damaged one is told of by the training
+    return int(read_begun(run.folder)["threads"]) if is_there(run.folder / SETTINGS) else 1
 
 
 def _absolute(data: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
+from resnetlab.storage import Damaged, disk_errors, write_atomically
 from resnetlab.studies.figures import draw, draw_file
 from resnetlab.studies.study import Figure, Panel, Series
-from resnetlab.training.run import disk_errors, write_atomically
-from resnetlab.training.runs import Damaged, metrics_of, read_settings
+from resnetlab.training.run_files import read_epochs, read_settings
 
 ENDINGS = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart
@@ -30,10 +30,9 @@ def error_curves(folders: list[Path]) -> Figure:
         if folder.resolve() in [other.resolve() for other, *_ in runs]:
             raise UserError(f"{folder}: is given twice.")
         try:
-            settings = read_settings(folder)
-            epochs = [line for line in metrics_of(folder) if "epoch" in line]
+            settings, epochs = read_settings(folder), read_epochs(folder)
         except Damaged as error:
-            raise UserError(f"{folder}: damaged, {error}; leave it out.") from error
+            raise Damaged(error.path, error.what, "leave it out") from error
         if not epochs:
             raise UserError(f"{folder}: has no whole epoch yet; leave it out, or wait.")
         runs.append((folder, settings, epochs))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,10 +23,14 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.schema import Scalar, Seconds
+from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
 from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import disk_errors, machine, make_run, read_json, write_atomically
+from resnetlab.training.run import machine, make_run
 from resnetlab.training.runs import MEASURED
+
+ANEW = "remove it, and it is made again"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,16 @@ class Measured:
     values: dict[str, Any]
     seconds: float
     machine: dict[str, Any]
+
+
+class _Kept(TypedDict):
+    """What is kept of a measurement; older files have no checksum."""
+
+    measurement: NotRequired[str]
+    values: dict[str, Any]
+    seconds: NotRequired[Seconds]
+    machine: dict[str, Scalar]
+    sha256: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -118,19 +132,25 @@ def take(measurement: Measurement, runs: Path, device: str = "cpu") -> Measured:
     module, _, name = measurement.function.partition(":")
     function: Callable[[Subject], dict[str, Any]] = getattr(importlib.import_module(module), name)
     path = _path(measurement, function, runs)
-    if path.exists():
-        found = read_json(path)
-        if not (isinstance(found.get("values"), dict) and isinstance(found.get("machine"), dict)):
-            raise UserError(f"{path}: a damaged measurement; remove it, and it is made again.")
+    if is_there(path):
+        found = read_json(path, _Kept, ANEW)
+        if "sha256" in found and found.pop("sha256") != _checksum(found):
+            raise Damaged(path, "damaged, its checksum differs", ANEW)
         return Measured(measurement, found["values"], float(found.get("seconds", 0)), found["machine"])
     started = time.monotonic()
     values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
     seconds = round(time.monotonic() - started, 2)
     kept = {"measurement": measurement.label, "values": values, "seconds": seconds, "machine": machine(device)}
+    kept["sha256"] = _checksum(kept)
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
     return Measured(measurement, values, seconds, kept["machine"])
+
+
+def _checksum(kept: dict[str, Any]) -> str:
+    """Of what is kept of a measurement beside it."""
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
+from resnetlab.storage import write_atomically
 from resnetlab.studies import figures, svg
 from resnetlab.studies.overview import QUESTIONS, Question
 from resnetlab.studies.study import (
@@ -33,7 +34,6 @@ from resnetlab.studies.study import (
     read_records,
 )
 from resnetlab.studies.words import Both, Words, both
-from resnetlab.training.run import write_atomically
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
 

@@ -23,22 +23,14 @@ import torch
 
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
+from resnetlab.storage import Damaged, disk_errors, disk_is_full
 from resnetlab.studies.measurement import Measurement, opened, take
 from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Outcome, Plan, Record, Study
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
-from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import (
-    Run,
-    available_cores,
-    check_format,
-    disk_errors,
-    disk_is_full,
-    machine,
-    make_run,
-    read_json,
-)
+from resnetlab.training.run import Run, available_cores, machine, make_run
+from resnetlab.training.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
 
 LONGEST_REASON = 300  # characters
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
@@ -292,9 +284,11 @@ def outcome(run: Run) -> Outcome:
     result = run.result()
     if result is None:
         raise UserError(f"{run.folder}: is not finished.")
-    settings = read_json(run.folder / "run.json")
-    check_format(run.folder / "run.json", settings)
-    return Outcome(run.recipe, result, epochs_of(run.folder), settings["machine"] | {"threads": settings["threads"]})
+    settings, epochs = read_begun(run.folder), read_epochs(run.folder)
+    if len(epochs) != result["epochs"]:
+        what = f"damaged, it holds {len(epochs)} epochs, and {RESULT} says {result['epochs']}"
+        raise Damaged(run.folder / METRICS, what, START_ANEW)
+    return Outcome(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
 
 
 def failure(one: Recipe | Measurement, reason: str) -> Failure:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.storage import disk_errors, read_json, write_atomically
 from resnetlab.studies.measurement import Measured, Measurement, Weights
 from resnetlab.studies.words import Both, Words
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import disk_errors, read_json, write_atomically
 
 REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = (
     "reproduced",

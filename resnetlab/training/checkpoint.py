@@ -13,14 +13,14 @@ it is whole, so a full disk or a kill leaves one that is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -30,14 +30,18 @@ from torch import Tensor, nn
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import Spec
+from resnetlab.schema import INFINITY, Between, Positive, Seconds, Whole, trouble
+from resnetlab.storage import Damaged, disk_errors, read_json, read_regular, remove
 from resnetlab.training.fit import check_fit
-from resnetlab.training.run import FORMAT, disk_errors, read_json, spec_from_dict
+from resnetlab.training.run import spec_from_dict
+from resnetlab.training.run_files import FORMAT
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
-T = TypeVar("T")
+MOST_BYTES = 16 * 2**30  # of a file of tensors; the largest ResNet file in use has below 2
+LowestError = Annotated[float, Between(0, INFINITY)]  # %; infinity before the first
 Random = dict[str, Tensor]  # random states by device, "cpu" and "cuda"
 _log = logging.getLogger(__name__)
 
@@ -46,23 +50,34 @@ _log = logging.getLogger(__name__)
 class Progress:
     """How far a run is: what `state.json` holds beside the schedule and checksums."""
 
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done
-    best_error: float = float("inf")  # %, of the validation or test images
-    waited: int = 0  # evaluations since then
-    metrics_bytes: int = 0  # length of metrics.jsonl at this point
-    seconds: float = 0.0  # spent so far, over all sittings
-    position: int = 0  # where in the epoch's order the next batch starts
+    epoch: Whole = 0  # epochs done
+    step: Whole = 0  # steps done
+    best_error: LowestError = float("inf")  # %, of the validation or test images
+    waited: Whole = 0  # evaluations since then
+    metrics_bytes: Whole = 0  # length of metrics.jsonl at this point
+    seconds: Seconds = 0.0  # spent so far, over all sittings
+    position: Whole = 0  # where in the epoch's order the next batch starts
 
 
 @dataclass
 class Share:
     """What one process has of the epoch that is under way."""
 
-    seen: int = 0  # images
-    loss: float = 0.0  # summed over them
-    wrong: float = 0.0  # of them
-    unreadable: int = 0  # images that were left out
+    seen: Whole = 0  # images
+    loss: Positive = 0.0  # summed over them
+    wrong: Positive = 0.0  # of them
+    unreadable: Whole = 0  # images that were left out
+
+
+class _State(TypedDict):
+    """state.json; `progress` is a part of it, in format 2 with the only process's share in it."""
+
+    format: NotRequired[Whole]  # format 1 had neither this nor a checksum
+    progress: Progress
+    schedule: ScheduleState
+    shares: list[Share]
+    sha256: dict[str, str]
+    checksum: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -143,14 +158,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises UserError for a file that is missing, truncated or of another kind.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    return _parsed(path, read_regular(path, MOST_BYTES))
+
+
+def _parsed(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, ValueError) as error:
+    # KeyError is for a kind of number that torch does not have; RuntimeError what torch says of one that does not fit.
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}).") from error
     return tensors, header.get("__metadata__") or {}
 
@@ -194,7 +210,7 @@ def save_best(folder: Path, net: nn.Module, card: Card) -> None:
 def _replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
     new, old = target.with_name(target.name + ".new"), _old(target)
     try:
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
         new.mkdir()
         for name, content in files.items():
             with (new / name).open("wb") as file:
@@ -202,14 +218,18 @@ def _replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) ->
                 file.flush()
                 os.fsync(file.fileno())
     except OSError:
-        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(new)
         raise
     if target.exists():  # else the old one is the only one, and stays until the new one is in its place
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         target.rename(old)
+    elif target.is_symlink():  # that leads nowhere
+        target.unlink()
     new.rename(target)
     if not keep_old:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(old)
 
 
 def _old(target: Path) -> Path:
@@ -258,20 +278,22 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
 
 
 def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
-    """A checkpoint's tensors by file, and the rest. Raises UserError if it is damaged."""
-    state = read_json(place / "state.json")
-    try:
-        content = {k: v for k, v in state.items() if k != "checksum"}
-        if "format" in state and checksum(content) != state["checksum"]:  # format 1 had neither
-            raise UserError(f"{place / 'state.json'}: damaged, its checksum differs")
-        for name in (WEIGHTS, STATE):
-            if sha256((place / name).read_bytes()) != state["sha256"][name]:
-                raise UserError(f"{place / name}: damaged, its checksum differs")
-        shares = _shares(state)
-        progress, schedule = _counts(Progress, state["progress"]), _counts(ScheduleState, state["schedule"])
-    except (KeyError, TypeError, OSError) as error:
-        raise UserError(f"{place}: damaged checkpoint ({error})") from error
-    tensors = {name: read_weights(place / name)[0] for name in (WEIGHTS, STATE)}
+    """A checkpoint's tensors by file, and the rest. Raises Damaged, or UserError for what is no safetensors file."""
+    path = place / "state.json"
+    state = read_json(path)
+    if "format" in state and state.get("checksum") != checksum({k: v for k, v in state.items() if k != "checksum"}):
+        raise Damaged(path, "damaged, its checksum differs")
+    state = _of_this_format(state)
+    if wrong := trouble(state, _State):
+        raise Damaged(path, f"damaged, {wrong}")
+    tensors = {}
+    for name in (WEIGHTS, STATE):
+        content = read_regular(place / name, MOST_BYTES)
+        if sha256(content) != state["sha256"].get(name):
+            raise Damaged(place / name, "damaged, its checksum differs")
+        tensors[name] = _parsed(place / name, content)[0]
+    progress, schedule = Progress(**state["progress"]), ScheduleState(**state["schedule"])
+    shares = [Share(**values) for values in state["shares"]]
     random: list[Random] = [{} for _ in shares]
     for rank, own in enumerate(random):
         start = f"{RANDOM}{rank}." if state.get("format") == FORMAT else RANDOM
@@ -279,42 +301,36 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
         own |= {name.removeprefix(start): tensors[STATE].pop(name) for name in names}
     if not progress.position:
         return tensors, Checkpoint(progress, schedule)
-    now = torch.get_rng_state()
-    if not shares or any("cpu" not in own or own["cpu"].shape != now.shape for own in random):
-        raise UserError(f"{place}: damaged checkpoint (it lacks the random state)")
+    if not shares or not all(map(_is_random_state, random)):
+        raise Damaged(place / STATE, "damaged, it lacks the random state")
+    if any(share.wrong > share.seen for share in shares):
+        raise Damaged(path, "damaged, it has more wrong images than it has seen")
     return tensors, Checkpoint(progress, schedule, shares, random)
 
 
-def _shares(state: dict[str, Any]) -> list[Share]:
-    """What each process had of the epoch. Formats 1 and 2 knew one, and had its share among the progress."""
-    if state.get("format") == FORMAT:
-        return [_counts(Share, values) for values in state["shares"]]
-    progress = state["progress"]
-    own = {f.name: progress[f.name] for f in fields(Share) if f.name in progress}
-    for name in own:
-        del progress[name]
-    return [_counts(Share, own)]
+def _is_random_state(states: Random) -> bool:
+    """Whether generators take them; a GPU's is only looked at from outside, since there may be no GPU."""
+    try:
+        torch.Generator().set_state(states["cpu"])
+    except (KeyError, TypeError, RuntimeError):
+        return False
+    return all(t.dtype == torch.uint8 and t.ndim == 1 for t in states.values())
+
+
+def _of_this_format(state: dict[str, Any]) -> dict[str, Any]:
+    """state.json with what each process had of the epoch. Formats 1 and 2 knew one, its share among the progress."""
+    progress = state.get("progress")
+    if state.get("format") == FORMAT or not isinstance(progress, dict):
+        return state
+    names = [f.name for f in fields(Share)]
+    own = {name: progress[name] for name in names if name in progress}
+    return state | {"progress": {k: v for k, v in progress.items() if k not in names}, "shares": [own]}
 
 
 def _set_aside(last: Path) -> Path:
     """Move a damaged checkpoint out of the way of the whole one, which it would replace at the next save."""
     aside = last.with_name(last.name + ".damaged")
     with disk_errors(last.parent):
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
         last.rename(aside)
     return aside
-
-
-def _counts(kind: type[T], values: dict[str, Any]) -> T:
-    """A Progress, Share or ScheduleState from its JSON values.
-
-    Raises TypeError unless they are numbers of the kinds that it has, and not negative.
-    """
-    made = kind(**values)
-    for name, hint in get_type_hints(kind).items():
-        value = getattr(made, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else hint):
-            raise TypeError(f"{name} should be a number")
-        if value is not None and not (0 <= value < 2**53 or value == float("inf")):
-            raise TypeError(f"{name} is out of range")
-    return made

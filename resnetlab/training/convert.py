@@ -14,9 +14,9 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.nets.interop import OURS, write_state
 from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.nets.zoo import Spec
+from resnetlab.storage import write_atomically
 from resnetlab.training.checkpoint import weights_bytes
 from resnetlab.training.load import load_with_card
-from resnetlab.training.run import write_atomically
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 

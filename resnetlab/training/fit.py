@@ -1,4 +1,4 @@
-"""Whether tensors from a file fit a network: said before anything is loaded, so that nothing is loaded in part."""
+"""Whether tensors from a file fit: said before anything is loaded, so that nothing is loaded in part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from resnetlab.errors import UserError
 
 
 def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Raise UserError, naming the first that differ, unless keys, shapes and kinds of number are the wanted ones."""
+    """Raise UserError, naming the first that differ, unless keys, shapes and kinds of number are the wanted ones.
+
+    Also for numbers that are not finite, and for negative variances.
+    """
     missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
     surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
     shapes = [
@@ -18,14 +21,22 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
         for k, v in wanted.items()
         if k in found and found[k].shape != v.shape
     ]
-    kinds = [
-        f"{k} is of {found[k].dtype}, not {v.dtype}"
-        for k, v in wanted.items()
-        if k in found and ((v.is_floating_point() and not found[k].is_floating_point()) or found[k].is_complex())
-    ]
+    values = [f"{k} {wrong}" for k, v in wanted.items() if k in found and (wrong := value_trouble(k, v, found[k]))]
     parts = []
-    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", kinds)):
+    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", values)):
         if keys:
             parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
     if parts:
         raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.")
+
+
+def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:
+    """What keeps a tensor's numbers from being used in place of another one's; "" if nothing does."""
+    if not wanted.is_floating_point():
+        return f"is of {found.dtype}, not {wanted.dtype}" if found.is_complex() else ""
+    if not found.is_floating_point():
+        return f"is of {found.dtype}, not {wanted.dtype}"
+    as_wanted = found.to(wanted.dtype)
+    if not as_wanted.isfinite().all():
+        return "is not finite"
+    return "is negative" if name.endswith("running_var") and (as_wanted < 0).any() else ""

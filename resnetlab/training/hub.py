@@ -14,9 +14,9 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.storage import write_atomically
 from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.load import MODEL, load, load_with_card
-from resnetlab.training.run import write_atomically
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 

@@ -14,9 +14,10 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.storage import is_there
 from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
 from resnetlab.training.fit import check_fit
-from resnetlab.training.run import check_format, read_json
+from resnetlab.training.run_files import SETTINGS, read_settings
 from resnetlab.training.weights import read_file
 
 MODEL = "model.safetensors"  # the weights in a folder of the Hugging Face hub
@@ -95,10 +96,11 @@ def _weight_file(path: Path, which: str) -> Path:
     if is_folder:
         if (path / MODEL).exists():
             return path / MODEL
-        if not (path / "run.json").exists():
-            raise UserError(f"{path}: not a run folder, it has no run.json, nor does it hold a {MODEL}.")
-        check_format(path / "run.json", read_json(path / "run.json"))
-        return whole_folder(path / which) / WEIGHTS
+        if not is_there(path / SETTINGS):
+            raise UserError(f"{path}: not a run folder, it has no {SETTINGS}, nor does it hold a {MODEL}.")
+        weights = whole_folder(path / which) / WEIGHTS
+        read_settings(path, f"its weights may be whole: give {weights} in place of the folder")
+        return weights
     if not exists:
         raise UserError(f"{path}: no such run folder or weight file.")
     return path

@@ -17,12 +17,13 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
 from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
-from resnetlab.training.metrics import epochs_of
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import RESULT_KEYS, Run, disk_errors, locked, open_folder, write_atomically
+from resnetlab.training.run import Run, open_folder
+from resnetlab.training.run_files import RESULT, Result, last_epoch
 from resnetlab.training.schedule import after_evaluation, after_step, learning_rate, needs_batch_error
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sitting import (
@@ -270,9 +271,14 @@ def evaluation_batch(images: Images | Files) -> int:
 
 def _finish(run: Run, progress: Progress) -> None:
     """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
-    last = epochs_of(run.folder)[-1]
-    errors = (last["train_error"], last["test_error"], progress.best_error)
-    values = (*errors, progress.epoch, progress.step, round(progress.seconds, 2))
-    result = dict(zip(RESULT_KEYS, values, strict=True))
+    last = last_epoch(run.folder)
+    result = Result(
+        train_error=last["train_error"],
+        test_error=last["test_error"],
+        best_error=progress.best_error,
+        epochs=progress.epoch,
+        steps=progress.step,
+        seconds=round(progress.seconds, 2),
+    )
     with disk_errors(run.folder):
-        write_atomically(run.folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        write_atomically(run.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())

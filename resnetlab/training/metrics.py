@@ -9,26 +9,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError
-from resnetlab.training.run import disk_errors
-
-EPOCH_KEYS = ("epoch", "step", "train_error", "test_error")
+from resnetlab.storage import Damaged, disk_errors, open_to_append
+from resnetlab.training.run_files import METRICS, START_ANEW, read_epochs
 
 
 class Metrics:
     """metrics.jsonl: one line per evaluation and per logged step, without times, so that a run repeats it."""
 
     def __init__(self, folder: Path, length: int, epochs: int):
-        path = folder / "metrics.jsonl"
-        with disk_errors(folder):
-            path.touch()
-            if path.stat().st_size < length:
-                raise UserError(f"{path}: shorter than its checkpoint says; move {folder} away to start the run again.")
-            os.truncate(path, length)  # what was logged after the checkpoint that is resumed
-            found = epochs_of(folder)
-            if len(found) != epochs:
-                raise UserError(f"{path}: damaged, it should hold {epochs} epochs; move {folder} away to start anew.")
-            self.file = path.open("ab", buffering=0)  # a failed write must not be tried again when the file closes
+        path = folder / METRICS
+        found = read_epochs(folder, length)
+        if len(found) != epochs:
+            raise Damaged(path, f"damaged, it should hold {epochs} epochs, and has {len(found)}", START_ANEW)
+        with disk_errors(path):
+            self.file = open_to_append(path)  # unbuffered: a failed write must not be tried again when it closes
+            self.file.truncate(length)  # what was logged after the checkpoint that is resumed
         self.folder = folder
         self.length = length
         self.last_epoch = found[-1] if found else None  # its line
@@ -60,16 +55,3 @@ class NoMetrics:
 
     def sync(self) -> None:
         """Leave it to the first process."""
-
-
-def epochs_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics that end an epoch. Raises UserError if the file is damaged."""
-    path = folder / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        epochs = [line for line in lines if "epoch" in line]
-        if not all(isinstance(line[key], int | float) for line in epochs for key in EPOCH_KEYS):
-            raise ValueError("an epoch without its errors")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); move {folder} away to start the run again.") from error
-    return epochs

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import subprocess
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,19 +20,16 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.parts import check_parts
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 
 if TYPE_CHECKING:
     from resnetlab.training.finetune import Start
 
-FORMAT = 3  # of the run folder; others than these are refused
-# 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
-READABLE = (1, 2, FORMAT)
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-RESULT_KEYS = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
 
 
 @dataclass(frozen=True)
@@ -73,14 +65,7 @@ class Run:
 
         Raises UserError if the file is damaged.
         """
-        path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        found = read_json(path)
-        missing = [key for key in RESULT_KEYS if not isinstance(found.get(key), int | float)]
-        if missing:
-            raise UserError(f"{path}: damaged, it lacks {', '.join(missing)}; remove it to finish the run again.")
-        return found
+        return read_result(self.folder)
 
     def settings(self, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
         """What `run.json` holds."""
@@ -153,12 +138,11 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
 
     Raises UserError for a folder of another version or one whose settings are damaged.
     """
-    path = run.folder / "run.json"
-    if path.exists():
-        found = read_json(path)
-        check_format(path, found)
-        if found.get("id") != run.id:
-            raise UserError(f"{path}: damaged, it is of run {found.get('id')!r}; move the folder away to start anew.")
+    path = run.folder / SETTINGS
+    if is_there(path):
+        found = read_begun(run.folder)
+        if found["id"] != run.id:
+            raise Damaged(path, f"damaged, it is of run {found['id']!r}", START_ANEW)
         return found
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):
@@ -172,118 +156,14 @@ def migrate(folder: Path) -> None:
 
     What earlier formats wrote is read as it is.
     """
-    path = folder / "run.json"
-    settings = read_json(path)
+    settings = read_settings(folder)
     if settings["format"] != FORMAT:
         with disk_errors(folder):
-            _write_settings(path, settings | {"format": FORMAT})
+            _write_settings(folder / SETTINGS, settings | {"format": FORMAT})
 
 
 def _write_settings(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def check_format(path: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError unless run.json is of a version that this code reads."""
-    if settings.get("format") not in READABLE:
-        raise UserError(
-            f"{path}: a run of format {settings.get('format')}, and this version reads formats 1 to {FORMAT}: "
-            "move the folder away or use the version that wrote it."
-        )
-    threads = settings.get("threads")
-    if not (isinstance(threads, int) and 1 <= threads <= 4096 and isinstance(settings.get("machine"), dict)):
-        raise UserError(f"{path}: damaged, it lacks threads or machine; move the folder away to start the run again.")
-
-
-@contextlib.contextmanager
-def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the run: two processes never write one folder. Raises UserError if another one has it.
-
-    patience: seconds to wait for it, where children of a killed process may hold it a little longer.
-    """
-    deadline = time.monotonic() + patience
-    with disk_errors(folder):
-        file = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    _locks.add(file)
-    try:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() < deadline:
-                    time.sleep(0.1)
-                    continue
-                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
-            except OSError:
-                pass  # a file system that can't lock
-            break
-        yield
-    finally:
-        if file in _locks:
-            _locks.remove(file)
-            os.close(file)
-
-
-def _leave_locks() -> None:
-    """In a forked process, e.g. one that decodes images: it must not hold the run when its parent was killed."""
-    for file in _locks:
-        os.close(file)
-    _locks.clear()
-
-
-_locks: set[int] = set()  # files by their descriptors
-os.register_at_fork(after_in_child=_leave_locks)
-
-
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a failed write (disk full, no permission) into one line that says what is kept."""
-    try:
-        yield
-    except OSError as error:
-        trouble = f"{folder}: can't write ({error.strerror or error})"
-        if error.errno not in _NO_ROOM:
-            raise UserError(f"{trouble}; choose another place.") from error
-        raise UserError(
-            f"{trouble}; what was saved before is whole. Make room or choose another place, then give the same "
-            "command to go on."
-        ) from error
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is that a disk has no room: no other run can be written then either."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, whole, even after a power cut."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UserError, naming the file, if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, not JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged, it should hold a JSON object.")
-    return value
 
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:

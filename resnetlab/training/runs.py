@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError, did_you_mean, printable
+from resnetlab.storage import Damaged, check_regular, is_locked, is_there
 from resnetlab.training.checkpoint import WEIGHTS, whole_folder
-from resnetlab.training.run import READABLE, RESULT_KEYS
+from resnetlab.training.run_files import METRICS, RESULT, SETTINGS, read_metrics, read_result, read_settings
 
 MEASURED = "measured"  # the folder beside the runs where studies keep their measurements
 State = Literal["finished", "unfinished", "running", "damaged"]
-
-
-class Damaged(ValueError):
-    """A run folder that can't be read; the words say which file and why, in short."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +35,18 @@ class RunSummary:
     written: float = 0.0  # seconds since 1970, when metrics, result or settings were last written
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; a number that is not finite is null."""
+        """As JSON values; a number that is not finite is null, and a time that no calendar has."""
+        when = self.when(UTC)
+        words = when.isoformat(timespec="seconds") if when else None
         values = {k: _finite(v) for k, v in asdict(self).items()}
-        when = datetime.fromtimestamp(self.written, UTC).isoformat(timespec="seconds")
-        return values | {"folder": str(self.folder), "written": when}
+        return values | {"folder": str(self.folder), "written": words}
+
+    def when(self, zone: tzinfo | None = None) -> datetime | None:
+        """When it was last written; None if that is before the year 1 or after 9999, as a wrong clock has it."""
+        try:
+            return datetime.fromtimestamp(self.written, zone)
+        except (ValueError, OverflowError, OSError):
+            return None
 
 
 def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
@@ -55,29 +58,30 @@ def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
         folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != MEASURED]
     except OSError as error:
         raise UserError(f"{str(root)[:80]}: can't be read ({error.strerror}); name the folder with --runs.") from error
-    if (root / "run.json").exists():
+    if is_there(root / SETTINGS):
         folders = [root]
-    runs = [summary(path) for path in folders if (path / "run.json").exists() or (path / "metrics.jsonl").exists()]
+    runs = [summary(path) for path in folders if is_there(path / SETTINGS) or is_there(path / METRICS)]
     known = {run.folder for run in runs}
     return sorted(runs, key=lambda r: (r.written, r.folder)), [path for path in folders if path not in known]
 
 
 def summary(folder: Path) -> RunSummary:
     """How a run stands. Never raises: what can't be read makes it damaged."""
-    written = max((_written(folder / name) for name in ("run.json", "metrics.jsonl", "result.json")), default=0.0)
+    written = max(_written(folder / name) for name in (SETTINGS, METRICS, RESULT))
     settings: dict[str, Any] = {}
     try:
         settings = read_settings(folder)
-        lines = metrics_of(folder)
+        lines = read_metrics(folder)
         epochs = [line for line in lines if "epoch" in line]
-        if epochs and not (whole_folder(folder / "last") / WEIGHTS).exists():
-            raise Damaged(f"last/{WEIGHTS} is missing")
-        result = _result(folder)
+        if epochs:
+            check_regular(whole_folder(folder / "last") / WEIGHTS)
+        result = read_result(folder)
         running = is_locked(folder)
     except Damaged as error:
-        return RunSummary(folder, "damaged", str(error), **_names(settings), written=written)
+        words = f"{error.path.relative_to(folder)}, {error.what.removeprefix('damaged, ')}"
+        return RunSummary(folder, "damaged", printable(words), **_names(settings), written=written)
     last = epochs[-1] if epochs else {}
-    chosen = [line.get("validation_error", line["test_error"]) for line in epochs]
+    chosen = [e for line in epochs if math.isfinite(e := line.get("validation_error", line["test_error"]))]
     state: State = "running" if running else "finished" if result else "unfinished"
     step = int(lines[-1]["step"]) if lines else 0
     return RunSummary(
@@ -102,7 +106,7 @@ def find_run(name: str, root: Path) -> Path:
     try:
         places = (Path(name).expanduser(), root / name, *sorted(root.glob(f"*-{name}") if name.isalnum() else ()))
         found = next((place for place in places if place.is_dir()), None)
-        is_run = found is not None and (found / "run.json").exists()
+        is_run = found is not None and is_there(found / SETTINGS)
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
     except (OSError, ValueError, RuntimeError):  # names that no file system takes, homes of nobody
         found, is_run, near = None, False, ""
@@ -113,86 +117,13 @@ def find_run(name: str, root: Path) -> Path:
     return found
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What run.json holds, as far as lists and plots need it. Raises Damaged."""
-    found = _json(folder / "run.json")
-    if found.get("format") not in READABLE:
-        raise Damaged(f"run.json is of format {str(found.get('format'))[:20]}, not {READABLE[-1]}")
-    for key in ("spec", "recipe", "data"):
-        if not isinstance(found.get(key), dict):
-            raise Damaged(f"run.json lacks {key}")
-    return found
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none if there is no such file yet. Raises Damaged.
-
-    A last line that is not whole is left out: it is being written, or its writer was killed.
-    """
-    path = folder / "metrics.jsonl"
-    try:
-        content = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise Damaged(f"metrics.jsonl can't be read ({error.strerror})") from error
-    lines = []
-    for number, text in enumerate(content.split(b"\n")[:-1], 1):
-        try:
-            line = json.loads(text)
-            keys = ("step", "train_error", "test_error") if "epoch" in line else ("step",)
-            if not all(isinstance(line[key], int | float) for key in keys) or not math.isfinite(line["step"]):
-                raise ValueError("not numbers")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise Damaged(f"metrics.jsonl, line {number}") from error
-        lines.append(line)
-    return lines
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process trains the run now; where files can't be locked, no.
-
-    The lock is tried for reading, so two who ask do not see each other; one who starts to train within those
-    microseconds would.
-    """
-    try:
-        with (folder / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    found = _json(path)
-    missing = [key for key in RESULT_KEYS if not isinstance(found.get(key), int | float)]
-    if missing:
-        raise Damaged(f"result.json lacks {', '.join(missing)}")
-    return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise Damaged(f"{path.name} can't be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path.name} is not JSON") from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{path.name} is no JSON object")
-    return value
-
-
 def _names(settings: dict[str, Any]) -> dict[str, Any]:
     """Network, data and seed of a run, as far as its settings tell them."""
     seed = settings.get("recipe", {}).get("seed")
     net, data = settings.get("spec", {}).get("name"), settings.get("data", {}).get("name")
     return {
-        "net": str(net) if net else None,
-        "data": str(data) if data else None,
+        "net": printable(net) if net else None,
+        "data": printable(data) if data else None,
         "seed": seed if isinstance(seed, int) else None,
     }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from resnetlab.schema import INFINITY, Between, Percent, Whole
 from resnetlab.training.recipe import Recipe
 
 ONECYCLE_RISE = 0.3  # share of the run in which lr rises (Smith & Topin 2018; torch's default)
@@ -15,11 +17,11 @@ ERROR_MEMORY = 50  # train_error: the training error is a running mean over abou
 class ScheduleState:
     """What a schedule has seen: the part that can't be computed from the step. Saved with a checkpoint."""
 
-    warm_since: int | None = None  # train_error: the step at which warm-up ended
-    running_error: float = 100.0  # train_error: running mean of the batches' error, in %
-    drops: int = 0  # plateau: how often lr has dropped
-    best_error: float = math.inf  # plateau: lowest error so far, in %
-    waited: int = 0  # plateau: evaluations since then
+    warm_since: Whole | None = None  # train_error: the step at which warm-up ended
+    running_error: Percent = 100.0  # train_error: running mean of the batches' error, in %
+    drops: Whole = 0  # plateau: how often lr has dropped
+    best_error: Annotated[float, Between(0, INFINITY)] = math.inf  # plateau: lowest error so far, in %
+    waited: Whole = 0  # plateau: evaluations since then
 
 
 def learning_rate(recipe: Recipe, step: int, total: int, state: ScheduleState) -> float:

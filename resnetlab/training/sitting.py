@@ -21,6 +21,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
+from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
     Card,
     Checkpoint,
@@ -34,7 +35,7 @@ from resnetlab.training.distributed import Ranks, check_share, wrapped
 from resnetlab.training.metrics import Metrics, NoMetrics
 from resnetlab.training.parts import freeze
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, disk_errors, migrate
+from resnetlab.training.run import Run, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
 from resnetlab.training.signals import Stop
 from resnetlab.training.step import Stepper, make_optimiser

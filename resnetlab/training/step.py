@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.training.averaging import Average
+from resnetlab.training.fit import value_trouble
 from resnetlab.training.parts import lr_factors, training_mode
 from resnetlab.training.precision import (
     as_written,
@@ -153,16 +154,19 @@ class Stepper:
             f"momentum.{i}": p for i, p in enumerate(_parameters(self.optimiser))
         }  # before a step there is none
         average = {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
-        counts = [
-            *(["average_steps"] if self.average else []),
-            *(["scaler.scale", "scaler.growth"] if self.scaler else []),
-        ]
-        wanted = momentum | average | dict.fromkeys(counts, torch.tensor(0))
+        counts = {"average_steps": torch.tensor(0)} if self.average else {}
+        if self.scaler:
+            counts |= {"scaler.scale": torch.tensor(0.0), "scaler.growth": torch.tensor(0)}
+        wanted = momentum | average | counts
         for name, tensor in state.items():
             if name not in wanted:
                 raise UserError(f"it has {name} besides")
             if tensor.shape != wanted[name].shape:
                 raise UserError(f"in it {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
+            if wrong := value_trouble(name, wanted[name], tensor):
+                raise UserError(f"in it {name} {wrong}")
+            if name in counts and not (tensor.isfinite() and tensor >= 0):
+                raise UserError(f"in it {name} is {tensor.item()}")
         if lacking := [name for name in (*average, *counts) if name not in state]:
             raise UserError(f"it lacks {lacking[0]}")
         self.optimiser.state.clear()

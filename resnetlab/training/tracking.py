@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from resnetlab.errors import UserError, check_choice
-from resnetlab.training.run import Run, disk_errors, read_json, write_atomically
-from resnetlab.training.runs import Damaged, metrics_of
+from resnetlab.storage import disk_errors, write_atomically
+from resnetlab.training.run import Run
+from resnetlab.training.run_files import TRACKING, read_metrics, read_sent
 
 Write = Callable[[dict[str, float], int], None]  # values by name, and the step they are of
-KEPT = "tracking.json"
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
 
         def catch_up() -> None:
             nonlocal write
-            lines, sent = _lines(run), _sent(run)
+            lines, sent = read_metrics(run.folder), read_sent(run.folder)
             new = range(sent.get(log, 0), len(lines))
             if not new:
                 return
@@ -60,25 +60,9 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
                     "again to go on, without --log if need be."
                 ) from error
             with disk_errors(run.folder):
-                write_atomically(run.folder / KEPT, json.dumps(sent | {log: len(lines)}).encode())
+                write_atomically(run.folder / TRACKING, json.dumps(sent | {log: len(lines)}).encode())
 
         yield catch_up
-
-
-def _lines(run: Run) -> list[dict[str, Any]]:
-    try:
-        return metrics_of(run.folder)
-    except Damaged as error:
-        raise UserError(f"{run.folder}: damaged, {error}.") from error
-
-
-def _sent(run: Run) -> dict[str, int]:
-    """Lines that each tracker has got."""
-    path = run.folder / KEPT
-    found = read_json(path) if path.exists() else {}
-    if not all(isinstance(count, int) for count in found.values()):
-        raise UserError(f"{path}: damaged, it should hold counts; remove it to send all metrics again.")
-    return found
 
 
 def _values(line: dict[str, Any], known: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.errors import UserError
-from resnetlab.training.run import write_atomically
+from resnetlab.storage import write_atomically
 from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreement, compare
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import WithNormalisation, deployed, description, noise

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.errors import UserError
-from resnetlab.training.run import write_atomically
+from resnetlab.storage import write_atomically
 from resnetlab.use.features import Features
 
 SUFFIXES = (".npz", ".parquet")

@@ -51,7 +51,7 @@ def test_the_list(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch)
         shown = capsys.readouterr().out
         for words in (trained(runs).name, "finished", "damaged: run.json", "1 folder that is no run: photos"):
             assert words in shown
-    assert "damaged: run.json is not JSON" in shown
+    assert "damaged: run.json, not JSON (" in shown
     assert "unfinished: epoch 0 of 1, step 0" in shown
     assert main(["runs", "--runs", str(runs / "photos")]) == 0
     assert "no runs yet" in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
         (["runs", "plot"], "requires an argument"),
         (["runs", "plot", "nothing"], "'nothing': no such run folder, here or in"),
         (["runs", "plot", "photos"], "photos: not a run folder, it has no run.json"),
-        (["runs", "plot", "damaged"], "damaged: damaged, run.json is not JSON; leave it out"),
+        (["runs", "plot", "damaged"], "damaged/run.json: damaged, not JSON ("),
         (["runs", "plot", "RUN", "new"], "new: has no whole epoch yet; leave it out, or wait"),
         (["runs", "plot", "RUN", "RUN"], "is given twice"),
         (["runs", "plot", "RUN", "--out", "x.gif"], "x.gif: the ending says what is written; give one of .svg"),

@@ -113,7 +113,7 @@ def test_what_can_not_be_drawn_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="7 runs: no more than 6 can be told apart"):
         error_curves([a] * 7)
     (a / "metrics.jsonl").write_text("{\n")
-    with pytest.raises(UserError, match=r"a: damaged, metrics.jsonl, line 1; leave it out"):
+    with pytest.raises(UserError, match=r"a/metrics.jsonl: damaged, line 1: not JSON .*; leave it out"):
         error_curves([a])
     with pytest.raises(UserError, match=r"x.gif: the ending says what is written; give one of .svg, .png, .pdf"):
         check_out(tmp_path / "x.gif")

@@ -1,0 +1,243 @@
+"""Files that are whole: bounded reading, atomic writing, locks, JSON, and what a failed read or write says.
+
+What is read may be a link to a regular file, as data stores make them. What is written is never written through a
+link: a new file takes the link's place, and a file that is written in place (a lock, metrics) must not be one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from resnetlab.errors import UserError
+from resnetlab.schema import trouble
+
+MOST_JSON = 64 * 2**20  # bytes of a JSON file
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+}
+LOCK = "lock"  # the file of a folder that is held
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+class Damaged(UserError):
+    """A file that can't be read, or does not hold what it should: which, what is wrong, and what to do."""
+
+    def __init__(self, path: Path, what: str, advice: str = ""):
+        self.path, self.what = path, what
+        super().__init__(f"{path}: {what}" + (f"; {advice}" if advice else "") + ".")
+
+
+def read_regular(path: Path, most: int, advice: str = "") -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises Damaged, and never waits, for anything else: a FIFO, a socket, a device, a folder, a link that leads
+    nowhere, a file that is larger.
+    """
+    try:
+        with _opened(path, os.O_RDONLY) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise Damaged(path, f"damaged, with {size:,} bytes larger than the {most:,} that it may have", advice)
+            return file.read(size)
+    except OSError as error:
+        raise Damaged(path, _reason(error), advice) from error
+
+
+def read_json(path: Path, kind: Any = dict[str, Any], advice: str = "") -> dict[str, Any]:
+    """Read a JSON object of a type (see `schema`). Raises Damaged, which gives the advice, for anything else."""
+    return parsed_json(path, read_regular(path, MOST_JSON, advice), kind, advice)
+
+
+def parsed_json(path: Path, content: bytes, kind: Any = dict[str, Any], advice: str = "", where: str = "") -> Any:
+    """What the content of a JSON file, or a line of it (`where`), says. Raises Damaged as `read_json` does."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"damaged, {where}not JSON ({error})", advice) from error
+    if wrong := trouble(value, kind):
+        raise Damaged(path, f"damaged, {where}{wrong}", advice)
+    return value
+
+
+def check_regular(path: Path) -> None:
+    """Raise Damaged unless there is a regular file; what it holds is not read."""
+    try:
+        if not stat.S_ISREG(mode := path.stat().st_mode):
+            raise _Irregular(path, mode)
+    except OSError as error:
+        raise Damaged(path, _reason(error)) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything by that name, a link that leads nowhere included."""
+    return os.path.lexists(path)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """A file of ours to write on at its end, unbuffered; it is made if need be.
+
+    Raises OSError for a link and what is no regular file.
+    """
+    return _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, buffering=0)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, if it is there. Raises OSError if it can't."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _Irregular(OSError):
+    """There is something else in place of a regular file."""
+
+    def __init__(self, path: Path, mode: int):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        super().__init__(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+
+
+def _opened(path: Path, flags: int, buffering: int = -1) -> BinaryIO:
+    """A regular file, opened without ever waiting. Raises OSError for anything else."""
+    try:
+        # Without O_NONBLOCK the opening of a FIFO waits for its other end; of regular files it changes nothing.
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if odd := _odd(path, flags):
+            raise odd from error
+        raise
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _Irregular(path, mode)
+    return open(descriptor, "wb" if flags & os.O_ACCMODE else "rb", buffering=buffering)
+
+
+def _odd(path: Path, flags: int) -> _Irregular | None:
+    """What there is in place of a regular file, where that is why it can't be opened."""
+    with contextlib.suppress(OSError):
+        mode = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW).st_mode
+        return None if stat.S_ISREG(mode) else _Irregular(path, mode)
+    return None
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, _Irregular):
+        return f"damaged, {error.strerror}"
+    return f"can't be read ({error.strerror or error})"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the run: two processes never write one folder. Raises UserError if another one has it.
+
+    patience: seconds to wait for it, where children of a killed process may hold it a little longer.
+    """
+    deadline = time.monotonic() + patience
+    path = folder / LOCK
+    with disk_errors(folder):
+        try:
+            file = _opened(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
+        except _Irregular as odd:
+            raise Damaged(path, _reason(odd), "remove it") from odd
+    _locks.add(file)
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
+            except OSError:
+                pass  # a file system that can't lock
+            break
+        yield
+    finally:
+        if file in _locks:
+            _locks.remove(file)
+            file.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder now; where files can't be locked, no. Raises Damaged for an odd lock.
+
+    The lock is tried for reading, so two who ask do not see each other; one who starts to train within those
+    microseconds would.
+    """
+    path = folder / LOCK
+    try:
+        with _opened(path, os.O_RDONLY) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except _Irregular as odd:
+        raise Damaged(path, _reason(odd), "remove it") from odd
+    except OSError:
+        pass
+    return False
+
+
+def _leave_locks() -> None:
+    """In a forked process, e.g. one that decodes images: it must not hold the run when its parent was killed."""
+    for file in _locks:
+        file.close()
+    _locks.clear()
+
+
+_locks: set[BinaryIO] = set()
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a failed write (disk full, no permission) into one line that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        trouble = f"{folder}: can't write ({error.strerror or error})"
+        if error.errno not in _NO_ROOM:
+            raise UserError(f"{trouble}; choose another place.") from error
+        raise UserError(
+            f"{trouble}; what was saved before is whole. Make room or choose another place, then give the same "
+            "command to go on."
+        ) from error
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is that a disk has no room: no other run can be written then either."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, whole, even after a power cut."""
+    part = path.with_name(path.name + ".part")
+    try:
+        # A link or a FIFO may lie there by that name; what was left there by a kill is written anew.
+        with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,160 @@
+"""The JSON files of a run: what each holds, and the one reader of each.
+
+    run.json        what the run is: Settings
+    metrics.jsonl   one line for each evaluation and each logged step: Line, EpochLine
+    result.json     what it ended with: Result
+    tracking.json   how many lines each tracker has got: counts by name
+
+A file that is not so is `storage.Damaged`: its path, what is wrong, and what to do. The files of a checkpoint are
+read in `training.checkpoint`, by the same rules.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from resnetlab.errors import shown
+from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
+from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_json, read_regular
+
+FORMAT = 3  # of the run folder; others than these are refused
+# 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
+READABLE = (1, 2, FORMAT)
+SETTINGS, METRICS, RESULT, TRACKING = "run.json", "metrics.jsonl", "result.json", "tracking.json"
+MOST_METRICS = 2**28  # bytes: a line for each 100 of 200 million steps
+START_ANEW = "move the folder away to start the run again"
+
+
+Error = Annotated[float, Between(0, 100, nan=True)]  # in %
+
+
+class OfData(TypedDict):
+    """What run.json says of the data."""
+
+    name: str
+    fingerprint: NotRequired[str]
+    shape: NotRequired[tuple[Whole, Whole, Whole] | None]
+    train_images: NotRequired[Whole]
+    test_images: NotRequired[Whole]
+
+
+class OfSpec(TypedDict):
+    """What run.json says of the network, as far as a list needs it; weight files hold their own."""
+
+    name: NotRequired[str]
+
+
+class Settings(TypedDict):
+    """run.json, as far as lists and plots need it."""
+
+    format: Whole
+    spec: OfSpec
+    recipe: dict[str, Scalar | list[Scalar]]
+    data: OfData
+    id: NotRequired[Text]
+    classes: NotRequired[list[str]]
+    start: NotRequired[dict[str, Any]]
+    ranks: NotRequired[Annotated[int, Between(1, 10**6)]]
+
+
+class Begun(TypedDict):
+    """What run.json has besides, for a training to go on from and a study to judge."""
+
+    id: Text
+    threads: Annotated[int, Between(1, 4096)]
+    machine: dict[str, Scalar]
+
+
+class Line(TypedDict):
+    """A line of metrics.jsonl."""
+
+    step: Whole
+    epoch: NotRequired[Whole]
+    lr: NotRequired[Positive]
+    train_loss: NotRequired[Loss]
+    train_error: NotRequired[Error]
+    test_loss: NotRequired[Loss]
+    test_error: NotRequired[Error]
+    validation_loss: NotRequired[Loss]
+    validation_error: NotRequired[Error]
+    unreadable: NotRequired[Whole]
+
+
+class EpochLine(TypedDict):
+    """What a line of metrics.jsonl has that ends an epoch."""
+
+    epoch: Annotated[int, Between(1, MOST_WHOLE)]
+    train_error: Error
+    test_error: Error
+
+
+class Result(TypedDict):
+    """result.json: errors in %, of the last epoch and the lowest."""
+
+    train_error: Error
+    test_error: Error
+    best_error: Error
+    epochs: Whole
+    steps: Whole
+    seconds: Seconds
+
+
+def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
+    """What run.json holds. Raises Damaged, which gives the advice; also for a run of another version."""
+    path = folder / SETTINGS
+    content = read_regular(path, MOST_JSON, advice)
+    version = parsed_json(path, content, advice=advice).get("format")
+    if isinstance(version, int) and version not in READABLE:
+        what = f"a run of format {shown(version)}, and this version reads formats 1 to {FORMAT}"
+        raise Damaged(path, what, "move the folder away or use the version that wrote it")
+    return parsed_json(path, content, Settings, advice)
+
+
+def read_begun(folder: Path) -> dict[str, Any]:
+    """The same with all that a training needs. Raises Damaged."""
+    found = read_settings(folder)
+    if wrong := trouble(found, Begun):
+        raise Damaged(folder / SETTINGS, f"damaged, {wrong}", START_ANEW)
+    return found
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What result.json holds, or None where it is not there: the run is unfinished. Raises Damaged."""
+    path = folder / RESULT
+    return read_json(path, Result, "remove it to finish the run again") if is_there(path) else None
+
+
+def read_metrics(folder: Path, length: int | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, or of its first `length` bytes; none if there is no such file. Raises Damaged.
+
+    A last line that is not whole is left out: it is being written, or its writer was killed.
+    """
+    path = folder / METRICS
+    content = read_regular(path, MOST_METRICS, START_ANEW) if is_there(path) else b""
+    if length and content[length - 1 : length] != b"\n":
+        raise Damaged(path, "damaged, shorter than its checkpoint says, or of other lines", START_ANEW)
+    lines = []
+    for number, text in enumerate(content[:length].split(b"\n")[:-1], 1):
+        line = parsed_json(path, text, Line, START_ANEW, where := f"line {number}: ")
+        lines.append(parsed_json(path, text, EpochLine, START_ANEW, where) if "epoch" in line else line)
+    return lines
+
+
+def read_epochs(folder: Path, length: int | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that end an epoch, as `read_metrics` reads them."""
+    return [line for line in read_metrics(folder, length) if "epoch" in line]
+
+
+def last_epoch(folder: Path) -> dict[str, Any]:
+    """The line of the last whole epoch. Raises Damaged if there is none."""
+    epochs = read_epochs(folder)
+    if not epochs:
+        raise Damaged(folder / METRICS, "damaged, it holds no whole epoch", START_ANEW)
+    return epochs[-1]
+
+
+def read_sent(folder: Path) -> dict[str, int]:
+    """How many lines of metrics.jsonl each tracker has got. Raises Damaged."""
+    path = folder / TRACKING
+    return read_json(path, dict[str, Whole], "remove it to send all metrics again") if is_there(path) else {}
