@@ -102,7 +102,7 @@ def export(
         checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
     found = agreement(pytorch, scores, data, classifier.size, progress) if data else None
     try:
-        write_atomically(out, content)
+        write_atomically(out, content, new=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
     precision = "int8" if calibrate else "float32"
