@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -44,3 +46,37 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     if value not in choices:
         hint = did_you_mean(value if isinstance(value, str) else shown(value), choices)
         raise UserError(f"{field}={shown(value)} is not known: choose one of {', '.join(choices)}.{hint}")
+
+
+_NO_MEMORY = re.compile(
+    "out of memory|not enough memory|(can't|cannot|failed to|unable to) allocate|bad_alloc|ALLOC_FAILED", re.IGNORECASE
+)
+_TRIED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def out_of_memory(error: BaseException | None) -> str:
+    """In words what did not fit, if an error, or what led to it, is that memory ran out; else "".
+
+    torch, numpy, ONNX Runtime and C++ each have words of their own for it, and only Python a class.
+    """
+    while error is not None:
+        words = str(error)
+        if isinstance(error, OSError):
+            found = error.errno == errno.ENOMEM
+        else:
+            found = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(words))
+        if found and not isinstance(error, UserError):
+            where = "the GPU's memory" if re.search("CUDA|cuDNN|CUBLAS", words) else "memory"
+            if tried := _TRIED.search(words):
+                return f"{size_in_words(float(tried[1]) * _UNITS[tried[2].lower()])} more did not fit into {where}"
+            return f"{where} has no room left"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def size_in_words(size: float) -> str:
+    """A number of bytes, e.g. "4.5 GiB", "64 MiB"."""
+    unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if size >= _UNITS[unit.lower()]), "bytes")
+    number = size / _UNITS[unit.lower()]
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"

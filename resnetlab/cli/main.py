@@ -12,7 +12,7 @@ import cyclopts
 import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
 from resnetlab.cli.completion import completion
-from resnetlab.errors import ToldElsewhere, UserError, printable
+from resnetlab.errors import ToldElsewhere, UserError, out_of_memory, printable
 from resnetlab.training.signals import Stopped
 
 app = cyclopts.App(
@@ -38,6 +38,15 @@ app.command(data.app)
 app.command(completion)
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
+TAKES_LESS = {  # what to do where a command runs out of memory
+    "train": "give a smaller --batch-size or --image-size, fewer --workers",
+    "predict": "give a smaller --batch-size",
+    "features": "give a smaller --batch-size",
+    "serve": "give a smaller --batch-size",
+    "eval": "give fewer --workers, 1-crop for --views, fewer networks at once",
+    "study run": "give fewer --jobs",
+    "data": "give fewer --workers",
+}
 KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go on from what they saved
 
 
@@ -75,12 +84,26 @@ def main(arguments: list[str] | None = None) -> int:
         _drop_output()  # e.g. `| head`
         return 0
     except OSError as error:
+        if words := out_of_memory(error):
+            return _no_memory(words, given)
         if error.filename is None:
             _drop_output()
         where = error.filename or "the output"
         print(f"error: {printable(str(where))}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
         return USER_ERROR
+    except Exception as error:
+        if words := out_of_memory(error):
+            return _no_memory(words, given)
+        raise
     return code if isinstance(code, int) else 0
+
+
+def _no_memory(words: str, given: list[str]) -> int:
+    """Say what did not fit, and what takes less; return the exit code."""
+    advice = next((ways for command, ways in TAKES_LESS.items() if " ".join(given).startswith(command)), "")
+    more = "end other programs, or take a machine with more memory"
+    print(f"error: out of memory: {words}; {advice}{', ' if advice else ''}{more}.", file=sys.stderr)
+    return USER_ERROR
 
 
 def _first() -> bool:

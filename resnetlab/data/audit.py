@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -16,22 +15,11 @@ from resnetlab.data import decoding
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
+from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, oddities
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError
 
 FEW = 20  # training images: a class with fewer is named
-TINY = 32  # pixels of the shorter side: a smaller image is named
-HUGE = 25_000_000  # pixels: an image of more is named
-STRETCHED = 4  # times as long as wide: an image of more is named
-FORMATS = {  # what a file's ending promises
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
-    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
-    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), ("PPM",)),
-    ".png": ("PNG",),
-    ".gif": ("GIF",),
-    ".bmp": ("BMP", "DIB"),
-    ".webp": ("WEBP",),
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +100,7 @@ class Audit:
     tiny: tuple[Image, ...]
     huge: tuple[Image, ...]
     stretched: tuple[Image, ...]
+    narrow: tuple[Image, ...]
 
     @property
     def leaked(self) -> int:
@@ -140,6 +129,7 @@ class Audit:
             f"{counted(len(self.unreadable), 'file')} of {self.train + self.test:,} unreadable"
             if self.unreadable
             else "",
+            f"{counted(len(self.narrow), 'image')} of few levels" if self.narrow else "",
         ]
         words = "; ".join(filter(None, found))
         return f"{words}." if words else "Every file can be read, and no test image is among the training images."
@@ -167,6 +157,7 @@ class Audit:
             (f"tiny, below {TINY} pixels", counted(len(self.tiny), "image")),
             (f"huge, above {HUGE // 1_000_000} megapixels", counted(len(self.huge), "image")),
             (f"longer than {STRETCHED}:1", counted(len(self.stretched), "image")),
+            ("a quarter of the levels or less", counted(len(self.narrow), "image")),
         ]
         if sizes:
             words = (
@@ -192,6 +183,7 @@ class Audit:
             "much alike in training and test": near,
             "labelled in two ways, on one side": groups[False],
             "called something else": [told(image) for image in self.mismatched],
+            "a quarter of the levels or less": [told(image) for image in self.narrow],
             f"classes with fewer than {FEW} training images": list(self.few),
         }
         return [(title, lines) for title, lines in found.items() if lines]
@@ -206,7 +198,14 @@ class Audit:
             "contradictory": self.contradictory,
             "within": {side: self.within(side) for side in ("train", "test")},
             "verdict": self.verdict,
-            "thresholds": {"near": [NEAR, NEAR_FINE], "few": FEW, "tiny": TINY, "huge": HUGE, "stretched": STRETCHED},
+            "thresholds": {
+                "near": [NEAR, NEAR_FINE],
+                "few": FEW,
+                "tiny": TINY,
+                "huge": HUGE,
+                "stretched": STRETCHED,
+                "narrow": NARROW,
+            },
         }
 
 
@@ -231,6 +230,7 @@ class _Look(NamedTuple):
     flat: bool = False
     grey: bool = False
     header: decoding.Header | None = None
+    levels: tuple[int, int, int] = (0, 255, 255)
 
 
 # What is kept of each image: 82 bytes.
@@ -260,7 +260,9 @@ def audit(
     workers = check_workers(workers)
     sides = {"train": data.train, "test": data.test}
     kept = {side: np.zeros(len(files), _KEPT) for side, files in sides.items()}
-    lists: dict[str, list[Image]] = {key: [] for key in ("unreadable", "mismatched", "tiny", "huge", "stretched")}
+    lists: dict[str, list[Image]] = {
+        key: [] for key in ("unreadable", "mismatched", "tiny", "huge", "stretched", "narrow")
+    }
     formats: Counter[tuple[str, str]] = Counter()
     grey = rotated = done = 0
     for side, files in sides.items():
@@ -279,7 +281,7 @@ def audit(
                     formats[h.format, h.mode] += 1
                     grey += look.grey
                     rotated += h.orientation != 1
-                    for key, words in _oddities(files.name(i), h):
+                    for key, words in oddities(files.name(i), h, look.levels):
                         lists[key].append(_image(data, side, i, words))
                 done += 1
                 progress(done, len(data.train) + len(data.test))
@@ -334,6 +336,7 @@ def _look(files: Files, i: int) -> _Look:
         flat=flat,
         grey=bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()),
         header=header,
+        levels=levels_of(pixels),
     )
 
 
@@ -342,21 +345,6 @@ def _hash(*contents: Any) -> bytes:
     for content in contents:
         hashed.update(content)
     return hashed.digest()
-
-
-def _oddities(name: str, header: decoding.Header) -> Iterable[tuple[str, str]]:
-    """Which lists an image belongs on, and why."""
-    short, long = sorted((header.height, header.width))
-    ending = os.path.splitext(name)[1].lower()
-    if header.format not in FORMATS.get(ending, (header.format,)):
-        yield "mismatched", f"called {ending}, is {header.format}"
-    size = f"{header.width:,} x {header.height:,}"
-    if short < TINY:
-        yield "tiny", size
-    if short * long > HUGE:
-        yield "huge", size
-    if long > STRETCHED * short:
-        yield "stretched", size
 
 
 def _copies(data: Data, kept: dict[str, np.ndarray]) -> tuple[Copies, ...]:

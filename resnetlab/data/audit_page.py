@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.data.audit import FEW, HUGE, STRETCHED, TINY, Audit, Copies, Image
+from resnetlab.data.audit import FEW, Audit, Copies, Image
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
+from resnetlab.data.oddities import HUGE, STRETCHED, TINY
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
 from resnetlab.storage import write_atomically
@@ -138,6 +139,13 @@ def _galleries(found: Audit, data: Data) -> list[Gallery]:
             "Long images",
             f"One side is more than {STRETCHED} times the other; a crop sees little of it.",
             found.stretched,
+        ),
+        list_gallery(
+            "narrow",
+            "Images of few levels",
+            "No colour spans more than a quarter of its levels: one colour, class numbers in place of a picture, fog, "
+            "or fewer bits than the file has room for (12 in 16), which should be scaled up before.",
+            found.narrow,
         ),
     ]
 

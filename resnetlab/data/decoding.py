@@ -8,9 +8,11 @@ JPEG that libjpeg-turbo does not decode without a warning, goes to Pillow, which
     damage               is an error where Pillow says so; it makes grey of a JPEG's part that is not there
     transparency         stands before white
     palette, grey, CMYK  as Pillow converts them, CMYK without its colour profile
-    16-bit grey          65535 becomes 255, rounded; 16-bit colour loses its lower byte
+    more than 8 bits     the greatest value that the format allows becomes 255
     several frames       the first
-    floating point       refused, since its range is not known
+    no known range       refused: floating point, signed integers, 32 bits
+
+docs/data.md has the whole table.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as tf
 from PIL import Image, UnidentifiedImageError
 
+from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
 __all__ = [
@@ -62,6 +65,11 @@ _UPRIGHT = {
 }
 
 
+# Tags of TIFF 6.0 and two of their values.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+
 class Unreadable(Exception):
     """Why an image can't be decoded, in a line without the image's name."""
 
@@ -82,6 +90,7 @@ class Header(NamedTuple):
 
 def read_header(content: bytes) -> Header:
     """Read format and size without decoding. Raises Unreadable."""
+    content = needed_chunks(content)
     with _opened(content) as image:
         orientation = _orientation(image, content)
         width, height = image.size
@@ -184,8 +193,9 @@ def _resized(
 
 def _pixels(content: bytes) -> np.ndarray:
     """Decode by Pillow: uint8 H W 3, RGB, upright."""
+    content = needed_chunks(content)
     with _opened(content) as image:
-        pixels = _rgb(image)
+        pixels = _rgb(image, content)
         return _upright(pixels, *_UPRIGHT[_orientation(image, content)])
 
 
@@ -197,19 +207,60 @@ def _upright(image: np.ndarray, swap: bool, reverse_rows: bool, reverse_columns:
     return image
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
     """uint8 H W 3 from any mode."""
-    if image.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers, of no known range")
+    tags = getattr(image, "tag_v2", {})  # a TIFF's
     with _reasons():
+        _check_range(image.mode, image.format == "TIFF", tags)
         image.load()
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            levels = np.asarray(image).astype(np.int64).clip(0, 65535)
-            return np.repeat(((levels * 255 + 32767) // 65535).astype(np.uint8)[:, :, None], 3, axis=2)
+        if image.format == "PNG" and "transparency" in image.info:
+            image.info["transparency"] = _transparent(image.info["transparency"], image.mode, bits=content[24])
+        if image.mode.startswith("I"):
+            table = _table(tags, image.info.get("transparency"))
+            return np.repeat(table[np.asarray(image)][:, :, None], 3, axis=2)
+        if image.mode == "La":
+            image = image.convert("LA")
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
         return np.array(image.convert("RGB"))  # a copy: Pillow's own bytes can't be written to
+
+
+def _check_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> None:
+    """Raise Unreadable for pixels whose least and greatest values nothing tells."""
+    kind = ""
+    if mode == "F":
+        kind = "floating-point numbers"
+    elif _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
+        kind = "signed integers"
+    elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
+        kind = "integers of 32 bits"
+    if kind:
+        raise Unreadable(f"its pixels are {kind}, of no known range; save it with 8 or 16 unsigned bits")
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _table(tags: Mapping[int, Any], transparent: object) -> np.ndarray:
+    """What each level of grey with 12 or 16 bits becomes: uint8 4096 or 65536."""
+    greatest = 2 ** (12 if _several(tags.get(_BITS, 16))[0] == 12 else 16) - 1
+    table = ((np.arange(greatest + 1) * 255 + greatest // 2) // greatest).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts what has 8 bits or fewer
+        table = 255 - table
+    if isinstance(transparent, int) and transparent <= greatest:
+        table[transparent] = 255
+    return table
+
+
+def _transparent(level: Any, mode: str, bits: int) -> Any:
+    """A PNG's transparent level or colour, which the file gives in its own bits, in those of Pillow's pixels."""
+    if mode == "L" and level < 2**bits <= 16:
+        return level * (255 // (2**bits - 1))
+    if mode == "RGB" and bits == 16:
+        return tuple(value >> 8 for value in level)
+    return level
 
 
 class _Silence:
@@ -249,6 +300,8 @@ def _reasons() -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"it has more than the {MOST_PIXELS:,} pixels that are decoded") from error
+    except MemoryError as error:
+        raise Unreadable("it does not fit into memory") from error
     except Exception as error:
         raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +19,20 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from resnetlab.data.cuts import Cut
 from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
+from resnetlab.data.memory import SHARED, killings_for_memory, shared_memory
 from resnetlab.data.seeds import uniform
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, out_of_memory, size_in_words
 
 PATIENCE = 600  # seconds without a batch, after which the disk or a worker counts as stuck
 MERCY = 60  # seconds that a worker lives on after SIGTERM, unless the main process ends it
+AHEAD = 2  # batches that each worker reads ahead
+HELD = 2  # batches that the main process may hold
+SLOWER = (
+    ": they come through pipes, which is slower and changes nothing else. More room there (docker run --shm-size=1g), "
+    "fewer --workers or a smaller --batch-size help."
+)
+_log = logging.getLogger(__name__)
+_said: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,23 @@ class Unreadables:
                 )
 
 
-class _Batches(Dataset[Read]):
+class _Sent(NamedTuple):
+    """A Read on its way; an array goes through a pipe, a tensor through shared memory, which is faster."""
+
+    pixels: Tensor | np.ndarray
+    positions: np.ndarray
+    trouble: list[tuple[int, str]]
+
+
+class _Batches(Dataset[_Sent]):
     """What happens in a worker."""
 
-    def __init__(self, reading: Reading, workers: int) -> None:
-        self.reading = reading
+    def __init__(self, reading: Reading, workers: int, *, shared: bool) -> None:
+        self.reading, self.shared = reading, shared
         # Which process decodes which image: if one dies, this says of what. Process, image; -1: none.
-        self.busy = torch.full((max(workers, 1), 2), -1, dtype=torch.int64).share_memory_()
+        self.busy = [RawArray("q", [-1, -1]) for _ in range(workers)] or [[-1, -1]]
 
-    def __getitem__(self, span: tuple[int, int]) -> Read:
+    def __getitem__(self, span: tuple[int, int]) -> _Sent:
         r, info = self.reading, get_worker_info()
         busy = self.busy[info.id if info else 0]
         busy[0] = os.getpid()
@@ -97,7 +117,19 @@ class _Batches(Dataset[Read]):
             except OSError as error:
                 trouble.append((image, error.strerror or str(error)))
         busy[1] = -1
-        return Read(torch.from_numpy(pixels[: len(kept)]), torch.tensor(kept).long(), trouble)
+        sent = _in_shared_memory(pixels[: len(kept)]) if self.shared and kept else pixels[: len(kept)]
+        return _Sent(sent, np.array(kept, np.int64), trouble)
+
+
+def _in_shared_memory(pixels: np.ndarray) -> Tensor | np.ndarray:
+    """A copy there; where it has no room, the pixels as they are.
+
+    It is made here since torch would make it in a thread, whose failure nobody hears of.
+    """
+    try:
+        return torch.from_numpy(pixels).share_memory_()
+    except RuntimeError:
+        return pixels
 
 
 def read_ahead(
@@ -108,8 +140,10 @@ def read_ahead(
     pin: put pixels into memory that a GPU copies from at once. Raises UserError when a worker dies, naming the
     image that it was decoding, and when none gives anything for PATIENCE seconds.
     """
-    dataset = _Batches(reading, workers)
-    loader: DataLoader[Read] = DataLoader(
+    workers = _processes_that_can_be(workers)
+    shared = workers > 0 and _has_room(spans, reading.size, workers)
+    dataset = _Batches(reading, workers, shared=shared)
+    loader: DataLoader[_Sent] = DataLoader(
         dataset,
         batch_size=None,
         sampler=spans,
@@ -117,18 +151,67 @@ def read_ahead(
         collate_fn=_as_it_is,
         pin_memory=pin,
         timeout=PATIENCE if workers else 0,
+        prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_outlive_a_signal,
         generator=torch.Generator(),  # else its seed is drawn from the run's own random numbers
     )
-    batches = iter(loader)
+    killings = killings_for_memory()
+    try:
+        batches = iter(loader)
+    except OSError as error:
+        raise UserError(
+            f"the processes that read images can't be started ({error.strerror or error}); with --workers 0 the main "
+            "process reads the images itself."
+        ) from error
     while True:
         try:
-            read = next(batches)
+            sent = next(batches)
         except StopIteration:
             return
-        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two from the pipe of a dead worker
-            raise UserError(_what_happened(dataset, error)) from error
-        yield read
+        except (RuntimeError, MemoryError, OSError, EOFError) as error:  # EOFError from the pipe of a dead worker
+            if not workers:
+                raise
+            raise UserError(_what_happened(dataset, batches, error, killings)) from error
+        if shared and len(sent.positions) and isinstance(sent.pixels, np.ndarray):
+            _say_once(f"{SHARED} has no room for a batch of {size_in_words(sent.pixels.nbytes)}{SLOWER}")
+        yield Read(torch.as_tensor(sent.pixels), torch.from_numpy(sent.positions), sent.trouble)
+
+
+def _processes_that_can_be(workers: int) -> int:
+    """The number of them, or 0, and says so, where they could not be: their queues need room in shared memory too."""
+    try:
+        if workers:
+            RawArray("q", 2)
+            _ = [multiprocessing.Queue() for _ in range(workers + 1)]
+    except OSError as error:
+        free = shared_memory()
+        room = "" if free is None else f", {SHARED} has {size_in_words(free)} free"
+        _say_once(
+            f"no processes that read images ahead can be had ({error.strerror or error}{room}): the main process reads "
+            "the images itself, which is slower and changes nothing else."
+        )
+        return 0
+    return workers
+
+
+def _has_room(spans: list[tuple[int, int]], size: int, workers: int) -> bool:
+    """Whether all batches that may wait at once have room in shared memory; says so where they don't."""
+    batch = 3 * size * size * max((stop - start for start, stop in spans), default=0)
+    most = min(AHEAD * workers + HELD, len(spans)) * batch * int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    free = shared_memory()
+    if free is None or free >= most:
+        return True
+    _say_once(
+        f"{SHARED} has {size_in_words(free)} free, and batches that are read ahead need {size_in_words(most)}{SLOWER}"
+    )
+    return False
+
+
+def _say_once(words: str) -> None:
+    """Warn of what is slower for want of shared memory, once in a process; it would be said of every epoch."""
+    if not _said:
+        _said.append(words)
+        _log.warning(words)
 
 
 def _outlive_a_signal(worker: int) -> None:
@@ -150,15 +233,21 @@ def _as_it_is(read: Any) -> Any:
     return read
 
 
-def _what_happened(batches: _Batches, error: Exception) -> str:
+def _what_happened(batches: _Batches, loading: Any, error: Exception, killings: int) -> str:
+    """Why no batch came, and what to do; `killings`: the count of those for want of memory before."""
     if "timed out" in str(error):
         return f"no batch was read for {PATIENCE} seconds; is the disk or network that holds the data gone?"
-    for process, image in batches.busy.tolist():
-        if image >= 0 and not _lives(process):
-            return (
-                f"{batches.reading.files.place(image)}: the process that decoded it died; the file may crash the "
-                "decoder, or memory ran out (then give fewer --workers)."
-            )
+    fewer = "give fewer --workers or a smaller --batch-size"
+    if words := out_of_memory(error):
+        return f"out of memory in a process that decodes images: {words}; {fewer}."
+    held = [image for process, image in batches.busy if image >= 0 and not _lives(process)]
+    place = f"{batches.reading.files.place(held[0])}: " if held else ""
+    if -signal.SIGKILL in [process.exitcode for process in getattr(loading, "_workers", ())]:
+        if killings_for_memory() > killings:
+            return f"{place}memory ran out, and the system killed a process that decoded images; {fewer}."
+        return f"{place}a process that decoded images was killed, by hand or for want of memory: then {fewer}."
+    if held:
+        return f"{place}the process that decoded it died; the file may crash the decoder."
     reason = " ".join(str(error).split())[:200]
     return f"a worker process died ({reason}); with --workers 0 the main process reads the images itself."
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
+from resnetlab.measuring.halving import in_halves
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -47,12 +49,12 @@ def accuracy(
     counts as right in top-k when fewer than k classes score higher than its label, so the order of
     equal scores doesn't matter; scores that are not finite count as wrong. Where several processes count
     a part each, `added` gives the sums over all of them of four numbers, and the batches of one may be empty.
-    Raises ValueError when there are no images.
+    A batch that does not fit into memory is counted in halves. Raises ValueError when there are no images.
     """
     was_training = net.training
     net.eval()
     try:
-        counted = [_count(net(x), labels) for x, labels in batches]
+        counted = [count for batch in batches for count in in_halves(lambda x, labels: _count(net(x), labels), *batch)]
     finally:
         net.train(was_training)
     images, top1, top5, loss = added(torch.stack(counted).sum(0).tolist() if counted else [0.0] * 4)

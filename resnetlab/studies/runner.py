@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, out_of_memory
 from resnetlab.nets.zoo import spec
 from resnetlab.storage import Damaged, disk_errors, disk_is_full
 from resnetlab.studies.measurement import Measurement, opened, take
@@ -156,7 +156,9 @@ def end_of(error: Exception, runs: Path) -> End:
 def one_line(error: BaseException) -> str:
     """Why something failed, in one line; for what is no UserError also where, since that is a fault of the code."""
     words = " ".join(str(error).split())
-    if not isinstance(error, UserError):
+    if not isinstance(error, UserError) and (lack := out_of_memory(error)):
+        words = f"out of memory: {lack}; try fewer --jobs, or a machine with more memory."
+    elif not isinstance(error, UserError):
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         words = f"{type(error).__name__}: {words[:LONGEST_REASON]}{where}"

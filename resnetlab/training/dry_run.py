@@ -19,7 +19,7 @@ from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader, batch_ends
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.streaming import Unreadables
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
 from resnetlab.training.recipe import Recipe
@@ -238,7 +238,9 @@ def _timing(trial: _Trial, batch: int, memory: Memory, steps: int, per_epoch: in
         images = min(batch, fits, max(2, swift))
         seconds = trial.seconds(images, steps=TIMED_STEPS, before=1)
         evaluating = trial.evaluation(images) * (len(trial.run.data.test) + trial.run.recipe.validation_images)
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if isinstance(error, UserError) or not out_of_memory(error):
+            raise
         return None
     speed, evaluations = images / seconds, math.ceil(steps / per_epoch)
     return Timing(images, batch / speed, speed, steps * batch / speed, evaluations * evaluating)

@@ -20,6 +20,7 @@ from resnetlab.data.views import VIEWS, Views, one_crop, read_views
 from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
+from resnetlab.measuring.halving import in_halves
 from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -191,11 +192,11 @@ def _batches(
     if isinstance(images, Images) or views.cut is one_crop:
         loader = Loader(member.normalise, spec.num_classes, size=spec.input_size, device=device, workers=workers)
         for x, labels in loader.evaluation(images, evaluation_batch(images)):
-            yield answer(x), labels
+            yield torch.cat(in_halves(answer, x)), labels
         return
     read, done = read_views(images, views, spec.input_size, workers), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
         parts = [[torch.from_numpy(view) for view in each] for each in some]
-        found = over_views(lambda pixels: answer(member.normalise(pixels.to(device))), parts)
+        found = over_views(lambda pixels: torch.cat(in_halves(answer, member.normalise(pixels.to(device)))), parts)
         yield found, images.labels[done : done + len(some)].to(device)
         done += len(some)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
@@ -34,6 +34,7 @@ from resnetlab.training.sitting import (
     checkpoint,
     due,
     end_epoch,
+    no_memory,
     sit_down,
     unfinished,
 )
@@ -76,8 +77,8 @@ def train(
     that changes an outcome. `ranks`: the processes that train the run together, each of which calls this with its
     own (`distributed.joined`); only the first reads and writes the folder. With another number of them than before
     a run goes on as well, but ends with other bits. Afterwards `run.result()` holds the errors.
-    Raises UserError for a folder of another version, damaged checkpoints, a full disk, or a loss that is
-    not finite; and Stopped, with the last step saved, once `stop` is asked to.
+    Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
+    that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
@@ -134,8 +135,10 @@ def _epoch(s: Sitting) -> Iterator[Status]:
     """Train for an epoch, what is left of it or of the run; evaluate, log, and write the checkpoint."""
     progress, folder = s.progress, s.run.folder
     begin_epoch(s)
+    stepping = True
     try:
         yield from _steps(s)
+        stepping = False
         if not s.share.seen:
             size = s.run.recipe.batch_size
             raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
@@ -151,6 +154,12 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         s.ranks.wait()  # for the first one to save: when one has ended, torchrun ends the others
         stopped.step = progress.step
         raise
+    except Exception as error:
+        if isinstance(error, UserError) or not (words := out_of_memory(error)):
+            raise
+        if not stepping and s.ranks.ranks == 1 and progress.step > s.saved_step:
+            checkpoint(s)  # a step that failed has changed batch norm's statistics; an evaluation changes nothing
+        raise no_memory(s, words, stepping=stepping) from error
     after_evaluation(s.run.recipe, line.get("validation_error", line["train_error"]), s.schedule)
     s.test_error = line["test_error"]
     s.metrics.write(line)

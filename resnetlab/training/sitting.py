@@ -273,11 +273,29 @@ def check_weights(s: Sitting) -> None:
         raise _not_finite(s, "weights are", s.progress.step)
 
 
+def no_memory(s: Sitting, words: str, *, stepping: bool) -> UserError:
+    """The line for too little memory: what did not fit, what is kept, and what to do. `words`: `out_of_memory`'s."""
+    recipe = s.run.recipe
+    if stepping:
+        where = f"in step {s.progress.step + 1}"
+        # Parts of a batch have two images at least; units are recomputed or not.
+        ways = [f"--accumulate {2 * recipe.accumulate}"] if recipe.batch_size >= 4 * recipe.accumulate else []
+        ways += [] if recipe.checkpoint_activations else ["--checkpoint-activations"]
+        ways += ["a smaller --batch-size"] if recipe.batch_size > 2 else []
+    else:
+        where, ways = f"in the evaluation after step {s.progress.step}", []
+    ways.append("a smaller --net" if s.run.data.shape else "a smaller --image-size or --net")
+    return UserError(f"{s.run.folder}: out of memory {where}: {words}; {_kept(s)}. What takes less: {', '.join(ways)}.")
+
+
+def _kept(s: Sitting) -> str:
+    return f"the checkpoint of step {s.saved_step} is kept" if s.saved_step else "there was no checkpoint yet"
+
+
 def _not_finite(s: Sitting, what: str, step: int) -> UserError:
     """The line that says what happened, why most likely, and what is kept."""
-    kept = f"the checkpoint of step {s.saved_step} is kept" if s.saved_step else "there was no checkpoint yet"
     return UserError(
-        f"{s.run.folder}: the {what} no longer finite at step {step} (lr {s.lr:g}); {kept}. Likeliest causes, in this "
-        "order: too high a learning rate (lower lr or lengthen the warm-up); a net whose signals grow from layer to "
-        "layer (deep without batch norm); damaged images or labels."
+        f"{s.run.folder}: the {what} no longer finite at step {step} (lr {s.lr:g}); {_kept(s)}. Likeliest causes, in "
+        "this order: too high a learning rate (lower lr or lengthen the warm-up); a net whose signals grow from layer "
+        "to layer (deep without batch norm); damaged images or labels."
     )

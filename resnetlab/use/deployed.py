@@ -38,14 +38,20 @@ def deployed(classifier: Classifier) -> WithNormalisation:
 def description(classifier: Classifier) -> dict[str, str]:
     """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
 
-    `preprocessing` is left to who runs the file: make the image upright and of `mode`, bring its short side to
-    `resize_short_side`, cut out the middle, `crop` x `crop`. `normalisation` is what the graph does by itself.
+    `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
+    255, transparency stands before `background`), bring its short side to `resize_short_side`, cut out the middle,
+    `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
     """
     size, channels = classifier.size, classifier.net.spec.in_channels
     values = {
         "network": classifier.net.spec.name,
         "classes": classifier.classes,
         "preprocessing": {
+            "orientation": "upright, by EXIF",
+            "frame": 0,
+            "colour_profile": "passed over",
+            "white_of_16_bits": 65535,
+            "background": [255, 255, 255],
             "mode": "RGB" if channels == 3 else "L",
             "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP),
             "resample": "bilinear, antialiased",

@@ -62,6 +62,7 @@ def made_up() -> dict[str, bytes]:
     odd: dict[str, bytes] = {
         "train/a/cmyk.jpg": encoded(drawing(1).convert("CMYK")),
         "train/a/deep.png": encoded(Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18), "PNG"),
+        "train/a/dark.png": encoded(Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60)), "PNG"),
         "train/a/alpha.png": encoded(alpha, "PNG"),
         "train/a/palette.png": encoded(palette, "PNG", transparency=0),
         "train/a/grey.jpg": encoded(drawing(5).convert("L")),
@@ -155,7 +156,12 @@ def test_oddities(found: Audit) -> None:
     assert names(found.stretched) == ["long.png"]
     assert found.huge == ()
     assert found.rotated == 1
-    assert found.grey == 3  # two by their mode, one by its pixels
+    assert found.grey == 4  # three by their mode, one by its pixels
+    assert {each.name: each.words for each in found.narrow} == {
+        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits in 16",
+        "a/flat.png": "one colour",
+        "a/flat too.png": "one colour",
+    }
     assert found.sizes is not None
     assert (found.sizes.shortest, found.sizes.longest) == (31, 300)
     formats = {(format, mode): count for format, mode, count in found.formats}
@@ -166,8 +172,8 @@ def test_oddities(found: Audit) -> None:
 
 def test_classes(found: Audit) -> None:
     counts = {each.name: (each.train, each.test) for each in found.classes}
-    assert counts == {"a": (24, 2), "b": (2, 2)}
-    assert found.imbalance == 12
+    assert counts == {"a": (25, 2), "b": (2, 2)}
+    assert found.imbalance == 12.5
     assert found.few == ("b",)
 
 
@@ -178,7 +184,7 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
     assert values["verdict"] == found.verdict
     assert found.verdict == (
         "3 test images of 4 also among the training images; 1 test image of 4 much like a training image; "
-        "2 images labelled in two ways; 5 files of 30 unreadable."
+        "2 images labelled in two ways; 5 files of 31 unreadable; 3 images of few levels."
     )
     assert dict(found.summary())["in training and test"] == "3 of 4 test images"
 
@@ -186,7 +192,7 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
 def test_the_number_of_processes_changes_nothing(data: Data, found: Audit) -> None:
     told: list[tuple[int, int]] = []
     assert audit(data, workers=2, progress=lambda done, total: told.append((done, total))) == found
-    assert told == [(i, 30) for i in range(1, 31)]
+    assert told == [(i, 31) for i in range(1, 32)]
 
 
 def test_clean_data_is_called_clean(tmp_path: Path, loose_data: Read) -> None:
@@ -288,12 +294,12 @@ def test_the_command_prints_a_table_json_and_a_page(
     page = tmp_path / "audit.html"
     assert main([*command, "--html", str(page)]) == 0
     said = capsys.readouterr().out
-    assert "5 files of 30 unreadable" in said
+    assert "5 files of 31 unreadable" in said
     assert "train a/empty.jpg: empty, 0 bytes" in said
     assert page.read_text().startswith("<!doctype html>")
     assert main([*command, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert (values["train"], values["test"], len(values["unreadable"])) == (26, 4, 5)
+    assert (values["train"], values["test"], len(values["unreadable"])) == (27, 4, 5)
     assert main([*command, "--html", str(tmp_path / "nowhere" / "x.html")]) == 2
     assert "no file can be written there" in capsys.readouterr().err
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data import cuts, loading
+from resnetlab.data import cuts, loading, streaming
 from resnetlab.data.cuts import CUTS, Cut
 from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.loading import Augmentation, Loader, measure
@@ -194,14 +195,124 @@ def _die(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
     return np.zeros((size, size, 3), np.uint8)
 
 
-def test_a_worker_that_dies_is_reported_with_its_file(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_reported_with_its_file(deadly: Files) -> None:
+    with pytest.raises(UserError, match=r"5\.jpg: a process that decoded images was killed"):
+        read_by(deadly, _die)
+
+
+def _crash(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
+    if content == b"deadly":
+        os._exit(3)
+    return np.zeros((size, size, 3), np.uint8)
+
+
+def _no_memory(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
+    raise MemoryError
+
+
+def _no_memory_in_torch(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1048576 bytes.")
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Files:
     for i in range(8):
         (tmp_path / f"{i}.jpg").write_bytes(b"deadly" if i == 5 else b"fine")
-    files = files_at(tmp_path, [f"{i}.jpg" for i in range(8)])
-    reading = Reading(files, torch.arange(8), Cut(_die, 0, False), 4)
-    with pytest.raises(UserError, match=r"5\.jpg: the process that decoded it died"):
-        for _ in read_ahead(reading, [(0, 3), (3, 6), (6, 8)], workers=2):
-            pass
+    return files_at(tmp_path, [f"{i}.jpg" for i in range(8)])
+
+
+def read_by(files: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray]) -> None:
+    for _ in read_ahead(Reading(files, torch.arange(8), Cut(cut, 0, False), 4), [(0, 3), (3, 6), (6, 8)], workers=2):
+        pass
+
+
+def test_a_worker_that_crashes_is_told_from_one_that_is_killed(deadly: Files) -> None:
+    with pytest.raises(UserError, match=r"5\.jpg: the process that decoded it died; the file may crash the decoder"):
+        read_by(deadly, _crash)
+
+
+def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter((3, 4))
+    monkeypatch.setattr(streaming, "killings_for_memory", lambda: next(counts))
+    with pytest.raises(UserError, match=r"5\.jpg: memory ran out, and the system killed .*; give fewer --workers"):
+        read_by(deadly, _die)
+
+
+@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "no room left"), (_no_memory_in_torch, "1 MiB more did not")])
+def test_a_worker_without_memory_says_so(
+    deadly: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
+) -> None:
+    with pytest.raises(UserError, match=f"out of memory in a process that decodes images: .*{what}.* --workers or"):
+        read_by(deadly, cut)
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What is said for want of shared memory, as if nothing had been said before."""
+    monkeypatch.setattr(streaming, "_said", [])
+    return lambda: [record.message for record in caplog.records]
+
+
+def test_too_little_shared_memory_is_said_before_and_changes_nothing(
+    pictures: Files, says: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of 8 has 6 KiB here; 2 workers read 4 ahead, and 2 more may be held, of 5 in all."""
+    whole = seen(pictures)
+    monkeypatch.setattr(streaming, "shared_memory", lambda: 30 * 1024)
+    assert equal(whole, seen(pictures, workers=2))
+    assert says() == []
+    monkeypatch.setattr(streaming, "shared_memory", lambda: 30 * 1024 - 1)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", lambda self: pytest.fail("it was used"))
+    assert equal(whole, seen(pictures, workers=2))
+    assert equal(whole, seen(pictures, workers=2))
+    (line,) = says()
+    assert line.startswith("/dev/shm has 30 KiB free, and batches that are read ahead need 30 KiB: ")
+    assert "--shm-size" in line
+
+
+def test_shared_memory_that_fills_up_meanwhile_changes_nothing(
+    pictures: Files, says: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # in the workers too, which are forked
+    assert equal(seen(pictures), seen(pictures, workers=2))
+    (line,) = says()
+    assert line.startswith("/dev/shm has no room for a batch of 6 KiB: they come through pipes")
+
+
+def test_without_any_shared_memory_the_main_process_reads(
+    pictures: Files, says: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(streaming, "RawArray", none)
+    monkeypatch.setattr(streaming, "shared_memory", lambda: 0)
+    assert equal(seen(pictures), seen(pictures, workers=2))
+    (line,) = says()
+    assert "(No space left on device, /dev/shm has 0 bytes free): the main process reads the images itself" in line
+
+
+@pytest.mark.parametrize("size", ["4k", "64k"])
+def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
+    """In a namespace of its own, for which the system has to allow it."""
+    assert isinstance(pictures.source, LooseFiles)
+    code = KILLED.format(tests=str(Path(__file__).parent)).replace("    sys.stdin.readline()", "    #")
+    command = [sys.executable, "-c", code, str(pictures.source.folder), "2", "0", "1"]
+    mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm || exit 99; exec "$@"'
+    try:
+        done = subprocess.run(["unshare", "-m", "bash", "-c", mounted, "_", *command], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs the command unshare")
+    if done.returncode in (1, 99) and "Traceback" not in done.stderr:
+        pytest.skip("may not mount anything here")
+    loader = Loader(AS_IS, 37, size=16, augmentation=Augmentation("resized_crop_flip"))
+    wanted = [batch.labels.tolist() for batch in loader.training(pictures, 8, seed=3, epoch=0)]
+    assert [[int(i) for i in line.split()] for line in done.stdout.splitlines()] == wanted, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("no processes" if size == "4k" else "/dev/shm has ")
 
 
 @pytest.mark.parametrize("name", CUTS)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -75,30 +79,101 @@ def test_the_file_is_whole_the_same_each_time_and_tells_no_path(run: Path, onnx_
     told = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert told["classes"] == [str(i) for i in range(10)]
     wanted = {"mode": "L", "resize_short_side": 8, "crop": 8, "layout": "N C H W", "type": "uint8", "range": [0, 255]}
-    assert told["preprocessing"] == wanted | {"resample": "bilinear, antialiased"}
+    pixels = {"background": [255, 255, 255], "white_of_16_bits": 65535, "colour_profile": "passed over", "frame": 0}
+    rest = {"resample": "bilinear, antialiased", "orientation": "upright, by EXIF"}
+    assert told["preprocessing"] == wanted | pixels | rest
     again = tmp_path / "again.onnx"
     export(Classifier.open(run), again, "onnx")
     assert again.read_bytes() == onnx_file.read_bytes()
+
+
+def documented_lines() -> str:
+    """The lines of docs/using.md that run an exported file."""
+    lines = re.search(r"```python\n(import json.*?)```", (ROOT / "docs" / "using.md").read_text(), re.DOTALL)
+    assert lines
+    assert "resnetlab" not in lines[1]
+    return lines[1]
 
 
 def test_the_documented_lines_run_the_file_without_us(
     run: Path, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """The lines of docs/using.md, as they stand there, give the class that `predict` gives."""
-    text = (ROOT / "docs" / "using.md").read_text()
-    lines = re.search(r"```python\n(import json.*?)```", text, re.DOTALL)
-    assert lines
-    assert "resnetlab" not in lines[1]
     (tmp_path / "network.onnx").write_bytes(onnx_file.read_bytes())
     test = open_data("digits").test
     assert isinstance(test, Images)
     monkeypatch.chdir(tmp_path)
     for i in range(5):
         Image.fromarray(test.pixels[i, 0].numpy()).resize((11, 8)).save("image.png")
-        exec(compile(lines[1], "docs/using.md", "exec"), {})
+        exec(compile(documented_lines(), "docs/using.md", "exec"), {})
         told = capsys.readouterr().out.split()[0]
         assert main(["predict", str(run), "image.png", "--top", "1"]) == 0
         assert capsys.readouterr().out.split()[1] == told
+
+
+def every_kind_of_image() -> Iterator[tuple[str, bytes]]:
+    """One picture in the formats and modes in which images come, with what they are called."""
+    y, x = np.mgrid[0:60, 0:90]
+    image = Image.fromarray(np.stack([x * 255 // 90, y * 255 // 60, 128 + 0 * x], 2).astype(np.uint8))
+    grey, alpha = image.convert("L"), Image.fromarray((x * 255 // 90).astype(np.uint8))
+    deep = np.maximum(np.asarray(grey).astype(np.uint16), 1) * np.uint16(257) - np.uint16(100)
+    palette, turned = image.quantize(64), Image.Exif()
+    turned[0x0112] = 6
+
+    def encoded(image: Image.Image, name: str = "PNG", **how: Any) -> bytes:
+        made = io.BytesIO()
+        image.save(made, name, **how)
+        return made.getvalue()
+
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        yield mode, encoded(image.convert(mode))
+    for mode in ("RGBA", "LA"):
+        clear = image.convert(mode)
+        clear.putalpha(alpha)
+        yield f"{mode} with transparency", encoded(clear)
+    yield "palette with a transparent entry", encoded(palette, transparency=3)
+    yield "palette with levels of transparency", encoded(palette, transparency=bytes(range(0, 256, 4)))
+    yield "grey with a transparent level", encoded(grey, transparency=int(np.asarray(grey)[30, 45]))
+    yield "16-bit PNG", encoded(Image.fromarray(deep))
+    yield "16-bit TIFF", encoded(Image.fromarray(deep), "TIFF")
+    yield "16-bit PGM", b"P5 90 60 65535\n" + deep.astype(">u2").tobytes()
+    yield "turned JPEG", encoded(image, "JPEG", exif=turned)
+    yield "turned PNG", encoded(image, exif=turned)
+    yield "CMYK JPEG", encoded(image.convert("CMYK"), "JPEG")
+    yield "CMYK TIFF", encoded(image.convert("CMYK"), "TIFF")
+    yield "YCbCr TIFF", encoded(image.convert("YCbCr"), "TIFF")
+    yield "moving GIF", encoded(image, "GIF", save_all=True, append_images=[image.rotate(180)])
+    yield "WebP", encoded(image, "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cifar_resnet8", {}),
+        ("cifar_resnet8", {"in_channels": 1}),
+        pytest.param("resnet18", {"input_size": 64}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_documented_lines_prepare_every_image_as_predict_does(
+    name: str, changes: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a level, since grey is rounded before or after it is resized; the scores follow."""
+    torch.manual_seed(0)
+    classifier = Classifier.open(untrained(tmp_path, name, **changes))
+    export(classifier, tmp_path / "network.onnx", "onnx")
+    monkeypatch.chdir(tmp_path)
+    lines = compile(documented_lines(), "docs/using.md", "exec")
+    for kind, content in every_kind_of_image():
+        Path("image.png").write_bytes(content)
+        found: dict[str, Any] = {}
+        exec(lines, found)
+        wanted = classifier.prepare(content)[None]
+        difference = np.abs(found["pixels"].astype(int) - wanted.numpy().astype(int))
+        assert found["pixels"].dtype == np.uint8, kind
+        assert difference.max() <= 1, kind
+        ours = classifier.probabilities(wanted)[0].numpy()
+        theirs = torch.from_numpy(found["scores"]).softmax(1)[0].numpy()
+        assert np.abs(ours - theirs).max() < 0.02, kind
 
 
 KINDS = [

@@ -1,0 +1,28 @@
+"""What this machine and the container that this process is in say of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+SHARED = "/dev/shm"  # where Linux keeps shared memory; Docker gives it 64 MB
+
+
+def shared_memory() -> int | None:
+    """Bytes that are free in shared memory; None where it isn't a file system, as on macOS."""
+    try:
+        found = os.statvfs(SHARED)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def killings_for_memory() -> int:
+    """A count that grows when the kernel kills a process because memory ran out; 0 where it doesn't say."""
+    counts = []
+    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = path.read_text().splitlines()
+            counts.append(int(next(line.split()[1] for line in lines if line.startswith("oom_kill "))))
+    return sum(counts)
