@@ -18,7 +18,7 @@ test: $(VENV)/dev
 	$(PYTEST)
 
 test-all: $(VENV)/extras
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "not faults"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ _KINDS = {
     stat.S_IFLNK: "a symbolic link",
 }
 LOCK = "lock"  # the file of a folder that is held
+WRITING_SECONDS = 60  # that another process may take to write a file, before the one who waits gives up
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -228,16 +229,52 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, whole, even after a power cut."""
+def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
+    """Write a file so that a reader finds the old content or the new, whole, even after a power cut.
+
+    Of two processes that write one file the second waits for the first. Raises OSError; with `new` also where the file
+    is there already by then, which is left as it is.
+    """
     part = path.with_name(path.name + ".part")
-    try:
-        # A link or a FIFO may lie there by that name; what was left there by a kill is written anew.
-        with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as file:
+    with _held(part) as file:
+        try:
+            if new and is_there(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+            file.truncate(0)  # of what a kill left
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _is_still(file: BinaryIO, part: Path) -> bool:
+    """Whether an open file still has that name: the one who held it may have moved it to its place."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), part.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _held(part: Path) -> Iterator[BinaryIO]:
+    """The .part of a file, for this process alone. Raises OSError if another one has it for WRITING_SECONDS."""
+    deadline = time.monotonic() + WRITING_SECONDS
+    while True:
+        # A link or a FIFO may lie there by that name.
+        with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW) as file:
+            held = True
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held = False
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EBUSY, "another process is writing it", str(part)) from None
+            except OSError:
+                pass  # a file system that can't lock
+            if held and _is_still(file, part):
+                yield file
+                return
+        time.sleep(0.02)

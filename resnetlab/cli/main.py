@@ -14,8 +14,9 @@ import cyclopts
 
 import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
+from resnetlab.cli.completion import completion
 from resnetlab.cli.streams import mend_streams
-from resnetlab.errors import ToldElsewhere, UserError, out_of_memory
+from resnetlab.errors import ToldElsewhere, UserError, out_of_memory, printable
 from resnetlab.paths import expanded
 from resnetlab.training.signals import Stopped
 
@@ -47,6 +48,7 @@ app.command(convert.convert)
 app.command(runs.app)
 app.command(study.app)
 app.command(data.app)
+app.command(completion)
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
 TAKES_LESS = {  # what to do where a command runs out of memory
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         return USER_ERROR
     except (UserError, cyclopts.CycloptsError) as error:
         if isinstance(error, UserError) or _first():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return USER_ERROR
     except Stopped as stopped:
         if _first():
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             _drop_output()
         where = error.filename or "the output"
-        print(f"error: {where}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
+        print(f"error: {printable(str(where))}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
         return USER_ERROR
     except Exception as error:
         if words := out_of_memory(error):

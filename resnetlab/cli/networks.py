@@ -48,7 +48,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console
+    from resnetlab.cli.screen import console, print_listed
 
     cells = [_cells(c, p) for c, p in rows]
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
@@ -60,12 +60,8 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
         console().print(table)
-    else:  # a narrow terminal would cut the numbers
-        for row in cells:
-            for header, cell in zip(headers, row, strict=True):
-                if cell:
-                    console().print(f"{header:<14} {cell}", highlight=False, markup=False, soft_wrap=True)
-            console().print()
+    else:
+        print_listed(headers, cells)
     for source in sorted({p[1].source for _, p in rows if p}):
         console().print(f"printed in {source}", style="dim", highlight=False)
     console().print(
@@ -105,15 +101,28 @@ def _as_json(found: tuple[str, Printed] | None) -> dict[str, object] | None:
 def _show(c: Complexity) -> None:
     from rich.table import Table
 
-    from resnetlab.cli.screen import console
+    from resnetlab.cli.screen import console, fits, print_listed
 
-    table = Table()
-    for header in ("layer", "kind", "output", "parameters", "multiply-adds"):
-        table.add_column(header, justify="left" if header in ("layer", "kind") else "right", overflow="fold")
-    for layer in c.layers:
-        cost = f"{layer.multiply_adds:,}" if layer.multiply_adds else ""
-        table.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.parameters:,}", cost)
-    console().print(table)
+    headers = ("layer", "kind", "output", "parameters", "multiply-adds")
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.output)),
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        )
+        for layer in c.layers
+    ]
+    if fits(headers, rows):
+        table = Table()
+        for header in headers:
+            table.add_column(header, justify="left" if header in ("layer", "kind") else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console().print(table)
+    else:
+        print_listed(headers, rows)
     facts = {
         "network": c.name,
         "depth": f"{c.depth} weight layers on the main path",

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 from rich.console import Console
@@ -26,6 +26,22 @@ def console() -> Console:
 def errors() -> Console:
     """Standard error, where progress goes, so that standard output holds the answer only."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False)
+
+
+def fits(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
+    """Whether a table of these cells fits the console without breaking any of them."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    return sum(widths) + 3 * len(widths) + 1 <= console().width  # each column has a border and two spaces
+
+
+def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of a table one below the other, for a terminal that is too narrow and would cut numbers and names."""
+    width = max(map(len, headers)) + 1
+    for row in rows:
+        for header, cell in zip(headers, row, strict=True):
+            if cell:
+                console().print(f"{header:<{width}}{cell}", highlight=False, markup=False, soft_wrap=True)
+        console().print()
 
 
 def progress_bars(*, shown: bool = True) -> Progress:

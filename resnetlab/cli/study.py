@@ -230,21 +230,33 @@ def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dic
     return failed
 
 
+ROWS_WIDTH = 72  # columns below which sentences side by side can't be read
+
+
 def _show(record: Record) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from resnetlab.cli.screen import console
+    from resnetlab.cli.screen import console, fits, print_listed
 
     for table in record.tables:
-        shown = Table(title=escape(str(both(table["caption"]))), title_justify="left")
-        for header in table["header"]:
-            shown.add_column(escape(str(both(header))))
-        for row in table["rows"]:
-            shown.add_row(*(escape(str(both(cell))) for cell in row))
+        caption, headers = str(both(table["caption"])), [str(both(header)) for header in table["header"]]
+        rows = [[str(both(cell)) for cell in row] for row in table["rows"]]
+        if not fits(headers, rows):
+            console().print(caption, markup=False, highlight=False)
+            print_listed(headers, rows)
+            continue
+        shown = Table(*map(escape, headers), title=escape(caption), title_justify="left")
+        for row in rows:
+            shown.add_row(*map(escape, row))
         console().print(shown)
-    shown = Table("claim", "paper", "measured", "verdict", show_lines=True)
-    for row in record.rows:
-        shown.add_row(*(escape(str(both(row[k]))) for k in ("claim", "paper", "measured", "verdict")))
-    console().print(shown)
+    headers = ["claim", "paper", "measured", "verdict"]
+    rows = [[str(both(row[k])) for k in headers] for row in record.rows]
+    if console().width >= ROWS_WIDTH:
+        shown = Table(*headers, show_lines=True)
+        for row in rows:
+            shown.add_row(*map(escape, row))
+        console().print(shown)
+    else:
+        print_listed(headers, rows)
     console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")

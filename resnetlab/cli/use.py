@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json as json_module
 import sys
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def explain(
     from resnetlab.data.decoding import Unreadable
     from resnetlab.data.folder import is_image
     from resnetlab.data.own import make_place_for_pictures
-    from resnetlab.storage import disk_errors
+    from resnetlab.storage import disk_errors, write_atomically
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images
 
@@ -118,8 +119,10 @@ def explain(
         else:
             heat = grad_cam(classifier.net, x, target, unit)
         picture = out / _free_name(path, taken)
+        made = io.BytesIO()
+        side_by_side(pixels, heat[0]).save(made, "PNG")
         with disk_errors(out):
-            side_by_side(pixels, heat[0]).save(picture)
+            write_atomically(picture, made.getvalue())
         name, probability = classifier.classes[chosen], float(probabilities[chosen])
         rows.append({"file": str(path), "class": name, "probability": probability, "picture": str(picture)})
         if not json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import json
 import logging
 import re
+import subprocess
+import sys
 import tarfile
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -157,17 +159,43 @@ def _ground_truth(folder: Path, place: Path) -> tuple[Path, list[str]]:
     """
     source, (truth, meta) = _devkit(folder, place)
     try:
-        from scipy.io import loadmat
-
-        synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
-        wnid_of = {int(n): str(w) for n, w in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
-    except Exception as error:  # a damaged .mat fails in many ways
+        wnid_of = _wnids(meta)
+    except ValueError as error:
         raise UserError(f"{source}: its {META} is damaged ({error}); fetch it again.") from error
     numbers = truth.decode("latin-1").split()
     for line, number in enumerate(numbers, 1):
         if not (number.isdecimal() and wnid_of.get(int(number)) in class_names()):
             raise UserError(f"{source}: {TRUTH} is damaged, line {line} is {shown(number)}, no ILSVRC2012_ID.")
     return source, [wnid_of[int(number)] for number in numbers]
+
+
+_READ_META = """
+import io, json, sys
+import numpy as np
+from scipy.io import loadmat
+synsets = np.atleast_1d(loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"])
+pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
+print(json.dumps([[int(number), str(wnid)] for number, wnid in pairs]))
+"""
+_META_SECONDS = 120  # far more than it takes
+
+
+@lru_cache(maxsize=1)
+def _wnids(meta: bytes) -> dict[int, str]:
+    """ILSVRC2012_ID -> WordNet id, from the content of meta.mat. Raises ValueError if it is damaged.
+
+    In a process of its own: what is compiled of scipy's reader crashes on some damaged files, and is not to take a
+    training with it.
+    """
+    command = [sys.executable, "-P", "-c", _READ_META]
+    try:
+        done = subprocess.run(command, input=meta, capture_output=True, timeout=_META_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError("it can't be read to its end") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(said[-1][:200] if done.returncode > 0 and said else "its reader crashes on it")
+    return dict(json.loads(done.stdout))
 
 
 def _devkit(folder: Path, place: Path) -> tuple[Path, list[bytes]]:

@@ -166,7 +166,7 @@ def mix_from_node(node: ast.expr) -> Mix:
     call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
     name = call.func.id if isinstance(call.func, ast.Name) else ""
     if name not in MIXES:
-        raise UserError(f"mix {text!r} is not known: choose one of {', '.join(MIXES)}.{did_you_mean(name, MIXES)}")
+        raise UserError(f"mix {shown(text)} is not known: choose one of {', '.join(MIXES)}.{did_you_mean(name, MIXES)}")
     try:
         args = [ast.literal_eval(a) for a in call.args]
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
@@ -175,7 +175,7 @@ def mix_from_node(node: ast.expr) -> Mix:
         if isinstance(error, UserError):
             raise
         signature = ", ".join(f.name for f in fields(MIXES[name]))
-        raise UserError(f"mix {text!r}: write {name}({signature}) with numbers.") from error
+        raise UserError(f"mix {shown(text)}: write {name}({signature}) with numbers.") from error
 
 
 def parse_mix(text: str) -> Mix:
@@ -188,4 +188,4 @@ def parse_mix(text: str) -> Mix:
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"mix {text!r} can't be read: write e.g. Scale(0.5, 1).") from error
+        raise UserError(f"mix {shown(text)} can't be read: write e.g. Scale(0.5, 1).") from error

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from resnetlab.errors import UserError, check_choice, did_you_mean
+from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 from resnetlab.nets.branches import CONVS, BranchName
 from resnetlab.nets.init import initialise
 from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
@@ -229,15 +229,15 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise SyntaxError
         if len({k.arg for k in call.keywords}) < len(call.keywords):
-            raise UserError(f"network {name!r} gives a field twice: leave one out.")
+            raise UserError(f"network {shown(name)} gives a field twice: leave one out.")
         if "name" in {k.arg for k in call.keywords}:
-            raise UserError(f"network {name!r}: a network's name follows from what it is; leave name= out.")
+            raise UserError(f"network {shown(name)}: a network's name follows from what it is; leave name= out.")
         return call.func.id, {str(k.arg): _value(str(k.arg), k.value) for k in call.keywords}
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"network {name!r} can't be read: write e.g. 'cifar_resnet110(mix=Scale(0.5, 1), shortcut=C)'."
+            f"network {shown(name)} can't be read: write e.g. 'cifar_resnet110(mix=Scale(0.5, 1), shortcut=C)'."
         ) from error
 
 

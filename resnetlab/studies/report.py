@@ -6,6 +6,7 @@ import csv
 import datetime
 import html
 import io
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def write_report(results: Path) -> Path:
             sections.append(_section(record))
         except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
             path = results / record.file_name
-            raise UserError(f"{path}: a damaged record ({error!r}); run the study again.") from error
+            raise UserError(f"{path}: a damaged record ({repr(error)[:200]}); run the study again.") from error
     page = results / "report.html"
     try:
         for section in sections:
@@ -146,6 +147,7 @@ def write_report(results: Path) -> Path:
 
 
 def _section(record: Record) -> Section:
+    json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
     name = f"{record.study}-{record.scale}"
     rows = [_row(row) for row in record.rows]
     if {record.verdict, *(row.verdict for row in rows)} - set(VERDICTS):

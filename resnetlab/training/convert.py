@@ -39,7 +39,7 @@ def convert(source: str | Path, out: Path, layout: str, *, net: str | None = Non
     else:
         content = _bytes(state, out.suffix)
     try:
-        write_atomically(out, content)
+        write_atomically(out, content, new=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
     return network.spec

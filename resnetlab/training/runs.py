@@ -74,9 +74,10 @@ def summary(folder: Path) -> RunSummary:
         settings = read_settings(folder)
         lines = read_metrics(folder)
         epochs = [line for line in lines if "epoch" in line]
-        if epochs:
-            check_regular(whole_folder(folder / "last") / WEIGHTS)
-        result = read_result(folder)
+        result, last_folder = read_result(folder), whole_folder(folder / "last")
+        # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts anew.
+        if result or len(epochs) > 1 or is_there(last_folder):
+            check_regular(last_folder / WEIGHTS)
         running = is_locked(folder)
     except Damaged as error:
         words = f"{error.path.relative_to(folder)}, {error.what.removeprefix('damaged, ')}"

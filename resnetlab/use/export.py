@@ -114,7 +114,7 @@ def export(
     if data:
         found = agreement(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
     try:
-        write_atomically(out, content)
+        write_atomically(out, content, new=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
     precision = "int8" if calibrate else "float32"

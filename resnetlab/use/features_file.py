@@ -38,7 +38,7 @@ def save(out: Path, found: Features) -> None:
     check_out(out)
     content = _npz(found) if out.suffix == ".npz" else _table(found)
     try:
-        write_atomically(out, content)
+        write_atomically(out, content, new=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror}).") from error
 
