@@ -9,7 +9,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
 COMMIT = $(shell git rev-parse --short HEAD)
 
-.PHONY: demo test test-all lint results clean-commit bench docs clean
+.PHONY: demo test test-all test-faults lint audit dist results clean-commit bench docs clean
 
 demo: $(VENV)/run
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
@@ -19,6 +19,10 @@ test: $(VENV)/dev
 
 test-all: $(VENV)/extras
 	$(PYTEST) -m "not faults"
+
+# Kills, full disks and the like, injected into every command that writes, and the table of them.
+test-faults: $(VENV)/dev
+	$(BIN)/python -m pytest tests/faults -m faults --faults-json reports/faults.json
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -32,6 +36,16 @@ results: clean-commit $(VENV)/run
 clean-commit:
 	@changes=$$(git status --porcelain -- ':/' ':(exclude,top)results') && test -z "$$changes" || \
 		{ echo "results/ is written from a clean commit only, which its records name: commit what is changed." >&2; exit 1; }
+
+# Dependencies: ranges, pins and licences. What is known of them since is asked where there is a network.
+audit: $(VENV)/dev
+	$(BIN)/python -m pytest tests/test_dependencies.py
+	@echo "known vulnerabilities: pipx run pip-audit --requirement constraints.txt --no-deps --disable-pip"
+
+# The sdist and the wheel, in dist/.
+dist: $(VENV)/dev
+	rm -rf dist build
+	$(BIN)/python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 
 bench: $(VENV)/run
 	$(BIN)/python -m benchmarks.training

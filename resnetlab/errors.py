@@ -75,6 +75,24 @@ def out_of_memory(error: BaseException | None) -> str:
     return ""
 
 
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+
+
+def dead_worker(error: BaseException | None) -> str:
+    """In words that a process that decodes images ahead has died, if an error, or what led to it, is that; else "".
+
+    torch raises it wherever the main process is when it hears of it, in the midst of writing a file too.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and (found := _DEAD_WORKER.search(str(error))):
+            return (
+                f"process {found[1].strip()}, which decoded images, died: it was killed, or memory ran out; what was "
+                "saved is whole, and the same command goes on from it, with fewer --workers if it happens again"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def size_in_words(size: float) -> str:
     """A number of bytes, e.g. "4.5 GiB", "64 MiB"."""
     unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if size >= _UNITS[unit.lower()]), "bytes")

@@ -263,8 +263,12 @@ def _held(part: Path) -> Iterator[BinaryIO]:
     """The .part of a file, for this process alone. Raises OSError if another one has it for WRITING_SECONDS."""
     deadline = time.monotonic() + WRITING_SECONDS
     while True:
-        # A link or a FIFO may lie there by that name.
-        with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW) as file:
+        try:
+            opened = _opened(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
+        except _Irregular:  # a link or a FIFO by that name, which is ours
+            part.unlink()
+            continue
+        with opened as file:
             held = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.errors import UserError, out_of_memory, size_in_words
+from resnetlab.errors import UserError, dead_worker, out_of_memory, size_in_words
 
 CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -17,6 +17,22 @@ CPU = (
 GPU = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.25 GiB is free."
 )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DataLoader worker (pid 19211) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 19211) exited unexpectedly",
+        "DataLoader worker (pid 19211) exited unexpectedly with exit code 1. Details are lost due to multiprocessing.",
+    ],
+)
+def test_a_dead_worker_is_known_and_said(words: str) -> None:
+    assert dead_worker(RuntimeError(words)).startswith("process 19211, which decoded images, died")
+    outer = OSError("something else")
+    outer.__context__ = RuntimeError(words)
+    assert dead_worker(outer)
+    assert dead_worker(RuntimeError("a size of a worker")) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""Reading that never waits and knows a bound; writing that goes through no link."""
+"""Reading that never waits and knows a bound; writing that goes through no link, and of two writers one waits."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from resnetlab import storage
 from resnetlab.errors import UserError
 from resnetlab.storage import (
     Damaged,
@@ -53,9 +56,7 @@ def test_a_link_to_a_regular_file_is_read_and_not_written_through(tmp_path: Path
     with pytest.raises(OSError, match="it is a symbolic link, not a regular file"):
         open_to_append(link)
     (tmp_path / "link.part").symlink_to(store)
-    with pytest.raises(OSError, match="symbolic link"):
-        write_atomically(link, b"new")
-    write_atomically(link, b"new")  # the link in the way was removed
+    write_atomically(link, b"new")  # the link in the way is removed
     assert (link.is_symlink(), link.read_bytes(), store.read_text()) == (False, b"new", '{"a": 1}')
 
 
@@ -83,3 +84,37 @@ def test_removing_leaves_what_a_link_leads_to(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
     remove(tmp_path / "store")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_left_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(b"longer than the new content")
+    write_atomically(tmp_path / "a", b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"new"}
+
+
+def test_a_new_file_replaces_none(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a", b"first", new=True)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "a", b"second", new=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"first"}
+
+
+def test_the_second_one_waits_for_the_first(tmp_path: Path) -> None:
+    with (tmp_path / "a.part").open("wb") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = threading.Thread(target=write_atomically, args=(tmp_path / "a", b"second"))
+        second.start()
+        first.write(b"first")
+        first.flush()
+        (tmp_path / "a.part").replace(tmp_path / "a")  # the second one has opened what is now `a`, or not yet
+    second.join()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"second"}
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WRITING_SECONDS", 0)
+    with (tmp_path / "a.part").open("wb") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process is writing it"):
+            write_atomically(tmp_path / "a", b"second")
+        assert os.listdir(tmp_path) == ["a.part"], "what the other one writes is left to it"

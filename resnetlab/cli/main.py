@@ -16,7 +16,7 @@ import resnetlab
 from resnetlab.cli import convert, data, evaluate, export, features, networks, runs, serve, study, train, use
 from resnetlab.cli.completion import completion
 from resnetlab.cli.streams import mend_streams
-from resnetlab.errors import ToldElsewhere, UserError, out_of_memory, printable
+from resnetlab.errors import ToldElsewhere, UserError, dead_worker, out_of_memory, printable
 from resnetlab.paths import expanded
 from resnetlab.training.signals import Stopped
 
@@ -108,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if words := out_of_memory(error):
             return _no_memory(words, given)
+        if words := dead_worker(error):
+            print(f"error: {words}.", file=sys.stderr)
+            return USER_ERROR
         raise
     return code if isinstance(code, int) else 0
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.errors import UserError, out_of_memory
+from resnetlab.errors import UserError, dead_worker, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
@@ -92,7 +92,12 @@ def train(
     recipe = as_started(run.recipe, settings.get("resolved", {}))
     statuses = _to_the_end(run, recipe, device, workers, checkpoint_steps, stop or Stop(), ranks)
     with lock, contextlib.closing(statuses):
-        yield from _undisturbed(statuses, settings["threads"], device)
+        try:
+            yield from _undisturbed(statuses, settings["threads"], device)
+        except RuntimeError as error:
+            if words := dead_worker(error):
+                raise UserError(f"{run.folder}: {words}.") from error
+            raise
 
 
 def _to_the_end(

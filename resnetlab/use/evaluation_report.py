@@ -45,13 +45,15 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
         NUMBERS: json.dumps(numbers(found, data, text=text, which=which, device=device), indent=1) + "\n",
         PAGE: html(found, data, text),
     }
+    written: list[Path] = []
     try:
         with disk_errors(folder):
             for name, content in contents.items():
                 write_atomically(folder / name, content.encode(), new=True)
+                written.append(folder / name)
     except UserError:
-        for name in FILES:  # which `check_report` did not find: a part of a report would be in the way of the next try
-            (folder / name).unlink(missing_ok=True)
+        for path in written:  # a part of a report would be in the way of the next try
+            path.unlink(missing_ok=True)
         raise
 
 

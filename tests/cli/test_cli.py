@@ -205,6 +205,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "runs").exists(), "nothing is written for input that is refused"
 
 
+def test_what_a_name_holds_does_not_reach_the_terminal(capsys: Captured) -> None:
+    assert main(["eval", "\x1b[31mnowhere", "--data", "digits"]) == 2
+    assert "error: \\x1b[31mnowhere: no such run folder" in capsys.readouterr().err
+
+
 def test_the_exit_code_reaches_the_shell(resnetlab: Command) -> None:
     done = resnetlab("describe", "resnt50")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

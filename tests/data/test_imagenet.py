@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from resnetlab.data import tars
+from resnetlab.data import imagenet, tars
 from resnetlab.data.files import Files, InsideFiles
 from resnetlab.data.imagenet import DEVKIT, META, TRAIN_TAR, TRUTH, VAL_TAR, class_names
 from resnetlab.data.images import Data, open_data
@@ -91,6 +91,14 @@ def contents(data: Data) -> list[tuple[str, int, bytes]]:
     assert isinstance(data.test, Files)
     parts = (data.train, data.test)
     return [(part.name(i), int(part.labels[i]), part.read(i)) for part in parts for i in range(len(part))]
+
+
+def test_what_crashes_the_reader_of_the_devkit_is_one_line(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scipy's compiled one does on some damaged files (tests/fuzzing)."""
+    imagenet._wnids.cache_clear()
+    monkeypatch.setattr(imagenet, "_READ_META", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(UserError, match=f"its {META} is damaged \\(its reader crashes on it\\); fetch it again"):
+        read(official)
 
 
 def test_the_thousand_classes(real_images: Callable[[str], Path]) -> None:

@@ -197,9 +197,9 @@ def as_anybody() -> None:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[Callable[[str], None]]:
-    """A disk of 8 MB at a folder, and a function that mounts it anew, e.g. "ro". Raises OSError where nobody may."""
+    """A disk of 64 MB at a folder, and a function that mounts it anew, e.g. "ro". Raises OSError where nobody may."""
     folder.mkdir()
-    _mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder))
+    _mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder))
     try:
         yield lambda how: _mount("-o", f"remount,{how}", str(folder))
     finally:

@@ -318,6 +318,7 @@ def _broken_figure(**changes: Any) -> dict[str, Any]:
         {"words": None},
         {"theory": "an open $formula"},
         {"claim": {"en": "no Chinese"}},
+        {"title": "half of a pair: \ud800"},
         {"machine": None},
         {"date": "yesterday"},
         {"training_seconds": "long"},

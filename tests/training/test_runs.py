@@ -63,6 +63,18 @@ def test_an_unfinished_run_tells_how_far_it_is(folder: Path) -> None:
     assert (found.state, found.words, found.best_error) == ("unfinished", "step 0 of 64,000, epoch 0", None)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_unfinished(folder: Path) -> None:
+    """Its epoch's line is written first; trained again, it starts anew."""
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "last")
+    shutil.rmtree(folder / "last.old")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text(lines[0])
+    assert summary(folder).state == "unfinished"
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    assert summary(folder).state == "damaged", "a second epoch comes after the first one's checkpoint"
+
+
 def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
     (folder / "result.json").unlink()
     with (folder / "lock").open("w") as file:

@@ -127,6 +127,13 @@ def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
         check_report(tmp_path / "file" / "below")
 
 
+def test_a_report_that_cannot_be_finished_leaves_nothing(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.html").write_text("of another command, at the same time")
+    with pytest.raises(UserError, match=r"can't write \(File exists\)"):
+        write_report(*made(3, 30), tmp_path, text="folder:x", which="last", device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.html"]
+
+
 def test_names_are_text_and_nothing_comes_from_outside(made: Made) -> None:
     text = html(*made(3, 30), "folder:<b>")
     assert "<script" not in text
