@@ -39,14 +39,12 @@ def serve(
     from resnetlab.data.decoding import MOST_PIXELS
     from resnetlab.use.decoders import BESIDE, Decoders
     from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
+    from resnetlab.use.serve import Limits, make_app
 
     if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
         raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
     pixels = max_megapixels * 10**6
-    # Both before the network is read, which takes longer.
-    with listen(host, port) as listener, Decoders(pixels + BESIDE) as decoders:
-        from resnetlab.use.serve import Limits, make_app
-
+    with listen(host, port) as listener, Decoders(pixels + BESIDE) as decoders:  # before the network is read
         where = find_device(device)
         classifier = opened(source, net=net, which=which, image_size=image_size, device=where)
         limits = Limits(bytes=max_megabytes * 10**6, pixels=pixels, requests=queue, seconds=timeout)
@@ -54,6 +52,7 @@ def serve(
         app = make_app(classifier, limits, decoders, batch=batch_size, hosts=hosts)
 
         def ready() -> None:
+            decoders.start()  # not before, when they would take time from what must be ready first
             what = f"{classifier.net.spec.name}, {len(classifier.classes)} classes, on {classifier.device}"
             print(f"{what}: {url_of(listener)} (Ctrl-C ends it)", flush=True)
             if hosts is None:

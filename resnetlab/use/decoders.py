@@ -38,7 +38,8 @@ class Decoders:
         self._command = command or (sys.executable, "-P", "-m", "resnetlab.use.decoding_process")
         self._lock, self._closed = threading.Lock(), False
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode")  # each waits for a process
-        self._idle = [_Process(self._command) for _ in range(processes)]
+        self._processes = processes
+        self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
 
     def __enter__(self) -> Self:
@@ -46,6 +47,12 @@ class Decoders:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the processes now; else each starts when an image comes, which then waits for it."""
+        with self._lock:
+            for _ in range(self._processes - len(self._idle) - len(self._busy)):
+                self._idle.append(_Process(self._command))
 
     def close(self) -> None:
         """End all processes."""

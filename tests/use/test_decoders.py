@@ -69,6 +69,7 @@ def test_a_turned_photograph_is_upright(decoders: Decoders, noise: Noise) -> Non
 
 def test_a_process_lives_on_after_a_refusal_and_ends_after_a_large_image() -> None:
     with Decoders(50_000_000, processes=1) as pool:
+        pool.start()
         first = processes(pool)
         assert refusal(pool, b"no image")[0] == 415
         assert refusal(pool, plain(40, 40)[:50])[0] == 422
@@ -82,6 +83,7 @@ def test_a_process_lives_on_after_a_refusal_and_ends_after_a_large_image() -> No
 
 def test_a_process_that_was_killed_while_idle_costs_no_image() -> None:
     with Decoders(50_000_000, processes=1) as pool:
+        pool.start()
         (pid,) = processes(pool)
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -189,6 +191,7 @@ def test_processes_end_with_their_server() -> None:
     code = (
         "import time; from resnetlab.use.decoders import Decoders\n"
         "pool = Decoders(1)\n"
+        "pool.start()\n"
         "print(*(p._process.pid for p in pool._idle), flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
