@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Row, medians, options, show
-from resnetlab.data.folder import is_image
+from resnetlab.data.walk import is_image
 from resnetlab.training.run import machine
 from resnetlab.use.classifier import Classifier
 

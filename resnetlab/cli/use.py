@@ -84,8 +84,8 @@ def explain(
     import torch
 
     from resnetlab.data.decoding import Unreadable
-    from resnetlab.data.folder import is_image
     from resnetlab.data.own import make_place_for_pictures
+    from resnetlab.data.walk import is_image
     from resnetlab.storage import disk_errors, write_atomically
     from resnetlab.use.explain import grad_cam, occlusion, side_by_side
     from resnetlab.use.predict import find_images

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import stat
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -19,20 +18,10 @@ from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.standing import standing, text
-from resnetlab.errors import UserError, shown
+from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out, unreadable
+from resnetlab.errors import UserError
 from resnetlab.paths import one_form
 
-# Of the formats that Pillow opens, those in which people keep photographs and drawings.
-EXTENSIONS = frozenset(
-    {"jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "avif"}
-)
-# What programs and disks leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
-IGNORED = frozenset(
-    {
-        *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"),
-        *("lost+found", "$recycle.bin", "#recycle", "@recycle", "system volume information"),
-    }
-)
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
 SPLIT, SEED, SHARE = "resnetlab-split.json", 0, 0.2
@@ -41,10 +30,6 @@ ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} is there", "drawn, a fifth of each cl
 LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
 
 _log = logging.getLogger(__name__)
-
-
-class NoImages(UserError):
-    """A folder without images."""
 
 
 def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
@@ -110,18 +95,6 @@ def check_is_folder(folder: Path, needs: str) -> None:
         raise UserError(f"{folder}: a file, not a folder; {needs}. Unpack it first if it is an archive.")
 
 
-def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, in the order of code points; links to folders count, ignored ones don't.
-
-    Raises UserError if it can't be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not is_ignored(e.name) and os.path.isdir(e.path))
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-
-
 def class_folders(folder: Path) -> list[str]:
     """As `folders_in`, without those that resnetlab wrote (runs, reports, packs): a line says which were left out."""
     found = []
@@ -131,16 +104,6 @@ def class_folders(folder: Path) -> list[str]:
         else:
             found.append(name)
     return found
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden, or left by a program that shows or packs folders."""
-    return name.startswith(".") or name.lower() in IGNORED
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name ends as an image's does."""
-    return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
 
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -206,7 +169,7 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles
             left_out = list[str]()
             found = images_below(folder / name, left_out)
             if not found and not may_lack:
-                raise UserError(_no_images(folder / name, left_out) + " Put some there, or move the folder away.")
+                raise UserError(no_images(folder / name, left_out) + " Put some there, or move the folder away.")
             others.extend(f"{name}/{path}" for path in left_out)
             for path, size in found:
                 labels.append(label)
@@ -215,8 +178,8 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles
 
     found = Names(names())
     if not len(found):
-        raise UserError(_no_images(folder, others))
-    _tell_left_out(folder, others)
+        raise UserError(no_images(folder, others))
+    tell_left_out(folder, others)
     return LooseFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
 
 
@@ -265,7 +228,7 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
         _log.warning("%s: %s", folder / SPLIT, words)
     if anew:
         words = "no test image is left of %s: some are drawn anew, which earlier runs may have trained on"
-        _log.warning("%s: " + words, folder / SPLIT, _some(anew))
+        _log.warning("%s: " + words, folder / SPLIT, some(anew))
     if purpose == "train" and (drawn or now.renamed):
         write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
     return tested
@@ -287,7 +250,7 @@ def _read_split(path: Path) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except KeyError as error:
         raise UserError(f"{path}: damaged, it lacks {error}; {_RESTORE}") from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -313,67 +276,6 @@ def write_split(path: Path, names: list[str]) -> None:
         _log.warning("%s: " + words, path, error.strerror)
 
 
-def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
-    """The images in a folder and in those below it, as (path in it, bytes), sorted; other files go to `others`.
-
-    Each folder is gone into once, whatever links lead to it.
-    """
-    found: list[tuple[str, int]] = []
-    seen = set[tuple[int, int]]()
-    waiting = [""]
-    for inside in waiting:  # grows
-        place = os.path.join(folder, inside)
-        try:
-            status = os.stat(place)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            if inside and (ours := what_it_wrote(place, is_image)):
-                _log.warning("%s: passed over, %s that resnetlab wrote", place.rstrip("/"), ours)
-                continue
-            with os.scandir(place) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if is_ignored(entry.name):
-                        continue
-                    mode, size = _mode_and_size(entry)
-                    path = f"{inside}{entry.name}"
-                    if stat.S_ISDIR(mode):
-                        waiting.append(path + "/")
-                    elif stat.S_ISREG(mode) and is_image(entry.name):
-                        found.append((path, size))
-                    else:
-                        others.append(path)
-        except OSError as error:
-            raise _unreadable(Path(place), error) from error
-    return sorted(found)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images in a folder and in those below it, in the order of their paths; a line says what is left out.
-
-    Raises NoImages if there are none, and UserError for a folder that can't be read.
-    """
-    others: list[str] = []
-    found = sorted(folder / path for path, _ in images_below(folder, others))
-    if not found:
-        raise NoImages(_no_images(folder, others))
-    _tell_left_out(folder, others)
-    return found
-
-
-def _tell_left_out(folder: Path, others: list[str]) -> None:
-    if others:
-        _log.warning("%s: %s left out, no images by their names: %s", folder, _files(len(others)), _some(others))
-
-
-def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        status = entry.stat()
-    except OSError:
-        return stat.S_IFREG, 0  # a link to nowhere: counts as a file, so that reading it tells
-    return status.st_mode, status.st_size
-
-
 def _test_folder(folder: Path, inside: list[str]) -> Path:
     found = [name for name in TEST if name in inside and folders_in(folder / name)]
     if len(found) == 1:
@@ -387,21 +289,3 @@ def _test_folder(folder: Path, inside: list[str]) -> Path:
     flat = [name for name in TEST if name in inside]
     words = f"{flat[0]} has no folders of classes in it" if flat else f"it has {TRAIN} but none of {', '.join(TEST)}"
     raise UserError(f"{folder}: {words}; {LAYOUT}.")
-
-
-def _no_images(folder: Path, others: list[str]) -> str:
-    nothing = "nothing but empty folders and hidden files" if os.listdir(folder) else "it is empty"
-    found = f"{_files(len(others))} of other kinds: {_some(others)}" if others else nothing
-    return f"{folder}: no images in it, {found}; images are read by their endings: {' '.join(sorted(EXTENSIONS))}."
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: can't be read ({error.strerror}); make it readable or move it away.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.decoding import Unreadable
-from resnetlab.data.folder import NoImages, images_in, is_ignored
+from resnetlab.data.walk import NoImages, images_in, is_ignored
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded
 from resnetlab.use.classifier import Classifier
