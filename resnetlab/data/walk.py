@@ -1,0 +1,130 @@
+"""Which images lie in a folder: what is looked through, passed over and left out, the same for all who look."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+from resnetlab.data.own import what_it_wrote
+from resnetlab.errors import UserError, shown
+
+# Of the formats that Pillow opens, those in which people keep photographs and drawings.
+EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "avif"}
+)
+# What programs and disks leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
+IGNORED = frozenset(
+    {
+        *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"),
+        *("lost+found", "$recycle.bin", "#recycle", "@recycle", "system volume information"),
+    }
+)
+
+_log = logging.getLogger(__name__)
+
+
+class NoImages(UserError):
+    """A folder without images."""
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, in the order of code points; links to folders count, ignored ones don't.
+
+    Raises UserError if it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if not is_ignored(e.name) and os.path.isdir(e.path))
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by a program that shows or packs folders."""
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does."""
+    return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+
+
+def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
+    """The images in a folder and in those below it, as (path in it, bytes), sorted; other files go to `others`.
+
+    Each folder is gone into once, whatever links lead to it.
+    """
+    found: list[tuple[str, int]] = []
+    seen = set[tuple[int, int]]()
+    waiting = [""]
+    for inside in waiting:  # grows
+        place = os.path.join(folder, inside)
+        try:
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if inside and (ours := what_it_wrote(place, is_image)):
+                _log.warning("%s: passed over, %s that resnetlab wrote", place.rstrip("/"), ours)
+                continue
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if is_ignored(entry.name):
+                        continue
+                    mode, size = _mode_and_size(entry)
+                    path = f"{inside}{entry.name}"
+                    if stat.S_ISDIR(mode):
+                        waiting.append(path + "/")
+                    elif stat.S_ISREG(mode) and is_image(entry.name):
+                        found.append((path, size))
+                    else:
+                        others.append(path)
+        except OSError as error:
+            raise unreadable(Path(place), error) from error
+    return sorted(found)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder and in those below it, in the order of their paths; a line says what is left out.
+
+    Raises NoImages if there are none, and UserError for a folder that can't be read.
+    """
+    others: list[str] = []
+    found = sorted(folder / path for path, _ in images_below(folder, others))
+    if not found:
+        raise NoImages(no_images(folder, others))
+    tell_left_out(folder, others)
+    return found
+
+
+def tell_left_out(folder: Path, others: list[str]) -> None:
+    if others:
+        _log.warning("%s: %s left out, no images by their names: %s", folder, _files(len(others)), some(others))
+
+
+def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = entry.stat()
+    except OSError:
+        return stat.S_IFREG, 0  # a link to nowhere: counts as a file, so that reading it tells
+    return status.st_mode, status.st_size
+
+
+def no_images(folder: Path, others: list[str]) -> str:
+    nothing = "nothing but empty folders and hidden files" if os.listdir(folder) else "it is empty"
+    found = f"{_files(len(others))} of other kinds: {some(others)}" if others else nothing
+    return f"{folder}: no images in it, {found}; images are read by their endings: {' '.join(sorted(EXTENSIONS))}."
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def some(names: list[str]) -> str:
+    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: can't be read ({error.strerror}); make it readable or move it away.")
