@@ -21,13 +21,14 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from resnetlab.data.levels import levels, transparent_level, without_range
 from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
@@ -65,11 +66,6 @@ _UPRIGHT = {
     7: (True, True, True),
     8: (True, True, False),
 }
-
-
-# Tags of TIFF 6.0 and two of their values.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 class Unreadable(Exception):
@@ -253,12 +249,13 @@ def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
     """uint8 H W 3 from any mode."""
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     with _reasons():
-        _check_range(image.mode, image.format == "TIFF", tags)
+        if kind := without_range(image.mode, image.format == "TIFF", tags):
+            raise Unreadable(f"its pixels are {kind}, of no known range; save it with 8 or 16 unsigned bits")
         image.load()
         if image.format == "PNG" and "transparency" in image.info:
-            image.info["transparency"] = _transparent(image.info["transparency"], image.mode, bits=content[24])
+            image.info["transparency"] = transparent_level(image.info["transparency"], image.mode, bits=content[24])
         if image.mode.startswith("I"):
-            table = _table(tags, image.info.get("transparency"))
+            table = levels(tags, image.info.get("transparency"))
             return np.repeat(table[np.asarray(image)][:, :, None], 3, axis=2)
         return _flat(image.convert("LA") if image.mode == "La" else image)
 
@@ -273,43 +270,6 @@ def _flat(image: Image.Image) -> np.ndarray:
             band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
         pixels[top : top + rows] = np.asarray(band.convert("RGB"))
     return pixels
-
-
-def _check_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> None:
-    """Raise Unreadable for pixels whose least and greatest values nothing tells."""
-    kind = ""
-    if mode == "F":
-        kind = "floating-point numbers"
-    elif _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
-        kind = "signed integers"
-    elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
-        kind = "integers of 32 bits"
-    if kind:
-        raise Unreadable(f"its pixels are {kind}, of no known range; save it with 8 or 16 unsigned bits")
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _table(tags: Mapping[int, Any], transparent: object) -> np.ndarray:
-    """What each level of grey with 12 or 16 bits becomes: uint8 4096 or 65536."""
-    greatest = 2 ** (12 if _several(tags.get(_BITS, 16))[0] == 12 else 16) - 1
-    table = ((np.arange(greatest + 1) * 255 + greatest // 2) // greatest).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts what has 8 bits or fewer
-        table = 255 - table
-    if isinstance(transparent, int) and transparent <= greatest:
-        table[transparent] = 255
-    return table
-
-
-def _transparent(level: Any, mode: str, bits: int) -> Any:
-    """A PNG's transparent level or colour, which the file gives in its own bits, in those of Pillow's pixels."""
-    if mode == "L" and level < 2**bits <= 16:
-        return level * (255 // (2**bits - 1))
-    if mode == "RGB" and bits == 16:
-        return tuple(value >> 8 for value in level)
-    return level
 
 
 class _Silence:

@@ -1,0 +1,48 @@
+"""What levels of grey and transparent levels of a file become in 8 bits: Pillow leaves both to who reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# Tags of TIFF 6.0 and two of their values.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+
+def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
+    """What pixels are whose least and greatest values nothing tells; "" for others."""
+    kind = ""
+    if mode == "F":
+        kind = "floating-point numbers"
+    elif _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
+        kind = "signed integers"
+    elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
+        kind = "integers of 32 bits"
+    return kind
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def levels(tags: Mapping[int, Any], transparent: object) -> np.ndarray:
+    """What each level of grey with 12 or 16 bits becomes: uint8 4096 or 65536."""
+    greatest = 2 ** (12 if _several(tags.get(_BITS, 16))[0] == 12 else 16) - 1
+    table = ((np.arange(greatest + 1) * 255 + greatest // 2) // greatest).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts what has 8 bits or fewer
+        table = 255 - table
+    if isinstance(transparent, int) and transparent <= greatest:
+        table[transparent] = 255
+    return table
+
+
+def transparent_level(level: Any, mode: str, bits: int) -> Any:
+    """A PNG's transparent level or colour, which the file gives in its own bits, in those of Pillow's pixels."""
+    if mode == "L" and level < 2**bits <= 16:
+        return level * (255 // (2**bits - 1))
+    if mode == "RGB" and bits == 16:
+        return tuple(value >> 8 for value in level)
+    return level
