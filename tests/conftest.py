@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,10 +39,19 @@ def one_core() -> None:
         cores = sorted(os.sched_getaffinity(0))
         worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
         os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
-    torch.set_num_threads(1)
 
 
-one_core()
+torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it runs in the background
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One core for what runs tests: not for the process that only starts pytest-xdist's workers."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        one_core()
+    # Tests of several decoding processes have them on one core, and torch would rather not.
+    config.addinivalue_line("filterwarnings", "ignore:This DataLoader will create:UserWarning")
+
 
 # Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
 settings.register_profile(
