@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ NEVER = 1e9  # seconds
 # otherwise take ten times as long. Torch reads the variable when it is first used.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it runs in the background
 
 # Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
 settings.register_profile(
