@@ -28,6 +28,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
+from resnetlab.paths import cache_folder
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
@@ -160,7 +161,7 @@ def library() -> ctypes.CDLL:
         raise UserError(f"no C++ compiler was found ({', '.join(names)})")
     made_of = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS]).encode(), _processor())
     name = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
-    path = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "resnetlab" / name
+    path = cache_folder() / name
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
