@@ -83,4 +83,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"        seen:     {row.seen}")
     if path := config.getoption("--faults-json", None):
         table = {"machine": machine(), "faults": [asdict(row) for row in ROWS]}
+        path.parent.mkdir(parents=True, exist_ok=True)  # after ten minutes
         path.write_text(json.dumps(table, indent=1) + "\n")
