@@ -132,7 +132,8 @@ def pack(
     happened = "is there already" if was_there else f"is packed in {seconds:.1f} s"
     print(
         f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
-        f"{decimal(size)} in {len(contents.shards)} tars\nto {use} it: --data {shlex.quote(f'pack:{dest}')}"
+        f"{decimal(size)} in {len(contents.shards)} tar{'s' * (len(contents.shards) != 1)}\n"
+        f"to {use} it: --data {shlex.quote(f'pack:{dest}')}"
     )
 
 

@@ -24,12 +24,12 @@ ClassNames = Annotated[
     Parameter(
         negative="",
         show_default=False,
-        help="What classes of the data were called in the training, where it was otherwise: hund=dog,katze=cat.",
+        help="Names of the data's classes in the training, where they differ: hund=dog,katze=cat.",
     ),
 ]
 ClassOrder = Annotated[
     Literal["text", "natural"],
-    Parameter(help="Order of classes that files do not name: text as torchvision sorts, natural (2, 10) as timm."),
+    Parameter(help="For files without class names: text (10, 2) as torchvision sorts, or natural (2, 10) as timm."),
 ]
 Unreadable = Annotated[
     Literal["error", "skip"] | None,

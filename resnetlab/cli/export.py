@@ -30,7 +30,8 @@ def export(
     out: Annotated[Path | None, Parameter(help="The file to write; default: the source's name, here.")] = None,
     int8: Annotated[bool, Parameter(negative="", help="Quantise ONNX; needs --calibrate.")] = False,
     calibrate: Annotated[
-        str | None, Parameter(help="Data whose training images int8's ranges come from; else its test images.")
+        str | None,
+        Parameter(help="Data for int8's ranges: its training images, or its test images if it has no others."),
     ] = None,
     data: Annotated[str | None, Parameter(help=f"Compare predictions on its test images: {DATA_NAMES}.")] = None,
     classes: ClassNames = (),
@@ -110,7 +111,7 @@ def calibration(data: Data | None) -> list[str]:
     if not data:
         return []
     side, images = ("training", data.train) if len(data.train) else ("test", data.test)
-    return [f"calibrated on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.name}"]
+    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.name}"]
 
 
 def _show(made: Exported) -> None:

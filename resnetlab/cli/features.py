@@ -30,14 +30,14 @@ def features(
     image_size: ImageSize = None,
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
     unreadable: Annotated[
-        Literal["error", "skip"], Parameter(help="A file that can't be read: exit code 1, or 0; it is left out.")
+        Literal["error", "skip"], Parameter(help="A file that can't be read is left out; error: exit code 1, skip: 0.")
     ] = "error",
     device: Device = "auto",
     json: Json = False,
 ) -> int:
     """Write images' features, a vector each, and find nearest images by them.
 
-    A file that can't be read is told and left out, and makes the exit code 1, without --unreadable skip.
+    A file that can't be read is named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
     check(which, batch_size=batch_size, nearest=1 if nearest is None else nearest)
     if out is None and nearest is None:

@@ -25,8 +25,8 @@ def serve(
     device: Device = "auto",
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images in a pass, at most.")] = 16,
     queue: Annotated[int, WholeNumber, Parameter(help="Requests that wait for their answer, at most.")] = 64,
-    max_megabytes: Annotated[int, WholeNumber, Parameter(help="Size of a request, at most.")] = 20,
-    max_megapixels: Annotated[int, WholeNumber, Parameter(help="Size of an image, at most; 89 can be.")] = 25,
+    max_megabytes: Annotated[int, WholeNumber, Parameter(help="Largest request.")] = 20,
+    max_megapixels: Annotated[int, WholeNumber, Parameter(help="Largest image; up to 89.")] = 25,
     timeout: Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")] = 30,
 ) -> None:
     """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""

@@ -238,7 +238,8 @@ def _train(
         return run.folder
     print(
         f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
-        f"test error {result['test_error']:.2f} %, {result['epochs']} epochs in {result['seconds']:.1f} s\n{run.folder}"
+        f"test error {result['test_error']:.2f} %, {result['epochs']} epoch{'s' * (result['epochs'] != 1)} in "
+        f"{result['seconds']:.1f} s\n{run.folder}"
     )
     return run.folder
 

@@ -50,7 +50,7 @@ def predict(
     json: Json = False,
     csv: Annotated[bool, Parameter(negative="", help="Print lines of file, rank, class, probability, error.")] = False,
 ) -> int:
-    """Print the likeliest classes of images. A file that can't be read is told, and makes the exit code 1."""
+    """Print the likeliest classes of images. A file that can't be read is named; the exit code is then 1."""
     from resnetlab.use.predict import find_images
     from resnetlab.use.predict import predict as predictions
 

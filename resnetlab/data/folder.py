@@ -18,9 +18,10 @@ from resnetlab.data.files import Files, LooseFiles, Names
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.standing import standing, text
-from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out, unreadable
+from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out
 from resnetlab.errors import UserError
 from resnetlab.paths import one_form
+from resnetlab.storage import is_there, read_regular
 
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
@@ -197,7 +198,7 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
     now = standing(written, source.names)
     known = {one_form(name.partition("/")[0]) for name in written}  # also by images that are gone
     tested = np.zeros(len(source.names), dtype=bool)
-    drawn, anew = [], []
+    drawn, anew, untested = [], [], []
     starts = np.searchsorted(source.labels, np.arange(len(classes) + 1))
     for name, start, end in zip(classes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         count = end - start
@@ -206,6 +207,7 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
         if purpose == "evaluate":
             if not was_known:
                 tested[start:end] = True
+            untested += [] if tested[start:end].any() else [name]
             continue
         if not tested[start:end].any():
             anew += [name] if was_known else []
@@ -226,6 +228,11 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
         raise UserError(f"{folder / SPLIT}: no test image that it names is left; delete it to have them drawn anew.")
     for words in now.words(len(written)):
         _log.warning("%s: %s", folder / SPLIT, words)
+    if untested:
+        words = (
+            "no test image is left of %s, and the others may have been trained on: the figures are of the other classes"
+        )
+        _log.warning("%s: " + words, folder / SPLIT, some(untested))
     if anew:
         words = "no test image is left of %s: some are drawn anew, which earlier runs may have trained on"
         _log.warning("%s: " + words, folder / SPLIT, some(anew))
@@ -240,17 +247,15 @@ def _draw(name: str) -> bytes:
 
 def _read_split(path: Path) -> frozenset[str]:
     """The names of the test images in the file; none if there is no file. Raises UserError if it is damaged."""
+    if not is_there(path):
+        return frozenset()
     try:
-        written = json.loads(path.read_bytes())
+        written = json.loads(read_regular(path, MOST_SPLIT, _RESTORE.rstrip(".")))
         names = written["test"]
         if (written["seed"], written["share"]) != (SEED, SHARE):
             raise ValueError(f"it is of another seed or share than {SEED} and {SHARE}")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError("'test' should be a list of names")
-    except FileNotFoundError:
-        return frozenset()
-    except OSError as error:
-        raise unreadable(path, error) from error
     except KeyError as error:
         raise UserError(f"{path}: damaged, it lacks {error}; {_RESTORE}") from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -258,6 +263,7 @@ def _read_split(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+MOST_SPLIT = 2**30  # bytes: names of some ten million images
 _RESTORE = "restore it, or delete it to have the split drawn anew."
 
 

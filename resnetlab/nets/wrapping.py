@@ -138,7 +138,7 @@ def choose(names: Sequence[str], which: str, order: Sequence[str] = ()) -> tuple
         return taken, f"took {names[0]}, averaged weights: it holds no others" if averages else ""
     words = f"took {names[taken] or 'those without a prefix'}" + (", averaged weights" if taken in averages else "")
     words += f"; passed over {', '.join(name or 'those without a prefix' for name in names if name != names[taken])}"
-    return taken, words + ("; --which ema takes averaged weights" if averages and taken not in averages else "")
+    return taken, words + ("; --which ema takes the averaged ones" if averages and taken not in averages else "")
 
 
 def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str) -> Unwrapped:

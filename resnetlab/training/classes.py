@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -14,6 +15,7 @@ from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.training.class_order import outputs_of
 
 SAME = "those of the training"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def _check_given(
     for name, other in given.items():
         if name not in classes:
             raise UserError(f"classes: {shown(name)} is no class of {data}.{did_you_mean(name, classes)}")
+        if name in trained and name != other:
+            _log.warning("classes: %s is taken for %s, though it is a class of the training itself.", name, other)
         if other not in trained:
             raise UserError(f"classes: {source} knows no {shown(other)}.{did_you_mean(other, trained)}")
 
@@ -138,7 +142,7 @@ def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str,
     more = f" and {len(taken) - len(some):,} more" if len(taken) > len(some) else ""
     missing = len(set(range(len(trained))) - set(outputs))
     said = [
-        f"{len(outputs)} of the network's {len(trained):,}, each of which an answer may be" if missing else "",
+        f"{len(set(outputs))} of the network's {len(trained):,}, any of which may be the answer" if missing else "",
         "in another order than in the training" if list(outputs) != sorted(outputs) else "",
         f"under other names: {others}{more}" if taken else "",
     ]
@@ -148,7 +152,7 @@ def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str,
 def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tuple[str, ...]) -> str:
     which = shortened(missing) + (" is none of them" if len(missing) == 1 else " are none of them")
     return (
-        f"{source}: trained on the classes {shortened(trained)}, and of {data}'s {which}."
+        f"{source}: trained on the classes {shortened(trained)}; of {data}'s classes {which}."
         f"{did_you_mean(missing[0], trained)} Where they mean the same, say so: "
         f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
     )

@@ -37,6 +37,7 @@ def is_loopback(host: str) -> bool:
 def url_of(listener: socket.socket) -> str:
     """The address that a browser takes."""
     host, port = listener.getsockname()[:2]
+    host = {"::": "::1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # all addresses, of which this machine's own is one
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
@@ -46,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"port={port} is no port: choose 1 to 65535, or 0 for a free one.")
     where = f"host {shown(host)}, port {port}"
     if not host.strip():
-        raise UserError(f"{where}: no address; give 127.0.0.1 for this machine only, or :: for all that reach it.")
+        raise UserError(f"{where}: no address; give 127.0.0.1 for this machine only, or :: for all addresses.")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = address[0] == "::" and socket.has_dualstack_ipv6()  # IPv4 too: who asks for all means all

@@ -172,7 +172,7 @@ def test_averages_beside_are_offered(state: State, kind: str) -> None:
     found = read_state(both)
     assert torch.equal(found.state["conv1.weight"], state["conv1.weight"])
     assert "passed over " in found.choice
-    assert found.choice.endswith("; --which ema takes averaged weights")
+    assert found.choice.endswith("; --which ema takes the averaged ones")
     asked = read_state(both, which="ema")
     assert torch.equal(asked.state["conv1.weight"], state["conv1.weight"] + 1)
     assert ", averaged weights; passed over " in asked.choice
@@ -203,7 +203,7 @@ def test_two_networks_of_one_module_are_refused(state: State) -> None:
         (["state_dict"], "last", 0, ""),
         (["model", "optimizer.copy", "state_dict"], "last", 2, "took state_dict; passed over model, optimizer.copy"),
         (["model_ema"], "last", 0, "took model_ema, averaged weights: it holds no others"),
-        (["teacher", "student"], "last", 1, "took student; passed over teacher; --which ema takes averaged weights"),
+        (["teacher", "student"], "last", 1, "took student; passed over teacher; --which ema takes the averaged ones"),
         (["teacher", "student"], "ema", 0, "took teacher, averaged weights; passed over student"),
         (["state.model", "state.ema"], "ema", 1, "took state.ema, averaged weights; passed over state.model"),
     ],

@@ -26,7 +26,7 @@ def test_the_same_names_are_not_worth_a_word() -> None:
     ("trained", "classes", "outputs", "words"),
     [
         (["dog", "cat"], ["cat", "dog"], (1, 0), "in another order than in the training"),
-        (["cat", "dog", "fox"], ["cat", "fox"], (0, 2), "2 of the network's 3, each of which an answer may be"),
+        (["cat", "dog", "fox"], ["cat", "fox"], (0, 2), "2 of the network's 3, any of which may be the answer"),
         (["Cat", "dog"], ["cat", "DOG"], (0, 1), "under other names: cat is Cat, DOG is dog"),
         (["golden_retriever", "b"], ["Golden Retriever", "b"], (0, 1), "Golden Retriever is golden_retriever"),
         ([E_ACUTE["NFC"], "b"], ["b", E_ACUTE["NFD"]], (1, 0), "in another order than in the training; under other"),
@@ -46,7 +46,11 @@ def test_names_are_matched_whatever_their_order(
 @pytest.mark.parametrize(
     ("trained", "classes", "words"),
     [
-        (["cat", "dog"], ["hund", "katze"], "trained on the classes cat, dog, and of folder's hund, katze are none"),
+        (
+            ["cat", "dog"],
+            ["hund", "katze"],
+            "trained on the classes cat, dog; of folder's classes hund, katze are none",
+        ),
         (["cat", "dog"], ["cat", "wolf"], "of folder's wolf is none of them. .* --classes wolf=NAME_IN_THE_TRAINING"),
         (["cat", "dog"], ["cat", "dog", "dogs"], "dogs is none of them. Did you mean dog?"),
         (["cat", "dog"], ["CAT", "Cat", "dog"], "CAT, Cat are none"),  # one of them at most is meant

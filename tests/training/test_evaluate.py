@@ -304,7 +304,7 @@ def test_a_network_of_more_classes_may_say_any_of_them(pictures: Path, tmp_path:
     assert never.accuracy.top1_correct == 0
     told: list[str] = []
     evaluate([more, tmp_path / "never"], data, told=told.append)
-    words = "classes 2 of the network's 3, each of which an answer may be"
+    words = "classes 2 of the network's 3, any of which may be the answer"
     assert told[0] == "2 classes: ants, bees; 14 images, 10 tested (val)"
     assert told[1].startswith(f"{more}: 3 classes: bees, wasps, ants; 32 pixels; parameter names: resnetlab; ")
     assert told[2] == f"{more}: {words}; in another order than in the training"

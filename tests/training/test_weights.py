@@ -86,7 +86,7 @@ def test_averaged_weights_are_offered_and_taken(
     said = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
     assert len(said) == 2
     assert said[0].startswith(f"{tmp_path}/x.pth: took ")
-    assert "; --which ema takes averaged weights" in said[0]
+    assert "; --which ema takes the averaged ones" in said[0]
     assert ", averaged weights; passed over " in said[1]
 
 

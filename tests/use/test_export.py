@@ -234,7 +234,7 @@ def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
         command = ["export", str(run), "--out", str(out), "--int8", "--calibrate", "digits"]
         assert main([*command, "--json"]) == 0
         said = capsys.readouterr()
-        assert "calibrated on 512 of 1,437 training images of digits" in said.err.splitlines()
+        assert "calibrating on 512 of 1,437 training images of digits" in said.err.splitlines()
         found = json.loads(said.out)
         assert found["precision"] == "int8"
         assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 2
@@ -345,7 +345,7 @@ def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
     assert not Path("x.onnx").exists()
     assert main([*ask, "--unreadable", "skip", "--json"]) == 0
     said = capsys.readouterr()
-    assert "calibrated on 6 of 6 test images of folder" in said.err
+    assert "calibrating on 6 of 6 test images of folder" in said.err
     assert "testing: left out 1 that can't be read" in said.err
     found = json.loads(said.out)
     assert (found["agreement"]["images"], found["agreement"]["unreadable"], found["calibration_unreadable"]) == (
