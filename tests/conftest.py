@@ -31,11 +31,29 @@ PATIENCE = 3600  # seconds, after which a process that a test started counts as 
 NEVER = 1e9  # seconds
 
 
-# One thread each, in the processes that tests start too: threads that wait for each other on cores that are busy
-# otherwise take ten times as long. Torch reads the variable when it is first used.
-os.environ["OMP_NUM_THREADS"] = "1"
+def one_core() -> None:
+    """Keep this process, and those that it starts, to one core: each of pytest-xdist's workers to another.
+
+    What is trained takes a thread for each core that it may use, and threads that wait for each other on cores that are
+    busy otherwise take ten times as long.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+        os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
+
+
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it runs in the background
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One core for what runs tests: not for the process that only starts pytest-xdist's workers."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        one_core()
+    # Tests of several decoding processes have them on one core, and torch would rather not.
+    config.addinivalue_line("filterwarnings", "ignore:This DataLoader will create:UserWarning")
+
 
 # Fixtures of a test serve all its examples: those that are used with examples hold nothing that an example changes.
 settings.register_profile(
@@ -125,9 +143,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def resnetlab(tmp_path: Path) -> Command:
     """Run the command line in an empty folder: resnetlab("train", "digits", ...)."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "resnetlab", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, **options)
 
     return run
 

@@ -295,7 +295,7 @@ def _table_view(number: int, values: dict[str, Any]) -> TableView:
 
 def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
-    processor = re.sub(r"\((R|TM|C)\)", "", m.get("processor") or "unknown processor")
+    processor = re.sub(r"\((R|TM|C)\)", "", str(m.get("processor") or "unknown processor"))
     failed = len(record.failures)
     counts = Both(f"{record.runs:,} finished", f"完成 {record.runs:,} 次")
     if record.measurements:
@@ -322,7 +322,9 @@ def _made(record: Record) -> list[tuple[Both, Words]]:
         ),
         (
             Both("commit", "提交"),
-            m.get("commit") or Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
+            str(m["commit"])
+            if m.get("commit")
+            else Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
         ),
         (Both("date", "日期"), _date(record.date)),
         (Both("runs", "运行"), counts),

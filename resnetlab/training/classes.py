@@ -150,9 +150,9 @@ def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str,
 
 
 def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tuple[str, ...]) -> str:
-    which = shortened(missing) + (" is none of them" if len(missing) == 1 else " are none of them")
+    which = f"{shortened(missing)}, which {'is' if len(missing) == 1 else 'are'} not among them"
     return (
-        f"{source}: trained on the classes {shortened(trained)}; of {data}'s classes {which}."
+        f"{source}: trained on the classes {shortened(trained)}; {data} has {which}."
         f"{did_you_mean(missing[0], trained)} Where they mean the same, say so: "
         f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
     )

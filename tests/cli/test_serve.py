@@ -83,7 +83,7 @@ def test_a_host_that_others_reach_is_warned_of_and_answers_by_any_name(start: St
 def test_all_addresses_are_those_of_ipv4_too() -> None:
     with listen("::", 0) as listener:
         port = listener.getsockname()[1]
-        assert url_of(listener) == f"http://[::]:{port}/"
+        assert url_of(listener) == f"http://[::1]:{port}/"
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port)).close()
 

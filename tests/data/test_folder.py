@@ -461,3 +461,27 @@ def test_real_photographs(real_images: Callable[[str], Path]) -> None:
     assert data.test.labels.bincount().tolist() == [70, 83]
     assert isinstance(data.train, Files)
     assert data.train.read(0).startswith(b"\xff\xd8")
+
+
+def test_a_fifo_in_place_of_the_split_is_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.png").write_bytes(b"")
+    os.mkfifo(tmp_path / SPLIT)
+    with pytest.raises(UserError, match=r"resnetlab-split.json: damaged, it is a FIFO, not a regular file; restore it"):
+        read(tmp_path)
+
+
+def test_an_evaluation_names_a_class_without_a_test_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            (tmp_path / name / f"{i}.png").write_bytes(b"")
+    read(tmp_path)
+    for path in (tmp_path / "a").iterdir():
+        path.rename(path.with_name(f"new-{path.name}"))
+    caplog.clear()
+    found = open_data(f"folder:{tmp_path}", "evaluate")
+    assert {int(label) for label in found.test.labels} == {1}
+    assert "no test image is left of 'a', and the others may have been trained on" in caplog.messages[-1]

@@ -394,13 +394,15 @@ def read_form(folder: Path) -> None:
     """As the server does; what it refuses has a status below 500 and a line."""
     from fastapi import HTTPException, Request
 
-    from resnetlab.use.receiving import check_type, image_of
+    from resnetlab.use.forms import Refused, image_of
+    from resnetlab.use.receiving import check_type
 
     headers = [(b"content-type", (folder / "type").read_bytes())]
     try:
         found = image_of(check_type(Request({"type": "http", "headers": headers})), (folder / "body").read_bytes())
-    except HTTPException as error:
-        if error.status_code not in (400, 415, 422):
+    except (HTTPException, Refused) as error:
+        status = error.status_code if isinstance(error, HTTPException) else error.status
+        if status not in (400, 415, 422):
             raise
         raise UserError(str(error.detail)) from error
     assert isinstance(found, bytes)

@@ -49,13 +49,21 @@ def test_names_are_matched_whatever_their_order(
         (
             ["cat", "dog"],
             ["hund", "katze"],
-            "trained on the classes cat, dog; of folder's classes hund, katze are none",
+            "trained on the classes cat, dog; folder has hund, katze, which are not among them",
         ),
-        (["cat", "dog"], ["cat", "wolf"], "of folder's wolf is none of them. .* --classes wolf=NAME_IN_THE_TRAINING"),
-        (["cat", "dog"], ["cat", "dog", "dogs"], "dogs is none of them. Did you mean dog?"),
-        (["cat", "dog"], ["CAT", "Cat", "dog"], "CAT, Cat are none"),  # one of them at most is meant
-        (["zero", "one"], ["0", "1"], "0, 1 are none"),
-        ([f"c{i}" for i in range(50)], [f"d{i}" for i in range(50)], "c4 and 45 more, .* d4 and 45 more are none"),
+        (
+            ["cat", "dog"],
+            ["cat", "wolf"],
+            "folder has wolf, which is not among them. .* --classes wolf=NAME_IN_THE_TRAINING",
+        ),
+        (["cat", "dog"], ["cat", "dog", "dogs"], "dogs, which is not among them. Did you mean dog?"),
+        (["cat", "dog"], ["CAT", "Cat", "dog"], "CAT, Cat, which are not"),  # one of them at most is meant
+        (["zero", "one"], ["0", "1"], "0, 1, which are not"),
+        (
+            [f"c{i}" for i in range(50)],
+            [f"d{i}" for i in range(50)],
+            "c4 and 45 more; .* d4 and 45 more, which are not",
+        ),
     ],
 )
 def test_other_classes_are_refused(trained: list[str], classes: list[str], words: str) -> None:
@@ -115,3 +123,14 @@ def test_an_ensemble_answers_in_one_order() -> None:
     wrong = match(["cat", "dog", "fox"], ["hund", "cat"], hund="fox")
     with pytest.raises(UserError, match="can't be brought into one order by name"):
         common_classes([("a", coarse), ("b", wrong)], ("hund", "cat"))
+
+
+def test_several_names_for_one_output_are_one_class_of_the_network() -> None:
+    given = {"hund": "cat", "katze": "cat"}
+    found = match_classes("RUN", ("cat", "dog"), "folder", ("hund", "katze"), given)
+    assert found.words.startswith("1 of the network's 2, any of which may be the answer")
+
+
+def test_a_name_of_the_training_that_is_taken_for_another_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    match_classes("RUN", ("a", "b"), "folder", ("a", "b"), {"a": "b"})
+    assert caplog.messages == ["classes: a is taken for b, though it is a class of the training itself."]

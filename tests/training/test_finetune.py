@@ -148,7 +148,7 @@ def test_a_file_without_a_head_gets_one(tmp_path: Path, pictures: str, other_hea
     run = tuned(tmp_path / "x.pth", tmp_path, data=open_data(pictures), net="", image_size=16)
     assert run.start is not None
     assert run.start.note.endswith("; fc is new: none in the file -> 2 classes (a, b)")
-    first = first_network(run, "cpu").state_dict()
+    first = first_network(run, run.recipe, "cpu").state_dict()
     assert first["fc.weight"].any()
     assert all(torch.equal(first[name.removeprefix("backbone.")], tensor) for name, tensor in body.items())
 

@@ -143,10 +143,11 @@ def test_networks_that_can_not_be_told_apart_are_refused(state: dict[str, Tensor
 def test_what_stands_for_settings_keeps_nothing_and_calls_nothing(tmp_path: Path) -> None:
     """Names that are no part of tensors are stood in for; what they are made with is not looked at."""
     torch.save({"a": Path("/x"), "b": argparse.Namespace(n=1), "c": np.float64(1)}, tmp_path / "x.pth")
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())
     with pytest.raises(UserError, match="x.pth: holds no network's tensors, only 'a', 'b', 'c'"):
         read_file(tmp_path / "x.pth")
-    assert torch.serialization.get_safe_globals() == before
+    added = set(torch.serialization.get_safe_globals()) - before  # torch itself may add some as it is imported
+    assert all(kind.__module__.startswith("torch.") for kind in added)
 
 
 def test_a_files_old_name_in_a_folder(state: dict[str, Tensor], tmp_path: Path) -> None:

@@ -338,7 +338,7 @@ def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
     Path("net").write_bytes(weights_bytes(net, Card(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
     ask = ["export", "net", "--int8", "--calibrate", "farben", "--out", "x.onnx"]
     assert main(ask) == 2
-    assert "trained on the classes red, blue, and of folder's blau, rot are none" in capsys.readouterr().err
+    assert "trained on the classes red, blue; folder has blau, rot, which are not among them" in capsys.readouterr().err
     ask += ["--classes", "rot=red,blau=blue"]
     assert main(ask) == 2
     assert "farben/rot/0.png: can't be read (the file is empty); " in capsys.readouterr().err
