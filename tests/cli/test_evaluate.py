@@ -166,7 +166,7 @@ def others(place: Path, tmp_path: Path) -> Path:
 def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys: Captured) -> None:
     ask = (str(others / "named.safetensors"), "--data", str(others / "data"), "--workers", "0")
     assert main(["eval", *ask]) == 2
-    assert "trained on the classes a, b, and of folder's ant, bee are none of them" in capsys.readouterr().err
+    assert "trained on the classes a, b; folder has ant, bee, which are not among them" in capsys.readouterr().err
     ask += ("--classes", "ant=b,bee=a")
     assert main(["eval", *ask]) == 2
     said = capsys.readouterr().err.splitlines()
