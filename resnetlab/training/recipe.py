@@ -357,7 +357,9 @@ RECIPES: dict[str, Recipe] = {
         nesterov=True,
         weight_decay=5e-4,
         decay="weights",
-        channels_last=True,
+        precision="auto",
+        channels_last="auto",
+        compile="auto",
     ),
 }
 
