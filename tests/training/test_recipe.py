@@ -41,6 +41,15 @@ def test_imagenet_modern_has_the_values_of_its_sources() -> None:
     assert (r.augment, r.normalise) == ("resized_crop_flip", "imagenet")
 
 
+def test_imagenet_strong_has_the_values_of_its_source() -> None:
+    """Vryniotis 2021: SGD for 600 epochs, an average that moves every 32 steps by its share of all images seen."""
+    r = recipe("imagenet_strong")
+    assert (r.epochs, r.batch_size, r.lr, r.schedule, r.weight_decay) == (600, 1024, 0.5, "cosine", 2e-5)
+    assert (r.policy, r.erasing, r.mixup, r.cutmix, r.label_smoothing) == ("trivialaugment", 0.1, 0.2, 1.0, 0.1)
+    assert (r.warmup_lr, r.warmup_steps) == (r.lr / 100, 5 * len(batch_ends(1_281_167, r.batch_size)))
+    assert r.ema == pytest.approx((1 - 2e-5 * r.batch_size * 32 / r.epochs) ** (1 / 32), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
