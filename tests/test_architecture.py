@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "resnetlab"
 # Who may import whom, what lies beside the rooms aside: nets, data -> measuring -> training -> studies | use -> cli.
-ROOT = ("errors", "paths", "schema", "storage")
+ROOT = ("errors", "machine", "paths", "schema", "storage")
 MAY_IMPORT = {
     "nets": {"nets"},
     "data": {"data"},

@@ -273,7 +273,7 @@ def number_of_workers(asked: int | None, data: Data, device: str, processes: int
 
     processes: how many share the cores.
     """
-    from resnetlab.training.run import available_cores
+    from resnetlab.machine import available_cores
 
     if asked is not None and not 0 <= asked <= MOST_WORKERS:
         raise UserError(f"workers={asked} must be 0 to {MOST_WORKERS}.")

@@ -21,6 +21,7 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.loading import Loader, measure
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
+from resnetlab.machine import machine
 from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -28,7 +29,7 @@ from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
 from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import machine, make_run
+from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
 
 ANEW = "remove it, and it is made again"

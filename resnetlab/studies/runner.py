@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from resnetlab.errors import UserError, out_of_memory
+from resnetlab.machine import available_cores, machine
 from resnetlab.nets.zoo import spec
 from resnetlab.storage import Damaged, disk_errors, disk_is_full
 from resnetlab.studies.measurement import Measurement, opened, take
@@ -29,7 +30,7 @@ from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Finding, Out
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores, machine, make_run
+from resnetlab.training.run import Run, make_run
 from resnetlab.training.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
 from resnetlab.training.runs import MEASURED
 

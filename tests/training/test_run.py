@@ -21,11 +21,10 @@ from resnetlab.cli.main import main
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
 from resnetlab.training import checkpoint, loop
-from resnetlab.training import run as run_module
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe, recipe
-from resnetlab.training.run import Run, machine, make_run
+from resnetlab.training.run import Run, make_run
 
 
 def small(**changes: Any) -> Recipe:
@@ -349,25 +348,3 @@ def test_checkpoints_hold_no_code(after_one_epoch: Run) -> None:
     assert card.spec == after_one_epoch.spec
     assert card.classes == tuple("0123456789")
     assert os.path.getsize(after_one_epoch.folder / "best" / "weights.safetensors") > 300_000
-
-
-def test_changed_code_marks_the_commit_and_new_records_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    code, record = tmp_path / "resnetlab/training/run.py", tmp_path / "results/record.json"
-    for path in (code, record):
-        path.parent.mkdir(parents=True)
-        path.write_text("before")
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "first")
-    monkeypatch.setattr(run_module, "__file__", str(code))
-    clean = machine()["commit"]
-    assert clean
-    assert not clean.endswith("+")
-    record.write_text("after")
-    assert machine()["commit"] == clean
-    code.write_text("after")
-    assert machine()["commit"] == f"{clean}+"
