@@ -13,11 +13,9 @@ it is whole, so a full disk or a kill leaves one that is.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -31,7 +29,7 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import Spec
 from resnetlab.schema import INFINITY, Between, Positive, Seconds, Whole, trouble
-from resnetlab.storage import Damaged, disk_errors, read_json, read_regular, remove
+from resnetlab.storage import Damaged, disk_errors, older, read_json, read_regular, remove, replace_folder
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run import spec_from_dict
 from resnetlab.training.run_files import FORMAT
@@ -196,7 +194,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Chec
         "sha256": {name: sha256(content) for name, content in files.items()},
     }
     files["state.json"] = json.dumps(state | {"checksum": checksum(state)}, indent=1).encode()
-    _replace_folder(folder / "last", files, keep_old=True)
+    replace_folder(folder / "last", files, keep_old=True)
 
 
 def checksum(state: dict[str, Any]) -> str:
@@ -211,41 +209,7 @@ def sha256(content: bytes) -> str:
 
 def save_best(folder: Path, net: nn.Module, card: Card) -> None:
     """Write FOLDER/best in place of the one before."""
-    _replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)}, keep_old=False)
-
-
-def _replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
-    new, old = target.with_name(target.name + ".new"), _old(target)
-    try:
-        remove(new)
-        new.mkdir()
-        for name, content in files.items():
-            with (new / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            remove(new)
-        raise
-    if target.exists():  # else the old one is the only one, and stays until the new one is in its place
-        remove(old)
-        target.rename(old)
-    elif target.is_symlink():  # that leads nowhere
-        target.unlink()
-    new.rename(target)
-    if not keep_old:
-        with contextlib.suppress(OSError):
-            remove(old)
-
-
-def _old(target: Path) -> Path:
-    return target.with_name(target.name + ".old")
-
-
-def whole_folder(target: Path) -> Path:
-    """RUN/last or RUN/best, or where a kill between the two renames of `_replace_folder` left it."""
-    return _old(target) if not target.exists() and _old(target).exists() else target
+    replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)}, keep_old=False)
 
 
 def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
@@ -255,7 +219,7 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
     missing too, and for tensors that don't fit; nothing is loaded then.
     """
     last = folder / "last"
-    there = [place for place in (last, _old(last)) if place.exists()]
+    there = [place for place in (last, older(last)) if place.exists()]
     troubles: list[str] = []
     for place in there:
         try:

@@ -14,7 +14,7 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.nets.interop import OURS, write_state
 from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.nets.zoo import Spec
-from resnetlab.storage import write_atomically
+from resnetlab.storage import check_absent, write_new
 from resnetlab.training.checkpoint import weights_bytes
 from resnetlab.training.load import load_with_card
 
@@ -30,18 +30,14 @@ def convert(source: str | Path, out: Path, layout: str, *, net: str | None = Non
     check_choice("to", layout, [OURS, *LAYOUTS])
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
-    if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or give another name.")
+    check_absent(out)
     network, card = load_with_card(source, net=net, which=which)
     state = write_state(network.state_dict(), network.spec, layout)
     if layout == OURS and out.suffix == ".safetensors":
         content = weights_bytes(network, card or network.spec)
     else:
         content = _bytes(state, out.suffix)
-    try:
-        write_atomically(out, content, new=True)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror}).") from error
+    write_new(out, content)
     return network.spec
 
 

@@ -15,7 +15,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
-from resnetlab.storage import write_atomically
+from resnetlab.storage import check_absent, write_atomically
 from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.load import MODEL, load, load_with_card
 
@@ -30,8 +30,7 @@ def save_pretrained(source: ResNet | VGG | str | Path, folder: str | Path, *, ca
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
-        if (folder / name).exists():
-            raise UserError(f"{folder / name}: is there already; remove it, or give another folder.")
+        check_absent(folder / name, "give another folder")
     if isinstance(source, str | Path):
         net, found = load_with_card(source)
         card = card or found

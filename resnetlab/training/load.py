@@ -17,8 +17,8 @@ from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.storage import is_there
-from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
+from resnetlab.storage import is_there, whole_folder
+from resnetlab.training.checkpoint import WEIGHTS, Card, described
 from resnetlab.training.fit import check_fit
 from resnetlab.training.run_files import SETTINGS, read_settings
 from resnetlab.training.weights import Contents, read_file

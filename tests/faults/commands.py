@@ -57,7 +57,8 @@ def digest(path: Path) -> str:
 
 def check_run(folder: Path) -> None:
     """The list of runs knows them, none is damaged, and each is at the step that its checkpoint says."""
-    from resnetlab.training.checkpoint import WEIGHTS, whole_folder
+    from resnetlab.storage import whole_folder
+    from resnetlab.training.checkpoint import WEIGHTS
     from resnetlab.training.runs import list_runs
     from resnetlab.training.weights import read_file
 
