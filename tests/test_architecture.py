@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "resnetlab"
-# Who may import whom, what lies beside the rooms aside: nets, data -> measuring -> training -> studies | use -> cli.
-ROOT = ("errors", "machine", "paths", "schema", "storage")
+# Who may import whom, what lies beside the rooms aside:
+# nets, data -> measuring | weights -> training -> studies | use -> cli.
+ROOT = ("errors", "machine", "paths", "run_files", "schema", "storage")
 MAY_IMPORT = {
     "nets": {"nets"},
     "data": {"data"},
     "measuring": {"nets", "data", "measuring"},
-    "training": {"nets", "data", "measuring", "training"},
-    "studies": {"nets", "data", "measuring", "training", "studies"},
-    "use": {"nets", "data", "measuring", "training", "use"},
-    "cli": {"nets", "data", "measuring", "training", "studies", "use", "cli"},
+    "weights": {"nets", "data", "weights"},
+    "training": {"nets", "data", "measuring", "weights", "training"},
+    "studies": {"nets", "data", "measuring", "weights", "training", "studies"},
+    "use": {"nets", "data", "measuring", "weights", "training", "use"},
+    "cli": {"nets", "data", "measuring", "weights", "training", "studies", "use", "cli"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from resnetlab.cli.main import main
 from resnetlab.training import runs
-from resnetlab.training.checkpoint import read_weights
+from resnetlab.weights.files import read_weights
 
 TRAIN = ["train", "digits", "--net", "cifar_resnet8", "--epochs", "1", "--threads", "1"]
 COMMANDS = {

@@ -26,7 +26,7 @@ def convert(
     json: Json = False,
 ) -> None:
     """Write a network's weights with another project's parameter names; every value stays what it is."""
-    from resnetlab.training.convert import convert as convert_file
+    from resnetlab.weights.convert import convert as convert_file
 
     check_choice("which", which, WHICH)
     spec = convert_file(source, out, to, net=net, which=which)

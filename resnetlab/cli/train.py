@@ -145,10 +145,10 @@ def _train(
 ) -> Path | None:
     """The folder of the finished run, in the process that speaks; None after a dry run."""
     from resnetlab.cli.screen import say
+    from resnetlab.run_files import last_epoch
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
-    from resnetlab.training.run_files import last_epoch
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.sitting import normalisation_of
 

@@ -27,10 +27,10 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
-from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
+from resnetlab.weights.load import load_with_card
 
 ANEW = "remove it, and it is made again"
 

@@ -25,14 +25,14 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
 from resnetlab.measuring.halving import in_halves
-from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
+from resnetlab.run_files import read_settings
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
-from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
-from resnetlab.training.run_files import read_settings
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.metadata import Card
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 

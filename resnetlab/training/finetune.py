@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.recipe import Recipe
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import Loaded, load_described
 
 MOST_CLASSES_SHOWN = 5
 

@@ -8,22 +8,19 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetlab.data.images import Data, Purpose, open_data
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
-from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
+from resnetlab.training.finetune import Start, check_size, read_start
 from resnetlab.training.parts import check_parts
 from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
-
-if TYPE_CHECKING:
-    from resnetlab.training.finetune import Start
 
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
@@ -95,8 +92,6 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
     split down, or just to "read". Raises UserError for a network, data
     set, source or combination that can't be.
     """
-    from resnetlab.training.finetune import check_size, read_start  # which reads runs
-
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
     start = read_start(recipe, data) if recipe.start else None
@@ -163,12 +158,3 @@ def migrate(folder: Path) -> None:
 
 def _write_settings(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def spec_from_dict(values: dict[str, Any]) -> Spec:
-    """A network's spec from its JSON values, residual or VGG."""
-    from resnetlab.nets.vgg import VGGSpec
-
-    if "convs" in values:
-        return VGGSpec(**{**values, "convs": tuple(values["convs"])})
-    return NetSpec.from_dict(values)

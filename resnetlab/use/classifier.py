@@ -16,9 +16,9 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
 from resnetlab.training.evaluate import skips, whose_normalisation
-from resnetlab.training.load import load_described
+from resnetlab.weights.load import load_described
+from resnetlab.weights.metadata import Card
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's

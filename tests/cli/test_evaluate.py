@@ -14,7 +14,7 @@ from PIL import Image
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.weights.metadata import Card, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 

@@ -15,8 +15,8 @@ import pytest
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.use.listening import listen, url_of
+from resnetlab.weights.metadata import Card, weights_bytes
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from resnetlab.cli.main import main
 from resnetlab.cli.streams import lines_of_input
 from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.weights.metadata import Card, weights_bytes
 
 CLASSES = ("caf\u00e9", "\u871c\u8702")  # of Latin-1, and not
 Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]

@@ -31,15 +31,15 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.pack import INDEX, _checksum, verify
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
-from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.studies.report import write_report
-from resnetlab.training.checkpoint import Card, weights_bytes
-from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import features_file
 from resnetlab.use.features import Features
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import load_with_card
+from resnetlab.weights.metadata import Card, weights_bytes
+from resnetlab.weights.naming import LAYOUTS
 
 RESULTS = Path(__file__).parents[2] / "results"
 

@@ -22,12 +22,12 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images, open_data
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.evaluate import evaluate, evaluate_on, trained_on
-from resnetlab.training.load import Loaded
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import Loaded
+from resnetlab.weights.metadata import Card, weights_bytes
 
 # Files of ../shared/data/weights, the network, and how many of the 10,000 test images its author's code gets right.
 PEERS = [

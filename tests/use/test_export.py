@@ -21,7 +21,6 @@ from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -29,6 +28,7 @@ from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import noise
 from resnetlab.use.export import FORMATS, export
+from resnetlab.weights.metadata import Card, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]

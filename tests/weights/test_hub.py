@@ -16,8 +16,8 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.weights.load import load_with_card
+from resnetlab.weights.metadata import Card
 
 
 @pytest.fixture(scope="module")

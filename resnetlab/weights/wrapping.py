@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.nets.layouts import LAYOUTS, State, renamed
+from resnetlab.weights.naming import LAYOUTS, State, renamed
 
 # DistributedDataParallel, torch.compile, FSDP, checkpointed activations, Opacus; a training's own class.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_module", "model", "net"}

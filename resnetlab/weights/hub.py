@@ -16,8 +16,8 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
 from resnetlab.storage import check_absent, write_atomically
-from resnetlab.training.checkpoint import Card, weights_bytes
-from resnetlab.training.load import MODEL, load, load_with_card
+from resnetlab.weights.load import MODEL, load, load_with_card
+from resnetlab.weights.metadata import Card, weights_bytes
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 

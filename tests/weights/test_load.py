@@ -15,12 +15,13 @@ from torch import Tensor
 import resnetlab
 from resnetlab.data.images import open_data
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import Card, read_weights, weights_bytes
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.training.load import load_with_card
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.weights.files import read_weights
+from resnetlab.weights.load import load_with_card
+from resnetlab.weights.metadata import Card, weights_bytes
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import read_state, write_state
-from resnetlab.nets.layouts import State
-from resnetlab.nets.wrapping import choose, is_no_networks, unwrapped
+from resnetlab.weights.interop import read_state, write_state
+from resnetlab.weights.naming import State
+from resnetlab.weights.wrapping import choose, is_no_networks, unwrapped
 
 NAME = "resnet18"
 

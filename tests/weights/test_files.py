@@ -20,9 +20,9 @@ from torch import Tensor
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
-from resnetlab.training.load import load_with_card
-from resnetlab.training.weights import read_file
+from resnetlab.weights.files import read_file
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import load_with_card
 
 NET = "cifar_resnet14(zero_pad=around)"
 
@@ -281,7 +281,7 @@ def test_what_is_no_file_of_weights_is_refused_with_one_line(tmp_path: Path, kin
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _bomb(tmp_path / "x.npz")
-    monkeypatch.setattr("resnetlab.training.weights.MOST_BYTES", 2**25)
+    monkeypatch.setattr("resnetlab.weights.files.MOST_BYTES", 2**25)
     with pytest.raises(UserError, match="x.npz: unpacks to 0 GiB, too large"):
         read_file(tmp_path / "x.npz")
 

@@ -12,11 +12,11 @@ import torch
 from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
 from resnetlab.nets.branches import EXPANSION, BranchName
-from resnetlab.nets.layouts import LAYOUTS, Layout, MeanStd, State
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
 from resnetlab.nets.vgg import VGGSpec
-from resnetlab.nets.wrapping import unwrapped
+from resnetlab.weights.naming import LAYOUTS, Layout, MeanStd, State
+from resnetlab.weights.wrapping import unwrapped
 
 OURS = "resnetlab"  # the layout of our own names, which tells nothing of the network
 
@@ -36,7 +36,7 @@ class Found:
 def read_state(state: State, net: str | None = None, which: str = "last") -> Found:
     """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
 
-    What stands around the network is taken off by the rules of nets.wrapping; `which`, "ema", takes averaged weights.
+    What stands around the network is taken off by the rules of weights.wrapping; `which`, "ema", takes averages.
 
     The layout decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
     there are and whether shortcuts project, unless `net` writes these fields itself. Batch norm's counters may be

@@ -11,12 +11,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnetlab.errors import UserError, check_choice
-from resnetlab.nets.interop import OURS, write_state
-from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.nets.zoo import Spec
 from resnetlab.storage import check_absent, write_new
-from resnetlab.training.checkpoint import weights_bytes
-from resnetlab.training.load import load_with_card
+from resnetlab.weights.interop import OURS, write_state
+from resnetlab.weights.load import load_with_card
+from resnetlab.weights.metadata import weights_bytes
+from resnetlab.weights.naming import LAYOUTS
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from resnetlab.errors import UserError
 from resnetlab.nets.branches import BranchName
-from resnetlab.nets.caffe import from_caffe, to_caffe
 from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
+from resnetlab.weights.caffe import from_caffe, to_caffe
 
 State = dict[str, Tensor]  # parameters and buffers by name
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]  # of each channel, of pixels / 255

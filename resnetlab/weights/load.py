@@ -11,17 +11,17 @@ import torch
 
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice, printable
-from resnetlab.nets.interop import OURS, Found, normalisation, read_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
+from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
-from resnetlab.training.checkpoint import WEIGHTS, Card, described
-from resnetlab.training.fit import check_fit
-from resnetlab.training.run_files import SETTINGS, read_settings
-from resnetlab.training.weights import Contents, read_file
+from resnetlab.weights.files import Contents, read_file
+from resnetlab.weights.fit import check_fit
+from resnetlab.weights.interop import OURS, Found, normalisation, read_state
+from resnetlab.weights.metadata import Card, described
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Loaded:
 
     net: ResNet | VGG
     card: Card | None  # as `load_with_card` gives it
-    layout: str  # whose parameter names the file has, as nets.layouts calls them; "resnetlab" for ours
+    layout: str  # whose parameter names the file has, as weights.naming calls them; "resnetlab" for ours
     file: Path  # of the weights
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's

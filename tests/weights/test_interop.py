@@ -13,14 +13,14 @@ from torch import Tensor
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS, normalisation, read_state, write_state
-from resnetlab.nets.layouts import LAYOUTS, State
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import on_meta, spec
+from resnetlab.weights.interop import OURS, normalisation, read_state, write_state
+from resnetlab.weights.naming import LAYOUTS, State
 
 TORCHVISION: dict[str, dict[str, list[int]]] = json.loads(
-    Path(__file__).with_name("torchvision_names.json").read_text()
+    (Path(__file__).parents[1] / "nets" / "torchvision_names.json").read_text()
 )
 
 # Each layout with networks that it holds; "/8" makes them an eighth as wide, which changes no name.

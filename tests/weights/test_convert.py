@@ -14,10 +14,10 @@ from safetensors import safe_open
 import resnetlab
 from resnetlab.cli.convert import LAYOUTS as NAMED
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS
-from resnetlab.nets.layouts import LAYOUTS
-from resnetlab.training.convert import convert
-from resnetlab.training.load import load_with_card
+from resnetlab.weights.convert import convert
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import load_with_card
+from resnetlab.weights.naming import LAYOUTS
 
 PEER = "cifar_resnet8(zero_pad='around')"
 
