@@ -11,8 +11,8 @@ import torch
 
 from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
-from resnetlab.nets.branches import EXPANSION, BranchName
 from resnetlab.nets.mixing import Add, Plain
+from resnetlab.nets.orders import EXPANSION, BranchName
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
 from resnetlab.nets.vgg import VGGSpec
 from resnetlab.weights.naming import LAYOUTS, Layout, MeanStd, State

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.nets.branches import BranchName
+from resnetlab.nets.orders import BranchName
 from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
 from resnetlab.weights.caffe import from_caffe, to_caffe
 
