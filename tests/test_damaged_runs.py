@@ -27,7 +27,7 @@ from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.runs import list_runs, summary
-from resnetlab.weights.files import read_weights
+from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.load import load_described
 
 Mutations = Callable[[Any], Sequence[Callable[[], Any]]]
@@ -336,7 +336,7 @@ def test_a_lock_that_is_a_link_makes_no_file_elsewhere(runs: dict[str, Path], tm
 def _rewritten(place: Path, file: str, change: Callable[[dict[str, Any]], object]) -> None:
     tensors = load_file(place / file)
     change(tensors)
-    card = read_weights(place / file)[1]
+    card = read_safetensors(place / file)[1]
     save_file(tensors, place / file, card or None)
     path = place / "state.json"
     if path.exists():

@@ -32,7 +32,7 @@ from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
 from resnetlab.weights.files import MOST_BYTES, parse_safetensors
 from resnetlab.weights.fit import check_fit
-from resnetlab.weights.metadata import Card, weights_bytes
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 STATE = "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
@@ -86,7 +86,7 @@ class Checkpoint:
     random: list[Random] = field(default_factory=list)
 
 
-def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, checkpoint: Checkpoint) -> None:
     """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
     tensors = stepper.state()
     for rank, random in enumerate(checkpoint.random):
@@ -95,7 +95,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Chec
         tensors |= {TRAINED + name: t for name, t in stepper.net.state_dict().items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     with stepper.evaluated() as net:
-        files = {WEIGHTS: weights_bytes(net, card), STATE: content}
+        files = {WEIGHTS: weights_bytes(net, metadata), STATE: content}
     state = {
         "format": FORMAT,
         "progress": asdict(checkpoint.progress),
@@ -117,9 +117,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def save_best(folder: Path, net: nn.Module, card: Card) -> None:
+def save_best(folder: Path, net: nn.Module, metadata: ModelMetadata) -> None:
     """Write FOLDER/best in place of the one before."""
-    replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)}, keep_old=False)
+    replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, metadata)}, keep_old=False)
 
 
 def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:

@@ -32,7 +32,7 @@ from resnetlab.training.classes import SAME, Matched, common_classes, match_clas
 from resnetlab.training.loop import evaluation_batch
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
-from resnetlab.weights.metadata import Card
+from resnetlab.weights.metadata import ModelMetadata
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -243,7 +243,7 @@ def _member(
     order: str,
 ) -> Member:
     """The network ready to be evaluated. Raises UserError unless it fits the data."""
-    spec, card = loaded.net.spec, loaded.card
+    spec, card = loaded.net.spec, loaded.metadata
     shape = data.shape or (3, spec.input_size, spec.input_size)
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
@@ -283,12 +283,12 @@ def _member(
 
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
-    if not loaded.card:
+    if not loaded.metadata:
         return "ImageNet's, assumed, since the file has none"
     return "from the file" if loaded.layout == OURS else f"that of {loaded.layout}'s training"
 
 
-def skips(card: Card | None) -> bool:
+def skips(card: ModelMetadata | None) -> bool:
     """Whether a network was trained without the images that can't be read."""
     return card is not None and card.recipe.get("unreadable") == "skip"
 

@@ -72,7 +72,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             "from, so a command that goes on with it needs them too."
         )
     loaded = _load(recipe)
-    net, card, layout = loaded.net, loaded.card, loaded.layout
+    net, metadata, layout = loaded.net, loaded.metadata, loaded.layout
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
@@ -90,7 +90,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
         words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
-    normalise = card.normalisation if card and recipe.normalise == "source" else None
+    normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
     return Start(spec, kept, new, normalise, note, layout)
 
 

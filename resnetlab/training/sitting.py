@@ -31,7 +31,7 @@ from resnetlab.training.run import Run, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
 from resnetlab.training.signals import Stop
 from resnetlab.training.step import Stepper, make_optimiser
-from resnetlab.weights.metadata import Card
+from resnetlab.weights.metadata import ModelMetadata
 
 CHECKPOINT_SECONDS = 600  # between checkpoints within an epoch, unless they are asked for by steps
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Sitting:
     device: str
     net: ResNet | VGG
     stepper: Stepper
-    card: Card
+    card: ModelMetadata
     train: Images | Files
     validation: Images | Files
     test: Images | Files
@@ -95,7 +95,7 @@ def sit_down(
         device=device,
         net=net,
         stepper=stepper,
-        card=Card(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
+        card=ModelMetadata(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
         train=_placed(train_images, device),
         validation=_placed(validation, device),
         test=_placed(run.data.test, device),

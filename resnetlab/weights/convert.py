@@ -14,7 +14,7 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.nets.zoo import Spec
 from resnetlab.storage import check_absent, write_new
 from resnetlab.weights.interop import OURS, write_state
-from resnetlab.weights.load import load_with_card
+from resnetlab.weights.load import load_with_metadata
 from resnetlab.weights.metadata import weights_bytes
 from resnetlab.weights.naming import LAYOUTS
 
@@ -31,10 +31,10 @@ def convert(source: str | Path, out: Path, layout: str, *, net: str | None = Non
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
     check_absent(out)
-    network, card = load_with_card(source, net=net, which=which)
+    network, metadata = load_with_metadata(source, net=net, which=which)
     state = write_state(network.state_dict(), network.spec, layout)
     if layout == OURS and out.suffix == ".safetensors":
-        content = weights_bytes(network, card or network.spec)
+        content = weights_bytes(network, metadata or network.spec)
     else:
         content = _bytes(state, out.suffix)
     write_new(out, content)

@@ -17,7 +17,7 @@ from resnetlab.nets.zoo import Spec
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelMetadata:
     """What a weight file says of itself, so that prediction needs nothing else."""
 
     spec: Spec
@@ -36,7 +36,7 @@ class Card:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Card:
+    def from_dict(cls, values: dict[str, Any]) -> ModelMetadata:
         """The inverse of `to_dict`. Raises ValueError for other content.
 
         Without a recipe, numbers from 0 in the place of names are none: earlier versions wrote them into files that
@@ -66,23 +66,23 @@ class Card:
         return cls(spec, names, Normalisation(mean, std), recipe)
 
 
-def weights_bytes(net: nn.Module, told: Card | Spec) -> bytes:
+def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:
     """A weight file's content: what it says of itself, or just the network where nothing else is known."""
-    values = told.to_dict() if isinstance(told, Card) else {"spec": told.to_dict()}
-    metadata = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
-    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, metadata)
+    values = told.to_dict() if isinstance(told, ModelMetadata) else {"spec": told.to_dict()}
+    header = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
+    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, header)
 
 
-def described(metadata: dict[str, str]) -> tuple[Spec, Card | None]:
-    """The network that a weight file of ours says it holds, and its card. Raises ValueError if that is damaged."""
-    values = json.loads(metadata["resnetlab"])
+def described(header: dict[str, str]) -> tuple[Spec, ModelMetadata | None]:
+    """The network that a weight file of ours says it holds, and all it says. Raises ValueError if that is damaged."""
+    values = json.loads(header["resnetlab"])
     if isinstance(values, dict) and values.keys() == {"spec"}:
         try:
             return spec_from_dict(values["spec"]), None
         except (TypeError, AttributeError, KeyError) as error:
             raise ValueError(str(error)) from error
-    card = Card.from_dict(values)
-    return card.spec, card
+    metadata = ModelMetadata.from_dict(values)
+    return metadata.spec, metadata
 
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:

@@ -37,8 +37,8 @@ from resnetlab.training.run import make_run
 from resnetlab.use import features_file
 from resnetlab.use.features import Features
 from resnetlab.weights.interop import write_state
-from resnetlab.weights.load import load_with_card
-from resnetlab.weights.metadata import Card, weights_bytes
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 from resnetlab.weights.naming import LAYOUTS
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -268,10 +268,10 @@ def net() -> resnetlab.ResNet:
     return resnetlab.build("cifar_resnet8(stages=((1, 4), (1, 8, 2)), stem_width=4)", seed=0)
 
 
-def card() -> Card:
+def card() -> ModelMetadata:
     ones = torch.ones(3, 1, 1)
     classes = tuple(f"class {i}" for i in range(10))
-    return Card(net().spec, classes, normalisation.Normalisation(ones / 2, ones), recipe("digits").to_dict())
+    return ModelMetadata(net().spec, classes, normalisation.Normalisation(ones / 2, ones), recipe("digits").to_dict())
 
 
 def weights() -> dict[str, bytes]:
@@ -310,7 +310,7 @@ def npz() -> dict[str, bytes]:
 
 
 def read_weights(folder: Path) -> None:
-    load_with_card(folder / "weights")
+    load_with_metadata(folder / "weights")
 
 
 @functools.cache
@@ -365,7 +365,7 @@ def read_peers(folder: Path) -> None:
     changed = [path for path in sorted(folder.iterdir()) if path.read_bytes() != whole[path.name]]
     for path in changed or sorted(folder.iterdir()):
         plain_too = "cifar_resnet8(stages=((2, 4), (1, 8, 2), (1, 16, 2)), stem_width=4)"  # with the same names
-        load_with_card(path, net=plain_too if path.name == "a-martyn" else None)
+        load_with_metadata(path, net=plain_too if path.name == "a-martyn" else None)
 
 
 # What is computed and kept.

@@ -25,7 +25,7 @@ from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.weights.files import read_weights
+from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.metadata import described
 
 
@@ -345,7 +345,7 @@ def test_runs_below_a_file_are_refused(tmp_path: Path) -> None:
 def test_checkpoints_hold_no_code(after_one_epoch: Run) -> None:
     names = {p.name for p in after_one_epoch.folder.rglob("*") if p.is_file()}
     assert names == {"run.json", "metrics.jsonl", "lock", "weights.safetensors", "state.safetensors", "state.json"}
-    card = described(read_weights(after_one_epoch.folder / "last" / "weights.safetensors")[1])[1]
+    card = described(read_safetensors(after_one_epoch.folder / "last" / "weights.safetensors")[1])[1]
     assert card is not None
     assert card.spec == after_one_epoch.spec
     assert card.classes == tuple("0123456789")

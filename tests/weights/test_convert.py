@@ -16,7 +16,7 @@ from resnetlab.cli.convert import LAYOUTS as NAMED
 from resnetlab.errors import UserError
 from resnetlab.weights.convert import convert
 from resnetlab.weights.interop import OURS
-from resnetlab.weights.load import load_with_card
+from resnetlab.weights.load import load_with_metadata
 from resnetlab.weights.naming import LAYOUTS
 
 PEER = "cifar_resnet8(zero_pad='around')"
@@ -41,29 +41,29 @@ def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, layout: str
     out = tmp_path / f"out{suffix}"
     assert convert(peers, out, layout).name == PEER
     described = layout == "akamaster" or suffix == ".safetensors"
-    net, card = load_with_card(out, net=None if described else PEER)
+    net, metadata = load_with_metadata(out, net=None if described else PEER)
     wanted = resnetlab.load(peers)
     assert net.spec == wanted.spec
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in wanted.state_dict().items())
-    assert (card is not None) == described
+    assert (metadata is not None) == described
 
 
 def test_a_file_of_ours_keeps_the_preprocessing(peers: Path, tmp_path: Path) -> None:
     convert(peers, tmp_path / "ours.safetensors", OURS)
-    card = load_with_card(tmp_path / "ours.safetensors")[1]
-    before = load_with_card(peers)[1]
-    assert card is not None
+    metadata = load_with_metadata(tmp_path / "ours.safetensors")[1]
+    before = load_with_metadata(peers)[1]
+    assert metadata is not None
     assert before is not None
-    assert torch.equal(card.normalisation.mean, before.normalisation.mean)
-    assert torch.equal(card.normalisation.std, before.normalisation.std)
+    assert torch.equal(metadata.normalisation.mean, before.normalisation.mean)
+    assert torch.equal(metadata.normalisation.std, before.normalisation.std)
 
 
 def test_a_file_of_ours_tells_its_network_where_nothing_else_is_known(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_preresnet20", seed=0)
     torch.save(net.state_dict(), tmp_path / "x.pth")
     convert(tmp_path / "x.pth", tmp_path / "x.safetensors", OURS, net="cifar_preresnet20")
-    found, card = load_with_card(tmp_path / "x.safetensors")
-    assert (found.spec, card) == (net.spec, None)
+    found, metadata = load_with_metadata(tmp_path / "x.safetensors")
+    assert (found.spec, metadata) == (net.spec, None)
 
 
 def test_safetensors_for_others_are_marked_as_torchs(peers: Path, tmp_path: Path) -> None:
