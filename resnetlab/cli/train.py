@@ -263,7 +263,7 @@ def understood_of(run: Run, asked: Recipe) -> Understood:
         run.data,
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
-        layout=run.start.layout if run.start else "resnetlab, from scratch",
+        layout=run.start.naming if run.start else "resnetlab, from scratch",
         normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file has none" * assumed),
     )
 

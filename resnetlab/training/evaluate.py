@@ -278,14 +278,14 @@ def _member(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
     assumed = data.shape is None and not loaded.tells_size
-    return Member(source, net, normalise.to(device), digest, loaded.layout, words, matched, skips(card), assumed)
+    return Member(source, net, normalise.to(device), digest, loaded.naming, words, matched, skips(card), assumed)
 
 
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
     if not loaded.metadata:
         return "ImageNet's, assumed, since the file has none"
-    return "from the file" if loaded.layout == OURS else f"that of {loaded.layout}'s training"
+    return "from the file" if loaded.naming == OURS else f"that of {loaded.naming}'s training"
 
 
 def skips(card: ModelMetadata | None) -> bool:

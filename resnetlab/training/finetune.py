@@ -36,7 +36,7 @@ class Start:
     new: tuple[str, ...]  # names of the others, which start as the run's seed says
     normalisation: Normalisation | None  # of the source's images, if the recipe wants it and the file tells it
     note: str  # what is kept and what is new, in words
-    layout: str = OURS  # whose parameter names the source has
+    naming: str = OURS  # whose parameter names the source has
 
     @cached_property
     def digest(self) -> str:
@@ -72,7 +72,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             "from, so a command that goes on with it needs them too."
         )
     loaded = _load(recipe)
-    net, metadata, layout = loaded.net, loaded.metadata, loaded.layout
+    net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
@@ -91,7 +91,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
-    return Start(spec, kept, new, normalise, note, layout)
+    return Start(spec, kept, new, normalise, note, naming)
 
 
 def check_size(start: Start, recipe: Recipe, size: int) -> None:

@@ -76,7 +76,7 @@ class Classifier:
             device,
             str(source),
             names is not None,
-            loaded.layout,
+            loaded.naming,
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),

@@ -16,24 +16,24 @@ from resnetlab.storage import check_absent, write_new
 from resnetlab.weights.interop import OURS, write_state
 from resnetlab.weights.load import load_with_metadata
 from resnetlab.weights.metadata import weights_bytes
-from resnetlab.weights.naming import LAYOUTS
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 
 
-def convert(source: str | Path, out: Path, layout: str, *, net: str | None = None, which: str = "last") -> Spec:
-    """Write the network of a run folder or weight file to `out`, with the names of `layout`; return its spec.
+def convert(source: str | Path, out: Path, naming: str, *, net: str | None = None, which: str = "last") -> Spec:
+    """Write the network of a run folder or weight file to `out`, with the names of a naming scheme; return its spec.
 
     The suffix says how: .safetensors, .pth or .pt (torch), .npz (NumPy). Raises UserError, and writes nothing, where
-    `out` exists, for a source that `load` refuses, and for a network that the layout can't hold.
+    `out` exists, for a source that `load` refuses, and for a network that the scheme can't hold.
     """
-    check_choice("to", layout, [OURS, *LAYOUTS])
+    check_choice("to", naming, [OURS, *NAMING_SCHEMES])
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
     check_absent(out)
     network, metadata = load_with_metadata(source, net=net, which=which)
-    state = write_state(network.state_dict(), network.spec, layout)
-    if layout == OURS and out.suffix == ".safetensors":
+    state = write_state(network.state_dict(), network.spec, naming)
+    if naming == OURS and out.suffix == ".safetensors":
         content = weights_bytes(network, metadata or network.spec)
     else:
         content = _bytes(state, out.suffix)

@@ -62,7 +62,7 @@ class Loaded:
 
     net: ResNet | VGG
     metadata: ModelMetadata | None  # as `load_with_metadata` gives it
-    layout: str  # whose parameter names the file has, as weights.naming calls them; "resnetlab" for ours
+    naming: str  # whose parameter names the file has, as weights.naming calls them; "resnetlab" for ours
     file: Path  # of the weights
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
@@ -129,7 +129,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
     if left_out:
         _log.warning("%s: left out, no part of the network: %s.", path, some(left_out))
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
-    return Loaded(made, _metadata(found), found.layout, path, found.other_head is None, tells_size)
+    return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
 
 
 def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:
@@ -168,8 +168,8 @@ def some(names: Sequence[str], most: int = 4) -> str:
 
 
 def _metadata(found: Found) -> ModelMetadata | None:
-    """What the layout of a peer's file tells beside the network."""
-    known = normalisation(found.layout, found.spec)
+    """What the naming scheme of a peer's file tells beside the network."""
+    known = normalisation(found.naming, found.spec)
     if known is None:
         return None
     mean, std = (torch.tensor(values)[:, None, None] for values in known)  # C 1 1

@@ -39,7 +39,7 @@ from resnetlab.use.features import Features
 from resnetlab.weights.interop import write_state
 from resnetlab.weights.load import load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
-from resnetlab.weights.naming import LAYOUTS
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -282,7 +282,7 @@ def weights() -> dict[str, bytes]:
 def peers() -> dict[str, dict[str, torch.Tensor]]:
     """Small networks' tensors under each project's names."""
     found = {}
-    for layout, about in LAYOUTS.items():
+    for naming, about in NAMING_SCHEMES.items():
         cifar = about.stems[0] == "cifar"
         made = resnetlab.build(
             "cifar_resnet8" if cifar else "resnet50",
@@ -293,7 +293,7 @@ def peers() -> dict[str, dict[str, torch.Tensor]]:
             **({} if cifar else {"stride_at": about.stride_at}),
             seed=0,
         )
-        found[layout] = write_state(made.state_dict(), made.spec, layout)
+        found[naming] = write_state(made.state_dict(), made.spec, naming)
     return found
 
 

@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 
 import resnetlab
-from resnetlab.cli.convert import LAYOUTS as NAMED
+from resnetlab.cli.convert import NAMING_SCHEMES as NAMED
 from resnetlab.errors import UserError
 from resnetlab.weights.convert import convert
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import load_with_metadata
-from resnetlab.weights.naming import LAYOUTS
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 PEER = "cifar_resnet8(zero_pad='around')"
 
@@ -36,11 +36,11 @@ def peers(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".npz"])
-@pytest.mark.parametrize("layout", ["akamaster", OURS])
-def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, layout: str, suffix: str) -> None:
+@pytest.mark.parametrize("naming", ["akamaster", OURS])
+def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, naming: str, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
-    assert convert(peers, out, layout).name == PEER
-    described = layout == "akamaster" or suffix == ".safetensors"
+    assert convert(peers, out, naming).name == PEER
+    described = naming == "akamaster" or suffix == ".safetensors"
     net, metadata = load_with_metadata(out, net=None if described else PEER)
     wanted = resnetlab.load(peers)
     assert net.spec == wanted.spec
@@ -83,7 +83,7 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "out", "net", "reason"),
+    ("naming", "out", "net", "reason"),
     [
         ("akamaster", "peers.th", None, "peers.th: its name should end in one of .safetensors, .pth, .pt, .npz"),
         ("akamaster", "there.pth", None, "there.pth: is there already"),
@@ -94,12 +94,12 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_written_is_refused(
-    peers: Path, tmp_path: Path, layout: str, out: str, net: str | None, reason: str
+    peers: Path, tmp_path: Path, naming: str, out: str, net: str | None, reason: str
 ) -> None:
     (tmp_path / "there.pth").write_text("mine")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=reason):
-        convert(peers, tmp_path / out, layout, net=net)
+        convert(peers, tmp_path / out, naming, net=net)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there.pth").read_text() == "mine"
 
@@ -112,5 +112,5 @@ def test_the_command(peers: Path, resnetlab: Command) -> None:
     assert again.stderr == "error: out.safetensors: is there already; remove it, or give another name.\n"
 
 
-def test_the_help_names_every_layout() -> None:
-    assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *LAYOUTS}
+def test_the_help_names_every_naming_scheme() -> None:
+    assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *NAMING_SCHEMES}
