@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.images import open_data
-from resnetlab.training.run import machine
+from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.export import export
 from resnetlab.use.onnx_graph import PACKAGES

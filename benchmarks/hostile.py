@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import served
-from resnetlab.training.run import machine
+from resnetlab.machine import machine
 
 SETTLE_SECONDS, POLL_SECONDS = 5.0, 0.05  # the server gives memory back 3 seconds after
 MOST_SECONDS = 120.0  # for a kind of request; then it is given up

@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.timing import Row, medians, options, show
 from resnetlab.data.walk import is_image
-from resnetlab.training.run import machine
+from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
 
 IMAGES = 200  # different ones; the clients take turns with them

@@ -22,10 +22,11 @@ from typing import Any
 
 from benchmarks.timing import Row, options, show
 from resnetlab.data.images import Data, Images, open_data
-from resnetlab.training.load import load
+from resnetlab.machine import available_cores, machine
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
-from resnetlab.training.run import available_cores, machine, make_run
+from resnetlab.training.run import make_run
+from resnetlab.weights.load import load
 
 BASELINE = "none"
 SWITCHES: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from resnetlab.training.run import machine
+from resnetlab.machine import machine
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from benchmarks.timing import Row, keep, medians, options, show
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader
 from resnetlab.data.normalisation import imagenet
+from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import build, spec
 from resnetlab.training.precision import AUTOCAST, resolved
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import available_cores
 from resnetlab.training.step import Stepper, make_optimiser
 
 STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet50", 16))  # network, batch

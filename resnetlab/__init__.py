@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from resnetlab.nets.zoo import build as build
     from resnetlab.nets.zoo import names as names
     from resnetlab.nets.zoo import spec as spec
-    from resnetlab.training.hub import from_pretrained as from_pretrained
-    from resnetlab.training.hub import save_pretrained as save_pretrained
-    from resnetlab.training.load import load as load
+    from resnetlab.weights.hub import from_pretrained as from_pretrained
+    from resnetlab.weights.hub import save_pretrained as save_pretrained
+    from resnetlab.weights.load import load as load
 
 _HOME = {
     "build": "nets.zoo",
     "names": "nets.zoo",
     "spec": "nets.zoo",
-    "load": "training.load",
-    **dict.fromkeys(("save_pretrained", "from_pretrained"), "training.hub"),
+    "load": "weights.load",
+    **dict.fromkeys(("save_pretrained", "from_pretrained"), "weights.hub"),
     "NetSpec": "nets.spec",
     "StageSpec": "nets.spec",
     "UserError": "errors",

@@ -35,11 +35,6 @@ def expanded(path: str | Path) -> Path:
     return Path(found)
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab."""
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "resnetlab"
-
-
 def decoded(content: bytes, *, names: bool = False) -> str:
     """The text of a file: in UTF-8, or in what its byte order mark says.
 

@@ -1,4 +1,4 @@
-"""Files that are whole: bounded reading, atomic writing, locks, JSON, and what a failed read or write says.
+"""Files that are whole: bounded reading, atomic writing, locks, JSON, the cache, what a failed read or write says.
 
 What is read may be a link to a regular file, as data stores make them. What is written is never written through a
 link: a new file takes the link's place, and a file that is written in place (a lock, metrics) must not be one.
@@ -89,6 +89,17 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def check_absent(path: Path, advice: str = "give another name") -> None:
+    """Raise UserError, which gives the advice, if a file that is to be made is there already."""
+    if is_there(path):
+        raise UserError(f"{path}: is there already; remove it, or {advice}.")
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "resnetlab"
+
+
 def open_to_append(path: Path) -> BinaryIO:
     """A file of ours to write on at its end, unbuffered; it is made if need be.
 
@@ -142,6 +153,20 @@ def _reason(error: OSError) -> str:
     return f"can't be read ({error.strerror or error})"
 
 
+def try_lock(file: BinaryIO | int) -> bool:
+    """Lock an open file or folder without waiting; False if another process has it.
+
+    Where the file system can't lock, e.g. some NFS, it counts as locked.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the run: two processes never write one folder. Raises UserError if another one has it.
@@ -157,17 +182,10 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
             raise Damaged(path, _reason(odd), "remove it") from odd
     _locks.add(file)
     try:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() < deadline:
-                    time.sleep(0.1)
-                    continue
-                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.") from error
-            except OSError:
-                pass  # a file system that can't lock
-            break
+        while not try_lock(file):
+            if time.monotonic() >= deadline:
+                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.")
+            time.sleep(0.1)
         yield
     finally:
         if file in _locks:
@@ -206,12 +224,14 @@ os.register_at_fork(after_in_child=_leave_locks)
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a failed write (disk full, no permission) into one line that says what is kept."""
+def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
+    """Turn a failed write (disk full, no permission) into one line that says what is kept, or the `outcome` given."""
     try:
         yield
     except OSError as error:
-        trouble = f"{folder}: can't write ({error.strerror or error})"
+        trouble = f"{path}: can't write ({error.strerror or error})"
+        if outcome:
+            raise UserError(f"{trouble}{outcome}") from error
         if error.errno not in _NO_ROOM:
             raise UserError(f"{trouble}; choose another place.") from error
         raise UserError(
@@ -242,12 +262,73 @@ def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             file.truncate(0)  # of what a kill left
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file)
             part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that was not there, as `write_atomically` does. Raises UserError where it can't be written."""
+    try:
+        write_atomically(path, content, new=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}).") from error
+
+
+def keep_if_possible(path: Path, content: bytes) -> bool:
+    """Write what can be made again, in a folder that is made if need be; False where that can't be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError:
+        return False
+    return True
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """What was written to the file outlasts a power cut from here on, so that its name may stand for it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
+    """Write a folder of these files beside the old one, which it replaces when it is whole.
+
+    The one before becomes TARGET.old, and stays if `keep_old`. Raises OSError with both whole if it can't.
+    """
+    new, old = target.with_name(target.name + ".new"), older(target)
+    try:
+        remove(new)
+        new.mkdir()
+        for name, content in files.items():
+            with (new / name).open("wb") as file:
+                file.write(content)
+                flush_to_disk(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            remove(new)
+        raise
+    if target.exists():  # else the old one is the only one, and stays until the new one is in its place
+        remove(old)
+        target.rename(old)
+    elif target.is_symlink():  # that leads nowhere
+        target.unlink()
+    new.rename(target)
+    if not keep_old:
+        with contextlib.suppress(OSError):
+            remove(old)
+
+
+def older(target: Path) -> Path:
+    """Where the folder lies that `target` has replaced."""
+    return target.with_name(target.name + ".old")
+
+
+def whole_folder(target: Path) -> Path:
+    """The folder, or where a kill between the two renames of `replace_folder` left it."""
+    return older(target) if not target.exists() and older(target).exists() else target
 
 
 def _is_still(file: BinaryIO, part: Path) -> bool:
@@ -269,16 +350,10 @@ def _held(part: Path) -> Iterator[BinaryIO]:
             part.unlink()
             continue
         with opened as file:
-            held = True
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held = False
-                if time.monotonic() > deadline:
-                    raise OSError(errno.EBUSY, "another process is writing it", str(part)) from None
-            except OSError:
-                pass  # a file system that can't lock
-            if held and _is_still(file, part):
-                yield file
-                return
+            if try_lock(file):
+                if _is_still(file, part):
+                    yield file
+                    return
+            elif time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "another process is writing it", str(part))
         time.sleep(0.02)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from resnetlab.cli.main import main
 from resnetlab.training import runs
-from resnetlab.training.checkpoint import read_weights
+from resnetlab.weights.files import read_safetensors
 
 TRAIN = ["train", "digits", "--net", "cifar_resnet8", "--epochs", "1", "--threads", "1"]
 COMMANDS = {
@@ -72,7 +72,7 @@ def weights_of(value: float) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         tensors = load_file(path)
         tensors["layer1.0.conv1.weight"] = torch.full_like(tensors["layer1.0.conv1.weight"], value)
-        save_file(tensors, path, read_weights(path)[1])
+        save_file(tensors, path, read_safetensors(path)[1])
 
     return change
 

@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from resnetlab.errors import UserError
+from resnetlab.run_files import read_metrics, read_sent
 from resnetlab.studies.curves import error_curves, save_curves
 from resnetlab.studies.runner import outcome
 from resnetlab.training import checkpoint
-from resnetlab.training.load import load_described
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.training.run_files import read_metrics, read_sent
 from resnetlab.training.runs import list_runs, summary
+from resnetlab.weights.files import read_safetensors
+from resnetlab.weights.load import load_described
 
 Mutations = Callable[[Any], Sequence[Callable[[], Any]]]
 RECIPE = recipe("digits", net="cifar_resnet8", epochs=2, validation_images=100, batch_size=300)
@@ -335,7 +336,7 @@ def test_a_lock_that_is_a_link_makes_no_file_elsewhere(runs: dict[str, Path], tm
 def _rewritten(place: Path, file: str, change: Callable[[dict[str, Any]], object]) -> None:
     tensors = load_file(place / file)
     change(tensors)
-    card = checkpoint.read_weights(place / file)[1]
+    card = read_safetensors(place / file)[1]
     save_file(tensors, place / file, card or None)
     path = place / "state.json"
     if path.exists():

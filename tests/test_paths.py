@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.paths import cache_folder, decoded, expanded, one_form
+from resnetlab.paths import decoded, expanded, one_form
 
 
 def test_a_home_stands_at_the_start_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,13 +30,6 @@ def test_a_home_of_nobody_is_named_and_a_file_of_that_name_is_taken(
             expanded(text)
     (tmp_path / "~nosuchuser").touch()
     assert expanded("~nosuchuser") == Path("~nosuchuser")
-
-
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for value, wanted in (("", ".cache"), ("~/kept", "kept"), (str(tmp_path / "x"), "x")):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder() == tmp_path / wanted / "resnetlab"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

@@ -13,14 +13,23 @@ from resnetlab import storage
 from resnetlab.errors import UserError
 from resnetlab.storage import (
     Damaged,
+    cache_folder,
+    check_absent,
     check_regular,
+    disk_errors,
     is_locked,
+    keep_if_possible,
     locked,
+    older,
     open_to_append,
     read_json,
     read_regular,
     remove,
+    replace_folder,
+    try_lock,
+    whole_folder,
     write_atomically,
+    write_new,
 )
 
 
@@ -118,3 +127,70 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(OSError, match="another process is writing it"):
             write_atomically(tmp_path / "a", b"second")
         assert os.listdir(tmp_path) == ["a.part"], "what the other one writes is left to it"
+
+
+def test_what_is_to_be_new_is_not_there(tmp_path: Path) -> None:
+    check_absent(tmp_path / "a")
+    (tmp_path / "link").symlink_to("gone")
+    write_new(tmp_path / "a", b"first")
+    for name in ("a", "link"):
+        with pytest.raises(UserError, match=f"{name}: is there already; remove it, or give another folder\\.$"):
+            check_absent(tmp_path / name, "give another folder")
+        with pytest.raises(UserError, match=rf"{name}: can't be written \(File exists\)\.$"):
+            write_new(tmp_path / name, b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, wanted in (("", ".cache"), ("~/kept", "kept"), (str(tmp_path / "x"), "x")):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache_folder() == tmp_path / wanted / "resnetlab"
+
+
+def test_what_can_be_made_again_is_kept_where_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert keep_if_possible(tmp_path / "new" / "a", b"kept")
+    assert (tmp_path / "new" / "a").read_bytes() == b"kept"
+    assert not keep_if_possible(tmp_path / "file" / "a", b"kept")
+
+
+def test_a_lock_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "a").open("wb") as first, (tmp_path / "a").open("wb") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+        monkeypatch.setattr(storage.fcntl, "flock", refuse)
+        assert try_lock(second), "where a file system can't lock"
+
+
+def refuse(*_: object) -> None:
+    raise OSError(9, "Bad file descriptor")
+
+
+def test_a_failed_write_is_one_line(tmp_path: Path) -> None:
+    for outcome, words in (("", "; choose another place."), ("; it is gone.", "; it is gone.")):
+        with pytest.raises(UserError) as caught, disk_errors(tmp_path, outcome):
+            raise PermissionError(13, "Permission denied")
+        assert str(caught.value) == f"{tmp_path}: can't write (Permission denied){words}"
+
+
+@pytest.mark.parametrize("keep_old", [True, False])
+def test_a_folder_is_replaced_by_a_whole_one(tmp_path: Path, keep_old: bool) -> None:
+    target = tmp_path / "last"
+    (tmp_path / "last.new").mkdir()  # as a kill left it
+    for content in (b"1", b"2", b"3"):
+        replace_folder(target, {"a": content}, keep_old=keep_old)
+    found = {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {"last/a": b"3"} | ({"last.old/a": b"2"} if keep_old else {})
+    assert whole_folder(target) == target
+    if keep_old:
+        remove(target)
+        assert whole_folder(target) == older(target)
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    replace_folder(tmp_path / "last", {"a": b"1"}, keep_old=True)
+    with pytest.raises(OSError, match="No such file or directory"):
+        replace_folder(tmp_path / "last", {"a": b"2", "no/such": b""}, keep_old=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == {"a": b"1"}
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]

@@ -12,7 +12,7 @@ from resnetlab.cli.networks import Json
 from resnetlab.cli.use import WHICH, Which
 from resnetlab.errors import check_choice
 
-LAYOUTS = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
+NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
 
 def convert(
@@ -20,13 +20,13 @@ def convert(
     out: Annotated[Path, Parameter(help="The file to write: .safetensors, .pth, .pt or .npz.")],
     /,
     *,
-    to: Annotated[str, Parameter(help=f"Whose names: {LAYOUTS}.")],
+    to: Annotated[str, Parameter(help=f"Whose names: {NAMING_SCHEMES}.")],
     net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
     which: Which = "last",
     json: Json = False,
 ) -> None:
     """Write a network's weights with another project's parameter names; every value stays what it is."""
-    from resnetlab.training.convert import convert as convert_file
+    from resnetlab.weights.convert import convert as convert_file
 
     check_choice("which", which, WHICH)
     spec = convert_file(source, out, to, net=net, which=which)

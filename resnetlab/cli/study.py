@@ -161,8 +161,8 @@ def _run_one(
 ) -> Record:
     """Run what is missing of one study, showing how it goes; return its record."""
     from resnetlab.cli.screen import say
+    from resnetlab.machine import available_cores
     from resnetlab.studies.runner import conclude, run_plan
-    from resnetlab.training.run import available_cores
 
     jobs = jobs or (1 if device not in ("cpu", "auto") else available_cores())
     trainings, places = None, f"{jobs} at once"

@@ -145,10 +145,10 @@ def _train(
 ) -> Path | None:
     """The folder of the finished run, in the process that speaks; None after a dry run."""
     from resnetlab.cli.screen import say
+    from resnetlab.run_files import last_epoch
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
-    from resnetlab.training.run_files import last_epoch
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.sitting import normalisation_of
 
@@ -263,7 +263,7 @@ def understood_of(run: Run, asked: Recipe) -> Understood:
         run.data,
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
-        layout=run.start.layout if run.start else "resnetlab, from scratch",
+        layout=run.start.naming if run.start else "resnetlab, from scratch",
         normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file has none" * assumed),
     )
 
@@ -273,7 +273,7 @@ def number_of_workers(asked: int | None, data: Data, device: str, processes: int
 
     processes: how many share the cores.
     """
-    from resnetlab.training.run import available_cores
+    from resnetlab.machine import available_cores
 
     if asked is not None and not 0 <= asked <= MOST_WORKERS:
         raise UserError(f"workers={asked} must be 0 to {MOST_WORKERS}.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from resnetlab.paths import cache_folder
+from resnetlab.storage import cache_folder
 
 if TYPE_CHECKING:
     from resnetlab.data.files import Files, Source

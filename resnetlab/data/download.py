@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
-import os
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -21,6 +20,7 @@ from urllib.request import Request, urlopen
 import resnetlab
 from resnetlab.data.sources import File
 from resnetlab.errors import UserError
+from resnetlab.storage import disk_errors, flush_to_disk
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
@@ -74,16 +74,12 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """Turn a failed write (disk full, no permission) into one line that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path}: can't write ({error.strerror or error}). Make room or choose another folder; what is there is "
-            "kept, and the same command goes on from it."
-        ) from error
+    return disk_errors(
+        path,
+        ". Make room or choose another folder; what is there is kept, and the same command goes on from it.",
+    )
 
 
 def _or_by_hand(file: File, folder: Path, places: tuple[str, ...]) -> str:
@@ -168,8 +164,7 @@ class _Transfer:
                     done += len(chunk)
                     self.received += len(chunk)
                     yield Progress(self.file.name, done, size, self.received)
-                part.flush()
-                os.fsync(part.fileno())
+                flush_to_disk(part)
 
     def _open(self, request: Request) -> http.client.HTTPResponse:
         try:

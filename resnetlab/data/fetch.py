@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gzip
 import os
 import shutil
@@ -16,6 +15,7 @@ from resnetlab.data.cifar import LAYOUTS
 from resnetlab.data.download import TIMEOUT, WAITS, Progress, checksum, download, writing
 from resnetlab.data.sources import SOURCES, File, Source
 from resnetlab.errors import UserError, check_choice
+from resnetlab.storage import flush_to_disk, try_lock
 
 
 def fetch(
@@ -67,13 +67,8 @@ def _locked(folder: Path) -> Iterator[None]:
     with writing(folder):
         handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"{folder}: another process is fetching into this folder; wait for it or stop it.") from error
-    except OSError:
-        pass  # a file system, like some NFS, that can't lock folders
-    try:
+        if not try_lock(handle):
+            raise UserError(f"{folder}: another process is fetching into this folder; wait for it or stop it.")
         yield
     finally:
         os.close(handle)
@@ -135,5 +130,4 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
     assert content is not None  # a plain file has content
     with content, target.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())  # so that the folder's name never stands for files that a power cut emptied
+        flush_to_disk(file)  # so that the folder's name never stands for files that a power cut emptied

@@ -21,7 +21,7 @@ from resnetlab.data.standing import standing, text
 from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out
 from resnetlab.errors import UserError
 from resnetlab.paths import one_form
-from resnetlab.storage import is_there, read_regular
+from resnetlab.storage import is_there, read_regular, write_atomically
 
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
@@ -271,13 +271,9 @@ def write_split(path: Path, names: list[str]) -> None:
     """Write down which images are tested on; where that can't be, a line says so."""
     about = "resnetlab trains on the images that this file doesn't name; delete it to have the split drawn anew."
     content = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(content, encoding="ascii")
-        part.replace(path)
+        write_atomically(path, content.encode("ascii"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         words = "the split can't be written down (%s); it stays the same as long as the images do"
         _log.warning("%s: " + words, path, error.strerror)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.seeds import seed_of
-from resnetlab.paths import cache_folder
+from resnetlab.storage import cache_folder, keep_if_possible
 
 MOST_MEASURED = 20_000  # files; of more, a sample: its mean is then known to 0.002 of the 0 to 1 of a pixel
 
@@ -122,8 +120,4 @@ def read_statistics(path: Path) -> Statistics | None:
 def keep_statistics(path: Path, found: Statistics) -> None:
     """Write them for the next time; without a place to write they are measured each time."""
     content = {"images": found.images, "sums": found.sums.tolist(), "levels": found.levels.tolist()}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(content))
-        part.replace(path)
+    keep_if_possible(path, json.dumps(content).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -25,6 +24,7 @@ from resnetlab.data.pack import ARRAYS, INDEX, SHARD, Contents, Shard, Skipped, 
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
+from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
 SHARD_BYTES = 1 << 30
 UNREADABLE = ("error", "skip")
@@ -71,7 +71,8 @@ def pack(
         return there, True
     prepare = functools.partial(_prepare, short_side=short_side, quality=quality)
     count = len(data.train) + len(data.test)
-    with _started(folder) as index, _Writer(folder, shard_bytes) as writer:
+    outcome = "; what was written is removed. Make room or choose another folder, then give the same command again."
+    with disk_errors(folder, outcome), _started(folder) as index, _Writer(folder, shard_bytes) as writer:
         skipped: list[Skipped] = []
         written: list[int] = []
         for side, files in (("train", data.train), ("test", data.test)):
@@ -112,8 +113,7 @@ def pack(
             data.drawn,
         )
         index.write(index_bytes(contents, writer.arrays()))
-        index.flush()
-        os.fsync(index.fileno())
+        flush_to_disk(index)
         part_of(folder).replace(folder / INDEX)
         return contents, False
 
@@ -180,11 +180,8 @@ def _started(folder: Path) -> Iterator[BinaryIO]:
         if not part_of(folder).exists() and (other := next(folder.iterdir(), None)):
             raise UserError(f"{folder}: is not empty, it holds {shown(other.name)}; choose another folder.")
         with part_of(folder).open("ab") as index:
-            with contextlib.suppress(OSError):  # a file system without locks
-                try:
-                    fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.") from error
+            if not try_lock(index):
+                raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.")
             for path in sorted(folder.iterdir()):
                 if path != part_of(folder) and not SHARD.fullmatch(path.name):  # a finished index, too
                     raise UserError(f"{folder}: holds {shown(path.name)}, which is no part of an unfinished pack.")
@@ -192,16 +189,11 @@ def _started(folder: Path) -> Iterator[BinaryIO]:
             _remove_shards(folder)
             index.truncate(0)
             yield index
-    except BaseException as error:
+    except BaseException:
         if ours and not (folder / INDEX).exists():
             with contextlib.suppress(OSError):
                 _remove_shards(folder)
                 part_of(folder).unlink()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{folder}: can't write ({error.strerror or error}); what was written is removed. Make room or choose "
-                "another folder, then give the same command again."
-            ) from error
         raise
 
 
@@ -263,8 +255,7 @@ class _Writer:
             self._write(bytes(2 * _BLOCK))
             self._write(bytes(-self.size % tarfile.RECORDSIZE))
             with self.file as file:
-                file.flush()
-                os.fsync(file.fileno())
+                flush_to_disk(file)
             self.shards.append(Shard(self.path.name, self.size, self.hashed.hexdigest()))
             self.file = None
 

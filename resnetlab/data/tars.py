@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -20,7 +19,7 @@ from safetensors.numpy import save
 
 from resnetlab.data.files import Names
 from resnetlab.errors import UserError
-from resnetlab.paths import cache_folder
+from resnetlab.storage import cache_folder, keep_if_possible
 
 FORMAT = "1"
 SAY_EVERY = 10_000_000_000  # bytes of a tar
@@ -60,15 +59,8 @@ def index_of(tar: Path) -> Index:
     }
     content = save(tensors, {"index": json.dumps(key)})
     for place in places:
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_name(f".{place.name}.{os.getpid()}")
-            try:
-                part.write_bytes(content)
-                part.replace(place)
-                return index
-            finally:
-                part.unlink(missing_ok=True)
+        if keep_if_possible(place, content):
+            return index
     _log.warning("%s: its index can be kept neither in %s nor in %s", tar, places[0].parent, places[1].parent)
     return index
 

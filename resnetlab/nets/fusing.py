@@ -28,7 +28,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
-from resnetlab.paths import cache_folder
+from resnetlab.storage import cache_folder
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resnetlab.nets.branches import ORDERS, Layers, tail_layers, unit_layers
+from resnetlab.nets.branches import Layers, tail_layers, unit_layers
 from resnetlab.nets.mixing import Mixing
+from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.shortcuts import projects, shortcut
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.stems import stem_layers, stem_stride

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.nets.branches import ORDERS, conv
+from resnetlab.nets.branches import conv
+from resnetlab.nets.orders import ORDERS
 
 if TYPE_CHECKING:
     from resnetlab.nets.spec import NetSpec

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from resnetlab.errors import UserError, check_choice, did_you_mean, shown
-from resnetlab.nets.branches import CONVS, EXPANSION, ORDERS, BranchName, OrderName
 from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
+from resnetlab.nets.orders import CONVS, EXPANSION, ORDERS, BranchName, OrderName
 
 StemName = Literal["cifar", "imagenet", "deep"]
 ShortcutName = Literal["A", "B", "C"]

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from resnetlab.errors import UserError, check_choice, did_you_mean, shown
-from resnetlab.nets.branches import CONVS, BranchName
 from resnetlab.nets.init import initialise
 from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
 from resnetlab.nets.net import ResNet
+from resnetlab.nets.orders import CONVS, BranchName
 from resnetlab.nets.spec import SIZES, NetSpec, StageSpec, depth_rule, units_per_stage
 from resnetlab.nets.vgg import VGG, VGGSpec
 

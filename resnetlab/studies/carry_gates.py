@@ -14,9 +14,9 @@ from resnetlab.measuring.gates import carries
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
 from resnetlab.studies.measurement import Subject
-from resnetlab.training.load import load
 from resnetlab.training.loop import train
 from resnetlab.training.run import make_run
+from resnetlab.weights.load import load
 
 IMAGES = 64
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from resnetlab.data.names import KINDS
 from resnetlab.errors import UserError
+from resnetlab.machine import available_cores
 from resnetlab.paths import expanded
+from resnetlab.run_files import SETTINGS, read_begun
 from resnetlab.storage import is_there
 from resnetlab.studies.runner import End, Event, attempt, cost, end_of, one_line, resolve
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores
-from resnetlab.training.run_files import SETTINGS, read_begun
+from resnetlab.training.run import Run
 
 RETRIES = 3  # of a run whose process or machine is lost; a run that fails by itself is not tried again
 CONNECTING = 60  # seconds that a cluster has to answer

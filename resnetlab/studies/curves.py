@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, printable
+from resnetlab.run_files import read_epochs, read_settings
 from resnetlab.storage import Damaged, disk_errors, write_atomically
 from resnetlab.studies.figures import draw, draw_file
 from resnetlab.studies.study import Figure, Panel, Series
-from resnetlab.training.run_files import read_epochs, read_settings
 
 ENDINGS = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart

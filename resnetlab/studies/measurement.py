@@ -21,15 +21,16 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.loading import Loader, measure
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
+from resnetlab.machine import machine
 from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
-from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import machine, make_run
+from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
+from resnetlab.weights.load import load_with_metadata
 
 ANEW = "remove it, and it is made again"
 
@@ -212,10 +213,10 @@ def _subject(measurement: Measurement, runs: Path, device: str) -> Subject:
         run = make_run(measurement.run, runs, data)
         if run.result() is None:
             raise UserError("the run that it measures is not finished.")
-        network, card = load_with_card(run.folder)
+        network, card = load_with_metadata(run.folder)
         normalisation = card.normalisation if card else None
     elif measurement.weights:
-        network, card = load_with_card(measurement.weights.file, net=measurement.weights.net)
+        network, card = load_with_metadata(measurement.weights.file, net=measurement.weights.net)
         normalisation = card.normalisation if card else None
     if data is not None and normalisation is None:
         normalisation = measure(data.train, 0).channel_mean_std()

@@ -22,15 +22,16 @@ from typing import Any
 import torch
 
 from resnetlab.errors import UserError, out_of_memory
+from resnetlab.machine import available_cores, machine
 from resnetlab.nets.zoo import spec
+from resnetlab.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
 from resnetlab.storage import Damaged, disk_errors, disk_is_full
 from resnetlab.studies.measurement import Measurement, opened, take
 from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Finding, Outcome, Plan, Record, Study
 from resnetlab.studies.words import Both, Words, both
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores, machine, make_run
-from resnetlab.training.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
+from resnetlab.training.run import Run, make_run
 from resnetlab.training.runs import MEASURED
 
 LONGEST_REASON = 300  # characters

@@ -13,34 +13,29 @@ it is whole, so a full disk or a kill leaves one that is.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.zoo import Spec
+from resnetlab.run_files import FORMAT, WEIGHTS
 from resnetlab.schema import INFINITY, Between, Positive, Seconds, Whole, trouble
-from resnetlab.storage import Damaged, disk_errors, read_json, read_regular, remove
-from resnetlab.training.fit import check_fit
-from resnetlab.training.run import spec_from_dict
-from resnetlab.training.run_files import FORMAT
+from resnetlab.storage import Damaged, disk_errors, older, read_json, read_regular, remove, replace_folder
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
+from resnetlab.weights.files import MOST_BYTES, parse_safetensors
+from resnetlab.weights.fit import check_fit
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
-WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+STATE = "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
-MOST_BYTES = 16 * 2**30  # of a file of tensors; the largest ResNet file in use has below 2
 LowestError = Annotated[float, Between(0, INFINITY)]  # %; infinity before the first
 Random = dict[str, Tensor]  # random states by device, "cpu" and "cuda"
 _log = logging.getLogger(__name__)
@@ -91,94 +86,7 @@ class Checkpoint:
     random: list[Random] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a weight file says of itself, so that prediction needs nothing else."""
-
-    spec: Spec
-    classes: tuple[str, ...] | None  # their names; None where they are not known
-    normalisation: Normalisation
-    recipe: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "spec": self.spec.to_dict(),
-            "classes": None if self.classes is None else list(self.classes),
-            "mean": self.normalisation.mean.tolist(),  # float32 -> decimal -> float32 loses nothing
-            "std": self.normalisation.std.tolist(),
-            "recipe": self.recipe,
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Card:
-        """The inverse of `to_dict`. Raises ValueError for other content.
-
-        Without a recipe, numbers from 0 in the place of names are none: earlier versions wrote them into files that
-        they made of others' weights.
-        """
-        try:
-            spec = spec_from_dict(values["spec"])
-            mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
-            classes, recipe = values["classes"], values["recipe"]
-        except KeyError as error:
-            raise ValueError(f"it lacks {error}") from error
-        except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
-            raise ValueError(str(error)) from error
-        image = (spec.in_channels, spec.input_size, spec.input_size)
-        for key, t in (("mean", mean), ("std", std)):
-            if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, image, strict=True)):
-                raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
-            if not t.isfinite().all() or (key == "std" and not t.all()):
-                raise ValueError(f"its {key} is not finite or is 0")
-        if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
-            raise ValueError(f"its classes should be {spec.num_classes} names")
-        if not isinstance(recipe, dict):
-            raise ValueError("its recipe should be fields with values")
-        names = None if classes is None else tuple(map(str, classes))
-        if not recipe and names == tuple(map(str, range(spec.num_classes))):
-            names = None
-        return cls(spec, names, Normalisation(mean, std), recipe)
-
-
-def weights_bytes(net: nn.Module, told: Card | Spec) -> bytes:
-    """A weight file's content: what it says of itself, or just the network where nothing else is known."""
-    values = told.to_dict() if isinstance(told, Card) else {"spec": told.to_dict()}
-    metadata = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
-    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, metadata)
-
-
-def described(metadata: dict[str, str]) -> tuple[Spec, Card | None]:
-    """The network that a weight file of ours says it holds, and its card. Raises ValueError if that is damaged."""
-    values = json.loads(metadata["resnetlab"])
-    if isinstance(values, dict) and values.keys() == {"spec"}:
-        try:
-            return spec_from_dict(values["spec"]), None
-        except (TypeError, AttributeError, KeyError) as error:
-            raise ValueError(str(error)) from error
-    card = Card.from_dict(values)
-    return card.spec, card
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors by name, and its metadata.
-
-    Raises UserError for a file that is missing, truncated or of another kind.
-    """
-    return _parsed(path, read_regular(path, MOST_BYTES))
-
-
-def _parsed(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    # KeyError is for a kind of number that torch does not have; RuntimeError what torch says of one that does not fit.
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}).") from error
-    return tensors, header.get("__metadata__") or {}
-
-
-def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, checkpoint: Checkpoint) -> None:
     """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
     tensors = stepper.state()
     for rank, random in enumerate(checkpoint.random):
@@ -187,7 +95,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Chec
         tensors |= {TRAINED + name: t for name, t in stepper.net.state_dict().items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     with stepper.evaluated() as net:
-        files = {WEIGHTS: weights_bytes(net, card), STATE: content}
+        files = {WEIGHTS: weights_bytes(net, metadata), STATE: content}
     state = {
         "format": FORMAT,
         "progress": asdict(checkpoint.progress),
@@ -196,7 +104,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, card: Card, checkpoint: Chec
         "sha256": {name: sha256(content) for name, content in files.items()},
     }
     files["state.json"] = json.dumps(state | {"checksum": checksum(state)}, indent=1).encode()
-    _replace_folder(folder / "last", files, keep_old=True)
+    replace_folder(folder / "last", files, keep_old=True)
 
 
 def checksum(state: dict[str, Any]) -> str:
@@ -209,43 +117,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def save_best(folder: Path, net: nn.Module, card: Card) -> None:
+def save_best(folder: Path, net: nn.Module, metadata: ModelMetadata) -> None:
     """Write FOLDER/best in place of the one before."""
-    _replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, card)}, keep_old=False)
-
-
-def _replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
-    new, old = target.with_name(target.name + ".new"), _old(target)
-    try:
-        remove(new)
-        new.mkdir()
-        for name, content in files.items():
-            with (new / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            remove(new)
-        raise
-    if target.exists():  # else the old one is the only one, and stays until the new one is in its place
-        remove(old)
-        target.rename(old)
-    elif target.is_symlink():  # that leads nowhere
-        target.unlink()
-    new.rename(target)
-    if not keep_old:
-        with contextlib.suppress(OSError):
-            remove(old)
-
-
-def _old(target: Path) -> Path:
-    return target.with_name(target.name + ".old")
-
-
-def whole_folder(target: Path) -> Path:
-    """RUN/last or RUN/best, or where a kill between the two renames of `_replace_folder` left it."""
-    return _old(target) if not target.exists() and _old(target).exists() else target
+    replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, metadata)}, keep_old=False)
 
 
 def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
@@ -255,7 +129,7 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
     missing too, and for tensors that don't fit; nothing is loaded then.
     """
     last = folder / "last"
-    there = [place for place in (last, _old(last)) if place.exists()]
+    there = [place for place in (last, older(last)) if place.exists()]
     troubles: list[str] = []
     for place in there:
         try:
@@ -298,7 +172,7 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
         content = read_regular(place / name, MOST_BYTES)
         if sha256(content) != state["sha256"].get(name):
             raise Damaged(place / name, "damaged, its checksum differs")
-        tensors[name] = _parsed(place / name, content)[0]
+        tensors[name] = parse_safetensors(place / name, content)[0]
     progress, schedule = Progress(**state["progress"]), ScheduleState(**state["schedule"])
     shares = [Share(**values) for values in state["shares"]]
     random: list[Random] = [{} for _ in shares]

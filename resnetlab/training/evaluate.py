@@ -25,14 +25,14 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
 from resnetlab.measuring.halving import in_halves
-from resnetlab.nets.interop import OURS
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
+from resnetlab.run_files import read_settings
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
-from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.loop import evaluation_batch
-from resnetlab.training.run_files import read_settings
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.metadata import ModelMetadata
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -243,7 +243,7 @@ def _member(
     order: str,
 ) -> Member:
     """The network ready to be evaluated. Raises UserError unless it fits the data."""
-    spec, card = loaded.net.spec, loaded.card
+    spec, card = loaded.net.spec, loaded.metadata
     shape = data.shape or (3, spec.input_size, spec.input_size)
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
@@ -278,17 +278,17 @@ def _member(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
     assumed = data.shape is None and not loaded.tells_size
-    return Member(source, net, normalise.to(device), digest, loaded.layout, words, matched, skips(card), assumed)
+    return Member(source, net, normalise.to(device), digest, loaded.naming, words, matched, skips(card), assumed)
 
 
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
-    if not loaded.card:
+    if not loaded.metadata:
         return "ImageNet's, assumed, since the file has none"
-    return "from the file" if loaded.layout == OURS else f"that of {loaded.layout}'s training"
+    return "from the file" if loaded.naming == OURS else f"that of {loaded.naming}'s training"
 
 
-def skips(card: Card | None) -> bool:
+def skips(card: ModelMetadata | None) -> bool:
     """Whether a network was trained without the images that can't be read."""
     return card is not None and card.recipe.get("unreadable") == "skip"
 

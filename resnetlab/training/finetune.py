@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.training.load import Loaded, load_described
 from resnetlab.training.recipe import Recipe
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import Loaded, load_described
 
 MOST_CLASSES_SHOWN = 5
 
@@ -36,7 +36,7 @@ class Start:
     new: tuple[str, ...]  # names of the others, which start as the run's seed says
     normalisation: Normalisation | None  # of the source's images, if the recipe wants it and the file tells it
     note: str  # what is kept and what is new, in words
-    layout: str = OURS  # whose parameter names the source has
+    naming: str = OURS  # whose parameter names the source has
 
     @cached_property
     def digest(self) -> str:
@@ -72,7 +72,7 @@ def read_start(recipe: Recipe, data: Data) -> Start:
             "from, so a command that goes on with it needs them too."
         )
     loaded = _load(recipe)
-    net, card, layout = loaded.net, loaded.card, loaded.layout
+    net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
@@ -90,8 +90,8 @@ def read_start(recipe: Recipe, data: Data) -> Start:
         words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
-    normalise = card.normalisation if card and recipe.normalise == "source" else None
-    return Start(spec, kept, new, normalise, note, layout)
+    normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
+    return Start(spec, kept, new, normalise, note, naming)
 
 
 def check_size(start: Start, recipe: Recipe, size: int) -> None:

@@ -17,6 +17,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.errors import UserError, dead_worker, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.run_files import RESULT, Result, last_epoch
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import Progress, save_best
@@ -24,7 +25,6 @@ from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
 from resnetlab.training.precision import as_started, autocast
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, open_folder
-from resnetlab.training.run_files import RESULT, Result, last_epoch
 from resnetlab.training.schedule import after_evaluation, after_step, learning_rate, needs_batch_error
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sitting import (

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from resnetlab.run_files import METRICS, START_ANEW, read_epochs
 from resnetlab.storage import Damaged, disk_errors, open_to_append
-from resnetlab.training.run_files import METRICS, START_ANEW, read_epochs
 
 
 class Metrics:

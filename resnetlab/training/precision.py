@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from resnetlab.errors import UserError
+from resnetlab.machine import instruction_sets
 from resnetlab.nets.fusing import fuse, library
 from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.nets.spec import NetSpec
@@ -65,17 +65,6 @@ def has_amx() -> bool:
     """Whether this processor multiplies bf16 matrices in units of its own, and oneDNN may use them."""
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
     return "amx_bf16" in instruction_sets() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
-
-
-def instruction_sets() -> tuple[str, ...]:
-    """Those of this processor that decide how fast networks are computed, as Linux names them; of others none."""
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return tuple(name for name in wanted if name in flags)
 
 
 def can_fuse() -> bool:

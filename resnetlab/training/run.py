@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import re
-import subprocess
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from resnetlab.data.images import Data, Purpose, open_data
 from resnetlab.errors import UserError
-from resnetlab.nets.spec import NetSpec
+from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
+from resnetlab.training.finetune import Start, check_size, read_start
 from resnetlab.training.parts import check_parts
-from resnetlab.training.precision import instruction_sets, resolved
+from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
-
-if TYPE_CHECKING:
-    from resnetlab.training.finetune import Start
 
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
@@ -99,8 +92,6 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
     split down, or just to "read". Raises UserError for a network, data
     set, source or combination that can't be.
     """
-    from resnetlab.training.finetune import check_size, read_start  # which reads runs
-
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
     start = read_start(recipe, data) if recipe.start else None
@@ -167,64 +158,3 @@ def migrate(folder: Path) -> None:
 
 def _write_settings(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def spec_from_dict(values: dict[str, Any]) -> Spec:
-    """A network's spec from its JSON values, residual or VGG."""
-    from resnetlab.nets.vgg import VGGSpec
-
-    if "convs" in values:
-        return VGGSpec(**{**values, "convs": tuple(values["convs"])})
-    return NetSpec.from_dict(values)
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """What a result was made on: processor, cores, device, versions, commit."""
-    import resnetlab
-
-    return {
-        "processor": _processor(),
-        "instruction_sets": " ".join(instruction_sets()),
-        "cores": available_cores(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "resnetlab": resnetlab.__version__,
-        "commit": _commit(),
-    }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout.
-
-    Records in results/ are no code: a study that writes its own there doesn't change what the next one is made by.
-    """
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    git = ["git", "-C", str(here)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        code = ["status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)results"]
-        changed = subprocess.run([*git, *code], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

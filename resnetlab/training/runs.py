@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from resnetlab.errors import UserError, did_you_mean, printable
 from resnetlab.paths import expanded
-from resnetlab.storage import Damaged, check_regular, is_locked, is_there
-from resnetlab.training.checkpoint import WEIGHTS, whole_folder
-from resnetlab.training.run_files import METRICS, RESULT, SETTINGS, read_metrics, read_result, read_settings
+from resnetlab.run_files import METRICS, RESULT, SETTINGS, WEIGHTS, read_metrics, read_result, read_settings
+from resnetlab.storage import Damaged, check_regular, is_locked, is_there, whole_folder
 
 MEASURED = "measured"  # the folder beside the runs where studies keep their measurements
 State = Literal["finished", "unfinished", "running", "damaged"]

@@ -22,15 +22,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
 from resnetlab.storage import disk_errors
-from resnetlab.training.checkpoint import (
-    Card,
-    Checkpoint,
-    Progress,
-    Random,
-    Share,
-    load_checkpoint,
-    save_checkpoint,
-)
+from resnetlab.training.checkpoint import Checkpoint, Progress, Random, Share, load_checkpoint, save_checkpoint
 from resnetlab.training.distributed import Ranks, check_share, wrapped
 from resnetlab.training.metrics import Metrics, NoMetrics
 from resnetlab.training.parts import freeze
@@ -39,6 +31,7 @@ from resnetlab.training.run import Run, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
 from resnetlab.training.signals import Stop
 from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.weights.metadata import ModelMetadata
 
 CHECKPOINT_SECONDS = 600  # between checkpoints within an epoch, unless they are asked for by steps
 _log = logging.getLogger(__name__)
@@ -53,7 +46,7 @@ class Sitting:
     device: str
     net: ResNet | VGG
     stepper: Stepper
-    card: Card
+    card: ModelMetadata
     train: Images | Files
     validation: Images | Files
     test: Images | Files
@@ -102,7 +95,7 @@ def sit_down(
         device=device,
         net=net,
         stepper=stepper,
-        card=Card(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
+        card=ModelMetadata(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
         train=_placed(train_images, device),
         validation=_placed(validation, device),
         test=_placed(run.data.test, device),

@@ -14,17 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.training.averaging import Average
-from resnetlab.training.fit import value_trouble
 from resnetlab.training.parts import lr_factors, training_mode
-from resnetlab.training.precision import (
-    as_written,
-    autocast,
-    compile_net,
-    compiled,
-    gradient_scaler,
-    recompute_units,
-)
+from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
 from resnetlab.training.recipe import Recipe
+from resnetlab.weights.fit import value_trouble
 
 
 class StepResult(NamedTuple):

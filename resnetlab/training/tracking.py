@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from resnetlab.errors import UserError, check_choice
+from resnetlab.run_files import TRACKING, read_metrics, read_sent
 from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.training.run import Run
-from resnetlab.training.run_files import TRACKING, read_metrics, read_sent
 
 Write = Callable[[dict[str, float], int], None]  # values by name, and the step they are of
 

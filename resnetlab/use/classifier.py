@@ -16,9 +16,9 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
 from resnetlab.training.evaluate import skips, whose_normalisation
-from resnetlab.training.load import load_described
+from resnetlab.weights.load import load_described
+from resnetlab.weights.metadata import ModelMetadata
 
 IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
@@ -57,7 +57,7 @@ class Classifier:
         Raises UserError as `resnetlab.load` does.
         """
         loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
-        network, card, names = loaded.net, loaded.card, loaded.classes
+        network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
@@ -76,7 +76,7 @@ class Classifier:
             device,
             str(source),
             names is not None,
-            loaded.layout,
+            loaded.naming,
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),
@@ -123,7 +123,7 @@ class Classifier:
         return self.net(self.input(pixels)).softmax(1).cpu()
 
 
-def _whole(card: Card | None, spec: object) -> bool:
+def _whole(card: ModelMetadata | None, spec: object) -> bool:
     """Whether the network was evaluated on whole images: those of data in memory, or CIFAR's by others."""
     trained_on = str(card.recipe.get("data", "")).partition(":")[0] if card else ""
     return trained_on in IN_MEMORY or (not trained_on and isinstance(spec, NetSpec) and spec.stem == "cifar")

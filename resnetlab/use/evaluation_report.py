@@ -13,13 +13,13 @@ from typing import Any
 from resnetlab.data.images import Data
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
+from resnetlab.machine import machine
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
 from resnetlab.measuring.confusion import class_results, confusions
 from resnetlab.measuring.intervals import wilson
 from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.training.evaluate import Evaluation
-from resnetlab.training.run import machine
 from resnetlab.use.evaluation_page import html, image_name
 
 PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "predictions.csv")

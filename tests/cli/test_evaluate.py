@@ -14,7 +14,7 @@ from PIL import Image
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 
@@ -155,7 +155,7 @@ def test_an_unreadable_image_is_named(place: Path, capsys: Captured, tmp_path: P
 def others(place: Path, tmp_path: Path) -> Path:
     """A network of "a" and "b", and a folder of "bee" and "ant", without a split and with a file that can't be read."""
     net = build("cifar_resnet8", num_classes=2, seed=0)
-    card = Card(net.spec, ("a", "b"), imagenet(), {"seed": 0})
+    card = ModelMetadata(net.spec, ("a", "b"), imagenet(), {"seed": 0})
     (tmp_path / "named.safetensors").write_bytes(weights_bytes(net, card))
     for label, name in (("a", "bee"), ("b", "ant")):
         shutil.copytree(place / "pictures/train" / label, tmp_path / "data" / name)

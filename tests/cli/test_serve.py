@@ -15,8 +15,8 @@ import pytest
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.use.listening import listen, url_of
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that tells all, so that nothing is said of what it lacks."""
     net = build("cifar_resnet8")
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    path.write_bytes(weights_bytes(net, Card(net.spec, tuple("abcdefghij"), imagenet(), {})))
+    path.write_bytes(weights_bytes(net, ModelMetadata(net.spec, tuple("abcdefghij"), imagenet(), {})))
     return path
 
 

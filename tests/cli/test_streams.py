@@ -19,7 +19,7 @@ from resnetlab.cli.main import main
 from resnetlab.cli.streams import lines_of_input
 from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 CLASSES = ("caf\u00e9", "\u871c\u8702")  # of Latin-1, and not
 Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(3):
                 Image.new("RGB", (40, 40), (100 * k, 50 * i, 9)).save(folder / "data" / side / name / f"{name}{i}.png")
     net = build("cifar_resnet8", num_classes=2)
-    card = Card(net.spec, CLASSES, imagenet(), {"data": "folder:data"})
+    card = ModelMetadata(net.spec, CLASSES, imagenet(), {"data": "folder:data"})
     (folder / "net.safetensors").write_bytes(weights_bytes(net, card))
     return folder
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from resnetlab import build
 from resnetlab.cli.main import app, main
-from resnetlab.training.checkpoint import weights_bytes
-from resnetlab.training.hub import from_pretrained, save_pretrained
-from resnetlab.training.load import load
+from resnetlab.weights.hub import from_pretrained, save_pretrained
+from resnetlab.weights.load import load
+from resnetlab.weights.metadata import weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab.data import fetch as fetching
+from resnetlab import storage
 from resnetlab.data.download import Progress
 from resnetlab.data.fetch import fetch
 from resnetlab.data.sources import Source
@@ -245,6 +245,6 @@ def test_a_folder_that_can_t_be_locked_is_no_obstacle(
     def refuse(*_: object) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr(fetching.fcntl, "flock", refuse)
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
     run(serve(), tmp_path)
     assert (tmp_path / NAME).read_bytes() == CONTENT

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+from resnetlab import storage
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files, Names
 from resnetlab.data.folder import SPLIT
@@ -303,7 +304,7 @@ def test_a_folder_that_cannot_be_written_is_split_the_same(
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", refuse)
+        patched.setattr(storage, "flush_to_disk", refuse)
         unwritten = read(tmp_path)
     assert not (tmp_path / SPLIT).exists()
     assert [record.getMessage() for record in caplog.records] == [

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from resnetlab import storage
 from resnetlab.data import imagenet, tars
 from resnetlab.data.files import Files, InsideFiles
 from resnetlab.data.imagenet import DEVKIT, META, TRAIN_TAR, TRUTH, VAL_TAR, class_names
@@ -223,14 +224,14 @@ def test_the_index_is_kept_elsewhere_if_the_folder_cannot_be_written(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_bytes = Path.write_bytes
+    write = storage.write_atomically
 
-    def refuse(path: Path, content: bytes) -> int:
+    def refuse(path: Path, content: bytes) -> None:
         if path.parent == official or (tmp_path / "full").exists():
             raise PermissionError(13, "Permission denied")
-        return write_bytes(path, content)
+        write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(storage, "write_atomically", refuse)
     first = read(official)
     assert not list(official.glob("*.index.*"))
     assert len(list((tmp_path / "cache" / "resnetlab").glob("*.index.safetensors"))) == 2

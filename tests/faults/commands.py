@@ -57,9 +57,10 @@ def digest(path: Path) -> str:
 
 def check_run(folder: Path) -> None:
     """The list of runs knows them, none is damaged, and each is at the step that its checkpoint says."""
-    from resnetlab.training.checkpoint import WEIGHTS, whole_folder
+    from resnetlab.run_files import WEIGHTS
+    from resnetlab.storage import whole_folder
     from resnetlab.training.runs import list_runs
-    from resnetlab.training.weights import read_file
+    from resnetlab.weights.files import read_file
 
     if not (folder / "runs").exists():
         return
@@ -79,7 +80,7 @@ def check_pack(folder: Path) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    from resnetlab.training.load import load
+    from resnetlab.weights.load import load
 
     if (folder / "net.safetensors").exists():
         load(folder / "net.safetensors")

@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not ROWS:
         return
-    from resnetlab.training.run import machine
+    from resnetlab.machine import machine
 
     terminalreporter.section("injected faults")
     for row in ROWS:

@@ -31,15 +31,15 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.pack import INDEX, _checksum, verify
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
-from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.studies.report import write_report
-from resnetlab.training.checkpoint import Card, weights_bytes
-from resnetlab.training.load import load_with_card
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import features_file
 from resnetlab.use.features import Features
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -268,10 +268,10 @@ def net() -> resnetlab.ResNet:
     return resnetlab.build("cifar_resnet8(stages=((1, 4), (1, 8, 2)), stem_width=4)", seed=0)
 
 
-def card() -> Card:
+def card() -> ModelMetadata:
     ones = torch.ones(3, 1, 1)
     classes = tuple(f"class {i}" for i in range(10))
-    return Card(net().spec, classes, normalisation.Normalisation(ones / 2, ones), recipe("digits").to_dict())
+    return ModelMetadata(net().spec, classes, normalisation.Normalisation(ones / 2, ones), recipe("digits").to_dict())
 
 
 def weights() -> dict[str, bytes]:
@@ -282,7 +282,7 @@ def weights() -> dict[str, bytes]:
 def peers() -> dict[str, dict[str, torch.Tensor]]:
     """Small networks' tensors under each project's names."""
     found = {}
-    for layout, about in LAYOUTS.items():
+    for naming, about in NAMING_SCHEMES.items():
         cifar = about.stems[0] == "cifar"
         made = resnetlab.build(
             "cifar_resnet8" if cifar else "resnet50",
@@ -293,7 +293,7 @@ def peers() -> dict[str, dict[str, torch.Tensor]]:
             **({} if cifar else {"stride_at": about.stride_at}),
             seed=0,
         )
-        found[layout] = write_state(made.state_dict(), made.spec, layout)
+        found[naming] = write_state(made.state_dict(), made.spec, naming)
     return found
 
 
@@ -310,7 +310,7 @@ def npz() -> dict[str, bytes]:
 
 
 def read_weights(folder: Path) -> None:
-    load_with_card(folder / "weights")
+    load_with_metadata(folder / "weights")
 
 
 @functools.cache
@@ -365,7 +365,7 @@ def read_peers(folder: Path) -> None:
     changed = [path for path in sorted(folder.iterdir()) if path.read_bytes() != whole[path.name]]
     for path in changed or sorted(folder.iterdir()):
         plain_too = "cifar_resnet8(stages=((2, 4), (1, 8, 2), (1, 16, 2)), stem_width=4)"  # with the same names
-        load_with_card(path, net=plain_too if path.name == "a-martyn" else None)
+        load_with_metadata(path, net=plain_too if path.name == "a-martyn" else None)
 
 
 # What is computed and kept.

@@ -9,6 +9,7 @@ import pytest
 
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
+from resnetlab.run_files import read_epochs
 from resnetlab.studies import degradation
 from resnetlab.studies.identity import CONSTRUCT, FIT, STUDY, TRAIN_ON
 from resnetlab.studies.identity_fits import fit, train_on
@@ -26,7 +27,6 @@ from resnetlab.studies.study import (
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
-from resnetlab.training.run_files import read_epochs
 from resnetlab.training.sitting import normalisation_of
 
 Losses = Callable[[str, int], float]  # (mix, units) -> final loss

@@ -16,8 +16,8 @@ from resnetlab.studies import measurement
 from resnetlab.studies.measurement import Measurement, Subject, Weights, take
 from resnetlab.studies.runner import Event, conclude, run_missing, run_plan
 from resnetlab.studies.study import NOT_JUDGED, REPRODUCED, Evidence, Finding, Plan, Row, study
-from resnetlab.training.load import load
 from resnetlab.training.recipe import recipe
+from resnetlab.weights.load import load
 
 HERE = __name__
 RUN = recipe("digits", net="cifar_resnet8", epochs=1)

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from resnetlab.nets.zoo import build
+from resnetlab.run_files import read_epochs
 from resnetlab.training.averaging import Average, reestimate
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.training.run_files import read_epochs
 
 
 def finish(run: Run) -> Run:

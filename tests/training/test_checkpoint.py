@@ -17,6 +17,8 @@ from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.weights.files import read_safetensors
+from resnetlab.weights.metadata import described
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +74,11 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
     """Only last.old is there, and the next checkpoint dies before it takes its place."""
     shutil.copytree(trained / "last", tmp_path / "last.old")
     step = stepper()
-    card = checkpoint.described(checkpoint.read_weights(trained / "last/weights.safetensors")[1])[1]
-    assert card is not None
+    metadata = described(read_safetensors(trained / "last/weights.safetensors")[1])[1]
+    assert metadata is not None
 
     def save() -> None:
-        save_checkpoint(tmp_path, step, card, Checkpoint(Progress(epoch=7), ScheduleState()))
+        save_checkpoint(tmp_path, step, metadata, Checkpoint(Progress(epoch=7), ScheduleState()))
 
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt

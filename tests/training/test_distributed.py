@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import whole_folder
+from resnetlab.storage import whole_folder
 from resnetlab.training.distributed import Ranks, check_share, joined, local_device
 from resnetlab.training.loop import train as train_run
 from resnetlab.training.recipe import recipe

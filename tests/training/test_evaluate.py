@@ -22,12 +22,12 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images, open_data
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.evaluate import evaluate, evaluate_on, trained_on
-from resnetlab.training.load import Loaded
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import Loaded
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 # Files of ../shared/data/weights, the network, and how many of the 10,000 test images its author's code gets right.
 PEERS = [
@@ -145,7 +145,9 @@ def saved(folder: Path, net: str, classes: tuple[str, ...], mean: Tensor, **fiel
     """A network's file that knows its classes and preprocessing."""
     made = build(net, num_classes=len(classes), **fields)
     path = folder / f"{net}.safetensors"
-    path.write_bytes(weights_bytes(made, Card(made.spec, classes, Normalisation(mean, torch.ones(3, 1, 1)), {})))
+    path.write_bytes(
+        weights_bytes(made, ModelMetadata(made.spec, classes, Normalisation(mean, torch.ones(3, 1, 1)), {}))
+    )
     return path
 
 
@@ -265,7 +267,7 @@ def with_names(folder: Path, file: str, classes: tuple[str, ...], order: tuple[i
         for i, own in enumerate(order):
             made.fc.weight[i] = net.fc.weight[own] if own >= 0 else 0
             made.fc.bias[i] = net.fc.bias[own] if own >= 0 else -1e4
-    card = Card(made.spec, classes, Normalisation(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), {"seed": 0})
+    card = ModelMetadata(made.spec, classes, Normalisation(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), {"seed": 0})
     (folder / file).write_bytes(weights_bytes(made, card))
     return folder / file
 
@@ -345,7 +347,7 @@ def test_unreadable_images_are_left_out_and_counted(
 
 def test_what_was_trained_without_unreadable_images_is_evaluated_so(broken: Path, tmp_path: Path) -> None:
     net = build("cifar_resnet8", num_classes=2)
-    card = Card(net.spec, ("ants", "bees"), imagenet(), {"unreadable": "skip"})
+    card = ModelMetadata(net.spec, ("ants", "bees"), imagenet(), {"unreadable": "skip"})
     (tmp_path / "skips").write_bytes(weights_bytes(net, card))
     strict = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.zeros(3, 1, 1))
     data = open_data(str(broken))

@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 import resnetlab
 from resnetlab.data.images import Data, Images, open_data
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
 from resnetlab.nets.zoo import build
+from resnetlab.run_files import read_epochs
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.training.load import Loaded
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.training.run_files import read_epochs
 from resnetlab.training.sitting import first_network, normalisation_of
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import Loaded
 
 STEM_AND_STAGE = ("conv1", "bn1", "layer1")
 

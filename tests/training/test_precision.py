@@ -16,12 +16,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build, on_meta, spec
+from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
-from resnetlab.training.run_files import read_epochs
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser
 

@@ -21,7 +21,6 @@ from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images, open_data
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -29,6 +28,7 @@ from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import noise
 from resnetlab.use.export import FORMATS, export
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -335,7 +335,7 @@ def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
             Image.new("RGB", (8, 8), colour).save(f"farben/{label}/{i}.png")
     Path("farben/rot/0.png").write_bytes(b"")
     net = build("cifar_resnet8", num_classes=2, input_size=8, seed=0)
-    Path("net").write_bytes(weights_bytes(net, Card(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
+    Path("net").write_bytes(weights_bytes(net, ModelMetadata(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
     ask = ["export", "net", "--int8", "--calibrate", "farben", "--out", "x.onnx"]
     assert main(ask) == 2
     assert "trained on the classes red, blue; folder has blau, rot, which are not among them" in capsys.readouterr().err

@@ -17,9 +17,9 @@ from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.training.checkpoint import weights_bytes
 from resnetlab.use.features import Features, embed, nearest
 from resnetlab.use.features_file import read, save
+from resnetlab.weights.metadata import weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 

@@ -1,4 +1,4 @@
-"""Other projects' parameter names, and what their files leave unsaid of a network: one table, LAYOUTS."""
+"""Other projects' parameter names, and what their files leave unsaid of a network: one table, NAMING_SCHEMES."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.nets.branches import BranchName
-from resnetlab.nets.caffe import from_caffe, to_caffe
+from resnetlab.nets.orders import BranchName
 from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
+from resnetlab.weights.caffe import from_caffe, to_caffe
 
 State = dict[str, Tensor]  # parameters and buffers by name
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]  # of each channel, of pixels / 255
@@ -140,7 +140,7 @@ def _to_transformers(state: State) -> State:
 
 
 @dataclass(frozen=True)
-class Layout:
+class NamingScheme:
     """The names of a project, and the networks that it has: all post-activation, with batch norm.
 
     Its files don't say where a bottleneck strides, where option A puts its zeros, and whether a net is plain:
@@ -148,7 +148,7 @@ class Layout:
     """
 
     project: str
-    mark: str | None  # a regular expression that some names match, and none of another layout
+    mark: str | None  # a regular expression that some names match, and none of another scheme
     to_ours: Callable[[State], State] = _same
     to_theirs: Callable[[State], State] = _same
     first: str = r"layer1\.0\.conv1\.weight"  # a regular expression of a convolution's name that all networks have
@@ -170,8 +170,8 @@ CIFAR_FB: dict[int | None, MeanStd] = {
 }
 
 # In the order in which a file is tried. timm's names are torchvision's, so a file is never told to be timm's.
-LAYOUTS: dict[str, Layout] = {
-    "caffe": Layout(
+NAMING_SCHEMES: dict[str, NamingScheme] = {
+    "caffe": NamingScheme(
         project="github.com/KaimingHe/deep-residual-networks",
         mark=r"res\d\w*_branch\d\w?\.\d",
         to_ours=from_caffe,
@@ -181,7 +181,7 @@ LAYOUTS: dict[str, Layout] = {
         # The mean image's mean, turned from B, G, R; no scaling of pixels from 0 to 255.
         normalisation={None: ((122.7717 / 255, 115.9465 / 255, 102.9801 / 255), (1 / 255,) * 3)},
     ),
-    "a-martyn": Layout(
+    "a-martyn": NamingScheme(
         project="github.com/a-martyn/resnet",
         mark=r"convIn\.weight",
         to_ours=_from_a_martyn,
@@ -195,7 +195,7 @@ LAYOUTS: dict[str, Layout] = {
             10: ((0.4918687901, 0.4918597647, 0.4918583862), (0.2469712170, 0.2469676698, 0.2469719877)),
         },
     ),
-    "akamaster": Layout(
+    "akamaster": NamingScheme(
         project="github.com/akamaster/pytorch_resnet_cifar10",
         mark=r"linear\.weight",
         to_ours=_from_akamaster,
@@ -206,7 +206,7 @@ LAYOUTS: dict[str, Layout] = {
         zero_pad="around",
         normalisation={None: IMAGENET},
     ),
-    "fb": Layout(
+    "fb": NamingScheme(
         project="github.com/facebookarchive/fb.resnet.torch",
         mark=r"0\.weight",
         to_ours=_from_fb,
@@ -216,7 +216,7 @@ LAYOUTS: dict[str, Layout] = {
         shortcuts=("A", "B", "C"),
         normalisation={None: IMAGENET, **CIFAR_FB},
     ),
-    "transformers": Layout(
+    "transformers": NamingScheme(
         project="github.com/huggingface/transformers",
         mark=r"embedder\.embedder\.convolution\.weight",
         to_ours=_from_transformers,
@@ -224,9 +224,11 @@ LAYOUTS: dict[str, Layout] = {
         first=r"embedder\.embedder\.convolution\.weight",
         normalisation={None: IMAGENET},
     ),
-    "torchvision": Layout("github.com/pytorch/vision", None, grouped=True, normalisation={None: IMAGENET}),
-    "timm": Layout("github.com/huggingface/pytorch-image-models", None, grouped=True, normalisation={None: IMAGENET}),
-    "chenyaofo": Layout(
+    "torchvision": NamingScheme("github.com/pytorch/vision", None, grouped=True, normalisation={None: IMAGENET}),
+    "timm": NamingScheme(
+        "github.com/huggingface/pytorch-image-models", None, grouped=True, normalisation={None: IMAGENET}
+    ),
+    "chenyaofo": NamingScheme(
         project="github.com/chenyaofo/pytorch-cifar-models",
         mark=None,
         stems=("cifar",),

@@ -11,17 +11,17 @@ import torch
 
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice, printable
-from resnetlab.nets.interop import OURS, Found, normalisation, read_state
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.storage import is_there
-from resnetlab.training.checkpoint import WEIGHTS, Card, described, whole_folder
-from resnetlab.training.fit import check_fit
-from resnetlab.training.run_files import SETTINGS, read_settings
-from resnetlab.training.weights import Contents, read_file
+from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
+from resnetlab.storage import is_there, whole_folder
+from resnetlab.weights.files import Contents, read_file
+from resnetlab.weights.fit import check_fit
+from resnetlab.weights.interop import OURS, Found, normalisation, read_state
+from resnetlab.weights.metadata import ModelMetadata, described
 
 _log = logging.getLogger(__name__)
 
@@ -45,15 +45,15 @@ def load(
     return load_described(source, net=net, which=which, image_size=image_size, head=head).net
 
 
-def load_with_card(
+def load_with_metadata(
     source: str | Path, *, net: str | None = None, which: str = "last"
-) -> tuple[ResNet | VGG, Card | None]:
+) -> tuple[ResNet | VGG, ModelMetadata | None]:
     """As `load`; also what is known of it: classes, preprocessing, recipe.
 
     Of a peer's file that is the preprocessing its project trained with; None where that is not known.
     """
     loaded = load_described(source, net=net, which=which)
-    return loaded.net, loaded.card
+    return loaded.net, loaded.metadata
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Loaded:
     """A network, what is known of it, and where that is from."""
 
     net: ResNet | VGG
-    card: Card | None  # as `load_with_card` gives it
-    layout: str  # whose parameter names the file has, as nets.layouts calls them; "resnetlab" for ours
+    metadata: ModelMetadata | None  # as `load_with_metadata` gives it
+    naming: str  # whose parameter names the file has, as weights.naming calls them; "resnetlab" for ours
     file: Path  # of the weights
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
@@ -70,7 +70,7 @@ class Loaded:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of its classes; None where the file doesn't have them."""
-        return self.card.classes if self.card else None
+        return self.metadata.classes if self.metadata else None
 
 
 def load_described(
@@ -87,7 +87,7 @@ def load_described(
     """
     path = _weight_file(expanded(source), which)
     contents = read_file(path, which)
-    if "resnetlab" in contents.metadata:
+    if "resnetlab" in contents.header:
         loaded = _ours(path, contents, net, which)
     else:
         loaded = _peers(path, contents, net, which, head)
@@ -99,11 +99,11 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
     if which == "ema":
         raise UserError(f"{path}: holds one set of weights, and says nothing of averages; leave --which ema out.")
     try:
-        spec, card = described(contents.metadata)
+        spec, metadata = described(contents.header)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({error}).") from error
     spec = named_spec(net) if net else spec
-    return Loaded(_network(path, spec, contents.tensors), card, OURS, path)
+    return Loaded(_network(path, spec, contents.tensors), metadata, OURS, path)
 
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
@@ -129,7 +129,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
     if left_out:
         _log.warning("%s: left out, no part of the network: %s.", path, some(left_out))
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
-    return Loaded(made, _card(found), found.layout, path, found.other_head is None, tells_size)
+    return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
 
 
 def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:
@@ -144,21 +144,22 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
     """The same network for images of `size` pixels a side. Raises UserError for one that can't be."""
     if not LEAST_SIZE <= size <= MOST_SIZE:
         raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
-    spec, card = loaded.net.spec, loaded.card
+    spec, metadata = loaded.net.spec, loaded.metadata
     if isinstance(spec, VGGSpec) and size != spec.input_size:
         raise UserError(
             f"{loaded.file}: {spec.name or 'a VGG net'} takes images of {spec.input_size} pixels alone, by its fully "
             f"connected layers; leave --image-size {size} out."
         )
-    if card and any(
-        side not in (1, size) for side in (*card.normalisation.mean.shape[1:], *card.normalisation.std.shape[1:])
+    if metadata and any(
+        side not in (1, size)
+        for side in (*metadata.normalisation.mean.shape[1:], *metadata.normalisation.std.shape[1:])
     ):
         raise UserError(
-            f"{loaded.file}: its mean image has {card.normalisation.mean.shape[1]} pixels a side; leave --image-size "
-            f"{size} out."
+            f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels a side; leave "
+            f"--image-size {size} out."
         )
     loaded.net.spec = spec = replace(spec, input_size=size)
-    return replace(loaded, card=replace(card, spec=spec) if card else None, tells_size=True)
+    return replace(loaded, metadata=replace(metadata, spec=spec) if metadata else None, tells_size=True)
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
@@ -166,13 +167,13 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _card(found: Found) -> Card | None:
-    """What the layout of a peer's file tells beside the network."""
-    known = normalisation(found.layout, found.spec)
+def _metadata(found: Found) -> ModelMetadata | None:
+    """What the naming scheme of a peer's file tells beside the network."""
+    known = normalisation(found.naming, found.spec)
     if known is None:
         return None
     mean, std = (torch.tensor(values)[:, None, None] for values in known)  # C 1 1
-    return Card(found.spec, None, Normalisation(mean, std), recipe={})
+    return ModelMetadata(found.spec, None, Normalisation(mean, std), recipe={})
 
 
 def _weight_file(path: Path, which: str) -> Path:

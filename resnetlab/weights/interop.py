@@ -1,4 +1,4 @@
-"""Weights of other projects: which layout a file has, what network it holds, its tensors under our names; and back."""
+"""Weights of other projects: whose naming scheme a file has, its network, its tensors under our names; and back."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 
 from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
-from resnetlab.nets.branches import EXPANSION, BranchName
-from resnetlab.nets.layouts import LAYOUTS, Layout, MeanStd, State
 from resnetlab.nets.mixing import Add, Plain
+from resnetlab.nets.orders import EXPANSION, BranchName
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
 from resnetlab.nets.vgg import VGGSpec
-from resnetlab.nets.wrapping import unwrapped
+from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, State
+from resnetlab.weights.wrapping import unwrapped
 
-OURS = "resnetlab"  # the layout of our own names, which tells nothing of the network
+OURS = "resnetlab"  # the naming scheme of our own, which tells nothing of the network
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file of weights holds: the layout of its names, the network, its tensors under our names."""
+    """What a file of weights holds: the scheme of its names, the network, its tensors under our names."""
 
-    layout: str
+    naming: str  # the name of a scheme
     spec: zoo.Spec
     state: State
     left_out: tuple[str, ...] = ()  # names of what is no part of a network
@@ -36,9 +36,9 @@ class Found:
 def read_state(state: State, net: str | None = None, which: str = "last") -> Found:
     """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
 
-    What stands around the network is taken off by the rules of nets.wrapping; `which`, "ema", takes averaged weights.
+    What stands around the network is taken off by the rules of weights.wrapping; `which`, "ema", takes averages.
 
-    The layout decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
+    The scheme decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
     there are and whether shortcuts project, unless `net` writes these fields itself. Batch norm's counters may be
     missing, all of them: files from before torch 0.4.1, and Caffe's, have none; they are 0 then. A convolution's bias
     before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
@@ -47,54 +47,54 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Fou
     Raises UserError where the network can't be told, and for tensors that are there twice.
     """
     found = unwrapped(state, which)
-    state, name = found.state, layout_of(found.state)
+    state, name = found.state, naming_of(found.state)
     if name != OURS:
-        state = _without_conv_biases(LAYOUTS[name].to_ours(state))
+        state = _without_conv_biases(NAMING_SCHEMES[name].to_ours(state))
     spec = _named(net, name, state) if net else _told(name, state)
     return Found(name, spec, _counted(state), found.left_out, found.choice, found.other_head)
 
 
-def layout_of(state: State) -> str:
-    """The layout of these names, as LAYOUTS calls it; "resnetlab" if it is none of the others."""
-    for name, layout in LAYOUTS.items():
-        if layout.mark and any(re.fullmatch(layout.mark, key) for key in state):
+def naming_of(state: State) -> str:
+    """The naming scheme of these names, as NAMING_SCHEMES calls it; "resnetlab" if it is none of the others."""
+    for name, scheme in NAMING_SCHEMES.items():
+        if scheme.mark and any(re.fullmatch(scheme.mark, key) for key in state):
             return name
-    for name, layout in LAYOUTS.items():
-        told = None if layout.mark else spec_of(state, layout)
-        if told and not list(_misfits(told, layout)):
+    for name, scheme in NAMING_SCHEMES.items():
+        told = None if scheme.mark else spec_of(state, scheme)
+        if told and not list(_misfits(told, scheme)):
             return name
     return "torchvision" if _vgg(state) else OURS
 
 
-def write_state(state: State, spec: zoo.Spec, layout: str) -> State:
+def write_state(state: State, spec: zoo.Spec, naming: str) -> State:
     """Our network's tensors under another project's names, in its order of layers.
 
     Raises UserError, with the reason, for a network that the project doesn't have.
     """
-    if layout == OURS:
+    if naming == OURS:
         return dict(state)
-    check_choice("layout", layout, [*LAYOUTS, OURS])
+    check_choice("naming", naming, [*NAMING_SCHEMES, OURS])
     if isinstance(spec, VGGSpec):
-        if layout != "torchvision":
-            raise UserError(f"{layout} can't hold {spec.name or 'this network'}: VGG nets have names in torchvision.")
+        if naming != "torchvision":
+            raise UserError(f"{naming} can't hold {spec.name or 'this network'}: VGG nets have names in torchvision.")
         return dict(state)
-    if misfits := list(_misfits(spec, LAYOUTS[layout])):
-        raise UserError(f"{layout} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}.")
-    return LAYOUTS[layout].to_theirs(state)
+    if misfits := list(_misfits(spec, NAMING_SCHEMES[naming])):
+        raise UserError(f"{naming} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}.")
+    return NAMING_SCHEMES[naming].to_theirs(state)
 
 
-def normalisation(layout: str, spec: zoo.Spec) -> MeanStd | None:
+def normalisation(naming: str, spec: zoo.Spec) -> MeanStd | None:
     """Mean and deviation by channel, of pixels / 255, that the project trained such a network with, if known."""
-    if layout == OURS or spec.in_channels != 3:
+    if naming == OURS or spec.in_channels != 3:
         return None
-    if isinstance(spec, NetSpec) and list(_misfits(spec, LAYOUTS[layout])):
+    if isinstance(spec, NetSpec) and list(_misfits(spec, NAMING_SCHEMES[naming])):
         return None
-    known = LAYOUTS[layout].normalisation
+    known = NAMING_SCHEMES[naming].normalisation
     return known.get(spec.num_classes, known.get(None))
 
 
-def spec_of(state: State, layout: Layout) -> NetSpec | None:
-    """The residual network that tensors under our names make up, as the layout's project builds it.
+def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
+    """The residual network that tensors under our names make up, as the scheme's project builds it.
 
     None where they make up none. First units of all stages but the first stride by 2, as they do everywhere.
     """
@@ -121,11 +121,11 @@ def spec_of(state: State, layout: Layout) -> NetSpec | None:
             stem="imagenet" if kernel == 7 else "cifar",
             stem_width=stem_width,
             branch=branch,
-            stride_at=layout.stride_at if branch == "bottleneck" else "3x3",
+            stride_at=scheme.stride_at if branch == "bottleneck" else "3x3",
             groups=groups,
             base_width=inner * 64 // (widths[0] * groups) if branch == "bottleneck" else 64,
             shortcut=shortcut,
-            zero_pad=layout.zero_pad if shortcut == "A" else "after",
+            zero_pad=scheme.zero_pad if shortcut == "A" else "after",
             in_channels=in_channels,
             num_classes=shapes["fc.weight"][0] if "fc.weight" in shapes else 1000 if kernel == 7 else 10,
             input_size=224 if kernel == 7 else 32,
@@ -150,19 +150,19 @@ def _called(spec: NetSpec) -> NetSpec:
     return zoo.spec(nearest.name, **differing(nearest), **sizes)  # type: ignore[return-value]
 
 
-def _misfits(spec: NetSpec, layout: Layout) -> Iterator[str]:
-    """What of a network the layout's project doesn't have, in words."""
+def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
+    """What of a network the scheme's project doesn't have, in words."""
     pads = spec.shortcut == "A" and not spec.is_plain
     strides = (1, *[2] * (3 if spec.stem == "imagenet" else 2))
     allowed: dict[str, tuple[object, ...]] = {
-        "stem": layout.stems,
-        "branch": layout.branches,
-        "shortcut": layout.shortcuts,
-        "zero_pad": (layout.zero_pad,) if pads else (spec.zero_pad,),
-        "stride_at": (layout.stride_at,) if spec.branch == "bottleneck" else (spec.stride_at,),
-        "groups": (spec.groups,) if layout.grouped else (1,),
-        "base_width": (spec.base_width,) if layout.grouped else (64,),
-        "mix": (Add(), Plain()) if layout.plain else (Add(),),
+        "stem": scheme.stems,
+        "branch": scheme.branches,
+        "shortcut": scheme.shortcuts,
+        "zero_pad": (scheme.zero_pad,) if pads else (spec.zero_pad,),
+        "stride_at": (scheme.stride_at,) if spec.branch == "bottleneck" else (spec.stride_at,),
+        "groups": (spec.groups,) if scheme.grouped else (1,),
+        "base_width": (spec.base_width,) if scheme.grouped else (64,),
+        "mix": (Add(), Plain()) if scheme.plain else (Add(),),
         "order": ("post",),
         "norm": ("batch",),
         "branch_scalar": (None,),
@@ -175,30 +175,30 @@ def _misfits(spec: NetSpec, layout: Layout) -> Iterator[str]:
         yield f"its stages stride by {[stage.stride for stage in spec.stages]}, and theirs by {list(strides)}"
 
 
-def _named(net: str, layout: str, state: State) -> zoo.Spec:
+def _named(net: str, naming: str, state: State) -> zoo.Spec:
     """The network of this name; what the file knows better is taken from there, unless the name writes it."""
     spec = zoo.spec(net)
     known: dict[str, object] = {}
     last = state.get("classifier.6.weight" if isinstance(spec, VGGSpec) else "fc.weight")
     if last is not None and last.ndim == 2:
         known["num_classes"] = len(last)
-    if isinstance(spec, NetSpec) and layout != OURS:
-        told = spec_of(state, LAYOUTS[layout])
+    if isinstance(spec, NetSpec) and naming != OURS:
+        told = spec_of(state, NAMING_SCHEMES[naming])
         if spec.shortcut == "A" and not spec.is_plain and "shortcut" not in net and told and told.shortcut != "A":
             known["shortcut"] = told.shortcut
         elif spec.shortcut == "A" and not spec.is_plain:
-            known["zero_pad"] = LAYOUTS[layout].zero_pad
-        if spec.branch == "bottleneck" and LAYOUTS[layout].mark:  # torchvision's names are ours for v1 too
-            known["stride_at"] = LAYOUTS[layout].stride_at
+            known["zero_pad"] = NAMING_SCHEMES[naming].zero_pad
+        if spec.branch == "bottleneck" and NAMING_SCHEMES[naming].mark:  # torchvision's names are ours for v1 too
+            known["stride_at"] = NAMING_SCHEMES[naming].stride_at
     return zoo.spec(net, **{name: value for name, value in known.items() if name not in net})
 
 
-def _told(layout: str, state: State) -> zoo.Spec:
+def _told(naming: str, state: State) -> zoo.Spec:
     """The network that the tensors make up. Raises UserError where they could be another."""
-    spec = None if layout == OURS else _vgg(state) or spec_of(state, LAYOUTS[layout])
+    spec = None if naming == OURS else _vgg(state) or spec_of(state, NAMING_SCHEMES[naming])
     if spec is None:
         raise UserError("doesn't say what network it holds; name it with --net")
-    if isinstance(spec, NetSpec) and spec.shortcut == "A" and LAYOUTS[layout].plain:
+    if isinstance(spec, NetSpec) and spec.shortcut == "A" and NAMING_SCHEMES[naming].plain:
         plain = spec.name.replace("resnet", "plain")
         raise UserError(f"can be {spec.name} or {plain}, whose tensors have the same names; say which with --net")
     return spec

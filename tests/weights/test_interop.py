@@ -1,4 +1,4 @@
-"""Weights of other projects: each layout to ours and back, what a file tells, and what is refused."""
+"""Weights of other projects: each naming scheme to ours and back, what a file tells, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS, normalisation, read_state, write_state
-from resnetlab.nets.layouts import LAYOUTS, State
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import on_meta, spec
+from resnetlab.weights.interop import OURS, normalisation, read_state, write_state
+from resnetlab.weights.naming import NAMING_SCHEMES, State
 
 TORCHVISION: dict[str, dict[str, list[int]]] = json.loads(
-    Path(__file__).with_name("torchvision_names.json").read_text()
+    (Path(__file__).parents[1] / "nets" / "torchvision_names.json").read_text()
 )
 
-# Each layout with networks that it holds; "/8" makes them an eighth as wide, which changes no name.
+# Each naming scheme with networks that it holds; "/8" makes them an eighth as wide, which changes no name.
 HELD = [
     *(("torchvision", name) for name in ("resnet18/8", "resnet50/8", "resnext50_32x4d", "wide_resnet50_2/8")),
     *(("timm", name) for name in ("resnet34/8", "resnet50/8")),
@@ -64,16 +64,16 @@ def assert_same(found: State, wanted: State, *, counters: bool = True) -> None:
         assert torch.equal(found[name], expected), name
 
 
-@pytest.mark.parametrize(("layout", "name"), HELD)
-def test_to_a_layout_and_back_keeps_every_bit(layout: str, name: str) -> None:
+@pytest.mark.parametrize(("naming", "name"), HELD)
+def test_to_a_naming_scheme_and_back_keeps_every_bit(naming: str, name: str) -> None:
     net = network(name)
-    theirs = write_state(net.state_dict(), net.spec, layout)
-    told = layout not in ("a-martyn", OURS)
+    theirs = write_state(net.state_dict(), net.spec, naming)
+    told = naming not in ("a-martyn", OURS)
     found = read_state(theirs, None if told else name.partition("/")[0])
-    assert_same(found.state, net.state_dict(), counters=layout != "caffe")  # Caffe counts no batches
+    assert_same(found.state, net.state_dict(), counters=naming != "caffe")  # Caffe counts no batches
     if told:
         assert found.spec == net.spec.override(input_size=found.spec.input_size)
-        assert found.layout == {"timm": "torchvision"}.get(layout, layout)
+        assert found.naming == {"timm": "torchvision"}.get(naming, naming)
 
 
 # What the projects call these, from their code or their files.
@@ -116,11 +116,11 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("layout", THEIRS)
-def test_names_are_the_projects(layout: str) -> None:
-    name, pairs = THEIRS[layout]
+@pytest.mark.parametrize("naming", THEIRS)
+def test_names_are_the_projects(naming: str) -> None:
+    name, pairs = THEIRS[naming]
     net = network(name)
-    theirs = write_state(net.state_dict(), net.spec, layout)
+    theirs = write_state(net.state_dict(), net.spec, naming)
     for ours, key in pairs.items():
         assert torch.equal(theirs[key], net.state_dict()[ours]), key
 
@@ -218,14 +218,14 @@ def akamaster() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "expected"), list(akamaster()))
-def test_the_layout_says_where_the_zeros_stand_unless_the_name_does(name: str, expected: str) -> None:
+def test_the_scheme_says_where_the_zeros_stand_unless_the_name_does(name: str, expected: str) -> None:
     net = network("cifar_resnet20(zero_pad=around, num_classes=100)")
     found = read_state(write_state(net.state_dict(), net.spec, "akamaster"), name)
     assert isinstance(found.spec, NetSpec)
     assert (found.spec.zero_pad, found.spec.num_classes) == (expected, 100)
 
 
-def test_the_layout_says_where_a_bottleneck_strides_and_the_tensors_whether_shortcuts_project() -> None:
+def test_the_scheme_says_where_a_bottleneck_strides_and_the_tensors_whether_shortcuts_project() -> None:
     caffe = network("resnet50_v1/8")
     state = read_state(write_state(caffe.state_dict(), caffe.spec, "caffe"), "resnet50")
     assert state.spec == spec("resnet50_v1")
@@ -260,7 +260,7 @@ def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> Non
 
 
 @pytest.mark.parametrize(
-    ("layout", "name", "reason"),
+    ("naming", "name", "reason"),
     [
         ("akamaster", "cifar_resnet20", "it has zero_pad='after', and theirs 'around'"),
         ("a-martyn", "cifar_resnet20(zero_pad=around)", "it has zero_pad='around', and theirs 'after'"),
@@ -274,12 +274,12 @@ def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> Non
         ("torchvision", "resnet18(se_reduction=16)", "it has se_reduction=16"),
         ("torchvision", "resnet18(stages=((2,64),(2,128)))", r"stride by \[1, 1\], and theirs by \[1, 2, 2, 2\]"),
         ("timm", "vgg16", "VGG nets have names in torchvision"),
-        ("tensorflow", "resnet18", "layout='tensorflow' is not known: choose one of"),
+        ("tensorflow", "resnet18", "naming='tensorflow' is not known: choose one of"),
     ],
 )
-def test_networks_that_a_project_does_not_have_are_refused(layout: str, name: str, reason: str) -> None:
+def test_networks_that_a_project_does_not_have_are_refused(naming: str, name: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        write_state({}, spec(name), layout)
+        write_state({}, spec(name), naming)
 
 
 def test_vgg_nets_have_torchvisions_names() -> None:
@@ -290,7 +290,7 @@ def test_vgg_nets_have_torchvisions_names() -> None:
 def test_what_the_projects_trained_with() -> None:
     assert (
         normalisation("akamaster", spec("cifar_resnet20(zero_pad=around)"))
-        == LAYOUTS["torchvision"].normalisation[None]
+        == NAMING_SCHEMES["torchvision"].normalisation[None]
     )
     mean, _ = normalisation("chenyaofo", spec("cifar_resnet20(shortcut=B)", num_classes=100)) or ((), ())
     assert mean == (0.5070, 0.4865, 0.4409)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import read_state, write_state
-from resnetlab.nets.layouts import State
-from resnetlab.nets.wrapping import choose, is_no_networks, unwrapped
+from resnetlab.weights.interop import read_state, write_state
+from resnetlab.weights.naming import State
+from resnetlab.weights.wrapping import choose, is_no_networks, unwrapped
 
 NAME = "resnet18"
 
@@ -230,7 +230,7 @@ def test_prefixes_of_other_projects(state: State) -> None:
         held = resnetlab.build("cifar_resnet8" if name != "akamaster" else net.spec, seed=0)
         theirs = {key.removeprefix("module."): t for key, t in write_state(held.state_dict(), held.spec, name).items()}
         found = read_state(under("backbone.", theirs), "cifar_resnet8")
-        assert found.layout == name
+        assert found.naming == name
         assert all(torch.equal(found.state[key], tensor) for key, tensor in held.state_dict().items())
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 import resnetlab
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import write_state
-from resnetlab.training.load import load_with_card
-from resnetlab.training.weights import read_file
+from resnetlab.weights.files import read_file
+from resnetlab.weights.interop import write_state
+from resnetlab.weights.load import load_with_metadata
 
 NET = "cifar_resnet14(zero_pad=around)"
 
@@ -52,12 +52,12 @@ KINDS: dict[str, Callable[[dict[str, Tensor], Path], object]] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_gives_the_same_network(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
     KINDS[name](state, tmp_path / name)
-    net, card = load_with_card(tmp_path / name)
+    net, metadata = load_with_metadata(tmp_path / name)
     assert net.spec == resnetlab.spec(NET)
     wanted = resnetlab.build(NET, seed=0).state_dict()
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in net.state_dict().items())
-    assert card is not None
-    assert card.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert metadata is not None
+    assert metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
 def plus_one(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -281,7 +281,7 @@ def test_what_is_no_file_of_weights_is_refused_with_one_line(tmp_path: Path, kin
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _bomb(tmp_path / "x.npz")
-    monkeypatch.setattr("resnetlab.training.weights.MOST_BYTES", 2**25)
+    monkeypatch.setattr("resnetlab.weights.files.MOST_BYTES", 2**25)
     with pytest.raises(UserError, match="x.npz: unpacks to 0 GiB, too large"):
         read_file(tmp_path / "x.npz")
 
@@ -327,5 +327,5 @@ def test_a_file_of_ours_may_say_nothing_but_its_network(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_preresnet20", seed=0)
     described = {"resnetlab": json.dumps({"spec": net.spec.to_dict()})}
     save_file(net.state_dict(), tmp_path / "x.safetensors", described)
-    found, card = load_with_card(tmp_path / "x.safetensors")
-    assert (found.spec, card) == (net.spec, None)
+    found, metadata = load_with_metadata(tmp_path / "x.safetensors")
+    assert (found.spec, metadata) == (net.spec, None)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.nets.layouts import LAYOUTS, State, renamed
+from resnetlab.weights.naming import NAMING_SCHEMES, State, renamed
 
 # DistributedDataParallel, torch.compile, FSDP, checkpointed activations, Opacus; a training's own class.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_module", "model", "net"}
@@ -47,10 +47,10 @@ HEADS = {
     *("fc", "head", "heads", "cls_head", "classifier", "linear", "last_linear", "output", "logits"),
     *("projector", "projection", "projection_head", "predictor", "prediction_head", "prototypes", "mlp"),
 }
-FIRST = "|".join(dict.fromkeys(layout.first for layout in LAYOUTS.values()))
+FIRST = "|".join(dict.fromkeys(scheme.first for scheme in NAMING_SCHEMES.values()))
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of Sequential
 CHILDREN_FIRST, VGG_FIRST = r"4\.0\.conv1\.weight", r"features\.0\.weight"
-A_HEAD = re.compile(r"(fc|linear|fcOut|classifier\.6)\.weight|fc\d*\.0")  # as the layouts name them, but fb
+A_HEAD = re.compile(r"(fc|linear|fcOut|classifier\.6)\.weight|fc\d*\.0")  # as the schemes name them, but fb
 
 
 @dataclass(frozen=True)

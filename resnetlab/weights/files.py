@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 import zipfile
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, shown
-from resnetlab.nets.wrapping import TRAINED, choose, is_average
-from resnetlab.training.checkpoint import read_weights
+from resnetlab.storage import read_regular
+from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet file in use has below 2
 DEEPEST = 4  # dictionaries within each other, of which the innermost may hold a network
@@ -51,7 +54,7 @@ class Contents:
     """What a weight file holds: a network's tensors by name, and what is told of them."""
 
     tensors: dict[str, Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
+    header: dict[str, str] = field(default_factory=dict)  # texts that a safetensors file holds, by key
     left_out: tuple[str, ...] = ()  # names of what lies among them and is no tensor
     choice: str = ""  # which of several networks it is, in words
     is_average: bool = False  # whether these are its averaged weights, beside others
@@ -78,7 +81,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
     if (
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
     ):  # first, since a length may look like the others
-        return Contents(*read_weights(path))
+        return Contents(*read_safetensors(path))
     if head.lstrip().startswith(b"<"):
         raise UserError(f"{path}: a web page, no weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
@@ -88,8 +91,27 @@ def read_file(path: Path, which: str = "last") -> Contents:
     if head.startswith(b"\x80"):
         return _read_torch(path, size, which)
     if path.suffix == ".safetensors":
-        return Contents(*read_weights(path))
+        return Contents(*read_safetensors(path))
     raise UserError(f"{path}: not a file of weights (safetensors, torch or npz).")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: tensors by name, and the texts in its header.
+
+    Raises UserError for a file that is missing, truncated or of another kind.
+    """
+    return parse_safetensors(path, read_regular(path, MOST_BYTES))
+
+
+def parse_safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What the content of a safetensors file holds: tensors by name, and the texts in its header. Raises UserError."""
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    # KeyError is for a kind of number that torch does not have; RuntimeError what torch says of one that does not fit.
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}).") from error
+    return tensors, header.get("__metadata__") or {}
 
 
 def _read_zip(path: Path, which: str) -> Contents:

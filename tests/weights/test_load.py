@@ -15,12 +15,13 @@ from torch import Tensor
 import resnetlab
 from resnetlab.data.images import open_data
 from resnetlab.errors import UserError
-from resnetlab.training.checkpoint import Card, read_weights, weights_bytes
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.training.load import load_with_card
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.weights.files import read_safetensors
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_folder_that_a_kill_left_under_its_old_name_is_found(run: Run, tmp_pat
 
 
 def _described(run: Run, **changes: Any) -> str:
-    values = json.loads(read_weights(run.folder / "last/weights.safetensors")[1]["resnetlab"])
+    values = json.loads(read_safetensors(run.folder / "last/weights.safetensors")[1]["resnetlab"])
     return json.dumps(values | changes)
 
 
@@ -137,11 +138,11 @@ def test_numbers_in_the_place_of_names_are_none(run: Run, tmp_path: Path, classe
     """Earlier versions wrote them into files of others' weights, which have no recipe."""
     weights = load_file(run.folder / "last/weights.safetensors")
     save_file(weights, tmp_path / "x.safetensors", {"resnetlab": _described(run, classes=classes, recipe={})})
-    card = load_with_card(tmp_path / "x.safetensors")[1]
-    assert card is not None
-    assert card.classes is None
-    assert Card.from_dict(card.to_dict()).classes is None
-    own = load_with_card(run.folder)[1]
+    metadata = load_with_metadata(tmp_path / "x.safetensors")[1]
+    assert metadata is not None
+    assert metadata.classes is None
+    assert ModelMetadata.from_dict(metadata.to_dict()).classes is None
+    own = load_with_metadata(run.folder)[1]
     assert own is not None
     assert own.classes == tuple("0123456789")  # the digits' names
 

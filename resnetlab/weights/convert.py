@@ -11,37 +11,33 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnetlab.errors import UserError, check_choice
-from resnetlab.nets.interop import OURS, write_state
-from resnetlab.nets.layouts import LAYOUTS
 from resnetlab.nets.zoo import Spec
-from resnetlab.storage import write_atomically
-from resnetlab.training.checkpoint import weights_bytes
-from resnetlab.training.load import load_with_card
+from resnetlab.storage import check_absent, write_new
+from resnetlab.weights.interop import OURS, write_state
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import weights_bytes
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 
 
-def convert(source: str | Path, out: Path, layout: str, *, net: str | None = None, which: str = "last") -> Spec:
-    """Write the network of a run folder or weight file to `out`, with the names of `layout`; return its spec.
+def convert(source: str | Path, out: Path, naming: str, *, net: str | None = None, which: str = "last") -> Spec:
+    """Write the network of a run folder or weight file to `out`, with the names of a naming scheme; return its spec.
 
     The suffix says how: .safetensors, .pth or .pt (torch), .npz (NumPy). Raises UserError, and writes nothing, where
-    `out` exists, for a source that `load` refuses, and for a network that the layout can't hold.
+    `out` exists, for a source that `load` refuses, and for a network that the scheme can't hold.
     """
-    check_choice("to", layout, [OURS, *LAYOUTS])
+    check_choice("to", naming, [OURS, *NAMING_SCHEMES])
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
-    if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or give another name.")
-    network, card = load_with_card(source, net=net, which=which)
-    state = write_state(network.state_dict(), network.spec, layout)
-    if layout == OURS and out.suffix == ".safetensors":
-        content = weights_bytes(network, card or network.spec)
+    check_absent(out)
+    network, metadata = load_with_metadata(source, net=net, which=which)
+    state = write_state(network.state_dict(), network.spec, naming)
+    if naming == OURS and out.suffix == ".safetensors":
+        content = weights_bytes(network, metadata or network.spec)
     else:
         content = _bytes(state, out.suffix)
-    try:
-        write_atomically(out, content, new=True)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror}).") from error
+    write_new(out, content)
     return network.spec
 
 

@@ -1,9 +1,10 @@
-"""The JSON files of a run: what each holds, and the one reader of each.
+"""What lies in the folder of a run: what each JSON file holds, and the one reader of each.
 
     run.json        what the run is: Settings
     metrics.jsonl   one line for each evaluation and each logged step: Line, EpochLine
     result.json     what it ended with: Result
     tracking.json   how many lines each tracker has got: counts by name
+    last/, best/    checkpoints, with weights.safetensors in each
 
 A file that is not so is `storage.Damaged`: its path, what is wrong, and what to do. The files of a checkpoint are
 read in `training.checkpoint`, by the same rules.
@@ -21,6 +22,7 @@ from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_js
 FORMAT = 3  # of the run folder; others than these are refused
 # 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
 READABLE = (1, 2, FORMAT)
+WEIGHTS = "weights.safetensors"  # of the folders `last` and `best`
 SETTINGS, METRICS, RESULT, TRACKING = "run.json", "metrics.jsonl", "result.json", "tracking.json"
 MOST_METRICS = 2**28  # bytes: a line for each 100 of 200 million steps
 START_ANEW = "move the folder away to start the run again"

@@ -16,8 +16,8 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.checkpoint import Card
-from resnetlab.training.load import load_with_card
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +31,24 @@ def assert_same(found: ResNet | VGG, wanted: ResNet | VGG) -> None:
 
 
 def test_a_network_with_its_card_there_and_back(net: ResNet | VGG, tmp_path: Path) -> None:
-    card = Card(net.spec, ("ant", "bee"), imagenet(), {"epochs": 3})
+    card = ModelMetadata(net.spec, ("ant", "bee"), imagenet(), {"epochs": 3})
     resnetlab.save_pretrained(net, tmp_path / "a/b", card=card)
     assert sorted(p.name for p in (tmp_path / "a/b").iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "a/b/config.json").read_text())
     assert (config["architecture"], config["num_classes"], config["classes"]) == ("cifar_resnet8", 2, ["ant", "bee"])
     assert_same(resnetlab.from_pretrained(tmp_path / "a/b"), net)
     assert_same(resnetlab.from_pretrained(str(tmp_path / "a/b/model.safetensors")), net)
-    found = load_with_card(tmp_path / "a/b")[1]
+    found = load_with_metadata(tmp_path / "a/b")[1]
     assert found is not None
     assert (found.classes, found.recipe) == (card.classes, card.recipe)
 
 
 def test_a_file_of_weights_goes_with_what_is_known_of_it(net: ResNet | VGG, tmp_path: Path) -> None:
     resnetlab.save_pretrained(net, tmp_path / "bare")
-    assert load_with_card(tmp_path / "bare")[1] is None
+    assert load_with_metadata(tmp_path / "bare")[1] is None
     torch.save(resnetlab.build("resnet18", seed=0).state_dict(), tmp_path / "x.pth")
     resnetlab.save_pretrained(tmp_path / "x.pth", tmp_path / "peers")
-    card = load_with_card(tmp_path / "peers")[1]
+    card = load_with_metadata(tmp_path / "peers")[1]
     assert card is not None
     assert torch.equal(card.normalisation.mean, imagenet().mean)
 

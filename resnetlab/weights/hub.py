@@ -15,25 +15,26 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
-from resnetlab.storage import write_atomically
-from resnetlab.training.checkpoint import Card, weights_bytes
-from resnetlab.training.load import MODEL, load, load_with_card
+from resnetlab.storage import check_absent, write_atomically
+from resnetlab.weights.load import MODEL, load, load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 
 
-def save_pretrained(source: ResNet | VGG | str | Path, folder: str | Path, *, card: Card | None = None) -> None:
+def save_pretrained(
+    source: ResNet | VGG | str | Path, folder: str | Path, *, card: ModelMetadata | None = None
+) -> None:
     """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
 
-    `source` is a run folder or a weight file, whose card goes with it, or a network in memory with its `card`, if
-    there is one. Raises UserError where the folder holds such files already, and where `load` does.
+    `source` is a run folder or a weight file, whose metadata go with it, or a network in memory with its own, `card`,
+    if there are any. Raises UserError where the folder holds such files already, and where `load` does.
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
-        if (folder / name).exists():
-            raise UserError(f"{folder / name}: is there already; remove it, or give another folder.")
+        check_absent(folder / name, "give another folder")
     if isinstance(source, str | Path):
-        net, found = load_with_card(source)
+        net, found = load_with_metadata(source)
         card = card or found
     else:
         net = source

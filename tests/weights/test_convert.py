@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 
 import resnetlab
-from resnetlab.cli.convert import LAYOUTS as NAMED
+from resnetlab.cli.convert import NAMING_SCHEMES as NAMED
 from resnetlab.errors import UserError
-from resnetlab.nets.interop import OURS
-from resnetlab.nets.layouts import LAYOUTS
-from resnetlab.training.convert import convert
-from resnetlab.training.load import load_with_card
+from resnetlab.weights.convert import convert
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.naming import NAMING_SCHEMES
 
 PEER = "cifar_resnet8(zero_pad='around')"
 
@@ -36,34 +36,34 @@ def peers(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".npz"])
-@pytest.mark.parametrize("layout", ["akamaster", OURS])
-def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, layout: str, suffix: str) -> None:
+@pytest.mark.parametrize("naming", ["akamaster", OURS])
+def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, naming: str, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
-    assert convert(peers, out, layout).name == PEER
-    described = layout == "akamaster" or suffix == ".safetensors"
-    net, card = load_with_card(out, net=None if described else PEER)
+    assert convert(peers, out, naming).name == PEER
+    described = naming == "akamaster" or suffix == ".safetensors"
+    net, metadata = load_with_metadata(out, net=None if described else PEER)
     wanted = resnetlab.load(peers)
     assert net.spec == wanted.spec
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in wanted.state_dict().items())
-    assert (card is not None) == described
+    assert (metadata is not None) == described
 
 
 def test_a_file_of_ours_keeps_the_preprocessing(peers: Path, tmp_path: Path) -> None:
     convert(peers, tmp_path / "ours.safetensors", OURS)
-    card = load_with_card(tmp_path / "ours.safetensors")[1]
-    before = load_with_card(peers)[1]
-    assert card is not None
+    metadata = load_with_metadata(tmp_path / "ours.safetensors")[1]
+    before = load_with_metadata(peers)[1]
+    assert metadata is not None
     assert before is not None
-    assert torch.equal(card.normalisation.mean, before.normalisation.mean)
-    assert torch.equal(card.normalisation.std, before.normalisation.std)
+    assert torch.equal(metadata.normalisation.mean, before.normalisation.mean)
+    assert torch.equal(metadata.normalisation.std, before.normalisation.std)
 
 
 def test_a_file_of_ours_tells_its_network_where_nothing_else_is_known(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_preresnet20", seed=0)
     torch.save(net.state_dict(), tmp_path / "x.pth")
     convert(tmp_path / "x.pth", tmp_path / "x.safetensors", OURS, net="cifar_preresnet20")
-    found, card = load_with_card(tmp_path / "x.safetensors")
-    assert (found.spec, card) == (net.spec, None)
+    found, metadata = load_with_metadata(tmp_path / "x.safetensors")
+    assert (found.spec, metadata) == (net.spec, None)
 
 
 def test_safetensors_for_others_are_marked_as_torchs(peers: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "out", "net", "reason"),
+    ("naming", "out", "net", "reason"),
     [
         ("akamaster", "peers.th", None, "peers.th: its name should end in one of .safetensors, .pth, .pt, .npz"),
         ("akamaster", "there.pth", None, "there.pth: is there already"),
@@ -94,12 +94,12 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_written_is_refused(
-    peers: Path, tmp_path: Path, layout: str, out: str, net: str | None, reason: str
+    peers: Path, tmp_path: Path, naming: str, out: str, net: str | None, reason: str
 ) -> None:
     (tmp_path / "there.pth").write_text("mine")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=reason):
-        convert(peers, tmp_path / out, layout, net=net)
+        convert(peers, tmp_path / out, naming, net=net)
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "there.pth").read_text() == "mine"
 
@@ -112,5 +112,5 @@ def test_the_command(peers: Path, resnetlab: Command) -> None:
     assert again.stderr == "error: out.safetensors: is there already; remove it, or give another name.\n"
 
 
-def test_the_help_names_every_layout() -> None:
-    assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *LAYOUTS}
+def test_the_help_names_every_naming_scheme() -> None:
+    assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *NAMING_SCHEMES}

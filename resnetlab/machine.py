@@ -1,0 +1,74 @@
+"""The machine that a result is made on: processor, cores, device, versions, and the commit of the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import resnetlab
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """What a result was made on: processor, cores, device, versions, commit."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "instruction_sets": " ".join(instruction_sets()),
+        "cores": available_cores(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "resnetlab": resnetlab.__version__,
+        "commit": _commit(),
+    }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of this processor that decide how fast networks are computed, as Linux names them; of others none."""
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return tuple(name for name in wanted if name in flags)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout.
+
+    Records in results/ are no code: a study that writes its own there doesn't change what the next one is made by.
+    """
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        code = ["status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)results"]
+        changed = subprocess.run([*git, *code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,92 @@
+"""What a weight file of ours says of itself: the network, its classes, how images are prepared, the recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.vgg import VGGSpec
+from resnetlab.nets.zoo import Spec
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a weight file says of itself, so that prediction needs nothing else."""
+
+    spec: Spec
+    classes: tuple[str, ...] | None  # their names; None where they are not known
+    normalisation: Normalisation
+    recipe: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "spec": self.spec.to_dict(),
+            "classes": None if self.classes is None else list(self.classes),
+            "mean": self.normalisation.mean.tolist(),  # float32 -> decimal -> float32 loses nothing
+            "std": self.normalisation.std.tolist(),
+            "recipe": self.recipe,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelMetadata:
+        """The inverse of `to_dict`. Raises ValueError for other content.
+
+        Without a recipe, numbers from 0 in the place of names are none: earlier versions wrote them into files that
+        they made of others' weights.
+        """
+        try:
+            spec = spec_from_dict(values["spec"])
+            mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
+            classes, recipe = values["classes"], values["recipe"]
+        except KeyError as error:
+            raise ValueError(f"it lacks {error}") from error
+        except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
+            raise ValueError(str(error)) from error
+        image = (spec.in_channels, spec.input_size, spec.input_size)
+        for key, t in (("mean", mean), ("std", std)):
+            if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, image, strict=True)):
+                raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
+            if not t.isfinite().all() or (key == "std" and not t.all()):
+                raise ValueError(f"its {key} is not finite or is 0")
+        if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
+            raise ValueError(f"its classes should be {spec.num_classes} names")
+        if not isinstance(recipe, dict):
+            raise ValueError("its recipe should be fields with values")
+        names = None if classes is None else tuple(map(str, classes))
+        if not recipe and names == tuple(map(str, range(spec.num_classes))):
+            names = None
+        return cls(spec, names, Normalisation(mean, std), recipe)
+
+
+def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:
+    """A weight file's content: what it says of itself, or just the network where nothing else is known."""
+    values = told.to_dict() if isinstance(told, ModelMetadata) else {"spec": told.to_dict()}
+    header = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
+    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, header)
+
+
+def described(header: dict[str, str]) -> tuple[Spec, ModelMetadata | None]:
+    """The network that a weight file of ours says it holds, and all it says. Raises ValueError if that is damaged."""
+    values = json.loads(header["resnetlab"])
+    if isinstance(values, dict) and values.keys() == {"spec"}:
+        try:
+            return spec_from_dict(values["spec"]), None
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+    metadata = ModelMetadata.from_dict(values)
+    return metadata.spec, metadata
+
+
+def spec_from_dict(values: dict[str, Any]) -> Spec:
+    """A network's spec from its JSON values, residual or VGG."""
+    if "convs" in values:
+        return VGGSpec(**{**values, "convs": tuple(values["convs"])})
+    return NetSpec.from_dict(values)
