@@ -509,10 +509,10 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     assert answer["bytes"] == sum(path.stat().st_size for path in dest.glob("*.tar"))
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "is there already: 12 training and 4 test images" in said
+    assert "already packed: 12 training and 4 test images" in said
     assert f"--data pack:{dest}" in said
     assert main(["data", "verify", str(dest)]) == 0
-    assert "every image is as it was packed" in capsys.readouterr().out
+    assert "all shards and images are undamaged" in capsys.readouterr().out
     path = dest / "test-00000.tar"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert main(["data", "verify", str(dest)]) == 2

@@ -285,7 +285,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(
     code, _, said = torchrun(tmp_path, str(ENDED), "stop", str(int(number)), whom, "10", *train)
     assert code == 1, "torchrun's own, whatever its processes end with"
     name = signal.Signals(number).name
-    assert said.count(f"stopped by {name} after step 10, which is saved; to go on from it: the same torchrun") == 1
+    assert said.count(f"stopped by {name} after step 10, which is saved; to resume: the same torchrun") == 1
     if whom == "rank":  # else torchrun does not say
         assert said.count(f"exitcode  : {75 if number == signal.SIGTERM else 130}") == 2, said
     (run,) = (tmp_path / "runs").iterdir()

@@ -146,7 +146,7 @@ def test_what_reads_a_run_says_one_line(
     assert main([command, str(unbroken.folder), *more[command]]) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
     assert line.startswith("error: out of memory: 4.5 GiB more did not fit into memory; ")
-    assert line.endswith("end other programs, or take a machine with more memory.")
+    assert line.endswith("close other programs, or use a machine with more memory.")
     assert ("--batch-size" in line) == (command in ("predict", "features"))
 
 
@@ -162,7 +162,7 @@ def test_export_says_one_line(unbroken: Run, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.onnx, "export", wrapped)
     out = tmp_path / "net.onnx"
     assert main(["export", str(unbroken.folder), "--out", str(out)]) == 2
-    assert "error: out of memory: memory has no room left; end other programs" in capsys.readouterr().err
+    assert "error: out of memory: memory has no room left; close other programs" in capsys.readouterr().err
     assert not out.exists()
 
 

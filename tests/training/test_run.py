@@ -142,7 +142,7 @@ def test_a_stopped_command_goes_on_where_it_was(
     if signal_sent != signal.SIGKILL:
         lines = done.stderr.splitlines()
         (line,) = [line for line in lines if line.startswith(f"stopped by {signal_sent.name} after step ")]
-        assert line.endswith(f"which is saved; to go on from it: resnetlab train digits {' '.join(options)}")
+        assert line.endswith(f"which is saved; to resume: resnetlab train digits {' '.join(options)}")
         assert "Traceback" not in done.stderr
     monkeypatch.chdir(tmp_path)
     assert main(["train", "digits", *options, "--json"]) == 0
