@@ -10,7 +10,7 @@ from cyclopts import Parameter
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell: bash, zsh or fish.")], /
 ) -> None:
-    """Print a script that completes commands and options in your shell; save it yourself, as shown:
+    """Print a script that completes commands and options in your shell. Save it as shown; nothing is installed for you.
 
     bash: resnetlab completion bash > ~/.local/share/bash-completion/completions/resnetlab
     zsh:  resnetlab completion zsh > DIR/_resnetlab, where DIR is a folder of $fpath

@@ -70,7 +70,7 @@ def fetch(
 
 Workers = Annotated[int | None, WholeNumber, Parameter(help="Number of processes; default: one per processor.")]
 FilesText = Annotated[
-    str, Parameter(help=f"{DATA_NAMES}; a data set of image files, not one that is loaded into memory.")
+    str, Parameter(help=f"The data set: {DATA_NAMES}; only image files, not data loaded into memory.")
 ]
 
 
@@ -210,7 +210,7 @@ def _show(found: Audit) -> None:
 
 @app.command
 def stats(
-    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
+    data: Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")],
     /,
     *,
     image_size: Annotated[int, WholeNumber, Parameter(help="Side length of images from files.")] = 224,

@@ -31,7 +31,7 @@ app = cyclopts.App(
     name="resnetlab",
     default_parameter=cyclopts.Parameter(converter=_converted),
     version=resnetlab.__version__,
-    help="Every network, recipe, figure and claim of the ResNet papers as a command that runs.",
+    help="Run every network, recipe, figure and claim of the ResNet papers as a command.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # main says how to go on
 )

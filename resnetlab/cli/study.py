@@ -82,9 +82,9 @@ def run(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Run what is missing of one or all studies, decide by their rules, and write records, figures and a report.
+    """Run one study or all of them, decide by their rules, and write records, figures and a report.
 
-    A run that fails does not stop the others; the exit code is then 1. Runs made by an earlier study are reused.
+    Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
     """
     from resnetlab.errors import UserError
     from resnetlab.storage import disk_errors

@@ -42,7 +42,7 @@ class Recipe:
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
     layer_decay: float = _field(1.0, "Factor on lr from each layer group to the one before it, from head to stem.")
-    data: str = _field("digits", f"{DATA_NAMES}.")
+    data: str = _field("digits", f"The data set: {DATA_NAMES}.")
     seed: int = _field(0, "Seed of the initial weights, the order of images and the augmentation.")
     validation_images: int = _field(0, "Number of training images to hold out for selecting the best weights.")
     validation_share: float = _field(0.0, "The same, as a share of the training images.")
