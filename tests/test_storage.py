@@ -28,7 +28,7 @@ def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"12345")
     assert read_regular(path, 5) == b"12345"
-    with pytest.raises(Damaged, match=r"x: damaged, with 5 bytes larger than the 4 that it may have; buy it\.$"):
+    with pytest.raises(Damaged, match=r"x: damaged, its 5 bytes exceed the limit of 4; buy it\.$"):
         read_regular(path, 4, "buy it")
 
 

@@ -29,9 +29,9 @@ def convert(source: str | Path, out: Path, layout: str, *, net: str | None = Non
     """
     check_choice("to", layout, [OURS, *LAYOUTS])
     if out.suffix not in SUFFIXES:
-        raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
+        raise UserError(f"{out}: the name must end in one of {', '.join(SUFFIXES)}.")
     if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or give another name.")
+        raise UserError(f"{out}: already exists; remove it, or choose another name.")
     network, card = load_with_card(source, net=net, which=which)
     state = write_state(network.state_dict(), network.spec, layout)
     if layout == OURS and out.suffix == ".safetensors":

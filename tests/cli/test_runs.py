@@ -70,8 +70,8 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["runs", "--runs", "nowhere"], "nowhere: can't be read (No such file or directory); name the folder"),
-        (["runs", "--runs", "file"], "file: can't be read (Not a directory); name the folder"),
+        (["runs", "--runs", "nowhere"], "nowhere: can't be read (No such file or directory); choose the folder"),
+        (["runs", "--runs", "file"], "file: can't be read (Not a directory); choose the folder"),
         (["runs", "plot"], "requires an argument"),
         (["runs", "plot", "nothing"], "'nothing': no such run folder, here or in"),
         (["runs", "plot", "photos"], "photos: not a run folder, it has no run.json"),

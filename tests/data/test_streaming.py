@@ -238,7 +238,7 @@ def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, mo
         read_by(deadly, _die)
 
 
-@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "no room left"), (_no_memory_in_torch, "1 MiB more did not")])
+@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "memory is full"), (_no_memory_in_torch, "1 MiB more did not")])
 def test_a_worker_without_memory_says_so(
     deadly: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
 ) -> None:
@@ -395,5 +395,5 @@ def test_statistics_without_a_place_to_keep_them(
 def test_no_image_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(UserError, match=r"a\.jpg: neither it nor any other training image can be read"):
+    with pytest.raises(UserError, match=r"a\.jpg: neither this nor any other training image can be read"):
         measure(files_at(tmp_path, ["a.jpg"]), 8)

@@ -56,7 +56,7 @@ def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
     assert all(torch.equal(v, wanted[k]) for k, v in net.state_dict().items())
     assert resnetlab.load(tmp_path / "theirs.safetensors").spec == net.spec
     save_file(resnetlab.build("plain18").state_dict(), tmp_path / "plain.safetensors")
-    with pytest.raises(UserError, match="doesn't say what network it holds; name it with --net"):
+    with pytest.raises(UserError, match="does not say which network it holds; name it with --net"):
         resnetlab.load(tmp_path / "plain.safetensors")
 
 
@@ -66,7 +66,7 @@ def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
         ("cifar_resnet14", "it lacks layer1.1.conv1.weight.* and .* more"),
         ("cifar_resnet8(shortcut=B)", "it lacks layer2.0.downsample.0.weight"),
         ("cifar_resnet8", r"in it conv1.weight is \(16, 1, 3, 3\), not \(16, 3, 3, 3\)"),
-        ("cifar_plain8(branch=single)", "it has besides layer1.0.bn2.bias"),
+        ("cifar_plain8(branch=single)", "it has the extra layer1.0.bn2.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, message: str) -> None:
@@ -78,7 +78,7 @@ def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, m
 def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes((run.folder / "last/weights.safetensors").read_bytes()[:5000])
-    with pytest.raises(UserError, match="cut.safetensors: not a whole safetensors file"):
+    with pytest.raises(UserError, match="cut.safetensors: not a complete safetensors file"):
         resnetlab.load(path)
     with pytest.raises(UserError, match="nowhere: no such run folder or weight file"):
         resnetlab.load(tmp_path / "nowhere")
@@ -158,7 +158,7 @@ def test_a_file_without_a_head_is_for_features_alone(tmp_path: Path) -> None:
     torch.save(
         {"0.4.0.conv1.weight": state["layer1.0.conv1.weight"], "1.4.weight": torch.zeros(4, 4)}, tmp_path / "y.pth"
     )
-    with pytest.raises(UserError, match="doesn't say what network it holds"):
+    with pytest.raises(UserError, match="does not say which network it holds"):
         resnetlab.load(tmp_path / "y.pth")
 
 
@@ -174,7 +174,7 @@ def test_another_head_is_named(tmp_path: Path) -> None:
 def test_averages_are_of_weight_files_of_others(run: Run) -> None:
     with pytest.raises(UserError, match="which='ema' is not known: choose one of last, best"):
         resnetlab.load(run.folder, which="ema")
-    with pytest.raises(UserError, match="holds one set of weights, and says nothing of averages"):
+    with pytest.raises(UserError, match="holds a single set of weights, without averages"):
         resnetlab.load(run.folder / "last/weights.safetensors", which="ema")
 
 
@@ -182,7 +182,7 @@ def test_vgg_nets_take_images_of_one_size(tmp_path: Path) -> None:
     vgg = resnetlab.build("vgg16", num_classes=2, input_size=32)
     (tmp_path / "x.safetensors").write_bytes(weights_bytes(vgg, vgg.spec))
     assert resnetlab.load(tmp_path / "x.safetensors", image_size=32).spec == vgg.spec
-    with pytest.raises(UserError, match="vgg16 takes images of 32 pixels alone, by its fully connected layers"):
+    with pytest.raises(UserError, match="vgg16 takes only images of 32 pixels, by its fully connected layers"):
         resnetlab.load(tmp_path / "x.safetensors", image_size=64)
 
 

@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tm
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "can't write (File too large); what was saved before is whole" in last
+    assert "can't write (File too large); what was saved before is intact" in last
     assert "Traceback" not in done.stderr
     assert weights(after_one_epoch) == before
     assert not list(after_one_epoch.folder.glob("*.new"))
@@ -280,7 +280,7 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         ),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks spec, recipe, data"),
         ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),
-        ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it is of run '0"),
+        ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it belongs to run '0"),
         ("metrics.jsonl", lambda b: b"5" * len(b), "metrics.jsonl: damaged"),
         ("metrics.jsonl", lambda b: b[:5], "shorter than its checkpoint says"),
     ],
