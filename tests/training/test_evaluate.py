@@ -179,8 +179,8 @@ def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: P
     assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
     assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
     assert text.members[0].matched.words == (
-        "by order, since the file has no class names; the data's order is sorted as text, as in torchvision: "
-        "number 1 is 'class10'; timm sorts naturally, so that it is 'class2': for such a file, use --class-order natural"
+        "by order, since the file has no class names; the data's order is sorted as text, as in torchvision: number 1 "
+        "is 'class10'; timm sorts naturally, so that it is 'class2': for such a file, use --class-order natural"
     )
     naturally = "sorted naturally, as in timm: number 1 is 'class2', not 'class10'"
     assert sorted_as_timm.members[0].matched.words.endswith(naturally)
