@@ -158,7 +158,7 @@ def test_oddities(found: Audit) -> None:
     assert found.rotated == 1
     assert found.grey == 4  # three by their mode, one by its pixels
     assert {each.name: each.words for each in found.narrow} == {
-        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits in 16",
+        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits stored in 16",
         "a/flat.png": "one colour",
         "a/flat too.png": "one colour",
     }

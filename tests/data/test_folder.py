@@ -306,8 +306,7 @@ def test_a_folder_that_cannot_be_written_is_split_the_same(
         unwritten = read(tmp_path)
     assert not (tmp_path / SPLIT).exists()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / SPLIT}: the split can't be written down (Permission denied); it stays the same as long as the "
-        "images do"
+        f"{tmp_path / SPLIT}: the split can't be saved (Permission denied); it stays the same as long as the images do"
     ]
     assert read(tmp_path).fingerprint == unwritten.fingerprint
 
@@ -351,7 +350,7 @@ def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
             ["train/a/1.png", "train/b/x.txt", "val/a/1.png"],
             "b: no images in it, 1 file of other kinds: 'x.txt'; images",
         ),
-        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: a class that .*train lacks"),
+        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: this class is missing from .*train"),
         (["train/a/1.png", "train/b/1.png"], "it has train but none of val, valid, validation, test"),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "val has no class folders"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.txt"], "val: no images in it, 1 file of other kinds: 'a/1.txt'"),

@@ -202,7 +202,7 @@ def test_files_that_vanish_or_change_are_named(folder: Path, tmp_path: Path, loo
         pack(data, tmp_path / "packed", workers=1)
     for path in folder.glob("val/*/*"):
         path.unlink()
-    with pytest.raises(UserError, match="none can be read"):
+    with pytest.raises(UserError, match="none of its test images can be read"):
         pack(data, tmp_path / "packed", unreadable="skip", workers=1)
 
 

@@ -133,7 +133,7 @@ def test_a_test_part_alone_is_audited_and_packed_but_has_no_statistics(
     assert "2 classes: a, b; 2 images, all tested (val alone)" in err
     assert "0 training and 2 test images" in out
     assert f"to evaluate on it: --data pack:{packed}" in out
-    assert counts(open_data(f"pack:{packed}", "evaluate")) == (0, 2, "test images alone")
+    assert counts(open_data(f"pack:{packed}", "evaluate")) == (0, 2, "test images only")
     for text in (str(own), f"pack:{packed}"):
         assert main(["data", "stats", text]) == 2
         assert "has no training images to measure" in capsys.readouterr().err

@@ -176,7 +176,7 @@ def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: in
             return [i for _, batch in loader.evaluation(with_bad_ones, 4) for i in batch.tolist()]
         return [i for batch in loader.training(with_bad_ones, 4, 0, 0) for i in batch.labels.tolist()]
 
-    with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); mend"):
+    with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); repair"):
         labels(Unreadables())
     skipping = Unreadables(skip=True, limit=5)
     assert sorted(labels(skipping, evaluate=True)) == list(range(10))

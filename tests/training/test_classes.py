@@ -82,13 +82,13 @@ def test_what_one_is_told() -> None:
     assert swapped.outputs == (1, 0)
     with pytest.raises(UserError, match="classes: 'hunt' is not a class of folder. Did you mean hund?"):
         match(["cat", "dog"], ["hund", "katze"], hunt="dog")
-    with pytest.raises(UserError, match="classes: RUN knows no 'dogs'. Did you mean dog?"):
+    with pytest.raises(UserError, match="classes: RUN has no class 'dogs'. Did you mean dog?"):
         match(["cat", "dog"], ["hund", "katze"], hund="dogs")
 
 
 def test_without_names_the_order_is_what_it_is() -> None:
     found = match(None, ["cat", "dog"])
-    assert (found.outputs, found.words) == ((0, 1), "by order, since the file names none")
+    assert (found.outputs, found.words) == ((0, 1), "by order, since the file has no class names")
     with pytest.raises(UserError, match="RUN: has no class names to map with --classes"):
         match(None, ["cat", "dog"], cat="dog")
 

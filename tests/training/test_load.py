@@ -82,7 +82,7 @@ def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
         resnetlab.load(path)
     with pytest.raises(UserError, match="nowhere: no such run folder or weight file"):
         resnetlab.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="not a run folder, it has no run.json"):
+    with pytest.raises(UserError, match="not a run folder, it has neither run.json"):
         resnetlab.load(tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"resnetlab": '{"spec": {}}'})
     with pytest.raises(UserError, match="its description is damaged"):
@@ -210,7 +210,7 @@ def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_resnet8", in_channels=1, num_classes=7)
     save_file(net.state_dict(), tmp_path / "seven.safetensors")
     save_file(resnetlab.build("cifar_resnet8").state_dict(), tmp_path / "rgb.safetensors")
-    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and digits has 1 and 10"):
+    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "rgb.safetensors", open_data("digits"), net="cifar_resnet8")
-    with pytest.raises(UserError, match="a network for 1 channels and 7 classes, and digits has 1 and 10"):
+    with pytest.raises(UserError, match="a network for 1 channels and 7 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "seven.safetensors", open_data("digits"), net="cifar_resnet8(in_channels=1)")

@@ -276,7 +276,7 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         (
             "run.json",
             lambda b: b.replace(b'"format": 3', b'"format": 7'),
-            "a run of format 7, and this",
+            "a run of format 7, but this",
         ),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks spec, recipe, data"),
         ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),

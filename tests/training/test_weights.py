@@ -85,7 +85,7 @@ def test_averaged_weights_are_offered_and_taken(
     assert torch.equal(averaged.state_dict()["bn1.running_mean"], mean + 1)
     said = [record.getMessage() for record in caplog.records if "using" in record.getMessage()]
     assert len(said) == 2
-    assert said[0].startswith(f"{tmp_path}/x.pth: took ")
+    assert said[0].startswith(f"{tmp_path}/x.pth: using ")
     assert "; --which ema uses the averaged ones" in said[0]
     assert ", averaged weights; skipped " in said[1]
 
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda p: p.write_text("hello"), r"not a weight file \(safetensors, torch or npz\)"),
     "random": (lambda p: p.write_bytes(bytes(range(7, 200))), "not a weight file"),
     "folder": (lambda p: p.mkdir(), "not a weight file"),
-    "huge": (_huge, "with 1,024 GiB too large"),
+    "huge": (_huge, "too large for a network's weights, with 1,024 GiB"),
     "half a zip": (_cut(0.5), "not a complete file, it is truncated"),
     "nearly all": (_cut(0.99), "not a complete file, it is truncated"),
     "flipped bytes": (_flipped, "not a complete torch file"),
@@ -259,13 +259,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "bad npy": (_bomb, "not a complete npz file of numbers"),
     "one tensor": (lambda p: torch.save(torch.zeros(1), p), "holds a Tensor, not tensors by name"),
     "list": (lambda p: torch.save([torch.zeros(1)], p), "holds a list, not tensors by name"),
-    "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, no tensor"),
+    "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, not a tensor"),
     "an optimiser": (
         lambda p: torch.save({"state": {0: {"a": torch.zeros(1)}}}, p),
         "no network's tensors, only 'state'",
     ),
     "an empty dictionary": (lambda p: torch.save({}, p), "tensors, only an empty dictionary"),
-    "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, no tensor|1 in it"),
+    "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, not a tensor|1 in it"),
     "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is not a plain tensor"),
     "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is not a plain tensor"),
     "inflated": (lambda p: torch.save({"a": torch.zeros(1).expand(10**12)}, p), "a in it is larger than the file"),
