@@ -170,7 +170,9 @@ def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys
     ask += ("--classes", "ant=b,bee=a")
     assert main(["eval", *ask]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("2 classes: ant, bee; 8 images, all tested (neither train nor resnetlab-split.json is ")
+    assert said[0].startswith(
+        "2 classes: ant, bee; 8 images, all tested (neither train nor resnetlab-split.json exists"
+    )
     assert said[1].endswith("classes in a different order than in training; under other names: ant is b, bee is a")
     assert "data/ant/0.png: can't be read" in said[2]
     text, told = evaluated(capsys, *ask, "--unreadable", "skip")

@@ -152,7 +152,10 @@ def saved(folder: Path, net: str, classes: tuple[str, ...], mean: Tensor, **fiel
 def test_what_the_file_says_and_what_is_assumed_is_told(pictures: Path, networks: list[Path], tmp_path: Path) -> None:
     data = open_data(str(pictures))
     (assumed,) = evaluate(networks[:1], data).members
-    assert (assumed.layout, assumed.normalisation) == ("resnetlab", "ImageNet's, assumed, since the file has none")
+    assert (assumed.layout, assumed.normalisation) == (
+        "resnetlab",
+        "ImageNet's, assumed, since the file does not state one",
+    )
     assert assumed.weights_sha256 == hashlib.sha256(networks[0].read_bytes()).hexdigest()
     pixel_mean = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.rand(3, 32, 32))
     assert evaluate([pixel_mean], data).members[0].normalisation == "from the file"
