@@ -175,7 +175,7 @@ def library() -> ctypes.CDLL:
         raise UserError(f"the C++ compiler {compiler} fails ({reason[:200]})") from error
     except OSError as error:
         raise UserError(
-            f"{path.parent}: the compiled code can't be kept or loaded ({error.strerror or error})"
+            f"{path.parent}: the compiled code can't be saved or loaded ({error.strerror or error})"
         ) from error
 
 

@@ -107,7 +107,7 @@ def evaluate(
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     if image_size is not None and data.shape is not None:
-        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
+        raise UserError(f"the images of {data.name} are in memory and used uncropped: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
     images = data.test.to(device) if isinstance(data.test, Images) else data.test
@@ -120,7 +120,7 @@ def evaluate(
         for source, one in zip(sources, loaded, strict=True)
     )
     if class_order != "text" and all(one.classes for one in loaded):
-        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
+        raise UserError(f"class-order={class_order}: the files have class names; leave it out.")
     answered, label_of, orders = common_classes([(m.source, m.matched) for m in members], data.classes)
     for line in understood(members, data):
         told(line)
@@ -153,16 +153,14 @@ def _check_asked(
     if unreadable is not None:
         check_choice("unreadable", unreadable, ("error", "skip"))
     if flip and VIEWS[views].mirrored:
-        raise UserError(f"{views} has the mirror images already; leave --flip out.")
+        raise UserError(f"{views} already includes mirror images; leave --flip out.")
     if views != "1-crop" and data.shape is not None:
         raise UserError(
-            f"{views} cuts files, and the images of {data.name} are in memory, all of {data.shape[1]}x{data.shape[2]} "
-            "pixels: they are looked at whole. Use 1-crop, with --flip for their mirror images too."
+            f"{views} crops files, but the images of {data.name} are in memory, all {data.shape[1]}x{data.shape[2]} "
+            "pixels, and used uncropped. Use 1-crop, with --flip to add mirror images."
         )
     if not sources or len(nets) not in (0, 1, len(sources)):
-        raise UserError(
-            f"{len(sources)} networks and {len(nets)} names for them: give one --net for all, or each its own."
-        )
+        raise UserError(f"{len(sources)} networks but {len(nets)} names: give one --net for all, or one for each.")
     if not len(data.test):
         raise UserError(f"{data.name} has no test images.")
 
@@ -180,7 +178,7 @@ def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:
         return ()
     places = tuple(data.test.place(i) for i in missing.nonzero()[:, 0].tolist())
     if len(places) == len(data.test):
-        raise UserError(f"{places[0]}: neither it nor any other test image can be read; see 'resnetlab data audit'.")
+        raise UserError(f"{places[0]}: neither this nor any other test image can be read; see 'resnetlab data audit'.")
     return places
 
 
@@ -248,14 +246,14 @@ def _member(
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
-            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
+            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, but {data.name} has "
             f"{shape[0]} and {len(data.classes)}."
         )
     matched = match_classes(source, names, data.name, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
-            f"7x7 maps, and this one is for {spec.input_size}; use 1-crop or 10-crop."
+            f"7x7 maps, but this one is for {spec.input_size}; use 1-crop or 10-crop."
         )
     words = whose_normalisation(loaded)
     if card:
@@ -264,16 +262,16 @@ def _member(
         normalise = imagenet()
     else:
         normalise = measure(data.train, 0).channel_mean_std()
-        words = f"measured on {data.name}'s training images, since the file has none"
+        words = f"measured on {data.name}'s training images, since the file does not state one"
     if any(
         have not in (1, want)
         for t in (normalise.mean, normalise.std)
         for have, want in zip(t.shape, shape, strict=True)
     ):
-        raise UserError(f"{source}: trained on images of another size than {data.name}'s {shape}.")
+        raise UserError(f"{source}: trained on images of a different size than {data.name}'s {shape}.")
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
         normalise = Normalisation(*(t.mean((1, 2), keepdim=True) for t in (normalise.mean, normalise.std)))
-        words += ", each pixel's averaged over its channel, since images have other sizes"
+        words += ", averaged over each channel, since the images have other sizes"
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
@@ -284,7 +282,7 @@ def _member(
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
     if not loaded.metadata:
-        return "ImageNet's, assumed, since the file has none"
+        return "ImageNet's, assumed, since the file does not state one"
     return "from the file" if loaded.naming == OURS else f"that of {loaded.naming}'s training"
 
 

@@ -148,7 +148,7 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         stepping = False
         if not s.share.seen:
             size = s.recipe.batch_size
-            raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
+            raise UserError(f"{folder}: no batch of {size} has two readable images; check its data.")
         line = _so_far(s)
         check_weights(s)
         yield _status(s, line, "evaluating")
@@ -276,7 +276,7 @@ def _evaluate(s: Sitting) -> dict[str, float]:
             except UserError:
                 raise
             except ValueError as error:  # of no images
-                raise UserError(f"{s.recipe.data}: not one {name} image can be read; see its data.") from error
+                raise UserError(f"{s.recipe.data}: none of the {name} images can be read; check its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
     if isinstance(s.train, Files):
         (count,) = s.ranks.sums([s.loader.unreadables.count])

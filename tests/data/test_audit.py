@@ -158,7 +158,7 @@ def test_oddities(found: Audit) -> None:
     assert found.rotated == 1
     assert found.grey == 4  # three by their mode, one by its pixels
     assert {each.name: each.words for each in found.narrow} == {
-        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits in 16",
+        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits stored in 16",
         "a/flat.png": "one colour",
         "a/flat too.png": "one colour",
     }
@@ -183,8 +183,8 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
     assert values["copies"][0]["images"][0]["side"] == "train"
     assert values["verdict"] == found.verdict
     assert found.verdict == (
-        "3 test images of 4 also among the training images; 1 test image of 4 much like a training image; "
-        "2 images labelled in two ways; 5 files of 31 unreadable; 3 images of few levels."
+        "3 test images of 4 also among the training images; 1 test image of 4 nearly identical to a training image; "
+        "2 images with conflicting labels; 5 files of 31 unreadable; 3 images with few levels."
     )
     assert dict(found.summary())["in training and test"] == "3 of 4 test images"
 
@@ -233,7 +233,7 @@ def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, mo
 
 def test_data_in_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "audit", "digits"]) == 2
-    assert "only data that lies in image files is audited" in capsys.readouterr().err
+    assert "only data sets of image files can be audited" in capsys.readouterr().err
 
 
 # Hashes of what pictures look like
@@ -301,7 +301,7 @@ def test_the_command_prints_a_table_json_and_a_page(
     values = json.loads(capsys.readouterr().out)
     assert (values["train"], values["test"], len(values["unreadable"])) == (27, 4, 5)
     assert main([*command, "--html", str(tmp_path / "nowhere" / "x.html")]) == 2
-    assert "no file can be written there" in capsys.readouterr().err
+    assert "can't be written; give a file in an existing folder" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_are_printed(

@@ -51,7 +51,7 @@ def test_fetches_files_and_leaves_them_alone_when_asked_again(tmp_path: Path, se
     assert done == sorted(done)
     assert len(done) > 4
     again = run(server, tmp_path / "new" / "folder")
-    assert [(e.words, e.received) for e in again] == [("is there already", 0)] * 2
+    assert [(e.words, e.received) for e in again] == [("already complete", 0)] * 2
     assert len(server.asked) == 2
 
 
@@ -65,7 +65,7 @@ def test_a_cut_connection_goes_on_where_it_was(tmp_path: Path, serve: Serve) -> 
         ("bytes=300000-", '"1"'),
     ]
     assert server.sent == events[-1].received == len(CONTENT)
-    assert words(events).count("closed the connection; again in 0.01 s") == 2
+    assert words(events).count("closed the connection; retrying in 0.01 s") == 2
 
 
 def test_a_connection_that_breaks_often_but_gets_farther_is_not_given_up(tmp_path: Path, serve: Serve) -> None:
@@ -130,7 +130,9 @@ def test_a_wrong_byte_always_names_both_checksums(tmp_path: Path, serve: Serve) 
     server = serve(corrupt=9)
     wanted = hashlib.sha256(CONTENT).hexdigest()
     found = hashlib.sha256(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])).hexdigest()
-    with pytest.raises(UserError, match=f"should be {wanted}, and is {found}. Try again later, or fetch {server.url}"):
+    with pytest.raises(
+        UserError, match=f"should be {wanted}, but is {found}. Try again later, or download {server.url}"
+    ):
         run(server, tmp_path)
     assert len(server.asked) == 2
     assert list(tmp_path.iterdir()) == []
@@ -145,7 +147,7 @@ def test_mirrors_stand_in(tmp_path: Path, serve: Serve) -> None:
     assert (tmp_path / NAME).read_bytes() == CONTENT
     for said in ("can't be reached (Connection refused)", "answers 404 Not Found", "answers 500 Internal Server Error"):
         assert said in words(events)
-    assert "has another file, of 512,007 bytes instead of 512,000" in words(events)
+    assert "has a different file, of 512,007 bytes instead of 512,000" in words(events)
     assert [len(b.asked) for b in bad] == [1, 3, 1]
 
 
@@ -161,8 +163,8 @@ def test_a_mirror_with_the_wrong_file_is_followed_by_the_next(tmp_path: Path, se
     [
         ({"statuses": [404]}, "answers 404 Not Found"),
         ({"statuses": [500] * 3}, "answers 500 Internal Server Error"),
-        ({"length": 100}, "has another file, of 512,100 bytes instead of 512,000"),
-        ({"length": -100}, "has another file, of 511,900 bytes instead of 512,000"),
+        ({"length": 100}, "has a different file, of 512,100 bytes instead of 512,000"),
+        ({"length": -100}, "has a different file, of 511,900 bytes instead of 512,000"),
         ({"stalls": 9}, "sent nothing for 0.2 s. 256,000 of 512,000 bytes are kept"),
     ],
 )
@@ -174,9 +176,9 @@ def test_a_place_that_fails_is_named_with_what_to_do(
         (tmp_path / f"{NAME}.part").write_bytes(CONTENT[: len(CONTENT) // 2])
     with pytest.raises(UserError) as raised:
         run(server, tmp_path, timeout=0.2 if "stalls" in settings else 3600)
-    assert f"{NAME} can't be fetched: {server.url[7:-1]} {message}" in str(raised.value)
-    to_do = f"Check the network and give the same command to go on, or fetch {server.url}{NAME} by hand, put it into"
-    assert f"{to_do} {tmp_path} and give the same command." in str(raised.value)
+    assert f"{NAME} can't be downloaded: {server.url[7:-1]} {message}" in str(raised.value)
+    to_do = f"Check the network and repeat the command to resume, or download {server.url}{NAME} by hand, put it into"
+    assert f"{to_do} {tmp_path} and repeat the command." in str(raised.value)
     assert not (tmp_path / NAME).exists()
 
 
@@ -205,8 +207,8 @@ def test_without_a_network_the_host_is_named_at_once(tmp_path: Path, monkeypatch
         list(fetch("cifar10", tmp_path, waits=(60,)))
     message = str(raised.value)
     assert "www.cs.toronto.edu can't be reached (Name or service not known); cave.cs.toronto.edu can't" in message
-    by_hand = "or fetch https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz by hand, put it into"
-    assert f"{by_hand} {tmp_path} and give the same command." in message
+    by_hand = "or download https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz by hand, put it into"
+    assert f"{by_hand} {tmp_path} and repeat the command." in message
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_part(tmp_path: Path, serve: Serve) -> None:
@@ -224,7 +226,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_part(tmp_path: Path, serve: Serve
 
 def test_a_file_with_other_content_is_never_overwritten(tmp_path: Path, serve: Serve) -> None:
     (tmp_path / NAME).write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"is there, but is not the published file of mnist: its SHA-256 should be"):
+    with pytest.raises(UserError, match=r"exists, but is not the published file of mnist: its SHA-256 should be"):
         run(serve(), tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"mine"
 
@@ -233,7 +235,7 @@ def test_two_at_once_do_not_write_one_part(tmp_path: Path, serve: Serve) -> None
     server = serve()
     first = fetch("mnist", tmp_path, sources=server.source())
     next(first)
-    with pytest.raises(UserError, match="another process is fetching into this folder"):
+    with pytest.raises(UserError, match="another process is downloading to this folder"):
         run(server, tmp_path)
     list(first)
     assert (tmp_path / NAME).read_bytes() == CONTENT

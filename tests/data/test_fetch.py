@@ -65,10 +65,10 @@ def test_an_archive_is_unpacked_whole(tmp_path: Path, serve: Serve) -> None:
     assert (tmp_path / FOLDER / "data_batch_3").read_bytes() == b"data_batch_3"
     assert (tmp_path / FOLDER / "x" / "y").read_bytes() == b"z"
     (tmp_path / ARCHIVE).unlink()
-    assert words(run_archive(server, tmp_path)) == "is there already"
+    assert words(run_archive(server, tmp_path)) == "already complete"
     assert len(server.asked) == 1
     (tmp_path / FOLDER / "data_batch_3").unlink()
-    with pytest.raises(UserError, match="is there, but lacks data_batch_3. Move it away"):
+    with pytest.raises(UserError, match="exists, but lacks data_batch_3. Move it away"):
         run_archive(server, tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_an_archive_with_anything_but_plain_files_inside_is_refused(
     tmp_path: Path, serve: Serve, member: tuple[str, bytes | str, bytes], shown: str
 ) -> None:
     dest = tmp_path / "a" / "b"
-    with pytest.raises(UserError, match=f"refused, '.*{re.escape(shown)}' in it is no plain file"):
+    with pytest.raises(UserError, match=f"rejected, '.*{re.escape(shown)}' in it is not a plain file"):
         run_archive(serve(files={ARCHIVE: archive(member)}), dest)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [f"a/b/{ARCHIVE}"]
     assert not (dest / FOLDER).exists()
@@ -109,10 +109,10 @@ def test_an_archive_with_anything_but_plain_files_inside_is_refused(
         (gzip.compress(b"no archive" * 100), "damaged"),
         (b"no archive at all", "damaged"),
         (LONG[: len(LONG) // 2], "damaged"),
-        (archive(("other/file", b"x", tarfile.REGTYPE), complete=False), f"{ARCHIVE}: holds no {FOLDER}/data_batch_1"),
+        (archive(("other/file", b"x", tarfile.REGTYPE), complete=False), f"{ARCHIVE}: lacks {FOLDER}/data_batch_1"),
         (
             archive((f"{FOLDER}/meta", b"x", tarfile.REGTYPE), complete=False),
-            f"{ARCHIVE}: holds no {FOLDER}/data_batch_1",
+            f"{ARCHIVE}: lacks {FOLDER}/data_batch_1",
         ),
     ],
     ids=["cut", "no tar", "no gzip", "half", "another folder", "one file"],
@@ -150,7 +150,7 @@ def test_the_command_answers(
     assert answer == {"name": "mnist", "folder": str(dest), "files": [NAME], "bytes": len(CONTENT)}
     assert f"{NAME}: finished" in captured.err
     assert main(["data", "fetch", "mnist", str(dest)]) == 0
-    assert capsys.readouterr().out == f"mnist: is there already\nto train with it: --data 'mnist:{dest}'\n"
+    assert capsys.readouterr().out == f"mnist: already complete\nto train with it: --data 'mnist:{dest}'\n"
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -164,7 +164,5 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr("rich.filesize.decimal", press)
     assert main(["data", "fetch", "mnist", str(tmp_path)]) == 130
-    assert (
-        f"the part of a download); to go on from it: resnetlab data fetch mnist {tmp_path}" in capsys.readouterr().err
-    )
+    assert f"a partial download); to resume: resnetlab data fetch mnist {tmp_path}" in capsys.readouterr().err
     assert (tmp_path / f"{NAME}.part").stat().st_size > 0

@@ -159,14 +159,14 @@ def test_a_name_that_leads_elsewhere_is_refused(folder: Path, tmp_path: Path, lo
     source = replace(
         data.train.source, names=type(data.train.source.names)(["../x"] * 12), paths=data.train.source.names
     )
-    with pytest.raises(UserError, match="leads elsewhere"):
+    with pytest.raises(UserError, match="leads outside the pack"):
         pack(replace(data, train=replace(data.train, source=source)), tmp_path / "packed", workers=1)
     assert not list((tmp_path / "packed").iterdir())
 
 
 def test_data_in_memory_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["data", "pack", "digits", str(tmp_path / "packed")]) == 2
-    assert "digits is read into memory whole" in capsys.readouterr().err
+    assert "digits is loaded into memory" in capsys.readouterr().err
     assert not (tmp_path / "packed").exists()
 
 
@@ -202,7 +202,7 @@ def test_files_that_vanish_or_change_are_named(folder: Path, tmp_path: Path, loo
         pack(data, tmp_path / "packed", workers=1)
     for path in folder.glob("val/*/*"):
         path.unlink()
-    with pytest.raises(UserError, match="none can be read"):
+    with pytest.raises(UserError, match="none of its test images can be read"):
         pack(data, tmp_path / "packed", unreadable="skip", workers=1)
 
 
@@ -240,10 +240,10 @@ def test_a_killed_pack_is_known_as_unfinished_and_made_by_the_same_command(
     done = subprocess.run([sys.executable, "-c", code, str(packed), str(dest)], check=False)
     assert done.returncode == -9
     assert len(list(dest.glob("*.tar"))) > 1
-    with pytest.raises(UserError, match="an unfinished pack; give the command"):
+    with pytest.raises(UserError, match="an unfinished pack; repeat the command"):
         read_pack(dest)
     write(dest, {"notes.txt": b"mine"})
-    with pytest.raises(UserError, match=r"holds 'notes.txt', which is no part"):
+    with pytest.raises(UserError, match=r"holds 'notes.txt', which is not part"):
         pack(loose_data(folder), dest, workers=1)
     (dest / "notes.txt").unlink()
     assert not pack(loose_data(folder), dest, workers=1)[1]
@@ -259,7 +259,7 @@ def test_what_is_cut_short_leaves_nothing(
         if done == 13:
             raise OSError(errno.ENOSPC, "No space left on device") if trouble == "full" else trouble
 
-    expected, match = (UserError, "No space left on device.*same command") if trouble == "full" else (trouble, None)
+    expected, match = (UserError, "No space left on device.*repeat the command") if trouble == "full" else (trouble, None)
     with pytest.raises(expected, match=match):
         pack(loose_data(folder), tmp_path / "packed", workers=1, progress=stop)
     assert not list((tmp_path / "packed").iterdir())
@@ -289,7 +289,7 @@ def test_a_missing_or_cut_shard_is_named(packed: Path) -> None:
     shard = packed / "train-00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=r"train-00001.tar: has [\d,]+ bytes, and had"):
+    with pytest.raises(UserError, match=r"train-00001.tar: has [\d,]+ bytes, but had"):
         read_pack(packed)
     assert [line.startswith(str(shard)) for line in verify(packed)] == [True]
     shard.unlink()
@@ -509,10 +509,10 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     assert answer["bytes"] == sum(path.stat().st_size for path in dest.glob("*.tar"))
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "is there already: 12 training and 4 test images" in said
+    assert "already packed: 12 training and 4 test images" in said
     assert f"--data pack:{dest}" in said
     assert main(["data", "verify", str(dest)]) == 0
-    assert "every image is as it was packed" in capsys.readouterr().out
+    assert "all shards and images are undamaged" in capsys.readouterr().out
     path = dest / "test-00000.tar"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert main(["data", "verify", str(dest)]) == 2

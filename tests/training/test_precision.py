@@ -158,7 +158,7 @@ def test_where_torch_can_not_compile_one_line_says_so(monkeypatch: pytest.Monkey
         trained(Recipe(compile=True), [])
 
 
-VGG_HAS_NONE = "compile=True works on residual units, and a VGG has none"
+VGG_HAS_NONE = "compile=True works on residual units, but a VGG has none"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
     assert make_run(chosen, tmp_path).folder == run.folder
     for _ in train(make_run(chosen, tmp_path), threads=1):
         pass
-    assert "the run began in bf16" in caplog.text
+    assert "the run started in bf16" in caplog.text
     assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
 
 
