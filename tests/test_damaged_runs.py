@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from resnetlab.errors import UserError
-from resnetlab.studies.curves import error_curves, save_curves
-from resnetlab.studies.runner import outcome
+from resnetlab.studies.figures.curves import error_curves, save_curves
+from resnetlab.studies.frame.record import outcome
 from resnetlab.training import checkpoint
 from resnetlab.training.load import load_described
 from resnetlab.training.loop import train

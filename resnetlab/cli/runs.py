@@ -50,7 +50,7 @@ def plot(
 
     A plot that this command wrote before is replaced; any other file is left alone.
     """
-    from resnetlab.studies.curves import check_out, error_curves, save_curves
+    from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
     from resnetlab.training.runs import find_run
 
     check_out(out)

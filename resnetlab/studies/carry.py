@@ -34,21 +34,21 @@ from resnetlab.studies.carry_found import (
     theory_table,
     unit_figure,
 )
-from resnetlab.studies.measurement import Measurement, Weights
-from resnetlab.studies.shortcut_cases import ADD, CASES, SCALES, case_of, printed, recipes
-from resnetlab.studies.statistics import difference, mean_std, weakest
-from resnetlab.studies.study import (
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Weights
+from resnetlab.studies.frame.statistics import (
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
-    Evidence,
-    Finding,
-    Plan,
-    Row,
-    Study,
-    judged_row,
+    Verdict,
+    difference,
+    mean_std,
+    weakest,
 )
-from resnetlab.studies.words import Both, Words, listed
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words, listed
+from resnetlab.studies.shortcut_cases import ADD, CASES, SCALES, case_of, printed, recipes
 from resnetlab.training.recipe import Recipe
 
 OPEN = ("exclusive −6", "shortcut-only −6")  # gates that carry almost everything at the start
@@ -113,25 +113,25 @@ def _measured_case(measurement: Measurement) -> str:
 
 
 def _rows(train: Errors, test: Errors, gates: Values, missing: dict[str, list[Recipe | Measurement]]) -> list[Row]:
-    def row(claim: Words, paper: Words, needs: Sequence[str], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(claim: Words, paper: Words, needs: Sequence[str], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
         if not needs or not set(needs) <= set(test):
             return Row(claim, paper, Both("not run at this scale", "本规模未运行"), NOT_TESTED)
         return judged_row(claim, paper, [test[n] for n in needs], [missing[n] for n in needs], measure)
 
-    def theory() -> tuple[Words, str]:
+    def theory() -> tuple[Words, Verdict]:
         pairs = [(called(name), left(gates[name], "start"), expected_left(name, gates[name])) for name in gates]
         words = listed([name + f": {found:.2g} ({expected:.2g})" for name, found, expected in pairs])
         return words, REPRODUCED if all(agrees(name, gates[name]) for name in gates) else NOT_REPRODUCED
 
-    def higher(worse: str, better: str, errors: Errors) -> Callable[[], tuple[Words, str]]:
-        def measure() -> tuple[Words, str]:
+    def higher(worse: str, better: str, errors: Errors) -> Callable[[], tuple[Words, Verdict]]:
+        def measure() -> tuple[Words, Verdict]:
             gap = difference(errors[worse], errors[better])
             words = f"{mean_std(errors[worse])} − {mean_std(errors[better])} %: {gap}"
             return words, gap.verdict_above(0)
 
         return measure
 
-    def drift() -> tuple[Words, str]:
+    def drift() -> tuple[Words, Verdict]:
         changes = {n: [100 * (mean_carry(v["end"]) - mean_carry(v["start"])) for v in gates[n]] for n in carrying}
         gaps = {name: difference(change, [0.0] * len(change)) for name, change in changes.items()}
         words = listed([called(name) + f": {gap}" for name, gap in gaps.items()])

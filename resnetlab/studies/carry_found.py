@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 
 from resnetlab.measuring.gates import initial_carry
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.statistics import REPRODUCED, difference, mean_std
+from resnetlab.studies.frame.text import Both, Words, joined, listed
 from resnetlab.studies.shortcut_cases import ADD, CASES, printed, signed
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import REPRODUCED, Figure, Panel, Series, Table
-from resnetlab.studies.words import Both, Words, joined, listed
 
 # Of each seed "start" and "end", each a list of the units' values (measuring.gates.Carry); and that by case.
 Seeds = list[dict[str, list[dict[str, float]]]]

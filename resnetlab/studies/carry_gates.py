@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetlab.measuring.gates import carries
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.measurement import Subject
+from resnetlab.studies.frame.measurement import Subject
 from resnetlab.training.load import load
 from resnetlab.training.loop import train
 from resnetlab.training.run import make_run

@@ -19,24 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from resnetlab.measuring.printed import PRINTED
-from resnetlab.studies.measurement import Weights
-from resnetlab.studies.scales import base, for_depth
-from resnetlab.studies.statistics import Difference, difference, mean_std
-from resnetlab.studies.study import (
-    NOT_TESTED,
-    Evidence,
-    Figure,
-    Finding,
-    Outcome,
-    Panel,
-    Plan,
-    Row,
-    Series,
-    Study,
-    Table,
-    judged_row,
-)
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.statistics import NOT_TESTED, Difference, Verdict, difference, mean_std
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.training.recipe import Recipe
 
 KINDS = {"plain": "plain", "resnet": "residual"}
@@ -124,25 +114,27 @@ def _rows(scale: str, train: Errors, test: Errors, missing: Missing) -> list[Row
     plain, residual = ([(kind, depth) for depth in depths] for kind in KINDS)
     deepest = [("plain", high), ("resnet", high)]
 
-    def row(claim: Words, paper: Words, needs: list[tuple[str, int]], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(
+        claim: Words, paper: Words, needs: list[tuple[str, int]], measure: Callable[[], tuple[Words, Verdict]]
+    ) -> Row:
         return judged_row(claim, paper, [train[n] for n in needs], [missing[n] for n in needs], measure)
 
-    def rise_of_plain() -> tuple[Words, str]:
+    def rise_of_plain() -> tuple[Words, Verdict]:
         rise = difference(train["plain", high], train["plain", low])
         words = _along(train, "plain", depths) + _apart(high, low, rise)
         return words, rise.verdict_above(0)
 
-    def rise_of_residual() -> tuple[Words, str]:
+    def rise_of_residual() -> tuple[Words, Verdict]:
         rise = difference(train["resnet", high], train["resnet", low])
         words = _along(train, "resnet", depths) + _apart(high, low, rise)
         return words, rise.verdict_below(TOLERANCE)
 
-    def gain_in_training() -> tuple[Words, str]:
+    def gain_in_training() -> tuple[Words, Verdict]:
         gain = difference(train["plain", high], train["resnet", high])
         words = Both(f"plain − residual: {gain} points", f"普通 − 残差：{gain} 个百分点")
         return words, gain.verdict_above(0)
 
-    def gain_in_test() -> tuple[Words, str]:
+    def gain_in_test() -> tuple[Words, Verdict]:
         plain, residual = test["plain", high], test["resnet", high]
         gain = difference(plain, residual)
         words = Both(
@@ -151,12 +143,12 @@ def _rows(scale: str, train: Errors, test: Errors, missing: Missing) -> list[Row
         )
         return words, gain.verdict_above(0)
 
-    def fall_in_test() -> tuple[Words, str]:
+    def fall_in_test() -> tuple[Words, Verdict]:
         fall = difference(test["resnet", low], test["resnet", high])
         words = _along(test, "resnet", depths) + _apart(low, high, fall)
         return words, NOT_TESTED if scale == "quick" else fall.verdict_above(0)
 
-    def plain_110() -> tuple[Words, str]:
+    def plain_110() -> tuple[Words, Verdict]:
         errors = test.get(("plain", 110), [])
         if not errors:
             return Both("no net of 110 layers at this scale", "本规模没有 110 层的网络"), NOT_TESTED

@@ -16,35 +16,16 @@ from typing import Any
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.sensitivity import reactions
-from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference, weakest
-from resnetlab.studies.study import (
-    NOT_REPRODUCED,
-    REPRODUCED,
-    WEIGHTS,
-    Evidence,
-    Figure,
-    Finding,
-    Panel,
-    Plan,
-    Row,
-    Series,
-    Study,
-    Table,
-)
-from resnetlab.studies.trained import (
-    EXPECTED,
-    IMAGES,
-    Net,
-    Taken,
-    checked_batch,
-    curve,
-    interval,
-    networks,
-    spread,
-    taken,
-)
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.figures.series import over_seeds
+from resnetlab.studies.frame.claims import Row, interval
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Subject, Weights
+from resnetlab.studies.frame.networks import EXPECTED, IMAGES, Net, Taken, checked_batch, networks, taken
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.statistics import NOT_REPRODUCED, REPRODUCED, Verdict, difference, spread, weakest
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words, joined
 
 MEASURE = "resnetlab.studies.sensitivity:measure"
 COUNTS = {"quick": 360, "cifar": 500, "paper": 2000, WEIGHTS: 500}  # test images
@@ -79,7 +60,7 @@ def judge(evidence: Evidence) -> Finding:
     found = taken(evidence, MEASURE)
     deepest, pairs = found.nets("residual")[-1:], found.pairs()
 
-    def more(of: str) -> tuple[Words, str]:
+    def more(of: str) -> tuple[Words, Verdict]:
         logs = [_log_factor(values, of) for values in found.values[deepest[0]]]
         words = Both(f"{deepest[0]}: {_factor(logs)} times as much", f"{deepest[0]}：{_factor(logs)} 倍")
         if of == "weights":
@@ -90,7 +71,7 @@ def judge(evidence: Evidence) -> Finding:
             )
         return words, difference(logs, [0.0] * len(logs)).verdict_above(0)
 
-    def than_plain() -> tuple[Words, str]:
+    def than_plain() -> tuple[Words, Verdict]:
         words: list[Words] = []
         verdicts = []
         for plain, residual in pairs:
@@ -209,7 +190,7 @@ def _figure(found: Taken) -> Figure:
 
 def _line(found: Taken, net: Net, key: str, label: str, colour: int) -> Series:
     seeds = [[100 * (unit[key] or 0.0) for unit in values["units"]] for values in found.values[net]]
-    return curve(label, colour, range(1, len(seeds[0]) + 1), seeds)
+    return over_seeds(label, colour, range(1, len(seeds[0]) + 1), seeds)
 
 
 def _table(found: Taken) -> Table:

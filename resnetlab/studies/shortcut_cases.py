@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetlab.studies.scales import base
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.training.recipe import Recipe
 
 FAIL = 20.0  # % of test error above which Table 1 prints "fail"

@@ -23,12 +23,12 @@ from resnetlab.measuring.signal import backward_growth, growth, layers_per_unit,
 from resnetlab.measuring.starting import first_steps
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.study import Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.studies.signal_finding import TOLERANCE, VANISHING, judge
 from resnetlab.studies.signal_results import INITS, KINDS, NORMS
-from resnetlab.studies.study import Plan, Study
-from resnetlab.studies.words import Both, Words
 
 RATES = (0.1, 0.03)
 

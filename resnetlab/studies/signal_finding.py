@@ -7,10 +7,12 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_REPRODUCED, REPRODUCED, Verdict, difference
+from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.studies.signal_results import INITS, KINDS, YANG, Group, Net, factors, figures, growth, mean, tables
-from resnetlab.studies.statistics import difference
-from resnetlab.studies.study import DIRECTION, NOT_REPRODUCED, REPRODUCED, Evidence, Finding, Row
-from resnetlab.studies.words import Both, Words, joined
 
 VANISHING = 0.5  # a factor per layer below which a signal vanishes: 20 layers leave a millionth
 TOLERANCE = 0.1  # relative error of a predicted factor per layer
@@ -72,24 +74,24 @@ def _signal_rows(group: Group) -> list[Row]:
     he_bn = net("plain", "he_fan_out", "batch")
     residual, residual_bn = net("resnet", "he_fan_out", "none"), net("resnet", "he_fan_out", "batch")
 
-    def vanishing() -> tuple[Words, str]:
+    def vanishing() -> tuple[Words, Verdict]:
         ways = (group.logs(small, "signal_growth"), group.logs(small, "gradient_growth"))
         logs = [max(pair) for pair in zip(*ways, strict=True)]
         fall = difference(logs, [math.log(VANISHING)] * len(logs))
         return factors(group, small), fall.verdict_below(0)
 
-    def recursion() -> tuple[Words, str]:
+    def recursion() -> tuple[Words, Verdict]:
         off = [max(_errors(group.found[n][i]) for n in bare) for i in range(len(group.found[bare[0]]))]
         found = difference(off, [0.0] * len(off))
         words = Both("largest error of a factor per layer", "每层因子的最大误差")
         return words + f" {100 * found.mean:.1f} %", found.verdict_below(TOLERANCE)
 
-    def he_against_xavier() -> tuple[Words, str]:
+    def he_against_xavier() -> tuple[Words, Verdict]:
         gain = difference(group.logs(he, "gradient_growth"), group.logs(xavier, "gradient_growth"))
         words = joined(["Xavier: ", factors(group, xavier), "; He: ", factors(group, he)], "")
         return words, gain.verdict_above(0)
 
-    def multiplying() -> tuple[Words, str]:
+    def multiplying() -> tuple[Words, Verdict]:
         logs = group.logs(residual, "signal_growth")
         first = [values["first_stage"] for values in group.found[residual] if values["first_stage"]]
         words = Both("variance times", "每单元方差乘以") + f" {math.exp(4 * statistics.fmean(logs)):.2f}"
@@ -100,11 +102,11 @@ def _signal_rows(group: Group) -> list[Row]:
         words += Both("; with BN", "；有 BN 时") + f" {math.exp(4 * statistics.fmean(with_bn)):.2f}"
         return words, difference(logs, with_bn).verdict_above(0)
 
-    def explosion() -> tuple[Words, str]:
+    def explosion() -> tuple[Words, Verdict]:
         logs = group.logs(he_bn, "gradient_growth")
         return factors(group, he_bn), difference(logs, [0.0] * len(logs)).verdict_above(0)
 
-    def tamed() -> tuple[Words, str]:
+    def tamed() -> tuple[Words, Verdict]:
         gain = difference(group.logs(he_bn, "gradient_growth"), group.logs(residual_bn, "gradient_growth"))
         words = (KINDS["plain"], ": ", factors(group, he_bn), "; ", KINDS["resnet"], ": ", factors(group, residual_bn))
         return joined(list(words), ""), gain.verdict_above(0)
@@ -181,7 +183,7 @@ def _start_rows(group: Group) -> list[Row]:
     return [row(claim, depth) for depth in group.depths for claim in _CLAIMS]
 
 
-def _counted(group: Group, nets: list[Net], wanted: bool) -> tuple[Words, str]:
+def _counted(group: Group, nets: list[Net], wanted: bool) -> tuple[Words, Verdict]:
     """How many seeds started, and whether that is what was claimed."""
     started = [values["step"] is not None for net in nets for values in group.found[net]]
     right = sum(s is wanted for s in started)

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.study import Evidence, Figure, Panel, Row, Series, Table, judged_row
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.statistics import Verdict
+from resnetlab.studies.frame.text import Both, Words
 
 KINDS = {"plain": Both("plain", "平直"), "resnet": Both("residual", "残差")}
 INITS = {"gaussian": "gaussian", "xavier": "Xavier", "he_fan_out": "He"}
@@ -60,7 +63,7 @@ class Group:
         """All that were planned."""
         return sorted({net.depth for net in self.found})
 
-    def row(self, claim: Words, paper: Words, nets: list[Net], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(self, claim: Words, paper: Words, nets: list[Net], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
         """The row of a claim that needs these networks."""
         return judged_row(claim, paper, [self.found[n] for n in nets], [self.failed[n] for n in nets], measure)
 

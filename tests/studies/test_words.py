@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.words import Both, both, joined, listed
+from resnetlab.studies.frame.text import Both, both, joined, listed
 
 
 def test_sums_join_both_languages() -> None:

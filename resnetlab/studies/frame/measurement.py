@@ -31,6 +31,7 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import machine, make_run
 from resnetlab.training.runs import MEASURED
 
+MODULE = "measure"  # of a study's folder: what it measures
 ANEW = "remove it, and it is made again"
 
 
@@ -64,8 +65,19 @@ class Measurement:
         """What it is, for a line of progress."""
         net = self.run.net if self.run else self.weights.net if self.weights else ""
         words = ", ".join(f"{k} {v}" for k, v in self.settings.items() if not isinstance(v, list | dict))
-        module, _, name = self.function.partition(":")
-        return " ".join(w for w in (module.rpartition(".")[2], name, net, words, f"seed {self.seed}") if w)
+        return " ".join(w for w in (*self.name, net, words, f"seed {self.seed}") if w)
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """The study (or the module of what several share) and the function: what it is called wherever it lies."""
+        module, _, function = self.function.partition(":")
+        package, _, last = module.rpartition(".")
+        return package.rpartition(".")[2] if last == MODULE else last, function
+
+
+def named(function: Callable[[Subject], dict[str, Any]]) -> str:
+    """What a plan calls a function that measures: "module:name"."""
+    return f"{function.__module__}:{function.__name__}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,7 @@ def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) ->
     run = make_run(measurement.run, runs, data).id if measurement.run else None
     weights = [measurement.weights.net, _digest(measurement.weights.file)] if measurement.weights else None
     defines = [
-        measurement.function,
+        ":".join(measurement.name),
         measurement.settings,
         measurement.seed,
         run,
@@ -175,7 +187,7 @@ def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) ->
         _code(inspect.getsourcefile(function) or ""),
     ]
     digest = hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
-    return runs / MEASURED / f"{measurement.function.rpartition('.')[2].replace(':', '-')}-{digest}.json"
+    return runs / MEASURED / f"{'-'.join(measurement.name)}-{digest}.json"
 
 
 def _data(measurement: Measurement) -> Data | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from resnetlab.studies.study import Outcome, Series
+from resnetlab.studies.figures.figure import Series
+from resnetlab.studies.frame.evidence import Outcome
 
 
 def over_seeds(

@@ -1,39 +1,32 @@
-"""Runs what a study is missing, in one process or several side by side, and keeps the record."""
+"""Runs what a study is missing, in one process or several side by side."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import multiprocessing
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
-from resnetlab.errors import UserError, out_of_memory
+from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
-from resnetlab.storage import Damaged, disk_errors, disk_is_full
-from resnetlab.studies.measurement import Measurement, opened, take
-from resnetlab.studies.study import FAILED_RULE, Evidence, Failure, Finding, Outcome, Plan, Record, Study
-from resnetlab.studies.words import Both, Words, both
+from resnetlab.storage import disk_errors, disk_is_full
+from resnetlab.studies.frame.measurement import Measurement, opened, take
+from resnetlab.studies.frame.record import reason
+from resnetlab.studies.frame.study import Plan
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.run import Run, available_cores, machine, make_run
-from resnetlab.training.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
-from resnetlab.training.runs import MEASURED
+from resnetlab.training.run import Run, available_cores, make_run
 
-LONGEST_REASON = 300  # characters
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
 
 
@@ -150,20 +143,8 @@ def attempt(
 
 
 def end_of(error: Exception, runs: Path) -> End:
-    """An error as the end of a run; the path of the runs' folder is left out of its words."""
-    return End(one_line(error).replace(f"{runs}{os.sep}", ""), disk_is_full(error))
-
-
-def one_line(error: BaseException) -> str:
-    """Why something failed, in one line; for what is no UserError also where, since that is a fault of the code."""
-    words = " ".join(str(error).split())
-    if not isinstance(error, UserError) and (lack := out_of_memory(error)):
-        words = f"out of memory: {lack}; try fewer --jobs, or a machine with more memory."
-    elif not isinstance(error, UserError):
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        words = f"{type(error).__name__}: {words[:LONGEST_REASON]}{where}"
-    return words if len(words) <= LONGEST_REASON else f"{words[:LONGEST_REASON]}..."
+    """An error as the end of a run."""
+    return End(reason(error, runs), disk_is_full(error))
 
 
 @dataclass
@@ -280,108 +261,3 @@ def cost(one: Recipe | Measurement) -> float:
     """A network's depth, for want of a better measure before it is built."""
     recipe = one if isinstance(one, Recipe) else one.run
     return spec(recipe.net).depth if recipe else 0.0
-
-
-def outcome(run: Run) -> Outcome:
-    """What a finished run ended with. Raises UserError if it is not finished, or its folder is damaged."""
-    result = run.result()
-    if result is None:
-        raise UserError(f"{run.folder}: is not finished.")
-    settings, epochs = read_begun(run.folder), read_epochs(run.folder)
-    if len(epochs) != result["epochs"]:
-        what = f"damaged, it holds {len(epochs)} epochs, and {RESULT} says {result['epochs']}"
-        raise Damaged(run.folder / METRICS, what, START_ANEW)
-    return Outcome(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
-
-
-def failure(one: Recipe | Measurement, reason: str) -> Failure:
-    """A failed run or measurement in words; where its data lies is left out, as it says nothing to a reader."""
-    if isinstance(one, Measurement):
-        return Failure(one.label, "measurement", one.seed, reason)
-    length = f"{one.epochs:g} epochs" if one.epochs is not None else f"{one.iterations:,} steps"
-    words = f"{one.data.split(':')[0]}, {length}, batches of {one.batch_size}, lr {one.lr:g}"
-    if one.warmup != "none":
-        words += f", warm-up {one.warmup}"
-    return Failure(one.net, words, one.seed, reason)
-
-
-def conclude(
-    study: Study,
-    scale: str,
-    plan: Plan,
-    runs: Path,
-    command: str,
-    failed: Mapping[int, str] = MappingProxyType({}),
-    device: str = "cpu",
-) -> Record:
-    """Judge what finished of a study's plan; return the record to keep.
-
-    `failed` says why runs and measurements failed, by index; one that can't be read counts among them.
-    """
-    evidence, failures = Evidence(scale), []
-    work: tuple[Recipe | Measurement, ...] = (*plan.recipes, *plan.measurements)
-    for index, one in enumerate(work):
-        try:
-            if index in failed:
-                raise UserError(failed[index])
-            if isinstance(one, Recipe):
-                evidence.outcomes.append(outcome(make_run(one, runs, opened(one.data))))
-            else:
-                evidence.measured.append(take(one, runs, device))
-        except UserError as error:
-            evidence.failed.append(one)
-            failures.append(failure(one, end_of(error, runs).failed))
-    finding = _judged(study, evidence, runs)
-    machines = [*(o.machine for o in evidence.outcomes), *(m.machine for m in evidence.measured)]
-    made_on = machines[-1] if machines else machine()
-    others = sum(_differ(one, made_on) for one in machines)
-    mixed: Words = ""
-    if others:
-        mixed = Both(
-            f" {others} of the runs and measurements were made on another machine, version or commit.",
-            f"其中 {others} 项是在另一台机器、另一版本或另一提交上完成的。",
-        )
-    return Record(
-        study=study.name,
-        scale=scale,
-        title=study.title,
-        claim=study.claim,
-        source=study.source,
-        method=study.method,
-        rule=study.rule + both(" ") + FAILED_RULE,
-        expected=plan.expected,
-        verdict=finding.verdict,
-        rows=[asdict(row) for row in finding.rows],
-        figures=[asdict(figure) for figure in finding.figures],
-        tables=[asdict(table) for table in finding.tables],
-        words=finding.words,
-        answer=finding.answer,
-        theory=study.theory,
-        note=plan.note + mixed if mixed else plan.note,
-        machine=made_on,
-        runs=len(evidence.outcomes),
-        training_seconds=round(sum(o.result["seconds"] for o in evidence.outcomes), 1),
-        measurements=len(evidence.measured),
-        measuring_seconds=round(sum(m.seconds for m in evidence.measured), 1),
-        command=command,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        failures=[asdict(f) for f in failures],
-    )
-
-
-def _judged(study: Study, evidence: Evidence, runs: Path) -> Finding:
-    """What the study finds. Raises UserError where kept measurements that nothing vouches for are of another form."""
-    try:
-        return study.judge(evidence)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if all(m.checked for m in evidence.measured):
-            raise  # a fault of the code
-        raise UserError(
-            f"{runs / MEASURED}: a measurement there, kept by an older version without a checksum, is not what "
-            f"{study.name} needs ({error!r}); remove the folder, and they are made again."
-        ) from error
-
-
-def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two things were made on different machines or by different code; threads are those of a job."""
-    return {**one, "threads": 0} != {**other, "threads": 0}

@@ -15,7 +15,8 @@ from resnetlab.data.names import KINDS
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded
 from resnetlab.storage import is_there
-from resnetlab.studies.runner import End, Event, attempt, cost, end_of, one_line, resolve
+from resnetlab.studies.frame.record import one_line
+from resnetlab.studies.frame.run import End, Event, attempt, cost, end_of, resolve
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, available_cores
 from resnetlab.training.run_files import SETTINGS, read_begun

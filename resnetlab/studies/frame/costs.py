@@ -9,14 +9,15 @@ from typing import Any
 from resnetlab.measuring.cost import network_costs
 from resnetlab.measuring.load import BUSY_CORES, BUSY_WAIT, busy_load
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.studies.measurement import Measurement, Subject
-from resnetlab.studies.statistics import Ratio, ratio
-from resnetlab.studies.study import NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Evidence, Panel, Series, Table
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Panel, Series, Table
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Ratio, Verdict, ratio
+from resnetlab.studies.frame.text import Both, Words
 
 Cost = dict[str, Any]  # as NetCost or UnitCost, with seconds
 Costs = dict[str, Cost]  # by network or unit
-Measure = Callable[[Costs], tuple[Words, str]]  # what is measured, and the verdict
+Measure = Callable[[Costs], tuple[Words, Verdict]]  # what is measured, and the verdict
 
 # Part of the rule of each study that judges times.
 BUSY_RULE = Both(
@@ -48,7 +49,7 @@ def measured_by(evidence: Evidence, function: str) -> tuple[list[dict[str, Any]]
     return found, failed
 
 
-def exact(holds: bool) -> str:
+def exact(holds: bool) -> Verdict:
     """The verdict on a count."""
     return REPRODUCED if holds else NOT_REPRODUCED
 
@@ -83,7 +84,7 @@ def busy(costs: Costs) -> Words | None:
 def if_quiet(measure: Measure) -> Measure:
     """The measure of times, which gives 'the machine was busy' in place of a verdict where it was, by BUSY_RULE."""
 
-    def measured(costs: Costs) -> tuple[Words, str]:
+    def measured(costs: Costs) -> tuple[Words, Verdict]:
         words = busy(costs)
         return (words, NOT_JUDGED) if words else measure(costs)
 

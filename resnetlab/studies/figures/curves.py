@@ -8,8 +8,8 @@ from typing import Any
 
 from resnetlab.errors import UserError, printable
 from resnetlab.storage import Damaged, disk_errors, write_atomically
-from resnetlab.studies.figures import draw, draw_file
-from resnetlab.studies.study import Figure, Panel, Series
+from resnetlab.studies.figures.draw import draw, draw_file
+from resnetlab.studies.figures.figure import Figure, Panel, Series
 from resnetlab.training.run_files import read_epochs, read_settings
 
 ENDINGS = (".svg", ".png", ".pdf")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
-from resnetlab.studies.study import Figure, Panel, Series
-from resnetlab.studies.svg import DARK, LIGHT, SANS, STAND_INS, declarations, to_file, to_svg
+from resnetlab.studies.figures.figure import Figure, Panel, Series
+from resnetlab.studies.figures.svg import DARK, LIGHT, SANS, STAND_INS, declarations, to_file, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

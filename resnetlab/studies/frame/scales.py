@@ -5,6 +5,9 @@ from __future__ import annotations
 from resnetlab.errors import UserError
 from resnetlab.training.recipe import Recipe, recipe
 
+# What can be asked for, and "weights": networks that others trained, measured in place of runs (--weights).
+SCALES = ("quick", "cifar", "paper")
+WEIGHTS = "weights"
 CIFAR_EPOCHS = 10.0  # of the scale "cifar", in place of the paper's 164
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,43 +12,21 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base, for_depth
-from resnetlab.studies.statistics import Difference
-from resnetlab.studies.study import NOT_TESTED, WEIGHTS, Evidence, Row, Series, judged_row
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence, Groups, measured_by
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.scales import SCALES, WEIGHTS, base, for_depth
+from resnetlab.studies.frame.statistics import NOT_TESTED, Verdict
+from resnetlab.studies.frame.study import Plan
+from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 from resnetlab.training.recipe import Recipe
 
 DEPTHS = {"quick": (20, 56), "cifar": (20, 56), "paper": (20, 56, 110)}
 SEEDS = {"quick": 3, "cifar": 3, "paper": 5}
 KINDS = {"plain": "plain", "residual": "resnet"}  # and how the zoo calls them
 CLASSES, CHANNELS = 10, 3  # of CIFAR-10
-IMAGES: dict[str, Both] = {
-    "quick": Both(
-        "The nets are the runs of degradation on the digits, three seeds; all is measured on the 360 test images.",
-        "所测网络是 degradation 在手写数字上的训练结果，三个随机种子；全部测量用 360 张测试图像。",
-    ),
-    "cifar": Both(
-        "The nets are the runs of degradation, 10 epochs on CIFAR-10, three seeds.",
-        "所测网络是 degradation 在 CIFAR-10 上训练 10 轮的结果，三个随机种子。",
-    ),
-    "paper": Both(
-        "The nets are the runs of degradation by the published recipe, five seeds.",
-        "所测网络是 degradation 按论文原方案训练的结果，五个随机种子。",
-    ),
-    WEIGHTS: Both(
-        "Networks that others trained. Files of one kind and depth count as seeds of one network; where there is one "
-        "file, no interval can be given, and a claim is a direction at best.",
-        "他人训练的网络。种类与深度相同的文件视为同一网络的不同种子；只有一个文件时无法给出区间，"
-        "论断至多为“仅方向一致”。",
-    ),
-}
-EXPECTED: dict[str, Both] = {
-    "quick": Both("about 2 minutes on 2 cores, with the training", "双核约 2 分钟，含训练"),
-    "cifar": Both("a night on 2 cores, with the training", "双核一夜，含训练"),
-    "paper": Both("two to three days on one GPU, with the training", "单块 GPU 两到三天，含训练"),
-    WEIGHTS: Both("some minutes on 2 cores", "双核数分钟"),
-}
+IMAGES = {scale: SHARED(f"networks.{scale}") for scale in (*SCALES, WEIGHTS)}
+EXPECTED = {scale: SHARED(f"expected.{scale}") for scale in (*SCALES, WEIGHTS)}
 
 
 @dataclass(frozen=True, order=True)
@@ -86,6 +62,36 @@ def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tupl
         for name in KINDS.values()
     ]
     return recipes, [Measurement("", run=r, seed=r.seed) for r in recipes]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study measures of trained networks: a function, its settings, and of which kinds."""
+
+    function: str
+    settings: dict[str, Any]
+    kinds: tuple[str, ...] = tuple(KINDS)
+
+
+def measuring(
+    text: Catalogue, scale: str, data: str | None, weights: tuple[Weights, ...], *asked: Asked, **values: Any
+) -> Plan:
+    """The plan of a study that measures the runs of degradation, or networks of others.
+
+    Its note is what is known of these, and then the study's own "scales.SCALE.note" (or "note"), with `values`.
+    Raises UserError as `networks` does.
+    """
+    recipes, blank = networks(scale, data, weights)
+    measurements = [
+        replace(m, function=one.function, settings=one.settings)
+        for one in asked
+        for m in blank
+        if net_of(m).kind in one.kinds
+    ]
+    key = f"scales.{scale}.note"
+    note = joined([SHARED(f"networks.{scale}"), text(key if key in text else "note", **values)])
+    needed = tuple(r for r in recipes if any(m.run == r for m in measurements))
+    return Plan(needed, SHARED(f"expected.{scale}"), note, tuple(measurements))
 
 
 def net_of(measurement: Measurement) -> Net:
@@ -133,6 +139,11 @@ def checked_batch(subject: Subject) -> tuple[Tensor, Tensor]:
     return x, labels
 
 
+def measured_networks(evidence: Evidence, function: str) -> Groups[Net]:
+    """What `function` measured, by network: plain ones first, shallow ones first of each kind."""
+    return measured_by(evidence, function, net_of)
+
+
 @dataclass(frozen=True)
 class Taken:
     """What a function measured of each network, a value per seed, and what of it failed."""
@@ -156,10 +167,10 @@ class Taken:
         """Whether all of these were measured, and nothing of them failed."""
         return all(self.values.get(net) and not self.failed.get(net) for net in nets)
 
-    def row(self, claim: Words, paper: Words, nets: Sequence[Net], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(self, claim: Words, paper: Words, nets: Sequence[Net], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
         """The row of a claim about these networks; not tested if there are none of the kind."""
         if not nets:
-            return Row(claim, paper, Both("no such networks were measured", "未测量此类网络"), NOT_TESTED)
+            return Row(claim, paper, SHARED("absent"), NOT_TESTED)
         return judged_row(claim, paper, [self.values[n] for n in nets], [self.failed[n] for n in nets], measure)
 
 
@@ -174,41 +185,3 @@ def taken(evidence: Evidence, function: str) -> Taken:
     for m in lost:
         failed[net_of(m)].append(m)
     return Taken(values, failed)
-
-
-def interval(d: Difference, decimals: int = 2) -> Both:
-    """A difference with its interval, or with the remark that one seed has none."""
-    mean, low, high = (
-        f"{round(v, decimals) + 0.0:+.{decimals}f}" if math.isfinite(v) else "" for v in (d.mean, d.low, d.high)
-    )  # adding zero turns -0.0 into +0.0
-    if not low:
-        return Both(f"{mean} (one seed: no interval)", f"{mean}（仅一个种子：无区间）")
-    return Both(f"{mean} [{low}, {high}]", f"{mean} [{low}, {high}]")
-
-
-def spread(values: Sequence[float], decimals: int = 2) -> str:
-    """Mean ± standard deviation as text, or the one value."""
-    mean = f"{statistics.fmean(values):.{decimals}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
-
-
-def curve(
-    label: str, colour: int, x: Sequence[float], seeds: Sequence[Sequence[float]], marks: bool = False, digits: int = 5
-) -> Series:
-    """A line of the mean over seeds, with the lowest and highest; each seed has a value for each x."""
-    by_x = list(zip(*seeds, strict=True))
-    return Series(
-        label=label,
-        dashed=False,
-        colour=colour,
-        x=[float(v) for v in x],
-        mean=[_rounded(statistics.fmean(values), digits) for values in by_x],
-        low=[_rounded(min(values), digits) for values in by_x],
-        high=[_rounded(max(values), digits) for values in by_x],
-        marks=marks,
-    )
-
-
-def _rounded(value: float, digits: int) -> float:
-    """To so many significant digits, for a record that is no longer than what it says."""
-    return float(f"{value:.{digits}g}")
