@@ -13,6 +13,16 @@ K = TypeVar("K", bound=Any)  # whatever tells groups apart, e.g. a depth, a name
 Metric = Callable[[dict[str, Any]], float]  # a number from the result of a run, or from what was measured
 
 
+def train_error(result: dict[str, Any]) -> float:
+    """In %, of a finished run."""
+    return float(result["train_error"])
+
+
+def test_error(result: dict[str, Any]) -> float:
+    """In %, of a finished run."""
+    return float(result["test_error"])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A finished run: how it was trained, what it ended with, and its metrics by epoch."""

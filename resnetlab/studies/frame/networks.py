@@ -51,7 +51,7 @@ def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tupl
         seeds: dict[Net, int] = {}
         blank = []
         for one in weights:
-            net = _net(one.net)
+            net = net_named(one.net)
             seeds[net] = seeds.get(net, -1) + 1
             blank.append(Measurement("", weights=one, data=recipe.data, seed=seeds[net]))
         return [], blank
@@ -97,12 +97,13 @@ def measuring(
 def net_of(measurement: Measurement) -> Net:
     """The kind and depth of the network that is measured."""
     if measurement.run:
-        return _net(measurement.run.net)
+        return net_named(measurement.run.net)
     assert measurement.weights is not None
-    return _net(measurement.weights.net)
+    return net_named(measurement.weights.net)
 
 
-def _net(name: str) -> Net:
+def net_named(name: str) -> Net:
+    """The kind and depth of a network of the zoo. Raises UserError for one that has no units, or isn't CIFAR-10's."""
     found = spec(name)
     if not isinstance(found, NetSpec):
         raise UserError(f"{name}: has no units; this study measures residual networks, and plain ones like them.")
@@ -118,7 +119,7 @@ def _check_alike(weights: tuple[Weights, ...]) -> None:
     """Nets of one depth are compared unit by unit. Raises UserError where their units differ in number or kind."""
     seen: dict[int, str] = {}
     for one in weights:
-        depth = _net(one.net).depth
+        depth = net_named(one.net).depth
         other = seen.setdefault(depth, one.net)
         if len({(s.stages, s.branch) for s in (spec(one.net), spec(other)) if isinstance(s, NetSpec)}) > 1:
             raise UserError(f"{one.net} and {other}: {depth} layers each, but of other units; measure one at a time.")
