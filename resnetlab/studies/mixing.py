@@ -17,13 +17,13 @@ import statistics
 from collections.abc import Callable
 
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, printed, recipes, signed
 from resnetlab.studies.frame.claims import Row, judged_row
 from resnetlab.studies.frame.evidence import Evidence, Outcome
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.statistics import NOT_TESTED, REPRODUCED, Verdict, difference, mean_std, weakest
 from resnetlab.studies.frame.study import Finding, Plan, Study
-from resnetlab.studies.frame.text import Both, Words, joined, listed
-from resnetlab.studies.shortcut_cases import ADD, CASES, FAIL, SCALES, case_of, printed, recipes, signed
+from resnetlab.studies.frame.text import SHARED, Both, Words, joined, listed
 from resnetlab.training.recipe import Recipe
 
 NEAR = 1.0  # points within which an error counts as near another; the paper's are 6.91 and 6.61 %
@@ -31,7 +31,7 @@ NEAR = 1.0  # points within which an error counts as near another; the paper's a
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Every case with every seed."""
-    return Plan(recipes(scale, data), SCALES[scale].expected, SCALES[scale].note)
+    return Plan(recipes(scale, data), SHARED(f"cases.{scale}.expected"), SHARED(f"cases.{scale}.note"))
 
 
 Groups = dict[str, list[Outcome]]  # by case, of everything that was planned; empty where every run failed

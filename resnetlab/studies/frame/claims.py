@@ -13,6 +13,7 @@ several comparisons each is written by `each` (by default its gap alone), and th
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,13 +144,13 @@ def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
     return Comparison((one,), judge)
 
 
-def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float) -> Comparison:
+def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, **words: Any) -> Comparison:
     """That the mean of a metric and the mean of what theory expects differ by less than a factor."""
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        found, expected = (sum(one.of(m)) / len(one.done) for m in (metric, of))
+        found, expected = (statistics.fmean(one.of(m)) for m in (metric, of))
         agrees = expected / factor < found < expected * factor
-        return holds(agrees), {"one": one.key, "found": found, "expected": expected}
+        return holds(agrees), {"one": one.key, "found": found, "expected": expected, **words}
 
     return Comparison((one,), judge)
 

@@ -81,6 +81,11 @@ class Difference:
         """Whether the difference lies between −`bound` and `bound`: with its interval, with its mean only, or not."""
         return decide(-bound < self.low and self.high < bound, abs(self.mean) < bound)
 
+    @property
+    def side(self) -> int:
+        """On which side of 0 the interval lies: 1 above, −1 below, 0 where it holds 0."""
+        return (self.low > 0) - (self.high < 0)
+
     def rounded(self, digits: int) -> str:
         """The difference and its interval, if it has one, with so many decimals; the same in every language."""
         mean, *interval = (_signed(end, digits) for end in (self.mean, self.low, self.high) if math.isfinite(end))
