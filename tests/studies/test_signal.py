@@ -150,7 +150,7 @@ def small(function: str, **settings: Any) -> Measurement:
     first = {"pool": 64, "batch": 16, "window": 2, "steps": 4, "rates": [0.1, 0.01]}
     asked = {"kind": "plain", "depth": 14, "init": "gaussian", "norm": "none", **settings}
     asked |= first if function == "start" else {"images": 16}
-    return Measurement(f"resnetlab.studies.signal:{function}", asked, data="digits", seed=0)
+    return Measurement(f"resnetlab.studies.signal.measure:{function}", asked, data="digits", seed=0)
 
 
 def test_what_is_measured_before_training(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from resnetlab.studies.figures.figure import Series
 from resnetlab.studies.frame.evidence import Outcome
@@ -17,6 +17,7 @@ def over_seeds(
     *,
     dashed: bool = False,
     marks: bool = False,
+    mean: Callable[[list[float]], float] = statistics.fmean,
 ) -> Series:
     """A line from one list of values by x for each seed; an x where a seed has no value is left out."""
     columns = zip(x, zip(*seeds, strict=True), strict=True)
@@ -26,7 +27,7 @@ def over_seeds(
         dashed=dashed,
         colour=colour,
         x=[float(at) for at, _ in points],
-        mean=[_rounded(statistics.fmean(values)) for _, values in points],
+        mean=[_rounded(mean(values)) for _, values in points],
         low=[_rounded(min(values)) for _, values in points],
         high=[_rounded(max(values)) for _, values in points],
         marks=marks,

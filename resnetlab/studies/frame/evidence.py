@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from resnetlab.studies.frame.measurement import Measured, Measurement
@@ -100,6 +100,17 @@ class Groups(dict[K, Group[K]]):
     def all(self, *keys: K) -> list[Group[K]]:
         """The groups of these keys, or none where one was not planned."""
         return [self[key] for key in keys] if all(key in self for key in keys) else []
+
+
+def together(key: K, groups: Sequence[Group[Any]]) -> Group[K]:
+    """Several groups as one, seed by seed: its values are {"parts": [those of each group]}."""
+    parts = zip(*(group.done for group in groups), strict=False)
+    done = [
+        replace(first, values={"parts": [one.values for one in seed]})
+        for seed in parts
+        if isinstance(first := seed[0], Measured)
+    ]
+    return Group(key, done, [one for group in groups for one in group.failed])
 
 
 def runs_by(evidence: Evidence, key: Callable[[Recipe], K], order: Iterable[K] = ()) -> Groups[K]:
