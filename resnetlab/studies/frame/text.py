@@ -175,7 +175,11 @@ def _check(key: str, leaf: Leaf) -> None:
     if not isinstance(en, str) and len(en) != len(zh):
         raise ValueError(f"{key}: has {len(en)} texts in English and {len(zh)} in Chinese")
     for one, other in pairs if key != VERBATIM else []:
-        if placeholders(one) != placeholders(other):
+        try:
+            same = placeholders(one) == placeholders(other)
+        except ValueError as error:  # a brace that is left open
+            raise ValueError(f"{key}: {error}") from error
+        if not same:
             raise ValueError(f"{key}: the languages have other placeholders: {one!r:.60}, {other!r:.60}")
 
 
