@@ -9,9 +9,11 @@ import pytest
 
 from resnetlab.studies.frame.claims import (
     Comparison,
+    Instead,
     claim,
     counted,
     exact,
+    holds,
     less,
     more,
     no_more,
@@ -142,6 +144,22 @@ def test_what_is_not_there_or_not_for_this_scale_is_not_tested(text: Catalogue) 
     assert (absent.verdict, str(absent.measured)) == (NOT_TESTED, "no such networks were measured")
     assert other.verdict == NOT_TESTED
     assert str(other.measured).startswith("+1.00 [")
+
+
+def test_where_nothing_can_be_compared_it_is_said_instead(text: Catalogue) -> None:
+    def vanished(values: dict[str, Any]) -> float:
+        raise Instead(Both("it vanished", "消失"), NOT_REPRODUCED)
+
+    (row,) = rows(text, [claim("bare", [less(vanished, LOW, than=HIGH)])])
+    assert (row.measured, row.verdict) == (Both("it vanished", "消失"), NOT_REPRODUCED)
+
+
+def test_arithmetic_needs_no_runs(text: Catalogue) -> None:
+    (row,) = rows(
+        text,
+        [claim("many", [Comparison((), lambda: (holds(2 + 2 == 4), {"gap": 4.0, "net": "all"}))], values={"total": 1})],
+    )
+    assert (str(row.measured), row.verdict) == ("all: 4.0 (1)", REPRODUCED)
 
 
 def test_a_study_is_as_strong_as_the_weakest_claim_that_was_tested() -> None:

@@ -68,9 +68,23 @@ def interval(d: Difference, decimals: int = 2) -> Both:
     return Both(*(Interval(d).in_words(language, f".{decimals}f") for language in LANGUAGES))
 
 
+class Instead(Exception):
+    """What stands in the cell, and the verdict, where there is nothing to compare; a metric or comparison raises it.
+
+    For example that the machine was busy when times were taken, or that what should be compared has vanished.
+    """
+
+    def __init__(self, words: Words, verdict: Verdict) -> None:
+        super().__init__(str(words))
+        self.words, self.verdict = words, verdict
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Groups, and how they are compared: a function that gives the verdict and the words of it, called once at most."""
+    """Groups, and how they are compared: a function that gives the verdict and the words of it, called once at most.
+
+    What is no comparison of two groups, arithmetic for one, is a Comparison of none, or with a function of its own.
+    """
 
     groups: tuple[Group[Any], ...]
     judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
@@ -225,8 +239,11 @@ def _row(text: Catalogue, one: Claim) -> Row:
         return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED)
 
     def measured() -> tuple[Words, Verdict]:
-        verdict = weakest(comparison.verdict for comparison in one.comparisons)
-        return _cell(text, one), verdict if one.tested else NOT_TESTED
+        try:
+            verdict = weakest(comparison.verdict for comparison in one.comparisons)
+            return _cell(text, one), verdict if one.tested else NOT_TESTED
+        except Instead as found:
+            return found.words, found.verdict
 
     return judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
 

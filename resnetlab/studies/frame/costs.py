@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from resnetlab.measuring.cost import network_costs
 from resnetlab.measuring.load import BUSY_CORES, BUSY_WAIT, busy_load
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.studies.figures.figure import Panel, Series, Table
-from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.claims import Comparison, Instead
+from resnetlab.studies.frame.evidence import Evidence, Group
 from resnetlab.studies.frame.measurement import Measurement, Subject
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Ratio, Verdict, ratio
-from resnetlab.studies.frame.text import Both, Words
+from resnetlab.studies.frame.text import SHARED, Words
 
 Cost = dict[str, Any]  # as NetCost or UnitCost, with seconds
 Costs = dict[str, Cost]  # by network or unit
 Measure = Callable[[Costs], tuple[Words, Verdict]]  # what is measured, and the verdict
 
 # Part of the rule of each study that judges times.
-BUSY_RULE = Both(
-    " Times are not judged if the machine was busy: if, before or while they were taken, other work took more than "
-    f"{BUSY_CORES:g} cores on average, or the one thread that computed did not run for more than {BUSY_WAIT:.0%} of "
-    "the time.",
-    f"若机器繁忙，则不对时间作出判定：即计时之前或期间其他工作平均占用超过 {BUSY_CORES:g} 个核，"
-    f"或唯一的计算线程有超过 {BUSY_WAIT:.0%} 的时间未在运行。",
-)
+BUSY_RULE = SHARED("busy.rule", cores=BUSY_CORES, wait=BUSY_WAIT)
 
 
 def measure_networks(subject: Subject) -> Costs:
@@ -65,20 +60,38 @@ def busy(costs: Costs) -> Words | None:
     if load is None:
         return None
     if (load.others or 0.0) > BUSY_CORES:
-        why = Both(
-            f"other work took {load.others:.1f} of {load.cores} cores",
-            f"其他工作占用了 {load.cores} 个核中的 {load.others:.1f} 个",
-        )
-    else:
-        why = Both(
-            f"what was timed had to wait for {load.waited:.0%} of the time",
-            f"计时线程有 {load.waited:.0%} 的时间在等待",
-        )
-    return (
-        Both("the machine was busy: ", "机器繁忙：")
-        + why
-        + Both("; the same command times again", "；再次运行同一命令会重新计时")
-    )
+        return SHARED("busy.others", others=load.others, cores=load.cores)
+    return SHARED("busy.waited", waited=load.waited)
+
+
+def longer(costs: Group[Any], one: str, *, than: str, which: int = 0, **words: Any) -> Comparison:
+    """That one network or unit takes longer than another, by BUSY_RULE; the cell has their ratio as {clock}.
+
+    costs: what `measure_networks` (or the like) gave; `which` of its measurements.
+    """
+    return _timed(costs, one, than, which, lambda clock: clock.verdict_above(1), words)
+
+
+def as_long(costs: Group[Any], one: str, *, as_: str, factor: float, which: int = 0, **words: Any) -> Comparison:
+    """That one network or unit takes as long as another, within a factor, by BUSY_RULE."""
+    return _timed(costs, one, as_, which, lambda clock: clock.verdict_within(factor), words)
+
+
+def _timed(
+    costs: Group[Any],
+    one: str,
+    other: str,
+    which: int,
+    verdict: Callable[[Ratio], Verdict],
+    words: Mapping[str, Any],
+) -> Comparison:
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        if why := busy(costs.values[which]):
+            raise Instead(why, NOT_JUDGED)
+        clock = times(costs.values[which], one, other)
+        return verdict(clock), {"one": one, "other": other, "clock": clock, **words}
+
+    return Comparison((costs,), judge)
 
 
 def if_quiet(measure: Measure) -> Measure:
@@ -93,11 +106,7 @@ def if_quiet(measure: Measure) -> Measure:
 
 def sentence_of_times(costs: Costs, sentence: Words) -> Words:
     """The sentence about these times; of a busy machine's, that it was one."""
-    return (
-        sentence
-        if busy(costs) is None
-        else Both("The machine was busy: its times are not told.", "机器繁忙：不作时间比较。")
-    )
+    return sentence if busy(costs) is None else SHARED("busy.untold")
 
 
 def base_name(costs: Costs) -> str:
@@ -110,26 +119,30 @@ def milliseconds(cost: Cost) -> float:
     return 1000 * statistics.median(cost["seconds"])
 
 
-# Columns of a table of costs: header, and the cell of a cost that has what it needs.
-_COLUMNS: tuple[tuple[str, Words, float, str], ...] = (
-    ("weights", Both("weights", "权重"), 1, ",.0f"),
-    ("parameters", Both("parameters", "参数"), 1, ",.0f"),
-    ("multiply_adds", Both("multiply-adds (M)", "乘加（百万）"), 1e6, ",.1f"),
-    ("training_bytes", Both("kept for the backward pass (MiB)", "为反向保留（MiB）"), 2**20, ",.1f"),
-    ("inference_bytes", Both("inference, at most (MiB)", "推理峰值（MiB）"), 2**20, ",.1f"),
-    ("peak_bytes", Both("peak on the GPU (MiB)", "GPU 峰值（MiB）"), 2**20, ",.1f"),
-)
+# Columns of a table of costs whose header is in the shared catalogue: the unit of the number and its format.
+_COLUMNS = {
+    "weights": (1, ",.0f"),
+    "parameters": (1, ",.0f"),
+    "multiply_adds": (1e6, ",.1f"),
+    "training_bytes": (2**20, ",.1f"),
+    "inference_bytes": (2**20, ",.1f"),
+    "peak_bytes": (2**20, ",.1f"),
+}
 
 
 def cost_table(caption: Words, costs: Costs, first: Words) -> Table:
     """A row for each network or unit: what it counts, per image, and the median of its time."""
     some = next(iter(costs.values()))
-    columns = [c for c in _COLUMNS if some.get(c[0]) is not None]
+    columns = {key: form for key, form in _COLUMNS.items() if some.get(key) is not None}
     return Table(
         caption,
-        [first, *(header for _, header, _, _ in columns), Both("time (ms)", "时间（毫秒）")],
+        [first, *(SHARED(f"costs.{key}") for key in columns), SHARED("costs.time")],
         [
-            [name, *(format(cost[key] / unit, form) for key, _, unit, form in columns), f"{milliseconds(cost):,.1f}"]
+            [
+                name,
+                *(format(cost[key] / unit, form) for key, (unit, form) in columns.items()),
+                f"{milliseconds(cost):,.1f}",
+            ]
             for name, cost in costs.items()
         ],
     )
