@@ -32,13 +32,14 @@ from resnetlab.studies.frame.costs import (
     cost_table,
     exact,
     if_quiet,
+    measure_networks,
     measured_by,
     sentence_of_times,
     time_panel,
     times,
 )
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import Verdict
 from resnetlab.studies.frame.study import Finding, Plan, Study
@@ -83,7 +84,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         ),
         (
             Measurement(f"{__name__}:measure_units", {"batch": batch, "rounds": unit_rounds}, alone=True),
-            Measurement("resnetlab.studies.costs:measure_networks", nets, alone=True),
+            Measurement(named(measure_networks), nets, alone=True),
         ),
     )
 

@@ -28,9 +28,9 @@ from resnetlab.measuring.printed import PRINTED
 from resnetlab.nets.zoo import build
 from resnetlab.studies import depth_views as views
 from resnetlab.studies.frame.claims import Row, judged_row
-from resnetlab.studies.frame.costs import measured_by
+from resnetlab.studies.frame.costs import measure_networks, measured_by
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
 from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import NOT_TESTED, Verdict, difference, mean_std
 from resnetlab.studies.frame.study import Finding, Plan, Study
@@ -135,7 +135,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         recipes,
         s.expected,
         s.note,
-        (*first, Measurement("resnetlab.studies.costs:measure_networks", nets, alone=True)),
+        (*first, Measurement(named(measure_networks), nets, alone=True)),
     )
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from resnetlab.measuring.padding import padded_units
 from resnetlab.studies import shortcuts_views as views
 from resnetlab.studies.frame.claims import Row, judged_row
-from resnetlab.studies.frame.costs import BUSY_RULE, Costs, base_name, busy, exact, measured_by, times
+from resnetlab.studies.frame.costs import BUSY_RULE, Costs, base_name, busy, exact, measure_networks, measured_by, times
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
 from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import (
     DIRECTION,
@@ -115,7 +115,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     ]
     timed = [
         Measurement(
-            "resnetlab.studies.costs:measure_networks",
+            named(measure_networks),
             {"nets": nets, "batch": batch, "rounds": s.rounds, "training": True},
             alone=True,
         )

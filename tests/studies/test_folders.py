@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
 from resnetlab.studies import STUDIES
+from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.study import study
 from resnetlab.studies.frame.text import SHARED, Catalogue
 
@@ -49,6 +51,14 @@ def test_a_folder_holds_a_study_and_nothing_else(folder: Path) -> None:
     assert study(folder.name).name == folder.name
     for path in folder.glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST, path
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_a_study_plans_to_measure_is_there(name: str) -> None:
+    for scale in SCALES:
+        for function in {m.function for m in study(name).plan(scale, None, ()).measurements}:
+            module, _, measure = function.partition(":")
+            assert callable(getattr(importlib.import_module(module), measure))
 
 
 @of_each_folder
