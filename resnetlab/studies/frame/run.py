@@ -149,7 +149,11 @@ def end_of(error: Exception, runs: Path) -> End:
 
 @dataclass
 class _Lane:
-    """A process that trains a run, and then another. Each has a pool to itself, so that it dies for its run alone."""
+    """A process that trains a run, and then another.
+
+    Each has a pool to itself, so that it dies for its run alone: of a pool of several (loky's, too) one that is killed
+    takes all others with it.
+    """
 
     pool: ProcessPoolExecutor
     statuses: Connection  # what its process sends
