@@ -137,7 +137,7 @@ def test_small_helpers() -> None:
         ("lesion:measure", {"images": 20, "fewer": 10, "draws": 2}),
         ("lesion_paths:measure", {"images": 5, "draws": 1}),
         ("boosting:measure", {"images": 20}),
-        ("sensitivity:measure", {"images": 20, "change": 0.01}),
+        ("sensitivity.measure:measure", {"images": 20, "change": 0.01}),
     ],
 )
 def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
     [
         ("lesion", "cifar_resnet8", "deeper network"),
         ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
-        ("sensitivity", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
 )
 def test_where_nothing_can_be_measured_it_is_said(function: str, net: str, words: str) -> None:
