@@ -52,7 +52,7 @@ def plot(
 
     A plot that this command wrote earlier is replaced; any other existing file is an error.
     """
-    from resnetlab.studies.curves import check_out, error_curves, save_curves
+    from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
     from resnetlab.training.runs import find_run
 
     check_out(out)

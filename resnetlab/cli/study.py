@@ -15,12 +15,13 @@ from cyclopts import Parameter
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
 from resnetlab.paths import expanded
-from resnetlab.studies.words import both
+from resnetlab.studies.frame.text import both
 
 if TYPE_CHECKING:
-    from resnetlab.studies.measurement import Weights
-    from resnetlab.studies.runner import Event
-    from resnetlab.studies.study import Plan, Record, Study
+    from resnetlab.studies.frame.measurement import Weights
+    from resnetlab.studies.frame.record import Record
+    from resnetlab.studies.frame.run import Event
+    from resnetlab.studies.frame.study import Plan, Study
 
 app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
 
@@ -39,7 +40,9 @@ Results = Annotated[Path, Parameter(help="The folder for records, figures and th
 @app.command(name="list")
 def list_studies(*, json: Json = False) -> None:
     """List the studies: claim, source, and the cost of each scale."""
-    from resnetlab.studies.study import SCALES, STUDIES, study
+    from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.scales import SCALES
+    from resnetlab.studies.frame.study import study
 
     found = [study(name) for name in STUDIES]
     if json:
@@ -88,8 +91,10 @@ def run(
     """
     from resnetlab.errors import UserError
     from resnetlab.storage import disk_errors
+    from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.scales import WEIGHTS
+    from resnetlab.studies.frame.study import study
     from resnetlab.studies.report import write_report
-    from resnetlab.studies.study import STUDIES, WEIGHTS, study
 
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
@@ -146,7 +151,7 @@ def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
     """What --weights names. Raises UserError."""
     from resnetlab.errors import UserError
     from resnetlab.nets.zoo import spec
-    from resnetlab.studies.measurement import Weights
+    from resnetlab.studies.frame.measurement import Weights
 
     found = []
     for text in texts:
@@ -167,12 +172,13 @@ def _run_one(
     """Run what is missing of one study, showing how it goes; return its record."""
     from resnetlab.cli.screen import say
     from resnetlab.machine import available_cores
-    from resnetlab.studies.runner import conclude, run_plan
+    from resnetlab.studies.frame.record import conclude
+    from resnetlab.studies.frame.run import run_plan
 
     jobs = jobs or (1 if device not in ("cpu", "auto") else available_cores())
     trainings, places = None, f"{jobs} at once"
     if ray is not None:
-        from resnetlab.studies.cluster import run_on_ray
+        from resnetlab.studies.frame.cluster import run_on_ray
 
         trainings, places = run_on_ray(plan.recipes, runs, address=ray, device=device), f"on Ray ({ray})"
         device = "cpu" if device == "auto" else device  # where what is trained is measured: here

@@ -19,7 +19,7 @@ from rich.console import Console
 from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
 from resnetlab.studies import degradation
-from resnetlab.studies.study import Plan, study
+from resnetlab.studies.frame.study import Plan, study
 from resnetlab.training.recipe import FIELDS, recipe
 from resnetlab.training.run import make_run
 

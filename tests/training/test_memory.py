@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.studies.runner import run_missing
+from resnetlab.studies.frame.run import run_missing
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import Run, make_run
