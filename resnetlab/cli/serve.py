@@ -53,7 +53,7 @@ def serve(
 
         def ready() -> None:
             decoders.start()  # not before, when they would take time from what must be ready first
-            what = f"{classifier.net.spec.name}, {len(classifier.classes)} classes, on {classifier.device}"
+            what = f"{classifier.name}, {len(classifier.classes)} classes, on {classifier.device}"
             print(f"{what}: {url_of(listener)} (Ctrl-C ends it)", flush=True)
             if hosts is None:
                 print("warning: others can reach this address, and there is no login.", file=sys.stderr)

@@ -190,7 +190,7 @@ def make_app(
     @app.get("/health", summary="What is served", response_model=Health, responses=_problems(ALWAYS))
     async def health() -> Health:
         return Health(
-            network=classifier.net.spec.name,
+            network=classifier.name,
             device=classifier.device,
             classes=classifier.classes,
             units=tuple(units),
