@@ -68,6 +68,7 @@ def export(
     if to == "openvino":
         check_installed(int8=int8)
     classifier = opened(source, net=net, which=which, image_size=image_size)
+    _ = classifier.net  # or a line says that an exported file can't be exported
     before = trained_on([source])
     ranges = open_data(calibrate, "evaluate", trained_on=before) if calibrate else None
     # int8 is never without its accuracy

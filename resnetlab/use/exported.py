@@ -25,6 +25,7 @@ from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 MOST_BYTES = 2**33  # of a file
 HOW_TO = "export the run folder or weight file it was made of: resnetlab export SOURCE --to"
 PROGRAMS = ".pt2"
+NEEDED = ("network", "classes", "preprocessing", "normalisation")  # what a file has to say
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,10 @@ def read_exported(path: Path) -> ExportedFile:
 
 def _told(path: Path, texts: dict[str, str]) -> _Told:
     """What the texts of a file say. Raises UserError where some are absent or damaged."""
-    missing = [key for key in _Told.__required_keys__ if key not in texts]
+    missing = [key for key in NEEDED if key not in texts]
     if missing:
         raise UserError(
-            f"{path}: not written by 'resnetlab export': it does not say its {', '.join(sorted(missing))}; {HOW_TO} "
+            f"{path}: not written by 'resnetlab export': it does not say its {', '.join(missing)}; {HOW_TO} "
             f"{'onnx' if path.suffix == '.onnx' else 'openvino'}."
         )
     try:

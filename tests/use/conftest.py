@@ -155,7 +155,9 @@ def serving(weights: Path) -> Callable[..., contextlib.AbstractContextManager[Se
 
     @contextlib.contextmanager
     def start(*options: str, source: Path = weights) -> Iterator[Served]:
-        command = [sys.executable, "-m", "resnetlab", "serve", str(source), "--net", "cifar_resnet8"]
+        command = [sys.executable, "-m", "resnetlab", "serve", str(source)]
+        command += ["--net", "cifar_resnet8"] if source == weights else []
+        command += [] if "--engine" in options else ["--engine", "torch"]  # which changes nothing in the background
         process = subprocess.Popen(
             [*command, "--port", "0", "--device", "cpu", *options],
             stdout=subprocess.PIPE,
