@@ -196,8 +196,13 @@ def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
     if name == "torch":
         return Engine(name, precision, torch_scores(graph.module, precision))
     check_runner(name)
-    path, content = kept_onnx(graph)
-    return Engine(name, precision, checked(path, RUNNERS[name].scores((content,), precision)))
+    try:
+        path, content = kept_onnx(graph)
+        scores = RUNNERS[name].scores((content,), precision)
+    except UserError:  # as of a file of the cache that is damaged
+        path, content = kept_onnx(graph, anew=True)
+        scores = RUNNERS[name].scores((content,), precision)
+    return Engine(name, precision, checked(path, scores))
 
 
 def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Tensor], Tensor]:
@@ -213,14 +218,14 @@ def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Ten
     return scores
 
 
-def kept_onnx(graph: Graph) -> tuple[Path, bytes]:
-    """The network as an ONNX file, from the cache where it was made before; making it takes seconds."""
+def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
+    """The network as an ONNX file, from the cache where it was made before; making it, or `anew`, takes seconds."""
     assert graph.module is not None
     hashed = hashlib.sha256(f"{graph.marks} {graph.shape} {OPSET} {torch.__version__}".encode())
     for key, tensor in sorted(graph.module.state_dict().items()):
         hashed.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
     path = cache_folder() / f"engine-{hashed.hexdigest()[:24]}.onnx"
-    if is_there(path):
+    if is_there(path) and not anew:
         return path, read_regular(path, MOST_BYTES, "remove it, and it is made anew")
     content = to_onnx(graph.module, drawn(graph.shape, 2), {})
     with contextlib.suppress(OSError):  # a cache that can't be written is none
