@@ -43,7 +43,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
         raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2 GiB.")
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             module,
             (pixels,),
@@ -64,7 +64,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch's exporter says of itself, e.g. that torchvision is missing."""
     log = logging.getLogger("torch.onnx")
     level = log.level

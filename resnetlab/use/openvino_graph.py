@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,5 +120,9 @@ def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[by
     images = [pixels.numpy() for pixels in batches]
     with contextlib.redirect_stdout(io.StringIO()):  # its progress; standard output is the command's answer
         small = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+    for number, operation in enumerate(small.get_ordered_ops()):
+        kind = operation.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):  # a count of all that this process made
+            operation.set_friendly_name(f"{kind}_{number}")
     small.set_rt_info('"int8"', [TOLD, "precision"])
     return written(small)
