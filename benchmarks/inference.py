@@ -3,11 +3,11 @@
 python -m benchmarks.inference [--quick] [--int8 cifar10:DIR --weights FILE] [--json] [--record FILE] [--runs N]
 
 Ours takes pixels, uint8 N C H W on the CPU, and gives scores, by the engine that `--engine auto` chooses for the batch.
-The peers take what users prepare, normalised float32: plain eager PyTorch in inference mode; and ONNX Runtime and
-OpenVINO as their own guides have it, on a plain export of the network with torch.onnx.export, with their defaults
-(OpenVINO's precision among them, which is bf16 where the processor knows it), told only to use as many threads as
-torch. Normalising is left out of their time. The limit is the convolutions and the fully connected layer alone, each
-by oneDNN on an input of its own. All are timed in turn in one process.
+The peers take the same pixels and normalise them as users do, in torch: plain eager PyTorch in inference mode; and ONNX
+Runtime and OpenVINO as their own guides have it, on a plain export of the network with torch.onnx.export, with their
+defaults (OpenVINO's precision among them, which is bf16 where the processor knows it, and float32 beside it), told only
+to use as many threads as torch. All are timed in turn in one process. The limit is the network's multiply-adds at the
+rate that this machine has in float32 on large matrices.
 
 With --int8 the network of FILE (akamaster's ResNet-56) is quantised by `export --int8` for both engines and calibrated
 on training images of CIFAR-10; the rows compare its speed with OpenVINO's bf16, and its accuracy with float32's.
@@ -22,14 +22,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import Row, keep, medians, options, show
 from benchmarks.training import peer_of
 from resnetlab.data.images import open_data
-from resnetlab.data.normalisation import imagenet
-from resnetlab.nets.folding import folded
+from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.measuring.complexity import count
 from resnetlab.nets.zoo import build
 from resnetlab.training.run import available_cores
 from resnetlab.use.classifier import Classifier
@@ -43,6 +44,7 @@ CASES = (("resnet50", 1), ("resnet50", 16), ("cifar_resnet56", 1), ("cifar_resne
 QUICK = (("cifar_resnet56", 1), ("cifar_resnet56", 16))
 INT8_BATCHES = (1, 256)
 UNIT = "images/s"
+SIDE = 2048  # of the matrices whose product gives the limit
 
 
 def plain_onnx(net: nn.Module, x: Tensor) -> bytes:
@@ -55,15 +57,21 @@ def plain_onnx(net: nn.Module, x: Tensor) -> bytes:
     return written.getvalue()
 
 
-def by_hand(net: nn.Module, x: Tensor, content: bytes) -> dict[str, Callable[[], object]]:
-    """The peers that are installed, by name, each as a call for the batch x."""
+def by_hand(
+    net: nn.Module, pixels: Tensor, normalise: Normalisation, content: bytes
+) -> dict[str, Callable[[], object]]:
+    """The peers that are installed, by name, each as a call for the pixels of a batch."""
 
     @torch.inference_mode()
     def eager() -> Tensor:
-        return net(x)
+        return net(normalise(pixels))
 
     found: dict[str, Callable[[], object]] = {"plain eager torch": eager}
-    given, threads = x.numpy(), torch.get_num_threads()
+    threads = torch.get_num_threads()
+
+    def given() -> np.ndarray:
+        return normalise(pixels).numpy()
+
     if is_installed("onnxruntime"):
         import onnxruntime
 
@@ -71,7 +79,7 @@ def by_hand(net: nn.Module, x: Tensor, content: bytes) -> dict[str, Callable[[],
         asked.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(content, asked, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        found["ONNX Runtime by hand"] = lambda: session.run(None, {name: given})
+        found["ONNX Runtime by hand"] = lambda: session.run(None, {name: given()})
     if is_installed("openvino"):
         for words, hint in (("", {}), (", float32", {"INFERENCE_PRECISION_HINT": "f32"})):
             settings = hint | {"INFERENCE_NUM_THREADS": threads}
@@ -79,37 +87,22 @@ def by_hand(net: nn.Module, x: Tensor, content: bytes) -> dict[str, Callable[[],
     return found
 
 
-def openvino_by_hand(content: bytes, given: object, settings: dict[str, object]) -> Callable[[], object]:
+def openvino_by_hand(
+    content: bytes, given: Callable[[], np.ndarray], settings: dict[str, object]
+) -> Callable[[], object]:
     """A compiled model that is called, as OpenVINO's guide has it."""
     import openvino
 
     core = openvino.Core()
     model = core.compile_model(core.read_model(content), "CPU", settings)
-    return lambda: model(given)
+    return lambda: model(given())
 
 
-def multiplications_of(net: nn.Module, x: Tensor) -> Callable[[], None]:
-    """The convolutions and fully connected layers alone, batch norm folded, each on an input of its own: the limit."""
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    inputs: list[tuple[nn.Module, Tensor]] = []
-
-    def note(module: nn.Module, args: tuple[Tensor, ...], _: Tensor) -> None:
-        shape = torch.randn(args[0].shape)
-        drawn = shape.contiguous(memory_format=torch.channels_last) if shape.ndim == 4 else shape
-        inputs.append((module, drawn))
-
-    hooks = [m.register_forward_hook(note) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    with torch.inference_mode():
-        net(x)
-    for hook in hooks:
-        hook.remove()
-
-    @torch.inference_mode()
-    def run() -> None:
-        for module, given in inputs:
-            module(given)
-
-    return run
+def multiply_adds_a_millisecond(runs: int) -> float:
+    """What this machine's threads come to in float32 on square matrices, which torch multiplies near the limit."""
+    left, right = torch.randn(2, SIDE, SIDE)
+    (taken,) = medians([lambda: left @ right], runs)
+    return SIDE**3 / taken
 
 
 def rows_of(name: str, batch: int, runs: int) -> list[Row]:
@@ -118,12 +111,12 @@ def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     classifier = Classifier(net, tuple(map(str, range(net.spec.num_classes))), imagenet(3), whole=True, device="cpu")
     engine = chosen(graph_of(classifier), "auto", batch=batch, told=lambda line: print(line, file=sys.stderr))
     pixels = noise(classifier, batch)
-    x = classifier.input(pixels)
     library, theirs = peer_of(name)
-    peers = by_hand(theirs.eval(), x, plain_onnx(theirs.eval(), classifier.input(noise(classifier, 2))))
-    limit = multiplications_of(folded(net), x)
-    every = [partial(engine.scores, pixels), limit, *peers.values()]
-    ours, most, *others = (1000 * batch / taken for taken in medians(every, runs))
+    peers = by_hand(
+        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier, 2)))
+    )
+    most = 1000 * multiply_adds_a_millisecond(runs) / count(net).multiply_adds
+    ours, *others = (1000 * batch / taken for taken in medians([partial(engine.scores, pixels), *peers.values()], runs))
     found = dict(zip(peers, others, strict=True))
     best = max(list(found)[1:] or list(found), key=found.__getitem__)
     what = f"inference of {name}, batch {batch}, {engine}"

@@ -29,14 +29,15 @@ def settling(
     """A function that starts it; at the end of the block what is not done by then is given up.
 
     use is called, in a thread, with the engine that `auto` takes for batches of that size; told with lines that say
-    which, and why. Where nothing but torch is installed, or something fails, there is nothing to use.
+    which, and why. Where something fails, nothing is used.
     """
     graph, ended = graph_of(classifier), threading.Event()
     making: list[subprocess.Popen[bytes]] = []
 
     def settle() -> None:
         try:
-            if graph.module and not _made_elsewhere(graph, making, ended):
+            others = any(is_installed(name) for name in graph.engines[1:])
+            if graph.module and others and not _made_elsewhere(graph, making, ended):
                 return
             engine = fastest(candidates(graph), graph.shape, batch, lambda line: None if ended.is_set() else told(line))
         except (UserError, OSError, RuntimeError) as error:
@@ -48,7 +49,7 @@ def settling(
 
     thread = threading.Thread(target=settle, name="settling", daemon=True)
     try:
-        yield thread.start if any(is_installed(name) for name in graph.engines[1:]) else lambda: None
+        yield thread.start
     finally:
         ended.set()
         for process in making:
