@@ -30,7 +30,7 @@ from benchmarks.timing import Row, keep, medians, options, show
 from benchmarks.training import peer_of
 from resnetlab.data.images import open_data
 from resnetlab.data.normalisation import Normalisation, imagenet
-from resnetlab.measuring.complexity import count
+from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.zoo import build
 from resnetlab.training.run import available_cores
 from resnetlab.use.classifier import Classifier
@@ -115,7 +115,7 @@ def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     peers = by_hand(
         theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier, 2)))
     )
-    most = 1000 * multiply_adds_a_millisecond(runs) / count(net).multiply_adds
+    most = 1000 * multiply_adds_a_millisecond(runs) / complexity(net.spec).multiply_adds
     ours, *others = (1000 * batch / taken for taken in medians([partial(engine.scores, pixels), *peers.values()], runs))
     found = dict(zip(peers, others, strict=True))
     best = max(list(found)[1:] or list(found), key=found.__getitem__)

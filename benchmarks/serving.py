@@ -1,6 +1,7 @@
 """Serving: requests a second, latencies and memory of `resnetlab serve` under load, beside the network alone.
 
-python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--json] [--record FILE]
+python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--against-torch] [--json]
+    [--record FILE]
 
 The clients send images from DIR as fast as they are answered, each over a connection of its own. They run on the same
 machine as the server and take their share of its cores. What can't be undercut: the same images decoded, and passed
@@ -147,9 +148,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="a folder of images")
     parser.add_argument("--net", help="the network, where the file does not tell it")
     parser.add_argument("--engine", default="auto", help="what the server runs the network by, as of serve")
-    parser.add_argument(
-        "--against-torch", action="store_true", help="the same load on a server with --engine torch, too"
-    )
+    parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
