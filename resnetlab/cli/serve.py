@@ -64,11 +64,11 @@ def serve(
 
         def ready() -> None:
             decoders.start()  # not before, when they would take time from what must be ready first
-            settle()
             what = f"{classifier.name}, {len(classifier.classes)} classes, on {classifier.device}"
             print(f"{what}: {url_of(listener)} (Ctrl-C ends it)", flush=True)
             if hosts is None:
                 print("warning: others can reach this address, and there is no login.", file=sys.stderr)
+            settle()
 
         run(app, listener, timeout, ready)
 

@@ -31,11 +31,12 @@ def settling(
     use is called, in a thread, with the engine that `auto` takes for batches of that size; told with lines that say
     which, and why. Where something fails, nothing is used.
     """
-    graph, ended = graph_of(classifier), threading.Event()
+    ended = threading.Event()
     making: list[subprocess.Popen[bytes]] = []
 
     def settle() -> None:
         try:
+            graph = graph_of(classifier)
             others = any(is_installed(name) for name in graph.engines[1:])
             if graph.module and others and not _made_elsewhere(graph, making, ended):
                 return
