@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
@@ -50,6 +50,7 @@ class Member:
     matched: Matched  # its classes with those of the data
     skips: bool = False  # whether it was trained without the images that can't be read
     size_assumed: bool = False  # whether neither the file nor the user says the size of images
+    scores: Callable[[Tensor], Tensor] | None = None  # of pixels, uint8 N C H W, by an engine; None: the network's own
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def evaluate(
     unreadable: str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]] | None = None,
     told: Callable[[str], object] = lambda _: None,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Evaluation:
@@ -96,6 +98,7 @@ def evaluate(
     data were called in the training, where that is another name. class_order: which output is which class, where the
     file names none, as `outputs_of` says. unreadable: "error", or "skip" to leave out and count the files that can't be
     read; None is as the networks were trained. workers: processes that decode files ahead, of all members together.
+    engine: makes of each network what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands.
     told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
     of how many.
 
@@ -121,6 +124,8 @@ def evaluate(
     )
     if class_order != "text" and all(one.classes for one in loaded):
         raise UserError(f"class-order={class_order}: the files have class names; leave it out.")
+    if engine:
+        members = tuple(_run_by(engine, member, way) for member in members)
     answered, label_of, orders = common_classes([(m.source, m.matched) for m in members], data.classes)
     for line in understood(members, data):
         told(line)
@@ -291,20 +296,39 @@ def skips(card: ModelMetadata | None) -> bool:
     return card is not None and card.recipe.get("unreadable") == "skip"
 
 
+def _run_by(
+    engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]], member: Member, views: Views
+) -> Member:
+    """The member with what runs it. Raises UserError for views that only the network itself can look at."""
+    if views.whole:
+        raise UserError("engines take images of one size, and multi-scale has many: leave --engine out.")
+    if views.mirrored and max(member.normalise.mean[0].numel(), member.normalise.std[0].numel()) > 1:
+        raise UserError(f"{member.source}: its mean image is not mirrored with the images: leave --engine out.")
+    return replace(member, scores=engine(member.net, member.normalise))
+
+
+def _answers(member: Member, views: Views, device: str, pixels: Tensor) -> Tensor:
+    """ln of the softmax for views of images, uint8 N C H W: float64 N K."""
+    if member.scores is None:
+        x = member.normalise(pixels.to(device, non_blocking=True))
+        return log_probabilities(member.net, x, whole=views.whole, mirrored=views.mirrored)
+    looked_at = [pixels, pixels.flip(3)] if views.mirrored else [pixels]
+    return average([member.scores(each).double().log_softmax(1) for each in looked_at])
+
+
 def _batches(
     member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: Unreadables
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec
-    answer = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
+    answer = partial(_answers, member, views, device)
     none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
     if isinstance(images, Images) or views.cut is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables
         )
         for pixels, places in batches:
-            x = pixels.to(device, non_blocking=True)
-            yield places, torch.cat(in_halves(answer, member.normalise(x))) if len(places) else none
+            yield places, torch.cat(in_halves(answer, pixels)) if len(places) else none
         return
     read, done = read_views(images, views, spec.input_size, workers, unreadables), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
@@ -312,7 +336,7 @@ def _batches(
         places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)
 
         def answers(pixels: Tensor) -> Tensor:
-            return torch.cat(in_halves(answer, member.normalise(pixels.to(device))))
+            return torch.cat(in_halves(answer, pixels))
 
         yield places, over_views(answers, parts) if parts else none
         done += len(some)
