@@ -23,7 +23,7 @@ class Unknown(AttributeError):
 
 @dataclass
 class Memory:
-    """Bytes of feature maps: those alive now, the most at once, and those that are kept for the gradient, if any are."""
+    """Bytes of feature maps: those alive now, the most at once, and, if it keeps any, those kept for the gradient."""
 
     keeps: bool = True
     live: int = 0
