@@ -121,7 +121,7 @@ def _by_shapes(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
 def _by_tensors(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     x = torch.empty(1, *shape, device="meta")
     net.eval()
-    with torch.no_grad(), _LiveBytes(x, _weight_storages(net)) as live:
+    with torch.no_grad(), LiveBytes(x, _weight_storages(net)) as live:
         net(x)
     return _training_bytes(net, shape), live.peak
 
@@ -169,7 +169,7 @@ def _weight_storages(net: nn.Module) -> set[int]:
     return {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Follows which tensors are alive after each operation, and notes the most bytes at once."""
 
     def __init__(self, first: Tensor, ignored: set[int]):
