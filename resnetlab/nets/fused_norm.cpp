@@ -140,7 +140,7 @@ void gradient(const T *g, const T *x, T *dx, int64_t positions, int64_t channels
     }
 }
 
-// y from x with given scale and shift, image by image; `from` the last image or the first.
+// y from x with a known scale and shift, from the last image to the first.
 template <typename T>
 void apply(const T *x, const T *h, T *y, bool relu, const float *scale, const float *shift, int64_t images,
            int64_t positions, int64_t channels, int threads) {
