@@ -156,7 +156,7 @@ def as_written(on: bool) -> contextlib.AbstractContextManager[object]:
 
 
 def recompute_units(net: nn.Module) -> None:
-    """Keep only what passes between units, and compute the rest again for the gradient (Chen et al. 2016)."""
+    """Keep only what passes between groups of units, and compute the rest again for the gradient (Chen et al. 2016)."""
     residual_units(net, "checkpoint_activations")
     assert isinstance(net, ResNet)
     net.recompute = True

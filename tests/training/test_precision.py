@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
+from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.zoo import build, on_meta, spec
 from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
@@ -113,6 +114,19 @@ def test_recomputed_units_keep_nothing_of_their_inside() -> None:
             net(torch.randn(4, 3, 32, 32))
         kept[recompute] = sum(sizes)
     assert kept[True] < kept[False] / 4
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks
+def test_recomputed_units_need_a_quarter_of_the_memory(name: str) -> None:
+    def most_alive(recompute: bool, images: int) -> int:
+        net = build(name, seed=1).train()
+        net.recompute = recompute  # type: ignore[assignment]
+        with LiveBytes(torch.empty(0), set()) as live:
+            net(torch.zeros(images, 3, 32, 32)).sum().backward()
+        return live.peak
+
+    plain, recomputed = (most_alive(on, 3) - most_alive(on, 2) for on in (False, True))
+    assert recomputed < plain / 4
 
 
 def test_compiled_units_equal_the_plain_ones_and_keep_their_names(eager: CompileCounterWithBackend) -> None:
