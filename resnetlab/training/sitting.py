@@ -24,8 +24,8 @@ from resnetlab.nets.zoo import build
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import Checkpoint, Progress, Random, Share, load_checkpoint, save_checkpoint
 from resnetlab.training.distributed import Ranks, check_share, wrapped
+from resnetlab.training.layer_groups import freeze
 from resnetlab.training.metrics import Metrics, NoMetrics
-from resnetlab.training.parts import freeze
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, migrate
 from resnetlab.training.schedule import ScheduleState, learning_rate
@@ -128,7 +128,7 @@ def sit_down(
 
 
 def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
-    """The network as the run begins with it: its first weights, its frozen parts, its memory layout."""
+    """The network as the run begins with it: its first weights, its frozen layer groups, its memory layout."""
     net = build(run.spec, seed=recipe.seed)
     if run.start:
         run.start.put_into(net)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.training.averaging import Average
-from resnetlab.training.parts import lr_factors, training_mode
+from resnetlab.training.layer_groups import lr_factors, training_mode
 from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.fit import value_trouble
@@ -87,7 +87,7 @@ class Stepper:
         return StepResult(torch.stack(losses).sum() * len(batch.labels), torch.stack(wrong).sum())
 
     def train(self) -> None:
-        """Put the network into training mode, but for its frozen parts."""
+        """Put the network into training mode, but for its frozen layer groups."""
         training_mode(self.trained, self.net, self.recipe.freeze)
 
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:

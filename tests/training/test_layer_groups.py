@@ -1,4 +1,4 @@
-"""Parts of a network: which stay as they are in training, and at what rate each learns."""
+"""Layer groups of a network: which are frozen in training, and at what rate each learns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build, spec
 from resnetlab.training.averaging import reestimate
-from resnetlab.training.parts import check_parts, freeze, lr_factors, parts, training_mode
+from resnetlab.training.layer_groups import check_layer_groups, freeze, layer_groups, lr_factors, training_mode
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_optimiser
 
 
 @pytest.mark.parametrize("net", ["cifar_resnet8", "cifar_preresnet20", "resnet18(stem=deep)"])
-def test_parts_and_head_are_the_whole_network(net: str) -> None:
+def test_layer_groups_and_head_are_the_whole_network(net: str) -> None:
     made = build(net)
-    found = parts(made)
-    assert len(found) == 1 + len(made.spec.stages)  # type: ignore[union-attr]
-    inside = [p for part in found for p in part.parameters()]
+    groups = layer_groups(made)
+    assert len(groups) == 1 + len(made.spec.stages)  # type: ignore[union-attr]
+    inside = [p for group in groups for p in group.parameters()]
     head = [p for name, p in made.named_parameters() if name.startswith(("fc", "last_bn"))]
     assert len(inside) == len(set(inside))
     assert set(inside).isdisjoint(head)
@@ -26,7 +26,7 @@ def test_parts_and_head_are_the_whole_network(net: str) -> None:
 
 
 def test_rates_fall_from_the_head_to_the_stem() -> None:
-    """Howard & Ruder 2018, section 3.2, with a factor of 0.5 from part to part."""
+    """Howard & Ruder 2018, section 3.2, with a factor of 0.5 from group to group."""
     net = build("cifar_resnet8")
     wanted = {"conv1": 0.0625, "bn1": 0.0625, "layer1": 0.125, "layer2": 0.25, "layer3": 0.5, "fc": 1.0}
     factors = lr_factors(net, 0.5)
@@ -40,7 +40,7 @@ def test_rates_fall_from_the_head_to_the_stem() -> None:
     assert {g["lr_factor"] for g in make_optimiser(net, Recipe()).param_groups} == {1.0}
 
 
-def test_a_frozen_part_has_no_gradient_and_stays_in_evaluation_mode() -> None:
+def test_a_frozen_group_has_no_gradient_and_stays_in_evaluation_mode() -> None:
     net = build("cifar_resnet8(mix=DropoutShortcut(0.3))")
     freeze(net, 2)
     training_mode(net, net, 2)
@@ -70,7 +70,7 @@ def test_statistics_that_are_averaged_anew_leave_out_frozen_ones() -> None:
         ("vgg16", {"layer_decay": 0.5}, "work on a residual network's stages, but vgg16 has none"),
     ],
 )
-def test_parts_that_a_network_lacks_are_refused(net: str, fields: dict[str, float], message: str) -> None:
+def test_layer_groups_that_a_network_lacks_are_refused(net: str, fields: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_parts(Recipe(start="somewhere", **fields), spec(net))  # type: ignore[arg-type]
-    check_parts(Recipe(), spec(net))
+        check_layer_groups(Recipe(start="somewhere", **fields), spec(net))  # type: ignore[arg-type]
+    check_layer_groups(Recipe(), spec(net))
