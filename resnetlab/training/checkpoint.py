@@ -37,7 +37,7 @@ from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 STATE = "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
 LowestError = Annotated[float, Between(0, INFINITY)]  # %; infinity before the first
-Random = dict[str, Tensor]  # random states by device, "cpu" and "cuda"
+RngState = dict[str, Tensor]  # states of random generators by device, "cpu" and "cuda"
 _log = logging.getLogger(__name__)
 
 
@@ -50,13 +50,13 @@ class Progress:
     best_error: LowestError = float("inf")  # %, of the validation or test images
     waited: Whole = 0  # evaluations since then
     metrics_bytes: Whole = 0  # length of metrics.jsonl at this point
-    seconds: Seconds = 0.0  # spent so far, over all sittings
+    seconds: Seconds = 0.0  # spent so far, over all sessions
     position: Whole = 0  # where in the epoch's order the next batch starts
 
 
 @dataclass
-class Share:
-    """What one process has of the epoch that is under way."""
+class EpochTotals:
+    """What one process has counted of the epoch that is under way; among `shares` in `state.json`."""
 
     seen: Whole = 0  # images
     loss: Positive = 0.0  # summed over them
@@ -70,7 +70,7 @@ class _State(TypedDict):
     format: NotRequired[Whole]  # format 1 had neither this nor a checksum
     progress: Progress
     schedule: ScheduleState
-    shares: list[Share]
+    shares: list[EpochTotals]
     sha256: dict[str, str]
     checksum: NotRequired[str]
 
@@ -82,15 +82,15 @@ class Checkpoint:
     progress: Progress
     schedule: ScheduleState
     # Of each process, in the order of their ranks; none at the start of an epoch:
-    shares: list[Share] = field(default_factory=list)
-    random: list[Random] = field(default_factory=list)
+    totals: list[EpochTotals] = field(default_factory=list)
+    rng_states: list[RngState] = field(default_factory=list)
 
 
 def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, checkpoint: Checkpoint) -> None:
     """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
     tensors = stepper.state()
-    for rank, random in enumerate(checkpoint.random):
-        tensors |= {f"{RANDOM}{rank}.{device}": t for device, t in random.items()}
+    for rank, rng_state in enumerate(checkpoint.rng_states):
+        tensors |= {f"{RANDOM}{rank}.{device}": t for device, t in rng_state.items()}
     if stepper.average:
         tensors |= {TRAINED + name: t for name, t in stepper.net.state_dict().items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
@@ -100,7 +100,7 @@ def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, che
         "format": FORMAT,
         "progress": asdict(checkpoint.progress),
         "schedule": asdict(checkpoint.schedule),
-        "shares": [asdict(share) for share in checkpoint.shares],
+        "shares": [asdict(totals) for totals in checkpoint.totals],
         "sha256": {name: sha256(content) for name, content in files.items()},
     }
     files["state.json"] = json.dumps(state | {"checksum": checksum(state)}, indent=1).encode()
@@ -129,11 +129,11 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
     missing too, and for tensors that don't fit; nothing is loaded then.
     """
     last = folder / "last"
-    there = [place for place in (last, older(last)) if place.exists()]
+    places = [place for place in (last, older(last)) if place.exists()]
     troubles: list[str] = []
-    for place in there:
+    for place in places:
         try:
-            tensors, found = _read(place)
+            tensors, checkpoint = _read(place)
         except UserError as error:
             troubles.append(str(error).rstrip("."))
             continue
@@ -150,12 +150,12 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
             aside = _set_aside(last)
             _log.warning(
                 f"{troubles[0]}; it was moved to {aside}, and the run resumes from the previous checkpoint, step "
-                f"{found.progress.step}."
+                f"{checkpoint.progress.step}."
             )
-        return found
-    if not there:
+        return checkpoint
+    if not places:
         return None
-    raise UserError(f"{'; '.join(troubles)}; remove {' and '.join(map(str, there))} to restart the run.")
+    raise UserError(f"{'; '.join(troubles)}; remove {' and '.join(map(str, places))} to restart the run.")
 
 
 def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
@@ -174,22 +174,22 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
             raise Damaged(place / name, "damaged, its checksum differs")
         tensors[name] = parse_safetensors(place / name, content)[0]
     progress, schedule = Progress(**state["progress"]), ScheduleState(**state["schedule"])
-    shares = [Share(**values) for values in state["shares"]]
-    random: list[Random] = [{} for _ in shares]
-    for rank, own in enumerate(random):
+    totals = [EpochTotals(**values) for values in state["shares"]]
+    rng_states: list[RngState] = [{} for _ in totals]
+    for rank, own in enumerate(rng_states):
         start = f"{RANDOM}{rank}." if state.get("format") == FORMAT else RANDOM
         names = [name for name in tensors[STATE] if name.startswith(start)]
         own |= {name.removeprefix(start): tensors[STATE].pop(name) for name in names}
     if not progress.position:
         return tensors, Checkpoint(progress, schedule)
-    if not shares or not all(map(_is_random_state, random)):
+    if not totals or not all(map(_is_rng_state, rng_states)):
         raise Damaged(place / STATE, "damaged, it lacks the random state")
-    if any(share.wrong > share.seen for share in shares):
+    if any(each.wrong > each.seen for each in totals):
         raise Damaged(path, "damaged, it counts more errors than images")
-    return tensors, Checkpoint(progress, schedule, shares, random)
+    return tensors, Checkpoint(progress, schedule, totals, rng_states)
 
 
-def _is_random_state(states: Random) -> bool:
+def _is_rng_state(states: RngState) -> bool:
     """Whether generators take them; a GPU's is only looked at from outside, since there may be no GPU."""
     try:
         torch.Generator().set_state(states["cpu"])
@@ -203,7 +203,7 @@ def _of_this_format(state: dict[str, Any]) -> dict[str, Any]:
     progress = state.get("progress")
     if state.get("format") == FORMAT or not isinstance(progress, dict):
         return state
-    names = [f.name for f in fields(Share)]
+    names = [f.name for f in fields(EpochTotals)]
     own = {name: progress[name] for name in names if name in progress}
     return state | {"progress": {k: v for k, v in progress.items() if k not in names}, "shares": [own]}
 

@@ -22,7 +22,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
 from resnetlab.storage import disk_errors
-from resnetlab.training.checkpoint import Checkpoint, Progress, Random, Share, load_checkpoint, save_checkpoint
+from resnetlab.training.checkpoint import Checkpoint, EpochTotals, Progress, RngState, load_checkpoint, save_checkpoint
 from resnetlab.training.distributed import Ranks, check_share, wrapped
 from resnetlab.training.layer_groups import freeze
 from resnetlab.training.metrics import Metrics, NoMetrics
@@ -53,8 +53,8 @@ class Sitting:
     loader: Loader
     progress: Progress
     schedule: ScheduleState
-    share: Share  # of the epoch that is under way
-    random: Random  # to go on with within it
+    share: EpochTotals  # of the epoch that is under way
+    random: RngState  # to go on with within it
     sums: Tensor  # float64: loss and wrong images of the epoch so far, steps since `first` with a finite loss
     metrics: Metrics | NoMetrics
     ranks: Ranks
@@ -154,18 +154,18 @@ def _taken_up(run: Run, stepper: Stepper, ranks: Ranks) -> Checkpoint:
     return found
 
 
-def _own_share(found: Checkpoint, ranks: Ranks) -> tuple[Share, Random]:
+def _own_share(found: Checkpoint, ranks: Ranks) -> tuple[EpochTotals, RngState]:
     """What this process takes up of the epoch. If another number of them began it, the first one has all sums."""
-    if len(found.shares) == ranks.ranks:
-        return found.shares[ranks.rank], found.random[ranks.rank]
-    if not found.shares or not ranks.first:
-        return Share(), {}
+    if len(found.totals) == ranks.ranks:
+        return found.totals[ranks.rank], found.rng_states[ranks.rank]
+    if not found.totals or not ranks.first:
+        return EpochTotals(), {}
     _log.warning(
-        f"the run resumes from step {found.progress.step}, which was saved by {len(found.shares)} processes; now there "
+        f"the run resumes from step {found.progress.step}, which was saved by {len(found.totals)} processes; now there "
         f"are {ranks.ranks}, so its result is not bit-identical to that of a run with either number."
     )
-    columns = zip(*(astuple(share) for share in found.shares), strict=True)
-    return Share(*map(sum, columns)), {}
+    columns = zip(*(astuple(share) for share in found.totals), strict=True)
+    return EpochTotals(*map(sum, columns)), {}
 
 
 def _placed(images: Images | Files, device: str) -> Images | Files:
@@ -222,7 +222,7 @@ def end_epoch(s: Sitting) -> None:
     """Count the epoch as done."""
     s.progress.epoch += 1
     s.progress.position = 0
-    s.share = Share()
+    s.share = EpochTotals()
     s.sums.zero_()
 
 
@@ -241,7 +241,7 @@ def checkpoint(s: Sitting) -> None:
     now = time.perf_counter()
     p.seconds, s.clock = p.seconds + now - s.clock, now
     p.metrics_bytes = s.metrics.length
-    every: list[tuple[Share, Random]] = []
+    every: list[tuple[EpochTotals, RngState]] = []
     if p.position:
         random = {"cpu": torch.get_rng_state()}
         if s.device.startswith("cuda"):
