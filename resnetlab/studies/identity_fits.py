@@ -19,8 +19,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import Subject
-from resnetlab.training.schedule import ScheduleState, learning_rate
-from resnetlab.training.sitting import total_steps
+from resnetlab.training.schedule import ScheduleState, learning_rate, total_steps
 from resnetlab.training.step import Stepper, make_optimiser
 
 TEST_IMAGES, STATISTICS_IMAGES = 1000, 2000  # compared; from which batch norm's statistics are taken

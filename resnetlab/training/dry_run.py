@@ -9,14 +9,14 @@ import os
 import time
 import warnings
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Augmentation, Batch, Loader, batch_ends
+from resnetlab.data.loading import Batch, Loader, batch_ends
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError, out_of_memory
@@ -26,9 +26,9 @@ from resnetlab.training.precision import AUTO, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
-from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate
-from resnetlab.training.sitting import first_network, total_steps
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps
+from resnetlab.training.sitting import first_network
+from resnetlab.training.step import make_stepper
 
 TIMED_STEPS = 5
 FIRST_BATCH = 4  # images of the steps that are tried first
@@ -166,14 +166,14 @@ class _Trial:
         recipe = self.recipe
         if device != "cpu":  # where each number of images that is tried would be compiled for
             recipe = recipe.override(compile=False)
-        self.stepper = Stepper(self.net, make_optimiser(self.net, recipe), recipe, device)
+        self.stepper = make_stepper(self.net, recipe, device)
         channels = run.spec.in_channels
         self.loader = Loader(
             # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
             normalise=Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)).to(device),
             classes=len(run.data.classes),
             size=run.spec.input_size,
-            augmentation=Augmentation(**{f.name: getattr(run.recipe, f.name) for f in fields(Augmentation)}),
+            augmentation=run.recipe.augmentation,
             device=device,
             workers=workers,
             unreadables=Unreadables(skip=True, limit=len(run.data.train)),
@@ -181,7 +181,6 @@ class _Trial:
 
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
         """What a step of so many images takes, its batch included, after some that are not counted."""
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.stepper.train()
         with contextlib.closing(self._batches(images)) as batches:
             for step in range(before + steps):
@@ -189,8 +188,9 @@ class _Trial:
                     self._wait()
                     started = time.perf_counter()
                 batch = next(batches)
-                batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
-                self.stepper(batch, 0.0)  # a rate of 0 takes as long and can't blow up
+                self.stepper(
+                    batch._replace(x=self.stepper.laid_out(batch.x)), 0.0
+                )  # a rate of 0 takes as long and can't blow up
             self._wait()
         return (time.perf_counter() - started) / steps
 

@@ -198,7 +198,7 @@ def _steps(s: Sitting) -> Iterator[Status]:
                 return
             batch, save = found
             s.lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
-            loss, wrong = s.stepper(batch._replace(x=_laid_out(batch.x, recipe)), s.lr)
+            loss, wrong = s.stepper(batch._replace(x=s.stepper.laid_out(batch.x)), s.lr)
             if needs_batch_error(recipe, s.schedule):
                 mistakes, images = s.ranks.sums([int(wrong), len(batch.labels)])
                 after_step(recipe, progress.step, 100 * mistakes / images, s.schedule)
@@ -240,11 +240,6 @@ def _status(s: Sitting, line: dict[str, float], doing: Literal["training", "eval
     )
 
 
-def _laid_out(x: Tensor, recipe: Recipe) -> Tensor:
-    """The batch in the recipe's memory layout."""
-    return x.contiguous(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-
-
 def _reestimate(s: Sitting) -> None:
     """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
     recipe, progress = s.recipe, s.progress
@@ -252,7 +247,7 @@ def _reestimate(s: Sitting) -> None:
         batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
         with contextlib.closing(batches):
             some = s.ranks.give_up(itertools.islice(batches, recipe.bn_reestimate), s.stop)
-            reestimate(s.net, (_laid_out(b.x, recipe) for b in some))
+            reestimate(s.net, (s.stepper.laid_out(b.x) for b in some))
         s.loader.unreadables.count = s.share.unreadable  # these are not of the epoch that is counted
 
 
@@ -272,7 +267,7 @@ def _evaluate(s: Sitting) -> dict[str, float]:
             batches = s.loader.evaluation(images, evaluation_batch(images))
             try:
                 waited = s.ranks.give_up(batches, s.stop)
-                prepared = ((_laid_out(x, s.recipe), labels) for x, labels in waited)
+                prepared = ((s.stepper.laid_out(x), labels) for x, labels in waited)
                 with autocast(precision, torch.device(s.device).type), fused_evaluation(not last):
                     found = accuracy(s.net, prepared, s.ranks.sums)
             except UserError:

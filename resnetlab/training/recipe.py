@@ -7,11 +7,14 @@ import sys
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from resnetlab.data.names import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 from resnetlab.paths import decoded, expanded
+
+if TYPE_CHECKING:
+    from resnetlab.data.loading import Augmentation
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
@@ -157,6 +160,21 @@ class Recipe:
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes
         return replace(self, **changes)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The part of the recipe that says what is done to training images."""
+        from resnetlab.data.loading import Augmentation  # a recipe is read without torch
+
+        return Augmentation(
+            augment=self.augment,
+            policy=self.policy,
+            colour_jitter=self.colour_jitter,
+            erasing=self.erasing,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            label_smoothing=self.label_smoothing,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values."""

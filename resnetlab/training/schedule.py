@@ -24,6 +24,14 @@ class ScheduleState:
     waited: Whole = 0  # plateau: evaluations since then
 
 
+def total_steps(recipe: Recipe, per_epoch: int) -> int:
+    """Steps of a whole run, where an epoch has `per_epoch`."""
+    if recipe.iterations is not None:
+        return recipe.iterations
+    assert recipe.epochs is not None
+    return max(1, recipe.least_iterations, round(recipe.epochs * per_epoch))
+
+
 def learning_rate(recipe: Recipe, step: int, total: int, state: ScheduleState) -> float:
     """The learning rate of step `step` (from 0) of `total`."""
     warm_steps = _warmup_length(recipe, state)

@@ -6,14 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure
+from resnetlab.data.loading import Loader, batch_ends, measure
 from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import Unreadables
@@ -24,13 +24,12 @@ from resnetlab.nets.zoo import build
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import Checkpoint, EpochTotals, Progress, RngState, load_checkpoint, save_checkpoint
 from resnetlab.training.distributed import Ranks, check_share, wrapped
-from resnetlab.training.layer_groups import freeze
 from resnetlab.training.metrics import Metrics, NoMetrics
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, migrate
-from resnetlab.training.schedule import ScheduleState, learning_rate
+from resnetlab.training.schedule import ScheduleState, learning_rate, total_steps
 from resnetlab.training.signals import Stop
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper, make_stepper
 from resnetlab.weights.metadata import ModelMetadata
 
 CHECKPOINT_SECONDS = 600  # between checkpoints within an epoch, unless they are asked for by steps
@@ -80,7 +79,7 @@ def sit_down(
     check_share(ranks, recipe.batch_size, len(train_images))
     normalise = ranks.from_first(lambda: normalisation_of(run, workers=workers))
     net = first_network(run, recipe, device)
-    stepper = Stepper(net, make_optimiser(net, recipe), recipe, device)
+    stepper = make_stepper(net, recipe, device)
     found = _taken_up(run, stepper, ranks)
     progress = found.progress
     share, random = _own_share(found, ranks)
@@ -103,7 +102,7 @@ def sit_down(
             normalise=normalise.to(device),
             classes=len(run.data.classes),
             size=run.spec.input_size,
-            augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)}),
+            augmentation=recipe.augmentation,
             device=device,
             workers=workers,
             rank=ranks.rank,
@@ -128,17 +127,11 @@ def sit_down(
 
 
 def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
-    """The network as the run begins with it: its first weights, its frozen layer groups, its memory layout."""
+    """The network as the run begins with it: with its first weights, on the device."""
     net = build(run.spec, seed=recipe.seed)
     if run.start:
         run.start.put_into(net)
-    freeze(net, recipe.freeze)
-    net = net.to(device)
-    if recipe.channels_last:
-        for parameter in net.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return net
+    return net.to(device)
 
 
 def _taken_up(run: Run, stepper: Stepper, ranks: Ranks) -> Checkpoint:
@@ -186,14 +179,6 @@ def normalisation_of(
     images, _ = run.data.hold_out(run.recipe.validation_images)
     found = measure(images, run.spec.input_size, workers=workers, progress=progress)
     return NORMALISATIONS[run.recipe.normalise](found)
-
-
-def total_steps(recipe: Recipe, per_epoch: int) -> int:
-    """Steps of a whole run."""
-    if recipe.iterations is not None:
-        return recipe.iterations
-    assert recipe.epochs is not None
-    return max(1, recipe.least_iterations, round(recipe.epochs * per_epoch))
 
 
 def unfinished(s: Sitting) -> bool:

@@ -1,4 +1,4 @@
-"""One training step, and the optimiser it takes."""
+"""One training step, and what it takes: the network made ready for it, and the optimiser."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
 from resnetlab.training.averaging import Average
-from resnetlab.training.layer_groups import lr_factors, training_mode
+from resnetlab.training.layer_groups import freeze, lr_factors, training_mode
 from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.fit import value_trouble
@@ -47,6 +49,24 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         nesterov=recipe.nesterov,
         fused=recipe.fused or None,
     )
+
+
+def make_stepper(net: ResNet | VGG, recipe: Recipe, device: str) -> Stepper:
+    """The network ready to be trained by the recipe: on the device, in its memory layout, frozen as far as it says.
+
+    The network itself is changed and trained. Raises UserError for switches of the recipe that it or the machine
+    does not allow.
+    """
+    freeze(net, recipe.freeze)
+    net.to(device)
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=_memory_format(recipe))
+    return Stepper(net, make_optimiser(net, recipe), recipe, device)
+
+
+def _memory_format(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 class Stepper:
@@ -89,6 +109,10 @@ class Stepper:
     def train(self) -> None:
         """Put the network into training mode, but for its frozen layer groups."""
         training_mode(self.trained, self.net, self.recipe.freeze)
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images, N C H W, in the recipe's memory layout."""
+        return x.contiguous(memory_format=_memory_format(self.recipe))
 
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last part of a batch only."""

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from resnetlab.nets.zoo import build
 from resnetlab.training import dry_run as module
+from resnetlab.training import step
 from resnetlab.training.dry_run import DryRun, dry_run
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
@@ -129,14 +130,14 @@ def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:
 
 
 def test_what_torch_says_is_not_deterministic_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Warned(module.Stepper):
+    class Warned(step.Stepper):
         def __call__(self, batch: Any, lr: float) -> Any:
             if torch.are_deterministic_algorithms_enabled():
                 warnings.warn("odd_cuda does not have a deterministic implementation, but you set ...", stacklevel=1)
                 warnings.warn("something else", stacklevel=1)
             return super().__call__(batch, lr)
 
-    monkeypatch.setattr(module, "Stepper", Warned)
+    monkeypatch.setattr(step, "Stepper", Warned)
     assert tried(tmp_path).nondeterministic == ("odd_cuda",)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from resnetlab.data.loading import batch_ends
+from resnetlab.data.loading import Augmentation, batch_ends
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
 from resnetlab.training.recipe import RECIPES, Recipe, recipe
@@ -21,6 +21,12 @@ def test_cifar_paper_has_the_papers_values() -> None:
     assert (r.iterations, [m * r.iterations for m in r.milestones]) == (64_000, [32_000, 48_000])
     assert (r.batch_size, r.lr, r.lr_drop, r.momentum, r.weight_decay) == (128, 0.1, 0.1, 0.9, 1e-4)
     assert (r.normalise, r.augment, r.decay, r.nesterov) == ("pixel_mean", "crop_flip", "all", False)
+
+
+def test_the_augmentation_has_every_field_from_the_recipe() -> None:
+    r = recipe("imagenet_strong", colour_jitter=0.3)
+    for field in fields(Augmentation):
+        assert getattr(r.augmentation, field.name) == getattr(r, field.name) != field.default, field.name
 
 
 def test_imagenet_paper_has_the_papers_values() -> None:
