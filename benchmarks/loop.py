@@ -26,11 +26,12 @@ import torch
 from benchmarks.timing import Row, keep, options, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Loader
+from resnetlab.machine import available_cores
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.nets.net import ResNet
-from resnetlab.training import loop
+from resnetlab.training import loop, session
 from resnetlab.training.recipe import recipe
-from resnetlab.training.run import available_cores, make_run
+from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper
 
 STEP = ("data", "forward", "backward", "optimiser")
@@ -95,19 +96,19 @@ def watched(clock: Clock) -> Iterator[None]:
                     return
                 yield batch
 
-    def both_ways(sitting: Any) -> Any:
+    def both_ways(of: session.TrainingSession) -> Any:
         with clock.part(BY_LAYER), patch.object(loop, "fused_evaluation", lambda _: fused_evaluation(False)):
-            evaluate(sitting)
+            evaluate(of)
         with clock.part("evaluation"):
-            return evaluate(sitting)
+            return evaluate(of)
 
     with contextlib.ExitStack() as stack:
         for where, name, new in (
             (Loader, "training", training),
             (loop, "_evaluate", both_ways),
-            (loop, "_laid_out", clock.timing("data", loop._laid_out)),
-            (loop, "checkpoint", clock.timing("checkpoint", loop.checkpoint)),
-            (loop, "save_best", clock.timing("checkpoint", loop.save_best)),
+            (Stepper, "laid_out", clock.timing("data", Stepper.laid_out)),
+            (session.TrainingSession, "checkpoint", clock.timing("checkpoint", session.TrainingSession.checkpoint)),
+            (session, "save_best", clock.timing("checkpoint", session.save_best)),
             (Stepper, "__call__", clock.timing("forward", Stepper.__call__)),  # with the loss
             (ResNet, "forward", clock.timing("forward", ResNet.forward)),
             (torch.Tensor, "backward", clock.timing("backward", torch.Tensor.backward)),

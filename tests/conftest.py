@@ -22,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from resnetlab.cli import screen
-from resnetlab.training import loop, sitting
+from resnetlab.training import loop, session
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -88,7 +88,7 @@ def nothing_by_the_clock() -> Iterator[None]:
         patch.setattr(screen, "SECONDS_BETWEEN_LINES", NEVER)
         patch.setattr(screen, "QUIET_SECONDS", NEVER)
         patch.setattr(loop, "STATUS_SECONDS", NEVER)
-        patch.setattr(sitting, "CHECKPOINT_SECONDS", NEVER)
+        patch.setattr(session, "CHECKPOINT_SECONDS", NEVER)
         yield
 
 

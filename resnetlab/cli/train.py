@@ -22,7 +22,7 @@ from resnetlab.training.recipe import recipe as named_recipe
 if TYPE_CHECKING:
     from resnetlab.data.images import Data, Purpose
     from resnetlab.data.understood import Understood
-    from resnetlab.training.distributed import Ranks
+    from resnetlab.training.distributed import Distributed
     from resnetlab.training.run import Run
 
 
@@ -116,10 +116,10 @@ def train(
 
         check_installed()  # before the training
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
-    with joined(device) as ranks:
+    with joined(device) as distributed:
         values = named_recipe(recipe, **given)
         folder = _train(
-            ranks,
+            distributed,
             values,
             runs,
             from_scratch=recipe == "finetune" and not values.start,
@@ -136,7 +136,7 @@ def train(
 
 
 def _train(
-    ranks: Ranks,
+    distributed: Distributed,
     recipe: Recipe,
     runs: Path,
     *,
@@ -155,19 +155,19 @@ def _train(
     from resnetlab.training.distributed import check_same, local_device
     from resnetlab.training.loop import train as train_run
     from resnetlab.training.run import make_run
+    from resnetlab.training.setup import normalisation_of
     from resnetlab.training.signals import stop_on_signals
-    from resnetlab.training.sitting import normalisation_of
 
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
         raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors of this machine.")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
-    where = find_device(local_device(device, ranks))
+    where = find_device(local_device(device, distributed))
     purpose: Purpose = "read" if dry_run else "train"
-    run = ranks.first_before_others(lambda: make_run(recipe, runs, purpose=purpose))
-    check_same(ranks, run.id)
-    if ranks.first and (lost := run.data.held_out_whole(run.recipe.validation_images)):
+    run = distributed.main_first(lambda: make_run(recipe, runs, purpose=purpose))
+    check_same(distributed, run.id)
+    if distributed.is_main and (lost := run.data.held_out_whole(run.recipe.validation_images)):
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         say(
             f"{len(lost)} of {len(run.data.classes)} classes have no training images left, since all are held out for "
@@ -176,14 +176,14 @@ def _train(
     if dry_run:
         from resnetlab.cli.dry_run import show_dry_run
 
-        if ranks.first:
+        if distributed.is_main:
             show_dry_run(run, where, threads, number_of_workers(workers, run.data, where), json)
         return None
-    finished_before = ranks.from_first(run.result) is not None
+    finished_before = distributed.broadcast_from_main(run.result) is not None
     from resnetlab.cli.screen import counting, progress_bars, watching
     from resnetlab.training.tracking import tracking
 
-    if ranks.first:
+    if distributed.is_main:
         say(f"{run.spec.name} on {run.data.name}: {run.folder}")
         say(str(understood_of(run, recipe)))
         if run.start:
@@ -192,17 +192,17 @@ def _train(
             say(
                 "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
             )
-    decoders = number_of_workers(workers, run.data, where, ranks.local_ranks)
-    if ranks.first and finished_before:
+    decoders = number_of_workers(workers, run.data, where, distributed.local_world_size)
+    if distributed.is_main and finished_before:
         say(_how_to_train_anew(run))
-    elif ranks.first:
+    elif distributed.is_main:
         with counting("measuring the training images") as count:
             normalisation_of(run, workers=decoders, progress=count)  # kept, so that it can be shown here
     with (
-        tracking(run, log if ranks.first else None) as track,
-        progress_bars(shown=ranks.first) as bars,
-        stop_on_signals(alone=ranks.ranks == 1) as stop,
-        watching() if ranks.first else contextlib.nullcontext(lambda _: None) as sign_of_life,
+        tracking(run, log if distributed.is_main else None) as track,
+        progress_bars(shown=distributed.is_main) as bars,
+        stop_on_signals(alone=distributed.world_size == 1) as stop,
+        watching() if distributed.is_main else contextlib.nullcontext(lambda _: None) as sign_of_life,
     ):
         task = bars.add_task("training", words="")
         reported, early = None, False
@@ -213,7 +213,7 @@ def _train(
             workers=decoders,
             checkpoint_steps=checkpoint_steps,
             stop=stop,
-            ranks=ranks,
+            distributed=distributed,
         ):
             sign_of_life(status.next)
             reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
@@ -222,11 +222,11 @@ def _train(
             bars.update(task, completed=status.step, total=status.steps, words=words)
             track()
             early = status.step < status.steps  # of the last one
-            if status.epochs_done > reported and ranks.first and not sys.stderr.isatty():
+            if status.epochs_done > reported and distributed.is_main and not sys.stderr.isatty():
                 reported = status.epochs_done
                 say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
         track()  # of a run that was finished before, what its tracker lacks
-    if not ranks.first:
+    if not distributed.is_main:
         return None
     result = run.result()
     assert result is not None

@@ -1,9 +1,9 @@
 """Several processes as one run: what torchrun started, sums over its processes, gradients of the whole batch.
 
-Processes ("ranks") meet on the host at every batch and evaluation, in `Ranks.gathered`: there they learn how many
-images the others hold, and whether one of them failed, in which case all stop with its one line, or was asked to
-stop, in which case all do so after the same step. Gradients go by torch's DistributedDataParallel, over NCCL on GPUs
-and Gloo on CPUs.
+Processes ("ranks", of which the first is the main one) meet on the host at every batch and evaluation, in
+`Distributed.exchange`: there they learn how many images the others hold, and whether one of them failed, in which case
+all stop with its one line, or was asked to stop, in which case all do so after the same step. Gradients go by torch's
+DistributedDataParallel, over NCCL on GPUs and Gloo on CPUs.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ T = TypeVar("T")
 
 
 @dataclass
-class Ranks:
+class Distributed:
     """This process among those of a run; by itself the only one, for which nothing here waits."""
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     local_rank: int = 0  # on this machine
-    local_ranks: int = 1
+    local_world_size: int = 1
     host: ProcessGroup | None = None  # Gloo, for exchanges on the host
     weight: float = 1.0  # of this rank's mean gradient, where the mean over ranks has 1
     failed: bool = False  # all ranks know of the failure
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def gathered(
+    def exchange(
         self, numbers: Sequence[float] = (), *, failure: str | None = None, stop: int = 0
     ) -> list[list[float]]:
         """Every rank's numbers, float64, in the order of the ranks; all ranks wait for one another.
@@ -64,92 +64,92 @@ class Ranks:
         If a rank comes with a failure instead, every rank raises it: the first a UserError, the others ToldElsewhere.
         If one comes with the number of a signal that stops it, every rank raises Stopped.
         """
-        if self.ranks == 1:
+        if self.world_size == 1:
             return [list(numbers)]
         import torch.distributed as dist
 
         own = torch.zeros(2 + WIDTH, dtype=torch.float64)
         own[0], own[1] = failure is not None, stop
         own[2 : 2 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
-        rows = [torch.empty_like(own) for _ in range(self.ranks)]
+        rows = [torch.empty_like(own) for _ in range(self.world_size)]
         dist.all_gather(rows, own, group=self.host)
         failing = [rank for rank, row in enumerate(rows) if row[0]]
         if failing:
             self.failed = True
             words = [failure]
             dist.broadcast_object_list(words, src=failing[0], group=self.host)
-            raise UserError(words[0]) if self.first else ToldElsewhere(words[0])
+            raise UserError(words[0]) if self.is_main else ToldElsewhere(words[0])
         if stopping := [int(row[1]) for row in rows if row[1]]:
             raise Stopped(stopping[0])
         return [row[2 : 2 + len(numbers)].tolist() for row in rows]
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
         """The sums over ranks: exact for counts below 2^53, and to the last bit the same on every rank."""
-        return [sum(column) for column in zip(*self.gathered(numbers), strict=True)]
+        return [sum(column) for column in zip(*self.exchange(numbers), strict=True)]
 
     def wait(self) -> None:
         """Until all ranks are here."""
-        self.gathered()
+        self.exchange()
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
         """What `make` gives on the first rank, on all of them; it runs nowhere else."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return make()
         import torch.distributed as dist
 
-        made: list[Any] = [make() if self.first else None]
+        value: list[Any] = [make() if self.is_main else None]
         self.wait()  # if it failed, this says so
-        dist.broadcast_object_list(made, src=0, group=self.host)
-        return made[0]
+        dist.broadcast_object_list(value, src=0, group=self.host)
+        return value[0]
 
-    def at_first(self, own: T) -> list[T]:
+    def gather_to_main(self, own: T) -> list[T]:
         """On the first rank what each of them gives, in their order; nothing on the others."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return [own]
         import torch.distributed as dist
 
-        every: list[Any] = [None] * self.ranks if self.first else []
+        every: list[Any] = [None] * self.world_size if self.is_main else []
         self.wait()  # if one failed, this says so
         dist.gather_object(own, every or None, dst=0, group=self.host)
         return every
 
-    def first_before_others(self, make: Callable[[], T]) -> T:
+    def main_first(self, make: Callable[[], T]) -> T:
         """What `make` gives on each rank; the others begin when the first is done, and find what it left on disk."""
-        made = make() if self.first else None
+        value = make() if self.is_main else None
         self.wait()
-        return made if made is not None else make()
+        return value if value is not None else make()
 
     def in_step(self, batches: Iterator[Batch], due: Callable[[], bool]) -> Iterator[tuple[Batch, bool]]:
         """Each rank's share of one batch after another, and what `due` says on the first rank; sets `weight`.
 
         A batch of which some rank has fewer than two images is left out by all.
         """
-        if self.ranks == 1:
+        if self.world_size == 1:
             yield from ((batch, due()) for batch in batches)
             return
         while True:
             batch = next(batches, None)
-            rows = self.gathered([-1 if batch is None else len(batch.labels), due()])
+            rows = self.exchange([-1 if batch is None else len(batch.labels), due()])
             sizes = [row[0] for row in rows]
             if batch is None or min(sizes) < 0:
                 return
             if min(sizes) < 2:
                 continue
-            self.weight = len(batch.labels) * self.ranks / sum(sizes)
+            self.weight = len(batch.labels) * self.world_size / sum(sizes)
             yield batch, bool(rows[0][1])
 
-    def give_up(self, batches: Iterator[T], stop: Stop) -> Iterator[T]:
+    def until_stopped(self, batches: Iterator[T], stop: Stop) -> Iterator[T]:
         """The same batches; raises Stopped on all ranks, in or before the wait for one, once one of them is asked to.
 
         A rank that is asked answers the exchange that the others are at or come to next, and so all have taken as
-        many steps. It must be one of `gathered`: what torch exchanges by itself can't be answered so.
+        many steps. It must be one of `exchange`: what torch exchanges by itself can't be answered so.
         """
         while True:
             try:
                 with stop.at_once():
                     batch = next(batches, None)
             except Stopped as stopped:
-                self.gathered(stop=stopped.number)
+                self.exchange(stop=stopped.number)
                 raise
             if batch is None:
                 return
@@ -160,32 +160,34 @@ class Ranks:
         return f"{words}, rank {self.rank}" if self.rank else words
 
 
-def check_share(ranks: Ranks, batch_size: int, images: int) -> None:
+def check_share(distributed: Distributed, batch_size: int, images: int) -> None:
     """Raise UserError unless each rank gets two images of every batch, which batch norm needs."""
     for count, words in ((batch_size, f"batch_size={batch_size}"), (images, f"{images} training images")):
-        if ranks.ranks > 1 and count < 2 * ranks.ranks:
-            raise UserError(f"{words}: fewer than two for each of {ranks.ranks} processes; start fewer processes.")
+        if distributed.world_size > 1 and count < 2 * distributed.world_size:
+            raise UserError(
+                f"{words}: fewer than two for each of {distributed.world_size} processes; start fewer processes."
+            )
 
 
-def check_same(ranks: Ranks, run: str) -> None:
+def check_same(distributed: Distributed, run: str) -> None:
     """Raise UserError unless all ranks have the first one's run: machines may hold other images by one name."""
-    wanted = ranks.from_first(lambda: run)
+    wanted = distributed.broadcast_from_main(lambda: run)
     if run != wanted:
         raise UserError(
-            f"process {ranks.rank} has run {run}, but the first one has {wanted}: their recipes or images differ; "
-            "every machine needs the same."
+            f"process {distributed.rank} has run {run}, but the first one has {wanted}: their recipes or images "
+            "differ; every machine needs the same."
         )
 
 
-def wrapped(net: ResNet | VGG, ranks: Ranks, *, sync_bn: bool = False) -> nn.Module:
+def wrapped(net: ResNet | VGG, distributed: Distributed, *, sync_bn: bool = False) -> nn.Module:
     """The network to train with: its gradients become those of the mean loss over the batches of all ranks.
 
-    Each rank takes the mean over its own images; the scores' gradient is then scaled by Ranks.weight, before any
+    Each rank takes the mean over its own images; the scores' gradient is then scaled by Distributed.weight, before any
     layer sees it, so that shares may differ in size. Parameters and buffers start as the first rank's. The network
     given is trained in place, and is the one to evaluate and save. Of batch norm's running statistics only the
     first rank's are kept (`align_buffers`).
     """
-    if ranks.ranks == 1:
+    if distributed.world_size == 1:
         return net
     from torch.nn.parallel import DistributedDataParallel
 
@@ -196,11 +198,11 @@ def wrapped(net: ResNet | VGG, ranks: Ranks, *, sync_bn: bool = False) -> nn.Mod
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # until torch 2.12
     parallel = DistributedDataParallel(net, **{option: False})  # type: ignore[arg-type]
-    align_buffers(net, ranks)
+    align_buffers(net, distributed)
 
     def weighted(module: nn.Module, x: Any, scores: Tensor) -> None:
         if scores.requires_grad:
-            scores.register_hook(lambda gradient: gradient * ranks.weight)
+            scores.register_hook(lambda gradient: gradient * distributed.weight)
 
     parallel.register_forward_hook(weighted)
     _rehearse(parallel, net)
@@ -224,68 +226,70 @@ def _rehearse(parallel: nn.Module, net: ResNet | VGG) -> None:
         buffer.copy_(old)
 
 
-def align_buffers(net: nn.Module, ranks: Ranks) -> None:
+def align_buffers(net: nn.Module, distributed: Distributed) -> None:
     """Give every rank the first one's buffers."""
-    if ranks.ranks == 1:
+    if distributed.world_size == 1:
         return
     import torch.distributed as dist
 
-    ranks.wait()  # on the host, where one may wait long
+    distributed.wait()  # on the host, where one may wait long
     for buffer in net.buffers():
         dist.broadcast(buffer, src=0)
 
 
-def local_device(name: str, ranks: Ranks) -> str:
+def local_device(name: str, distributed: Distributed) -> str:
     """The device of this rank: where GPUs are asked for, each rank of a machine has its own."""
-    if ranks.ranks == 1:
+    if distributed.world_size == 1:
         return name
-    if name.startswith("cuda:") and ranks.local_ranks > 1:
-        raise UserError(f"device={name!r}: {ranks.local_ranks} processes on a machine can't share it; use cuda.")
+    if name.startswith("cuda:") and distributed.local_world_size > 1:
+        raise UserError(
+            f"device={name!r}: {distributed.local_world_size} processes on a machine can't share it; use cuda."
+        )
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        return f"cuda:{ranks.local_rank}"
+        return f"cuda:{distributed.local_rank}"
     return name
 
 
 @contextlib.contextmanager
-def joined(device: str = "cpu") -> Iterator[Ranks]:
+def joined(device: str = "cpu") -> Iterator[Distributed]:
     """Meet the other processes that torchrun started; without it this is the only one.
 
     What is done inside stops on all ranks if it stops on one: a UserError is raised on all of them, as itself on the
     first and as ToldElsewhere on the others; so is one that says that a process was lost. Stopped comes to all.
     """
     if _number("WORLD_SIZE", 1) == 1:
-        yield Ranks()
+        yield Distributed()
         return
     import torch.distributed as dist
 
-    ranks = _join(device)
+    distributed = _join(device)
     together = False
     try:
-        yield ranks
-        ranks.wait()
+        yield distributed
+        distributed.wait()
         together = True
     except Stopped:
         together = True
         raise
     except UserError as error:
-        if not ranks.failed:
-            _tell(ranks, error)
+        if not distributed.failed:
+            _tell(distributed, error)
         raise
     except RuntimeError as error:
         if not _is_loss(error):
             raise
         words = "another process of this run ended; see its message or torchrun's for the reason."
-        raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
+        raise UserError(words) if distributed.local_rank == 0 else ToldElsewhere(words) from error
     finally:
         # NCCL would wait here for those that are gone; Gloo does not, and ends the process by abort if it is left open.
-        if together or ranks.failed or dist.get_backend() == "gloo":
+        if together or distributed.failed or dist.get_backend() == "gloo":
             dist.destroy_process_group()
 
 
-def _tell(ranks: Ranks, error: UserError) -> None:
+def _tell(distributed: Distributed, error: UserError) -> None:
     """Raise the error on all ranks, which are at an exchange or come to one."""
     try:
-        ranks.gathered(failure=str(error))
+        distributed.exchange(failure=str(error))
     except RuntimeError as lost:  # a UserError is a ValueError
         if not _is_loss(lost):
             raise
@@ -308,27 +312,27 @@ def _number(name: str, default: int | None = None) -> int:
     return int(text)
 
 
-def _join(device: str) -> Ranks:
+def _join(device: str) -> Distributed:
     import torch.distributed as dist
 
     rank, count = _number("RANK"), _number("WORLD_SIZE")
-    ranks = Ranks(rank, count, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
+    distributed = Distributed(rank, count, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
     gpus = device != "cpu" and torch.cuda.is_available()
     where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
     try:
-        if gpus and ranks.local_rank < torch.cuda.device_count():
-            torch.cuda.set_device(ranks.local_rank)
+        if gpus and distributed.local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(distributed.local_rank)
         store = _store(rank)
         name = _name_of_this_start(store, rank, count)
         dist.init_process_group(
             "nccl" if gpus else "gloo", store=dist.PrefixStore(name, store), rank=rank, world_size=count
         )
-        ranks.host = dist.new_group(backend="gloo", timeout=WAIT)
+        distributed.host = dist.new_group(backend="gloo", timeout=WAIT)
     except (dist.DistError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         words = f"{count} processes could not connect at {where} ({reason})."
-        raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
-    return ranks
+        raise UserError(words) if distributed.local_rank == 0 else ToldElsewhere(words) from error
+    return distributed
 
 
 def _store(rank: int) -> Store:

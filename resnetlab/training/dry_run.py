@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from resnetlab.data.images import Images
-from resnetlab.data.loading import Batch, Loader, batch_ends
+from resnetlab.data.loading import Batch, batch_ends
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError, out_of_memory
@@ -27,7 +26,7 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps
-from resnetlab.training.sitting import first_network
+from resnetlab.training.setup import TrainingData, first_network, make_loader
 from resnetlab.training.step import make_stepper
 
 TIMED_STEPS = 5
@@ -159,21 +158,17 @@ class _Trial:
 
     def __init__(self, run: Run, device: str, workers: int):
         self.run, self.device = run, device
-        train, _ = run.data.hold_out(run.recipe.validation_images)
-        self.train, self.test = (i.to(device) if isinstance(i, Images) else i for i in (train, run.data.test))
+        self.data = TrainingData.of(run, device)
         self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
-        self.net = first_network(run, self.recipe, device)
-        recipe = self.recipe
-        if device != "cpu":  # where each number of images that is tried would be compiled for
-            recipe = recipe.override(compile=False)
+        # On a GPU each number of images that is tried would be compiled for.
+        recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
+        self.net = first_network(run, recipe, device)
         self.stepper = make_stepper(self.net, recipe, device)
         channels = run.spec.in_channels
-        self.loader = Loader(
+        self.loader = make_loader(
+            run,
             # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
-            normalise=Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)).to(device),
-            classes=len(run.data.classes),
-            size=run.spec.input_size,
-            augmentation=run.recipe.augmentation,
+            Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)),
             device=device,
             workers=workers,
             unreadables=Unreadables(skip=True, limit=len(run.data.train)),
@@ -197,7 +192,7 @@ class _Trial:
     def _batches(self, images: int) -> Generator[Batch, None, None]:
         for epoch in itertools.count():
             none = True
-            for batch in self.loader.training(self.train, images, self.run.recipe.seed, epoch):
+            for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):
                 none = False
                 yield batch
             if none:
@@ -205,7 +200,7 @@ class _Trial:
 
     def evaluation(self, images: int) -> float:
         """Seconds that evaluating one image takes."""
-        some = self.test[torch.arange(min(images, len(self.test)))]
+        some = self.data.test[torch.arange(min(images, len(self.data.test)))]
         for _ in range(2):  # the first is left out
             started = time.perf_counter()
             accuracy(self.net, self.loader.evaluation(some, images))

@@ -1,4 +1,4 @@
-"""The training loop: a generator that trains a run and yields how it goes; it resumes by itself."""
+"""The training loop: for each epoch and each of its batches a step; then evaluate, and save. It resumes by itself."""
 
 from __future__ import annotations
 
@@ -15,31 +15,18 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.errors import UserError, dead_worker, out_of_memory
+from resnetlab.errors import UserError, dead_worker
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
-from resnetlab.training.checkpoint import Progress, save_best
-from resnetlab.training.distributed import LOCK_PATIENCE, Ranks, align_buffers
+from resnetlab.training.checkpoint import Progress
+from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
 from resnetlab.training.precision import as_started, autocast
-from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, open_folder
-from resnetlab.training.schedule import after_evaluation, after_step, learning_rate, needs_batch_error
-from resnetlab.training.signals import Stop, Stopped
-from resnetlab.training.sitting import (
-    Sitting,
-    begin_epoch,
-    check_loss,
-    check_weights,
-    checkpoint,
-    due,
-    end_epoch,
-    no_memory,
-    sit_down,
-    unfinished,
-)
+from resnetlab.training.session import Job, TrainingSession
+from resnetlab.training.signals import Stop
 
 EVALUATION_BATCH = 500
 LOG_STEPS = 100  # a line of metrics every so many steps
@@ -68,30 +55,31 @@ def train(
     workers: int = 0,
     checkpoint_steps: int | None = None,
     stop: Stop | None = None,
-    ranks: Ranks | None = None,
+    distributed: Distributed | None = None,
 ) -> Iterator[Status]:
     """Train the run to its end, from where it stands; yields a Status now and then.
 
     Nothing is done if it is finished. The weights follow from the run to the last bit, on one machine and
-    with one number of threads, which the run keeps from its start; interrupted, it goes on from the last
+    with one number of threads, which the run keeps from its start; interrupted, it resumes from the last
     checkpoint with the same outcome as an unbroken run. One is written after every epoch and within it every
     `checkpoint_steps` steps or, by default, ten minutes. `workers` processes decode images of files ahead. None of
-    that changes an outcome. `ranks`: the processes that train the run together, each of which calls this with its
-    own (`distributed.joined`); only the first reads and writes the folder. With another number of them than before
-    a run goes on as well, but ends with other bits. Afterwards `run.result()` holds the errors.
+    that changes an outcome. `distributed`: the processes that train the run together, each of which calls this with
+    its own (`distributed.joined`); only the main one reads and writes the folder. With another number of them than
+    before a run resumes as well, but ends with other bits. Afterwards `run.result()` holds the errors.
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
     that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
-    ranks = ranks or Ranks()
+    distributed = distributed or Distributed()
     threads = threads or torch.get_num_threads()
-    settings = ranks.from_first(lambda: open_folder(run, threads, device, ranks.ranks))
-    if ranks.from_first(run.result) is not None:
+    settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
+    if distributed.broadcast_from_main(run.result) is not None:
         return
-    lock = locked(run.folder, LOCK_PATIENCE if ranks.ranks > 1 else 0) if ranks.first else contextlib.nullcontext()
     recipe = as_started(run.recipe, settings.get("resolved", {}))
-    statuses = _to_the_end(run, recipe, device, workers, checkpoint_steps, stop or Stop(), ranks)
+    patience = LOCK_PATIENCE if distributed.world_size > 1 else 0
+    lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
+    statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed))
     with lock, contextlib.closing(statuses):
         try:
             yield from _undisturbed(statuses, settings["threads"], device)
@@ -101,16 +89,34 @@ def train(
             raise
 
 
-def _to_the_end(
-    run: Run, recipe: Recipe, device: str, workers: int, checkpoint_steps: int | None, stop: Stop, ranks: Ranks
-) -> Generator[Status, None, None]:
-    sitting = sit_down(run, recipe, device, workers, checkpoint_steps, stop, ranks)
-    with sitting.metrics.file:
-        while unfinished(sitting):
-            yield from _epoch(sitting)
-    if ranks.first:
-        _finish(run, sitting.progress)
-    ranks.wait()
+def _to_the_end(job: Job) -> Generator[Status, None, None]:
+    """Train epoch by epoch; after each one evaluate, log, and write the checkpoint."""
+    session = TrainingSession.open(job)
+    with session.metrics.file:
+        for epoch in session.epochs():
+            with session.interruptible(), contextlib.closing(session.batches()) as batches:
+                reported = time.monotonic()
+                for batch, save in batches:
+                    session.step(batch)
+                    log = session.progress.step % LOG_STEPS == 0
+                    if log:
+                        session.metrics.write(session.averages())
+                    if save:
+                        session.checkpoint()
+                    if log or (job.distributed.world_size == 1 and time.monotonic() - reported > STATUS_SECONDS):
+                        reported = time.monotonic()
+                        yield _status(session, session.averages())
+            with session.interruptible(evaluating=True):
+                line = session.averages()
+                session.check_weights()
+                yield _status(session, line, "evaluating")
+                line = {"epoch": epoch + 1} | line | _evaluate(session)
+            session.end_epoch(line)
+            session.checkpoint()
+            yield _status(session, line)
+    if job.distributed.is_main:
+        _write_result(job.run, session.progress)
+    job.distributed.wait()
 
 
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
@@ -139,146 +145,69 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
         yield status
 
 
-def _epoch(s: Sitting) -> Iterator[Status]:
-    """Train for an epoch, what is left of it or of the run; evaluate, log, and write the checkpoint."""
-    progress, folder = s.progress, s.run.folder
-    begin_epoch(s)
-    stepping = True
-    try:
-        yield from _steps(s)
-        stepping = False
-        if not s.share.seen:
-            size = s.recipe.batch_size
-            raise UserError(f"{folder}: no batch of {size} has two readable images; check its data.")
-        line = _so_far(s)
-        check_weights(s)
-        yield _status(s, line, "evaluating")
-        with s.stepper.evaluated():
-            _reestimate(s)
-            line = {"epoch": progress.epoch + 1} | line | _evaluate(s)
-    except Stopped as stopped:
-        if progress.step > s.saved_step:
-            checkpoint(s)
-        s.ranks.wait()  # for the first one to save: when one has ended, torchrun ends the others
-        stopped.step = progress.step
-        raise
-    except Exception as error:
-        if isinstance(error, UserError) or not (words := out_of_memory(error)):
-            raise
-        if not stepping and s.ranks.ranks == 1 and progress.step > s.saved_step:
-            checkpoint(s)  # a step that failed has changed batch norm's statistics; an evaluation changes nothing
-        raise no_memory(s, words, stepping=stepping) from error
-    after_evaluation(s.recipe, line.get("validation_error", line["train_error"]), s.schedule)
-    s.test_error = line["test_error"]
-    s.metrics.write(line)
-    end_epoch(s)
-    chosen = line.get("validation_error", line["test_error"])
-    progress.waited += 1
-    if chosen < progress.best_error:
-        progress.best_error, progress.waited = chosen, 0
-        if s.ranks.first:
-            with disk_errors(folder), s.stepper.evaluated() as net:
-                save_best(folder, net, s.card)
-    checkpoint(s)
-    yield _status(s, line)
-
-
-def _steps(s: Sitting) -> Iterator[Status]:
-    """The epoch's steps from `progress.position` on. Raises Stopped between two of them."""
-    recipe, progress, share = s.recipe, s.progress, s.share
-    own = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch, start=progress.position)
-    batches = s.ranks.in_step(s.ranks.give_up(own, s.stop), lambda: due(s))
-    alone = s.ranks.ranks == 1
-    reported = time.monotonic()
-    s.stepper.train()
-    with contextlib.closing(own):  # which ends its workers
-        while progress.step < s.steps:
-            found = next(batches, None)
-            if found is None:
-                return
-            batch, save = found
-            s.lr = learning_rate(recipe, progress.step, s.steps, s.schedule)
-            loss, wrong = s.stepper(batch._replace(x=s.stepper.laid_out(batch.x)), s.lr)
-            if needs_batch_error(recipe, s.schedule):
-                mistakes, images = s.ranks.sums([int(wrong), len(batch.labels)])
-                after_step(recipe, progress.step, 100 * mistakes / images, s.schedule)
-            s.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
-            share.seen += len(batch.labels)
-            s.seen += len(batch.labels)
-            progress.step += 1
-            progress.position, share.unreadable = batch.stop, s.loader.unreadables.count
-            if s.device == "cpu":  # a GPU is not waited for after each step
-                check_loss(s)
-            log = progress.step % LOG_STEPS == 0
-            if log:
-                s.metrics.write(_so_far(s))
-            if save:
-                checkpoint(s)
-            if log or (alone and time.monotonic() - reported > STATUS_SECONDS):
-                reported = time.monotonic()
-                yield _status(s, _so_far(s))
-
-
-def _so_far(s: Sitting) -> dict[str, float]:
-    """The epoch's means; reading them waits for the device. Raises UserError unless the loss is finite."""
-    loss, wrong, images = s.ranks.sums([*check_loss(s), s.share.seen])
-    loss, wrong = loss / images, wrong / images
-    return {"step": s.progress.step, "lr": s.lr, "train_loss": loss, "train_error": 100 * wrong}
-
-
-def _status(s: Sitting, line: dict[str, float], doing: Literal["training", "evaluating"] = "training") -> Status:
-    progress = s.progress
+def _status(
+    session: TrainingSession, line: dict[str, float], doing: Literal["training", "evaluating"] = "training"
+) -> Status:
+    """How the session stands. line: its epoch's averages."""
+    epoch = session.epoch
     return Status(
-        epochs_done=progress.epoch,
-        step=progress.step,
-        steps=s.steps,
-        lr=s.lr,
+        epochs_done=session.progress.epoch,
+        step=session.progress.step,
+        steps=session.total_steps,
+        lr=session.lr,
         train_error=line["train_error"],
-        test_error=s.test_error,
-        images_per_second=s.seen * s.ranks.ranks / (time.perf_counter() - s.began),
+        test_error=session.test_error,
+        images_per_second=epoch.seen * session.job.distributed.world_size / (time.perf_counter() - epoch.started),
         next=doing,
     )
 
 
-def _reestimate(s: Sitting) -> None:
-    """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
-    recipe, progress = s.recipe, s.progress
-    if recipe.bn_reestimate and progress.step == s.steps:
-        batches = s.loader.training(s.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
-        with contextlib.closing(batches):
-            some = s.ranks.give_up(itertools.islice(batches, recipe.bn_reestimate), s.stop)
-            reestimate(s.net, (s.stepper.laid_out(b.x) for b in some))
-        s.loader.unreadables.count = s.share.unreadable  # these are not of the epoch that is counted
-
-
-def _evaluate(s: Sitting) -> dict[str, float]:
+def _evaluate(session: TrainingSession) -> dict[str, float]:
     """Loss and error (%) of the test images and, if any are held out, of the validation images.
 
     Of files also how many could not be read, in this epoch's training and here. They are computed as the steps are,
     in the recipe's precision and with fused layers where it has them, but for the last time in float32 and layer by
     layer: what the run ends with is what a loaded network will be found to have.
     """
+    job, stepper = session.job, session.stepper
+    last = session.progress.step == session.total_steps or job.recipe.stop_after  # which may end the run here
+    precision = "fp32" if last or job.recipe.precision == "fp16" else job.recipe.precision
     line: dict[str, float] = {}
-    last = s.progress.step == s.steps or s.recipe.stop_after  # which may end the run here
-    precision = "fp32" if last or s.recipe.precision == "fp16" else s.recipe.precision
-    align_buffers(s.net, s.ranks)
-    for name, images in (("test", s.test), ("validation", s.validation)):
-        if len(images):
-            batches = s.loader.evaluation(images, evaluation_batch(images))
-            try:
-                waited = s.ranks.give_up(batches, s.stop)
-                prepared = ((s.stepper.laid_out(x), labels) for x, labels in waited)
-                with autocast(precision, torch.device(s.device).type), fused_evaluation(not last):
-                    found = accuracy(s.net, prepared, s.ranks.sums)
-            except UserError:
-                raise
-            except ValueError as error:  # of no images
-                raise UserError(f"{s.recipe.data}: none of the {name} images can be read; check its data.") from error
-            line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
-    if isinstance(s.train, Files):
-        (count,) = s.ranks.sums([s.loader.unreadables.count])
+    with stepper.evaluated() as net:
+        _reestimate(session)
+        align_buffers(net, job.distributed)
+        for name, images in (("test", session.data.test), ("validation", session.data.validation)):
+            if len(images):
+                batches = session.loader.evaluation(images, evaluation_batch(images))
+                try:
+                    waited = job.distributed.until_stopped(batches, job.stop)
+                    prepared = ((stepper.laid_out(x), labels) for x, labels in waited)
+                    with autocast(precision, stepper.kind), fused_evaluation(not last):
+                        measured = accuracy(net, prepared, job.distributed.sums)
+                except UserError:
+                    raise
+                except ValueError as error:  # of no images
+                    raise UserError(
+                        f"{job.recipe.data}: none of the {name} images can be read; check its data."
+                    ) from error
+                line |= {f"{name}_loss": measured.loss, f"{name}_error": measured.error}
+    if isinstance(session.data.train, Files):
+        (count,) = job.distributed.sums([session.loader.unreadables.count])
         line["unreadable"] = int(count)
     return line
+
+
+def _reestimate(session: TrainingSession) -> None:
+    """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
+    job, recipe, progress = session.job, session.job.recipe, session.progress
+    if recipe.bn_reestimate and progress.step == session.total_steps:
+        batches = session.loader.training(session.data.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
+        with contextlib.closing(batches):
+            first = itertools.islice(batches, recipe.bn_reestimate)
+            waited = job.distributed.until_stopped(first, job.stop)
+            reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch in waited))
+        # These are not of the epoch that is counted:
+        session.loader.unreadables.count = session.epoch.totals.unreadable
 
 
 def evaluation_batch(images: Images | Files) -> int:
@@ -286,7 +215,7 @@ def evaluation_batch(images: Images | Files) -> int:
     return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
-def _finish(run: Run, progress: Progress) -> None:
+def _write_result(run: Run, progress: Progress) -> None:
     """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
     last = last_epoch(run.folder)
     result = Result(

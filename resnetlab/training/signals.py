@@ -1,6 +1,6 @@
 """Stopping a run: the first SIGTERM or Ctrl-C lets the step end and saves it, a second one stops at once.
 
-Of several processes each that is asked asks the others (`distributed.Ranks.give_up`), and a second signal is nothing
+Of several processes each that is asked asks the others (`Distributed.until_stopped`), and a second signal is nothing
 new: schedulers send one to all processes, and torchrun passes on its own. It kills those that take too long.
 """
 

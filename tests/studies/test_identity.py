@@ -21,7 +21,7 @@ from resnetlab.studies.identity_fits import fit, train_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe, recipe
 from resnetlab.training.run import make_run
-from resnetlab.training.sitting import normalisation_of
+from resnetlab.training.setup import normalisation_of
 
 Losses = Callable[[str, int], float]  # (mix, units) -> final loss
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from resnetlab.errors import UserError
 from resnetlab.storage import whole_folder
-from resnetlab.training.distributed import Ranks, check_share, joined, local_device
+from resnetlab.training.distributed import Distributed, check_share, joined, local_device
 from resnetlab.training.loop import train as train_run
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
@@ -137,10 +137,10 @@ def test_a_batch_that_is_too_short_for_one_is_left_out_by_all(found: Found) -> N
 
 def test_fewer_than_two_images_for_each_are_refused(found: Found) -> None:
     for mine in found:
-        assert mine["too small"] == ["batch_size=3: fewer than two for each of 2 processes; start fewer."]
-    check_share(Ranks(), 2, 2)
+        assert mine["too small"] == ["batch_size=3: fewer than two for each of 2 processes; start fewer processes."]
+    check_share(Distributed(), 2, 2)
     with pytest.raises(UserError, match="7 training images: fewer than two for each of 4 processes"):
-        check_share(Ranks(ranks=4), 64, 7)
+        check_share(Distributed(world_size=4), 64, 7)
 
 
 def test_a_seed_gives_two_processes_the_same_weights_to_the_last_bit(found: Found) -> None:
@@ -312,12 +312,13 @@ AGAIN = """
 import os, signal, sys
 from resnetlab.training.distributed import joined
 start = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-with joined() as ranks:
-    ranks.wait()
-    if start < int(sys.argv[1]) and ranks.rank == start % 2:
+with joined() as distributed:
+    distributed.wait()
+    if start < int(sys.argv[1]) and distributed.rank == start % 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    ranks.wait()
-    sys.stdout.write(f"through {ranks.rank} {start}\\n")  # at once: print's line and its end may mix with the other's
+    distributed.wait()
+    # At once: print's line and its end may mix with the other's.
+    sys.stdout.write(f"through {distributed.rank} {start}\\n")
 """
 
 
@@ -331,12 +332,12 @@ def test_twenty_restarts_in_a_row_meet_again(tmp_path: Path) -> None:
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as ranks:
-        assert ranks == Ranks()
-        assert ranks.first
-        assert ranks.sums([1, 2]) == [1, 2]
-        assert ranks.from_first(lambda: 3) == ranks.first_before_others(lambda: 3) == 3
-        assert local_device("auto", ranks) == "auto"
+    with joined() as distributed:
+        assert distributed == Distributed()
+        assert distributed.is_main
+        assert distributed.sums([1, 2]) == [1, 2]
+        assert distributed.broadcast_from_main(lambda: 3) == distributed.main_first(lambda: 3) == 3
+        assert local_device("auto", distributed) == "auto"
 
 
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +347,7 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_process_of_a_machine_has_its_own_gpu() -> None:
-    second = Ranks(rank=1, ranks=2, local_rank=1, local_ranks=2)
+    second = Distributed(rank=1, world_size=2, local_rank=1, local_world_size=2)
     assert local_device("cuda", second) == "cuda:1"
     assert local_device("cpu", second) == "cpu"
     with pytest.raises(UserError, match="2 processes on a machine can't share it; use cuda"):

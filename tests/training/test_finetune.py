@@ -23,7 +23,7 @@ from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.training.sitting import first_network, normalisation_of
+from resnetlab.training.setup import first_network, normalisation_of
 from resnetlab.weights.interop import write_state
 from resnetlab.weights.load import Loaded
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import resnetlab as package
 from resnetlab.errors import UserError
-from resnetlab.training import checkpoint, loop, sitting
+from resnetlab.training import checkpoint, loop, session
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import Run, make_run
@@ -160,7 +160,7 @@ def test_however_often_it_is_killed(tmp_path: Path, pictures: str, workers: int)
 
 
 def stopped_after(run: Run, step: int, monkeypatch: pytest.MonkeyPatch, where: str = "step") -> int:
-    """Train until a stop is asked for in that step of the sitting, or in its evaluation; return the step saved."""
+    """Train until a stop is asked for in that step of the session, or in its evaluation; return the step saved."""
     stop, taken, evaluate, count = Stop(), Stepper.__call__, loop.accuracy, 0
 
     def asking(self: Stepper, *arguments: Any) -> Any:
@@ -238,7 +238,7 @@ def test_checkpoints_by_time_and_by_step_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
 ) -> None:
     assert outcome(finished(made(tmp_path / "b", **SMALL), checkpoint_steps=2).folder) == small
-    monkeypatch.setattr(sitting, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(session, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(loop, "STATUS_SECONDS", 0)
     run = made(tmp_path / "c", **SMALL)
     assert [s.step for s in train(run, threads=1)] == [1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 9, 9]

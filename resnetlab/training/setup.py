@@ -1,0 +1,80 @@
+"""What a run starts with: its images, its first network, and what makes its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resnetlab.data.files import Files
+from resnetlab.data.images import Images
+from resnetlab.data.loading import Loader, measure
+from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
+from resnetlab.data.streaming import Unreadables
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import build
+from resnetlab.training.distributed import Distributed
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images of a run: those in memory on the device, where they stay, and files as they are."""
+
+    train: Images | Files
+    validation: Images | Files
+    test: Images | Files
+
+    @classmethod
+    def of(cls, run: Run, device: str) -> TrainingData:
+        """The run's images, with those apart that its recipe holds out."""
+        sides = (*run.data.hold_out(run.recipe.validation_images), run.data.test)
+        return cls(*(side.to(device) if isinstance(side, Images) else side for side in sides))
+
+
+def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
+    """The network as the run begins with it: with its first weights, on the device."""
+    net = build(run.spec, seed=recipe.seed)
+    if run.start:
+        run.start.put_into(net)
+    return net.to(device)
+
+
+def make_loader(
+    run: Run,
+    normalise: Normalisation,
+    *,
+    device: str,
+    workers: int,
+    unreadables: Unreadables,
+    distributed: Distributed | None = None,
+) -> Loader:
+    """What makes the run's batches, of which each process has its part."""
+    distributed = distributed or Distributed()
+    return Loader(
+        normalise=normalise.to(device),
+        classes=len(run.data.classes),
+        size=run.spec.input_size,
+        augmentation=run.recipe.augmentation,
+        device=device,
+        workers=workers,
+        rank=distributed.rank,
+        ranks=distributed.world_size,
+        unreadables=unreadables,
+    )
+
+
+def normalisation_of(
+    run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
+) -> Normalisation:
+    """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
+    if run.recipe.normalise == "imagenet":
+        return imagenet(run.spec.in_channels)
+    if run.recipe.normalise == "source":
+        assert run.start is not None
+        assert run.start.normalisation is not None  # else the recipe has another one
+        return run.start.normalisation
+    images, _ = run.data.hold_out(run.recipe.validation_images)
+    statistics = measure(images, run.spec.input_size, workers=workers, progress=progress)
+    return NORMALISATIONS[run.recipe.normalise](statistics)
