@@ -124,12 +124,14 @@ class Audit:
             f"{counted(self.leaked, 'test image')} of {self.test:,} also among the training images"
             if self.leaked
             else "",
-            f"{counted(len(self.near), 'test image')} of {self.test:,} much like a training image" if self.near else "",
-            f"{counted(self.contradictory, 'image')} labelled in two ways" if self.contradictory else "",
+            f"{counted(len(self.near), 'test image')} of {self.test:,} nearly identical to a training image"
+            if self.near
+            else "",
+            f"{counted(self.contradictory, 'image')} with conflicting labels" if self.contradictory else "",
             f"{counted(len(self.unreadable), 'file')} of {self.train + self.test:,} unreadable"
             if self.unreadable
             else "",
-            f"{counted(len(self.narrow), 'image')} of few levels" if self.narrow else "",
+            f"{counted(len(self.narrow), 'image')} with few levels" if self.narrow else "",
         ]
         words = "; ".join(filter(None, found))
         return f"{words}." if words else "Every file can be read, and no test image is among the training images."
@@ -140,30 +142,28 @@ class Audit:
         classes = f"{counted(len(self.classes), 'class', 'classes')} of {_span(c.train for c in self.classes)} training"
         classes += f" and {_span(c.test for c in self.classes)} test images"
         if self.imbalance is not None:
-            classes += f"; the largest has {self.imbalance:,.1f} times the smallest"
+            classes += f"; the largest class is {self.imbalance:,.1f} times as large as the smallest"
         sizes = self.sizes
         rows = [
             ("images", f"{self.train:,} training, {self.test:,} test; {self.readable:,} of {all_images:,} readable"),
             ("classes", classes),
             (f"fewer than {FEW}", f"{counted(len(self.few), 'class', 'classes')} by training images"),
             ("in training and test", f"{self.leaked:,} of {self.test:,} test images"),
-            ("look alike", f"{len(self.near):,} of {self.test:,} test images, much like a training image"),
-            ("copies", f"{self.within('train'):,} within training, {self.within('test'):,} within test"),
-            ("labelled in two ways", counted(self.contradictory, "image")),
+            ("near-duplicates", f"{len(self.near):,} of {self.test:,} test images, of a training image"),
+            ("duplicates", f"{self.within('train'):,} within training, {self.within('test'):,} within test"),
+            ("conflicting labels", counted(self.contradictory, "image")),
             ("formats", ", ".join(f"{format} {mode} {count:,}" for format, mode, count in self.formats)),
             ("without colour", f"{self.grey:,} of {self.readable:,}"),
-            ("turned by EXIF", f"{self.rotated:,} of {self.readable:,}"),
-            ("called something else", counted(len(self.mismatched), "file")),
+            ("rotated by EXIF", f"{self.rotated:,} of {self.readable:,}"),
+            ("wrong extension", counted(len(self.mismatched), "file")),
             (f"tiny, below {TINY} pixels", counted(len(self.tiny), "image")),
             (f"huge, above {HUGE // 1_000_000} megapixels", counted(len(self.huge), "image")),
             (f"longer than {STRETCHED}:1", counted(len(self.stretched), "image")),
             ("a quarter of the levels or less", counted(len(self.narrow), "image")),
         ]
         if sizes:
-            words = (
-                f"sides of {sizes.shortest:,} to {sizes.longest:,} pixels; the shorter one {sizes.median:,g} in the "
-            )
-            rows.insert(1, ("sizes", words + "median"))
+            words = f"sides of {sizes.shortest:,} to {sizes.longest:,} pixels; the shorter side has a median of "
+            rows.insert(1, ("sizes", f"{words}{sizes.median:,g}"))
         return rows
 
     def lists(self) -> list[tuple[str, list[str]]]:
@@ -178,11 +178,11 @@ class Audit:
                 groups[copies.across].append(f"the same {copies.same}: " + ", ".join(map(told, copies.images)))
         near = [f"{told(each.test)} and {told(each.train)}: {each.distance} of 256 bits differ" for each in self.near]
         found = {
-            "can't be read": [told(image) for image in self.unreadable],
+            "unreadable": [told(image) for image in self.unreadable],
             "in training and test": groups[True],
-            "much alike in training and test": near,
-            "labelled in two ways, on one side": groups[False],
-            "called something else": [told(image) for image in self.mismatched],
+            "near-duplicates in training and test": near,
+            "conflicting labels within training or test": groups[False],
+            "wrong extension": [told(image) for image in self.mismatched],
             "a quarter of the levels or less": [told(image) for image in self.narrow],
             f"classes with fewer than {FEW} training images": list(self.few),
         }
@@ -256,7 +256,7 @@ def audit(
     Raises UserError for a data set in memory.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
-        raise UserError(f"{data.name} is read into memory whole; only data that lies in image files is audited.")
+        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be audited.")
     workers = check_workers(workers)
     sides = {"train": data.train, "test": data.test}
     kept = {side: np.zeros(len(files), _KEPT) for side, files in sides.items()}

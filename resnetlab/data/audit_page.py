@@ -84,7 +84,7 @@ def _galleries(found: Audit, data: Data) -> list[Gallery]:
             pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
             pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
             more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""
-            said = f"the same {copies.same}{more}" + (", labelled in two ways" if copies.contradictory else "")
+            said = f"the same {copies.same}{more}" + (", with conflicting labels" if copies.contradictory else "")
             rows.append((said, [_picture(data, image) for image in pair]))
         return Gallery(id, title, words, len(groups), rows)
 
@@ -96,14 +96,14 @@ def _galleries(found: Audit, data: Data) -> list[Gallery]:
         copies_gallery(
             "across",
             "Test images among the training images",
-            "A network may know these by heart: they make the test error too low.",
+            "A network may have memorised these: they make the test error too low.",
             across,
         ),
         Gallery(
             "near",
-            "Test images much like a training image",
-            "The outlines of light and dark hardly differ: one may be the other, saved again or made smaller. Cropped, "
-            "turned or mirrored copies are not found this way.",
+            "Test images nearly identical to a training image",
+            "Their patterns of light and dark hardly differ: one may be the other, saved again or resized. Cropped, "
+            "rotated or mirrored copies are not found this way.",
             len(found.near),
             [
                 (f"{near.distance} of 256 bits differ", [_picture(data, near.train), _picture(data, near.test)])
@@ -112,39 +112,44 @@ def _galleries(found: Audit, data: Data) -> list[Gallery]:
         ),
         list_gallery(
             "unreadable",
-            "Files that can’t be read",
-            "Training stops at these, or leaves them out where it is told to.",
+            "Unreadable files",
+            "Training stops at these, or leaves them out with --unreadable skip.",
             found.unreadable,
             drawn=False,
         ),
         copies_gallery(
             "contradictory",
-            "Images labelled in two ways",
-            "Copies on one side whose classes differ.",
+            "Images with conflicting labels",
+            "Copies within the training or the test images whose classes differ.",
             contradictory,
         ),
-        copies_gallery("within", "Copies", "The same image twice on one side, with the same label.", within),
+        copies_gallery(
+            "within", "Duplicates", "The same image twice within training or test, with the same label.", within
+        ),
         list_gallery(
             "mismatched",
-            "Files called something else",
-            "They are read by their content, so that nothing is lost here; other programs may go by the name.",
+            "Files with a wrong extension",
+            "resnetlab reads them by their content; other programs may rely on the extension.",
             found.mismatched,
         ),
         list_gallery("tiny", "Tiny images", f"Their shorter side has fewer than {TINY} pixels.", found.tiny),
         list_gallery(
-            "huge", "Huge images", f"They have more than {HUGE // 1_000_000} million pixels, and are slow.", found.huge
+            "huge",
+            "Huge images",
+            f"They have more than {HUGE // 1_000_000} million pixels, and are slow to decode.",
+            found.huge,
         ),
         list_gallery(
             "stretched",
             "Long images",
-            f"One side is more than {STRETCHED} times the other; a crop sees little of it.",
+            f"One side is more than {STRETCHED} times the other; a crop shows little of the image.",
             found.stretched,
         ),
         list_gallery(
             "narrow",
-            "Images of few levels",
-            "No colour spans more than a quarter of its levels: one colour, class numbers in place of a picture, fog, "
-            "or fewer bits than the file has room for (12 in 16), which should be scaled up before.",
+            "Images with few levels",
+            "No colour spans more than a quarter of its levels: one colour, a label map instead of a picture, fog, "
+            "or fewer bits than the file can hold (12 in 16), which should be scaled up first.",
             found.narrow,
         ),
     ]

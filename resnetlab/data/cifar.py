@@ -101,11 +101,13 @@ def read_batch(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     except _Foreign as error:
-        raise UserError(f"{path}: not a CIFAR batch, it asks to run {error}; refused, nothing was executed.") from error
+        raise UserError(
+            f"{path}: not a CIFAR batch, it asks to run {error}; rejected, nothing was executed."
+        ) from error
     except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
         raise UserError(f"{path}: truncated or damaged ({error}); fetch the file again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not a CIFAR batch, it holds no dictionary.")
+        raise UserError(f"{path}: not a CIFAR batch, it does not hold a dictionary.")
     read = {_text(key): value for key, value in content.items() if isinstance(key, str | bytes)}
     if isinstance(read.get("data"), _Array):
         read["data"] = read["data"].numpy(path)

@@ -44,7 +44,7 @@ def content_marks(source: Source, rows: Iterable[int]) -> dict[int, str]:
         missing = [row for row in wanted if row not in marks]
         if source.sizes[missing].sum() > SAY_FROM:
             what = f"{len(missing):,} images of formats without compression"
-            _log.warning("%s: reading %s once, since their sizes say nothing of them", source.place(missing[0]), what)
+            _log.warning("%s: reading %s once, since their sizes don't show changes", source.place(missing[0]), what)
         for i in range(0, len(missing), AT_ONCE):
             read = {row: _mark(source, row) for row in missing[i : i + AT_ONCE]}
             marks |= {row: mark or "unreadable" for row, mark in read.items()}

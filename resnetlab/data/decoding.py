@@ -138,7 +138,7 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
         if height * width > MOST_PIXELS:  # of a strip
             raise Unreadable(
                 f"{box.width:,}x{box.height:,} pixels would be resized to {width:,}x{height:,}, "
-                f"more than the {MOST_PIXELS:,} that are decoded"
+                f"more than the limit of {MOST_PIXELS:,}"
             )
         return height, width
 
@@ -250,7 +250,7 @@ def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     with _reasons():
         if kind := without_range(image.mode, image.format == "TIFF", tags):
-            raise Unreadable(f"its pixels are {kind}, of no known range; save it with 8 or 16 unsigned bits")
+            raise Unreadable(f"its pixels are {kind}, whose range is not known; save it with 8 or 16 unsigned bits")
         image.load()
         if image.format == "PNG" and "transparency" in image.info:
             image.info["transparency"] = transparent_level(image.info["transparency"], image.mode, bits=content[24])
@@ -308,7 +308,7 @@ def _reasons() -> Iterator[None]:
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"it has more than the {MOST_PIXELS:,} pixels that are decoded") from error
+        raise TooManyPixels(f"it has more pixels than the limit of {MOST_PIXELS:,}") from error
     except MemoryError as error:
         raise Unreadable("it does not fit into memory") from error
     except Exception as error:
@@ -323,7 +323,7 @@ def _opened(content: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(content), formats=_known_formats())
         except UnidentifiedImageError:
-            raise Unreadable("not an image of a known format, or its header is damaged") from None
+            raise Unreadable("not an image in a known format, or its header is damaged") from None
     _check_size(image.height, image.width)
     return image
 
@@ -337,7 +337,7 @@ def _known_formats() -> tuple[str, ...]:
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
-        raise TooManyPixels(f"{width:,}x{height:,} pixels are more than the {MOST_PIXELS:,} that are decoded")
+        raise TooManyPixels(f"{width:,}x{height:,} pixels are more than the limit of {MOST_PIXELS:,}")
     if height < 1 or width < 1:
         raise Unreadable("it has no pixels")
 

@@ -63,7 +63,7 @@ def download(
             transfer.part.unlink()
         yield transfer.progress("its checksum is wrong")
     raise UserError(
-        f"{file.name}: what arrives is not the published file: its SHA-256 should be {file.sha256}, and is {found}. "
+        f"{file.name}: the download is not the published file: its SHA-256 should be {file.sha256}, but is {found}. "
         f"Try again later, {_or_by_hand(file, folder, places)}"
     )
 
@@ -78,12 +78,12 @@ def writing(path: Path) -> AbstractContextManager[None]:
     """Turn a failed write (disk full, no permission) into one line that says how to go on."""
     return disk_errors(
         path,
-        ". Make room or choose another folder; what is there is kept, and the same command goes on from it.",
+        ". Make room or choose another folder; the partial download is kept, and the same command resumes it.",
     )
 
 
 def _or_by_hand(file: File, folder: Path, places: tuple[str, ...]) -> str:
-    return f"or fetch {places[0]}{file.name} by hand, put it into {folder} and give the same command."
+    return f"or download {places[0]}{file.name} by hand, put it into {folder} and repeat the command."
 
 
 class _Failed(Exception):
@@ -124,8 +124,8 @@ class _Transfer:
                 yield self.progress(troubles[-1])
         kept = f" {self.have():,} of {self.file.size:,} bytes are kept in {self.part}." if self.have() else ""
         raise UserError(
-            f"{self.file.name} can't be fetched: {'; '.join(troubles)}.{kept} Check the network and give the same "
-            f"command to go on, {_or_by_hand(self.file, self.part.parent, places)}"
+            f"{self.file.name} can't be downloaded: {'; '.join(troubles)}.{kept} Check the network and repeat the "
+            f"command to resume, {_or_by_hand(self.file, self.part.parent, places)}"
         )
 
     def _from(self, url: str) -> Iterator[Progress]:
@@ -140,7 +140,7 @@ class _Transfer:
                     farthest, tries = self.have(), 0
                 if tries == len(self.waits):
                     raise _Failed(str(error)) from error
-                yield self.progress(f"{urlsplit(url).netloc} {error}; again in {self.waits[tries]:g} s")
+                yield self.progress(f"{urlsplit(url).netloc} {error}; retrying in {self.waits[tries]:g} s")
                 time.sleep(self.waits[tries])
                 tries += 1
 
@@ -173,7 +173,7 @@ class _Transfer:
             error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.ranges:
                 self.ranges = False
-                raise _Lost("does not go on where we stopped") from error
+                raise _Lost("can't resume where the download stopped") from error
             raise (_Lost if error.code in _MAY_PASS else _Failed)(f"answers {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             raise self._trouble(error) from error
@@ -185,10 +185,10 @@ class _Transfer:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not found or int(found[1]) != have:
                 self.ranges = False
-                raise _Lost("sends another part than asked for")
+                raise _Lost("sent a different part than requested")
             start, total = have, found[2]
         if total.isdigit() and int(total) != self.file.size:
-            raise _Failed(f"has another file, of {int(total):,} bytes instead of {self.file.size:,}")
+            raise _Failed(f"has a different file, of {int(total):,} bytes instead of {self.file.size:,}")
         etag = response.headers.get("ETag", "")
         self.etag = etag if etag.startswith('"') else None  # a weak one does not promise the same bytes
         return start
@@ -209,7 +209,7 @@ class _Transfer:
             return _Lost(f"sent nothing for {self.timeout:g} s")
         words = str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return _Failed(f"can't prove who it is ({reason.verify_message})")
+            return _Failed(f"has an invalid certificate ({reason.verify_message})")
         if isinstance(reason, socket.gaierror) or getattr(reason, "errno", None) in _UNREACHABLE:
             # Before the first byte there is likely no network at all, and nobody should wait to hear that.
             return (_Lost if self.received else _Failed)(f"can't be reached ({words})")

@@ -43,8 +43,8 @@ def fetch(
             if file.unpacks_to and (dest / file.unpacks_to).exists():
                 if missing := _lacking(name, dest / file.unpacks_to):
                     raise UserError(
-                        f"{dest / file.unpacks_to}: is there, but lacks {', '.join(missing)}. "
-                        "Move it away, then give the same command."
+                        f"{dest / file.unpacks_to}: exists, but lacks {', '.join(missing)}. "
+                        "Move it away, then repeat the command."
                     )
                 there = True
             elif path.exists():
@@ -68,7 +68,7 @@ def _locked(folder: Path) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY)
     try:
         if not try_lock(handle):
-            raise UserError(f"{folder}: another process is fetching into this folder; wait for it or stop it.")
+            raise UserError(f"{folder}: another process is downloading to this folder; wait for it or stop it.")
         yield
     finally:
         os.close(handle)
@@ -82,8 +82,8 @@ def _check_file(name: str, path: Path, file: File) -> None:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     if found != file.sha256:
         raise UserError(
-            f"{path}: is there, but is not the published file of {name}: its SHA-256 should be {file.sha256}, and is "
-            f"{found}. Move it away or choose another folder, then give the same command."
+            f"{path}: exists, but is not the published file of {name}: its SHA-256 should be {file.sha256}, but is "
+            f"{found}. Move it away or choose another folder, then repeat the command."
         )
 
 
@@ -107,10 +107,10 @@ def _unpack(name: str, archive: Path, folder: Path) -> None:
                     for member in tar:
                         _write_member(tar, member, part, archive)
             except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise UserError(f"{archive}: damaged ({error}). Delete it, then give the same command.") from error
+                raise UserError(f"{archive}: damaged ({error}). Delete it, then repeat the command.") from error
             if missing := _lacking(name, part / folder.name):
                 names = ", ".join(f"{folder.name}/{each}" for each in missing)
-                raise UserError(f"{archive}: holds no {names}. Delete it, then give the same command.")
+                raise UserError(f"{archive}: lacks {names}. Delete it, then repeat the command.")
             (part / folder.name).replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -120,7 +120,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
     # tarfile's own filters came with Python 3.11.4, and let links through that these archives have no use for.
     name = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or name.is_absolute() or ".." in name.parts:
-        raise UserError(f"{archive}: refused, {member.name!r} in it is no plain file inside the archive's folder.")
+        raise UserError(f"{archive}: rejected, {member.name!r} in it is not a plain file inside the archive's folder.")
     target = folder / name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)

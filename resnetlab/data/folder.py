@@ -27,8 +27,8 @@ TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
 SPLIT, SEED, SHARE = "resnetlab-split.json", 0, 0.2
 # Which part is tested, in words, where neither a folder nor a file says it.
-ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} is there", "drawn, a fifth of each class"
-LAYOUT = "a folder of images for each class is needed, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
+ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} exists", "drawn, a fifth of each class"
+LAYOUT = "each class needs a folder of images, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
 
 _log = logging.getLogger(__name__)
 
@@ -59,17 +59,15 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
         if name in TEST and set(inside) <= SPLIT_WORDS:
             raise UserError(f"{folder}: it has {name!r} but no {TRAIN!r} with classes in it; {LAYOUT}.")
         if name.lower() in SPLIT_WORDS and folders_in(folder / name):
-            raise UserError(f"{folder / name}: part of a split, by its name; call the two parts 'train' and 'val'.")
+            raise UserError(f"{folder / name}: seems to be part of a split; name the two parts 'train' and 'val'.")
         if TRAIN in (below := folders_in(folder / name)) and set(below) & set(TEST):
-            raise UserError(
-                f"{folder}: not a folder of classes, {name!r} is a data set by itself; give {folder / name}."
-            )
+            raise UserError(f"{folder}: not a folder of classes, {name!r} is a data set itself; give {folder / name}.")
     classes = check_classes(folder, inside, least)
     source = scan(folder, classes, may_lack=purpose == "evaluate")
     is_split = (folder / SPLIT).exists()
     if purpose == "evaluate" and trained_on and not is_split:
         with contextlib.suppress(UserError):  # too few images to draw from
-            drawn = _parts(kind, source, classes, split(folder, source, classes, "read"), "drawn as in the training")
+            drawn = _parts(kind, source, classes, split(folder, source, classes, "read"), "drawn as in training")
             if drawn.fingerprint in trained_on:  # and where it was trained, the split could not be written down
                 return drawn
     tested = split(folder, source, classes, purpose)
@@ -101,7 +99,7 @@ def class_folders(folder: Path) -> list[str]:
     found = []
     for name in folders_in(folder):
         if ours := what_it_wrote(folder / name, is_image):
-            _log.warning("%s: passed over, %s that resnetlab wrote", folder / name, ours)
+            _log.warning("%s: skipped, %s that resnetlab wrote", folder / name, ours)
         else:
             found.append(name)
     return found
@@ -117,16 +115,16 @@ def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]
     if not classes:
         with os.scandir(folder) as entries:
             images = sorted(e.name for e in entries if is_image(e.name))
-        found = f"images such as {images[0]} lie in it directly" if images else "there are no folders in it"
+        found = f"images such as {images[0]} lie directly in it" if images else "it has no folders"
         raise UserError(f"{folder}: not a folder of classes, {found}; {LAYOUT}.")
     if len(classes) < least:
         raise UserError(
-            f"{folder}: one class only, {classes[0]!r}; two at least are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
+            f"{folder}: only one class, {classes[0]!r}; at least two are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
         )
     forms: dict[str, str] = {}
     for name in classes:
         if (other := forms.setdefault(one_form(name), name)) != name:
-            words = "the classes %s and %s look the same, since only their accents are written otherwise; are they one?"
+            words = "the classes %s and %s differ only in how their accents are encoded; should they be one?"
             _log.warning("%s: " + words, folder, ascii(other), ascii(name))
     return classes
 
@@ -142,16 +140,16 @@ def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> 
     for name, other in zip(classes, called, strict=True):
         if name != other:
             _log.warning(
-                "%s: %s is the class %s, whose accents are written otherwise", folder, ascii(other), ascii(name)
+                "%s: %s is the class %s, with its accents encoded differently", folder, ascii(other), ascii(name)
             )
     if others:
         form, name = next(iter(others.items()))
         if form in map(one_form, classes):
             raise UserError(
-                f"{folder / name}: {ascii(name)} is the class of another folder there, whose accents are written "
-                "otherwise; move its images there."
+                f"{folder / name}: {ascii(name)} is the class of another folder there, with its accents encoded "
+                "differently; move its images there."
             )
-        raise UserError(f"{folder / name}: a class that {train} lacks; the two need the same names.")
+        raise UserError(f"{folder / name}: this class is missing from {train}; both need the same class names.")
     return called
 
 
@@ -213,7 +211,7 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
             anew += [name] if was_known else []
             if count < 2:
                 raise UserError(
-                    f"{folder / name}: one image only; a class needs two, to train on one and test on the other."
+                    f"{folder / name}: only one image; a class needs two, one for training and one for testing."
                 )
             rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))
             chosen = rows[: max(1, round(SHARE * count))]
@@ -221,20 +219,22 @@ def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose
             drawn += [text(source.names[row]) for row in chosen]
         if tested[start:end].all():
             raise UserError(
-                f"{folder / name}: all its images are test images by {SPLIT}. Add some, or delete {folder / SPLIT} "
-                "to have the split drawn anew."
+                f"{folder / name}: {SPLIT} makes all its images test images. Add some, or delete {folder / SPLIT} "
+                "to draw a new split."
             )
     if len(anew) == len(classes) or not tested.any():
-        raise UserError(f"{folder / SPLIT}: no test image that it names is left; delete it to have them drawn anew.")
+        raise UserError(
+            f"{folder / SPLIT}: none of the test images that it names exist; delete it to draw a new split."
+        )
     for words in now.words(len(written)):
         _log.warning("%s: %s", folder / SPLIT, words)
     if untested:
         words = (
-            "no test image is left of %s, and the others may have been trained on: the figures are of the other classes"
+            "no test images are left for %s, whose other images may be training images: only other classes are tested"
         )
         _log.warning("%s: " + words, folder / SPLIT, some(untested))
     if anew:
-        words = "no test image is left of %s: some are drawn anew, which earlier runs may have trained on"
+        words = "no test images are left for %s: new ones are drawn, which earlier runs may have trained on"
         _log.warning("%s: " + words, folder / SPLIT, some(anew))
     if purpose == "train" and (drawn or now.renamed):
         write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
@@ -253,7 +253,7 @@ def _read_split(path: Path) -> frozenset[str]:
         written = json.loads(read_regular(path, MOST_SPLIT, _RESTORE.rstrip(".")))
         names = written["test"]
         if (written["seed"], written["share"]) != (SEED, SHARE):
-            raise ValueError(f"it is of another seed or share than {SEED} and {SHARE}")
+            raise ValueError(f"its seed and share are not {SEED} and {SHARE}")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError("'test' should be a list of names")
     except KeyError as error:
@@ -264,7 +264,7 @@ def _read_split(path: Path) -> frozenset[str]:
 
 
 MOST_SPLIT = 2**30  # bytes: names of some ten million images
-_RESTORE = "restore it, or delete it to have the split drawn anew."
+_RESTORE = "restore it, or delete it to draw a new split."
 
 
 def write_split(path: Path, names: list[str]) -> None:
@@ -274,7 +274,7 @@ def write_split(path: Path, names: list[str]) -> None:
     try:
         write_atomically(path, content.encode("ascii"))
     except OSError as error:
-        words = "the split can't be written down (%s); it stays the same as long as the images do"
+        words = "the split can't be saved (%s); it stays the same as long as the images do"
         _log.warning("%s: " + words, path, error.strerror)
 
 
@@ -284,10 +284,10 @@ def _test_folder(folder: Path, inside: list[str]) -> Path:
         return folder / found[0]
     if found:
         raise UserError(
-            f"{folder}: {' and '.join(found)} are both there, and one is tested on: to evaluate, give "
-            f"{folder / found[0]} or the other; to train, another folder, with links (ln -s) to its {TRAIN} and to the "
-            "one that is meant."
+            f"{folder}: {' and '.join(found)} exist, but only one can hold the test images: to evaluate, give "
+            f"{folder / found[0]} or the other; to train, make a folder with links (ln -s) to its {TRAIN} and to the "
+            "one you want."
         )
     flat = [name for name in TEST if name in inside]
-    words = f"{flat[0]} has no folders of classes in it" if flat else f"it has {TRAIN} but none of {', '.join(TEST)}"
+    words = f"{flat[0]} has no class folders" if flat else f"it has {TRAIN} but none of {', '.join(TEST)}"
     raise UserError(f"{folder}: {words}; {LAYOUT}.")

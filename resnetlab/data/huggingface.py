@@ -62,7 +62,7 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Dat
     try:
         import datasets
     except ImportError as error:
-        raise UserError(f"{kind}:{folder} needs a package more: pip install 'resnetlab[hf]' ({error}).") from error
+        raise UserError(f"{kind}:{folder} needs another package: pip install 'resnetlab[hf]' ({error}).") from error
     try:
         splits = datasets.load_from_disk(str(folder))
     except Exception as error:  # Arrow, JSON and file errors, each of many kinds
@@ -71,7 +71,7 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Dat
     if (TRAIN not in splits and purpose == "train") or len(found) != 1:
         raise UserError(
             f"{folder}: it has the splits {', '.join(splits)}; {TRAIN} and one of {', '.join(TEST)} are needed. Save "
-            "it with those that are meant."
+            "it with the ones you want."
         )
     tested = splits[found[0]]
     image = _column(folder, tested, "Image")
@@ -81,7 +81,7 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Dat
     if TRAIN not in splits:
         return Data(kind, test[:0], test, classes, f"{found[0]} alone")
     if splits[TRAIN].features != tested.features:
-        raise UserError(f"{folder}: the columns or classes of {found[0]} are not those of {TRAIN}; save it again.")
+        raise UserError(f"{folder}: the columns or classes of {found[0]} differ from those of {TRAIN}; save it again.")
     train = Files.all_of(_rows(folder / TRAIN, splits[TRAIN], image, label, classes))
     return Data(kind, train, test, classes, found[0])
 
@@ -90,7 +90,7 @@ def _column(folder: Path, split: Any, wanted: str) -> str:
     found = [name for name, feature in split.features.items() if type(feature).__name__ == wanted]
     if len(found) != 1:
         has = f"several, {', '.join(found)}" if found else f"none among {', '.join(split.features)}"
-        raise UserError(f"{folder}: one column of type {wanted} is needed, and it has {has}. Save it with one.")
+        raise UserError(f"{folder}: exactly one column of type {wanted} is needed, but it has {has}. Save it with one.")
     return found[0]
 
 
@@ -103,7 +103,7 @@ def _rows(folder: Path, split: Any, image: str, label: str, classes: tuple[str, 
         raise UserError(f"{folder}: the split is empty.")
     if not (labels.min() >= 0 and labels.max() < len(classes)):
         row = int(np.flatnonzero((labels < 0) | (labels >= len(classes)))[0])
-        raise UserError(f"{folder}: row {row} has no label; a split with labels is needed.")
+        raise UserError(f"{folder}: row {row} has no label; every image needs one.")
     images = split.data.column(image)
     # The lengths are read from the offsets that Arrow keeps, the images are not touched.
     sizes = pc.fill_null(pc.binary_length(pc.struct_field(images, "bytes")), -1).to_numpy().astype(np.int64)

@@ -73,7 +73,7 @@ def _part(images: Path, labels: Path, most: int) -> Images:
     if len(pixels) != len(targets):
         raise _Damaged(f"{labels}: {len(targets):,} labels, but {images.name} holds {len(pixels):,} images")
     if targets.max() > 9:
-        raise _Damaged(f"{labels}: damaged, labels should be 0 to 9, and there is a {targets.max()}")
+        raise _Damaged(f"{labels}: damaged, labels should be 0 to 9, but one is {targets.max()}")
     # N H W -> N C H W
     return Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(targets).long())
 
@@ -90,12 +90,14 @@ def _read(path: Path, size: tuple[int, ...], most: int) -> np.ndarray:
             zeros, code, dimensions, count, *found = struct.unpack(f">HBBI{len(size)}I", header)
             if (zeros, code, dimensions) != (0, _BYTES, 1 + len(size)):
                 wanted = bytes([0, 0, _BYTES, 1 + len(size)]).hex()
-                raise _Damaged(f"{path}: not the IDX file, it starts with {header[:4].hex()} instead of {wanted}")
+                raise _Damaged(
+                    f"{path}: not the expected IDX file, it starts with {header[:4].hex()} instead of {wanted}"
+                )
             if tuple(found) != size:
                 shape = "x".join(map(str, size))
                 raise _Damaged(f"{path}: images of {'x'.join(map(str, found))} instead of {shape}")
             if not 0 < count <= most:
-                raise _Damaged(f"{path}: its header promises {count:,} entries where 1 to {most:,} can be")
+                raise _Damaged(f"{path}: its header declares {count:,} entries, not 1 to {most:,}")
             promised = count * math.prod(size)
             # One byte more than promised: enough to see that there is more, however much a gzip would unfold to.
             content = bytearray(file.read(promised + 1))
@@ -106,5 +108,5 @@ def _read(path: Path, size: tuple[int, ...], most: int) -> np.ndarray:
     if len(content) < promised:
         raise _Damaged(f"{path}: truncated, {len(content):,} of {promised:,} bytes")
     if len(content) > promised:
-        raise _Damaged(f"{path}: damaged, it holds more than the {promised:,} bytes that its header promises")
+        raise _Damaged(f"{path}: damaged, it holds more than the {promised:,} bytes that its header declares")
     return np.frombuffer(content, dtype=np.uint8).reshape(count, *size)

@@ -84,8 +84,8 @@ def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
 def _check_known(place: Path, wnids: list[str]) -> None:
     if unknown := [wnid for wnid in wnids if wnid not in class_names()]:
         raise UserError(
-            f"{place}: {unknown[0]!r} is none of ImageNet's 1,000 WordNet ids, such as n01440764; "
-            "a folder of other classes is read as folder:DIR."
+            f"{place}: {unknown[0]!r} is not one of ImageNet's 1,000 WordNet ids, such as n01440764; "
+            "for a folder of other classes, use folder:DIR."
         )
 
 
@@ -94,7 +94,7 @@ def _train_tar(tar: Path) -> tuple[list[str], Source]:
     labels = [name.partition("/")[0] for name in index.names]
     wnids = sorted(set(labels))
     if len(wnids) < 2 or not all("/" in name for name in index.names):
-        raise UserError(f"{tar}: not the training images, which are a tar of tars, n01440764.tar and so on.")
+        raise UserError(f"{tar}: not the tar of training images, which holds n01440764.tar and so on.")
     _check_known(tar, wnids)
     return wnids, _inside(tar, index, *_ordered(index.names, labels, wnids))
 
@@ -108,7 +108,7 @@ def _val(folder: Path, classes: list[str]) -> Source:
     if wnids := class_folders(val):
         _check_known(val, wnids)
         if unknown := [wnid for wnid in wnids if wnid not in classes]:
-            raise UserError(f"{val / unknown[0]}: of this class there are no training images; move it away.")
+            raise UserError(f"{val / unknown[0]}: this class has no training images; move it away.")
         return scan(val, classes, may_lack=True)
     found = images_below(val, [])
     paths = Names(path for path, _ in found)
@@ -136,19 +136,19 @@ def _labels(folder: Path, place: Path, classes: list[str], names: Names) -> list
     source, wnids = _ground_truth(folder, place)
     if len(wnids) != len(names):
         raise UserError(
-            f"{source}: the ground truth of {len(wnids):,} images, but {place} has {len(names):,}; "
-            "fetch again what is not whole."
+            f"{source}: has the ground truth of {len(wnids):,} images, but {place} has {len(names):,}; "
+            "download the incomplete one again."
         )
     if unknown := sorted({wnid for wnid in wnids if wnid not in classes}):
         raise UserError(
-            f"{place}: it has images of {unknown[0]}, of which there are no training images; for some of the classes "
-            "have a folder val with a folder of each of them."
+            f"{place}: it has images of {unknown[0]}, which has no training images; for a subset of the classes, "
+            "make a folder val with a folder for each of them."
         )
     found = []
     for name in names:
         number = _NUMBERED.fullmatch(name)
         if not number or not 1 <= int(number[1]) <= len(wnids):
-            raise UserError(f"{place}: {name} is none of ILSVRC2012_val_00000001.JPEG to {len(wnids):08d}.")
+            raise UserError(f"{place}: {name} is not one of ILSVRC2012_val_00000001.JPEG to {len(wnids):08d}.")
         found.append(wnids[int(number[1]) - 1])
     return found
 
@@ -166,7 +166,7 @@ def _ground_truth(folder: Path, place: Path) -> tuple[Path, list[str]]:
     numbers = truth.decode("latin-1").split()
     for line, number in enumerate(numbers, 1):
         if not (number.isdecimal() and wnid_of.get(int(number)) in class_names()):
-            raise UserError(f"{source}: {TRUTH} is damaged, line {line} is {shown(number)}, no ILSVRC2012_ID.")
+            raise UserError(f"{source}: {TRUTH} is damaged, line {line} is {shown(number)}, not an ILSVRC2012_ID.")
     return source, [wnid_of[int(number)] for number in numbers]
 
 
@@ -192,7 +192,7 @@ def _wnids(meta: bytes) -> dict[int, str]:
     try:
         done = subprocess.run(command, input=meta, capture_output=True, timeout=_META_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise ValueError("it can't be read to its end") from error
+        raise ValueError("reading it takes too long") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ValueError(said[-1][:200] if done.returncode > 0 and said else "its reader crashes on it")
@@ -207,7 +207,7 @@ def _devkit(folder: Path, place: Path) -> tuple[Path, list[bytes]]:
     packed = folder / f"{DEVKIT}.tar.gz"
     if not packed.is_file():
         raise UserError(
-            f"{place}: its images are not in folders of classes, and what labels them is missing: put {packed.name} "
+            f"{place}: its images are not in class folders, and their labels are missing: put {packed.name} "
             f"into {folder}."
         )
     try:

@@ -140,10 +140,10 @@ def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[s
     if text == "digits":
         return read_digits()
     if kind in readers and not folder:
-        raise UserError(f"data {text!r} names no folder: write {kind}:DIR, DIR being {KINDS[kind]}.")
+        raise UserError(f"data {text!r} does not name a folder: write {kind}:DIR, where DIR is {KINDS[kind]}.")
     if kind not in readers:
         if colon and kind == "digits":
-            raise UserError(f"data {text!r}: the digits come with the package, write just 'digits'.")
+            raise UserError(f"data {text!r}: the digits come with the package, so write only 'digits'.")
         if not (text and _exists(text)) and (colon or "/" not in text):
             raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")
         kind, folder = "folder", text

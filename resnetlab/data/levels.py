@@ -20,7 +20,7 @@ def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
     elif _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
         kind = "signed integers"
     elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
-        kind = "integers of 32 bits"
+        kind = "32-bit integers"
     return kind
 
 

@@ -283,7 +283,7 @@ def measure(
             raise
         except ValueError as error:  # of no images
             raise UserError(
-                f"{some.place(0)}: neither it nor any other training image can be read; see 'resnetlab data audit'."
+                f"{some.place(0)}: neither this nor any other training image can be read; see 'resnetlab data audit'."
             ) from error
         keep_statistics(path, found)
     _measured[path] = found

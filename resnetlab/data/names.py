@@ -11,7 +11,7 @@ KINDS: dict[str, str | None] = {
     "fashion_mnist": "the folder with its IDX files",
     "imagenet": "the folder with the tars of ILSVRC2012, or with its images in train and val",
     "hf": "the folder that a Hugging Face DatasetDict was saved to",
-    "folder": "the folder of images, with train/CLASS and val/CLASS, or CLASS, in it",
+    "folder": "the folder of images, which holds train/CLASS and val/CLASS, or CLASS",
     "pack": "the folder that resnetlab data pack made",
 }
 

@@ -30,7 +30,7 @@ def oddities(name: str, header: Header, levels: tuple[int, int, int]) -> Iterato
     short, long = sorted((header.height, header.width))
     ending = os.path.splitext(name)[1].lower()
     if header.format not in FORMATS.get(ending, (header.format,)):
-        yield "mismatched", f"called {ending}, is {header.format}"
+        yield "mismatched", f"extension {ending}, format {header.format}"
     size = f"{header.width:,} x {header.height:,}"
     if short < TINY:
         yield "tiny", size
@@ -56,4 +56,4 @@ def _span_in_words(lowest: int, highest: int, span: int) -> str:
 def _bits_in_words(mode: str, highest: int) -> str:
     """Of 16-bit grey, how many of its bits may be the image's: cameras and scanners use 10, 12 or 14."""
     bits = next((bits for bits in (8, 10, 12, 14) if highest <= round((2**bits - 1) / 257)), None)
-    return f": perhaps {bits} bits in 16" if bits and highest and mode.startswith("I") else ""
+    return f": perhaps {bits} bits stored in 16" if bits and highest and mode.startswith("I") else ""

@@ -100,7 +100,7 @@ def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[s
         if trouble := _shard_trouble(folder, shard):
             raise UserError(f"{folder / shard.file}: {trouble}; pack the data again or fetch the file again.")
     if purpose == "train" and not contents.train:
-        raise UserError(f"{folder}: a pack of test images alone; pack images to train on beside them.")
+        raise UserError(f"{folder}: a pack with test images only; pack training images with them.")
     data = _data(contents, source)
     if not contents.drawn or (folder / SPLIT).exists():
         return data
@@ -120,15 +120,15 @@ def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[s
 def _data(contents: Contents, source: CheckedFiles) -> Data:
     rows = np.arange(len(source.labels))
     train, test = (Files(source, part) for part in (rows[: contents.train], rows[contents.train :]))
-    return Data(contents.name, train, test, contents.classes, "by the pack" if contents.train else "test images alone")
+    return Data(contents.name, train, test, contents.classes, "by the pack" if contents.train else "test images only")
 
 
 def _shard_trouble(folder: Path, shard: Shard) -> str:
     try:
         size = (folder / shard.file).stat().st_size
     except OSError as error:
-        return f"a part of the pack that can't be read ({error.strerror})"
-    return "" if size == shard.bytes else f"has {size:,} bytes, and had {shard.bytes:,} when it was packed"
+        return f"this part of the pack can't be read ({error.strerror})"
+    return "" if size == shard.bytes else f"has {size:,} bytes, but had {shard.bytes:,} when it was packed"
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
@@ -178,7 +178,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         content = path.read_bytes()
     except OSError as error:
         if part_of(folder).exists():
-            raise UserError(f"{folder}: an unfinished pack; give the command that packed it again.") from error
+            raise UserError(f"{folder}: an unfinished pack; repeat the command that packed it.") from error
         raise UserError(f"{folder}: not a pack, {INDEX} can't be read ({error.strerror}).") from error
     try:
         arrays = load(content)
@@ -193,7 +193,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         raise
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         words = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}: damaged ({words}); pack the data again or fetch the file again.") from error
+        raise UserError(f"{path}: damaged ({words}); pack the data again or copy the file again.") from error
 
 
 def _check(right: object, words: str) -> None:

@@ -54,7 +54,7 @@ def pack(
     an image that can't be read unless `unreadable` is "skip", for a full disk. What was written is removed then.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
-        raise UserError(f"{data.name} is read into memory whole; only data that lies in image files is packed.")
+        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be packed.")
     check_choice("unreadable", unreadable, UNREADABLE)
     if short_side is not None and not 16 <= short_side <= 4096:
         raise UserError(f"short_side={shown(short_side)} must be 16 to 4096 pixels.")
@@ -71,7 +71,7 @@ def pack(
         return there, True
     prepare = functools.partial(_prepare, short_side=short_side, quality=quality)
     count = len(data.train) + len(data.test)
-    outcome = "; what was written is removed. Make room or choose another folder, then give the same command again."
+    outcome = "; what was written was removed. Make room or choose another folder, then repeat the command."
     with disk_errors(folder, outcome), _started(folder) as index, _Writer(folder, shard_bytes) as writer:
         skipped: list[Skipped] = []
         written: list[int] = []
@@ -85,7 +85,7 @@ def pack(
                     name = files.name(i)
                     if trouble and unreadable == "error":
                         raise UserError(
-                            f"{files.place(i)}: {trouble}. Repair or remove it, or leave such images out with "
+                            f"{files.place(i)}: {trouble}. Repair or remove it, or skip such images with "
                             "--unreadable skip."
                         )
                     if trouble:
@@ -96,7 +96,9 @@ def pack(
             writer.close()
             written.append(len(writer.labels) - before)
         if any(len(files) and not count for files, count in zip((data.train, data.test), written, strict=True)):
-            raise UserError(f"{data.name}: of its training or its test images none can be read; nothing is packed.")
+            raise UserError(
+                f"{data.name}: none of its training images or none of its test images can be read; nothing was packed."
+            )
         train, test = written
         shards, version = tuple(writer.shards), resnetlab.__version__
         contents = Contents(
@@ -184,7 +186,7 @@ def _started(folder: Path) -> Iterator[BinaryIO]:
                 raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.")
             for path in sorted(folder.iterdir()):
                 if path != part_of(folder) and not SHARD.fullmatch(path.name):  # a finished index, too
-                    raise UserError(f"{folder}: holds {shown(path.name)}, which is no part of an unfinished pack.")
+                    raise UserError(f"{folder}: holds {shown(path.name)}, which is not part of an unfinished pack.")
             ours = True
             _remove_shards(folder)
             index.truncate(0)
@@ -229,7 +231,7 @@ class _Writer:
     def add(self, name: str, label: int, content: bytes) -> None:
         """Write an image. Raises UserError for a name that would lead out of the folder it is unpacked into."""
         if name.startswith("/") or ".." in name.split("/"):
-            raise UserError(f"{shown(name)}: can't be packed under this name, which leads elsewhere; rename it.")
+            raise UserError(f"{shown(name)}: can't be packed under this name, which leads outside the pack; rename it.")
         member = tarfile.TarInfo(name)  # of user 0, changed at time 0: the same bytes each time
         member.size = len(content)
         header = member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")

@@ -24,11 +24,11 @@ class Standing(NamedTuple):
         lines = []
         if self.renamed:
             pairs = _some([_both(was, now) for now, was in sorted(self.renamed.items())])
-            lines.append(f"under other names, and still tested on: {len(self.renamed):,} of its {of:,} images, {pairs}")
+            lines.append(f"renamed, and still test images: {len(self.renamed):,} of its {of:,} images, {pairs}")
         if self.gone:
             names = _some([shown(name) for name in self.gone])
             count = f"{len(self.gone):,} of its {of:,} test images"
-            lines.append(f"gone: {count}, {names} (put them back, or delete the file to have all drawn anew)")
+            lines.append(f"missing: {count}, {names} (put them back, or delete the file to draw a new split)")
         return lines
 
 
@@ -69,4 +69,4 @@ def _some(names: list[str]) -> str:
 def _both(was: str, now: str) -> str:
     """Two names, with escapes where they would look the same."""
     show = ascii if one_form(was) == one_form(now) else shown
-    return f"{show(was)} is {show(now)}"
+    return f"{show(was)} is now {show(now)}"

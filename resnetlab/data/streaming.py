@@ -28,8 +28,8 @@ MERCY = 60  # seconds that a worker lives on after SIGTERM, unless the main proc
 AHEAD = 2  # batches that each worker reads ahead
 HELD = 2  # batches that the main process may hold
 SLOWER = (
-    ": they come through pipes, which is slower and changes nothing else. More room there (docker run --shm-size=1g), "
-    "fewer --workers or a smaller --batch-size help."
+    ": batches pass through pipes, which is slower but gives the same results. More shared memory (docker run "
+    "--shm-size=1g), fewer --workers or a smaller --batch-size avoid this."
 )
 _log = logging.getLogger(__name__)
 _said: list[str] = []
@@ -70,12 +70,12 @@ class Unreadables:
             place = files.place(image)
             if not self.skip:
                 raise UserError(
-                    f"{place}: can't be read ({reason}); mend or remove it, or leave such files out with "
-                    "--unreadable skip. 'resnetlab data audit' finds all of them."
+                    f"{place}: can't be read ({reason}); repair or remove it, or skip such files with "
+                    "--unreadable skip. 'resnetlab data audit' lists all of them."
                 )
             if self.count > self.limit:
                 raise UserError(
-                    f"{place}: can't be read ({reason}), and is one more than unreadable_limit={self.limit}; "
+                    f"{place}: can't be read ({reason}), and exceeds unreadable_limit={self.limit}; "
                     "see 'resnetlab data audit'."
                 )
 
@@ -187,8 +187,8 @@ def _processes_that_can_be(workers: int) -> int:
         free = shared_memory()
         room = "" if free is None else f", {SHARED} has {size_in_words(free)} free"
         _say_once(
-            f"no processes that read images ahead can be had ({error.strerror or error}{room}): the main process reads "
-            "the images itself, which is slower and changes nothing else."
+            f"can't start processes that read images ahead ({error.strerror or error}{room}): the main process reads "
+            "the images itself, which is slower but gives the same results."
         )
         return 0
     return workers
@@ -202,7 +202,7 @@ def _has_room(spans: list[tuple[int, int]], size: int, workers: int) -> bool:
     if free is None or free >= most:
         return True
     _say_once(
-        f"{SHARED} has {size_in_words(free)} free, and batches that are read ahead need {size_in_words(most)}{SLOWER}"
+        f"{SHARED} has {size_in_words(free)} free, but batches that are read ahead need {size_in_words(most)}{SLOWER}"
     )
     return False
 
@@ -236,8 +236,8 @@ def _as_it_is(read: Any) -> Any:
 def _what_happened(batches: _Batches, loading: Any, error: Exception, killings: int) -> str:
     """Why no batch came, and what to do; `killings`: the count of those for want of memory before."""
     if "timed out" in str(error):
-        return f"no batch was read for {PATIENCE} seconds; is the disk or network that holds the data gone?"
-    fewer = "give fewer --workers or a smaller --batch-size"
+        return f"no batch was read for {PATIENCE} seconds; is the disk or network with the data still available?"
+    fewer = "use fewer --workers or a smaller --batch-size"
     if words := out_of_memory(error):
         return f"out of memory in a process that decodes images: {words}; {fewer}."
     held = [image for process, image in batches.busy if image >= 0 and not _lives(process)]
@@ -245,7 +245,7 @@ def _what_happened(batches: _Batches, loading: Any, error: Exception, killings: 
     if -signal.SIGKILL in [process.exitcode for process in getattr(loading, "_workers", ())]:
         if killings_for_memory() > killings:
             return f"{place}memory ran out, and the system killed a process that decoded images; {fewer}."
-        return f"{place}a process that decoded images was killed, by hand or for want of memory: then {fewer}."
+        return f"{place}a process that decoded images was killed, by hand or because memory ran out; if so, {fewer}."
     if held:
         return f"{place}the process that decoded it died; the file may crash the decoder."
     reason = " ".join(str(error).split())[:200]

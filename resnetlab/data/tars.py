@@ -61,7 +61,7 @@ def index_of(tar: Path) -> Index:
     for place in places:
         if keep_if_possible(place, content):
             return index
-    _log.warning("%s: its index can be kept neither in %s nor in %s", tar, places[0].parent, places[1].parent)
+    _log.warning("%s: its index can't be saved, neither in %s nor in %s", tar, places[0].parent, places[1].parent)
     return index
 
 
@@ -84,11 +84,11 @@ def make_index(tar: Path) -> Index:
                     sizes.append(wanted)
                     yield f"{name.removesuffix('.tar')}/{below}" if inner else name
 
-    _log.warning("%s: its headers are read, once; what lies where is kept", tar)
+    _log.warning("%s: indexing the headers, once; the index is kept", tar)
     try:
         found = Names(names())
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise UserError(f"{tar}: no whole tar ({error}); compare its checksum, fetch it again.") from error
+        raise UserError(f"{tar}: not a complete tar ({error}); check its checksum, or download it again.") from error
     except OSError as error:
         raise UserError(f"{tar}: can't be read ({error.strerror or error}).") from error
     return Index(found, np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64))
@@ -125,7 +125,7 @@ def _members(descriptor: int, start: int, size: int) -> Iterator[tuple[str, int,
         # tarfile takes anything after the first header that it doesn't know for the end; the end is a block of zeros.
         window.seek(tar.offset)
         if window.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"it ends or is damaged at byte {start + tar.offset:,}")
+            raise tarfile.ReadError(f"it is truncated or damaged at byte {start + tar.offset:,}")
 
 
 def _cache(tar: Path) -> Path:

@@ -36,10 +36,10 @@ class Understood:
         said = [_classes(self.classes, self.named)]
         if self.images is not None:
             tested = "all" if self.tested == self.images else f"{self.tested:,}"
-            held_out = f" and {self.held_out:,} held out to validate" if self.held_out else ""
+            held_out = f" and {self.held_out:,} held out for validation" if self.held_out else ""
             part = f" ({self.part})" if self.part else ""
             said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
-        assumed = ", assumed, since the file has none (--image-size gives another)" if self.size_assumed else ""
+        assumed = ", assumed, since the file does not state it (--image-size sets another)" if self.size_assumed else ""
         said += [f"{self.size} pixels{assumed}"] if self.size else []
         said += [f"parameter names: {self.layout}"] if self.layout else []
         said += [f"normalisation: {self.normalisation}"] if self.normalisation else []

@@ -67,7 +67,7 @@ def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             if inside and (ours := what_it_wrote(place, is_image)):
-                _log.warning("%s: passed over, %s that resnetlab wrote", place.rstrip("/"), ours)
+                _log.warning("%s: skipped, %s that resnetlab wrote", place.rstrip("/"), ours)
                 continue
             with os.scandir(place) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
@@ -101,7 +101,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def tell_left_out(folder: Path, others: list[str]) -> None:
     if others:
-        _log.warning("%s: %s left out, no images by their names: %s", folder, _files(len(others)), some(others))
+        _log.warning("%s: %s skipped, not images by their extension: %s", folder, _files(len(others)), some(others))
 
 
 def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
@@ -113,9 +113,9 @@ def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def no_images(folder: Path, others: list[str]) -> str:
-    nothing = "nothing but empty folders and hidden files" if os.listdir(folder) else "it is empty"
+    nothing = "only empty folders and hidden files" if os.listdir(folder) else "it is empty"
     found = f"{_files(len(others))} of other kinds: {some(others)}" if others else nothing
-    return f"{folder}: no images in it, {found}; images are read by their endings: {' '.join(sorted(EXTENSIONS))}."
+    return f"{folder}: no images in it, {found}; images are recognised by extension: {' '.join(sorted(EXTENSIONS))}."
 
 
 def _files(count: int) -> str:

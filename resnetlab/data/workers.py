@@ -20,7 +20,7 @@ from resnetlab.errors import UserError, shown
 
 T = TypeVar("T")
 CHUNK = 8  # images that a process is given at once: few enough that what waits to be yielded stays small
-KILLED = "kills the program that decodes it"
+KILLED = "crashes the decoder"
 
 _work: tuple[Callable[[Files, int], Any], Files]  # of a worker
 
@@ -29,7 +29,7 @@ def check_workers(workers: int | None) -> int:
     """How many processes to use; None means one for each processor. Raises UserError unless that is sensible."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is not None and not 1 <= workers <= 4 * processors:
-        raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 for each processor here.")
+        raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per processor.")
     return workers or processors
 
 
@@ -110,8 +110,8 @@ def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExe
         if not isinstance(error, BrokenProcessPool):
             raise
         raise UserError(
-            "the processes that decode images can't start; a script of yours has to call this below "
-            'if __name__ == "__main__", and to be a file.'
+            "the processes that decode images can't start; a script must be a file, and must call this inside "
+            'if __name__ == "__main__".'
         ) from error
     return pool
 

@@ -133,7 +133,7 @@ def _batches(folder: Path, change: str) -> None:
         (["train", "digits", "--schedule", "cosin"], 'Did you mean "cosine"?'),
         (["train", "digit"], "recipe 'digit' is not known: choose one of digits"),
         (["train", "digits", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
-        (["train", "digits", "--data", "folder"], "data 'folder' names no folder"),
+        (["train", "digits", "--data", "folder"], "data 'folder' does not name a folder"),
         *(
             (["train", "digits", "--device", name], f"device {name!r} is not known: give cpu, cuda, cuda:N or auto")
             for name in ("tpu9", "meta", "hpu", "privateuseone", "mps", "mkldnn", "cuda:x", "cuda:" + "9" * 5000)

@@ -66,7 +66,7 @@ def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_pa
     torch.save(build("resnet18", num_classes=12, seed=0).state_dict(), tmp_path / "x.pth")
     ask = (str(tmp_path / "x.pth"), "--data", str(tmp_path / "data"), "--workers", "0")
     text, told = evaluated(capsys, *ask, "--json")
-    assert "224 pixels, assumed, since the file has none (--image-size gives another); parameter names" in told
+    assert "224 pixels, assumed, since the file does not state it (--image-size sets another); parameter names" in told
     assert "x.pth: classes by order, since the file names none; the data's is sorted as text" in told
     assert "number 2 is '10'; timm sorts naturally, where it is '2'" in told
     source = json.loads(text)["sources"][0]

@@ -183,8 +183,8 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
     assert values["copies"][0]["images"][0]["side"] == "train"
     assert values["verdict"] == found.verdict
     assert found.verdict == (
-        "3 test images of 4 also among the training images; 1 test image of 4 much like a training image; "
-        "2 images labelled in two ways; 5 files of 31 unreadable; 3 images of few levels."
+        "3 test images of 4 also among the training images; 1 test image of 4 nearly identical to a training image; "
+        "2 images with conflicting labels; 5 files of 31 unreadable; 3 images with few levels."
     )
     assert dict(found.summary())["in training and test"] == "3 of 4 test images"
 
@@ -233,7 +233,7 @@ def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, mo
 
 def test_data_in_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "audit", "digits"]) == 2
-    assert "only data that lies in image files is audited" in capsys.readouterr().err
+    assert "only data sets of image files can be audited" in capsys.readouterr().err
 
 
 # Hashes of what pictures look like

@@ -93,7 +93,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, place: str) -> 
         ({b"data": pixels(0), b"labels": [0]}, "one of 'labels' per image"),
         ({b"data": pixels(0), b"labels": [0, 1, 2, 10]}, "labels should be 0 to 9"),
         ({b"data": pixels(0), b"labels": [0, 1, 2, "x"]}, "labels should be 0 to 9"),
-        ([1, 2], "holds no dictionary"),
+        ([1, 2], "does not hold a dictionary"),
     ],
 )
 def test_wrong_content_is_named(tmp_path: Path, batch: object, message: str) -> None:
@@ -174,10 +174,10 @@ def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int,
     [
         ("cifar10:{}/nowhere", "nowhere: no such folder"),
         ("cifar10:{}", "not a cifar10 folder, it lacks data_batch_1"),
-        ("cifar10", "names no folder"),
-        ("cifar10:", "names no folder"),
+        ("cifar10", "does not name a folder"),
+        ("cifar10:", "does not name a folder"),
         ("cifer10:{}", "Did you mean cifar10"),
-        ("digits:{}", "write just 'digits'"),
+        ("digits:{}", "write only 'digits'"),
         ("", "can't be read"),
         ("cifar10:" + "a" * 5000, r"a: can't be read \(File name too long\)"),
         ("mnist:" + "a" * 5000, r"a: can't be read \(File name too long\)"),

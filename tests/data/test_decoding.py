@@ -446,7 +446,7 @@ class TestRefusals:
     def test_what_is_no_image(self, function: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a program was run"))
         for content in (EPS, SVG, b"text", bytes(100), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"%PDF-1.7\n"):
-            assert line(function, content) == "not an image of a known format, or its header is damaged"
+            assert line(function, content) == "not an image in a known format, or its header is damaged"
 
     def test_bombs(self, function: Callable[[bytes], object]) -> None:
         """Nothing of that size is allocated: 10 GB would not be had."""

@@ -134,7 +134,7 @@ class TestTiff:
     )
     def test_what_has_no_known_range_is_refused(self, order: str, kind: int, bits: int, words: str) -> None:
         content = tiff(order, bytes(2 * bits // 8), 2, BLACK_IS_ZERO, [bits], format=[kind])
-        with pytest.raises(Unreadable, match=f"its pixels are {words}, of no known range; save it with 8 or 16"):
+        with pytest.raises(Unreadable, match=f"its pixels are {words}, whose range is not known; save it with 8 or 16"):
             decode(content)
 
     def test_a_format_that_is_named_unsigned_is_read(self, order: str) -> None:
@@ -160,7 +160,7 @@ def test_tiff_of_12_bits_knows_its_white() -> None:
 
 
 def test_tiff_of_32_unsigned_bits_is_refused() -> None:
-    with pytest.raises(Unreadable, match="its pixels are integers of 32 bits, of no known range"):
+    with pytest.raises(Unreadable, match="its pixels are 32-bit integers, whose range is not known"):
         decode(tiff("<", bytes(8), 2, BLACK_IS_ZERO, [32]))
 
 
@@ -235,7 +235,7 @@ def test_bitmaps_of_one_bit_have_black_ones() -> None:
 
 
 def test_floats_of_a_pfm_are_refused() -> None:
-    with pytest.raises(Unreadable, match="floating-point numbers, of no known range"):
+    with pytest.raises(Unreadable, match="floating-point numbers, whose range is not known"):
         decode(b"Pf\n1 1\n-1.0\n" + struct.pack("<f", 0.5))
 
 

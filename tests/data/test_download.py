@@ -145,7 +145,7 @@ def test_mirrors_stand_in(tmp_path: Path, serve: Serve) -> None:
     assert (tmp_path / NAME).read_bytes() == CONTENT
     for said in ("can't be reached (Connection refused)", "answers 404 Not Found", "answers 500 Internal Server Error"):
         assert said in words(events)
-    assert "has another file, of 512,007 bytes instead of 512,000" in words(events)
+    assert "has a different file, of 512,007 bytes instead of 512,000" in words(events)
     assert [len(b.asked) for b in bad] == [1, 3, 1]
 
 
@@ -161,8 +161,8 @@ def test_a_mirror_with_the_wrong_file_is_followed_by_the_next(tmp_path: Path, se
     [
         ({"statuses": [404]}, "answers 404 Not Found"),
         ({"statuses": [500] * 3}, "answers 500 Internal Server Error"),
-        ({"length": 100}, "has another file, of 512,100 bytes instead of 512,000"),
-        ({"length": -100}, "has another file, of 511,900 bytes instead of 512,000"),
+        ({"length": 100}, "has a different file, of 512,100 bytes instead of 512,000"),
+        ({"length": -100}, "has a different file, of 511,900 bytes instead of 512,000"),
         ({"stalls": 9}, "sent nothing for 0.2 s. 256,000 of 512,000 bytes are kept"),
     ],
 )
@@ -175,8 +175,8 @@ def test_a_place_that_fails_is_named_with_what_to_do(
     with pytest.raises(UserError) as raised:
         run(server, tmp_path, timeout=0.2 if "stalls" in settings else 3600)
     assert f"{NAME} can't be fetched: {server.url[7:-1]} {message}" in str(raised.value)
-    to_do = f"Check the network and give the same command to go on, or fetch {server.url}{NAME} by hand, put it into"
-    assert f"{to_do} {tmp_path} and give the same command." in str(raised.value)
+    to_do = f"Check the network and repeat the command to resume, or download {server.url}{NAME} by hand, put it into"
+    assert f"{to_do} {tmp_path} and repeat the command." in str(raised.value)
     assert not (tmp_path / NAME).exists()
 
 
@@ -206,7 +206,7 @@ def test_without_a_network_the_host_is_named_at_once(tmp_path: Path, monkeypatch
     message = str(raised.value)
     assert "www.cs.toronto.edu can't be reached (Name or service not known); cave.cs.toronto.edu can't" in message
     by_hand = "or fetch https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz by hand, put it into"
-    assert f"{by_hand} {tmp_path} and give the same command." in message
+    assert f"{by_hand} {tmp_path} and repeat the command." in message
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_part(tmp_path: Path, serve: Serve) -> None:
@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_part(tmp_path: Path, serve: Serve
 
 def test_a_file_with_other_content_is_never_overwritten(tmp_path: Path, serve: Serve) -> None:
     (tmp_path / NAME).write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"is there, but is not the published file of mnist: its SHA-256 should be"):
+    with pytest.raises(UserError, match=r"exists, but is not the published file of mnist: its SHA-256 should be"):
         run(serve(), tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"mine"
 
@@ -233,7 +233,7 @@ def test_two_at_once_do_not_write_one_part(tmp_path: Path, serve: Serve) -> None
     server = serve()
     first = fetch("mnist", tmp_path, sources=server.source())
     next(first)
-    with pytest.raises(UserError, match="another process is fetching into this folder"):
+    with pytest.raises(UserError, match="another process is downloading to this folder"):
         run(server, tmp_path)
     list(first)
     assert (tmp_path / NAME).read_bytes() == CONTENT

@@ -68,7 +68,7 @@ def test_an_archive_is_unpacked_whole(tmp_path: Path, serve: Serve) -> None:
     assert words(run_archive(server, tmp_path)) == "is there already"
     assert len(server.asked) == 1
     (tmp_path / FOLDER / "data_batch_3").unlink()
-    with pytest.raises(UserError, match="is there, but lacks data_batch_3. Move it away"):
+    with pytest.raises(UserError, match="exists, but lacks data_batch_3. Move it away"):
         run_archive(server, tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_an_archive_with_anything_but_plain_files_inside_is_refused(
     tmp_path: Path, serve: Serve, member: tuple[str, bytes | str, bytes], shown: str
 ) -> None:
     dest = tmp_path / "a" / "b"
-    with pytest.raises(UserError, match=f"refused, '.*{re.escape(shown)}' in it is no plain file"):
+    with pytest.raises(UserError, match=f"refused, '.*{re.escape(shown)}' in it is not a plain file"):
         run_archive(serve(files={ARCHIVE: archive(member)}), dest)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [f"a/b/{ARCHIVE}"]
     assert not (dest / FOLDER).exists()

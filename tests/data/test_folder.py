@@ -89,7 +89,7 @@ def test_images_by_their_endings_at_any_depth_and_nothing_else(
     assert data.classes == ("a", "b")
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f"{tmp_path / 'train'}: 5 files left out, no images by their names: {said[0].partition('names: ')[2]}"
+        f"{tmp_path / 'train'}: 5 files skipped, not images by their extension: {said[0].partition('names: ')[2]}"
     ]
     assert "'a/notes.txt', 'a/photo.heic', 'a/pipe.jpg', ..." in said[0]
 
@@ -178,7 +178,7 @@ def test_a_class_whose_accents_are_written_otherwise(tmp_path: Path, caplog: pyt
     assert (names(data.test), data.test.labels.tolist()) == (["a/1.png", "e\u0301/2.png"], [0, 1])
     assert isinstance(data.test, Files)
     assert data.test.read(1).startswith(b"\x89PNG")
-    words = "'e\\u0301' is the class '\\xe9', whose accents are written otherwise"
+    words = "'e\\u0301' is the class '\\xe9', with its accents encoded differently"
     assert messages(caplog) == [f"{tmp_path / 'val'}: {words}"]
     write(tmp_path, "val/\u00e9/1.png")
     with pytest.raises(UserError, match=r"'e\\u0301' is the class of another folder there, .*; move its images there"):
@@ -190,8 +190,8 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
     data = read(tmp_path)
     assert (data.classes, data.test.labels.tolist()) == (("e\u0301", "\u00e9"), [0, 1])
     assert messages(caplog) == [
-        f"{tmp_path / 'train'}: the classes 'e\\u0301' and '\\xe9' look the same, since only their accents are "
-        "written otherwise; are they one?"
+        f"{tmp_path / 'train'}: the classes 'e\\u0301' and '\\xe9' differ only in how their accents are "
+        "encoded; should they be one?"
     ]
 
 
@@ -210,8 +210,8 @@ def test_a_line_says_which_test_images_are_gone(tmp_path: Path, caplog: pytest.L
         (tmp_path / name).unlink()
     for _ in range(2):  # each time, and nothing is drawn or written
         assert names(read(tmp_path).test) == before[2:]
-        line = f"gone: 2 of its 8 test images, {before[0]!r}, {before[1]!r} (put them back, or delete the file to have "
-        line += "all drawn anew)"
+        line = f"missing: 2 of its 8 test images, {before[0]!r}, {before[1]!r} (put them back, or delete the file to "
+        line += "draw a new split)"
         assert messages(caplog) == [f"{tmp_path / SPLIT}: {line}"]
     assert (tmp_path / SPLIT).read_bytes() == written
 
@@ -225,10 +225,9 @@ def test_a_class_that_lost_all_test_images_is_drawn_from_anew(tmp_path: Path, ca
     assert names(after.test)[3:] == before[4:]
     assert after.test.labels.tolist() == [0] * 3 + [1] * 4
     said = messages(caplog)
-    assert "gone: 4 of its 8 test images, 'a/0.png', 'a/11.png', 'a/12.png', ..." in said[0]
-    assert said[1] == (
-        f"{tmp_path / SPLIT}: no test image is left of 'a': some are drawn anew, which earlier runs may have trained on"
-    )
+    assert "missing: 4 of its 8 test images, 'a/0.png', 'a/11.png', 'a/12.png', ..." in said[0]
+    words = "no test images are left for 'a': new ones are drawn, which earlier runs may have trained on"
+    assert said[1] == f"{tmp_path / SPLIT}: {words}"
     assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *names(after.test)})
     assert read(tmp_path).fingerprint == after.fingerprint
     assert len(messages(caplog)) == 1  # what is gone; the draw is done
@@ -240,7 +239,7 @@ def test_a_class_that_lost_all_test_images_is_drawn_from_anew(tmp_path: Path, ca
 def test_a_class_that_lost_all_but_one_image_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(2)))
     (tmp_path / names(read(tmp_path).test)[0]).unlink()
-    with pytest.raises(UserError, match="a: one image only; a class needs two"):
+    with pytest.raises(UserError, match="a: only one image; a class needs two"):
         read(tmp_path)
 
 
@@ -248,7 +247,7 @@ def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(5)))
     for name in names(read(tmp_path).test):
         (tmp_path / name).rename(tmp_path / name.replace("/", "/other"))
-    with pytest.raises(UserError, match=f"{SPLIT}: no test image that it names is left; delete it"):
+    with pytest.raises(UserError, match=f"{SPLIT}: none of the test images that it names exist; delete it"):
         read(tmp_path)
 
 
@@ -267,7 +266,7 @@ def test_test_images_that_are_renamed_stay_test_images(tmp_path: Path, caplog: p
     assert names(after.test) == wanted
     said = messages(caplog)
     assert len(said) == 1
-    assert "under other names, and still tested on: 4 of its 4 images, 'a/caf\u00e9" in said[0]
+    assert "renamed, and still test images: 4 of its 4 images, 'a/caf\u00e9" in said[0]
     assert ".jpg' is 'a/caf\u00e9" in said[0]
     assert "'\\xe9/caf\\xe9" in said[0], "escaped where both look the same"
     assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *wanted})
@@ -343,11 +342,11 @@ def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "not a folder of classes, there are no folders in it; a folder of images for each class is needed"),
-        (["1.png", "2.png"], "images such as 1.png lie in it directly; a folder of images for each class is needed"),
-        (["a/1.png", "a/2.png"], "one class only, 'a'; two at least"),
-        (["train/a/1.png", "val/a/1.png"], "train: one class only, 'a'"),
-        (["a/1.png", "a/2.png", "b/1.png"], "b: one image only; a class needs two"),
+        ([], "not a folder of classes, it has no folders; each class needs a folder of images"),
+        (["1.png", "2.png"], "images such as 1.png lie directly in it; each class needs a folder of images"),
+        (["a/1.png", "a/2.png"], "only one class, 'a'; at least two"),
+        (["train/a/1.png", "val/a/1.png"], "train: only one class, 'a'"),
+        (["a/1.png", "a/2.png", "b/1.png"], "b: only one image; a class needs two"),
         (["a/1.png", "a/2.png", "b/"], "b: no images in it, it is empty; .* Put some there"),
         (
             ["train/a/1.png", "train/b/x.txt", "val/a/1.png"],
@@ -355,15 +354,15 @@ def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
         ),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: a class that .*train lacks"),
         (["train/a/1.png", "train/b/1.png"], "it has train but none of val, valid, validation, test"),
-        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val has no folders of classes in it"),
+        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val has no class folders"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.txt"], "val: no images in it, 1 file of other kinds: 'a/1.txt'"),
         (
             ["train/a/1.png", "train/b/1.png", "val/a/1.png", "test/a/1.png"],
-            "val and test are both there, .* links .ln -s. to its train",
+            "val and test exist, .* links .ln -s. to its train",
         ),
         (["val/a/1.png", "val/b/1.png"], "it has 'val' but no 'train'"),
-        (["Train/a/1.png", "Test/a/1.png"], "Test: part of a split, by its name; call the two parts 'train' and 'val'"),
-        (["x/train/a/1.png", "x/val/a/1.png"], "'x' is a data set by itself; give .*x"),
+        (["Train/a/1.png", "Test/a/1.png"], "Test: seems to be part of a split; name the two parts 'train' and 'val'"),
+        (["x/train/a/1.png", "x/val/a/1.png"], "'x' is a data set itself; give .*x"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, paths: list[str], message: str) -> None:
@@ -383,7 +382,7 @@ def test_a_class_with_test_images_only(tmp_path: Path) -> None:
     write(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(2)))
     kept = [n for n in names(read(tmp_path).train) if n.startswith("a/")]
     (tmp_path / kept[0]).unlink()
-    with pytest.raises(UserError, match=f"a: all its images are test images by {SPLIT}. Add some, or delete"):
+    with pytest.raises(UserError, match=f"a: {SPLIT} makes all its images test images. Add some, or delete"):
         read(tmp_path)
 
 
@@ -394,7 +393,7 @@ def test_a_class_with_test_images_only(tmp_path: Path) -> None:
         ("{}/nowhere", "nowhere: no such folder"),
         ("folder:{}/a.zip", "a.zip: a file, not a folder; .* Unpack it first"),
         ("{}/a.zip", "a.zip: a file, not a folder; .* Unpack it first"),
-        ("folder", "write folder:DIR, DIR being the folder of images"),
+        ("folder", "write folder:DIR, where DIR is the folder of images"),
         ("folder:" + "a" * 5000, r"can't be read \(File name too long\)"),
         ("~nosuchuser/x", "no home folder is known for '~nosuchuser'; write the whole path"),
         ("flowers", "give digits, .* or just DIR, a folder of images"),
@@ -426,7 +425,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 def test_an_error_is_one_line_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "a/1.png", "a/2.png")
     assert main(["train", "digits", "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: one class only, 'a'")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: only one class, 'a'")
 
 
 def test_the_index_takes_less_than_100_bytes_an_image(tmp_path: Path) -> None:
@@ -485,4 +484,4 @@ def test_an_evaluation_names_a_class_without_a_test_image(tmp_path: Path, caplog
     caplog.clear()
     found = open_data(f"folder:{tmp_path}", "evaluate")
     assert {int(label) for label in found.test.labels} == {1}
-    assert "no test image is left of 'a', and the others may have been trained on" in caplog.messages[-1]
+    assert "no test images are left for 'a', whose other images may be training images" in caplog.messages[-1]

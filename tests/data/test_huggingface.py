@@ -32,7 +32,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monke
         return imported(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(UserError, match=r"needs a package more: pip install 'resnetlab\[hf\]'"):
+    with pytest.raises(UserError, match=r"needs another package: pip install 'resnetlab\[hf\]'"):
         open_data(f"hf:{tmp_path}")
 
 
@@ -123,10 +123,10 @@ def test_splits_and_columns_that_are_not_clear_are_named(tmp_path: Path) -> None
     cases: list[tuple[dict[str, Any], str]] = [
         ({"test": "test validation"}, "the splits train, test, validation; train and one of val, .* are needed"),
         ({"test": "unsupervised"}, "the splits train, unsupervised; train and one of"),
-        ({"other": datasets.Image()}, "one column of type Image is needed, and it has several, photo, other"),
-        ({"fine": classes}, "one column of type ClassLabel is needed, and it has several, kind, fine"),
+        ({"other": datasets.Image()}, "one column of type Image is needed, but it has several, photo, other"),
+        ({"fine": classes}, "one column of type ClassLabel is needed, but it has several, kind, fine"),
         ({"photo": datasets.Value("string"), "train": {"photo": ["a"] * 3}}, "Image .* it has none among photo, kind"),
-        ({"train": {"kind": [0, None, 1]}}, "train: row 1 has no label; a split with labels"),
+        ({"train": {"kind": [0, None, 1]}}, "train: row 1 has no label; every image needs one"),
     ]
     for i, (options, message) in enumerate(cases):
         with pytest.raises(UserError, match=message):

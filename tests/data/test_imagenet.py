@@ -206,7 +206,7 @@ def test_the_index_is_kept_and_made_anew(
     os.utime(official / TRAIN_TAR, (1, 1))
     caplog.clear()
     assert read(official).fingerprint == first.fingerprint
-    assert f"{official / TRAIN_TAR}: its headers are read, once" in caplog.text
+    assert f"{official / TRAIN_TAR}: indexing the headers, once" in caplog.text
 
 
 def test_an_index_that_points_elsewhere_is_not_used(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_the_index_is_kept_elsewhere_if_the_folder_cannot_be_written(
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "full").touch()
     assert read(official).fingerprint == first.fingerprint
-    assert "its index can be kept neither in" in caplog.text
+    assert "its index can't be saved, neither in" in caplog.text
 
 
 def cut(name: str, size: int) -> Callable[[Path], object]:
@@ -263,25 +263,25 @@ def devkit(truth: str) -> Callable[[Path], object]:
         (lambda f: [p.unlink() for p in f.iterdir()], f"lacks {TRAIN_TAR} and {VAL_TAR} .*; it is empty"),
         (
             lambda f: (f / f"{DEVKIT}.tar.gz").unlink(),
-            f"{VAL_TAR}: .* what labels them is missing: put {DEVKIT}.tar.gz",
+            f"{VAL_TAR}: .* their labels are missing: put {DEVKIT}.tar.gz",
         ),
-        (replaced(TRAIN_TAR, b"x" * 5000), f"{TRAIN_TAR}: no whole tar"),
-        (replaced(TRAIN_TAR, b""), f"{TRAIN_TAR}: no whole tar"),
-        (replaced(VAL_TAR, b"<html>"), f"{VAL_TAR}: no whole tar"),
-        (replaced(TRAIN_TAR, packed(VAL_IMAGES)), f"{TRAIN_TAR}: not the training images, which are a tar of tars"),
-        (replaced(TRAIN_TAR, packed({"a.tar": b"", "b.tar": b""})), f"{TRAIN_TAR}: no whole tar"),
+        (replaced(TRAIN_TAR, b"x" * 5000), f"{TRAIN_TAR}: not a complete tar"),
+        (replaced(TRAIN_TAR, b""), f"{TRAIN_TAR}: not a complete tar"),
+        (replaced(VAL_TAR, b"<html>"), f"{VAL_TAR}: not a complete tar"),
+        (replaced(TRAIN_TAR, packed(VAL_IMAGES)), f"{TRAIN_TAR}: not the tar of training images, which holds"),
+        (replaced(TRAIN_TAR, packed({"a.tar": b"", "b.tar": b""})), f"{TRAIN_TAR}: not a complete tar"),
         (
             replaced(TRAIN_TAR, packed({f"{w}.tar": packed({"1.JPEG": b"1"}) for w in ("cat", "dog")})),
-            f"{TRAIN_TAR}: 'cat' is none of ImageNet's 1,000 WordNet ids",
+            f"{TRAIN_TAR}: 'cat' is not one of ImageNet's 1,000 WordNet ids",
         ),
-        (cut(TRAIN_TAR, 100), f"{TRAIN_TAR}: no whole tar"),
-        (cut(TRAIN_TAR, 512), f"{TRAIN_TAR}: no whole tar"),
-        (cut(TRAIN_TAR, 1024), f"{TRAIN_TAR}: no whole tar"),
-        (cut(TRAIN_TAR, 5000), f"{TRAIN_TAR}: no whole tar"),
-        (cut(VAL_TAR, 2048), f"{VAL_TAR}: no whole tar .*compare its checksum, fetch it again"),
+        (cut(TRAIN_TAR, 100), f"{TRAIN_TAR}: not a complete tar"),
+        (cut(TRAIN_TAR, 512), f"{TRAIN_TAR}: not a complete tar"),
+        (cut(TRAIN_TAR, 1024), f"{TRAIN_TAR}: not a complete tar"),
+        (cut(TRAIN_TAR, 5000), f"{TRAIN_TAR}: not a complete tar"),
+        (cut(VAL_TAR, 2048), f"{VAL_TAR}: not a complete tar .*check its checksum, or download it again"),
         (replaced(VAL_TAR, packed({"a.JPEG": b""} | VAL_IMAGES)), "the ground truth of 4 images, but .* has 5; fetch"),
         (devkit("1\n9\n"), "the ground truth of 2 images, but .* has 4; fetch"),
-        (devkit("1\n9\n517\n7\n"), f"{TRUTH} is damaged, line 4 is '7', no ILSVRC2012_ID"),
+        (devkit("1\n9\n517\n7\n"), f"{TRUTH} is damaged, line 4 is '7', not an ILSVRC2012_ID"),
         (devkit("1\n9\n517\n1001\n"), f"{TRUTH} is damaged, line 4 is '1001'"),
         (devkit("1\n9\n517\nx\n"), f"{TRUTH} is damaged, line 4 is 'x'"),
         (replaced(f"{DEVKIT}.tar.gz", b"x"), f"{DEVKIT}.tar.gz: damaged"),
@@ -293,11 +293,11 @@ def devkit(truth: str) -> Callable[[Path], object]:
         ),
         (
             replaced(VAL_TAR, packed({name.replace("val", "test"): x for name, x in VAL_IMAGES.items()})),
-            "ILSVRC2012_test_00000003.JPEG is none of ILSVRC2012_val_00000001.JPEG to 00000004",
+            "ILSVRC2012_test_00000003.JPEG is not one of ILSVRC2012_val_00000001.JPEG to 00000004",
         ),
         (
             replaced(TRAIN_TAR, packed({f"{w}.tar": packed(TRAIN_IMAGES[w]) for w in WNIDS[:2]})),
-            "it has images of n02012849, of which there are no training images",
+            "it has images of n02012849, which has no training images",
         ),
     ],
 )
@@ -315,16 +315,16 @@ def test_a_tar_cut_anywhere_is_refused(official: Path) -> None:
     end = len(whole.rstrip(b"\0"))
     for size in range(0, end, 509):
         tar.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="no whole tar"):
+        with pytest.raises(UserError, match="not a complete tar"):
             tars.make_index(tar)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("train/cat/1.JPEG", "'cat' is none of ImageNet's 1,000 WordNet ids.*; a folder of other classes"),
-        ("val/cat/1.JPEG", "'cat' is none of ImageNet's"),
-        ("val/n01443537/1.JPEG", "n01443537: of this class there are no training images; move it away"),
+        ("train/cat/1.JPEG", "'cat' is not one of ImageNet's 1,000 WordNet ids.*; for a folder of other classes"),
+        ("val/cat/1.JPEG", "'cat' is not one of ImageNet's"),
+        ("val/n01443537/1.JPEG", "n01443537: this class has no training images; move it away"),
         ("train/n01443537/1.txt", "n01443537: no images in it"),
     ],
 )

@@ -159,14 +159,14 @@ def test_a_name_that_leads_elsewhere_is_refused(folder: Path, tmp_path: Path, lo
     source = replace(
         data.train.source, names=type(data.train.source.names)(["../x"] * 12), paths=data.train.source.names
     )
-    with pytest.raises(UserError, match="leads elsewhere"):
+    with pytest.raises(UserError, match="leads outside the pack"):
         pack(replace(data, train=replace(data.train, source=source)), tmp_path / "packed", workers=1)
     assert not list((tmp_path / "packed").iterdir())
 
 
 def test_data_in_memory_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["data", "pack", "digits", str(tmp_path / "packed")]) == 2
-    assert "digits is read into memory whole" in capsys.readouterr().err
+    assert "digits is loaded into memory" in capsys.readouterr().err
     assert not (tmp_path / "packed").exists()
 
 
@@ -240,10 +240,10 @@ def test_a_killed_pack_is_known_as_unfinished_and_made_by_the_same_command(
     done = subprocess.run([sys.executable, "-c", code, str(packed), str(dest)], check=False)
     assert done.returncode == -9
     assert len(list(dest.glob("*.tar"))) > 1
-    with pytest.raises(UserError, match="an unfinished pack; give the command"):
+    with pytest.raises(UserError, match="an unfinished pack; repeat the command"):
         read_pack(dest)
     write(dest, {"notes.txt": b"mine"})
-    with pytest.raises(UserError, match=r"holds 'notes.txt', which is no part"):
+    with pytest.raises(UserError, match=r"holds 'notes.txt', which is not part"):
         pack(loose_data(folder), dest, workers=1)
     (dest / "notes.txt").unlink()
     assert not pack(loose_data(folder), dest, workers=1)[1]
@@ -289,7 +289,7 @@ def test_a_missing_or_cut_shard_is_named(packed: Path) -> None:
     shard = packed / "train-00001.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=r"train-00001.tar: has [\d,]+ bytes, and had"):
+    with pytest.raises(UserError, match=r"train-00001.tar: has [\d,]+ bytes, but had"):
         read_pack(packed)
     assert [line.startswith(str(shard)) for line in verify(packed)] == [True]
     shard.unlink()

@@ -104,7 +104,7 @@ def test_a_whole_data_set_means_the_same_for_all(tmp_path: Path) -> None:
 
 def test_two_test_parts_are_not_chosen_from(tmp_path: Path) -> None:
     write(tmp_path, "val/a/1.png", "val/b/1.png", "test/a/1.png", "test/b/1.png")
-    with pytest.raises(UserError, match=f"val and test are both there.* to evaluate, give {tmp_path}/val or the other"):
+    with pytest.raises(UserError, match=f"val and test exist.* to evaluate, give {tmp_path}/val or the other"):
         open_data(str(tmp_path), "evaluate")
 
 
@@ -137,7 +137,7 @@ def test_a_test_part_alone_is_audited_and_packed_but_has_no_statistics(
     for text in (str(own), f"pack:{packed}"):
         assert main(["data", "stats", text]) == 2
         assert "has no training images to measure" in capsys.readouterr().err
-    with pytest.raises(UserError, match="packed: a pack of test images alone"):
+    with pytest.raises(UserError, match="packed: a pack with test images only"):
         open_data(f"pack:{packed}")
 
 

@@ -185,7 +185,7 @@ def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: in
     found = labels(skipping)
     assert set(found) <= set(range(10))
     assert len(found) == len(set(found)) >= 8  # a batch with one image left is no training batch
-    with pytest.raises(UserError, match="one more than unreadable_limit=4"):
+    with pytest.raises(UserError, match="exceeds unreadable_limit=4"):
         labels(Unreadables(skip=True, limit=4))
 
 
@@ -234,7 +234,7 @@ def test_a_worker_that_crashes_is_told_from_one_that_is_killed(deadly: Files) ->
 def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter((3, 4))
     monkeypatch.setattr(streaming, "killings_for_memory", lambda: next(counts))
-    with pytest.raises(UserError, match=r"5\.jpg: memory ran out, and the system killed .*; give fewer --workers"):
+    with pytest.raises(UserError, match=r"5\.jpg: memory ran out, and the system killed .*; use fewer --workers"):
         read_by(deadly, _die)
 
 
@@ -266,7 +266,7 @@ def test_too_little_shared_memory_is_said_before_and_changes_nothing(
     assert equal(whole, seen(pictures, workers=2))
     assert equal(whole, seen(pictures, workers=2))
     (line,) = says()
-    assert line.startswith("/dev/shm has 30 KiB free, and batches that are read ahead need 30 KiB: ")
+    assert line.startswith("/dev/shm has 30 KiB free, but batches that are read ahead need 30 KiB: ")
     assert "--shm-size" in line
 
 
@@ -279,7 +279,7 @@ def test_shared_memory_that_fills_up_meanwhile_changes_nothing(
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # in the workers too, which are forked
     assert equal(seen(pictures), seen(pictures, workers=2))
     (line,) = says()
-    assert line.startswith("/dev/shm has no room for a batch of 6 KiB: they come through pipes")
+    assert line.startswith("/dev/shm has no room for a batch of 6 KiB: batches pass through pipes")
 
 
 def test_without_any_shared_memory_the_main_process_reads(
@@ -317,7 +317,7 @@ def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
     wanted = [batch.labels.tolist() for batch in loader.training(pictures, 8, seed=3, epoch=0)]
     assert [[int(i) for i in line.split()] for line in done.stdout.splitlines()] == wanted, done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith("no processes" if size == "4k" else "/dev/shm has ")
+    assert line.startswith("can't start processes" if size == "4k" else "/dev/shm has ")
 
 
 @pytest.mark.parametrize("name", CUTS)

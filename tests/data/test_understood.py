@@ -20,7 +20,7 @@ def data(train: int, test: int, classes: tuple[str, ...] = ("daisy", "tulip"), p
 def test_all_of_it_is_one_line() -> None:
     found = Understood.of(data(1036, 12), held_out=4, **NETWORK)
     assert str(found) == (
-        "2 classes: daisy, tulip; 1,048 images, 12 tested (val) and 4 held out to validate; 64 pixels; "
+        "2 classes: daisy, tulip; 1,048 images, 12 tested (val) and 4 held out for validation; 64 pixels; "
         "parameter names: torchvision; normalisation: ImageNet's, assumed, since the file has none"
     )
     assert found.to_dict() == {

@@ -156,7 +156,7 @@ def test_a_folder_with_every_kind_of_file(tmp_path: Path, workers: int) -> None:
     run = finish(skipping, tmp_path / "runs", workers)
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["unreadable"] for line in lines] == [6, 6]
-    with pytest.raises(UserError, match="one more than unreadable_limit=5"):
+    with pytest.raises(UserError, match="exceeds unreadable_limit=5"):
         finish(recipe(tmp_path / "data", unreadable="skip", unreadable_limit=5), tmp_path / "runs", workers)
     for name in bad:
         (tmp_path / "data/train/red" / name).rename(tmp_path / "data/val/red" / name)

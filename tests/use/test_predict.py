@@ -129,7 +129,7 @@ def test_a_folder_is_looked_through_as_training_does(
     assert sorted(found) == [str(folder / name) for name in wanted]
     assert [str(path.relative_to(folder)) for path in map(Path, found)] == wanted, "in the order of their parts"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder}: 1 file left out, no images by their names: 'notes.txt'"
+        f"{folder}: 1 file skipped, not images by their extension: 'notes.txt'"
     ]
     assert [label for _, label in labelled_images([str(folder)])] == ["a-b", "ant", "deep", "more"]
     anything = [Path(path) for path in found] + [folder / "notes.txt"]
@@ -151,14 +151,14 @@ def test_a_folder_without_images_is_told_and_what_is_named_itself_is_taken(
     (tmp_path / ".hidden" / "1.png").write_bytes((digits / "00.png").read_bytes())
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="empty: no images in it, it is empty; images are read by their endings"):
+    with pytest.raises(UserError, match="empty: no images in it, it is empty; images are recognised by extension"):
         find_images(["empty"])
     assert find_images(["empty", ".hidden", "._x.png"]) == [Path(".hidden/1.png"), Path("._x.png")]
-    assert caplog.records[0].getMessage().startswith("empty: no images in it, it is empty; images are read by")
+    assert caplog.records[0].getMessage().startswith("empty: no images in it, it is empty; images are recognised by")
     monkeypatch.chdir(".hidden")
     assert labelled_images(["."]) == [(Path("1.png"), ".hidden")]
     assert labelled_images(["../.hidden/../.hidden"])[0][1] == ".hidden"
-    with pytest.raises(UserError, match="[.][.]: no images in it, nothing but empty folders and hidden files"):
+    with pytest.raises(UserError, match="[.][.]: no images in it, only empty folders and hidden files"):
         find_images([".."])
 
 
