@@ -65,7 +65,7 @@ def test_a_cut_connection_goes_on_where_it_was(tmp_path: Path, serve: Serve) -> 
         ("bytes=300000-", '"1"'),
     ]
     assert server.sent == events[-1].received == len(CONTENT)
-    assert words(events).count("closed the connection; again in 0.01 s") == 2
+    assert words(events).count("closed the connection; retrying in 0.01 s") == 2
 
 
 def test_a_connection_that_breaks_often_but_gets_farther_is_not_given_up(tmp_path: Path, serve: Serve) -> None:
@@ -130,7 +130,9 @@ def test_a_wrong_byte_always_names_both_checksums(tmp_path: Path, serve: Serve) 
     server = serve(corrupt=9)
     wanted = hashlib.sha256(CONTENT).hexdigest()
     found = hashlib.sha256(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])).hexdigest()
-    with pytest.raises(UserError, match=f"should be {wanted}, and is {found}. Try again later, or fetch {server.url}"):
+    with pytest.raises(
+        UserError, match=f"should be {wanted}, but is {found}. Try again later, or download {server.url}"
+    ):
         run(server, tmp_path)
     assert len(server.asked) == 2
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +176,7 @@ def test_a_place_that_fails_is_named_with_what_to_do(
         (tmp_path / f"{NAME}.part").write_bytes(CONTENT[: len(CONTENT) // 2])
     with pytest.raises(UserError) as raised:
         run(server, tmp_path, timeout=0.2 if "stalls" in settings else 3600)
-    assert f"{NAME} can't be fetched: {server.url[7:-1]} {message}" in str(raised.value)
+    assert f"{NAME} can't be downloaded: {server.url[7:-1]} {message}" in str(raised.value)
     to_do = f"Check the network and repeat the command to resume, or download {server.url}{NAME} by hand, put it into"
     assert f"{to_do} {tmp_path} and repeat the command." in str(raised.value)
     assert not (tmp_path / NAME).exists()
@@ -205,7 +207,7 @@ def test_without_a_network_the_host_is_named_at_once(tmp_path: Path, monkeypatch
         list(fetch("cifar10", tmp_path, waits=(60,)))
     message = str(raised.value)
     assert "www.cs.toronto.edu can't be reached (Name or service not known); cave.cs.toronto.edu can't" in message
-    by_hand = "or fetch https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz by hand, put it into"
+    by_hand = "or download https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz by hand, put it into"
     assert f"{by_hand} {tmp_path} and repeat the command." in message
 
 

@@ -96,7 +96,7 @@ def test_an_archive_with_anything_but_plain_files_inside_is_refused(
     tmp_path: Path, serve: Serve, member: tuple[str, bytes | str, bytes], shown: str
 ) -> None:
     dest = tmp_path / "a" / "b"
-    with pytest.raises(UserError, match=f"refused, '.*{re.escape(shown)}' in it is not a plain file"):
+    with pytest.raises(UserError, match=f"rejected, '.*{re.escape(shown)}' in it is not a plain file"):
         run_archive(serve(files={ARCHIVE: archive(member)}), dest)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [f"a/b/{ARCHIVE}"]
     assert not (dest / FOLDER).exists()
@@ -109,10 +109,10 @@ def test_an_archive_with_anything_but_plain_files_inside_is_refused(
         (gzip.compress(b"no archive" * 100), "damaged"),
         (b"no archive at all", "damaged"),
         (LONG[: len(LONG) // 2], "damaged"),
-        (archive(("other/file", b"x", tarfile.REGTYPE), complete=False), f"{ARCHIVE}: holds no {FOLDER}/data_batch_1"),
+        (archive(("other/file", b"x", tarfile.REGTYPE), complete=False), f"{ARCHIVE}: lacks {FOLDER}/data_batch_1"),
         (
             archive((f"{FOLDER}/meta", b"x", tarfile.REGTYPE), complete=False),
-            f"{ARCHIVE}: holds no {FOLDER}/data_batch_1",
+            f"{ARCHIVE}: lacks {FOLDER}/data_batch_1",
         ),
     ],
     ids=["cut", "no tar", "no gzip", "half", "another folder", "one file"],

@@ -89,7 +89,7 @@ def test_images_by_their_endings_at_any_depth_and_nothing_else(
     assert data.classes == ("a", "b")
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f"{tmp_path / 'train'}: 5 files skipped, not images by their extension: {said[0].partition('names: ')[2]}"
+        f"{tmp_path / 'train'}: 5 files skipped, not images by their extension: {said[0].partition('extension: ')[2]}"
     ]
     assert "'a/notes.txt', 'a/photo.heic', 'a/pipe.jpg', ..." in said[0]
 
@@ -267,7 +267,7 @@ def test_test_images_that_are_renamed_stay_test_images(tmp_path: Path, caplog: p
     said = messages(caplog)
     assert len(said) == 1
     assert "renamed, and still test images: 4 of its 4 images, 'a/caf\u00e9" in said[0]
-    assert ".jpg' is 'a/caf\u00e9" in said[0]
+    assert ".jpg' is now 'a/caf\u00e9" in said[0]
     assert "'\\xe9/caf\\xe9" in said[0], "escaped where both look the same"
     assert json.loads((tmp_path / SPLIT).read_text())["test"] == sorted({*before, *wanted})
     assert read(tmp_path).fingerprint == after.fingerprint
@@ -307,8 +307,7 @@ def test_a_folder_that_cannot_be_written_is_split_the_same(
         unwritten = read(tmp_path)
     assert not (tmp_path / SPLIT).exists()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / SPLIT}: the split can't be written down (Permission denied); it stays the same as long as the "
-        "images do"
+        f"{tmp_path / SPLIT}: the split can't be saved (Permission denied); it stays the same as long as the images do"
     ]
     assert read(tmp_path).fingerprint == unwritten.fingerprint
 
@@ -352,7 +351,7 @@ def test_a_damaged_split_is_named(tmp_path: Path, content: bytes) -> None:
             ["train/a/1.png", "train/b/x.txt", "val/a/1.png"],
             "b: no images in it, 1 file of other kinds: 'x.txt'; images",
         ),
-        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: a class that .*train lacks"),
+        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: this class is missing from .*train"),
         (["train/a/1.png", "train/b/1.png"], "it has train but none of val, valid, validation, test"),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "val has no class folders"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.txt"], "val: no images in it, 1 file of other kinds: 'a/1.txt'"),

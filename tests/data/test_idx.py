@@ -79,7 +79,7 @@ BOMB = gzip.compress(images(20) + bytes(50_000_000))
         (IMAGES, images(20) + b"x", r"holds more than the 15,680 bytes that its header declares"),
         (IMAGES, struct.pack(">IIII", 0x803, 20, 28, 27) + bytes(20 * 28 * 27), r"images of 28x27 instead of 28x28"),
         (IMAGES, struct.pack(">IIII", 0x803, 2**32 - 1, 28, 28), r"declares 4,294,967,295 entries, not 1 to 60,000"),
-        (IMAGES, images(0), r"promises 0 entries"),
+        (IMAGES, images(0), r"declares 0 entries"),
         (LABELS, labels(20)[:-1], r"truncated, 19 of 20 bytes"),
         (LABELS, labels(21), r"21 labels, but train-images-idx3-ubyte.gz holds 20 images"),
         (LABELS, labels(20)[:-1] + b"\x0a", r"labels should be 0 to 9, but one is 10"),

@@ -279,8 +279,11 @@ def devkit(truth: str) -> Callable[[Path], object]:
         (cut(TRAIN_TAR, 1024), f"{TRAIN_TAR}: not a complete tar"),
         (cut(TRAIN_TAR, 5000), f"{TRAIN_TAR}: not a complete tar"),
         (cut(VAL_TAR, 2048), f"{VAL_TAR}: not a complete tar .*check its checksum, or download it again"),
-        (replaced(VAL_TAR, packed({"a.JPEG": b""} | VAL_IMAGES)), "the ground truth of 4 images, but .* has 5; fetch"),
-        (devkit("1\n9\n"), "the ground truth of 2 images, but .* has 4; fetch"),
+        (
+            replaced(VAL_TAR, packed({"a.JPEG": b""} | VAL_IMAGES)),
+            "the ground truth of 4 images, but .* has 5; download",
+        ),
+        (devkit("1\n9\n"), "the ground truth of 2 images, but .* has 4; download"),
         (devkit("1\n9\n517\n7\n"), f"{TRUTH} is damaged, line 4 is '7', not an ILSVRC2012_ID"),
         (devkit("1\n9\n517\n1001\n"), f"{TRUTH} is damaged, line 4 is '1001'"),
         (devkit("1\n9\n517\nx\n"), f"{TRUTH} is damaged, line 4 is 'x'"),

@@ -76,7 +76,7 @@ def test_where_the_split_could_not_be_written_down_the_run_tells_it(tmp_path: Pa
     trained = open_data(str(tmp_path), "read").fingerprint  # as a training on a disk that is read-only
     assert open_data(str(tmp_path), "evaluate", trained_on={"another"}).part == ALL
     data = open_data(str(tmp_path), "evaluate", trained_on={"another", trained})
-    assert counts(data) == (24, 6, "drawn as in the training")
+    assert counts(data) == (24, 6, "drawn as in training")
     assert data.fingerprint == trained
     write(tmp_path, "d/1.png")  # no split can be drawn
     assert open_data(str(tmp_path), "evaluate", trained_on={trained}).part == ALL
@@ -133,7 +133,7 @@ def test_a_test_part_alone_is_audited_and_packed_but_has_no_statistics(
     assert "2 classes: a, b; 2 images, all tested (val alone)" in err
     assert "0 training and 2 test images" in out
     assert f"to evaluate on it: --data pack:{packed}" in out
-    assert counts(open_data(f"pack:{packed}", "evaluate")) == (0, 2, "test images alone")
+    assert counts(open_data(f"pack:{packed}", "evaluate")) == (0, 2, "test images only")
     for text in (str(own), f"pack:{packed}"):
         assert main(["data", "stats", text]) == 2
         assert "has no training images to measure" in capsys.readouterr().err
@@ -194,8 +194,8 @@ def test_what_resnetlab_wrote_is_no_class(tmp_path: Path, caplog: pytest.LogCapt
     assert len(data.train) + len(data.test) == 10
     said = [record.getMessage() for record in caplog.records]
     for name, words in {**{k.partition("/")[0]: v for k, v in plain.items()}, "packed": "a pack"}.items():
-        assert any(line.startswith(f"{tmp_path / name}: passed over, {words}") for line in said), name
-    assert f"{tmp_path}/a/explained: passed over, pictures that resnetlab wrote" in said
+        assert any(line.startswith(f"{tmp_path / name}: skipped, {words}") for line in said), name
+    assert f"{tmp_path}/a/explained: skipped, pictures that resnetlab wrote" in said
     assert not any("lost+found" in line for line in said)
 
 
@@ -218,5 +218,5 @@ def test_a_pack_of_where_it_lies_stays_the_same(
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
     assert "is there already" in capsys.readouterr().out
-    assert "packed: passed over, a pack that resnetlab wrote" in caplog.text
+    assert "packed: skipped, a pack that resnetlab wrote" in caplog.text
     assert isinstance(open_data("pack:packed", "evaluate").test, Files)
