@@ -154,7 +154,7 @@ def jpeg_rows(paths: Sequence[Path], folder: Path, runs: int) -> list[Row]:
     files = files_of(paths)
     data = Data("benchmark", files, files[:2], ("all",))
     pack(data, folder / "pack", short_side=256)
-    packed = read_pack(folder / "pack").train
+    packed = read_pack("pack", folder / "pack").train
     assert isinstance(packed, Files)
     rows = []
     for processes in (1, 2):
@@ -223,7 +223,7 @@ OPEN_AND_READ = """
 import sys, time
 started = time.perf_counter()
 import torch, resnetlab
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 imported = time.perf_counter()
 data = open_data("pack:" + sys.argv[1])
 data.fingerprint
@@ -253,7 +253,7 @@ def memory_rows(folder: Path, runs: int) -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         times.append(float(done.stdout.split()[0]))
     tracemalloc.start()
-    kept = read_pack(folder / "many")
+    kept = read_pack("pack", folder / "many")
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return [

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import resnetlab
-from resnetlab.data.sources import File
+from resnetlab.data.open import File
 from resnetlab.errors import UserError
 from resnetlab.storage import disk_errors, flush_to_disk
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import pkgutil
 import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from resnetlab.data.cifar import LAYOUTS
 from resnetlab.data.download import TIMEOUT, WAITS, Progress, checksum, download, writing
-from resnetlab.data.sources import SOURCES, File, Source
+from resnetlab.data.open import PUBLISHED, READERS, File, Published
 from resnetlab.errors import UserError, check_choice
 from resnetlab.storage import flush_to_disk, try_lock
 
@@ -22,7 +22,7 @@ def fetch(
     name: str,
     dest: Path,
     *,
-    sources: Mapping[str, Source] = SOURCES,
+    sources: Mapping[str, Published] = PUBLISHED,
     timeout: float = TIMEOUT,
     waits: tuple[float, ...] = WAITS,
 ) -> Iterator[Progress]:
@@ -89,7 +89,7 @@ def _check_file(name: str, path: Path, file: File) -> None:
 
 def _lacking(name: str, folder: Path) -> list[str]:
     """The files that are missing from what was unpacked."""
-    return [each for each in LAYOUTS[name].files if not (folder / each).is_file()]
+    return list(pkgutil.resolve_name(READERS[name].missing)(name, folder))
 
 
 def _unpack(name: str, archive: Path, folder: Path) -> None:

@@ -45,7 +45,7 @@ class Rows:
         return None
 
 
-def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
+def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: object) -> Data:
     """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`; unless to train, the
     latter may stand alone.
 

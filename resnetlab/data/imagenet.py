@@ -41,7 +41,7 @@ def class_names() -> dict[str, str]:
     return dict(line.split("\t") for line in table.splitlines())
 
 
-def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
+def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train", *_: object) -> Data:
     """Read ILSVRC2012, or some of its classes, from a folder with both of
 
     - training images: `train/WNID/*.JPEG`, or ILSVRC2012_img_train.tar, a tar of the tars of the classes;

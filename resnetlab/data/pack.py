@@ -88,7 +88,7 @@ class CheckedFiles(InsideFiles):
         return content
 
 
-def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
+def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
     """Open a pack; `purpose` and `trained_on` are those of `open_data`.
 
     A pack that was made from folders of classes without a split means what they do: the first training on it writes

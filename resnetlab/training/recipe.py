@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from resnetlab.data.names import DATA_NAMES
+from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 from resnetlab.paths import decoded, expanded
 

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.images import Data, Purpose, open_data
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec

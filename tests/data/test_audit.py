@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 
 from resnetlab.cli.main import main
 from resnetlab.data.audit import Audit, audit
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
 from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
+from resnetlab.data.open import open_data
 from resnetlab.data.packing import pack
 
 Read = Callable[[Path], Data]

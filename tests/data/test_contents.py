@@ -16,8 +16,9 @@ from resnetlab.cli.main import main
 from resnetlab.data import contents
 from resnetlab.data.contents import SIZE_SAYS_NOTHING, content_marks, written_since
 from resnetlab.data.files import Files, LooseFiles
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
 from resnetlab.data.normalisation import kept_statistics
+from resnetlab.data.open import open_data
 from resnetlab.data.packing import pack
 
 WAYS = {  # how Pillow writes an ending, without compression

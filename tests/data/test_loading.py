@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, crop_flip, measure, share
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
 from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError
 

@@ -12,7 +12,8 @@ from PIL import Image
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
 from resnetlab.data.folder import ALL, SPLIT
-from resnetlab.data.images import Data, Purpose, open_data
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.open import open_data
 from resnetlab.data.pack import INDEX, read_index
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError

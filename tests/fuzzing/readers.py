@@ -27,7 +27,8 @@ from scipy.io import savemat
 import resnetlab
 from resnetlab.data import imagenet, normalisation, tars
 from resnetlab.data.files import Files
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
 from resnetlab.data.pack import INDEX, _checksum, verify
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
 from resnetlab.data.loading import Batch, Loader
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.zoo import build

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import resnetlab
-from resnetlab.data.images import Data, Images, open_data
+from resnetlab.data.images import Data, Images
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs

@@ -170,7 +170,7 @@ LIMITED = """
 import resource, sys, torch
 from pathlib import Path
 from resnetlab.cli.main import main
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.training import loop
 open_data("digits")  # with all libraries that it maps into memory
 used = int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line))

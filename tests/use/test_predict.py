@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from resnetlab.cli.main import main
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
+from resnetlab.data.open import open_data
 from resnetlab.data.own import MARK
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import resnetlab
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
