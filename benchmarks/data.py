@@ -33,12 +33,13 @@ from benchmarks.networks import step_of
 from benchmarks.timing import Row, medians, options, show
 from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.cuts import CUTS
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, measure
 from resnetlab.data.pack import read_pack
 from resnetlab.data.packing import pack
 from resnetlab.data.seeds import uniform
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.data.streaming import Reading, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 

@@ -245,8 +245,7 @@ def _train(
 
 
 def _how_to_train_anew(run: Run) -> str:
-    from resnetlab.data.contents import written_since
-    from resnetlab.data.files import Files
+    from resnetlab.data.files import Files, written_since
 
     finished = (run.folder / "result.json").stat().st_mtime
     newer = sum(written_since(side, finished) for side in (run.data.train, run.data.test) if isinstance(side, Files))

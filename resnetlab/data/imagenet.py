@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetlab.data.files import Files, InsideFiles, LooseFiles, Names, Source
+from resnetlab.data.files import Files
 from resnetlab.data.folder import check_classes, check_is_folder, class_folders, scan
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.source import InsideFiles, LooseFiles, Names, Source
 from resnetlab.data.tars import Index, index_of
 from resnetlab.data.walk import images_below
 from resnetlab.errors import UserError, shown

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.data.files import Files, InsideFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.folder import ALL, DRAWN, SPLIT, write_split
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.source import InsideFiles, Names
 from resnetlab.errors import UserError, shown
 
 INDEX = "index.safetensors"

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from resnetlab.data.files import Names
+from resnetlab.data.source import Names
 from resnetlab.errors import UserError
 from resnetlab.storage import cache_folder, keep_if_possible
 

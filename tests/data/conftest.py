@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.open import File, Published
+from resnetlab.data.source import LooseFiles, Names
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: more than a socket takes at once
 NAME = "train-images-idx3-ubyte.gz"

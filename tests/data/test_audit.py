@@ -152,14 +152,14 @@ def test_look_alikes_are_found_across_and_are_no_copies(found: Audit) -> None:
 
 def test_oddities(found: Audit) -> None:
     assert names(found.mismatched) == ["really a.jpg"]
-    assert found.mismatched[0].words == "called .jpg, is PNG"
+    assert found.mismatched[0].words == "extension .jpg, format PNG"
     assert names(found.tiny) == ["tiny.png"]
     assert names(found.stretched) == ["long.png"]
     assert found.huge == ()
     assert found.rotated == 1
     assert found.grey == 4  # three by their mode, one by its pixels
     assert {each.name: each.words for each in found.narrow} == {
-        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits in 16",
+        "a/dark.png": "levels 0 to 14 of 255: perhaps 12 bits stored in 16",
         "a/flat.png": "one colour",
         "a/flat too.png": "one colour",
     }
@@ -215,7 +215,7 @@ def test_nothing_readable_and_a_class_without_images(tmp_path: Path, loose_data:
 
 
 def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "import os\nfrom resnetlab.data.files import LooseFiles\n\nclass Killing(LooseFiles):\n"
+    module = "import os\nfrom resnetlab.data.source import LooseFiles\n\nclass Killing(LooseFiles):\n"
     module += (
         "    def read(self, row):\n        return os.abort() if 'grey.' in self.names[row] else super().read(row)\n"
     )
@@ -227,7 +227,7 @@ def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, mo
     source = data.train.source
     killing = Killing(source.folder, source.names, source.labels, source.sizes)
     found = audit(replace(data, train=replace(data.train, source=killing)), workers=2)
-    (killed,) = (image for image in found.unreadable if "kills" in image.words)
+    (killed,) = (image for image in found.unreadable if "crashes" in image.words)
     assert killed.name == "a/grey.jpg"
     assert len(found.unreadable) == 6
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from resnetlab import storage
 from resnetlab.cli.main import main
-from resnetlab.data.files import Files, Names
+from resnetlab.data.files import Files
 from resnetlab.data.folder import SPLIT
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.open import open_data
+from resnetlab.data.source import Names
 from resnetlab.errors import UserError
 
 

@@ -18,10 +18,11 @@ from PIL import Image
 
 from resnetlab.data import cuts, loading, streaming
 from resnetlab.data.cuts import CUTS, Cut
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.loading import Augmentation, Loader, measure
 from resnetlab.data.normalisation import Normalisation, kept_statistics
 from resnetlab.data.seeds import uniform
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.data.streaming import Reading, Unreadables, read_ahead
 from resnetlab.errors import UserError
 
@@ -176,7 +177,7 @@ def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: in
             return [i for _, batch in loader.evaluation(with_bad_ones, 4) for i in batch.tolist()]
         return [i for batch in loader.training(with_bad_ones, 4, 0, 0) for i in batch.labels.tolist()]
 
-    with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); mend"):
+    with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); repair"):
         labels(Unreadables())
     skipping = Unreadables(skip=True, limit=5)
     assert sorted(labels(skipping, evaluate=True)) == list(range(10))
@@ -395,5 +396,5 @@ def test_statistics_without_a_place_to_keep_them(
 def test_no_image_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(UserError, match=r"a\.jpg: neither it nor any other training image can be read"):
+    with pytest.raises(UserError, match=r"a\.jpg: neither this nor any other training image can be read"):
         measure(files_at(tmp_path, ["a.jpg"]), 8)
