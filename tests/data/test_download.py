@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from resnetlab import storage
-from resnetlab.data.download import Progress
-from resnetlab.data.fetch import fetch
+from resnetlab.data.fetch import Progress, fetch
 from resnetlab.data.open import Published
 from resnetlab.errors import UserError
 

@@ -15,8 +15,7 @@ import pytest
 
 from resnetlab.cli.main import main
 from resnetlab.data.cifar import LAYOUTS
-from resnetlab.data.download import Progress
-from resnetlab.data.fetch import fetch
+from resnetlab.data.fetch import Progress, fetch
 from resnetlab.data.open import PUBLISHED
 from resnetlab.errors import UserError
 
