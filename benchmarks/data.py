@@ -36,8 +36,7 @@ from resnetlab.data.cuts import CUTS
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, measure
-from resnetlab.data.pack import read_pack
-from resnetlab.data.packing import pack
+from resnetlab.data.pack import pack, read_pack
 from resnetlab.data.seeds import uniform
 from resnetlab.data.source import LooseFiles, Names
 from resnetlab.data.streaming import Reading, read_ahead

@@ -93,7 +93,7 @@ def pack(
 
     from resnetlab.cli.screen import counting, say
     from resnetlab.data.open import open_data
-    from resnetlab.data.packing import pack as pack_data
+    from resnetlab.data.pack import pack as pack_data
     from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:

@@ -22,7 +22,7 @@ from resnetlab.data.audit import Audit, audit
 from resnetlab.data.images import Data
 from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.open import open_data
-from resnetlab.data.packing import pack
+from resnetlab.data.pack import pack
 
 Read = Callable[[Path], Data]
 

@@ -19,7 +19,7 @@ from resnetlab.data.files import Files, written_since
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import kept_statistics
 from resnetlab.data.open import open_data
-from resnetlab.data.packing import pack
+from resnetlab.data.pack import pack
 from resnetlab.data.source import LooseFiles
 
 WAYS = {  # how Pillow writes an ending, without compression

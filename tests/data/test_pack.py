@@ -22,12 +22,10 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 from resnetlab.cli.main import main
-from resnetlab.data import packing
 from resnetlab.data.decoding import decode, read_header
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
-from resnetlab.data.pack import INDEX, Contents, index_bytes, read_index, read_pack, verify
-from resnetlab.data.packing import pack
+from resnetlab.data.pack import INDEX, Contents, encode_jpeg, index_bytes, pack, read_index, read_pack, verify
 from resnetlab.errors import UserError
 
 Read = Callable[[Path], Data]
@@ -234,7 +232,7 @@ def test_a_killed_pack_is_known_as_unfinished_and_made_by_the_same_command(
     dest = tmp_path / "killed"
     code = (
         "import os, sys; from pathlib import Path; from resnetlab.data.open import open_data\n"
-        "from resnetlab.data.packing import pack\n"
+        "from resnetlab.data.pack import pack\n"
         "die = lambda done, total: os.kill(os.getpid(), 9) if done == 14 else None\n"
         "pack(open_data('pack:' + sys.argv[1]), Path(sys.argv[2]), workers=1, progress=die, shard_bytes=8000)"
     )
@@ -559,5 +557,5 @@ def test_real_photos(tmp_path: Path, real_images: Callable[[str], Path]) -> None
 
 def test_encoding_is_close_to_what_was_decoded() -> None:
     pixels = decode(picture(3, 64, 64, "PNG"))
-    assert np.abs(decode(packing.encode_jpeg(pixels, 90)).astype(int) - pixels).mean() < 3
-    assert len(packing.encode_jpeg(pixels, 30)) < len(packing.encode_jpeg(pixels, 95))
+    assert np.abs(decode(encode_jpeg(pixels, 90)).astype(int) - pixels).mean() < 3
+    assert len(encode_jpeg(pixels, 30)) < len(encode_jpeg(pixels, 95))

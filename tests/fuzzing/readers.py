@@ -29,8 +29,7 @@ from resnetlab.data import imagenet, normalisation, tars
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
-from resnetlab.data.pack import INDEX, _checksum, verify
-from resnetlab.data.packing import pack
+from resnetlab.data.pack import INDEX, _checksum, pack, verify
 from resnetlab.errors import UserError
 from resnetlab.studies.report import write_report
 from resnetlab.training.recipe import recipe
