@@ -16,8 +16,9 @@ from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
 from resnetlab.errors import UserError, shown
-from resnetlab.training.recipe import RECIPES, Recipe
-from resnetlab.training.recipe import recipe as named_recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import RECIPES
+from resnetlab.training.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.images import Data, Purpose

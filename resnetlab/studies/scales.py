@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from resnetlab.errors import UserError
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 
 CIFAR_EPOCHS = 10.0  # of the scale "cifar", in place of the paper's 164
 

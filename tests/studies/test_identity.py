@@ -25,7 +25,8 @@ from resnetlab.studies.study import (
     Outcome,
 )
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.sitting import normalisation_of
 

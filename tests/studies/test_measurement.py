@@ -16,7 +16,7 @@ from resnetlab.studies import measurement
 from resnetlab.studies.measurement import Measurement, Subject, Weights, take
 from resnetlab.studies.runner import Event, conclude, run_missing, run_plan
 from resnetlab.studies.study import NOT_JUDGED, REPRODUCED, Evidence, Finding, Plan, Row, study
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.weights.load import load
 
 HERE = __name__

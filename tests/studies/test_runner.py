@@ -32,7 +32,7 @@ from resnetlab.studies.study import (
     study,
 )
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 RECIPES = tuple(

@@ -31,7 +31,7 @@ from resnetlab.studies.study import (
     Plan,
 )
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 DATA = {"quick": None, "cifar": "cifar10:x", "paper": "cifar10:x"}

@@ -23,7 +23,8 @@ from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.zoo import build
 from resnetlab.training.distributed import Ranks, align_buffers, joined, wrapped
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser

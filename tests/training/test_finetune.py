@@ -22,7 +22,7 @@ from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.sitting import first_network, normalisation_of
 from resnetlab.weights.interop import write_state

@@ -17,7 +17,8 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.studies.runner import run_missing
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 
 Captured = pytest.CaptureFixture[str]

@@ -23,7 +23,7 @@ from resnetlab.data.images import Images
 from resnetlab.data.normalisation import imagenet
 from resnetlab.data.open import open_data
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
