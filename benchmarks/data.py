@@ -29,8 +29,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import resnetlab
-from benchmarks.networks import step_of
 from benchmarks.timing import Row, medians, options, show
+from benchmarks.training import PLAIN, users_step
 from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.cuts import CUTS
 from resnetlab.data.files import Files
@@ -199,7 +199,7 @@ def cifar_rows(runs: int) -> list[Row]:
             pass
 
     net = resnetlab.build("cifar_resnet20")
-    step = step_of(net, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10)
+    step = users_step(net, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10, PLAIN)
     plain = torch.empty(BATCH, 3, 32, 32)
     epoch_ms, theirs_ms, step_ms, write_ms = medians(
         [
