@@ -35,10 +35,11 @@ from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.cuts import CUTS
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import Augmentation, Loader, measure
+from resnetlab.data.loading import Augmentation, Loader
 from resnetlab.data.pack import pack, read_pack
 from resnetlab.data.seeds import uniform
 from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import Reading, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 

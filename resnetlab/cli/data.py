@@ -216,8 +216,8 @@ def stats(
 ) -> None:
     """Mean and standard deviation of each channel of the training images, from 0 to 1; kept for training."""
     from resnetlab.cli.screen import counting
-    from resnetlab.data.loading import measure
     from resnetlab.data.open import open_data
+    from resnetlab.data.statistics import measure
     from resnetlab.data.workers import check_workers
 
     if not 8 <= image_size <= 4096:

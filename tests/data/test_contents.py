@@ -17,10 +17,10 @@ from resnetlab.data import contents
 from resnetlab.data.contents import SIZE_SAYS_NOTHING, content_marks
 from resnetlab.data.files import Files, written_since
 from resnetlab.data.images import Data
-from resnetlab.data.normalisation import kept_statistics
 from resnetlab.data.open import open_data
 from resnetlab.data.pack import pack
 from resnetlab.data.source import LooseFiles
+from resnetlab.data.statistics import kept_statistics
 
 WAYS = {  # how Pillow writes an ending, without compression
     "bmp": ("BMP", "RGB", {}),

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from resnetlab import build
-from resnetlab.data.loading import measure
 from resnetlab.data.open import open_data
+from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 from resnetlab.studies.measurement import Measurement, Subject, Weights
 from resnetlab.studies.study import NOT_JUDGED, NOT_TESTED, REPRODUCED, WEIGHTS, study
