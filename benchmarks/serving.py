@@ -1,6 +1,7 @@
 """Serving: requests a second, latencies and memory of `resnetlab serve` under load, beside the network alone.
 
-python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--json] [--record FILE]
+python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--against-torch] [--json]
+    [--record FILE]
 
 The clients send images from DIR as fast as they are answered, each over a connection of its own. They run on the same
 machine as the server and take their share of its cores. What can't be undercut: the same images decoded, and passed
@@ -47,16 +48,22 @@ class Load:
 
 
 @contextlib.contextmanager
-def served(source: str, net: str | None) -> Iterator[tuple[int, int]]:
-    """The command on a free port: its port and process."""
-    command = [sys.executable, "-m", "resnetlab", "serve", source, "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen([*command, *(["--net", net] if net else [])], stdout=subprocess.PIPE, text=True)
+def served(source: str, net: str | None, engine: str) -> Iterator[tuple[int, int]]:
+    """The command on a free port: its port and process; with engine auto once it has settled on one."""
+    command = [sys.executable, "-m", "resnetlab", "serve", source, "--port", "0", "--device", "cpu", "--engine", engine]
+    command += ["--net", net] if net else []
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
             assert process.stdout is not None
             port = re.search(r"http://[^/]+:(\d+)/", process.stdout.readline())
             if port is None:
                 raise SystemExit("the server did not start")
+            assert process.stderr is not None
+            while engine == "auto" and (line := process.stderr.readline()):
+                print(line, end="", file=sys.stderr)
+                if line.startswith("engine:"):
+                    break
             yield int(port[1]), process.pid
         finally:
             process.terminate()
@@ -140,6 +147,8 @@ def main() -> None:
     parser.add_argument("source", help="a run folder or a weight file")
     parser.add_argument("--images", type=Path, required=True, help="a folder of images")
     parser.add_argument("--net", help="the network, where the file does not tell it")
+    parser.add_argument("--engine", default="auto", help="what the server runs the network by, as of serve")
+    parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
@@ -149,12 +158,19 @@ def main() -> None:
     images = [path.read_bytes() for path in paths[:: max(1, len(paths) // IMAGES)][:IMAGES]]
     if not images:
         raise SystemExit(f"{given.images}: there is no image in it")
-    with served(given.source, given.net) as (port, pid):
+    with served(given.source, given.net, given.engine) as (port, pid):
         load = asyncio.run(loaded(port, pid, images, given.clients, given.requests))
         batch = mean_batch(port)
+    peers: list[Row] = []
+    if given.against_torch:
+        with served(given.source, given.net, "torch") as (port, pid):
+            other = asyncio.run(loaded(port, pid, images, given.clients, given.requests))
+        ours, theirs = (len(each.latencies) / each.seconds for each in (load, other))
+        what = f"answers to {given.clients} clients, --engine {given.engine}"
+        peers = [Row(what, "requests/s", ours, theirs, "--engine torch", ours / theirs, None, 1)]
     classifier = Classifier.open(given.source, net=given.net)
     limit = alone(classifier, images, max(1, round(batch)), given.runs)
-    rows = rows_of(load, batch, limit, given.clients)
+    rows = peers + rows_of(load, batch, limit, given.clients)
     if given.record:
         record = {
             "command": f"python -m benchmarks.serving --clients {given.clients} --requests {given.requests}",

@@ -70,7 +70,7 @@ def out_of_memory(error: BaseException | None) -> str:
             where = "the GPU's memory" if re.search("CUDA|cuDNN|CUBLAS", words) else "memory"
             if tried := _TRIED.search(words):
                 return f"{size_in_words(float(tried[1]) * _UNITS[tried[2].lower()])} more did not fit into {where}"
-            return f"{where} has no room left"
+            return f"{where} is full"
         error = error.__cause__ or error.__context__
     return ""
 
@@ -87,7 +87,7 @@ def dead_worker(error: BaseException | None) -> str:
         if isinstance(error, RuntimeError) and (found := _DEAD_WORKER.search(str(error))):
             return (
                 f"process {found[1].strip()}, which decoded images, died: it was killed, or memory ran out; what was "
-                "saved is whole, and the same command goes on from it, with fewer --workers if it happens again"
+                "saved is intact; repeat the command to resume, with fewer --workers if it happens again"
             )
         error = error.__cause__ or error.__context__
     return ""

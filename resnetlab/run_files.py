@@ -25,7 +25,7 @@ READABLE = (1, 2, FORMAT)
 WEIGHTS = "weights.safetensors"  # of the folders `last` and `best`
 SETTINGS, METRICS, RESULT, TRACKING = "run.json", "metrics.jsonl", "result.json", "tracking.json"
 MOST_METRICS = 2**28  # bytes: a line for each 100 of 200 million steps
-START_ANEW = "move the folder away to start the run again"
+START_ANEW = "move the folder away to restart the run"
 
 
 Error = Annotated[float, Between(0, 100, nan=True)]  # in %
@@ -117,7 +117,7 @@ def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
     content = read_regular(path, MOST_JSON, advice)
     version = parsed_json(path, content, advice=advice).get("format")
     if isinstance(version, int) and version not in READABLE:
-        what = f"a run of format {shown(version)}, and this version reads formats 1 to {FORMAT}"
+        what = f"a run of format {shown(version)}, but this version reads formats 1 to {FORMAT}"
         raise Damaged(path, what, "move the folder away or use the version that wrote it")
     return parsed_json(path, content, Settings, advice)
 
@@ -144,7 +144,7 @@ def read_metrics(folder: Path, length: int | None = None) -> list[dict[str, Any]
     path = folder / METRICS
     content = read_regular(path, MOST_METRICS, START_ANEW) if is_there(path) else b""
     if length and content[length - 1 : length] != b"\n":
-        raise Damaged(path, "damaged, shorter than its checkpoint says, or of other lines", START_ANEW)
+        raise Damaged(path, "damaged, shorter than its checkpoint says, or with different lines", START_ANEW)
     lines = []
     for number, text in enumerate(content[:length].split(b"\n")[:-1], 1):
         line = parsed_json(path, text, Line, START_ANEW, where := f"line {number}: ")
@@ -161,7 +161,7 @@ def last_epoch(folder: Path) -> dict[str, Any]:
     """The line of the last whole epoch. Raises Damaged if there is none."""
     epochs = read_epochs(folder)
     if not epochs:
-        raise Damaged(folder / METRICS, "damaged, it holds no whole epoch", START_ANEW)
+        raise Damaged(folder / METRICS, "damaged, it holds no complete epoch", START_ANEW)
     return epochs[-1]
 
 

@@ -110,7 +110,7 @@ def _in_fields(value: dict[str, Any], kind: Any, name: str) -> Iterator[str]:
         yield f"{name or 'it'} lacks {', '.join(lacking)}"
     surplus = sorted(value.keys() - hints.keys())
     if surplus and dataclasses.is_dataclass(kind):
-        yield f"{name or 'it'} has {', '.join(surplus)[:100]} besides"
+        yield f"{name or 'it'} has {', '.join(surplus)[:100]} in addition"
     for key, hint in hints.items():
         if key in value:
             yield from _troubles(value[key], hint, f"{name}.{key}" if name else key)

@@ -53,7 +53,7 @@ def read_regular(path: Path, most: int, advice: str = "") -> bytes:
         with _opened(path, os.O_RDONLY) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise Damaged(path, f"damaged, with {size:,} bytes larger than the {most:,} that it may have", advice)
+                raise Damaged(path, f"damaged, its {size:,} bytes exceed the limit of {most:,}", advice)
             return file.read(size)
     except OSError as error:
         raise Damaged(path, _reason(error), advice) from error
@@ -89,10 +89,10 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def check_absent(path: Path, advice: str = "give another name") -> None:
+def check_absent(path: Path, advice: str = "choose another name") -> None:
     """Raise UserError, which gives the advice, if a file that is to be made is there already."""
     if is_there(path):
-        raise UserError(f"{path}: is there already; remove it, or {advice}.")
+        raise UserError(f"{path}: already exists; remove it, or {advice}.")
 
 
 def cache_folder() -> Path:
@@ -235,8 +235,8 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise UserError(f"{trouble}; choose another place.") from error
         raise UserError(
-            f"{trouble}; what was saved before is whole. Make room or choose another place, then give the same "
-            "command to go on."
+            f"{trouble}; what was saved before is intact. Make room or choose another place, then repeat the "
+            "command to resume."
         ) from error
 
 

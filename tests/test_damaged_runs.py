@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from resnetlab.errors import UserError
 from resnetlab.run_files import read_metrics, read_sent
-from resnetlab.studies.curves import error_curves, save_curves
-from resnetlab.studies.runner import outcome
+from resnetlab.studies.figures.curves import error_curves, save_curves
+from resnetlab.studies.frame.record import outcome
 from resnetlab.training import checkpoint
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe

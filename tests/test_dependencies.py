@@ -18,8 +18,8 @@ PINS = {
     canonicalize_name(name): Version(version)
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 }
-INSTALLED_BY_MAKE = ("export", "serve", "parquet", "docs", "dev")
-RUNNING = ("export", "serve", "parquet")  # what a user of these extras installs, beside the dependencies
+INSTALLED_BY_MAKE = ("export", "openvino", "serve", "parquet", "docs", "dev")
+RUNNING = ("export", "openvino", "serve", "parquet")  # what a user of these extras installs, beside the dependencies
 
 # The first versions without defects that content of others could reach, as published by the end of 2025: code in
 # weights (CVE-2025-32434), a buffer of an image (CVE-2025-48379), forms (CVE-2024-53981), ranges of a file

@@ -40,13 +40,13 @@ def test_a_dead_worker_is_known_and_said(words: str) -> None:
     [
         (RuntimeError(CPU), "4.5 GiB more did not fit into memory"),
         (torch.OutOfMemoryError(GPU), "2 GiB more did not fit into the GPU's memory"),
-        (RuntimeError("CUDA error: out of memory"), "the GPU's memory has no room left"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "the GPU's memory has no room left"),
-        (RuntimeError("std::bad_alloc"), "memory has no room left"),
-        (MemoryError(), "memory has no room left"),
-        (MemoryError("std::bad_alloc"), "memory has no room left"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory has no room left"),
-        (Exception("Failed to allocate memory for requested buffer of size 64"), "memory has no room left"),
+        (RuntimeError("CUDA error: out of memory"), "the GPU's memory is full"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "the GPU's memory is full"),
+        (RuntimeError("std::bad_alloc"), "memory is full"),
+        (MemoryError(), "memory is full"),
+        (MemoryError("std::bad_alloc"), "memory is full"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory is full"),
+        (Exception("Failed to allocate memory for requested buffer of size 64"), "memory is full"),
     ],
 )
 def test_want_of_memory_is_known_and_said(error: Exception, words: str) -> None:

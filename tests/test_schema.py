@@ -70,7 +70,7 @@ def test_what_is_of_the_type(value: object, kind: Any) -> None:
         (1, Literal[True], "it is 1, not one of True"),
         ([], Point, "it is [], not an object"),
         ({}, Point, "it lacks x"),
-        ({"x": 1, "z": 2, "w": 3}, Point, "it has w, z besides"),
+        ({"x": 1, "z": 2, "w": 3}, Point, "it has w, z in addition"),
         ({"points": []}, Open, "it lacks kind"),
         ({"kind": "a", "points": [{"x": 1}, {"x": "far"}]}, Open, "points[1].x is 'far', not a number"),
         ({"kind": "a", "points": [{"x": 1}, {"x": "far"}]}, Open | None, "points[1].x is 'far', not a number"),

@@ -37,7 +37,7 @@ def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"12345")
     assert read_regular(path, 5) == b"12345"
-    with pytest.raises(Damaged, match=r"x: damaged, with 5 bytes larger than the 4 that it may have; buy it\.$"):
+    with pytest.raises(Damaged, match=r"x: damaged, its 5 bytes exceed the limit of 4; buy it\.$"):
         read_regular(path, 4, "buy it")
 
 
@@ -134,8 +134,8 @@ def test_what_is_to_be_new_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     write_new(tmp_path / "a", b"first")
     for name in ("a", "link"):
-        with pytest.raises(UserError, match=f"{name}: is there already; remove it, or give another folder\\.$"):
-            check_absent(tmp_path / name, "give another folder")
+        with pytest.raises(UserError, match=f"{name}: already exists; remove it, or choose another folder\\.$"):
+            check_absent(tmp_path / name, "choose another folder")
         with pytest.raises(UserError, match=rf"{name}: can't be written \(File exists\)\.$"):
             write_new(tmp_path / name, b"second")
     assert (tmp_path / "a").read_bytes() == b"first"

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="bash, zsh or fish.")], /) -> None:
-    """Print a script that completes commands and options in a shell; nothing is installed by itself.
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell: bash, zsh or fish.")], /
+) -> None:
+    """Print a script that completes commands and options in your shell. Save it as shown; nothing is installed for you.
 
     bash: resnetlab completion bash > ~/.local/share/bash-completion/completions/resnetlab
     zsh:  resnetlab completion zsh > DIR/_resnetlab, where DIR is a folder of $fpath

@@ -16,16 +16,16 @@ NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, 
 
 
 def convert(
-    source: Annotated[str, Parameter(help="A run folder or a file of weights, ours or a peer's.")],
+    source: Annotated[str, Parameter(help="A run folder or a weight file, from resnetlab or another project.")],
     out: Annotated[Path, Parameter(help="The file to write: .safetensors, .pth, .pt or .npz.")],
     /,
     *,
-    to: Annotated[str, Parameter(help=f"Whose names: {NAMING_SCHEMES}.")],
-    net: Annotated[str | None, Parameter(help="The network, where the file does not tell it.")] = None,
+    to: Annotated[str, Parameter(help=f"The project whose names to use: {NAMING_SCHEMES}.")],
+    net: Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")] = None,
     which: Which = "last",
     json: Json = False,
 ) -> None:
-    """Write a network's weights with another project's parameter names; every value stays what it is."""
+    """Write a network's weights with another project's parameter names; no value changes."""
     from resnetlab.weights.convert import convert as convert_file
 
     check_choice("which", which, WHICH)

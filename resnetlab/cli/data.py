@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 LISTED = 10  # lines of each list of an audit
 
-app = cyclopts.App(name="data", help="Data sets: fetch, pack, verify, audit, stats.")
+app = cyclopts.App(name="data", help="Download, pack, verify, audit and measure data sets.")
 
 
 @app.command
 def fetch(
-    name: Annotated[str, Parameter(help=f"{listed(list(PUBLISHED))}.")],
-    dest: Annotated[Path, Parameter(help="The folder to put it into.")],
+    name: Annotated[str, Parameter(help=f"The data set: {listed(list(PUBLISHED))}.")],
+    dest: Annotated[Path, Parameter(help="The folder to download it to.")],
     /,
     *,
     json: Json = False,
 ) -> None:
-    """Download a data set and check it; the same command again goes on where it stopped, or finds all there."""
+    """Download a data set and verify it; the same command resumes a download, and leaves a complete one alone."""
     from rich.filesize import decimal
 
     from resnetlab.cli.screen import progress_bars, say
@@ -46,7 +46,7 @@ def fetch(
         tenths: dict[str, int] = {}
         for p in fetch_data(name, dest):
             received = p.received
-            was_there &= p.words == "is there already"
+            was_there &= p.words == "already complete"
             if p.file not in tasks:
                 tasks[p.file] = bars.add_task(p.file, total=p.size, words="")
                 tenths[p.file] = 10 * p.done // p.size
@@ -63,31 +63,33 @@ def fetch(
         answer = {"name": name, "folder": str(dest), "files": files, "bytes": received, "seconds": seconds}
         print(json_module.dumps(answer))
         return
-    happened = "is there already" if was_there else f"is complete, {decimal(received)} fetched in {seconds:.1f} s"
+    happened = "already complete" if was_there else f"complete, {decimal(received)} downloaded in {seconds:.1f} s"
     print(f"{name}: {happened}\nto train with it: --data {shlex.quote(f'{name}:{dest}')}")
 
 
-Workers = Annotated[int | None, WholeNumber, Parameter(help="Processes; one for each processor unless given.")]
-FilesText = Annotated[str, Parameter(help=f"{DATA_NAMES}; of image files, not one that is read whole.")]
+Workers = Annotated[int | None, WholeNumber, Parameter(help="Number of processes; default: one per processor.")]
+FilesText = Annotated[
+    str, Parameter(help=f"The data set: {DATA_NAMES}; only image files, not data loaded into memory.")
+]
 
 
 @app.command
 def pack(
     data: FilesText,
-    dest: Annotated[Path, Parameter(help="An empty or new folder, for the pack.")],
+    dest: Annotated[Path, Parameter(help="A new or empty folder for the pack.")],
     /,
     *,
     short_side: Annotated[
-        int | None, WholeNumber, Parameter(help="Make larger images JPEGs of so many pixels on the shorter side.")
+        int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
     ] = None,
-    quality: Annotated[int | None, WholeNumber, Parameter(help="Of those JPEGs, 1 to 95; 90 unless given.")] = None,
-    unreadable: Annotated[str, Parameter(help="error, or skip: leave out images that can't be read.")] = "error",
+    quality: Annotated[int | None, WholeNumber, Parameter(help="Quality of those JPEGs, 1 to 95; default: 90.")] = None,
+    unreadable: Annotated[str, Parameter(help="For an unreadable image: error stops, skip leaves it out.")] = "error",
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Put a data set of image files into a few large ones: quick to copy, to read and to check.
+    """Pack a data set of image files into a few large files, which are fast to copy, read and verify.
 
-    The files go in as they are, undecoded. With --short-side every image is decoded, and larger ones are made smaller.
+    Files are copied unchanged, without decoding. With --short-side every image is decoded, and larger ones are resized.
     """
     from rich.filesize import decimal
 
@@ -97,7 +99,7 @@ def pack(
     from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:
-        raise UserError(f"quality={quality} says nothing without --short-side: the files go in as they are.")
+        raise UserError(f"quality={quality} has no effect without --short-side, since files are then copied unchanged.")
     started = time.monotonic()
     opened = open_data(data, "read")
     with counting("packing") as progress:
@@ -128,7 +130,7 @@ def pack(
     for image in contents.skipped:
         print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
     use = "train with" if contents.train else "evaluate on"
-    happened = "is there already" if was_there else f"is packed in {seconds:.1f} s"
+    happened = "already packed" if was_there else f"packed in {seconds:.1f} s"
     print(
         f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
         f"{decimal(size)} in {len(contents.shards)} tar{'s' * (len(contents.shards) != 1)}\n"
@@ -137,8 +139,8 @@ def pack(
 
 
 @app.command
-def verify(folder: Annotated[Path, Parameter(help="A pack.")], /, *, json: Json = False) -> None:
-    """Read every byte of a pack and compare it with the checksums; exit code 2 if something is damaged."""
+def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /, *, json: Json = False) -> None:
+    """Read every byte of a pack and compare it with the checksums; exit with code 2 if anything is damaged."""
     from resnetlab.cli.screen import counting
     from resnetlab.data.pack import verify as verify_pack
 
@@ -150,10 +152,10 @@ def verify(folder: Annotated[Path, Parameter(help="A pack.")], /, *, json: Json 
         print("\n".join(map(printable, damage)))
     if damage:
         raise UserError(
-            f"{folder}: a damaged pack, {len(damage)} faults; pack the data again or fetch the files again."
+            f"{folder}: a damaged pack, {len(damage)} faults; pack the data again, or copy the files again."
         )
     if not json:
-        print(f"{folder}: every shard and every image is as it was packed")
+        print(f"{folder}: all shards and images are undamaged")
 
 
 @app.command
@@ -161,20 +163,20 @@ def audit(
     data: FilesText,
     /,
     *,
-    html: Annotated[Path | None, Parameter(help="A file for the findings with pictures, as one page.")] = None,
+    html: Annotated[Path | None, Parameter(help="Also write the findings, with pictures, to this HTML file.")] = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Read every image of both sides: what is unreadable, there twice, in training and test, or odd."""
+    """Read all training and test images; report unreadable, duplicate and unusual ones, and test images in training."""
     from resnetlab.cli.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.audit_page import write_page
     from resnetlab.data.open import open_data
 
     if html and (html.is_dir() or not html.parent.is_dir()):
-        raise UserError(f"{html}: no file can be written there; give one in a folder that exists.")
+        raise UserError(f"{html}: can't be written; give a file in an existing folder.")
     opened = open_data(data, "read")
-    with counting("looking") as progress:
+    with counting("auditing") as progress:
         found = audit_data(opened, workers=workers, progress=progress)
     if json:
         print(json_module.dumps(found.to_dict()))
@@ -207,14 +209,14 @@ def _show(found: Audit) -> None:
 
 @app.command
 def stats(
-    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
+    data: Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")],
     /,
     *,
-    image_size: Annotated[int, WholeNumber, Parameter(help="Files: the side that images are brought to.")] = 224,
+    image_size: Annotated[int, WholeNumber, Parameter(help="Side length of images from files.")] = 224,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Mean and standard deviation of each channel of the training images, from 0 to 1; kept for training."""
+    """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
     from resnetlab.cli.screen import counting
     from resnetlab.data.open import open_data
     from resnetlab.data.statistics import measure

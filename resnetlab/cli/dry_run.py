@@ -45,13 +45,13 @@ def _facts(d: DryRun) -> dict[str, str]:
     held_out = f", {d.validation_images:,} held out" if d.validation_images else ""
     rates = ", ".join(f"{lr:.4g} at step {step:,}" for step, lr in d.learning_rates)
     stop_after = d.recipe["stop_after"]
-    exact = "nothing that torch knows of: the same machine, torch and threads give the same weights to the last bit"
-    early = f"; fewer if {stop_after} evaluations bring no lower validation error" if stop_after else ""
+    exact = "nothing known to torch: the same machine, torch and threads give the same weights to the last bit"
+    early = f"; fewer after {stop_after} evaluations without a lower validation error" if stop_after else ""
     return {
-        "network": f"{d.network}: {d.parameters:,} parameters, {d.multiply_adds:,} multiply-adds an image",
+        "network": f"{d.network}: {d.parameters:,} parameters, {d.multiply_adds:,} multiply-adds per image",
         **({"start": d.start} if d.start else {}),
         "images": f"{images}{held_out}; {' x '.join(map(str, d.image))} each",
-        "steps": f"{d.steps_per_epoch:,} an epoch, {d.steps:,} in all: {d.epochs:.4g} epochs{early}",
+        "steps": f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs{early}",
         "learning rate": rates + (f"; {d.lr_words}" if d.lr_words else ""),
         "memory": _memory(d.memory),
         "time": _time(d.timing, d.device, d.threads),
@@ -63,20 +63,20 @@ def _facts(d: DryRun) -> dict[str, str]:
 def _memory(m: Memory) -> str:
     parts = {name: getattr(m, name) for name in ("parameters", "gradients", "momentum", "activations")}
     words = ", ".join(f"{name} {_bytes(count)}" for name, count in parts.items())
-    measured = f"; measured on the GPU: {_bytes(m.measured_peak)} at most" if m.measured_peak else ""
+    measured = f"; measured peak on the GPU: {_bytes(m.measured_peak)}" if m.measured_peak else ""
     return (
         f"about {_bytes(m.total)}: {words}{measured}. Activations are the tensors that a forward pass keeps, counted "
-        "in float32 and times the batch; the workspace of libraries and the images come on top"
+        "in float32 and multiplied by the batch size; library workspace and the images are not included"
     )
 
 
 def _time(t: Timing | None, device: str, threads: int) -> str:
     if t is None:
-        return "not measured: there is not enough memory free for a few steps"
+        return "not measured: there is not enough free memory for a few steps"
     where = device if device != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     return (
         f"about {_duration(t.training_seconds)} of training and {_duration(t.evaluation_seconds)} of evaluation: "
-        f"{t.seconds_a_step:.3g} s a step, {_rate(t.images_per_second)} images/s ({where}; a few steps of "
+        f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s ({where}; a few steps of "
         f"{t.timed_images} images)"
     )
 

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, Workers, find_device, number_of_workers
-from resnetlab.cli.use import WHICH, ImageSize, Which
+from resnetlab.cli.train import Device, Workers, number_of_workers
+from resnetlab.cli.use import WHICH, Engine, ImageSize, Which, engine_device
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
 if TYPE_CHECKING:
-    from resnetlab.training.evaluate import Evaluation
+    from collections.abc import Callable
 
+    from resnetlab.data.images import Data
+    from resnetlab.data.normalisation import Normalisation
+    from resnetlab.nets.net import ResNet
+    from resnetlab.nets.vgg import VGG
+    from resnetlab.training.evaluate import Evaluation
+    from resnetlab.use.agreement import Scores
+
+    Runner = Callable[[ResNet | VGG, Normalisation], Scores]
 
 ClassNames = Annotated[
     tuple[str, ...],
@@ -58,6 +66,7 @@ def evaluate(
     class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
     report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
+    engine: Engine = None,
     device: Device = "auto",
     workers: Workers = None,
     json: Json = False,
@@ -79,7 +88,10 @@ def evaluate(
         raise UserError("no network was given: name run folders or weight files.")
     if report:
         check_report(report)
-    opened, where = open_data(data, "evaluate", trained_on=trained_on(sources)), find_device(device)
+    for source in sources:
+        check_source(source)
+    where = engine_device("", device, engine)
+    opened = open_data(data, "evaluate", trained_on=trained_on(sources))
     with counting("evaluating") as count:
         found = evaluate_on(
             sources,
@@ -94,6 +106,7 @@ def evaluate(
             unreadable=unreadable,
             device=where,
             workers=number_of_workers(workers, opened, where),
+            engine=runner(engine, where, opened),
             told=lambda line: say(printable(line)),
             progress=count,
         )
@@ -108,6 +121,37 @@ def evaluate(
         _show(found)
         if report:
             print(printable(str(report / "evaluation.html")))
+
+
+def runner(engine: str | None, device: str, data: Data) -> Runner | None:
+    """What makes an engine of a network, if one is asked for; None: the network as it stands, on any device."""
+    if engine in (None, "torch") or (engine == "auto" and device != "cpu"):
+        return None
+    if device != "cpu":
+        raise UserError(f"engine={engine} runs on the processor: give --device cpu, or --engine torch.")
+    from resnetlab.cli.screen import say
+    from resnetlab.training.loop import evaluation_batch
+    from resnetlab.use.deployed import with_normalisation
+    from resnetlab.use.engines import Graph, chosen
+
+    batch = min(evaluation_batch(data.test), len(data.test))
+
+    def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:
+        shape = (net.spec.in_channels, net.spec.input_size, net.spec.input_size)
+        graph = Graph(shape, with_normalisation(net, normalise), marks=str(net.spec.to_dict()))
+        return chosen(graph, str(engine), batch=batch, told=lambda line: say(printable(line))).scores
+
+    return run
+
+
+def check_source(source: str) -> None:
+    """Raise UserError for an exported file."""
+    from resnetlab.use.exported import suffix_of
+
+    if suffix_of(source):
+        raise UserError(
+            f"{source}: an exported file, whose accuracy 'export --data' tells; give a run folder or weight file."
+        )
 
 
 def left_out(places: Sequence[str], total: int) -> str:

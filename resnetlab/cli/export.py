@@ -24,11 +24,12 @@ def export(
     source: Source,
     /,
     *,
-    to: Annotated[Literal["onnx", "torch", "aoti"], Parameter(help="torch: torch.export's; aoti: AOTInductor's.")] = (
-        "onnx"
-    ),
+    to: Annotated[
+        Literal["onnx", "openvino", "torch", "aoti"],
+        Parameter(help="openvino: .xml and .bin; torch: torch.export's; aoti: AOTInductor's."),
+    ] = "onnx",
     out: Annotated[Path | None, Parameter(help="The file to write; default: the source's name, here.")] = None,
-    int8: Annotated[bool, Parameter(negative="", help="Quantise ONNX; needs --calibrate.")] = False,
+    int8: Annotated[bool, Parameter(negative="", help="Quantise ONNX or OpenVINO; needs --calibrate.")] = False,
     calibrate: Annotated[
         str | None,
         Parameter(help="Data for int8's ranges: its training images, or its test images if it has no others."),
@@ -44,10 +45,10 @@ def export(
 ) -> None:
     """Write a network for other programs; it is checked against PyTorch first, and carries classes and preprocessing.
 
-    ONNX needs: pip install 'resnetlab[export]'
+    ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
-    if int8 and (to != "onnx" or not calibrate):
-        raise UserError("--int8 quantises ONNX and needs --calibrate DATA, images to measure its ranges on.")
+    if int8 and (to not in ("onnx", "openvino") or not calibrate):
+        raise UserError("--int8 quantises ONNX and OpenVINO, and needs --calibrate DATA, images to measure ranges on.")
     if calibrate and not int8:
         raise UserError("--calibrate belongs to --int8; give both, or neither.")
     check_choice("which", which, WHICH)
@@ -58,12 +59,16 @@ def export(
     from resnetlab.training.evaluate import classes_told, trained_on
     from resnetlab.use.export import FORMATS, check_out, matched
     from resnetlab.use.export import export as write
+    from resnetlab.use.openvino_graph import check_installed
 
     kind = ("-int8" if int8 else "") + ("-aoti" if to == "aoti" else "") + FORMATS[to].suffix
     named = expanded(source).resolve()
     out = out or Path((named.stem if named.is_file() else named.name) + kind)
-    check_out(out, FORMATS[to].suffix)
+    check_out(out, to)
+    if to == "openvino":
+        check_installed(int8=int8)
     classifier = opened(source, net=net, which=which, image_size=image_size)
+    _ = classifier.net  # or a line says that an exported file can't be exported
     before = trained_on([source])
     ranges = open_data(calibrate, "evaluate", trained_on=before) if calibrate else None
     # int8 is never without its accuracy

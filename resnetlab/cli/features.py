@@ -11,8 +11,20 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, WholeNumber, find_device
-from resnetlab.cli.use import UNREADABLE, Images, ImageSize, Net, Source, Which, check, listed, opened
+from resnetlab.cli.train import Device, WholeNumber
+from resnetlab.cli.use import (
+    UNREADABLE,
+    Engine,
+    Images,
+    ImageSize,
+    Net,
+    Source,
+    Which,
+    check,
+    engine_device,
+    listed,
+    opened,
+)
 from resnetlab.errors import UserError, printable
 
 
@@ -32,6 +44,7 @@ def features(
     unreadable: Annotated[
         Literal["error", "skip"], Parameter(help="A file that can't be read is left out; error: exit code 1, skip: 0.")
     ] = "error",
+    engine: Engine = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
@@ -44,9 +57,9 @@ def features(
         raise UserError("give --out FILE, --nearest K, or both.")
     if among is not None and nearest is None:
         raise UserError("--among belongs to --nearest K; give both.")
-    from resnetlab.cli.screen import counting
+    from resnetlab.cli.screen import counting, say
     from resnetlab.use import features_file
-    from resnetlab.use.features import check_same_network, network_mark
+    from resnetlab.use.features import check_same_network, embedder, network_mark
     from resnetlab.use.features import features as features_of
     from resnetlab.use.features import nearest as nearest_of
     from resnetlab.use.predict import labelled_images
@@ -54,13 +67,15 @@ def features(
     if out is not None:
         features_file.check_out(out)
     known = features_file.read(among) if among else None
-    where = find_device(device)
+    where = engine_device(source, device, engine)
     classifier = opened(source, net=net, which=which, image_size=image_size, device=where, head=False)
     if known:
         check_same_network(known.network, network_mark(classifier, at))
     found_images = labelled_images(listed(images))
+    many = min(batch_size, len(found_images))
+    run = embedder(classifier, at, engine or "torch", batch=many, told=lambda line: say(printable(line)))
     with counting("images") as count:
-        found, left_out = features_of(classifier, found_images, unit=at, batch=batch_size, progress=count)
+        found, left_out = features_of(classifier, found_images, run, unit=at, batch=batch_size, progress=count)
     for path, reason in left_out:
         print(printable(f"{path}: can't be read ({reason})"), file=sys.stderr)
     if out is not None:

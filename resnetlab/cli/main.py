@@ -1,4 +1,4 @@
-"""The command `resnetlab`: its commands, and what becomes of errors."""
+"""The command `resnetlab`: its subcommands, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app = cyclopts.App(
     name="resnetlab",
     default_parameter=cyclopts.Parameter(converter=_converted),
     version=resnetlab.__version__,
-    help="Every network, recipe, figure and claim of the ResNet papers as a command that runs.",
+    help="Run every network, recipe, figure and claim of the ResNet papers as a command.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
@@ -51,23 +51,23 @@ app.command(data.app)
 app.command(completion)
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
-TAKES_LESS = {  # what to do where a command runs out of memory
-    "train": "give a smaller --batch-size or --image-size, fewer --workers",
-    "predict": "give a smaller --batch-size",
-    "features": "give a smaller --batch-size",
-    "serve": "give a smaller --batch-size",
-    "eval": "give fewer --workers, 1-crop for --views, fewer networks at once",
-    "study run": "give fewer --jobs",
-    "data": "give fewer --workers",
+TAKES_LESS = {  # what to do if a command runs out of memory
+    "train": "use a smaller --batch-size or --image-size, or fewer --workers",
+    "predict": "use a smaller --batch-size",
+    "features": "use a smaller --batch-size",
+    "serve": "use a smaller --batch-size",
+    "eval": "use fewer --workers, --views 1-crop, or fewer networks at once",
+    "study run": "use fewer --jobs",
+    "data": "use fewer --workers",
 }
-KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that go on from what they saved
+KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that resume from what they saved
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code.
 
-    0; 1 if runs of a study failed; 2 for input that can't be used; 75 after SIGTERM to a training, which saved its last
-    step and goes on with the same command; 130 after Ctrl-C.
+    0; 1 if runs of a study failed; 2 for invalid input; 75 after SIGTERM to a training, which saved its last
+    step and resumes with the same command; 130 after Ctrl-C.
     """
     mend_streams()
     given = arguments if arguments is not None else sys.argv[1:]
@@ -83,14 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped as stopped:
         if _first():
             again = shlex.join(["resnetlab", *given]) if "RANK" not in os.environ else "the same torchrun command"
-            print(f"\n{stopped}; to go on from it: {again}", file=sys.stderr)
+            print(f"\n{stopped}; to resume: {again}", file=sys.stderr)
         return INTERRUPTED if stopped.number == signal.SIGINT else GO_ON
     except KeyboardInterrupt:
         if not _first():
             return INTERRUPTED
         if any(given[: len(command)] == command for command in KEEPING):
-            kept = "what was saved is kept (the last checkpoint, the part of a download)"
-            print(f"\nstopped; {kept}; to go on from it: {shlex.join(['resnetlab', *given])}", file=sys.stderr)
+            kept = "saved work is kept (the last checkpoint, a partial download)"
+            print(f"\nstopped; {kept}; to resume: {shlex.join(['resnetlab', *given])}", file=sys.stderr)
         else:
             print("\nstopped.", file=sys.stderr)
         return INTERRUPTED
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _no_memory(words: str, given: list[str]) -> int:
     """Say what did not fit, and what takes less; return the exit code."""
     advice = next((ways for command, ways in TAKES_LESS.items() if " ".join(given).startswith(command)), "")
-    more = "end other programs, or take a machine with more memory"
+    more = "close other programs, or use a machine with more memory"
     print(f"error: out of memory: {words}; {advice}{', ' if advice else ''}{more}.", file=sys.stderr)
     return USER_ERROR
 

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from resnetlab.measuring.printed import Printed
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
-Net = Annotated[str, Parameter(help="A name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")]
+Net = Annotated[
+    str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
+]
 
 
 def describe(net: Net | None = None, /, *, json: Json = False) -> None:
-    """Show a network's layers, shapes, parameters, multiply-adds and memory; without a name, list the names."""
+    """Show a network's layers, shapes, parameters, multiply-adds and memory; without a name, list all names."""
     from resnetlab.measuring.complexity import complexity
     from resnetlab.nets.zoo import PATTERNS, names, spec
 
@@ -35,7 +37,7 @@ def describe(net: Net | None = None, /, *, json: Json = False) -> None:
 
 
 def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
-    """Show networks side by side, with the papers' printed figures where they exist."""
+    """Show networks side by side, with the figures printed in the papers, if any."""
     from resnetlab.measuring.complexity import complexity
     from resnetlab.measuring.printed import printed
     from resnetlab.nets.zoo import spec
@@ -52,7 +54,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
 
     cells = [_cells(c, p) for c, p in rows]
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
-    console().print("ours, and in brackets what the paper prints", style="italic")
+    console().print("ours, with the paper's figures in brackets", style="italic")
     if console().width >= COMPARE_WIDTH:
         table = Table()
         for header in headers:
@@ -66,7 +68,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
         console().print(f"printed in {source}", style="dim", highlight=False)
     console().print(
         "multiply-adds as the papers count; training and inference: activation memory per image, float32; "
-        "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error; v1: of the paper's form of the network",
+        "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error; v1: for the paper's form of the network",
         style="dim",
         highlight=False,
     )
@@ -130,7 +132,7 @@ def _show(c: Complexity) -> None:
         "parameters": f"{c.parameters:,}",
         "multiply-adds": f"{c.multiply_adds:,}  as the papers count (they call them FLOPs)",
         "FLOPs": f"{c.flops:,}  2 x multiply-adds",
-        "activations": f"{_mebibytes(c.training_bytes)} kept in training, {_mebibytes(c.inference_bytes)} at most in "
+        "activations": f"{_mebibytes(c.training_bytes)} kept in training, at most {_mebibytes(c.inference_bytes)} in "
         "inference; per image, float32",
     }
     for key, value in facts.items():

@@ -16,12 +16,12 @@ from resnetlab.errors import printable
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
 
-app = cyclopts.App(name="runs", help="List the runs of a folder, or plot their errors.")
+app = cyclopts.App(name="runs", help="List the runs in a folder, or plot their error curves.")
 
 
 @app.default
 def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
-    """List the runs of a folder, the latest last: network, data, state, errors, epochs, when last written."""
+    """List the runs in a folder, the latest last: network, data, state, errors, epochs and time of the last change."""
     from resnetlab.training.runs import list_runs
 
     found, others = list_runs(runs)
@@ -31,26 +31,28 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
     if found:
         _show(found)
     else:
-        print(f"{runs}: no runs yet; resnetlab train makes one.")
+        print(f"{runs}: no runs yet; create one with resnetlab train.")
     if others:
-        words = "1 folder that is no run" if len(others) == 1 else f"{len(others)} folders that are no runs"
+        words = "1 folder that is not a run" if len(others) == 1 else f"{len(others)} folders that are not runs"
         print(f"{words}: {', '.join(printable(p.name) for p in others[:3])}{', ...' if len(others) > 3 else ''}")
 
 
 @app.command
 def plot(
-    run: Annotated[str, Parameter(help="A run: its folder, its name below --runs, or the hash it ends with.")],
+    run: Annotated[
+        str, Parameter(help="A run: its folder, its name inside --runs, or the hash at the end of its name.")
+    ],
     /,
-    *more: Annotated[str, Parameter(help="Runs to draw beside it.")],
-    out: Annotated[Path, Parameter(help="A file that ends in .svg, .png or .pdf.")] = Path("curves.svg"),
+    *more: Annotated[str, Parameter(help="More runs to draw in the same plot.")],
+    out: Annotated[Path, Parameter(help="The file to write: .svg, .png or .pdf.")] = Path("curves.svg"),
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Plot training error (dashed) and test error (bold) by iteration, as the papers do.
+    """Plot training error (dashed) and test error (bold) by iteration, as in the papers.
 
-    A plot that this command wrote before is replaced; any other file is left alone.
+    A plot that this command wrote earlier is replaced; any other existing file is an error.
     """
-    from resnetlab.studies.curves import check_out, error_curves, save_curves
+    from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
     from resnetlab.training.runs import find_run
 
     check_out(out)

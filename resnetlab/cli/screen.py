@@ -100,8 +100,8 @@ def watching() -> Iterator[Callable[[str], None]]:
                 said, next_line = since, quiet
             if (silent := time.monotonic() - since) > next_line:
                 next_line *= 2
-                why = "; waiting for images, or for a long step" if doing == "training" else ""
-                say(f"{doing}: {silent:.0f} s without a sign of life{why}")
+                why = "; waiting for images or for a long step" if doing == "training" else ""
+                say(f"{doing}: no progress for {silent:.0f} s{why}")
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

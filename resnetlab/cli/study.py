@@ -15,31 +15,34 @@ from cyclopts import Parameter
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
 from resnetlab.paths import expanded
-from resnetlab.studies.words import both
+from resnetlab.studies.frame.text import both
 
 if TYPE_CHECKING:
-    from resnetlab.studies.measurement import Weights
-    from resnetlab.studies.runner import Event
-    from resnetlab.studies.study import Plan, Record, Study
+    from resnetlab.studies.frame.measurement import Weights
+    from resnetlab.studies.frame.record import Record
+    from resnetlab.studies.frame.run import Event
+    from resnetlab.studies.frame.study import Plan, Study
 
-app = cyclopts.App(name="study", help="The papers' claims, each answered by a measurement.")
+app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
 
 Jobs = Annotated[
     int | None,
     WholeNumber,
-    Parameter(help="Trainings side by side; default: one per core, one on a GPU."),
+    Parameter(help="Number of parallel trainings; default: one per core, one on a GPU."),
 ]
 Ray = Annotated[
     str | None,
-    Parameter(help="Hand the runs to Ray: local starts it here; auto, or HOST:PORT, joins a cluster."),
+    Parameter(help="Run the trainings on Ray: local starts it here; auto or HOST:PORT joins a cluster."),
 ]
-Results = Annotated[Path, Parameter(help="Where records, figures and the report go.")]
+Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
 
 
 @app.command(name="list")
 def list_studies(*, json: Json = False) -> None:
-    """List the studies: claim, source, and how long each scale takes."""
-    from resnetlab.studies.study import SCALES, STUDIES, study
+    """List the studies: claim, source, and the cost of each scale."""
+    from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.scales import SCALES
+    from resnetlab.studies.frame.study import study
 
     found = [study(name) for name in STUDIES]
     if json:
@@ -56,20 +59,25 @@ def list_studies(*, json: Json = False) -> None:
 
 @app.command
 def run(
-    name: Annotated[str | None, Parameter(help="The study, as 'resnetlab study list' names it.")] = None,
+    name: Annotated[str | None, Parameter(help="The study's name; see 'resnetlab study list'.")] = None,
     /,
     *,
-    all: Annotated[bool, Parameter(negative="", help="Every study, one after another.")] = False,
+    all: Annotated[bool, Parameter(negative="", help="Run all studies, one after another.")] = False,
     scale: Annotated[
-        Literal["quick", "cifar", "paper"], Parameter(help="quick: minutes, on the digits; cifar; paper.")
+        Literal["quick", "cifar", "paper"],
+        Parameter(help="quick takes minutes, on the digits; cifar uses CIFAR-10; paper uses the papers' recipes."),
     ] = "quick",
-    data: Annotated[str | None, Parameter(help="For cifar, paper and --weights: cifar10:DIR.")] = None,
+    data: Annotated[
+        str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")
+    ] = None,
     weights: Annotated[
         tuple[str, ...],
-        Parameter(help="NAME=FILE: a trained network to measure in place of runs; may be repeated."),
+        Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
     ] = (),
-    epochs: Annotated[float | None, Parameter(help="Shorter runs than the scale's, said in the record.")] = None,
-    seeds: Annotated[int | None, WholeNumber, Parameter(help="Fewer seeds than the scale's.")] = None,
+    epochs: Annotated[
+        float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
+    ] = None,
+    seeds: Annotated[int | None, WholeNumber, Parameter(help="Number of seeds, if fewer than the scale's.")] = None,
     jobs: Jobs = None,
     ray: Ray = None,
     runs: Runs = Path("runs"),
@@ -77,22 +85,24 @@ def run(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Run what studies are missing, judge them by their rules, and write records, figures and report.
+    """Run one study or all of them, decide by their rules, and write records, figures and a report.
 
-    What fails doesn't stop the rest; the exit code is then 1. Runs that an earlier study made are used again.
+    Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
     """
     from resnetlab.errors import UserError
     from resnetlab.storage import disk_errors
+    from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.scales import WEIGHTS
+    from resnetlab.studies.frame.study import study
     from resnetlab.studies.report import write_report
-    from resnetlab.studies.study import STUDIES, WEIGHTS, study
 
     if (name is None) is not all:
-        raise UserError("give the name of one study, or --all; 'resnetlab study list' names them.")
+        raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
     for option, value in (("jobs", jobs), ("seeds", seeds)):
         if value is not None and value < 1:
             raise UserError(f"{option}={value} must be 1 or more.")
     if jobs is not None and ray is not None:
-        raise UserError("--jobs is for this machine alone: with --ray leave it out, Ray runs as many as there is room.")
+        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
     chosen = [study(n) for n in STUDIES] if name is None else [study(name)]
     files = _weights(weights)
     if files:
@@ -100,7 +110,7 @@ def run(
         scale_name = WEIGHTS
         if not chosen:
             raise UserError(
-                f"{name}: can't measure the networks of others, it has to train its own; leave out --weights."
+                f"{name}: can't measure networks from other projects, it has to train its own; leave out --weights."
             )
     else:
         scale_name = scale
@@ -141,7 +151,7 @@ def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
     """What --weights names. Raises UserError."""
     from resnetlab.errors import UserError
     from resnetlab.nets.zoo import spec
-    from resnetlab.studies.measurement import Weights
+    from resnetlab.studies.frame.measurement import Weights
 
     found = []
     for text in texts:
@@ -162,12 +172,13 @@ def _run_one(
     """Run what is missing of one study, showing how it goes; return its record."""
     from resnetlab.cli.screen import say
     from resnetlab.machine import available_cores
-    from resnetlab.studies.runner import conclude, run_plan
+    from resnetlab.studies.frame.record import conclude
+    from resnetlab.studies.frame.run import run_plan
 
     jobs = jobs or (1 if device not in ("cpu", "auto") else available_cores())
     trainings, places = None, f"{jobs} at once"
     if ray is not None:
-        from resnetlab.studies.cluster import run_on_ray
+        from resnetlab.studies.frame.cluster import run_on_ray
 
         trainings, places = run_on_ray(plan.recipes, runs, address=ray, device=device), f"on Ray ({ray})"
         device = "cpu" if device == "auto" else device  # where what is trained is measured: here
@@ -178,14 +189,14 @@ def _run_one(
     if record.failures:
         say(
             f"{len(record.failures)} of {len(plan.recipes) + len(plan.measurements)} runs and measurements failed; the "
-            "same command tries only these again, a run from its last checkpoint"
+            "same command repeats only these, each run from its last checkpoint"
         )
     return record
 
 
 @app.command
 def report(*, results: Results = Path("reports"), json: Json = False) -> None:
-    """Write the report from the records that lie in a results folder."""
+    """Write the report from the records in a results folder."""
     from resnetlab.studies.report import write_report
 
     page = write_report(results)
@@ -223,7 +234,7 @@ def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dic
                 if event.index in tasks:
                     bars.remove_task(tasks[event.index])
                 bars.update(overall, completed=finished)
-                words = last.get(event.index, "was finished before" if event.index < len(plan.recipes) else "done")
+                words = last.get(event.index, "already finished" if event.index < len(plan.recipes) else "done")
                 (bars.console.print if sys.stderr.isatty() else say)(
                     f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
                 )

@@ -59,30 +59,30 @@ Overrides: Any = dataclasses.make_dataclass(
 
 MOST_WORKERS = 256
 WHOSE_NORMALISATION = {
-    "source": "from the file that it starts from",
+    "source": "from the source file",
     "imagenet": "ImageNet's",
     "pixel_mean": "each pixel's mean over the training images",
     "channel_mean_std": "each channel's mean and deviation over the training images",
 }
 Log = Literal["tensorboard", "wandb", "mlflow"]
-Runs = Annotated[Path, Parameter(help="Where runs are kept.")]
-Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Runs = Annotated[Path, Parameter(help="The folder in which runs are kept.")]
+Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
 Threads = Annotated[
-    int | None, WholeNumber, Parameter(help="CPU threads; a resumed run keeps the number it started with.")
+    int | None, WholeNumber, Parameter(help="Number of CPU threads; a resumed run keeps the number it started with.")
 ]
 Workers = Annotated[
-    int | None, WholeNumber, Parameter(help="Processes that decode image files ahead; changes no outcome.")
+    int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
 
 CheckpointSteps = Annotated[
     int | None,
     WholeNumber,
-    Parameter(help="Steps between checkpoints within an epoch, else 10 minutes; changes no outcome."),
+    Parameter(help="Steps between checkpoints within an epoch; default: every 10 minutes; does not affect results."),
 ]
 
 
 def train(
-    recipe: Annotated[str, Parameter(help=f"{', '.join(RECIPES)}, or a .toml file.")] = "digits",
+    recipe: Annotated[str, Parameter(help=f"The recipe: {', '.join(RECIPES)}, or a .toml file.")] = "digits",
     /,
     *,
     overrides: Annotated[Overrides | None, Parameter(name="*")] = None,
@@ -90,18 +90,24 @@ def train(
     device: Device = "auto",
     threads: Threads = None,
     workers: Workers = None,
-    log: Annotated[Log | None, Parameter(help="Send the metrics there too; metrics.jsonl has them always.")] = None,
-    dry_run: Annotated[bool, Parameter(negative="", help="Say what the run would be and take; touch no run.")] = False,
+    log: Annotated[
+        Log | None, Parameter(help="Also send the metrics to this tracker; metrics.jsonl always has them.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Show the run's settings and its cost in memory and time; train nothing.")
+    ] = False,
     checkpoint_steps: CheckpointSteps = None,
-    serve: Annotated[bool, Parameter(negative="", help="Then serve it, on a free port of this machine.")] = False,
+    serve: Annotated[
+        bool, Parameter(negative="", help="Serve the network after training, on a free port of this machine.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Train a network by a recipe; the same command again resumes the run, or reads it when it is finished.
+    """Train a network by a recipe; the same command resumes an unfinished run and reads a finished one.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
-    On what another run has learnt: resnetlab train finetune --data FOLDER --from RUN
-    From a folder of images to a page that classifies: resnetlab train finetune --data FOLDER --serve
-    Several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
+    To fine-tune a trained network: resnetlab train finetune --data FOLDER --from RUN
+    To train on a folder of images and serve the network on a page: resnetlab train finetune --data FOLDER --serve
+    To train on several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
     """
     from resnetlab.training.distributed import joined
 
@@ -155,7 +161,7 @@ def _train(
 
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
-        raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors here.")
+        raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors of this machine.")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, ranks))
@@ -165,8 +171,8 @@ def _train(
     if ranks.first and (lost := run.data.held_out_whole(run.recipe.validation_images)):
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         say(
-            f"of {len(lost)} of {len(run.data.classes)} classes all training images are held out for validation, so "
-            f"that none is trained on: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+            f"{len(lost)} of {len(run.data.classes)} classes have no training images left, since all are held out for "
+            f"validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
         )
     if dry_run:
         from resnetlab.cli.dry_run import show_dry_run
@@ -184,7 +190,9 @@ def _train(
         if run.start:
             say(run.start.note)
         elif from_scratch:
-            say("no --from: from scratch it takes many more images and epochs; expect a far higher error with few")
+            say(
+                "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
+            )
     decoders = number_of_workers(workers, run.data, where, ranks.local_ranks)
     if ranks.first and finished_before:
         say(_how_to_train_anew(run))
@@ -229,16 +237,16 @@ def _train(
     }
     if early:
         say(
-            f"ended early: the validation error has not fallen below {result['best_error']:.2f} % for "
-            f"{run.recipe.stop_after} epochs; best/ has those weights"
+            f"stopped early: the validation error has not fallen below {result['best_error']:.2f} % for "
+            f"{run.recipe.stop_after} epochs; best/ has the weights with the lowest"
         )
     if missing := last_epoch(run.folder).get("unreadable"):
-        say(f"the last epoch lacked {missing} files that can't be read; 'resnetlab data audit' names them")
+        say(f"the last epoch lacked {missing} unreadable files; 'resnetlab data audit' names them")
     if json:
         print(json_module.dumps(answer), flush=True)
         return run.folder
     print(
-        f"{'was finished before' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
+        f"{'already finished' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
         f"test error {result['test_error']:.2f} %, {result['epochs']} epoch{'s' * (result['epochs'] != 1)} in "
         f"{result['seconds']:.1f} s\n{run.folder}"
     )
@@ -250,8 +258,8 @@ def _how_to_train_anew(run: Run) -> str:
 
     finished = (run.folder / "result.json").stat().st_mtime
     newer = sum(written_since(side, finished) for side in (run.data.train, run.data.test) if isinstance(side, Files))
-    written = f"{newer:,} of the data's files were written since, under the same names and of the same sizes; "
-    return f"{written if newer else ''}to train it anew, remove {run.folder} or give another --seed"
+    written = f"{newer:,} of the data's files were written since then, with the same names and sizes; "
+    return f"{written if newer else ''}to train again, remove {run.folder} or give another --seed"
 
 
 def understood_of(run: Run, asked: Recipe) -> Understood:
@@ -264,7 +272,7 @@ def understood_of(run: Run, asked: Recipe) -> Understood:
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
         layout=run.start.naming if run.start else "resnetlab, from scratch",
-        normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file has none" * assumed),
+        normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file does not state one" * assumed),
     )
 
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
 
 Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
+SourceOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+Engine = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"] | None,
+    Parameter(help="What runs it; auto: the fastest here that answers alike; default: torch, or what runs the file."),
+]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders, patterns; none: a list of them, read from the input.")
 ]
@@ -37,7 +42,7 @@ UNREADABLE = 1  # exit code if some image could not be read
 
 
 def predict(
-    source: Source,
+    source: SourceOrExported,
     images: Images = (),
     /,
     *,
@@ -46,6 +51,7 @@ def predict(
     image_size: ImageSize = None,
     top: Annotated[int, WholeNumber, Parameter(help="Classes to show of each image.")] = 5,
     batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
+    engine: Engine = None,
     device: Device = "auto",
     json: Json = False,
     csv: Annotated[bool, Parameter(negative="", help="Print lines of file, rank, class, probability, error.")] = False,
@@ -57,8 +63,12 @@ def predict(
     check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
-    classifier = opened(source, net=net, which=which, image_size=image_size, device=find_device(device))
-    found = predictions(classifier, find_images(listed(images)), top=top, batch=batch_size)
+    classifier = opened(
+        source, net=net, which=which, image_size=image_size, device=engine_device(source, device, engine)
+    )
+    files = find_images(listed(images))
+    classifier = run_by(classifier, engine, min(batch_size, len(files)))
+    found = predictions(classifier, files, top=top, batch=batch_size)
     failed = _as_json(found, classifier.assumed) if json else (_as_csv if csv else _as_text)(found)
     return UNREADABLE if failed else 0
 
@@ -92,6 +102,7 @@ def explain(
 
     check(which)
     classifier = opened(source, net=net, which=which, image_size=image_size, device=find_device(device))
+    _ = classifier.net  # or a line says that an exported file can't be looked into
     if label is not None:
         if label not in classifier.classes:  # its accents may be written otherwise
             label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
@@ -143,6 +154,25 @@ def opened(
     if classifier.assumed:
         say(printable(f"{source}: not in the file: {', '.join(classifier.assumed)}"))
     return classifier
+
+
+def engine_device(source: str, device: str, engine: str | None) -> str:
+    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file."""
+    from resnetlab.use.exported import suffix_of
+
+    if device == "auto" and (engine in ("onnxruntime", "openvino") or suffix_of(source)):
+        return "cpu"
+    return find_device(device)
+
+
+def run_by(classifier: Classifier, engine: str | None, batch: int) -> Classifier:
+    """The classifier run by an engine, which a line names unless it is torch; None: torch, or what runs the file."""
+    from resnetlab.cli.screen import say
+    from resnetlab.use.engines import with_engine
+
+    if engine is None and classifier.engine:
+        return classifier
+    return with_engine(classifier, engine or "torch", batch=batch, told=lambda line: say(printable(line)))
 
 
 def check(which: str, **counts: int) -> None:

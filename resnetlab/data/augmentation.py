@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from resnetlab.data import operations
@@ -142,6 +141,8 @@ def mixing_draws(seed: int, images: int, alpha: float) -> tuple[float, Tensor, t
         raise UserError(f"alpha={alpha} must be above 0.")
     generator = torch.Generator().manual_seed(seed)
     share, down, across = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    from scipy.special import betaincinv  # which takes a quarter of a second, and only mixing needs it
+
     return float(betaincinv(alpha, alpha, share)), torch.randperm(images, generator=generator), (down, across)
 
 

@@ -90,7 +90,7 @@ def fetch(
             if file.unpacks_to and not there:
                 yield Progress(file.name, file.size, file.size, received, "unpacking")
                 _unpack(name, path, dest / file.unpacks_to)
-            yield Progress(file.name, file.size, file.size, received, "is there already" if there else "finished")
+            yield Progress(file.name, file.size, file.size, received, "already complete" if there else "finished")
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def tell_left_out(folder: Path, others: list[str]) -> None:
     if others:
-        _log.warning("%s: %s skipped, not images by their extension: %s", folder, _files(len(others)), some(others))
+        _log.warning("%s: %s skipped, not images: %s", folder, _files(len(others)), some(others))
 
 
 def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:

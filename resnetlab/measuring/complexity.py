@@ -1,11 +1,13 @@
 """What a network costs: layers with shapes, parameters, multiply-adds, memory; counted on the network that is built.
 
-The network is built without memory for its weights ("meta" tensors) and run for real on images without
-content, so every count comes from the modules and tensors that training would use.
+The network is built without memory for its weights ("meta" tensors) and run on images without content, so every count
+comes from the modules that training would use. Where all of a network's functions are in `measuring/shapes.py` their
+shapes are enough; else tensors without memory are run for real, which finds the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -17,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from resnetlab.measuring.shapes import Map, Memory, Unknown
 from resnetlab.nets.zoo import Spec, on_meta
 
 
@@ -58,9 +61,39 @@ class Complexity:
 
 def complexity(spec: Spec) -> Complexity:
     """Count a network at its spec's input size."""
+    try:
+        return _counted(spec, _by_shapes)
+    except Unknown:
+        return measured_complexity(spec)
+
+
+def measured_complexity(spec: Spec) -> Complexity:
+    """The same with tensors, which takes a second more."""
+    return _counted(spec, _by_tensors)
+
+
+def _counted(spec: Spec, run: Callable[[nn.Module, tuple[int, int, int]], tuple[int, int]]) -> Complexity:
     net = on_meta(spec)
     shape = (spec.in_channels, spec.input_size, spec.input_size)
-    layers, inference_bytes = _inference(net, shape)
+    outputs: dict[str, tuple[int, ...]] = {}
+    modules = {n: m for n, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None}
+    for name, module in modules.items():
+
+        def record(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+            outputs[name] = tuple(output.shape[1:])
+
+        module.register_forward_hook(record)
+    training_bytes, inference_bytes = run(net, shape)
+    layers = tuple(
+        Layer(
+            name,
+            _kind(modules[name]),
+            output,
+            sum(p.numel() for p in modules[name].parameters(recurse=False)),
+            _multiply_adds(modules[name], output),
+        )
+        for name, output in outputs.items()
+    )
     multiply_adds = sum(layer.multiply_adds for layer in layers)
     return Complexity(
         name=spec.name,
@@ -69,35 +102,28 @@ def complexity(spec: Spec) -> Complexity:
         parameters=sum(p.numel() for p in net.parameters()),
         multiply_adds=multiply_adds,
         flops=2 * multiply_adds,
-        training_bytes=_training_bytes(net, shape),
+        training_bytes=training_bytes,
         inference_bytes=inference_bytes,
         layers=layers,
     )
 
 
-def _inference(net: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[Layer, ...], int]:
-    """The layers in the order in which they run, and the most bytes alive at once; one image."""
-    outputs: dict[str, tuple[int, ...]] = {}
-    modules = {n: m for n, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None}
-    handles = []
-    for name, module in modules.items():
+def _by_shapes(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Bytes per image that are kept in training, and the most that are alive at once in inference."""
+    kept, live = Memory(), Memory(keeps=False)
+    net.eval()
+    net(Map((1, *shape), live))
+    net.train()
+    net(Map((1, *shape), kept))
+    return kept.kept_bytes, live.peak
 
-        def record(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-            outputs[name] = tuple(output.shape[1:])
 
-        handles.append(module.register_forward_hook(record))
+def _by_tensors(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     x = torch.empty(1, *shape, device="meta")
     net.eval()
-    with torch.no_grad(), _LiveBytes(x, _weight_storages(net)) as live:
+    with torch.no_grad(), LiveBytes(x, _weight_storages(net)) as live:
         net(x)
-    for handle in handles:
-        handle.remove()
-    layers = []
-    for name, output in outputs.items():
-        parameters = sum(p.numel() for p in modules[name].parameters(recurse=False))
-        cost = _multiply_adds(modules[name], output)
-        layers.append(Layer(name, _kind(modules[name]), output, parameters, cost))
-    return tuple(layers), live.peak
+    return _training_bytes(net, shape), live.peak
 
 
 def _per_image(t: Tensor) -> bool:
@@ -143,7 +169,7 @@ def _weight_storages(net: nn.Module) -> set[int]:
     return {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Follows which tensors are alive after each operation, and notes the most bytes at once."""
 
     def __init__(self, first: Tensor, ignored: set[int]):

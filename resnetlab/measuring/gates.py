@@ -43,7 +43,7 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
     if not all(isinstance(unit.mix.part, Gate) for _, unit in net.units()):
         raise ValueError(f"{net.spec.name or 'the network'} has no gates: its mix is {net.spec.mix!r}")
     if any(isinstance(m, nn.Conv2d) for _, unit in net.units() for m in unit.downsample.modules()):
-        raise ValueError(f"{net.spec.name or 'the network'} has projections: what they pass is no factor of x")
+        raise ValueError(f"{net.spec.name or 'the network'} has projections, which do not scale x by a factor")
     looked_at = copy.deepcopy(net).train(by_batch)
     kept: list[Tensor] = []  # 1 - g of each unit: N C H W
     for _, unit in looked_at.units():

@@ -86,7 +86,7 @@ def random_swaps(net: ResNet, count: int, draw: random.Random) -> list[int]:
     order = list(range(sum(len(stage) for stage in net.stages())))
     stages = [stage for stage in same_sized(net) if len(stage) > 1]
     if count and not stages:
-        raise ValueError("no stage has two units that can change places")
+        raise ValueError("no stage has two units that can be swapped")
     pairs = [(a, b) for stage in stages for i, a in enumerate(stage) for b in stage[i + 1 :]]
     for _ in range(count):
         a, b = draw.choice(pairs)

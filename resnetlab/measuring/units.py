@@ -78,7 +78,7 @@ def without_branch(unit: ResidualUnit, features: Tensor) -> Tensor:
     """
     if is_plain(unit):
         if not keeps_size(unit):
-            raise ValueError("a plain unit that changes sizes can't be left out: nothing else fits in its place")
+            raise ValueError("a plain unit that changes sizes can't be removed: nothing else fits in its place")
         return features
     x = unit.run(unit.lead, features)
     h = unit.h(x)

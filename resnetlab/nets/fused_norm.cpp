@@ -140,6 +140,20 @@ void gradient(const T *g, const T *x, T *dx, int64_t positions, int64_t channels
     }
 }
 
+// y from x with a known scale and shift, from the last image to the first.
+template <typename T>
+void apply(const T *x, const T *h, T *y, bool relu, const float *scale, const float *shift, int64_t images,
+           int64_t positions, int64_t channels, int threads) {
+    const int64_t map = positions * channels;
+    auto f = h ? (relu ? transform<true, true, T> : transform<true, false, T>)
+               : (relu ? transform<false, true, T> : transform<false, false, T>);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < images; k++) {
+        const int64_t at = (images - 1 - k) * map;
+        f(x + at, h ? h + at : h, y + at, positions, channels, scale, shift);
+    }
+}
+
 template <typename T>
 void forward(const T *x, const T *h, T *y, bool relu, const float *weight, const float *bias, float eps, float *mean,
              float *var, float *inverse, float *scale, float *shift, float *work, int64_t images, int64_t positions,
@@ -168,13 +182,7 @@ void forward(const T *x, const T *h, T *y, bool relu, const float *weight, const
         scale[c] = weight[c] * inverse[c];
         shift[c] = bias[c] - average * scale[c];
     }
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t k = 0; k < images; k++) {
-        const int64_t at = (images - 1 - k) * map;
-        auto f = h ? (relu ? transform<true, true, T> : transform<true, false, T>)
-                   : (relu ? transform<false, true, T> : transform<false, false, T>);
-        f(x + at, h ? h + at : h, y + at, positions, channels, scale, shift);
-    }
+    apply(x, h, y, relu, scale, shift, images, positions, channels, threads);
 }
 
 template <Gate gate, typename T>
@@ -233,6 +241,16 @@ void norm_forward(int half, int relu, const void *x, const void *h, void *y, con
     else
         forward((const float *)x, (const float *)h, (float *)y, relu, weight, bias, eps, mean, var, inverse, scale,
                 shift, work, images, positions, channels, threads);
+}
+
+// The same with the scale and shift of statistics that are known; y may be x.
+void norm_apply(int half, int relu, const void *x, const void *h, void *y, const float *scale, const float *shift,
+                int64_t images, int64_t positions, int64_t channels, int threads) {
+    if (half)
+        apply((const bfloat16 *)x, (const bfloat16 *)h, (bfloat16 *)y, relu, scale, shift, images, positions, channels,
+              threads);
+    else
+        apply((const float *)x, (const float *)h, (float *)y, relu, scale, shift, images, positions, channels, threads);
 }
 
 // From dy: dx, the gradients of weight and bias and, given y of a sum, g: the gradient of the shortcut.

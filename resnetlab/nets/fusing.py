@@ -3,11 +3,12 @@
 Written one after another they read or write a feature map sixteen times in a step; fused, eight times. A CPU waits
 for its memory there, so that is what they cost. The equations are those of Ioffe & Szegedy 2015, algorithm 1 and
 section 3, in `fused_norm.cpp`, which is compiled where a C++ compiler is found. `fuse` changes how a network computes
-in training mode; what its layers are called and how it evaluates stay as they are.
+in training mode; what its layers are called and how it evaluates stay as they are, but within `fused_evaluation`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -15,8 +16,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,29 @@ def fuse(net: ResNet) -> None:
             _fuse_run([getattr(module, name) for name in names])
 
 
+@contextlib.contextmanager
+def fused_evaluation(on: bool = True) -> Iterator[None]:
+    """Within it fused networks in evaluation mode compute fused as well, where no gradient is asked for.
+
+    Their scores are those of the plain layers but for rounding.
+    """
+    before = _EVALUATION.set(on)
+    try:
+        yield
+    finally:
+        _EVALUATION.reset(before)
+
+
+_EVALUATION = ContextVar("fused evaluation", default=False)
+
+
 def _fuse_run(layers: list[nn.Module]) -> None:
     """Layers that run one after another: each batch norm does the ReLU behind it as well."""
-    for layer, following in pairwise([*layers, nn.Identity()]):
+    for before, layer, following in zip([None, *layers], layers, [*layers[1:], None], strict=False):
         if type(layer) is nn.BatchNorm2d and "forward" not in vars(layer):
             relu = following if type(following) is nn.ReLU else None
-            layer.forward = partial(_norm_and_relu, layer, relu is not None)  # type: ignore[method-assign]
+            own = isinstance(before, nn.Conv2d)
+            layer.forward = partial(_norm_and_relu, layer, relu is not None, own)  # type: ignore[method-assign]
             if relu is not None:
                 relu.forward = partial(_relu, relu, layer)  # type: ignore[method-assign]
 
@@ -64,34 +83,46 @@ def _fuse_end(unit: ResidualUnit) -> None:
         unit.forward = partial(_unit, unit, last)  # type: ignore[method-assign]
 
 
-def _norm_and_relu(norm: nn.BatchNorm2d, relu: bool, x: Tensor) -> Tensor:
-    return normalised(norm, x, None, relu) if norm.training else nn.BatchNorm2d.forward(norm, x)
+def _is_fused(norm: nn.BatchNorm2d) -> bool:
+    return norm.training or (_EVALUATION.get() and not torch.is_grad_enabled())
+
+
+def _norm_and_relu(norm: nn.BatchNorm2d, relu: bool, own: bool, x: Tensor) -> Tensor:
+    return normalised(norm, x, None, relu, own=own) if _is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
 
 
 def _relu(relu: nn.ReLU, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return x if norm.training else nn.ReLU.forward(relu, x)
+    return x if _is_fused(norm) else nn.ReLU.forward(relu, x)
 
 
 def _norm_later(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return x if norm.training else nn.BatchNorm2d.forward(norm, x)
+    return x if _is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
 
 
 def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    if not last.training:
+    if not _is_fused(last):
         return ResidualUnit.forward(unit, x)
     x = unit.run(unit.lead, x)
     h = unit.h(x) if unit.mix.equation == Add() else None
-    return normalised(last, unit.F(x), h, relu=True)
+    own = isinstance(getattr(unit, unit.branch[-2]), nn.Conv2d)
+    return normalised(last, unit.F(x), h, relu=True, own=own)
 
 
-def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool) -> Tensor:
-    """relu(h + norm(x)), without h or ReLU where there is none; the running statistics take in the batch."""
+def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *, own: bool = False) -> Tensor:
+    """relu(h + norm(x)), without h or ReLU where there is none.
+
+    In training mode the running statistics take in the batch; in evaluation mode x is overwritten if it is our `own`:
+    nobody else's, as what a convolution has just made.
+    """
     known = x.dtype in (torch.float32, torch.bfloat16) and norm.weight.dtype == torch.float32
     if not known or x.device.type != "cpu":
         y = nn.BatchNorm2d.forward(norm, x)
         y = y if h is None else h + y
         return y.relu() if relu else y
-    y, mean, var = _Norm.apply(x, None if h is None else h.to(x.dtype), norm.weight, norm.bias, norm.eps, relu)
+    h = None if h is None else h.to(x.dtype)
+    if not norm.training:
+        return _by_statistics(norm, x, h, relu, own)
+    y, mean, var = _Norm.apply(x, h, norm.weight, norm.bias, norm.eps, relu)
     with torch.no_grad():
         assert norm.num_batches_tracked is not None
         assert norm.running_mean is not None
@@ -101,6 +132,19 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool) ->
         count = x.numel() // x.shape[1]
         norm.running_mean.lerp_(mean, share)
         norm.running_var.lerp_(var * (count / (count - 1)), share)
+    return y
+
+
+def _by_statistics(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, own: bool) -> Tensor:
+    """The same with the running statistics (Ioffe & Szegedy 2015, algorithm 2)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    x, h = _laid_out(x), None if h is None else _laid_out(h)
+    y = x if own else torch.empty_like(x)
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    tensors = (x, h, y, scale.float(), shift.float())  # rounded once
+    library().norm_apply(x.dtype == torch.bfloat16, relu, *map(_argument, tensors), *_sizes(x))
     return y
 
 
@@ -175,7 +219,7 @@ def library() -> ctypes.CDLL:
         raise UserError(f"the C++ compiler {compiler} fails ({reason[:200]})") from error
     except OSError as error:
         raise UserError(
-            f"{path.parent}: the compiled code can't be kept or loaded ({error.strerror or error})"
+            f"{path.parent}: the compiled code can't be saved or loaded ({error.strerror or error})"
         ) from error
 
 

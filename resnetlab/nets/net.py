@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -146,23 +147,26 @@ class ResNet(_Named):
 
 
 def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:
-    """The stage's output; what lies inside its units is forgotten, and computed again for the gradient.
+    """The stage's output; what lies inside groups of √n units is forgotten, and computed again for the gradient.
 
-    Random numbers are drawn alike both times, and batch norm's statistics take in the batch once.
+    Of n units then √n inputs are kept, and what √n units hold (Chen et al. 2016, section 4). Random numbers are drawn
+    alike both times, and batch norm's statistics take in the batch once.
     """
-    for unit in stage:
-        x = checkpoint(unit, x, use_reentrant=False, context_fn=partial(_first_and_again, unit))
+    size = round(math.sqrt(len(stage)))
+    for start in range(0, len(stage), size):
+        group = stage[start : start + size]
+        x = checkpoint(group, x, use_reentrant=False, context_fn=partial(_first_and_again, group))
     return x
 
 
-def _first_and_again(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return contextlib.nullcontext(), _statistics_kept(unit)
+def _first_and_again(group: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return contextlib.nullcontext(), _statistics_kept(group)
 
 
 @contextlib.contextmanager
-def _statistics_kept(unit: nn.Module) -> Iterator[None]:
+def _statistics_kept(group: nn.Module) -> Iterator[None]:
     """Within it, batch norm writes its running statistics into copies that are thrown away."""
-    norms = [m for m in unit.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in group.modules() if isinstance(m, nn.BatchNorm2d)]
     own = [dict(norm.named_buffers()) for norm in norms]
     for norm in norms:
         for name, buffer in norm.named_buffers():

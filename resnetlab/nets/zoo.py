@@ -132,7 +132,7 @@ def _wrn(name: str, depth: int, width: int) -> NetSpec:
     """WRN-depth-width: pre-activation basic units, `width` times as wide, depth 6n+4."""
     n, rest = divmod(depth - 4, 6)
     if width < 1:
-        raise UserError(f"{name}: the width is how many times as wide as 16, 32, 64: 1 or more.")
+        raise UserError(f"{name}: the width is a multiple of 16, 32, 64, and must be 1 or more.")
     if n < 1 or rest:
         near = " and ".join(map(str, _neighbours(depth, 6, 4)))
         raise UserError(f"{name}: depth {depth} is not 6n+4; the nearest are {near}.")
@@ -177,7 +177,7 @@ def _find(base: str, branch: BranchName | None = None) -> Spec:
         return _wrn(base, int(match[1]), int(match[2]))
     raise UserError(
         f"network {base[:80]!r} is not known.{did_you_mean(base[:80], names())} "
-        f"'resnetlab describe' without a name lists them; CIFAR depths are free: {', '.join(PATTERNS)}."
+        f"'resnetlab describe' without a name lists all; CIFAR networks can have any depth: {', '.join(PATTERNS)}."
     )
 
 
@@ -229,9 +229,9 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise SyntaxError
         if len({k.arg for k in call.keywords}) < len(call.keywords):
-            raise UserError(f"network {shown(name)} gives a field twice: leave one out.")
+            raise UserError(f"network {shown(name)} gives a field twice: remove one.")
         if "name" in {k.arg for k in call.keywords}:
-            raise UserError(f"network {shown(name)}: a network's name follows from what it is; leave name= out.")
+            raise UserError(f"network {shown(name)}: a network's name follows from its fields; leave name= out.")
         return call.func.id, {str(k.arg): _value(str(k.arg), k.value) for k in call.keywords}
     except UNREADABLE as error:
         if isinstance(error, UserError):

@@ -16,23 +16,16 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.measuring.boosting import alignments, read_outs
 from resnetlab.measuring.responses import branch_shares
-from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference
-from resnetlab.studies.study import WEIGHTS, Evidence, Figure, Finding, Panel, Plan, Series, Study, Table
-from resnetlab.studies.trained import (
-    EXPECTED,
-    IMAGES,
-    Net,
-    Taken,
-    checked_batch,
-    curve,
-    interval,
-    net_of,
-    networks,
-    spread,
-    taken,
-)
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.figures.series import over_seeds
+from resnetlab.studies.frame.claims import interval
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Subject, Weights
+from resnetlab.studies.frame.networks import EXPECTED, IMAGES, Net, Taken, checked_batch, net_of, networks, taken
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.statistics import Verdict, difference, spread
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 
 MEASURE = "resnetlab.studies.boosting:measure"
 COUNTS = {"quick": 360, "cifar": 2000, "paper": 2000, WEIGHTS: 2000}  # test images
@@ -75,7 +68,7 @@ def judge(evidence: Evidence) -> Finding:
     found = taken(evidence, MEASURE)
     deepest = found.nets("residual")[-1:]
 
-    def downhill() -> tuple[Words, str]:
+    def downhill() -> tuple[Words, Verdict]:
         own = _cosines(found, deepest[0], "own")
         gap = difference(own, [0.0] * len(own))
         words = Both(
@@ -84,14 +77,14 @@ def judge(evidence: Evidence) -> Finding:
         )
         return _filled(words, interval(gap, 3)), gap.verdict_above(0)
 
-    def of_its_image() -> tuple[Words, str]:
+    def of_its_image() -> tuple[Words, Verdict]:
         own, other = (_cosines(found, deepest[0], whose) for whose in ("own", "other"))
         gaps = [a - b for a, b in zip(own, other, strict=True)]
         gap = difference(gaps, [0.0] * len(gaps))
         words = Both(f"{spread(own, 3)} against {spread(other, 3)}: ", f"{spread(own, 3)} 对 {spread(other, 3)}：")
         return words + interval(gap, 3), gap.verdict_above(0)
 
-    def better() -> tuple[Words, str]:
+    def better() -> tuple[Words, Verdict]:
         falls = [_share_of_falls(values) for values in found.values[deepest[0]]]
         words = Both(
             f"at {spread(falls, 0)} % of the units; {_gain_words(found, deepest[0])[0]}",
@@ -99,7 +92,7 @@ def judge(evidence: Evidence) -> Finding:
         )
         return words, difference(falls, [50.0] * len(falls)).verdict_above(0)
 
-    def small() -> tuple[Words, str]:
+    def small() -> tuple[Words, Verdict]:
         shares = _shares(found, deepest[0])
         words = Both(f"‖F‖/‖h‖ = {spread(shares)} on average", f"‖F‖/‖h‖ 平均为 {spread(shares)}")
         return words, difference(shares, [1.0] * len(shares)).verdict_below(0)
@@ -184,11 +177,11 @@ def _figure(found: Taken) -> Figure:
         aligned = [i for i, name in enumerate(values[0]["units"]) if name in values[0]["alignments"]]
         for whose, lines in cosines.items():
             seeds = [[v["alignments"][v["units"][i]][whose] or 0.0 for i in aligned] for v in values]
-            lines.append(curve(f"{net} {whose}", 2 * colour + (whose == "other"), [i + 1 for i in aligned], seeds))
+            lines.append(over_seeds(f"{net} {whose}", 2 * colour + (whose == "other"), [i + 1 for i in aligned], seeds))
         outs = [[r["error"] for r in v["read_outs"]] for v in values]
-        errors.append(curve(str(net), 2 * colour, range(len(outs[0])), outs))
+        errors.append(over_seeds(str(net), 2 * colour, range(len(outs[0])), outs))
         sizes = [[v["shares"][name] or 0.0 for name in v["units"]] for v in values]
-        shares.append(curve(str(net), 2 * colour, range(1, len(sizes[0]) + 1), sizes))
+        shares.append(over_seeds(str(net), 2 * colour, range(1, len(sizes[0]) + 1), sizes))
     return Figure(
         "units",
         Both(

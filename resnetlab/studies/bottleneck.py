@@ -23,22 +23,27 @@ from resnetlab.measuring.printed import PRINTED
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
-from resnetlab.studies.costs import (
+from resnetlab.studies.figures.figure import Figure
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.costs import (
     BUSY_RULE,
     Costs,
     Measure,
     cost_table,
     exact,
     if_quiet,
+    measure_networks,
     measured_by,
     sentence_of_times,
     time_panel,
     times,
 )
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base
-from resnetlab.studies.study import Evidence, Figure, Finding, Plan, Row, Study, judged_row
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.statistics import Verdict
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words, joined
 
 MAP = 56  # pixels: the maps of Figure 5 are those of conv2_x
 
@@ -79,7 +84,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         ),
         (
             Measurement(f"{__name__}:measure_units", {"batch": batch, "rounds": unit_rounds}, alone=True),
-            Measurement("resnetlab.studies.costs:measure_networks", nets, alone=True),
+            Measurement(named(measure_networks), nets, alone=True),
         ),
     )
 
@@ -123,11 +128,11 @@ def _judged(claims: tuple[Judged, ...], found: list[Costs], failed: list[Measure
     return [judged_row(claim, paper, [found], [failed], partial(_of_first, m, found)) for claim, paper, m in claims]
 
 
-def _of_first(measure: Measure, found: list[Costs]) -> tuple[Words, str]:
+def _of_first(measure: Measure, found: list[Costs]) -> tuple[Words, Verdict]:
     return measure(found[0])
 
 
-def _weights(units: Costs) -> tuple[Words, str]:
+def _weights(units: Costs) -> tuple[Words, Verdict]:
     pair, narrow = (units[name]["weights"] for name in ("pair-256", "bottleneck"))
     words = Both(
         f"{pair:,} and {narrow:,}: {pair / narrow:.2f} times", f"{pair:,} 与 {narrow:,}：{pair / narrow:.2f} 倍"
@@ -135,7 +140,7 @@ def _weights(units: Costs) -> tuple[Words, str]:
     return words, exact((pair, narrow) == (WEIGHTS["pair-256"], WEIGHTS["bottleneck"]))
 
 
-def _similar(units: Costs) -> tuple[Words, str]:
+def _similar(units: Costs) -> tuple[Words, Verdict]:
     pair, narrow = (units[name] for name in ("pair-64", "bottleneck"))
     more = pair["multiply_adds"] / narrow["multiply_adds"]
     words = Both(
@@ -145,7 +150,7 @@ def _similar(units: Costs) -> tuple[Words, str]:
     return words, exact(1 / SIMILAR <= more <= SIMILAR)
 
 
-def _doubled(units: Costs) -> tuple[Words, str]:
+def _doubled(units: Costs) -> tuple[Words, Verdict]:
     wide, narrow = (units[name] for name in ("with projection", "bottleneck"))
     more = wide["multiply_adds"] / narrow["multiply_adds"]
     words = Both(
@@ -155,24 +160,24 @@ def _doubled(units: Costs) -> tuple[Words, str]:
     return words, exact(DOUBLED[0] <= more <= DOUBLED[1])
 
 
-def _faster(units: Costs) -> tuple[Words, str]:
+def _faster(units: Costs) -> tuple[Words, Verdict]:
     clock = times(units, "pair-256", "bottleneck")
     return Both(f"the pair takes {clock} times as long", f"一对 3x3 的用时为其 {clock} 倍"), clock.verdict_above(1)
 
 
-def _as_fast(units: Costs) -> tuple[Words, str]:
+def _as_fast(units: Costs) -> tuple[Words, Verdict]:
     clock = times(units, "bottleneck", "pair-64")
     words = Both(f"the bottleneck takes {clock} times as long", f"瓶颈的用时为其 {clock} 倍")
     return words, clock.verdict_within(SIMILAR_TIME)
 
 
-def _fewer(nets: Costs) -> tuple[Words, str]:
+def _fewer(nets: Costs) -> tuple[Words, Verdict]:
     counts = {name: nets[name]["multiply_adds"] for name in NETS}
     words = ", ".join(f"{name} {count / 1e9:.2f} G" for name, count in counts.items())
     return words, exact(counts["resnet152_v1"] < min(counts["vgg16"], counts["vgg19"]))
 
 
-def _net_faster(nets: Costs) -> tuple[Words, str]:
+def _net_faster(nets: Costs) -> tuple[Words, Verdict]:
     clock = times(nets, "vgg19", "resnet152_v1")
     return Both(f"VGG-19 takes {clock} times as long", f"VGG-19 的用时为其 {clock} 倍"), clock.verdict_above(1)
 

@@ -27,12 +27,14 @@ from resnetlab.data.loading import Batch
 from resnetlab.measuring.printed import PRINTED
 from resnetlab.nets.zoo import build
 from resnetlab.studies import depth_views as views
-from resnetlab.studies.costs import measured_by
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base, for_depth
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import NOT_TESTED, Evidence, Finding, Plan, Row, Study, judged_row
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.costs import measure_networks, measured_by
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
+from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.statistics import NOT_TESTED, Verdict, difference, mean_std
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import Stepper, make_optimiser
 
@@ -133,7 +135,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         recipes,
         s.expected,
         s.note,
-        (*first, Measurement("resnetlab.studies.costs:measure_networks", nets, alone=True)),
+        (*first, Measurement(named(measure_networks), nets, alone=True)),
     )
 
 
@@ -203,13 +205,13 @@ def _end(values: dict[str, Any]) -> float:
     return statistics.fmean(errors[-max(1, len(errors) // LAST) :])
 
 
-def _below(errors: Sequence[float], bound: float) -> str:
+def _below(errors: Sequence[float], bound: float) -> Verdict:
     """Whether the mean over seeds lies below a bound."""
     return difference(errors, [bound] * len(errors)).verdict_below(0)
 
 
 def _run_rows(train: Errors, test: Errors, lost: dict[int, list[Recipe]]) -> list[Row]:
-    def as_well() -> tuple[Words, str]:
+    def as_well() -> tuple[Words, Verdict]:
         rise = difference(train[110], train[56])
         words = Both(
             f"{mean_std(train[110])} % training error; 110 against 56 layers: {rise} points",
@@ -217,10 +219,10 @@ def _run_rows(train: Errors, test: Errors, lost: dict[int, list[Recipe]]) -> lis
         )
         return words, rise.verdict_below(TOLERANCE)
 
-    def fitted() -> tuple[Words, str]:
+    def fitted() -> tuple[Words, Verdict]:
         return f"{mean_std(train[DEEPEST])} %", _below(train[DEEPEST], FITTED)
 
-    def overfitted() -> tuple[Words, str]:
+    def overfitted() -> tuple[Words, Verdict]:
         rise = difference(test[DEEPEST], test[110])
         words = Both(
             f"{mean_std(test[110])} % with 110, {mean_std(test[DEEPEST])} % with 1,202: {rise} points",
@@ -269,7 +271,7 @@ def _first_rows(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _started(found: list[dict[str, Any]]) -> tuple[Words, str]:
+def _started(found: list[dict[str, Any]]) -> tuple[Words, Verdict]:
     ends, steps = [_end(values) for values in found], len(found[0]["errors"])
     words = Both(
         f"{mean_std(ends)} % over the last quarter of {steps} steps", f"{steps} 步的后四分之一为 {mean_std(ends)} %"

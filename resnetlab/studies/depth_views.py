@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from resnetlab.studies.costs import Cost, Costs, cost_table, milliseconds, quartiles, sentence_of_times
-from resnetlab.studies.statistics import mean_std
-from resnetlab.studies.study import Figure, Panel, Series, Table
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.costs import Cost, Costs, cost_table, milliseconds, quartiles, sentence_of_times
+from resnetlab.studies.frame.statistics import mean_std
+from resnetlab.studies.frame.text import Both, Words, joined
 
 Errors = dict[int, list[float]]  # by depth: % of each seed
 SMOOTHED = 8  # steps over which the error of batches is averaged for the eye

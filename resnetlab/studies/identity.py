@@ -19,6 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.statistics import NOT_REPRODUCED, REPRODUCED, Verdict, difference, mean_std
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words, listed
 from resnetlab.studies.identity_found import (
     DEEP,
     KINDS,
@@ -31,20 +38,6 @@ from resnetlab.studies.identity_found import (
     in_words,
     training_figure,
 )
-from resnetlab.studies.measurement import Measurement, Weights
-from resnetlab.studies.scales import base
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import (
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Evidence,
-    Finding,
-    Plan,
-    Row,
-    Study,
-    judged_row,
-)
-from resnetlab.studies.words import Both, Words, listed
 from resnetlab.training.recipe import Recipe
 
 MIXES = {"plain": "Plain()", "resnet": "Add()"}
@@ -159,21 +152,21 @@ def _key(one: Recipe | Measurement) -> Key:
 
 
 def _rows(found: Found) -> list[Row]:
-    def row(claim: Words, paper: Words, needs: list[Key], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(claim: Words, paper: Words, needs: list[Key], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
         return judged_row(claim, paper, [found.values[n] for n in needs], [found.failed[n] for n in needs], measure)
 
-    def exact() -> tuple[Words, str]:
+    def exact() -> tuple[Words, Verdict]:
         values = [v["exact"] for v in found.of("construct", "resnet", 0)]
         words = _largest(values)
         return words, REPRODUCED if all(v["largest"] == 0 for v in values) else NOT_REPRODUCED
 
-    def same_answers() -> tuple[Words, str]:
+    def same_answers() -> tuple[Words, Verdict]:
         values = [v["exact"] for v in found.of("construct", "plain", 0)]
         changed = sum(v["changed"] for v in values)
         words = _largest(values) + Both(f"; answers that change: {changed}", f"；改变的分类：{changed}")
         return words, NOT_REPRODUCED if changed else REPRODUCED
 
-    def stays() -> tuple[Words, str]:
+    def stays() -> tuple[Words, Verdict]:
         after = [v["train_errors"][-1] for v in found.of("train_on", "resnet", 0)]
         before = [v["train_error"] for v in found.of("net", "resnet", SHALLOW)]
         gap = difference(after, before)
@@ -183,7 +176,7 @@ def _rows(found: Found) -> list[Row]:
         )
         return words, gap.verdict_below(TOLERANCE)
 
-    def plain_ends_higher() -> tuple[Words, str]:
+    def plain_ends_higher() -> tuple[Words, Verdict]:
         plain, residual = ([v["train_errors"][-1] for v in found.of("train_on", kind, 0)] for kind in KINDS)
         gap = difference(plain, residual)
         words = Both(
@@ -192,14 +185,14 @@ def _rows(found: Found) -> list[Row]:
         )
         return words, gap.verdict_above(0)
 
-    def residual_fits_better() -> tuple[Words, str]:
+    def residual_fits_better() -> tuple[Words, Verdict]:
         plain, residual = ([found.log_loss(kind, n) for n in stacks] for kind in KINDS)
         gap = difference(*([statistics.fmean(seed) for seed in zip(*logs, strict=True)] for logs in (plain, residual)))
         by_depth = [difference(a, b) for a, b in zip(plain, residual, strict=True)]
         each = listed([Both(f"{2 * n} layers {d}", f"{2 * n} 层 {d}") for n, d in zip(stacks, by_depth, strict=True)])
         return Both(f"mean {gap}: ", f"平均 {gap}：") + each, gap.verdict_above(0)
 
-    def plain_rises() -> tuple[Words, str]:
+    def plain_rises() -> tuple[Words, Verdict]:
         rise = difference(found.log_loss("plain", stacks[-1]), found.log_loss("plain", stacks[0]))
         words = Both(
             f"{2 * stacks[-1]} against {2 * stacks[0]} layers: {rise} powers of ten",

@@ -18,7 +18,7 @@ from resnetlab.measuring.construction import deepened, deviation
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
-from resnetlab.studies.measurement import Subject
+from resnetlab.studies.frame.measurement import Subject
 from resnetlab.training.schedule import ScheduleState, learning_rate
 from resnetlab.training.sitting import total_steps
 from resnetlab.training.step import Stepper, make_optimiser

@@ -7,10 +7,11 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.statistics import mean_std
-from resnetlab.studies.study import Figure, Outcome, Panel, Series, Table
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.evidence import Outcome
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.statistics import mean_std
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.training.recipe import Recipe
 
 KINDS = {"plain": Both("plain", "普通"), "resnet": Both("residual", "残差")}

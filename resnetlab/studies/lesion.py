@@ -26,24 +26,16 @@ from resnetlab.measuring.lesion import (
     same_sized,
 )
 from resnetlab.measuring.paths import mean_length
+from resnetlab.studies.frame.claims import Row, interval
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Subject, Weights
+from resnetlab.studies.frame.networks import EXPECTED, IMAGES, Net, Taken, checked_batch, net_of, networks, taken
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.statistics import NOT_REPRODUCED, Verdict, difference, spread, weakest
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.studies.lesion_figures import figures, table
 from resnetlab.studies.lesion_paths import THEORY, arithmetic, gradient
-from resnetlab.studies.measurement import Subject, Weights
-from resnetlab.studies.statistics import difference, weakest
-from resnetlab.studies.study import NOT_REPRODUCED, WEIGHTS, Evidence, Finding, Plan, Row, Study
-from resnetlab.studies.trained import (
-    EXPECTED,
-    IMAGES,
-    Net,
-    Taken,
-    checked_batch,
-    interval,
-    net_of,
-    networks,
-    spread,
-    taken,
-)
-from resnetlab.studies.words import Both, Words, joined
 
 MEASURE = "resnetlab.studies.lesion:measure"
 PATHS = "resnetlab.studies.lesion_paths:measure"
@@ -129,22 +121,22 @@ def _rises(found: Taken, net: Net, same_size: bool = True) -> list[float]:
 def _one_unit(found: Taken) -> list[Row]:
     residual, plain, pairs = found.nets("residual")[-1:], found.nets("plain"), found.pairs()
 
-    def barely() -> tuple[Words, str]:
+    def barely() -> tuple[Words, Verdict]:
         rises = _rises(found, residual[0])
         words = Both(f"{residual[0]}: +{spread(rises)} points", f"{residual[0]}：+{spread(rises)} 个百分点")
         return words, difference(rises, [BARELY] * len(rises)).verdict_below(0)
 
-    def lost() -> tuple[Words, str]:
+    def lost() -> tuple[Words, Verdict]:
         errors = {net: [rise(v) + v["intact"] for v in found.values[net]] for net in plain}
         words = [f"{net}: {spread(e, 1)} %" for net, e in errors.items()]
         return "; ".join(words), weakest([difference(e, [LOST] * len(e)).verdict_above(0) for e in errors.values()])
 
-    def less() -> tuple[Words, str]:
+    def less() -> tuple[Words, Verdict]:
         gaps = [(p, r, difference(_rises(found, p), _rises(found, r))) for p, r in pairs]
         words: list[Words] = [f"{p} − {r}: " + interval(gap, 1) for p, r, gap in gaps]
         return joined(words, "; "), weakest([gap.verdict_above(0) for _, _, gap in gaps])
 
-    def changing() -> tuple[Words, str]:
+    def changing() -> tuple[Words, Verdict]:
         same, other = _rises(found, residual[0]), _rises(found, residual[0], same_size=False)
         gap = difference(other, same)
         words = Both(
@@ -203,7 +195,7 @@ def _several_units(found: Taken) -> list[Row]:
     def over_seeds(of: Callable[[dict[str, Any]], float | None], net: Net) -> list[float]:
         return [value for values in found.values[net] if (value := of(values)) is not None]
 
-    def smooth() -> tuple[Words, str]:
+    def smooth() -> tuple[Words, Verdict]:
         steps = over_seeds(largest_step, residual[0])
         if not steps:
             return Both("deleting units raises no error", "删除单元未使误差上升"), NOT_REPRODUCED
@@ -212,7 +204,7 @@ def _several_units(found: Taken) -> list[Row]:
             words += Both(f"; {net}: ", f"；{net}：") + (spread(s) if (s := over_seeds(largest_step, net)) else "–")
         return words, difference(steps, [JUMP] * len(steps)).verdict_below(0)
 
-    def moved() -> tuple[Words, str]:
+    def moved() -> tuple[Words, Verdict]:
         found_here = over_seeds(_tau_correlation, residual[0])
         words = Both(
             f"correlation of Kendall's τ and error: {spread(found_here)}", f"τ 与误差的相关：{spread(found_here)}"

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from resnetlab.measuring.paths import gradient_shares
-from resnetlab.studies.study import Figure, Panel, Series, Table
-from resnetlab.studies.trained import Net, Taken, curve, spread
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.figures.series import over_seeds
+from resnetlab.studies.frame.networks import Net, Taken
+from resnetlab.studies.frame.statistics import spread
+from resnetlab.studies.frame.text import Both, Words
 
 
 def figures(found: Taken, paths: Taken) -> list[Figure]:
@@ -33,9 +35,9 @@ def _lesions(found: Taken, nets: list[Net]) -> Figure:
             kept = [i for i, error in enumerate(values[0]["without"]) if error is not None and same[i] is not marks]
             if kept:
                 errors = [[v["without"][i] for i in kept] for v in values]
-                singles.append(curve(str(net), colour, [i + 1 for i in kept], errors, marks))
+                singles.append(over_seeds(str(net), colour, [i + 1 for i in kept], errors, marks=marks))
         counts = [step["count"] for step in values[0]["deleted"]]
-        several.append(curve(str(net), colour, counts, [_means(v["deleted"]) for v in values]))
+        several.append(over_seeds(str(net), colour, counts, [_means(v["deleted"]) for v in values]))
         swaps.append(_by_tau(str(net), colour, values))
     y, limits = "error (%)", (0.0, 100.0)
     return Figure(
@@ -65,7 +67,7 @@ def _by_tau(label: str, colour: int, values: list[dict[str, Any]]) -> Series:
     order = sorted(range(len(taus)), key=lambda i: taus[i])
     errors = [_means(v["swapped"]) for v in values]
     x = [round(taus[i], 4) for i in order]
-    return curve(label, colour, x, [[e[i] for i in order] for e in errors], marks=True)
+    return over_seeds(label, colour, x, [[e[i] for i in order] for e in errors], marks=True)
 
 
 def _paths(paths: Taken, nets: list[Net]) -> Figure:
@@ -73,7 +75,7 @@ def _paths(paths: Taken, nets: list[Net]) -> Figure:
         made = []
         for colour, net in enumerate(nets):
             seeds = [of(values["norms"]) for values in paths.values[net]]
-            made.append(curve(str(net), colour, range(len(seeds[0])), seeds))
+            made.append(over_seeds(str(net), colour, range(len(seeds[0])), seeds))
         return made
 
     shares = [panel for net in nets[-1:] for panel in [_shares(paths, net)]]
@@ -100,7 +102,7 @@ def _shares(paths: Taken, net: Net) -> Panel:
         Both(f"where {net}'s gradient comes from", f"{net} 的梯度来源"),
         "length of the path (units)",
         "share (%)",
-        [curve("paths", 2, lengths, [all_paths]), curve("gradient", 0, lengths, carried)],
+        [over_seeds("paths", 2, lengths, [all_paths]), over_seeds("gradient", 0, lengths, carried)],
     )
 
 

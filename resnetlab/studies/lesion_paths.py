@@ -6,11 +6,11 @@ import statistics
 from typing import Any
 
 from resnetlab.measuring.paths import Unrolled, decay, gradient_shares, mean_length, middle, share_of_paths
-from resnetlab.studies.measurement import Subject
-from resnetlab.studies.statistics import difference
-from resnetlab.studies.study import NOT_REPRODUCED, REPRODUCED, Row
-from resnetlab.studies.trained import Taken, checked_batch, spread
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.networks import Taken, checked_batch
+from resnetlab.studies.frame.statistics import NOT_REPRODUCED, REPRODUCED, Verdict, difference, spread
+from resnetlab.studies.frame.text import Both, Words
 
 
 def measure(subject: Subject) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def gradient(paths: Taken) -> list[Row]:
     """The claims about the gradient along single paths, of the deepest residual net."""
     residual = paths.nets("residual")[-1:]
 
-    def falls() -> tuple[Words, str]:
+    def falls() -> tuple[Words, Verdict]:
         fits = [decay(values["norms"]) for values in paths.values[residual[0]]]
         slopes, fit = [slope for slope, _ in fits], [r2 for _, r2 in fits]
         words = Both(
@@ -48,7 +48,7 @@ def gradient(paths: Taken) -> list[Row]:
         )
         return words, difference(slopes, [0.0] * len(slopes)).verdict_below(0)
 
-    def shorter() -> tuple[Words, str]:
+    def shorter() -> tuple[Words, Verdict]:
         every = [values["norms"] for values in paths.values[residual[0]]]
         units = len(every[0]) - 1
         lengths = [mean_length(norms) for norms in every]

@@ -16,25 +16,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from resnetlab.studies.measurement import Weights
-from resnetlab.studies.shortcut_cases import ADD, CASES, FAIL, SCALES, case_of, printed, recipes, signed
-from resnetlab.studies.statistics import difference, mean_std, weakest
-from resnetlab.studies.study import (
-    NOT_TESTED,
-    REPRODUCED,
-    Evidence,
-    Figure,
-    Finding,
-    Outcome,
-    Panel,
-    Plan,
-    Row,
-    Series,
-    Study,
-    Table,
-    judged_row,
-)
-from resnetlab.studies.words import Both, Words, joined, listed
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, printed, recipes, signed
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.statistics import NOT_TESTED, REPRODUCED, Verdict, difference, mean_std, weakest
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import SHARED, Both, Words, joined, listed
 from resnetlab.training.recipe import Recipe
 
 NEAR = 1.0  # points within which an error counts as near another; the paper's are 6.91 and 6.61 %
@@ -42,7 +31,7 @@ NEAR = 1.0  # points within which an error counts as near another; the paper's a
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Every case with every seed."""
-    return Plan(recipes(scale, data), SCALES[scale].expected, SCALES[scale].note)
+    return Plan(recipes(scale, data), SHARED(f"cases.{scale}.expected"), SHARED(f"cases.{scale}.note"))
 
 
 Groups = dict[str, list[Outcome]]  # by case, of everything that was planned; empty where every run failed
@@ -66,13 +55,13 @@ def judge(evidence: Evidence) -> Finding:
 
 
 def _rows(scale: str, train: Errors, test: Errors, missing: dict[str, list[Recipe]]) -> list[Row]:
-    def row(claim: Words, paper: Words, needs: list[str], measure: Callable[[], tuple[Words, str]]) -> Row:
+    def row(claim: Words, paper: Words, needs: list[str], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
         if not set(needs) <= set(test):
             return Row(claim, paper, Both("not run at this scale", "本规模未运行"), NOT_TESTED)
         return judged_row(claim, paper, [test[n] for n in needs], [missing[n] for n in needs], measure)
 
-    def compared(worse: str, better: str, bound: float = 0.0) -> Callable[[], tuple[Words, str]]:
-        def measure() -> tuple[Words, str]:
+    def compared(worse: str, better: str, bound: float = 0.0) -> Callable[[], tuple[Words, Verdict]]:
+        def measure() -> tuple[Words, Verdict]:
             gap, trained = difference(test[worse], test[better]), difference(train[worse], train[better])
             words = Both(
                 f"{mean_std(test[worse])} against {mean_std(test[better])} %: {gap} points; training {trained}",
@@ -82,17 +71,17 @@ def _rows(scale: str, train: Errors, test: Errors, missing: dict[str, list[Recip
 
         return measure
 
-    def training() -> tuple[Words, str]:
+    def training() -> tuple[Words, Verdict]:
         gaps = {name: difference(train[name], train[ADD]) for name in slower}
         words = listed([CASES[name].words + f": {gap}" for name, gap in gaps.items()])
         return words, weakest([gap.verdict_above(0) for gap in gaps.values()])
 
-    def failing() -> tuple[Words, str]:
+    def failing() -> tuple[Words, Verdict]:
         words = listed([CASES[name].words + f": {mean_std(test[name])} %" for name in fails])
         above = [difference(test[name], [FAIL] * len(test[name])).verdict_above(0) for name in fails]
         return words, weakest(above) if scale == "paper" else NOT_TESTED
 
-    def best_bias() -> tuple[Words, str]:
+    def best_bias() -> tuple[Words, Verdict]:
         swept = {name: test[name] for name in sweep}
         words = listed([f"b = {signed(CASES[name].bias or 0)}: {mean_std(errors)} %" for name, errors in swept.items()])
         gaps = [difference(errors, test["exclusive −6"]) for name, errors in swept.items() if name != "exclusive −6"]

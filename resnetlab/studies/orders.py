@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resnetlab.nets.branches import ORDERS
-from resnetlab.studies.measurement import Weights
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.studies.orders_claims import TOLERANCE, Sorted, net, rows
 from resnetlab.studies.orders_views import answer, figures, table, words
-from resnetlab.studies.scales import base
-from resnetlab.studies.study import Evidence, Finding, Plan, Study
-from resnetlab.studies.words import Both, Words
 
 EPOCHS_OF_DEEP = {"quick": 4.0, "cifar": 2.0}  # the deepest nets are costly: the start of training shows how they learn
 

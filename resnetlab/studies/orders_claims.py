@@ -11,20 +11,20 @@ from typing import NamedTuple
 from resnetlab.nets.branches import ORDERS
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import (
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.statistics import (
     DIRECTION,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
-    VERDICTS,
-    Evidence,
-    Outcome,
-    Row,
-    judged_row,
+    Verdict,
+    difference,
+    mean_std,
+    weakest,
 )
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.training.recipe import Recipe
 
 TOLERANCE = 1.0  # points by which test errors that are called alike may differ
@@ -102,7 +102,7 @@ def _key(name: str) -> Key:
     return Key(spec.order, spec.depth, spec.branch)
 
 
-Judged = tuple[Words, str]
+Judged = tuple[Words, Verdict]
 
 
 def _worse(s: Sorted, order: str, part: str) -> Judged:
@@ -126,7 +126,7 @@ def _alike(s: Sorted) -> Judged:
         parts.append(Both(f"{depth} layers: {gap} points", f"{depth} 层：{gap} 个百分点"))
         inside = gap.low > -TOLERANCE and gap.high < TOLERANCE
         verdicts.append(REPRODUCED if inside else DIRECTION if abs(gap.mean) < TOLERANCE else NOT_REPRODUCED)
-    return joined(parts, "; "), NOT_TESTED if s.scale == "quick" else max(verdicts, key=VERDICTS.index)
+    return joined(parts, "; "), NOT_TESTED if s.scale == "quick" else weakest(verdicts)
 
 
 def _best(s: Sorted) -> Judged:
@@ -144,7 +144,7 @@ def _best(s: Sorted) -> Judged:
             )
         )
         verdicts.append(gap.verdict_above(0) if first == "full_preact" else NOT_REPRODUCED)
-    return joined(parts, "; "), NOT_TESTED if s.scale == "quick" else max(verdicts, key=VERDICTS.index)
+    return joined(parts, "; "), NOT_TESTED if s.scale == "quick" else weakest(verdicts)
 
 
 def _deep(s: Sorted, part: str) -> Judged:

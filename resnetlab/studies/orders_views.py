@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 
 from resnetlab.nets.branches import ORDERS
+from resnetlab.studies.figures.figure import Figure, Panel, Table
+from resnetlab.studies.figures.series import error_lines
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_REPRODUCED, REPRODUCED, difference, mean_std
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.studies.orders_claims import NAMES, PAPER, Sorted
-from resnetlab.studies.series import error_lines
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import DIRECTION, NOT_REPRODUCED, REPRODUCED, Figure, Panel, Table
-from resnetlab.studies.words import Both, Words, joined
 
 
 def figures(s: Sorted) -> list[Figure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetlab.studies.words import Both
+from resnetlab.studies.frame.text import Both
 
 
 @dataclass(frozen=True)

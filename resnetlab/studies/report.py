@@ -17,24 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import UserError
 from resnetlab.storage import write_atomically
-from resnetlab.studies import figures, svg
+from resnetlab.studies.figures import draw as figures
+from resnetlab.studies.figures import svg
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
+from resnetlab.studies.frame.text import SHARED, Both, Words, both
 from resnetlab.studies.overview import QUESTIONS, Question
-from resnetlab.studies.study import (
-    FAILED_RULE,
-    NOT_JUDGED,
-    NOT_TESTED,
-    VERDICT_WORDS,
-    VERDICTS,
-    Failure,
-    Figure,
-    Panel,
-    Record,
-    Row,
-    Series,
-    Table,
-    read_records,
-)
-from resnetlab.studies.words import Both, Words, both
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -95,7 +84,7 @@ class Section:
     title: Both
     claim: Both
     facts: list[tuple[Both, Both]]
-    rows: list[Row]
+    rows: list[RecordedRow]
     figures: list[FigureView]
     tables: list[TableView]
     words: list[Both]
@@ -150,8 +139,8 @@ def _section(record: Record) -> Section:
     json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
     name = f"{record.study}-{record.scale}"
     rows = [_row(row) for row in record.rows]
-    if {record.verdict, *(row.verdict for row in rows)} - set(VERDICTS):
-        raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}")
+    for verdict in (record.verdict, *(row.verdict for row in rows)):
+        Verdict.of(verdict)  # raises ValueError for what is none
     facts = [
         (Both("Source", "出处"), both(record.source)),
         (Both("Method", "方法"), both(record.method)),
@@ -215,9 +204,9 @@ def _mathml(latex: str) -> str:
     return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
 
 
-def _row(values: dict[str, Any]) -> Row:
-    row = Row(**values)
-    return Row(both(row.claim), both(row.paper), both(row.measured), row.verdict)
+def _row(values: dict[str, Any]) -> RecordedRow:
+    row = RecordedRow(**values)
+    return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict)
 
 
 def _figure(values: dict[str, Any]) -> Figure:
@@ -370,11 +359,11 @@ def _html(sections: list[Section], shown: list[Section], answers: list[Answer] |
         sections=sections,
         shown=shown,
         answers=answers,
-        tally={v: verdicts.count(v) for v in VERDICTS},
-        verdict_words=VERDICT_WORDS,
-        not_tested=NOT_TESTED,
-        not_judged=NOT_JUDGED,
-        failed_rule=FAILED_RULE,
+        tally={v.word: verdicts.count(v.word) for v in Verdict},
+        verdict_words={v.word: SHARED(f"verdicts.{v.name}") for v in Verdict},
+        not_tested=NOT_TESTED.word,
+        not_judged=NOT_JUDGED.word,
+        failed_rule=SHARED("failed_rule"),
         runs=sum(s.record.runs for s in sections),
         seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in sections),
         light=svg.declarations(svg.LIGHT),

@@ -25,13 +25,14 @@ from resnetlab.measuring.propagation import propagation
 from resnetlab.nets.mixing import Add, Mix, Plain
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.studies.scaling_claims import AT_START, EXACT, FAIL, NONE, TRAINED, Sorted, rows
 from resnetlab.studies.scaling_theory import THEORY
 from resnetlab.studies.scaling_views import answer, figures, tables, words
-from resnetlab.studies.study import Evidence, Finding, Plan, Study
-from resnetlab.studies.words import Both, Words
 
 FAMILIES = {"full_preact": "preresnet", "post": "resnet"}  # order -> family of the zoo
 IMAGES = 64  # of the batch that is sent through

@@ -13,18 +13,19 @@ from resnetlab.measuring.propagation import shortcut_scale
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import (
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.statistics import (
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
     VERDICTS,
-    Evidence,
-    Row,
-    judged_row,
+    Verdict,
+    difference,
+    mean_std,
 )
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.training.recipe import Recipe
 
 HALF, FROZEN, NONE = Scale(0.5, 1), Scale(0.5, 0.5), Scale(0, 1)
@@ -125,7 +126,7 @@ def named(mix: Mix) -> str:
     return f"Scale({mix.a:g}, {mix.b:g})" if isinstance(mix, Scale) else type(mix).__name__
 
 
-Judged = tuple[Words, str]
+Judged = tuple[Words, Verdict]
 
 
 def _product(s: Sorted, keys: list[Key]) -> Judged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnetlab.studies.words import Both
+from resnetlab.studies.frame.text import Both
 
 _ENGLISH = (
     r"Let a unit be $x_{l+1} = a\,x_l + b\,F(x_l)$: the shortcut $h$ passes $x_l$ on, scaled by $a$, and nothing "

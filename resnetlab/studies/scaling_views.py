@@ -6,6 +6,10 @@ from typing import Any
 
 from resnetlab.measuring.propagation import shortcut_scale
 from resnetlab.nets.mixing import Add, Plain
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.figures.series import error_lines, over_seeds
+from resnetlab.studies.frame.statistics import REPRODUCED, difference, mean_std
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.studies.scaling_claims import (
     AT_START,
     EXACT,
@@ -21,10 +25,6 @@ from resnetlab.studies.scaling_claims import (
     number,
     products,
 )
-from resnetlab.studies.series import error_lines, over_seeds
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import REPRODUCED, Figure, Panel, Series, Table
-from resnetlab.studies.words import Both, Words, joined
 
 _ORDERS = {"full_preact": Both("pre-activation", "预激活"), "post": Both("post-activation", "后激活")}
 

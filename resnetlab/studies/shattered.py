@@ -34,12 +34,12 @@ from resnetlab.measuring.fully_connected import (
 )
 from resnetlab.measuring.pixel_gradients import pixel_gradients
 from resnetlab.nets.zoo import build
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.study import Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.studies.shattered_finding import TOLERANCE, judge
 from resnetlab.studies.shattered_results import KINDS
-from resnetlab.studies.study import Plan, Study
-from resnetlab.studies.words import Both, Words
 
 DEPTHS = (2, 4, 10, 24, 50)  # Balduzzi et al. 2017, Figure 2
 LAGS = 15

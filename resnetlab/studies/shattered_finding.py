@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.statistics import NOT_REPRODUCED, Difference, Verdict, difference, weakest
+from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.text import Both, Words, joined
 from resnetlab.studies.shattered_results import KINDS, NOISE, Group, Key, cell, figures, mean, tables
-from resnetlab.studies.statistics import Difference, difference
-from resnetlab.studies.study import NOT_REPRODUCED, VERDICTS, Evidence, Finding, Row, judged_row
-from resnetlab.studies.words import Both, Words, joined
 
 TOLERANCE = 0.1  # of an autocorrelation: nearer than that counts as equal
 QUARTER = 0.02  # how far the share of units that a pair has in common may lie from 1/4
@@ -32,9 +34,9 @@ class _Vanished(Exception):
 
 
 def _row(
-    claim: Words, paper: Words, groups: Sequence[tuple[Group, Key]], measure: Callable[[], tuple[Words, str]]
+    claim: Words, paper: Words, groups: Sequence[tuple[Group, Key]], measure: Callable[[], tuple[Words, Verdict]]
 ) -> Row:
-    def unless_vanished() -> tuple[Words, str]:
+    def unless_vanished() -> tuple[Words, Verdict]:
         try:
             return measure()
         except _Vanished:
@@ -51,8 +53,8 @@ def _at_lag_1(curves: Sequence[list[float] | None]) -> list[float]:
     return there
 
 
-def _weakest(verdicts: Sequence[str]) -> str:
-    return max(verdicts, key=VERDICTS.index)
+def _weakest(verdicts: Sequence[Verdict]) -> Verdict:
+    return weakest(verdicts)
 
 
 def _grid_rows(grid: Group, noise: Group) -> list[Row]:
@@ -68,24 +70,24 @@ def _grid_rows(grid: Group, noise: Group) -> list[Row]:
         gap = difference(one, other)
         return f"{cell(one)} − {cell(other)}: {gap.rounded(2)}", gap
 
-    def whitens(variant: str) -> Callable[[], tuple[Words, str]]:
-        def measure() -> tuple[Words, str]:
+    def whitens(variant: str) -> Callable[[], tuple[Words, Verdict]]:
+        def measure() -> tuple[Words, Verdict]:
             words, gap = against(net(variant), of_noise("white"))
             return words, gap.verdict_within(TOLERANCE)
 
         return measure
 
-    def stays_brown() -> tuple[Words, str]:
+    def stays_brown() -> tuple[Words, Verdict]:
         words, gap = against(net("resnet BN 0.1"), of_noise("brown"))
         return words, gap.verdict_within(TOLERANCE)
 
-    def ordered() -> tuple[Words, str]:
+    def ordered() -> tuple[Words, Verdict]:
         lowest, middle, highest = (net(v) for v in ("plain BN", "resnet BN", "resnet BN 0.1"))
         gaps = [difference(middle, lowest), difference(highest, middle)]
         words = f"{cell(lowest)} < {cell(middle)} < {cell(highest)}: {', '.join(g.rounded(2) for g in gaps)}"
         return words, _weakest([g.verdict_above(0) for g in gaps])
 
-    def stays_coloured() -> tuple[Words, str]:
+    def stays_coloured() -> tuple[Words, Verdict]:
         words, gap = against(net("plain"), of_noise("white"))
         shared = Both("; units shared", "；共有激活单元") + f" {cell(grid.at('plain', L, 'coactive'))}"
         return words + shared, gap.verdict_above(TOLERANCE)
@@ -145,19 +147,19 @@ def _pixel_rows(pixels: Group) -> list[Row]:
     def curves(kind: str, depth: int) -> list[float]:
         return _at_lag_1([v["acf"] for v in pixels.found[kind, depth]])
 
-    def residual_above() -> tuple[Words, str]:
+    def residual_above() -> tuple[Words, Verdict]:
         gaps = {depth: difference(curves("resnet", depth), curves("plain", depth)) for depth in depths}
         words = "; ".join(f"{depth}: {gap.rounded(3)}" for depth, gap in gaps.items())
         return Both("by layers, residual − plain: ", "按层数，残差 − 平直：") + words, _weakest(
             [gap.verdict_above(0) for gap in gaps.values()]
         )
 
-    def plain_falls() -> tuple[Words, str]:
+    def plain_falls() -> tuple[Words, Verdict]:
         low, high = depths[0], depths[-1]
         fall = difference(curves("plain", low), curves("plain", high))
         return f"{low} − {high}: {fall.rounded(3)}", fall.verdict_above(0)
 
-    def ranks() -> tuple[Words, str]:
+    def ranks() -> tuple[Words, Verdict]:
         plain, residual = ([v["rank"] for v in pixels.found[kind, depths[-1]]] for kind in KINDS)
         if None in plain or None in residual:
             raise _Vanished

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.study import Evidence, Figure, Panel, Series, Table
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.text import Both, Words
 
 Key = tuple[str, int]  # of a fully connected net (variant, 0), of a convolutional one (kind, depth)
 NOISE: Key = ("noise", 0)

@@ -19,24 +19,23 @@ from typing import Any
 
 from resnetlab.measuring.padding import padded_units
 from resnetlab.studies import shortcuts_views as views
-from resnetlab.studies.costs import BUSY_RULE, Costs, base_name, busy, exact, measured_by, times
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.scales import base, for_depth
-from resnetlab.studies.statistics import Difference, difference
-from resnetlab.studies.study import (
+from resnetlab.studies.frame.claims import Row, judged_row
+from resnetlab.studies.frame.costs import BUSY_RULE, Costs, base_name, busy, exact, measure_networks, measured_by, times
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, named
+from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.statistics import (
     DIRECTION,
     NOT_JUDGED,
     NOT_REPRODUCED,
     REPRODUCED,
-    VERDICTS,
-    Evidence,
-    Finding,
-    Plan,
-    Row,
-    Study,
-    judged_row,
+    Difference,
+    Verdict,
+    difference,
+    weakest,
 )
-from resnetlab.studies.words import Both, Words
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import Both, Words
 from resnetlab.training.recipe import Recipe
 
 OPTIONS = ("A", "B", "C")
@@ -116,7 +115,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     ]
     timed = [
         Measurement(
-            "resnetlab.studies.costs:measure_networks",
+            named(measure_networks),
             {"nets": nets, "batch": batch, "rounds": s.rounds, "training": True},
             alone=True,
         )
@@ -184,14 +183,14 @@ def _sorted(evidence: Evidence) -> _Runs:
     return _Runs(train, test, lost)
 
 
-def _weakest(verdicts: list[str]) -> str:
-    return max(verdicts, key=VERDICTS.index)
+def _weakest(verdicts: list[Verdict]) -> Verdict:
+    return weakest(verdicts)
 
 
 def _cost_rows(costs: list[Costs], failed: list[Measurement]) -> list[Row]:
     """Counts and times; in each of `costs` the networks stand in the order of OPTIONS."""
 
-    def most() -> tuple[Words, str]:
+    def most() -> tuple[Words, Verdict]:
         parts, holds = [], True
         for nets in costs:
             a, b, c = nets.values()
@@ -201,7 +200,7 @@ def _cost_rows(costs: list[Costs], failed: list[Measurement]) -> list[Row]:
         words = Both("C / A in parameters, multiply-adds, activations: ", "C / A，依次为参数、乘加、激活：")
         return words + "; ".join(parts), exact(holds)
 
-    def longest() -> tuple[Words, str]:
+    def longest() -> tuple[Words, Verdict]:
         parts, verdicts = [], []
         for nets in costs:
             if words := busy(nets):
@@ -238,7 +237,7 @@ def _error_rows(runs: _Runs) -> list[Row]:
     def over(one: str, other: str) -> Difference:
         return difference(test[one], test[other])
 
-    def ordered() -> tuple[Words, str]:
+    def ordered() -> tuple[Words, Verdict]:
         steps = [over("A", "B"), over("B", "C")]
         words = Both(
             f"{_means(test)}; A − B: {steps[0]}, B − C: {steps[1]} points",
@@ -246,7 +245,7 @@ def _error_rows(runs: _Runs) -> list[Row]:
         )
         return words, _weakest([d.verdict_above(0) for d in steps])
 
-    def alike() -> tuple[Words, str]:
+    def alike() -> tuple[Words, Verdict]:
         gain = over("plain", "A")
         between = [over(*pair) for pair in ("AB", "AC", "BC")]
         largest = max(abs(d.mean) for d in between)
@@ -291,7 +290,7 @@ def _means(test: dict[str, list[float]]) -> str:
 
 
 def _padding_row(found: list[dict[str, Any]], failed: list[Measurement]) -> Row:
-    def measure() -> tuple[Words, str]:
+    def measure() -> tuple[Words, Verdict]:
         units = [unit for values in found for unit in values["units"]]
         shortcut, gap = (max((u[k] for u in units), default=0.0) for k in ("largest_shortcut", "largest_gap"))
         kept = min((u["shortcut_rms_kept"] for u in units), default=0.0)

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from resnetlab.studies.costs import Costs, base_name, cost_table, sentence_of_times, time_panel, times
-from resnetlab.studies.statistics import difference, mean_std
-from resnetlab.studies.study import Figure, Table
-from resnetlab.studies.words import Both, Words, joined
+from resnetlab.studies.figures.figure import Figure, Table
+from resnetlab.studies.frame.costs import Costs, base_name, cost_table, sentence_of_times, time_panel, times
+from resnetlab.studies.frame.statistics import difference, mean_std
+from resnetlab.studies.frame.text import Both, Words, joined
 
 
 def error_table(errors: Sequence[tuple[str, list[float], list[float], float]]) -> Table:

@@ -149,13 +149,13 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
         if troubles:
             aside = _set_aside(last)
             _log.warning(
-                f"{troubles[0]}; it lies in {aside} now, and the run goes on from the checkpoint before, step "
+                f"{troubles[0]}; it was moved to {aside}, and the run resumes from the previous checkpoint, step "
                 f"{found.progress.step}."
             )
         return found
     if not there:
         return None
-    raise UserError(f"{'; '.join(troubles)}; remove {' and '.join(map(str, there))} to start the run again.")
+    raise UserError(f"{'; '.join(troubles)}; remove {' and '.join(map(str, there))} to restart the run.")
 
 
 def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
@@ -185,7 +185,7 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
     if not shares or not all(map(_is_random_state, random)):
         raise Damaged(place / STATE, "damaged, it lacks the random state")
     if any(share.wrong > share.seen for share in shares):
-        raise Damaged(path, "damaged, it has more wrong images than it has seen")
+        raise Damaged(path, "damaged, it counts more errors than images")
     return tensors, Checkpoint(progress, schedule, shares, random)
 
 

@@ -29,16 +29,16 @@ def outputs_of(classes: Sequence[str], order: str) -> tuple[list[int] | None, st
     """
     check_choice("class-order", order, get_args(ClassOrder))
     places = natural(classes)
-    words = "by order, since the file names none"
+    words = "by order, since the file has no class names"
     differing = next((i for i, place in enumerate(places) if i != place), None)
     if differing is None:
         return None, words
     first, second = classes[differing], classes[places[differing]]
-    of_text = "sorted as text as torchvision does" if list(classes) == sorted(classes) else "as it is"
+    of_text = "sorted as text, as in torchvision" if list(classes) == sorted(classes) else "kept"
     if order == "natural":
         outputs = sorted(range(len(places)), key=places.__getitem__)
-        return outputs, f"{words}; sorted naturally as timm does: number {differing} is {second!r}, not {first!r}"
+        return outputs, f"{words}; sorted naturally, as in timm: number {differing} is {second!r}, not {first!r}"
     return None, (
-        f"{words}; the data's is {of_text}: number {differing} is {first!r}; timm sorts naturally, "
-        f"where it is {second!r}: for such a file give --class-order natural"
+        f"{words}; the data's order is {of_text}: number {differing} is {first!r}; timm sorts naturally, "
+        f"so that it is {second!r}: for such a file, use --class-order natural"
     )

@@ -51,7 +51,9 @@ def match_classes(
     """
     if trained is None:
         if given:
-            raise UserError(f"{source}: names no classes that --classes could say; order the data's as the network's.")
+            raise UserError(
+                f"{source}: has no class names to map with --classes; put the data's classes in the network's order."
+            )
         ordered, words = outputs_of(classes, order)
         numbers = ordered or list(range(len(classes)))
         return Matched(tuple(classes[numbers.index(i)] for i in range(len(classes))), tuple(numbers), words)
@@ -88,13 +90,13 @@ def common_classes(
     for source, matched in matches:
         if sorted(matched.classes) != sorted(first.classes):
             raise UserError(
-                f"{first_source} and {source}: an ensemble needs networks of the same classes; these have "
+                f"{first_source} and {source}: an ensemble needs networks with the same classes; these have "
                 f"{len(first.classes)} and {len(matched.classes)}: {shortened(first.classes)}, and "
                 f"{shortened(matched.classes)}."
             )
         order = [matched.classes.index(name) for name in first.classes]
         if [order[i] for i in first.outputs] != list(matched.outputs):
-            raise UserError(f"{first_source} and {source}: their classes can't be brought into one order by name.")
+            raise UserError(f"{first_source} and {source}: their classes can't be matched by name.")
         orders.append(_order(order))
     return first.classes, list(first.outputs), orders
 
@@ -112,7 +114,7 @@ def read_given(texts: Sequence[str]) -> dict[str, str]:
         if not (name and equals and trained):
             raise UserError(f"classes {shown(pair)}: write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING, e.g. hund=dog.")
         if found.setdefault(name, trained) != trained:
-            raise UserError(f"classes: {shown(name)} is said to be {shown(found[name])} and {shown(trained)}.")
+            raise UserError(f"classes: {shown(name)} is mapped to both {shown(found[name])} and {shown(trained)}.")
     return found
 
 
@@ -121,11 +123,11 @@ def _check_given(
 ) -> None:
     for name, other in given.items():
         if name not in classes:
-            raise UserError(f"classes: {shown(name)} is no class of {data}.{did_you_mean(name, classes)}")
+            raise UserError(f"classes: {shown(name)} is not a class of {data}.{did_you_mean(name, classes)}")
         if name in trained and name != other:
-            _log.warning("classes: %s is taken for %s, though it is a class of the training itself.", name, other)
+            _log.warning("classes: %s is mapped to %s, although the training has a class of that name.", name, other)
         if other not in trained:
-            raise UserError(f"classes: {source} knows no {shown(other)}.{did_you_mean(other, trained)}")
+            raise UserError(f"classes: {source} has no class {shown(other)}.{did_you_mean(other, trained)}")
 
 
 def _plain(name: str) -> str:
@@ -142,8 +144,8 @@ def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str,
     more = f" and {len(taken) - len(some):,} more" if len(taken) > len(some) else ""
     missing = len(set(range(len(trained))) - set(outputs))
     said = [
-        f"{len(set(outputs))} of the network's {len(trained):,}, any of which may be the answer" if missing else "",
-        "in another order than in the training" if list(outputs) != sorted(outputs) else "",
+        f"{len(set(outputs))} of the network's {len(trained):,}, any of which may be predicted" if missing else "",
+        "in a different order than in training" if list(outputs) != sorted(outputs) else "",
         f"under other names: {others}{more}" if taken else "",
     ]
     return "; ".join(filter(None, said)) or SAME
@@ -153,7 +155,7 @@ def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tu
     which = f"{shortened(missing)}, which {'is' if len(missing) == 1 else 'are'} not among them"
     return (
         f"{source}: trained on the classes {shortened(trained)}; {data} has {which}."
-        f"{did_you_mean(missing[0], trained)} Where they mean the same, say so: "
+        f"{did_you_mean(missing[0], trained)} If they mean the same, map them: "
         f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
     )
 

@@ -164,7 +164,7 @@ def check_share(ranks: Ranks, batch_size: int, images: int) -> None:
     """Raise UserError unless each rank gets two images of every batch, which batch norm needs."""
     for count, words in ((batch_size, f"batch_size={batch_size}"), (images, f"{images} training images")):
         if ranks.ranks > 1 and count < 2 * ranks.ranks:
-            raise UserError(f"{words}: fewer than two for each of {ranks.ranks} processes; start fewer.")
+            raise UserError(f"{words}: fewer than two for each of {ranks.ranks} processes; start fewer processes.")
 
 
 def check_same(ranks: Ranks, run: str) -> None:
@@ -172,8 +172,8 @@ def check_same(ranks: Ranks, run: str) -> None:
     wanted = ranks.from_first(lambda: run)
     if run != wanted:
         raise UserError(
-            f"process {ranks.rank} has run {run} and the first one {wanted}: the recipe or the images differ between "
-            "them; give every machine the same."
+            f"process {ranks.rank} has run {run}, but the first one has {wanted}: their recipes or images differ; "
+            "every machine needs the same."
         )
 
 
@@ -240,7 +240,7 @@ def local_device(name: str, ranks: Ranks) -> str:
     if ranks.ranks == 1:
         return name
     if name.startswith("cuda:") and ranks.local_ranks > 1:
-        raise UserError(f"device={name!r}: {ranks.local_ranks} processes a machine can't share it; give cuda.")
+        raise UserError(f"device={name!r}: {ranks.local_ranks} processes on a machine can't share it; use cuda.")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         return f"cuda:{ranks.local_rank}"
     return name
@@ -274,7 +274,7 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_loss(error):
             raise
-        words = "another process of this run ended; what it said, or torchrun, tells why."
+        words = "another process of this run ended; see its message or torchrun's for the reason."
         raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
     finally:
         # NCCL would wait here for those that are gone; Gloo does not, and ends the process by abort if it is left open.
@@ -326,7 +326,7 @@ def _join(device: str) -> Ranks:
         ranks.host = dist.new_group(backend="gloo", timeout=WAIT)
     except (dist.DistError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        words = f"{count} processes could not meet at {where} ({reason})."
+        words = f"{count} processes could not connect at {where} ({reason})."
         raise UserError(words) if ranks.local_rank == 0 else ToldElsewhere(words) from error
     return ranks
 
@@ -367,6 +367,6 @@ def _name_of_this_start(store: Store, rank: int, count: int) -> str:
             if store.check([f"here/{other}"]):
                 store.set(f"name/{store.get(f'here/{other}').decode()}", own)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not all came within {JOINING}")
+            raise TimeoutError(f"not all joined within {JOINING}")
         time.sleep(0.02)
     return own

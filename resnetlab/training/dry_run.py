@@ -201,7 +201,7 @@ class _Trial:
                 none = False
                 yield batch
             if none:
-                raise UserError(f"{self.run.data.name}: no batch of {images} has two images that can be read.")
+                raise UserError(f"{self.run.data.name}: no batch of {images} has two readable images.")
 
     def evaluation(self, images: int) -> float:
         """Seconds that evaluating one image takes."""
@@ -275,7 +275,7 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
         points |= {round(m * steps) for m in recipe.milestones}
     elif recipe.schedule == "plateau":
         words.append(
-            f"times {recipe.lr_drop:g} whenever {recipe.patience} evaluations bring no lower "
+            f"multiplied by {recipe.lr_drop:g} after {recipe.patience} evaluations without a lower "
             f"{'validation' if recipe.validation_images else 'training'} error"
         )
     elif recipe.schedule != "constant":
@@ -283,10 +283,10 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
         if recipe.schedule == "onecycle":
             points.add(warm + round(ONECYCLE_RISE * (steps - warm)))
     if recipe.warmup == "train_error":
-        limit = f", {recipe.warmup_steps} steps at most" if recipe.warmup_steps else ""
+        limit = f", for at most {recipe.warmup_steps} steps" if recipe.warmup_steps else ""
         words.append(f"{recipe.warmup_lr:g} until the training error is below {recipe.warmup_error:g} %{limit}")
     if warm >= steps and recipe.warmup != "train_error":
-        words.append(f"the warm-up of {warm:,} steps is as long as the run or longer")
+        words.append(f"the warm-up of {warm:,} steps is not shorter than the run")
     rates = []
     for step in sorted(p for p in points if 0 <= p < steps):
         state = ScheduleState(warm_since=None if step == 0 else warm)

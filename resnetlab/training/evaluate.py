@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,7 @@ class Member:
     matched: Matched  # its classes with those of the data
     skips: bool = False  # whether it was trained without the images that can't be read
     size_assumed: bool = False  # whether neither the file nor the user says the size of images
+    scores: Callable[[Tensor], Tensor] | None = None  # of pixels, uint8 N C H W, by an engine; None: the network's own
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def evaluate(
     unreadable: str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]] | None = None,
     told: Callable[[str], object] = lambda _: None,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Evaluation:
@@ -97,6 +99,7 @@ def evaluate(
     data were called in the training, where that is another name. class_order: which output is which class, where the
     file names none, as `outputs_of` says. unreadable: "error", or "skip" to leave out and count the files that can't be
     read; None is as the networks were trained. workers: processes that decode files ahead, of all members together.
+    engine: makes of each network what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands.
     told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
     of how many.
 
@@ -108,7 +111,7 @@ def evaluate(
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     if image_size is not None and data.shape is not None:
-        raise UserError(f"the images of {data.name} are in memory and looked at whole: leave --image-size out.")
+        raise UserError(f"the images of {data.name} are in memory and used uncropped: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
     images = data.test.to(device) if isinstance(data.test, Images) else data.test
@@ -121,7 +124,9 @@ def evaluate(
         for source, one in zip(sources, loaded, strict=True)
     )
     if class_order != "text" and all(one.classes for one in loaded):
-        raise UserError(f"class-order={class_order}: the files name their classes; leave it out.")
+        raise UserError(f"class-order={class_order}: the files have class names; leave it out.")
+    if engine:
+        members = tuple(_run_by(engine, member, way) for member in members)
     answered, label_of, orders = common_classes([(m.source, m.matched) for m in members], data.classes)
     for line in understood(members, data):
         told(line)
@@ -154,16 +159,14 @@ def _check_asked(
     if unreadable is not None:
         check_choice("unreadable", unreadable, ("error", "skip"))
     if flip and VIEWS[views].mirrored:
-        raise UserError(f"{views} has the mirror images already; leave --flip out.")
+        raise UserError(f"{views} already includes mirror images; leave --flip out.")
     if views != "1-crop" and data.shape is not None:
         raise UserError(
-            f"{views} cuts files, and the images of {data.name} are in memory, all of {data.shape[1]}x{data.shape[2]} "
-            "pixels: they are looked at whole. Use 1-crop, with --flip for their mirror images too."
+            f"{views} crops files, but the images of {data.name} are in memory, all {data.shape[1]}x{data.shape[2]} "
+            "pixels, and used uncropped. Use 1-crop, with --flip to add mirror images."
         )
     if not sources or len(nets) not in (0, 1, len(sources)):
-        raise UserError(
-            f"{len(sources)} networks and {len(nets)} names for them: give one --net for all, or each its own."
-        )
+        raise UserError(f"{len(sources)} networks but {len(nets)} names: give one --net for all, or one for each.")
     if not len(data.test):
         raise UserError(f"{data.name} has no test images.")
 
@@ -181,7 +184,7 @@ def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:
         return ()
     places = tuple(data.test.place(i) for i in missing.nonzero()[:, 0].tolist())
     if len(places) == len(data.test):
-        raise UserError(f"{places[0]}: neither it nor any other test image can be read; see 'resnetlab data audit'.")
+        raise UserError(f"{places[0]}: neither this nor any other test image can be read; see 'resnetlab data audit'.")
     return places
 
 
@@ -249,14 +252,14 @@ def _member(
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
-            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, and {data.name} has "
+            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, but {data.name} has "
             f"{shape[0]} and {len(data.classes)}."
         )
     matched = match_classes(source, names, data.name, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
-            f"7x7 maps, and this one is for {spec.input_size}; use 1-crop or 10-crop."
+            f"7x7 maps, but this one is for {spec.input_size}; use 1-crop or 10-crop."
         )
     words = whose_normalisation(loaded)
     if card:
@@ -265,16 +268,16 @@ def _member(
         normalise = imagenet()
     else:
         normalise = measure(data.train, 0).channel_mean_std()
-        words = f"measured on {data.name}'s training images, since the file has none"
+        words = f"measured on {data.name}'s training images, since the file does not state one"
     if any(
         have not in (1, want)
         for t in (normalise.mean, normalise.std)
         for have, want in zip(t.shape, shape, strict=True)
     ):
-        raise UserError(f"{source}: trained on images of another size than {data.name}'s {shape}.")
+        raise UserError(f"{source}: trained on images of a different size than {data.name}'s {shape}.")
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
         normalise = Normalisation(*(t.mean((1, 2), keepdim=True) for t in (normalise.mean, normalise.std)))
-        words += ", each pixel's averaged over its channel, since images have other sizes"
+        words += ", averaged over each channel, since the images have other sizes"
     with loaded.file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
@@ -285,7 +288,7 @@ def _member(
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
     if not loaded.metadata:
-        return "ImageNet's, assumed, since the file has none"
+        return "ImageNet's, assumed, since the file does not state one"
     return "from the file" if loaded.naming == OURS else f"that of {loaded.naming}'s training"
 
 
@@ -294,20 +297,39 @@ def skips(card: ModelMetadata | None) -> bool:
     return card is not None and card.recipe.get("unreadable") == "skip"
 
 
+def _run_by(
+    engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]], member: Member, views: Views
+) -> Member:
+    """The member with what runs it. Raises UserError for views that only the network itself can look at."""
+    if views.whole:
+        raise UserError("engines take images of one size, and multi-scale has many: leave --engine out.")
+    if views.mirrored and max(member.normalise.mean[0].numel(), member.normalise.std[0].numel()) > 1:
+        raise UserError(f"{member.source}: its mean image is not mirrored with the images: leave --engine out.")
+    return replace(member, scores=engine(member.net, member.normalise))
+
+
+def _answers(member: Member, views: Views, device: str, pixels: Tensor) -> Tensor:
+    """ln of the softmax for views of images, uint8 N C H W: float64 N K."""
+    if member.scores is None:
+        x = member.normalise(pixels.to(device, non_blocking=True))
+        return log_probabilities(member.net, x, whole=views.whole, mirrored=views.mirrored)
+    looked_at = [pixels, pixels.flip(3)] if views.mirrored else [pixels]
+    return average([member.scores(each).double().log_softmax(1) for each in looked_at])
+
+
 def _batches(
     member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: Unreadables
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec
-    answer = partial(log_probabilities, member.net, whole=views.whole, mirrored=views.mirrored)
+    answer = partial(_answers, member, views, device)
     none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
     if isinstance(images, Images) or views.cut is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables
         )
         for pixels, places in batches:
-            x = pixels.to(device, non_blocking=True)
-            yield places, torch.cat(in_halves(answer, member.normalise(x))) if len(places) else none
+            yield places, torch.cat(in_halves(answer, pixels)) if len(places) else none
         return
     read, done = read_views(images, views, spec.input_size, workers, unreadables), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
@@ -315,7 +337,7 @@ def _batches(
         places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)
 
         def answers(pixels: Tensor) -> Tensor:
-            return torch.cat(in_halves(answer, member.normalise(pixels.to(device))))
+            return torch.cat(in_halves(answer, pixels))
 
         yield places, over_views(answers, parts) if parts else none
         done += len(some)

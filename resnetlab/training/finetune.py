@@ -68,24 +68,24 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     source = recipe.start
     if not os.path.exists(expanded(source)):
         raise UserError(
-            f"{source}: no such run folder or weight file to start from. A run is named by the weights it started "
-            "from, so a command that goes on with it needs them too."
+            f"{source}: no such run folder or weight file to start from. A run's id depends on the weights it started "
+            "from, so the command that resumes it needs them too."
         )
     loaded = _load(recipe)
     net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
-            f"{source}: a network for images of {_count(spec.in_channels, 'channel')}, and those of {data.name} have "
-            f"{channels}: start from another one."
+            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.name} have "
+            f"{channels}: start from another network."
         )
     tensors, head = net.state_dict(), _head(net)
     if loaded.classes == data.classes:
         new: tuple[str, ...] = ()
-        words = f"{head} too, since the classes are the same"
+        words = f"{head} is kept too, since the classes are the same"
     else:
         new = tuple(name for name in tensors if name.startswith(f"{head}."))
-        before = f"{spec.num_classes}" if loaded.classes else f"{spec.num_classes} classes that the file doesn't name"
+        before = f"{spec.num_classes}" if loaded.classes else f"{spec.num_classes} classes without names in the file"
         before = before if loaded.has_head else "none in the file"
         words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
@@ -99,7 +99,7 @@ def check_size(start: Start, recipe: Recipe, size: int) -> None:
     height = start.normalisation.mean.shape[1] if start.normalisation else 1
     if height not in (1, size):
         raise UserError(
-            f"{recipe.start}: its mean image has {height} pixels a side, and these images have {size}: give "
+            f"{recipe.start}: its mean image is {height} pixels wide, but these images are {size}: give "
             f"--image-size {height} if they are files, or --normalise imagenet, pixel_mean or channel_mean_std."
         )
 

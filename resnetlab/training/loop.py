@@ -17,6 +17,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.errors import UserError, dead_worker, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
@@ -148,7 +149,7 @@ def _epoch(s: Sitting) -> Iterator[Status]:
         stepping = False
         if not s.share.seen:
             size = s.recipe.batch_size
-            raise UserError(f"{folder}: no batch of {size} has two images that can be read; see its data.")
+            raise UserError(f"{folder}: no batch of {size} has two readable images; check its data.")
         line = _so_far(s)
         check_weights(s)
         yield _status(s, line, "evaluating")
@@ -258,8 +259,9 @@ def _reestimate(s: Sitting) -> None:
 def _evaluate(s: Sitting) -> dict[str, float]:
     """Loss and error (%) of the test images and, if any are held out, of the validation images.
 
-    Of files also how many could not be read, in this epoch's training and here. They are computed in the recipe's
-    precision, but for the last time in float32: what the run ends with is what a loaded network will be found to have.
+    Of files also how many could not be read, in this epoch's training and here. They are computed as the steps are,
+    in the recipe's precision and with fused layers where it has them, but for the last time in float32 and layer by
+    layer: what the run ends with is what a loaded network will be found to have.
     """
     line: dict[str, float] = {}
     last = s.progress.step == s.steps or s.recipe.stop_after  # which may end the run here
@@ -271,12 +273,12 @@ def _evaluate(s: Sitting) -> dict[str, float]:
             try:
                 waited = s.ranks.give_up(batches, s.stop)
                 prepared = ((_laid_out(x, s.recipe), labels) for x, labels in waited)
-                with autocast(precision, torch.device(s.device).type):
+                with autocast(precision, torch.device(s.device).type), fused_evaluation(not last):
                     found = accuracy(s.net, prepared, s.ranks.sums)
             except UserError:
                 raise
             except ValueError as error:  # of no images
-                raise UserError(f"{s.recipe.data}: not one {name} image can be read; see its data.") from error
+                raise UserError(f"{s.recipe.data}: none of the {name} images can be read; check its data.") from error
             line |= {f"{name}_loss": found.loss, f"{name}_error": found.error}
     if isinstance(s.train, Files):
         (count,) = s.ranks.sums([s.loader.unreadables.count])

@@ -20,7 +20,7 @@ class Metrics:
         path = folder / METRICS
         found = read_epochs(folder, length)
         if len(found) != epochs:
-            raise Damaged(path, f"damaged, it should hold {epochs} epochs, and has {len(found)}", START_ANEW)
+            raise Damaged(path, f"damaged, it should hold {epochs} epochs, but has {len(found)}", START_ANEW)
         with disk_errors(path):
             self.file = open_to_append(path)  # unbuffered: a failed write must not be tried again when it closes
             self.file.truncate(length)  # what was logged after the checkpoint that is resumed

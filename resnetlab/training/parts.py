@@ -23,7 +23,7 @@ def check_parts(recipe: Recipe, spec: Spec) -> None:
         return
     if not isinstance(spec, NetSpec):
         raise UserError(
-            f"freeze and layer_decay work on a residual network's stages, and {spec.name} has none; leave them out."
+            f"freeze and layer_decay work on a residual network's stages, but {spec.name} has none; leave them out."
         )
     if recipe.freeze > 1 + len(spec.stages):
         raise UserError(

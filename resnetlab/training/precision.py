@@ -51,11 +51,11 @@ def as_started(recipe: Recipe, settled: dict[str, Any]) -> Recipe:
     """
     found = recipe.override(**settled)
     if found.precision == "bf16" and recipe.precision == "auto" and not (torch.cuda.is_available() or has_amx()):
-        _log.warning("the run began in bf16, which this processor has no matrix units for: it goes on, but slowly.")
+        _log.warning("the run started in bf16, for which this processor has no matrix units: it continues, but slowly.")
     if found.compile and recipe.compile == "auto" and not can_fuse():
         _log.warning(
-            "the run began with fused batch norm, for which no C++ compiler is found here: from here on it is not to "
-            "the last bit the run that it would have been."
+            "the run started with fused batch norm, which needs a C++ compiler, and there is none here: it continues "
+            "without, and its result is no longer bit-identical to an uninterrupted run."
         )
         found = found.override(compile=False)
     return found
@@ -116,12 +116,12 @@ def compile_units(net: ResNet, units: list[ResidualUnit], recipe: Recipe, kind: 
     """
     if net.spec.stochastic_depth:
         raise UserError(
-            "compile=True: with stochastic depth each unit has its own probability and would be compiled by itself; "
+            "compile=True: with stochastic depth each unit has its own probability and would be compiled separately; "
             "leave one of them out."
         )
     if recipe.unreadable == "skip":
         raise UserError(
-            "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled anew; "
+            "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled separately; "
             "leave one of them out."
         )
     _check_compiler(kind)
@@ -156,7 +156,7 @@ def as_written(on: bool) -> contextlib.AbstractContextManager[object]:
 
 
 def recompute_units(net: nn.Module) -> None:
-    """Keep only what passes between units, and compute the rest again for the gradient (Chen et al. 2016)."""
+    """Keep only what passes between groups of units, and compute the rest again for the gradient (Chen et al. 2016)."""
     residual_units(net, "checkpoint_activations")
     assert isinstance(net, ResNet)
     net.recompute = True
@@ -165,5 +165,5 @@ def recompute_units(net: nn.Module) -> None:
 def residual_units(net: nn.Module, field: str) -> list[ResidualUnit]:
     """The net's units. Raises UserError, naming the recipe's field, for a net that has none."""
     if not isinstance(net, ResNet):
-        raise UserError(f"{field}=True works on residual units, and a {type(net).__name__} has none; leave it out.")
+        raise UserError(f"{field}=True works on residual units, but a {type(net).__name__} has none; leave it out.")
     return [unit for _, unit in net.units()]

@@ -33,67 +33,71 @@ class Recipe:
     Milestones are shares of the run, so that a shorter run keeps its shape. Raises UserError for values that can't be.
     """
 
-    net: str = _field("cifar_resnet20", "A network's name, as 'resnetlab describe' takes it; '': that of the source.")
-    start: str = _field("", "A run folder or weight file, the source: training starts from its weights.")
+    net: str = _field("cifar_resnet20", "The network's name, as in 'resnetlab describe'; '': the source's network.")
+    start: str = _field("", "The source: a run folder or weight file from whose weights training starts.")
     freeze: int = _field(
-        0, "Parts that stay as the source has them, with batch norm's statistics: 1 the stem, 2 a stage."
+        0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
-    layer_decay: float = _field(1.0, "Factor of lr from each part to the one before it, from the head to the stem.")
-    data: str = _field("digits", f"{DATA_NAMES}.")
-    seed: int = _field(0, "Weights, order and augmentation follow from it.")
-    validation_images: int = _field(0, "Training images to hold out; the best weights are then chosen by them.")
-    validation_share: float = _field(0.0, "The same as a share of the training images.")
-    stop_after: int = _field(0, "End after so many evaluations without a lower validation error; 0: never.")
-    unreadable: UnreadableName = _field("error", "A file that can't be read: stop and name it, or leave it out.")
-    unreadable_limit: int = _field(100, "unreadable=skip: the most files an epoch may lack.")
-    image_size: int | None = _field(None, "Files: the side that images are brought to; else the network's.")
+    layer_decay: float = _field(1.0, "Factor on lr from each layer group to the one before it, from head to stem.")
+    data: str = _field("digits", f"The data set: {DATA_NAMES}.")
+    seed: int = _field(0, "Seed of the initial weights, the order of images and the augmentation.")
+    validation_images: int = _field(0, "Number of training images to hold out for selecting the best weights.")
+    validation_share: float = _field(0.0, "The same, as a share of the training images.")
+    stop_after: int = _field(0, "Stop after this many evaluations without a lower validation error; 0: never.")
+    unreadable: UnreadableName = _field(
+        "error", "For an unreadable file: stop with an error that names it, or skip it."
+    )
+    unreadable_limit: int = _field(100, "With unreadable=skip: the maximum number of files an epoch may lack.")
+    image_size: int | None = _field(None, "Side length of images from files; default: the network's input size.")
     normalise: NormaliseName = _field(
         "pixel_mean",
-        "By the mean of each pixel; mean and deviation of each channel; ImageNet's of each channel; or as the source.",
+        "Normalise by each pixel's mean, by each channel's mean and deviation, by ImageNet's, or as the source does.",
     )
     augment: AugmentName = _field(
         "none",
-        "crop_flip: pad 4, random crop, flip. Files: resized_crop_flip: random area and shape; "
+        "crop_flip: pad 4, random crop, flip. For files, resized_crop_flip: crop of random area and shape, flip; "
         "scale_crop_flip_colour: random scale, crop, flip, colour noise (He 2015).",
     )
-    policy: PolicyName = _field("none", "Operations drawn at random on top.")
-    colour_jitter: float = _field(0.0, "Brightness, contrast and saturation change by up to this share.")
-    erasing: float = _field(0.0, "Share of the images of which a random part is erased.")
+    policy: PolicyName = _field("none", "Randomly drawn operations, in addition to augment.")
+    colour_jitter: float = _field(0.0, "Change brightness, contrast and saturation by up to this share.")
+    erasing: float = _field(0.0, "Share of images in which a random rectangle is erased.")
     mixup: float = _field(0.0, "alpha of mixup: images and labels are mixed with a share from Beta(alpha, alpha).")
-    cutmix: float = _field(0.0, "alpha of CutMix; with mixup too, each batch has one of them.")
+    cutmix: float = _field(0.0, "alpha of CutMix; if mixup is given too, each batch uses one of them.")
     label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
-    epochs: float | None = _field(30.0, "Length of the run; or give iterations.")
-    iterations: int | None = _field(None, "Length of the run in steps; or give epochs.")
-    least_iterations: int = _field(0, "With epochs: at least so many steps, however few the images.")
-    batch_size: int = _field(128, "Images a step, of all processes together.")
+    epochs: float | None = _field(30.0, "Length of the run in epochs; alternatively give iterations.")
+    iterations: int | None = _field(None, "Length of the run in steps; alternatively give epochs.")
+    least_iterations: int = _field(0, "With epochs: the minimum number of steps, however few the images.")
+    batch_size: int = _field(128, "Images per step, over all processes together.")
     lr: float = _field(0.1, "The highest learning rate.")
-    schedule: ScheduleName = _field("multistep", "How lr falls.")
+    schedule: ScheduleName = _field("multistep", "How lr decreases.")
     milestones: tuple[float, ...] = _field((0.5, 0.75), "multistep: shares of the run at which lr is lowered.")
-    lr_drop: float = _field(0.1, "multistep, plateau: factor by which lr is lowered.")
-    patience: int = _field(5, "plateau: evaluations without a better error before lr is lowered.")
-    warmup: WarmupName = _field("none", "train_error: at warmup_lr until the training error is below warmup_error.")
-    warmup_steps: int = _field(0, "linear, constant: length of the warm-up; train_error: its longest, 0 for no limit.")
-    warmup_lr: float = _field(0.0, "linear: where lr starts; constant, train_error: what it is.")
+    lr_drop: float = _field(0.1, "multistep, plateau: factor by which lr is multiplied when it is lowered.")
+    patience: int = _field(5, "plateau: evaluations without a lower error before lr is lowered.")
+    warmup: WarmupName = _field("none", "train_error: keep warmup_lr until the training error is below warmup_error.")
+    warmup_steps: int = _field(0, "linear, constant: length of the warm-up; train_error: its maximum, 0 for no limit.")
+    warmup_lr: float = _field(0.0, "linear: the initial lr; constant, train_error: the lr during warm-up.")
     warmup_error: float = _field(80.0, "train_error: the training error in % that ends the warm-up.")
     momentum: float = _field(0.9, "v := momentum * v + gradient.")
-    nesterov: bool = _field(False, "Nesterov's form of momentum.")
-    weight_decay: float = _field(1e-4, "Factor of the weights that is added to the gradient.")
-    decay: DecayName = _field("all", "What decays: all, as in the papers, or not batch norm and biases.")
-    sync_bn: bool = _field(False, "Several processes: batch norm's statistics are those of the whole batch.")
-    channels_last: Switch = _field(False, "Memory layout N H W C: faster on most processors; rounds otherwise.")
+    nesterov: bool = _field(False, "Use Nesterov momentum.")
+    weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient.")
+    decay: DecayName = _field("all", "Apply weight decay to all, as in the papers, or not to batch norm and biases.")
+    sync_bn: bool = _field(False, "With several processes: compute batch norm's statistics over the whole batch.")
+    channels_last: Switch = _field(
+        False, "Use the memory layout N H W C: faster on most processors; rounds differently."
+    )
     precision: PrecisionName = _field(
-        "fp32", "Convolutions and products of a step; weights are fp32, and so is the last evaluation."
+        "fp32", "Precision of convolutions and matrix products in a step; weights and the last evaluation are fp32."
     )
     compile: Switch = _field(
-        False, "Faster steps: batch norm, sum and ReLU in one pass on a CPU; residual units compiled on a GPU."
+        False, "Faster steps: fuse batch norm, sum and ReLU on a CPU; compile residual units on a GPU."
     )
-    accumulate: int = _field(1, "Parts that a batch is computed in, one after another, to save memory.")
-    checkpoint_activations: bool = _field(False, "Compute the units again for the gradient, to save memory.")
-    fused: bool = _field(False, "The optimiser's update in one kernel.")
-    clip_gradient: float = _field(0.0, "Largest norm of the gradient over all weights; 0: any.")
+    accumulate: int = _field(1, "Split each batch into this many parts, computed one after another, to save memory.")
+    checkpoint_activations: bool = _field(False, "Recompute the units' activations for the gradient, to save memory.")
+    fused: bool = _field(False, "Run the optimiser's update in one kernel.")
+    clip_gradient: float = _field(0.0, "Maximum norm of the gradient over all weights; 0: no limit.")
     ema: float = _field(0.0, "Decay of a moving average of the weights, which is evaluated in their place; 0: none.")
     bn_reestimate: int = _field(
-        0, "After training: batches (at most an epoch) over which batch norm's statistics are averaged anew; 0: none."
+        0, "Batches (at most an epoch) over which batch norm's statistics are re-estimated after training; 0: none."
     )
 
     def __post_init__(self) -> None:
@@ -101,7 +105,7 @@ class Recipe:
         for name, hint in hints.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
         if (self.epochs is None) == (self.iterations is None):
-            raise UserError("give either epochs or iterations, not both and not neither.")
+            raise UserError("give exactly one of epochs and iterations.")
         for name, low, high, words in _RANGES:
             value = getattr(self, name)
             if value is not None and not (low <= value <= high):
@@ -109,7 +113,7 @@ class Recipe:
         if self.epochs == 0:
             raise UserError("epochs=0.0 must be more than 0.")
         if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
+            raise UserError(f"milestones={self.milestones} must be increasing shares of the run, between 0 and 1.")
         if self.warmup in ("linear", "constant") and self.warmup_steps < 1:
             raise UserError(f"warmup={self.warmup!r} needs warmup_steps of at least 1.")
         of_source = {"net": not self.net, "normalise": self.normalise == "source", "freeze": self.freeze}
@@ -120,19 +124,19 @@ class Recipe:
             raise UserError("give either validation_images or validation_share, not both.")
         if self.stop_after and not (self.validation_images or self.validation_share):
             raise UserError(
-                f"stop_after={self.stop_after} needs images to decide by, and not those of the test: give "
+                f"stop_after={self.stop_after} needs held-out images, since test images must not decide: give "
                 "validation_images or validation_share."
             )
         if self.stop_after and self.bn_reestimate:
             raise UserError(
-                f"bn_reestimate={self.bn_reestimate} follows the last step, which stop_after={self.stop_after} leaves "
-                "open; leave one of them out."
+                f"bn_reestimate={self.bn_reestimate} runs after the last step, which is not known in advance with "
+                f"stop_after={self.stop_after}; leave one of them out."
             )
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=True needs a momentum above 0.")
         if self.batch_size < 2 * self.accumulate:
             raise UserError(
-                f"accumulate={self.accumulate}: a batch of {self.batch_size} has not two images for each part, which "
+                f"accumulate={self.accumulate}: a batch of {self.batch_size} has fewer than two images per part, which "
                 "batch norm needs; lower accumulate."
             )
 
@@ -167,7 +171,7 @@ _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when on
 }
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),
-    ("freeze", 0, _COUNT, "0 to the number of stages and 1"),
+    ("freeze", 0, _COUNT, "0 to the number of stages plus 1"),
     ("layer_decay", 0, 1, "a factor between 0 and 1"),
     ("validation_images", 0, _COUNT, "0 to 10^9"),
     ("validation_share", 0, 0.9, "a share, 0 to 0.9"),

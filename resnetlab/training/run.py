@@ -108,7 +108,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
             )
         if recipe.augment in FOR_FILES:
             raise UserError(
-                f"augment={recipe.augment!r} cuts parts out of files; {data.name} takes 'none' or 'crop_flip'."
+                f"augment={recipe.augment!r} crops image files; {data.name} allows only 'none' or 'crop_flip'."
             )
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_parts(recipe, fitted)
@@ -123,7 +123,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
         root.exists()
     except OSError as error:
         raise UserError(
-            f"{str(root)[:80]}: no place for runs ({error.strerror}); choose another with --runs."
+            f"{str(root)[:80]}: can't hold runs ({error.strerror}); choose another folder with --runs."
         ) from error
     return Run(fitted, recipe, data, root, start)
 
@@ -137,7 +137,7 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
     if is_there(path):
         found = read_begun(run.folder)
         if found["id"] != run.id:
-            raise Damaged(path, f"damaged, it is of run {found['id']!r}", START_ANEW)
+            raise Damaged(path, f"damaged, it belongs to run {found['id']!r}", START_ANEW)
         return found
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):

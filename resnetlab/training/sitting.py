@@ -162,8 +162,8 @@ def _own_share(found: Checkpoint, ranks: Ranks) -> tuple[Share, Random]:
     if not found.shares or not ranks.first:
         return Share(), {}
     _log.warning(
-        f"step {found.progress.step}, where the run goes on, was saved by {len(found.shares)} processes and now there "
-        f"are {ranks.ranks}: from here on it is not to the last bit the run that either number would have made alone."
+        f"the run resumes from step {found.progress.step}, which was saved by {len(found.shares)} processes; now there "
+        f"are {ranks.ranks}, so its result is not bit-identical to that of a run with either number."
     )
     columns = zip(*(astuple(share) for share in found.shares), strict=True)
     return Share(*map(sum, columns)), {}
@@ -282,7 +282,9 @@ def no_memory(s: Sitting, words: str, *, stepping: bool) -> UserError:
     else:
         where, ways = f"in the evaluation after step {s.progress.step}", []
     ways.append("a smaller --net" if s.run.data.shape else "a smaller --image-size or --net")
-    return UserError(f"{s.run.folder}: out of memory {where}: {words}; {_kept(s)}. What takes less: {', '.join(ways)}.")
+    return UserError(
+        f"{s.run.folder}: out of memory {where}: {words}; {_kept(s)}. To use less memory: {', '.join(ways)}."
+    )
 
 
 def _kept(s: Sitting) -> str:
@@ -292,7 +294,7 @@ def _kept(s: Sitting) -> str:
 def _not_finite(s: Sitting, what: str, step: int) -> UserError:
     """The line that says what happened, why most likely, and what is kept."""
     return UserError(
-        f"{s.run.folder}: the {what} no longer finite at step {step} (lr {s.lr:g}); {_kept(s)}. Likeliest causes, in "
-        "this order: too high a learning rate (lower lr or lengthen the warm-up); a net whose signals grow from layer "
-        "to layer (deep without batch norm); damaged images or labels."
+        f"{s.run.folder}: the {what} no longer finite at step {step} (lr {s.lr:g}); {_kept(s)}. Likely causes, in "
+        "this order: the learning rate is too high (lower lr or lengthen the warm-up); the signals grow from layer "
+        "to layer (deep without batch norm); images or labels are damaged."
     )

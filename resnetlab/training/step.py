@@ -152,7 +152,7 @@ class Stepper:
         wanted = momentum | average | counts
         for name, tensor in state.items():
             if name not in wanted:
-                raise UserError(f"it has {name} besides")
+                raise UserError(f"it has the extra {name}")
             if tensor.shape != wanted[name].shape:
                 raise UserError(f"in it {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
             if wrong := value_trouble(name, wanted[name], tensor):

@@ -56,8 +56,8 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
                     write(_values(lines[i], known), int(lines[i]["step"]))
             except Exception as error:  # whatever the package raises: no server, no key, no room
                 raise UserError(
-                    f"log={log!r} fails ({type(error).__name__}: {error}); the run is kept: give the same command "
-                    "again to go on, without --log if need be."
+                    f"log={log!r} fails ({type(error).__name__}: {error}); the run is kept: repeat the command "
+                    "to resume, without --log if necessary."
                 ) from error
             with disk_errors(run.folder):
                 write_atomically(run.folder / TRACKING, json.dumps(sent | {log: len(lines)}).encode())

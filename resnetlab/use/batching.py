@@ -23,7 +23,8 @@ class Batcher:
     """
 
     def __init__(self, classify: Callable[[Tensor], Tensor], size: int, note: Callable[[int], None]) -> None:
-        self._classify, self._size, self._note = classify, size, note
+        self.classify = classify  # may be replaced at any time, from any thread: the next pass takes it
+        self._size, self._note = size, note
         self._waiting: deque[tuple[Tensor, asyncio.Future[Tensor]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._free = asyncio.Lock()  # of the thread; those who want it are served in order
@@ -58,7 +59,7 @@ class Batcher:
                 images = torch.stack([pixels for pixels, _ in batch])  # N C H W
                 loop = asyncio.get_running_loop()
                 try:
-                    rows = await loop.run_in_executor(self._thread, self._classify, images)
+                    rows = await loop.run_in_executor(self._thread, self.classify, images)
                 except Exception as error:
                     for _, answer in batch:
                         if not answer.done():

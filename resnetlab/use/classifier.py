@@ -1,4 +1,4 @@
-"""Classifier: a trained network with all it needs to look at an image file: classes, preprocessing, device."""
+"""Classifier: a trained network with all it needs to look at an image file: classes, preprocessing, engine, device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
+from resnetlab.paths import expanded
 from resnetlab.training.evaluate import skips, whose_normalisation
+from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_exported, suffix_of
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
 
@@ -28,7 +30,7 @@ LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as P
 class Classifier:
     """A network in evaluation mode on `device`, the names of its classes, and how images are prepared for it."""
 
-    net: ResNet | VGG
+    network: ResNet | VGG | None  # None where there is only the file that was exported of it
     classes: tuple[str, ...]
     normalise: Normalisation
     whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
@@ -39,6 +41,8 @@ class Classifier:
     normalisation: str = ""  # whose it is, in words
     skips: bool = False  # whether it was trained without the images that can't be read
     assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
+    file: ExportedFile | None = None
+    engine: Engine | None = None  # what runs it; None: the network as it stands
 
     @classmethod
     def open(
@@ -51,11 +55,13 @@ class Classifier:
         device: str = "cpu",
         head: bool = True,
     ) -> Classifier:
-        """From a run folder or a weight file; the options are those of `resnetlab.load`.
+        """From a run folder, a weight file or an exported file; the options are those of `resnetlab.load`.
 
         Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
-        Raises UserError as `resnetlab.load` does.
+        Raises UserError as `resnetlab.load` and `read_exported` do.
         """
+        if suffix_of(source):
+            return cls._of_exported(source, net, which, image_size, device)
         loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
@@ -81,15 +87,61 @@ class Classifier:
             skips(card),
             tuple(words for is_told, words in told if not is_told),
         )
-        grey = torch.full((1, spec.in_channels, spec.input_size, spec.input_size), 128, dtype=torch.uint8)
-        if not found.probabilities(grey).isfinite().all():
-            raise UserError(f"{source}: what it answers to a grey image is no number: its weights are damaged.")
-        return found
+        return found._answering()
+
+    @classmethod
+    def _of_exported(
+        cls, source: str | Path, net: str | None, which: str, image_size: int | None, device: str
+    ) -> Classifier:
+        options = {"--net": net, "--which": which if which != "last" else None, "--image-size": image_size}
+        if given := [name for name, value in options.items() if value is not None]:
+            raise UserError(f"{source}: an exported file says itself what it holds; leave {given[0]} out.")
+        if device.startswith("cuda"):
+            raise UserError(f"{source}: exported files run on the processor; leave --device {device} out.")
+        file = read_exported(expanded(source))
+        return cls(
+            None,
+            file.classes,
+            file.normalise,
+            file.whole,
+            "cpu",
+            str(source),
+            assumed=file.assumed,
+            file=file,
+            engine=first_engine(file),
+        )._answering()
+
+    def _answering(self) -> Classifier:
+        """The same. Raises UserError unless it answers with numbers."""
+        grey = torch.full((1, self.channels, self.size, self.size), 128, dtype=torch.uint8)
+        if not self.probabilities(grey).isfinite().all():
+            raise UserError(f"{self.source}: what it answers to a grey image is no number: its weights are damaged.")
+        return self
+
+    @property
+    def net(self) -> ResNet | VGG:
+        """The network itself. Raises UserError where there is only an exported file."""
+        if self.network is None:
+            raise UserError(
+                f"{self.source}: an exported file gives classes and nothing else; for this, give the run folder or "
+                "weight file that it was made of."
+            )
+        return self.network
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.file.network if self.file else self.net.spec.name
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 or 3."""
+        return self.file.channels if self.file else self.net.spec.in_channels
 
     @property
     def size(self) -> int:
         """Side of the square that images become, in pixels."""
-        return self.net.spec.input_size
+        return self.file.size if self.file else self.net.spec.input_size
 
     @property
     def seen(self) -> float:
@@ -109,7 +161,7 @@ class Classifier:
         """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
         top, left = (round((side - self.size) / 2) for side in image.shape[:2])
         image = image[top : top + self.size, left : left + self.size]
-        if self.net.spec.in_channels == 1:
+        if self.channels == 1:
             image = np.rint(image @ np.array(LUMA))[:, :, None].astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
@@ -120,7 +172,8 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Softmax over the classes of prepared images, uint8 N C H W: float32 N K on the CPU."""
-        return self.net(self.input(pixels)).softmax(1).cpu()
+        scores = self.engine.scores(pixels) if self.engine else self.net(self.input(pixels))
+        return scores.softmax(1).cpu()
 
 
 def _whole(card: ModelMetadata | None, spec: object) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from resnetlab.data.cuts import CROP, TEST_SIDE
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.nets.folding import folded
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
 from resnetlab.use.classifier import Classifier
 
 
@@ -31,8 +33,12 @@ class WithNormalisation(nn.Module):
 
 def deployed(classifier: Classifier) -> WithNormalisation:
     """The classifier's network for export: batch norm folded, the normalisation within, in evaluation mode."""
-    module = WithNormalisation(folded(classifier.net), classifier.normalise).eval()
-    return module.requires_grad_(False)
+    return with_normalisation(classifier.net, classifier.normalise)
+
+
+def with_normalisation(net: ResNet | VGG, normalise: Normalisation) -> WithNormalisation:
+    """The same of a network and a normalisation."""
+    return WithNormalisation(folded(net), normalise).eval().requires_grad_(False)
 
 
 def description(classifier: Classifier) -> dict[str, str]:
@@ -44,9 +50,9 @@ def description(classifier: Classifier) -> dict[str, str]:
     255, transparency stands before `background`), bring its short side to `resize_short_side`, cut out the middle,
     `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
     """
-    size, channels = classifier.size, classifier.net.spec.in_channels
+    size, channels = classifier.size, classifier.channels
     values = {
-        "network": classifier.net.spec.name,
+        "network": classifier.name,
         "classes": classifier.classes,
         "preprocessing": {
             "orientation": "upright, by EXIF",
@@ -75,5 +81,9 @@ def description(classifier: Classifier) -> dict[str, str]:
 
 def noise(classifier: Classifier, images: int) -> Tensor:
     """Pixels to try a network with, the same each time: uint8 N C H W."""
-    shape = (images, classifier.net.spec.in_channels, classifier.size, classifier.size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(images))
+    return drawn((classifier.channels, classifier.size, classifier.size), images)
+
+
+def drawn(shape: tuple[int, int, int], images: int) -> Tensor:
+    """The same for images of a shape, C H W."""
+    return torch.randint(0, 256, (images, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +19,49 @@ from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreeme
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.deployed import WithNormalisation, deployed, description, noise
 from resnetlab.use.onnx_graph import OPSET, onnx_scores, to_onnx
+from resnetlab.use.openvino_graph import openvino_scores, to_openvino
+from resnetlab.use.openvino_graph import quantised as openvino_quantised
 from resnetlab.use.quantise import IMAGES, calibration_images, quantised
 from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_scores
 
 BATCHES = (1, 2, 7)  # the sizes at which a file is checked
 
 
-class Format(NamedTuple):
-    """A kind of file: how its content is made, how it is run, and how its name ends."""
+Content = tuple[bytes, ...]  # of each file of a format
 
-    content: Callable[[WithNormalisation, Tensor, dict[str, str]], bytes]
-    scores: Callable[[bytes], Scores]
-    suffix: str
+
+class Format(NamedTuple):
+    """A kind of file, or of several beside each other: how their content is made and run, and how their names end."""
+
+    content: Callable[[WithNormalisation, Tensor, dict[str, str]], Content]
+    scores: Callable[[Content], Scores]
+    suffixes: tuple[str, ...]  # of the file that is opened, first
+    quantised: Callable[[Content, Iterator[Tensor]], Content] | None = None  # to int8
+
+    @property
+    def suffix(self) -> str:
+        """Of the file that is opened."""
+        return self.suffixes[0]
 
 
 FORMATS = {
-    "onnx": Format(to_onnx, onnx_scores, ".onnx"),
-    "torch": Format(to_torch, torch_scores, ".pt2"),
-    "aoti": Format(to_aoti, aoti_scores, ".pt2"),
+    "onnx": Format(
+        lambda *network: (to_onnx(*network),),
+        lambda content: onnx_scores(content[0]),
+        (".onnx",),
+        lambda content, batches: (quantised(content[0], batches),),
+    ),
+    "openvino": Format(to_openvino, openvino_scores, (".xml", ".bin"), openvino_quantised),
+    "torch": Format(
+        lambda *network: (to_torch(*network),),
+        lambda content: torch_scores(content[0]),
+        (".pt2",),
+    ),
+    "aoti": Format(
+        lambda *network: (to_aoti(*network),),
+        lambda content: aoti_scores(content[0]),
+        (".pt2",),
+    ),
 }
 
 
@@ -44,11 +69,11 @@ FORMATS = {
 class Exported:
     """A file that was written, and what was seen when it was checked."""
 
-    written: Path
+    written: Path  # the file that is opened; OpenVINO's weights lie beside it, in .bin
     format: str
     network: str
     precision: str  # float32 or int8
-    bytes: int
+    bytes: int  # of all files
     checks: tuple[Check, ...]
     agreement: Agreement | None
     calibration_unreadable: int = 0  # of the images to calibrate with, left out
@@ -85,19 +110,20 @@ def export(
 
     Its scores are compared with PyTorch's at each of BATCHES; with `data`, its predictions on the test images too, and
     progress is called with how many are done, and of how many. With `calibrate`, whose training images are used, ONNX
-    is quantised to int8; then the scores are compared before, and the differences told are those after. classes: what
-    classes of `data` were called in the training, where it is another name; class_order: as in `match_classes`. skip:
-    leave out and count files that can't be read.
+    and OpenVINO are quantised to int8; then the scores are compared before, and the differences told are those after.
+    classes: what classes of `data` were called in the training, where it is another name; class_order: as in
+    `match_classes`. skip: leave out and count files that can't be read.
 
     Raises UserError, and writes nothing, where `out` exists, data don't fit, what the format needs is missing, or
     scores differ by more than rounding.
     """
-    check_out(out, FORMATS[to].suffix)
+    kind = FORMATS[to]
+    check_out(out, to)
     if calibrate:
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
-    content = FORMATS[to].content(deployed(classifier), noise(classifier, 2), description(classifier))
-    pytorch, scores = _pytorch_scores(classifier), FORMATS[to].scores(content)
+    content = kind.content(deployed(classifier), noise(classifier, 2), description(classifier))
+    pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
     for check in checks:
         if not check.is_rounding:
@@ -106,28 +132,31 @@ def export(
                 f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the greatest, {check.greatest_score:.3g}."
             )
     unreadables = Unreadables(skip, limit=IMAGES)
-    if calibrate:
-        content = quantised(content, calibration_images(calibrate, classifier.size, unreadables))
-        scores = FORMATS[to].scores(content)
+    if calibrate and kind.quantised:
+        content = kind.quantised(content, calibration_images(calibrate, classifier.size, unreadables))
+        scores = kind.scores(content)
         checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
     found = None
     if data:
         found = agreement(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
-    try:
-        write_atomically(out, content, new=True)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror}).") from error
+    for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file that is opened comes last
+        path = out.with_suffix(suffix)
+        try:
+            write_atomically(path, part, new=True)
+        except OSError as error:
+            raise UserError(f"{path}: can't be written ({error.strerror}).") from error
     precision = "int8" if calibrate else "float32"
-    name = classifier.net.spec.name
-    return Exported(out, to, name, precision, len(content), checks, found, unreadables.count)
+    return Exported(out, to, classifier.name, precision, sum(map(len, content)), checks, found, unreadables.count)
 
 
-def check_out(out: Path, suffix: str) -> None:
-    """Raise UserError unless a file of that suffix can be made there; before the work, which may take minutes."""
+def check_out(out: Path, to: str) -> None:
+    """Raise UserError unless the format's files can be made there; before the work, which may take minutes."""
+    suffix, *others = FORMATS[to].suffixes
     if out.suffix != suffix:
         raise UserError(f"{out}: its name should end in {suffix}.")
-    if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or give another name.")
+    for path in (out, *map(out.with_suffix, others)):
+        if path.exists():
+            raise UserError(f"{path}: is there already; remove it, or give another name.")
     if not out.parent.is_dir():
         raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
 

@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from resnetlab.data.folder import class_names
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.nets.folding import folded
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.use.agreement import Scores
 from resnetlab.use.classifier import Classifier
+from resnetlab.use.deployed import WithNormalisation
+from resnetlab.use.engines import Graph, check_device, chosen
 from resnetlab.use.explain import units_of
 from resnetlab.use.predict import prepared
 
@@ -47,6 +51,11 @@ def embed(net: ResNet | VGG, x: Tensor, unit: str | None = None) -> Tensor:
     In a residual net the first is the output of the global average pool. Raises UserError for a unit that is not
     there; `resnetlab.use.explain.units_of` names them.
     """
+    with torch.inference_mode():
+        return _embedded(net, x, unit)
+
+
+def _embedded(net: ResNet | VGG, x: Tensor, unit: str | None) -> Tensor:
     kept: list[Tensor] = []
     if unit is None:
         last = net.fc if isinstance(net, ResNet) else net.classifier[-1]
@@ -54,11 +63,44 @@ def embed(net: ResNet | VGG, x: Tensor, unit: str | None = None) -> Tensor:
     else:
         hook = _unit(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
     try:
-        with torch.inference_mode():
-            net(x)
+        net(x)
     finally:
         hook.remove()
     return kept[0]
+
+
+class Embedding(nn.Module):
+    """A network that gives what `embed` does."""
+
+    def __init__(self, net: ResNet | VGG, unit: str | None) -> None:
+        super().__init__()
+        self.net, self.unit = net, unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _embedded(self.net, x, self.unit)
+
+
+def embedder(
+    classifier: Classifier,
+    unit: str | None,
+    engine: str,
+    *,
+    batch: int,
+    told: Callable[[str], object] = lambda _: None,
+) -> Scores:
+    """What gives the features of prepared images, uint8 N C H W: float32 N D on the CPU; engines as in `with_engine`.
+
+    Raises UserError for a unit that is not there, and as `with_engine` does.
+    """
+    net = classifier.net
+    if unit is not None:
+        _unit(net, unit)
+    check_device(classifier, engine)
+    if classifier.device != "cpu":
+        return lambda pixels: embed(net, classifier.input(pixels), unit).float().cpu()
+    module = WithNormalisation(Embedding(folded(net), unit), classifier.normalise).eval().requires_grad_(False)
+    graph = Graph((classifier.channels, classifier.size, classifier.size), module, marks=f"{net.spec.to_dict()} {unit}")
+    return chosen(graph, engine, batch=batch, told=told).scores
 
 
 def _unit(net: ResNet | VGG, name: str) -> nn.Module:
@@ -72,6 +114,7 @@ def _unit(net: ResNet | VGG, name: str) -> nn.Module:
 def features(
     classifier: Classifier,
     images: list[tuple[Path, str]],
+    run: Scores,
     *,
     unit: str | None = None,
     batch: int = 32,
@@ -79,10 +122,8 @@ def features(
 ) -> tuple[Features, list[tuple[Path, str]]]:
     """Embeddings of the images that can be read, in order; and the others, each with the reason.
 
-    images: files and their labels. Raises UserError for a unit that is not there, and if none can be read.
+    images: files and their labels; run: what `embedder` made for the unit. Raises UserError if none can be read.
     """
-    if unit is not None:
-        _unit(classifier.net, unit)  # refuse a wrong name before images are read
     found: list[tuple[Path, str]] = []
     unreadable: list[tuple[Path, str]] = []
     rows: list[np.ndarray] = []
@@ -92,7 +133,7 @@ def features(
         found += [(path, label) for path, label, pixels in read if isinstance(pixels, Tensor)]
         unreadable += [(path, pixels) for path, _, pixels in read if not isinstance(pixels, Tensor)]
         if whole := [pixels for _, _, pixels in read if isinstance(pixels, Tensor)]:
-            rows.append(embed(classifier.net, classifier.input(torch.stack(whole)), unit).float().cpu().numpy())
+            rows.append(run(torch.stack(whole)).numpy())
         progress(first + len(group), len(images))
     if not rows:
         raise UserError(f"none of {len(images)} images can be read, e.g. {unreadable[0][0]}: {unreadable[0][1]}.")

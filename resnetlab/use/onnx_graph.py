@@ -6,14 +6,17 @@ import contextlib
 import importlib
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, out_of_memory
 from resnetlab.use.agreement import Scores
-from resnetlab.use.deployed import WithNormalisation
 from resnetlab.use.torch_program import without_their_own_warnings
+
+if TYPE_CHECKING:
+    from resnetlab.use.deployed import WithNormalisation
 
 # The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
 # and quantisation by channels, which came with 13, is in it.
@@ -40,7 +43,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
         raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2 GiB.")
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             module,
             (pixels,),
@@ -61,7 +64,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch's exporter says of itself, e.g. that torchvision is missing."""
     log = logging.getLogger("torch.onnx")
     level = log.level
@@ -73,11 +76,46 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def onnx_scores(content: bytes) -> Scores:
-    """What ONNX Runtime answers with a file, on the CPU."""
+def _session(content: bytes) -> Any:
+    """ONNX Runtime with a file, on the CPU, on as many threads as torch takes. Raises UserError for a damaged one."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what is wrong is raised
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of kinds of its own, one for each code
+        if out_of_memory(error):
+            raise
+        raise UserError(last_line(error)) from error
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error that says something, cut: these libraries say first where in their source they are."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".")
+
+
+def onnx_description(
+    content: bytes,
+) -> tuple[tuple[str, str, list[int]], tuple[str, str, list[int]], dict[str, str]]:
+    """Name, type and shape of what a graph takes and of what it gives, -1 for any number; and its texts by key."""
+    session = _session(content)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(f"it has {len(inputs)} inputs and {len(outputs)} outputs")
+
+    def described(port: Any) -> tuple[str, str, list[int]]:
+        kind = {"tensor(float)": "float32"}.get(port.type, port.type.removeprefix("tensor(").removesuffix(")"))
+        return port.name, kind, [side if isinstance(side, int) else -1 for side in port.shape]
+
+    return described(inputs[0]), described(outputs[0]), session.get_modelmeta().custom_metadata_map
+
+
+def onnx_scores(content: bytes) -> Scores:
+    """What ONNX Runtime answers with a file, on the CPU, on as many threads as torch takes."""
+    session = _session(content)
 
     def scores(pixels: Tensor) -> Tensor:
         (found,) = session.run(None, {"pixels": pixels.numpy()})

@@ -76,4 +76,6 @@ def quantised(content: bytes, batches: Iterator[Tensor]) -> bytes:
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        return made.read_bytes()
+        model = onnx.load(made)
+        model.metadata_props.add(key="precision", value='"int8"')
+        return model.SerializeToString()

@@ -25,6 +25,7 @@ from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, known_formats
 from resnetlab.use.explain import grad_cam, overlay, units_of
+from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
 from resnetlab.use.front import Front
 from resnetlab.use.metrics import TEXT, Metrics
@@ -63,8 +64,10 @@ class Health(BaseModel):
     status: str = "ok"
     network: str
     device: str
+    engine: str  # that runs the network
+    precision: str
     classes: tuple[str, ...]
-    units: tuple[str, ...]  # that /explain can look at
+    units: tuple[str, ...]  # that /explain can look at; of an exported file none
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body
     most_pixels: int  # of an image
@@ -78,6 +81,7 @@ class Problem(BaseModel):
     detail: str
 
 
+NO_HEAT = "an exported file is served, which gives classes and no heat maps: serve the run or weights it was made of"
 ALWAYS = {421: "the Host header names another server", 500: "an error of the server"}
 OF_IMAGES = {
     400: "a damaged multipart body",
@@ -88,6 +92,7 @@ OF_IMAGES = {
     503: "more requests, bytes of bodies, or pixels of large images than are taken at once: try again",
     504: "no answer in time",
 }
+OF_FILES = {501: "an exported file is served, which has no units to look at"}
 LIMITS = """The image is the body, as image/*, or the field "image" of a form. Formats: {formats}, told by their bytes.
 
 Limits: {bytes:,} bytes a body and {bodies:,} of all bodies together; {pixels:,} pixels an image, and sides of {side:,}
@@ -116,12 +121,22 @@ def make_app(
     batch: int = 16,
     hosts: Collection[str] | None = None,
 ) -> FastAPI:
-    """The ASGI application. `hosts`: the names it may be called by, in the Host header; None for any."""
+    """The ASGI application. `hosts`: the names it may be called by, in the Host header; None for any.
+
+    Its `state.run_by(engine)` has another engine run the network from the next pass on; any thread may call it.
+    """
     classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
     app = FastAPI(title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None)
     metrics, room = Metrics(), Room(limits)
     batcher = Batcher(classifier.probabilities, batch, metrics.batches.add)
-    units = units_of(classifier.net)
+    units = units_of(classifier.network) if classifier.network else {}
+
+    def run_by(engine: Engine) -> None:
+        nonlocal classifier
+        classifier = replace(classifier, engine=engine)
+        batcher.classify = classifier.probabilities
+
+    app.state.run_by = run_by
     described = LIMITS.format(
         **asdict(limits),
         formats=", ".join(known_formats()),
@@ -169,7 +184,10 @@ def make_app(
         summary="A picture of where in an image the network found a class (Grad-CAM)",
         description=described,
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}, "description": "The picture"}, **_problems(ALWAYS, OF_IMAGES)},
+        responses={
+            200: {"content": {"image/png": {}}, "description": "The picture"},
+            **_problems(ALWAYS, OF_IMAGES, OF_FILES),
+        },
         openapi_extra={"requestBody": BODY},
     )
     async def explain(
@@ -177,6 +195,8 @@ def make_app(
         label: Annotated[str | None, Query(description="The class; unset: the likeliest.")] = None,
         unit: Annotated[str | None, Query(description="Where in the network, as layer3.0; unset: the last.")] = None,
     ) -> Response:
+        if not units:
+            raise Unfinished(501, NO_HEAT)
         for what, value, known in (("label", label, classifier.classes), ("unit", unit, tuple(units))):
             if value is not None and value not in known:
                 raise Unfinished(422, f"{what} {shown(value)} is not one of /health's.{did_you_mean(value, known)}")
@@ -190,8 +210,10 @@ def make_app(
     @app.get("/health", summary="What is served", response_model=Health, responses=_problems(ALWAYS))
     async def health() -> Health:
         return Health(
-            network=classifier.net.spec.name,
+            network=classifier.name,
             device=classifier.device,
+            engine=classifier.engine.name if classifier.engine else "torch",
+            precision=classifier.engine.precision if classifier.engine else "float32",
             classes=classifier.classes,
             units=tuple(units),
             seen=classifier.seen,

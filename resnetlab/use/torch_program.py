@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch.export import ExportedProgram
 
 from resnetlab.errors import UserError
 from resnetlab.use.agreement import Scores
-from resnetlab.use.deployed import WithNormalisation
+
+if TYPE_CHECKING:
+    from resnetlab.use.deployed import WithNormalisation
 
 # What torch's exporters warn of in torch's own code.
 THEIR_OWN = (

@@ -44,7 +44,7 @@ def from_caffe(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if kind == "bn":
             factor = blobs.pop()
             if factor.numel() != 1 or not factor.item():
-                raise UserError(f"the third blob of {layer} should be one number other than 0")
+                raise UserError(f"the third blob of {layer} should be a single nonzero number")
             blobs = [blob / factor.flatten() for blob in blobs]
         for tensor, blob in zip(TENSORS[kind], blobs, strict=False):
             if kind != "conv":  # early Caffe's blobs have four dimensions, whatever they hold

@@ -29,7 +29,7 @@ def convert(source: str | Path, out: Path, naming: str, *, net: str | None = Non
     """
     check_choice("to", naming, [OURS, *NAMING_SCHEMES])
     if out.suffix not in SUFFIXES:
-        raise UserError(f"{out}: its name should end in one of {', '.join(SUFFIXES)}.")
+        raise UserError(f"{out}: the name must end in one of {', '.join(SUFFIXES)}.")
     check_absent(out)
     network, metadata = load_with_metadata(source, net=net, which=which)
     state = write_state(network.state_dict(), network.spec, naming)

@@ -68,7 +68,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
     """
     try:
         if not path.is_file():
-            raise UserError(f"{path}: not a file of weights.")
+            raise UserError(f"{path}: not a weight file.")
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(200)
@@ -77,22 +77,22 @@ def read_file(path: Path, which: str = "last") -> Contents:
     if not size:
         raise UserError(f"{path}: is empty.")
     if size > MOST_BYTES:
-        raise UserError(f"{path}: with {size / 2**30:,.0f} GiB too large for a network's weights.")
+        raise UserError(f"{path}: too large for a network's weights, with {size / 2**30:,.0f} GiB.")
     if (
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
     ):  # first, since a length may look like the others
         return Contents(*read_safetensors(path))
     if head.lstrip().startswith(b"<"):
-        raise UserError(f"{path}: a web page, no weights; open it to see why the download failed.")
+        raise UserError(f"{path}: a web page, not weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: a pointer of Git LFS, no weights; fetch the file with 'git lfs pull'.")
+        raise UserError(f"{path}: a Git LFS pointer, not weights; fetch the file with 'git lfs pull'.")
     if head.startswith(b"PK"):
         return _read_zip(path, which)
     if head.startswith(b"\x80"):
         return _read_torch(path, size, which)
     if path.suffix == ".safetensors":
         return Contents(*read_safetensors(path))
-    raise UserError(f"{path}: not a file of weights (safetensors, torch or npz).")
+    raise UserError(f"{path}: not a weight file (safetensors, torch or npz).")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -110,7 +110,7 @@ def parse_safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], di
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     # KeyError is for a kind of number that torch does not have; RuntimeError what torch says of one that does not fit.
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}).") from error
+        raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
     return tensors, header.get("__metadata__") or {}
 
 
@@ -120,13 +120,13 @@ def _read_zip(path: Path, which: str) -> Contents:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
     # NotImplementedError is what zipfile raises at a version or compression that it doesn't know.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise UserError(f"{path}: not a whole file, it ends early or is damaged ({error}).") from error
+        raise UserError(f"{path}: not a complete file, it is truncated or damaged ({error}).") from error
     if size > MOST_BYTES:
         raise UserError(f"{path}: unpacks to {size / 2**30:,.0f} GiB, too large for a network's weights.")
     if any(name.endswith(".npy") for name in names):
         return Contents(_read_npz(path))
     if any("/code/" in name for name in names):
-        raise UserError(f"{path}: a TorchScript program, no weights; save its state_dict() alone.")
+        raise UserError(f"{path}: a TorchScript program, not weights; save only its state_dict().")
     return _read_torch(path, size, which)
 
 
@@ -135,7 +135,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except Exception as error:  # as many kinds as there are ways to be damaged
-        raise UserError(f"{path}: not a whole npz file of numbers ({_first_line(error)}).") from error
+        raise UserError(f"{path}: not a complete npz file of numbers ({_first_line(error)}).") from error
 
 
 def _read_torch(path: Path, size: int, which: str) -> Contents:
@@ -146,11 +146,11 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
     except Exception as error:  # as many kinds as there are ways to be damaged
         if found := re.search(r"GLOBAL (\S+)", str(error)):  # a class or function that is no part of tensors
             raise UserError(
-                f"{path}: refused, since opening it could execute code: it holds {found[1]}, and not tensors alone. "
-                "Where you trust it, open it with the code that wrote it, and save its state_dict()."
+                f"{path}: rejected, since opening it could execute code: it holds {found[1]}, not only tensors. "
+                "If you trust it, open it with the code that wrote it, and save its state_dict()."
             ) from error
         reason = _first_line(error.__context__ or error)
-        raise UserError(f"{path}: not a whole torch file of tensors ({reason}).") from error
+        raise UserError(f"{path}: not a complete torch file of tensors ({reason}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not tensors by name.")
     networks = _networks(content)
@@ -204,9 +204,11 @@ def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor
         blobs = value if isinstance(value, list | tuple) else None  # a Caffe layer's
         for name, tensor in [(f"{key}.{i}", v) for i, v in enumerate(blobs)] if blobs else [(key, value)]:
             if not isinstance(name, str) or not isinstance(tensor, Tensor):
-                raise UserError(f"{path}: {shown(name)} in it is a {type(tensor).__name__}, no tensor.")
+                raise UserError(f"{path}: {shown(name)} in it is a {type(tensor).__name__}, not a tensor.")
             if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-                raise UserError(f"{path}: {name} in it is no plain tensor (sparse, quantised or without values).")
+                raise UserError(
+                    f"{path}: {name} in it is not a plain tensor (it is sparse, quantised or without values)."
+                )
             if tensor.nbytes > size:
                 raise UserError(f"{path}: {name} in it is larger than the file: {tuple(tensor.shape)}.")
             found[name] = tensor.detach()

@@ -23,7 +23,7 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
     ]
     values = [f"{k} {wrong}" for k, v in wanted.items() if k in found and (wrong := value_trouble(k, v, found[k]))]
     parts = []
-    for words, keys in (("it lacks", missing), ("it has besides", surplus), ("in it", shapes), ("in it", values)):
+    for words, keys in (("it lacks", missing), ("it has the extra", surplus), ("in it", shapes), ("in it", values)):
         if keys:
             parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
     if parts:

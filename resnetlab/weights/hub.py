@@ -32,7 +32,7 @@ def save_pretrained(
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
-        check_absent(folder / name, "give another folder")
+        check_absent(folder / name, "choose another folder")
     if isinstance(source, str | Path):
         net, found = load_with_metadata(source)
         card = card or found
@@ -59,7 +59,7 @@ def from_pretrained(source: str | Path, *, net: str | None = None, revision: str
     if expanded(source).exists():
         return load(source, net=net)
     if not REPOSITORY.fullmatch(str(source)):
-        raise UserError(f"{source}: no such folder, nor is it a repository's name (owner/name).")
+        raise UserError(f"{source}: neither a folder nor a repository name (owner/name).")
     return load(_fetched(str(source), revision), net=net)
 
 
@@ -74,4 +74,4 @@ def _fetched(repository: str, revision: str | None) -> str:
         return hf_hub_download(repository, MODEL, revision=revision)
     except (OSError, ValueError) as error:  # all of the library's own are one of these
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(f"{repository}: {MODEL} can't be fetched from the hub ({reason}).") from error
+        raise UserError(f"{repository}: {MODEL} can't be downloaded from the hub ({reason}).") from error

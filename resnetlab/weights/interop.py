@@ -76,7 +76,9 @@ def write_state(state: State, spec: zoo.Spec, naming: str) -> State:
     check_choice("naming", naming, [*NAMING_SCHEMES, OURS])
     if isinstance(spec, VGGSpec):
         if naming != "torchvision":
-            raise UserError(f"{naming} can't hold {spec.name or 'this network'}: VGG nets have names in torchvision.")
+            raise UserError(
+                f"{naming} can't hold {spec.name or 'this network'}: only torchvision has names for VGG nets."
+            )
         return dict(state)
     if misfits := list(_misfits(spec, NAMING_SCHEMES[naming])):
         raise UserError(f"{naming} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}.")
@@ -170,9 +172,9 @@ def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
     }
     for name, values in allowed.items():
         if getattr(spec, name) not in values:
-            yield f"it has {name}={getattr(spec, name)!r}, and theirs {' or '.join(map(repr, values))}"
+            yield f"it has {name}={getattr(spec, name)!r}, but theirs has {' or '.join(map(repr, values))}"
     if tuple(stage.stride for stage in spec.stages) != strides:
-        yield f"its stages stride by {[stage.stride for stage in spec.stages]}, and theirs by {list(strides)}"
+        yield f"its stages have strides {[stage.stride for stage in spec.stages]}, but theirs have {list(strides)}"
 
 
 def _named(net: str, naming: str, state: State) -> zoo.Spec:
@@ -197,10 +199,10 @@ def _told(naming: str, state: State) -> zoo.Spec:
     """The network that the tensors make up. Raises UserError where they could be another."""
     spec = None if naming == OURS else _vgg(state) or spec_of(state, NAMING_SCHEMES[naming])
     if spec is None:
-        raise UserError("doesn't say what network it holds; name it with --net")
+        raise UserError("does not say which network it holds; name it with --net")
     if isinstance(spec, NetSpec) and spec.shortcut == "A" and NAMING_SCHEMES[naming].plain:
         plain = spec.name.replace("resnet", "plain")
-        raise UserError(f"can be {spec.name} or {plain}, whose tensors have the same names; say which with --net")
+        raise UserError(f"can be {spec.name} or {plain}, whose tensors have the same names; choose one with --net")
     return spec
 
 

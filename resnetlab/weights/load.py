@@ -97,7 +97,7 @@ def load_described(
 def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded:
     """The network of a file that says itself what it holds."""
     if which == "ema":
-        raise UserError(f"{path}: holds one set of weights, and says nothing of averages; leave --which ema out.")
+        raise UserError(f"{path}: holds a single set of weights, without averages; leave --which ema out.")
     try:
         spec, metadata = described(contents.header)
     except (ValueError, RecursionError) as error:
@@ -120,14 +120,14 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
                 if found.other_head
                 else ("has no head, the fully connected layer that gives classes")
             )
-            raise UserError(f"{path}: {has}: fine-tune it (train --from), or take its features (features).")
+            raise UserError(f"{path}: {has}: fine-tune it (train --from), or use its features (features).")
         meta = on_meta(found.spec).state_dict()
         tensors = tensors | {key: torch.zeros(meta[key].shape) for key in ("fc.weight", "fc.bias")}
     made = _network(path, found.spec, tensors)
     for choice in filter(None, (contents.choice, found.choice)):
         _log.warning("%s: %s.", path, choice)
     if left_out:
-        _log.warning("%s: left out, no part of the network: %s.", path, some(left_out))
+        _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
     return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
 
@@ -147,7 +147,7 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
     spec, metadata = loaded.net.spec, loaded.metadata
     if isinstance(spec, VGGSpec) and size != spec.input_size:
         raise UserError(
-            f"{loaded.file}: {spec.name or 'a VGG net'} takes images of {spec.input_size} pixels alone, by its fully "
+            f"{loaded.file}: {spec.name or 'a VGG net'} takes only images of {spec.input_size} pixels, by its fully "
             f"connected layers; leave --image-size {size} out."
         )
     if metadata and any(
@@ -155,7 +155,7 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
         for side in (*metadata.normalisation.mean.shape[1:], *metadata.normalisation.std.shape[1:])
     ):
         raise UserError(
-            f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels a side; leave "
+            f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels per side; leave "
             f"--image-size {size} out."
         )
     loaded.net.spec = spec = replace(spec, input_size=size)
@@ -187,10 +187,10 @@ def _weight_file(path: Path, which: str) -> Path:
             if (path / name).exists():
                 return path / name
         if not is_there(path / SETTINGS):
-            raise UserError(f"{path}: not a run folder, it has no {SETTINGS}, nor does it hold a {MODEL}.")
+            raise UserError(f"{path}: not a run folder, it has neither {SETTINGS} nor {MODEL}.")
         check_choice("which", which, ("last", "best"))
         weights = whole_folder(path / which) / WEIGHTS
-        read_settings(path, f"its weights may be whole: give {weights} in place of the folder")
+        read_settings(path, f"its weights may be intact: give {weights} instead of the folder")
         return weights
     if not exists:
         raise UserError(f"{path}: no such run folder or weight file.")

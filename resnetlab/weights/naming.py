@@ -22,7 +22,7 @@ def renamed(state: State, rename: Callable[[str], str]) -> State:
     made: State = {}
     for key, tensor in state.items():
         if made.setdefault(rename(key), tensor) is not tensor:
-            raise UserError(f"two of its tensors are {rename(key)}")
+            raise UserError(f"two of its tensors map to {rename(key)}")
     return made
 
 

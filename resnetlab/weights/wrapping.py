@@ -130,15 +130,15 @@ def choose(names: Sequence[str], which: str, order: Sequence[str] = ()) -> tuple
     first = [i for i in those if rank(i) == min(map(rank, those))]
     if len(first) > 1:
         raise UserError(
-            f"holds several networks ({', '.join(names[i] or 'one without a prefix' for i in first)}), and which one "
-            "is meant can't be told; save one of them alone"
+            f"holds several networks ({', '.join(names[i] or 'one without a prefix' for i in first)}), and it is not "
+            "clear which one to use; save only one of them"
         )
     taken = first[0]
     if len(names) == 1:
-        return taken, f"took {names[0]}, averaged weights: it holds no others" if averages else ""
-    words = f"took {names[taken] or 'those without a prefix'}" + (", averaged weights" if taken in averages else "")
-    words += f"; passed over {', '.join(name or 'those without a prefix' for name in names if name != names[taken])}"
-    return taken, words + ("; --which ema takes the averaged ones" if averages and taken not in averages else "")
+        return taken, f"using {names[0]}, averaged weights: it holds no others" if averages else ""
+    words = f"using {names[taken] or 'those without a prefix'}" + (", averaged weights" if taken in averages else "")
+    words += f"; skipped {', '.join(name or 'those without a prefix' for name in names if name != names[taken])}"
+    return taken, words + ("; --which ema uses the averaged ones" if averages and taken not in averages else "")
 
 
 def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str) -> Unwrapped:

@@ -19,7 +19,7 @@ from rich.console import Console
 from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
 from resnetlab.studies import degradation
-from resnetlab.studies.study import Plan, study
+from resnetlab.studies.frame.study import Plan, study
 from resnetlab.training.recipe import FIELDS
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -95,7 +95,7 @@ def test_train_then_eval(resnetlab: Command, tmp_path: Path, monkeypatch: pytest
     assert (folder / "best/weights.safetensors").exists()
     monkeypatch.chdir(tmp_path)
     assert main([*options, "--runs", "here"]) == 0
-    assert "was finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     assert main(["eval", answer["run"], "--data", "digits", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["top1"] == pytest.approx(100 - answer["test_error"])
@@ -165,7 +165,7 @@ def _batches(folder: Path, change: str) -> None:
         (["study", "run", "degradation", "--scale", "paper"], "needs the images: give --data cifar10:DIR"),
         (["study", "run", "degradation", "--jobs", "0"], "jobs=0 must be 1 or more"),
         (["study", "run", "degradation", "--ray", "here"], "ray='here' must be local, auto or HOST:PORT"),
-        (["study", "run", "degradation", "--ray", "local", "--jobs", "2"], "--jobs is for this machine alone"),
+        (["study", "run", "degradation", "--ray", "local", "--jobs", "2"], "--jobs can't be used with --ray"),
         (["study", "run", "degradation", "--ray", "auto", "--device", "cuda:1"], "Ray chooses which GPU"),
         (["study", "run", "degradation", "--data", "cifar10:x"], "scale 'quick' runs on the digits"),
         (["study", "run", "degradation", "--scale", "cifar", "--data", "digits"], "give --data cifar10:DIR"),
@@ -239,8 +239,8 @@ def test_a_full_disk_behind_the_output_is_one_line(net: str) -> None:
     [
         (["describe", "resnet50"], "stopped.\n"),
         (["study", "report"], "stopped.\n"),
-        (["train", "digits"], "to go on from it: resnetlab train digits\n"),
-        (["data", "fetch", "mnist", "a b"], "to go on from it: resnetlab data fetch mnist 'a b'\n"),
+        (["train", "digits"], "to resume: resnetlab train digits\n"),
+        (["data", "fetch", "mnist", "a b"], "to resume: resnetlab data fetch mnist 'a b'\n"),
     ],
 )
 def test_what_ctrl_c_says(capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
@@ -281,10 +281,10 @@ def test_a_run_that_fails_makes_exit_code_1_and_is_tried_again(
     assert "not judged" in [row["verdict"] for row in answer["rows"]]
     assert [f["net"] for f in answer["failures"]] == ["cifar_resnet8"]
     assert "cifar_resnet8 seed 0: FAILED: " in said.err
-    assert "1 of 3 runs and measurements failed; the same command tries only these again" in said.err
+    assert "1 of 3 runs and measurements failed; the same command repeats only these" in said.err
     damaged.unlink()
     assert main(["study", "run", "degradation", "--jobs", "1"]) == 0
-    assert capsys.readouterr().err.count("was finished before") == 2
+    assert capsys.readouterr().err.count("already finished") == 2
 
 
 def test_the_report_is_written_again_from_committed_records(capsys: Captured, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_long_silence_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = threading.Event()
 
     def say(line: str) -> None:
-        if line.endswith("without a sign of life; waiting for images, or for a long step"):
+        if line.startswith("training: no progress for ") and line.endswith(" s; waiting for images or for a long step"):
             said.set()
 
     monkeypatch.setattr(screen, "say", say)

@@ -67,14 +67,14 @@ def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_pa
     ask = (str(tmp_path / "x.pth"), "--data", str(tmp_path / "data"), "--workers", "0")
     text, told = evaluated(capsys, *ask, "--json")
     assert "224 pixels, assumed, since the file does not state it (--image-size sets another); parameter names" in told
-    assert "x.pth: classes by order, since the file names none; the data's is sorted as text" in told
-    assert "number 2 is '10'; timm sorts naturally, where it is '2'" in told
+    assert "x.pth: classes by order, since the file has no class names; the data's order is sorted as text" in told
+    assert "number 2 is '10'; timm sorts naturally, so that it is '2'" in told
     source = json.loads(text)["sources"][0]
     assert (source["image_size"], source["image_size_assumed"]) == (224, True)
     assert source["classes"] in told
     text, told = evaluated(capsys, *ask, "--image-size", "32", "--class-order", "natural", "--json")
     assert "; 32 pixels; parameter names: torchvision" in told
-    assert "sorted naturally as timm does: number 2 is '2', not '10'" in told
+    assert "sorted naturally, as in timm: number 2 is '2', not '10'" in told
     source = json.loads(text)["sources"][0]
     assert (source["image_size"], source["image_size_assumed"]) == (32, False)
 
@@ -121,11 +121,11 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
         (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
         (["digits.safetensors", "--data", "pictures"], "digits.safetensors: a network for 1 channels and 10 classes"),
         (["digits.safetensors", "--data", "digits", "--views", "5-crop"], "views='5-crop' is not known: choose one of"),
-        (["digits.safetensors", "--data", "digits", "--views", "10-crop"], "are in memory, all of 8x8 pixels"),
+        (["digits.safetensors", "--data", "digits", "--views", "10-crop"], "are in memory, all 8x8 pixels"),
         (["pictures.safetensors", "--data", "pictures", "--views", "10-crop", "--flip"], "leave --flip out"),
         (["digits.safetensors", "--data", "digits", "--report", "digits.safetensors"], "can't write (File exists)"),
         (["digits.safetensors", "--data", "digits", "--report", "/dev/null/x"], "can't write (Not a directory)"),
-        (["digits.safetensors", "--data", "digits", "--net", "a", "--net", "b"], "1 networks and 2 names for them"),
+        (["digits.safetensors", "--data", "digits", "--net", "a", "--net", "b"], "1 networks but 2 names"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -170,8 +170,10 @@ def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys
     ask += ("--classes", "ant=b,bee=a")
     assert main(["eval", *ask]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("2 classes: ant, bee; 8 images, all tested (neither train nor resnetlab-split.json is ")
-    assert said[1].endswith("classes in another order than in the training; under other names: ant is b, bee is a")
+    assert said[0].startswith(
+        "2 classes: ant, bee; 8 images, all tested (neither train nor resnetlab-split.json exists"
+    )
+    assert said[1].endswith("classes in a different order than in training; under other names: ant is b, bee is a")
     assert "data/ant/0.png: can't be read" in said[2]
     text, told = evaluated(capsys, *ask, "--unreadable", "skip")
     assert "of 7 images right" in text

@@ -33,7 +33,7 @@ def test_from_scratch_and_then_from_that(photos: Path, tmp_path: Path, capsys: C
     runs = ["--runs", str(tmp_path), "--json"]
     assert main(["train", "finetune", "--data", str(photos / "pets"), "--net", "cifar_resnet8", *SHORT, *runs]) == 0
     said = capsys.readouterr()
-    assert "no --from: from scratch it takes many more images and epochs" in said.err
+    assert "no --from: training from scratch needs many more images and epochs" in said.err
     source = json.loads(said.out)["run"]
     again = ["train", "finetune", "--data", str(photos / "insects"), "--from", source, *SHORT, *runs]
     assert main([*again, "--dry-run"]) == 0
@@ -48,7 +48,7 @@ def test_from_scratch_and_then_from_that(photos: Path, tmp_path: Path, capsys: C
     assert json.loads((Path(json.loads(said.out)["run"]) / "run.json").read_text())["classes"] == ["ant", "bee"]
     assert main([*again[:-1], "--dry-run", "--freeze", "4", "--validation-share", "0.2", "--stop-after", "3"]) == 0
     shown = capsys.readouterr().out
-    assert "fewer if 3 evaluations bring no lower validation error" in shown
+    assert "fewer after 3 evaluations without a lower validation error" in shown
     assert "gradients 0.0 MiB" in shown
 
 
@@ -64,8 +64,8 @@ def test_a_class_that_is_only_held_out_is_told(tmp_path: Path, capsys: Captured)
         assert main(["train", "finetune", *options, share]) == 0
         said.append(" ".join(capsys.readouterr().err.split()))
     assert "held out" not in said[0]
-    assert "of 2 of 3 classes all training images are held out for validation, so that none" in said[1]
-    assert "is trained on: 'cow', 'dog'; add images, or hold out fewer (--validation-share" in said[1]
+    assert "2 of 3 classes have no training images left, since all are held out for validation: 'cow', " in said[1]
+    assert "'dog'; add images, or hold out fewer (--validation-share" in said[1]
 
 
 def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
@@ -75,7 +75,7 @@ def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
     frozen = ["--from", source, "--freeze", "4", "--lr", "0", "--warmup", "none"]
     early = ["--stop-after", "1", "--validation-share", "0.1", "--epochs", "5"]
     assert main(["train", "digits", *options, *frozen, *early]) == 0
-    assert "ended early: the validation error has not fallen below" in capsys.readouterr().err
+    assert "stopped early: the validation error has not fallen below" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
         (["--data", "folder:nowhere"], "nowhere: no such folder"),
         (["--from", "nowhere"], "nowhere: no such run folder or weight file to start from"),
         (["--freeze", "2"], "freeze=2 needs weights to start from"),
-        (["--stop-after", "2", "--validation-images", "0"], "stop_after=2 needs images to decide by"),
+        (["--stop-after", "2", "--validation-images", "0"], "stop_after=2 needs held-out images"),
     ],
 )
 def test_bad_input_is_one_line(

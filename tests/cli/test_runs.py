@@ -49,7 +49,7 @@ def test_the_list(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("resnetlab.cli.screen.console", lambda width=width: Console(width=width))
         assert main(["runs", "--runs", str(runs)]) == 0
         shown = capsys.readouterr().out
-        for words in (trained(runs).name, "finished", "damaged: run.json", "1 folder that is no run: photos"):
+        for words in (trained(runs).name, "finished", "damaged: run.json", "1 folder that is not a run: photos"):
             assert words in shown
     assert "damaged: run.json, not JSON (" in shown
     assert "unfinished: epoch 0 of 1, step 0" in shown
@@ -70,8 +70,8 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["runs", "--runs", "nowhere"], "nowhere: can't be read (No such file or directory); name the folder"),
-        (["runs", "--runs", "file"], "file: can't be read (Not a directory); name the folder"),
+        (["runs", "--runs", "nowhere"], "nowhere: can't be read (No such file or directory); choose the folder"),
+        (["runs", "--runs", "file"], "file: can't be read (Not a directory); choose the folder"),
         (["runs", "plot"], "requires an argument"),
         (["runs", "plot", "nothing"], "'nothing': no such run folder, here or in"),
         (["runs", "plot", "photos"], "photos: not a run folder, it has no run.json"),
@@ -111,11 +111,11 @@ def test_a_dry_run(tmp_path: Path, capsys: Captured) -> None:
     for words in (
         "* net                cifar_resnet8   (default cifar_resnet20)\n",
         "  seed               0\n",
-        "23 an epoch, 345 in all: 15 epochs",
+        "23 per epoch, 345 in total: 15 epochs",
         "0.05 at step 46, 0.005 at step 172",
         "1,437 for training, 360 for testing; 1 x 8 x 8 each",
         "images/s (cpu, 1 thread; a few steps of 64 images)",
-        "nothing that torch knows of",
+        "nothing known to torch",
         "(new)",
     ):
         assert words in shown

@@ -35,7 +35,7 @@ Started = Callable[..., "subprocess.Popen[str]"]
 def start(weights: Path) -> Started:
     def started(*options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "resnetlab", "serve", str(weights), "--net", "cifar_resnet8", "--port", "0"]
-        command += ["--timeout", "3600"]
+        command += ["--timeout", "3600", "--engine", "torch"]  # or a line comes whenever the engine is settled
         return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return started

@@ -302,7 +302,7 @@ def test_the_command_prints_a_table_json_and_a_page(
     values = json.loads(capsys.readouterr().out)
     assert (values["train"], values["test"], len(values["unreadable"])) == (27, 4, 5)
     assert main([*command, "--html", str(tmp_path / "nowhere" / "x.html")]) == 2
-    assert "no file can be written there" in capsys.readouterr().err
+    assert "can't be written; give a file in an existing folder" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_are_printed(

@@ -17,7 +17,7 @@ from resnetlab.data.audit import audit
 from resnetlab.data.audit_page import SHOWN, html, write_page
 from resnetlab.data.images import Data
 from resnetlab.errors import UserError
-from resnetlab.studies import svg
+from resnetlab.studies.figures import svg
 
 Read = Callable[[Path], Data]
 HOSTILE = "<script>alert(1)<"  # in a file's name "/" can't stand

@@ -144,7 +144,7 @@ def test_a_pack_is_the_same_data_and_another_one_when_pixels_change(tmp_path: Pa
     assert open_data(f"pack:{tmp_path / 'packed'}").fingerprint == data.fingerprint
     write(folder, "bmp", level=8)
     assert open_data(str(folder)).fingerprint != data.fingerprint
-    assert main(["data", "pack", str(folder), str(tmp_path / "packed")]) == 2  # not "is there already"
+    assert main(["data", "pack", str(folder), str(tmp_path / "packed")]) == 2  # not "already packed"
 
 
 def test_how_many_files_were_written_since(tmp_path: Path) -> None:
@@ -169,11 +169,11 @@ def test_what_was_finished_before_says_how_to_train_anew(
     command += ["--workers", "0", "--epochs", "1", "--warmup", "none"]
     assert main(command) == 0
     (made,) = (tmp_path / "runs").iterdir()
-    for words in ("to train it anew, remove ", "1 of the data's files were written since, under the same names and "):
+    for words in ("to train again, remove ", "1 of the data's files were written since then, with the same names and "):
         capsys.readouterr()
         assert main(command) == 0
         said = capsys.readouterr()
-        assert said.out.startswith("was finished before: ")
+        assert said.out.startswith("already finished: ")
         assert words in said.err
-        assert f"to train it anew, remove runs/{made.name} or give another --seed" in said.err
+        assert f"to train again, remove runs/{made.name} or give another --seed" in said.err
         os.utime(folder / "val" / "a" / "0.png", (time.time() + 60, time.time() + 60))

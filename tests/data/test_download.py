@@ -50,7 +50,7 @@ def test_fetches_files_and_leaves_them_alone_when_asked_again(tmp_path: Path, se
     assert done == sorted(done)
     assert len(done) > 4
     again = run(server, tmp_path / "new" / "folder")
-    assert [(e.words, e.received) for e in again] == [("is there already", 0)] * 2
+    assert [(e.words, e.received) for e in again] == [("already complete", 0)] * 2
     assert len(server.asked) == 2
 
 

@@ -64,7 +64,7 @@ def test_an_archive_is_unpacked_whole(tmp_path: Path, serve: Serve) -> None:
     assert (tmp_path / FOLDER / "data_batch_3").read_bytes() == b"data_batch_3"
     assert (tmp_path / FOLDER / "x" / "y").read_bytes() == b"z"
     (tmp_path / ARCHIVE).unlink()
-    assert words(run_archive(server, tmp_path)) == "is there already"
+    assert words(run_archive(server, tmp_path)) == "already complete"
     assert len(server.asked) == 1
     (tmp_path / FOLDER / "data_batch_3").unlink()
     with pytest.raises(UserError, match="exists, but lacks data_batch_3. Move it away"):
@@ -149,7 +149,7 @@ def test_the_command_answers(
     assert answer == {"name": "mnist", "folder": str(dest), "files": [NAME], "bytes": len(CONTENT)}
     assert f"{NAME}: finished" in captured.err
     assert main(["data", "fetch", "mnist", str(dest)]) == 0
-    assert capsys.readouterr().out == f"mnist: is there already\nto train with it: --data 'mnist:{dest}'\n"
+    assert capsys.readouterr().out == f"mnist: already complete\nto train with it: --data 'mnist:{dest}'\n"
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -163,7 +163,5 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr("rich.filesize.decimal", press)
     assert main(["data", "fetch", "mnist", str(tmp_path)]) == 130
-    assert (
-        f"the part of a download); to go on from it: resnetlab data fetch mnist {tmp_path}" in capsys.readouterr().err
-    )
+    assert f"a partial download); to resume: resnetlab data fetch mnist {tmp_path}" in capsys.readouterr().err
     assert (tmp_path / f"{NAME}.part").stat().st_size > 0

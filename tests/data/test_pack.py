@@ -201,7 +201,7 @@ def test_files_that_vanish_or_change_are_named(folder: Path, tmp_path: Path, loo
         pack(data, tmp_path / "packed", workers=1)
     for path in folder.glob("val/*/*"):
         path.unlink()
-    with pytest.raises(UserError, match="none of its training images or none of its test images can be read"):
+    with pytest.raises(UserError, match="none of its test images can be read"):
         pack(data, tmp_path / "packed", unreadable="skip", workers=1)
 
 
@@ -258,9 +258,7 @@ def test_what_is_cut_short_leaves_nothing(
         if done == 13:
             raise OSError(errno.ENOSPC, "No space left on device") if trouble == "full" else trouble
 
-    expected, match = (
-        (UserError, "No space left on device.*repeat the command") if trouble == "full" else (trouble, None)
-    )
+    expected, match = (UserError, "No space left.*repeat the command") if trouble == "full" else (trouble, None)
     with pytest.raises(expected, match=match):
         pack(loose_data(folder), tmp_path / "packed", workers=1, progress=stop)
     assert not list((tmp_path / "packed").iterdir())
@@ -510,10 +508,10 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     assert answer["bytes"] == sum(path.stat().st_size for path in dest.glob("*.tar"))
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "is there already: 12 training and 4 test images" in said
+    assert "already packed: 12 training and 4 test images" in said
     assert f"--data pack:{dest}" in said
     assert main(["data", "verify", str(dest)]) == 0
-    assert "every image is as it was packed" in capsys.readouterr().out
+    assert "all shards and images are undamaged" in capsys.readouterr().out
     path = dest / "test-00000.tar"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert main(["data", "verify", str(dest)]) == 2

@@ -217,6 +217,6 @@ def test_a_pack_of_where_it_lies_stays_the_same(
     monkeypatch.chdir(tmp_path)
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "already packed" in capsys.readouterr().out
     assert "packed: skipped, a pack that resnetlab wrote" in caplog.text
     assert isinstance(open_data("pack:packed", "evaluate").test, Files)

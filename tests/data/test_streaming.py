@@ -240,7 +240,7 @@ def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, mo
         read_by(deadly, _die)
 
 
-@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "no room left"), (_no_memory_in_torch, "1 MiB more did not")])
+@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "memory is full"), (_no_memory_in_torch, "1 MiB more did not")])
 def test_a_worker_without_memory_says_so(
     deadly: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
 ) -> None:

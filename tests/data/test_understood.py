@@ -7,7 +7,11 @@ import torch
 from resnetlab.data.images import Data, Images
 from resnetlab.data.understood import Understood
 
-NETWORK = {"size": 64, "layout": "torchvision", "normalisation": "ImageNet's, assumed, since the file has none"}
+NETWORK = {
+    "size": 64,
+    "layout": "torchvision",
+    "normalisation": "ImageNet's, assumed, since the file does not state one",
+}
 
 
 def data(train: int, test: int, classes: tuple[str, ...] = ("daisy", "tulip"), part: str = "val") -> Data:
@@ -21,7 +25,7 @@ def test_all_of_it_is_one_line() -> None:
     found = Understood.of(data(1036, 12), held_out=4, **NETWORK)
     assert str(found) == (
         "2 classes: daisy, tulip; 1,048 images, 12 tested (val) and 4 held out for validation; 64 pixels; "
-        "parameter names: torchvision; normalisation: ImageNet's, assumed, since the file has none"
+        "parameter names: torchvision; normalisation: ImageNet's, assumed, since the file does not state one"
     )
     assert found.to_dict() == {
         "classes": 2,
@@ -32,7 +36,7 @@ def test_all_of_it_is_one_line() -> None:
         "held_out": 4,
         "image_size": 64,
         "layout": "torchvision",
-        "normalisation": "ImageNet's, assumed, since the file has none",
+        "normalisation": "ImageNet's, assumed, since the file does not state one",
     }
 
 

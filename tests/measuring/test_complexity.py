@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnetlab.measuring.complexity import complexity
+from resnetlab.measuring import complexity as counting
+from resnetlab.measuring.complexity import complexity, measured_complexity
 from resnetlab.measuring.printed import PRINTED, printed
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import names, on_meta, spec
@@ -42,6 +46,33 @@ def test_multiply_adds_equal_torchs_counter(name: str) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, size, size, device="meta"))
     assert complexity(spec(name)).flops == counter.get_total_flops()
+
+
+# Deeper ones have but more units of the same kinds.
+COUNTED = [name for name in names() if spec(name).depth <= 56]
+OTHER_FORMS = [
+    *("resnet50(stem=deep)", "resnet18(input_size=193)", "cifar_wrn16_4(in_channels=1)", "cifar_resnet20(shortcut=B)"),
+    *("cifar_preresnet20(order=relu_preact)", "cifar_resnet20(order=bn_after_add)", "cifar_resnet20(norm=none)"),
+    "cifar_resnet20(zero_pad=around)",
+]
+
+
+@pytest.mark.parametrize("name", [*COUNTED, *OTHER_FORMS])
+def test_shapes_alone_tell_what_tensors_do(name: str) -> None:
+    assert counting._counted(spec(name), counting._by_shapes) == measured_complexity(spec(name))
+
+
+@pytest.mark.parametrize("changes", ["se_reduction=4", "mix=ExclusiveGate(-6)", "mix=Scale(0.5, 1)", "branch_scalar=0"])
+def test_other_functions_are_run_with_tensors(changes: str) -> None:
+    other = spec(f"cifar_resnet8({changes})")
+    assert complexity(other) == measured_complexity(other)
+
+
+def test_describing_loads_no_compiler() -> None:
+    seen = "import sys; from resnetlab.cli.main import main; main(['describe', 'resnet50', '--json'])"
+    code = f"{seen}; print(sorted({{'sympy', 'torch._dynamo'}} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
 
 
 def test_memory_of_a_net_that_fits_on_paper() -> None:

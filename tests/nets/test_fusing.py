@@ -159,6 +159,32 @@ def test_a_fused_network_trains_as_the_plain_one_and_evaluates_to_the_same_bits(
     assert torch.equal(evaluated(x.float()), fused.eval()(x.float()))
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_fused_evaluation_gives_the_scores_of_the_layers_and_changes_nothing(name: str) -> None:
+    net = build(name, seed=1)
+    assert isinstance(net, ResNet)
+    x = draws((6, 3, net.spec.input_size, net.spec.input_size), 5).float()
+    with torch.no_grad():
+        for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+            for i, (t, mean) in enumerate(((norm.running_mean, 0), (norm.running_var, 3), (norm.bias, 0))):
+                assert t is not None
+                t.copy_(draws(tuple(t.shape), i, mean).abs() if mean else 0.3 * draws(tuple(t.shape), i))
+    exact = copy.deepcopy(net).double().eval()(x.double()).detach()
+    fusing.fuse(net.eval())
+    state, given = copy.deepcopy(net.state_dict()), x.clone()
+    with torch.no_grad(), fusing.fused_evaluation():
+        scores = net(x)
+    assert not torch.equal(scores, net(x)), "computed otherwise"
+    assert distance(scores, exact) < 1e-5
+    assert torch.equal(x, given)
+    assert all(torch.equal(value, state[tensor]) for tensor, value in net.state_dict().items())
+    with fusing.fused_evaluation():  # with gradients it is the layers
+        assert torch.equal(net(x), net(x.clone().requires_grad_()))
+        net(x).sum().backward()
+    with torch.no_grad(), fusing.fused_evaluation(on=False):
+        assert torch.equal(net(x), copy.deepcopy(net)(x))
+
+
 def test_something_is_fused_in_every_network() -> None:
     for name in NETS:
         net = build(name, seed=1)

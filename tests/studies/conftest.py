@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.measurement import Measured, Measurement
-from resnetlab.studies.study import Evidence, Plan
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.studies.frame.study import Plan
 
 Values = Callable[[Measurement], dict[str, Any]]
 

@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.studies.boosting import STUDY
-from resnetlab.studies.measurement import Measurement, Weights
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    WEIGHTS,
-    Evidence,
-    Finding,
-)
-from resnetlab.studies.trained import net_of
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Weights
+from resnetlab.studies.frame.networks import net_of
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())

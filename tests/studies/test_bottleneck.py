@@ -13,17 +13,12 @@ from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import bottleneck
 from resnetlab.studies.bottleneck import NETS, STUDY, UNITS, WEIGHTS
-from resnetlab.studies.costs import BUSY_RULE
-from resnetlab.studies.measurement import Measured, Subject
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-)
+from resnetlab.studies.frame.costs import BUSY_RULE
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measured, Subject
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 
 TIMES = {"pair-256": 8.0, "pair-64": 1.0, "bottleneck": 1.2, "with projection": 2.0}
 NET_TIMES = {"resnet152_v1": 1.0, "vgg16": 1.1, "vgg19": 1.3}

@@ -9,20 +9,14 @@ import pytest
 
 from resnetlab.measuring.gates import initial_carry
 from resnetlab.studies import degradation, mixing
-from resnetlab.studies.carry import BY_EPOCH, GATES, PLAIN, START_AND_END, STUDY
-from resnetlab.studies.measurement import Measured, Measurement, take
-from resnetlab.studies.shortcut_cases import ADD, CASES, case_of
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-)
+from resnetlab.studies.carry.figures import GATES, PLAIN
+from resnetlab.studies.carry.study import BY_EPOCH, START_AND_END, STUDY
+from resnetlab.studies.frame.cases import ADD, CASES, case_of
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe

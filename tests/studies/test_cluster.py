@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from resnetlab.errors import UserError
-from resnetlab.studies import cluster
-from resnetlab.studies.cluster import run_on_ray
-from resnetlab.studies.runner import End, Event
+from resnetlab.studies.frame import cluster
+from resnetlab.studies.frame.cluster import run_on_ray
+from resnetlab.studies.frame.run import End, Event
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from resnetlab.nets.zoo import spec
-from resnetlab.studies.costs import base_name, cost_table, measure_networks, quartiles, time_panel, times
-from resnetlab.studies.measurement import Subject
+from resnetlab.studies.frame.costs import base_name, cost_table, measure_networks, quartiles, time_panel, times
+from resnetlab.studies.frame.measurement import Subject
 
 
 def cost(adds: float, seconds: list[float], **more: Any) -> dict[str, Any]:

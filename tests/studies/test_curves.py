@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.studies.curves import check_out, error_curves, save_curves
-from resnetlab.studies.svg import LIGHT, STAND_INS
+from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
+from resnetlab.studies.figures.svg import LIGHT, STAND_INS
 
 SIGNS = {".svg": b"<!-- resnetlab", ".png": b"\x89PNG", ".pdf": b"%PDF"}
 

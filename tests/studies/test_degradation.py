@@ -8,18 +8,11 @@ import pytest
 
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-    Row,
-)
+from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 
 Errors = Callable[[str, int], float]  # (kind, depth) -> %
 

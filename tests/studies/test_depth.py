@@ -11,19 +11,11 @@ from resnetlab.data.open import open_data
 from resnetlab.data.statistics import measure
 from resnetlab.studies import degradation
 from resnetlab.studies.depth import FIRST_152, FIRST_1202, STUDY, measure_first_steps
-from resnetlab.studies.measurement import Measured, Measurement, Subject
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-    Plan,
-)
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measured, Measurement, Subject
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding, Plan
 from resnetlab.training.recipe import Recipe
 
 Errors = Callable[[int], float]  # depth -> %

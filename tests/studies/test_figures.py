@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnetlab.studies.figures import draw, tick
-from resnetlab.studies.study import Figure, Panel, Series
+from resnetlab.studies.figures.draw import draw, tick
+from resnetlab.studies.figures.figure import Figure, Panel, Series
 
 
 @pytest.mark.parametrize(

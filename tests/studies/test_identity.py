@@ -11,19 +11,13 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.studies import degradation
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measured, Measurement, Subject, opened, take
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 from resnetlab.studies.identity import CONSTRUCT, FIT, STUDY, TRAIN_ON
 from resnetlab.studies.identity_fits import fit, train_on
-from resnetlab.studies.measurement import Measured, Measurement, Subject, opened, take
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-)
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe

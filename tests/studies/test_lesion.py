@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.networks import net_of
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 from resnetlab.studies.lesion import PATHS, STUDY, largest_step, rise
-from resnetlab.studies.measurement import Measurement
-from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Evidence, Finding
-from resnetlab.studies.trained import net_of
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())

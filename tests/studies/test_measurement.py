@@ -12,10 +12,14 @@ import torch
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.load import Load
-from resnetlab.studies import measurement
-from resnetlab.studies.measurement import Measurement, Subject, Weights, take
-from resnetlab.studies.runner import Event, conclude, run_missing, run_plan
-from resnetlab.studies.study import NOT_JUDGED, REPRODUCED, Evidence, Finding, Plan, Row, study
+from resnetlab.studies.frame import measurement
+from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, take
+from resnetlab.studies.frame.record import conclude
+from resnetlab.studies.frame.run import Event, run_missing, run_plan
+from resnetlab.studies.frame.statistics import NOT_JUDGED, REPRODUCED
+from resnetlab.studies.frame.study import Finding, Plan, study
 from resnetlab.training.recipes import recipe
 from resnetlab.weights.load import load
 
@@ -142,7 +146,7 @@ def test_the_record_counts_and_tells_what_failed(tmp_path: Path) -> None:
     assert failed[3] == "the run that it measures failed."
     made_up = replace(study("degradation"), judge=judge)
     record = conclude(made_up, "quick", plan, tmp_path, "c", failed)
-    assert (record.runs, record.measurements, len(record.failures), record.verdict) == (1, 1, 2, NOT_JUDGED)
+    assert (record.runs, record.measurements, len(record.failures), record.verdict) == (1, 1, 2, NOT_JUDGED.word)
     assert "test_measurement depth_of" in record.failures[1]["net"]
     json.dumps(record.to_dict())
 

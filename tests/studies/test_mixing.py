@@ -10,20 +10,13 @@ from resnetlab.nets.mixing import DropoutShortcut, ExclusiveGate, ShortcutGate
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import degradation
+from resnetlab.studies.frame.cases import ADD, CASES, case_of
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
-from resnetlab.studies.shortcut_cases import ADD, CASES, case_of
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-)
-from resnetlab.studies.words import both
 
 Errors = Callable[[str], float]  # case -> %
 

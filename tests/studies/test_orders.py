@@ -10,21 +10,13 @@ from resnetlab.nets.branches import ORDERS
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY as DEGRADATION
-from resnetlab.studies.figures import draw
+from resnetlab.studies.figures.draw import draw
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding, Plan
 from resnetlab.studies.orders import STUDY, net
 from resnetlab.studies.orders_claims import PAPER, Key
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-    Plan,
-)
 from resnetlab.training.recipe import Recipe
 
 DATA = {"quick": None, "cifar": "cifar10:x", "paper": "cifar10:x"}

@@ -14,9 +14,12 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.studies import figures, svg
+from resnetlab.studies.figures import draw as figures
+from resnetlab.studies.figures import svg
+from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.frame.record import Record
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.report import duration, write_report
-from resnetlab.studies.study import NOT_JUDGED, NOT_TESTED, REPRODUCED, Figure, Panel, Record, Series, Table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -54,10 +57,10 @@ def record(**changes: Any) -> dict[str, Any]:
         method="Made-up method.",
         rule="Made-up rule.",
         expected="no time at all",
-        verdict=REPRODUCED,
+        verdict=REPRODUCED.word,
         rows=[
-            {"claim": "made-up claim", "paper": "1 %", "measured": "2 %", "verdict": REPRODUCED},
-            {"claim": "another", "paper": "3 %", "measured": "nothing", "verdict": NOT_TESTED},
+            {"claim": "made-up claim", "paper": "1 %", "measured": "2 %", "verdict": REPRODUCED.word},
+            {"claim": "another", "paper": "3 %", "measured": "nothing", "verdict": NOT_TESTED.word},
         ],
         figures=[_json(figure())],
         tables=[_json(Table("made-up table", ["network", "error (%)"], [["plain-8", "1.50 ± 0.15"], ["b", "–"]]))],
@@ -240,7 +243,7 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
     page = written(
         tmp_path,
         record(
-            rows=[dict.fromkeys(("claim", "paper", "measured"), hostile) | {"verdict": REPRODUCED}],
+            rows=[dict.fromkeys(("claim", "paper", "measured"), hostile) | {"verdict": REPRODUCED.word}],
             figures=[drawn],
             tables=[{"caption": hostile, "header": [hostile], "rows": [[hostile]]}],
             words=hostile,
@@ -257,7 +260,7 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_several_records_have_a_page_each(tmp_path: Path) -> None:
-    overview = written(tmp_path, record(scale="cifar", verdict=NOT_TESTED), record())
+    overview = written(tmp_path, record(scale="cifar", verdict=NOT_TESTED.word), record())
     names = ("degradation-quick", "degradation-cifar")
     assert [overview.index(f'<li><a href="{name}.html"') for name in names] == sorted(
         overview.index(f'<li><a href="{name}.html"') for name in names
@@ -278,8 +281,8 @@ FAILURE = {"net": "cifar_plain56", "recipe": "digits, made up", "seed": 3, "reas
 
 def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path) -> None:
     assert "Runs that failed" not in written(tmp_path, record())
-    rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED}]
-    page = written(tmp_path, record(failures=[FAILURE], rows=rows, verdict=NOT_JUDGED))
+    rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED.word}]
+    page = written(tmp_path, record(failures=[FAILURE], rows=rows, verdict=NOT_JUDGED.word))
     for words in (
         '<h3 id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
         "1 of 33 runs failed.",

@@ -16,21 +16,14 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.studies import runner
+from resnetlab.studies import STUDIES
+from resnetlab.studies.frame import run as runner
+from resnetlab.studies.frame.record import RECORD_FORMAT, Record, conclude, read_records
+from resnetlab.studies.frame.run import KILLED, Event, run_missing
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED
+from resnetlab.studies.frame.study import Plan, Study, study
+from resnetlab.studies.frame.text import SHARED
 from resnetlab.studies.report import write_report
-from resnetlab.studies.runner import KILLED, Event, conclude, run_missing
-from resnetlab.studies.study import (
-    FAILED_RULE,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    RECORD_FORMAT,
-    STUDIES,
-    Plan,
-    Record,
-    Study,
-    read_records,
-    study,
-)
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -169,15 +162,15 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path
     (failure,) = record.failures
     assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
     assert failure["recipe"].startswith("digits, 1 epochs, batches of ")
-    assert [row["verdict"] == NOT_JUDGED for row in record.rows] == [True, False, True, True, False, False]
+    assert [row["verdict"] == NOT_JUDGED.word for row in record.rows] == [True, False, True, True, False, False]
     assert record.rows[0]["measured"]["en"] == "1 of the 4 runs it needs failed"
-    assert str(record.rule).endswith(str(FAILED_RULE))
-    assert record.verdict in (NOT_JUDGED, NOT_REPRODUCED)
+    assert str(record.rule).endswith(str(SHARED("failed_rule")))
+    assert record.verdict in (NOT_JUDGED.word, NOT_REPRODUCED.word)
     (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
     record = conclude(small_study(), "quick", PLAN, tmp_path, "c")
     assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
     record = conclude(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
-    assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED, [])
+    assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED.word, [])
     record.save(tmp_path / "results")
     page = write_report(tmp_path / "results").read_text()
     assert f"{len(RECIPES)} of {len(RECIPES)} runs failed." in page

@@ -14,22 +14,14 @@ from resnetlab.measuring.propagation import shortcut_scale
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY as DEGRADATION
-from resnetlab.studies.figures import draw
-from resnetlab.studies.measurement import Measured, Measurement, take
+from resnetlab.studies.figures.draw import draw
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.study import Finding, Plan
 from resnetlab.studies.scaling import STUDY
 from resnetlab.studies.scaling_claims import FROZEN, HALF, NONE
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-    Plan,
-)
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run

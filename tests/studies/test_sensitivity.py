@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.measurement import Measurement
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.networks import net_of
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
 from resnetlab.studies.sensitivity import STUDY
-from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Evidence, Finding
-from resnetlab.studies.trained import net_of
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())

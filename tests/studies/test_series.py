@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from resnetlab.studies.series import error_lines, over_seeds
-from resnetlab.studies.study import Outcome
+from resnetlab.studies.figures.series import error_lines, over_seeds
+from resnetlab.studies.frame.evidence import Outcome
 from resnetlab.training.recipes import recipe
 
 

@@ -8,18 +8,13 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.text import both
 from resnetlab.studies.shattered import STUDY
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-)
-from resnetlab.studies.words import both
 
 Lag1 = dict[str, float | None]  # by variant
 PLANNED = {scale: STUDY.plan(scale, None if scale == "quick" else "cifar10:x", ()).measurements for scale in SCALES}

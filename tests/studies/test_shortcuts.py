@@ -10,19 +10,12 @@ import pytest
 from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import build, spec
 from resnetlab.studies import degradation
-from resnetlab.studies.measurement import Measured, Measurement
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding, Plan
 from resnetlab.studies.shortcuts import KINDS, OPTIONS, STUDY, net_of
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-    Outcome,
-    Plan,
-)
 from resnetlab.training.recipe import Recipe
 
 PAPERS = {"plain": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}

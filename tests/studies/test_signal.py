@@ -10,18 +10,13 @@ from typing import Any
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.studies.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.text import both
 from resnetlab.studies.signal import STUDY
-from resnetlab.studies.study import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SCALES,
-    Evidence,
-    Finding,
-)
-from resnetlab.studies.words import both
 
 Answer = Callable[[dict[str, Any]], tuple[float, float]]  # settings -> growth per layer of signal and gradient
 Starts = Callable[[dict[str, Any]], bool]
@@ -155,7 +150,7 @@ def small(function: str, **settings: Any) -> Measurement:
     first = {"pool": 64, "batch": 16, "window": 2, "steps": 4, "rates": [0.1, 0.01]}
     asked = {"kind": "plain", "depth": 14, "init": "gaussian", "norm": "none", **settings}
     asked |= first if function == "start" else {"images": 16}
-    return Measurement(f"resnetlab.studies.signal:{function}", asked, data="digits", seed=0)
+    return Measurement(f"resnetlab.studies.signal.measure:{function}", asked, data="digits", seed=0)
 
 
 def test_what_is_measured_before_training(tmp_path: Path) -> None:

@@ -7,8 +7,17 @@ import math
 import pytest
 from scipy.stats import ttest_ind
 
-from resnetlab.studies.statistics import Ratio, difference, mean_std, ratio, weakest
-from resnetlab.studies.study import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import (
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Ratio,
+    difference,
+    mean_std,
+    ratio,
+    weakest,
+)
 
 
 def test_the_interval_is_welchs() -> None:

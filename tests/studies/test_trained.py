@@ -15,10 +15,13 @@ from resnetlab import build
 from resnetlab.data.open import open_data
 from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
-from resnetlab.studies.measurement import Measurement, Subject, Weights
-from resnetlab.studies.study import NOT_JUDGED, NOT_TESTED, REPRODUCED, WEIGHTS, study
-from resnetlab.studies.study import Evidence as Found
-from resnetlab.studies.trained import Net, checked_batch, curve, net_of, networks, spread, taken
+from resnetlab.studies.figures.series import over_seeds
+from resnetlab.studies.frame.evidence import Evidence as Found
+from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.networks import Net, checked_batch, net_of, networks, taken
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED, spread
+from resnetlab.studies.frame.study import study
 
 STUDIES = ("responses", "lesion", "boosting", "sensitivity")
 FILE = Path("x.pt")
@@ -123,18 +126,18 @@ def test_a_network_that_knows_nothing_is_refused() -> None:
 
 def test_small_helpers() -> None:
     assert (spread([1.0]), spread([1.0, 3.0], 1)) == ("1.00", "2.0 ± 1.4")
-    line = curve("a", 0, [1, 2], [[1.0, 5.0], [3.0, 5.0]])
+    line = over_seeds("a", 0, [1, 2], [[1.0, 5.0], [3.0, 5.0]])
     assert (line.x, line.mean, line.low, line.high) == ([1, 2], [2, 5], [1, 5], [3, 5])
 
 
 @pytest.mark.parametrize(
     ("function", "settings"),
     [
-        ("responses:measure", {"images": 20}),
+        ("responses.measure:measure", {"images": 20}),
         ("lesion:measure", {"images": 20, "fewer": 10, "draws": 2}),
         ("lesion_paths:measure", {"images": 5, "draws": 1}),
         ("boosting:measure", {"images": 20}),
-        ("sensitivity:measure", {"images": 20, "change": 0.01}),
+        ("sensitivity.measure:measure", {"images": 20, "change": 0.01}),
     ],
 )
 def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str, Any]) -> None:
@@ -150,7 +153,7 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
     [
         ("lesion", "cifar_resnet8", "deeper network"),
         ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
-        ("sensitivity", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
 )
 def test_where_nothing_can_be_measured_it_is_said(function: str, net: str, words: str) -> None:

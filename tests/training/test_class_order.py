@@ -30,7 +30,7 @@ def test_outputs_of_each_class() -> None:
     assert outputs_of(classes, "text")[0] is None
     outputs, _ = outputs_of(classes, "natural")
     assert outputs == [0, 2, 3, 1]  # class10 is timm's number 2
-    assert outputs_of(("a", "b"), "natural") == (None, "by order, since the file names none")
-    assert "the data's is as it is: number 0 is 'b'" in outputs_of(("b", "a"), "text")[1]
+    assert outputs_of(("a", "b"), "natural") == (None, "by order, since the file has no class names")
+    assert "the data's order is kept: number 0 is 'b'" in outputs_of(("b", "a"), "text")[1]
     with pytest.raises(UserError, match="class-order='alphabet' is not known: choose one of text, natural"):
         outputs_of(("a", "b"), "alphabet")

@@ -25,11 +25,11 @@ def test_the_same_names_are_not_worth_a_word() -> None:
 @pytest.mark.parametrize(
     ("trained", "classes", "outputs", "words"),
     [
-        (["dog", "cat"], ["cat", "dog"], (1, 0), "in another order than in the training"),
-        (["cat", "dog", "fox"], ["cat", "fox"], (0, 2), "2 of the network's 3, any of which may be the answer"),
+        (["dog", "cat"], ["cat", "dog"], (1, 0), "in a different order than in training"),
+        (["cat", "dog", "fox"], ["cat", "fox"], (0, 2), "2 of the network's 3, any of which may be predicted"),
         (["Cat", "dog"], ["cat", "DOG"], (0, 1), "under other names: cat is Cat, DOG is dog"),
         (["golden_retriever", "b"], ["Golden Retriever", "b"], (0, 1), "Golden Retriever is golden_retriever"),
-        ([E_ACUTE["NFC"], "b"], ["b", E_ACUTE["NFD"]], (1, 0), "in another order than in the training; under other"),
+        ([E_ACUTE["NFC"], "b"], ["b", E_ACUTE["NFD"]], (1, 0), "in a different order than in training; under other"),
         (["tench", "goldfish"], ["n01440764", "n01443537"], (0, 1), "n01440764 is tench, n01443537 is goldfish"),
         (["cat", "Cat", "dog"], ["Cat", "cat"], (1, 0), "2 of the network's 3"),  # what is written alike goes first
     ],
@@ -80,16 +80,16 @@ def test_what_one_is_told() -> None:
     assert (coarse.outputs, coarse.one_to_one) == ((0, 1, 1), False)
     swapped = match(["cat", "dog"], ["cat", "dog"], cat="dog", dog="cat")  # labels that were mixed up
     assert swapped.outputs == (1, 0)
-    with pytest.raises(UserError, match="classes: 'hunt' is no class of folder. Did you mean hund?"):
+    with pytest.raises(UserError, match="classes: 'hunt' is not a class of folder. Did you mean hund?"):
         match(["cat", "dog"], ["hund", "katze"], hunt="dog")
-    with pytest.raises(UserError, match="classes: RUN knows no 'dogs'. Did you mean dog?"):
+    with pytest.raises(UserError, match="classes: RUN has no class 'dogs'. Did you mean dog?"):
         match(["cat", "dog"], ["hund", "katze"], hund="dogs")
 
 
 def test_without_names_the_order_is_what_it_is() -> None:
     found = match(None, ["cat", "dog"])
-    assert (found.outputs, found.words) == ((0, 1), "by order, since the file names none")
-    with pytest.raises(UserError, match="RUN: names no classes that --classes could say"):
+    assert (found.outputs, found.words) == ((0, 1), "by order, since the file has no class names")
+    with pytest.raises(UserError, match="RUN: has no class names to map with --classes"):
         match(None, ["cat", "dog"], cat="dog")
 
 
@@ -100,7 +100,7 @@ def test_how_it_is_written_on_the_command_line() -> None:
     for wrong in ("hund", "=dog", "hund=", "a=b,c"):
         with pytest.raises(UserError, match="write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING"):
             read_given([wrong])
-    with pytest.raises(UserError, match="'a' is said to be 'b' and 'c'"):
+    with pytest.raises(UserError, match="'a' is mapped to both 'b' and 'c'"):
         read_given(["a=b", "a=c"])
 
 
@@ -117,20 +117,20 @@ def test_an_ensemble_answers_in_one_order() -> None:
         [None, [2, 1, 0]],
     )
     for second in (one, nameless, match(["cat", "dog", "emu"], [*classes])):
-        with pytest.raises(UserError, match="a and b: an ensemble needs networks of the same classes; these have 3"):
+        with pytest.raises(UserError, match="a and b: an ensemble needs networks with the same classes; these have 3"):
             common_classes([("a", more), ("b", second)], classes)
     coarse = match(["cat", "dog", "fox"], ["hund", "cat"], hund="dog")
     wrong = match(["cat", "dog", "fox"], ["hund", "cat"], hund="fox")
-    with pytest.raises(UserError, match="can't be brought into one order by name"):
+    with pytest.raises(UserError, match="can't be matched by name"):
         common_classes([("a", coarse), ("b", wrong)], ("hund", "cat"))
 
 
 def test_several_names_for_one_output_are_one_class_of_the_network() -> None:
     given = {"hund": "cat", "katze": "cat"}
     found = match_classes("RUN", ("cat", "dog"), "folder", ("hund", "katze"), given)
-    assert found.words.startswith("1 of the network's 2, any of which may be the answer")
+    assert found.words.startswith("1 of the network's 2, any of which may be predicted")
 
 
 def test_a_name_of_the_training_that_is_taken_for_another_is_told(caplog: pytest.LogCaptureFixture) -> None:
     match_classes("RUN", ("a", "b"), "folder", ("a", "b"), {"a": "b"})
-    assert caplog.messages == ["classes: a is taken for b, though it is a class of the training itself."]
+    assert caplog.messages == ["classes: a is mapped to b, although the training has a class of that name."]

@@ -285,7 +285,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(
     code, _, said = torchrun(tmp_path, str(ENDED), "stop", str(int(number)), whom, "10", *train)
     assert code == 1, "torchrun's own, whatever its processes end with"
     name = signal.Signals(number).name
-    assert said.count(f"stopped by {name} after step 10, which is saved; to go on from it: the same torchrun") == 1
+    assert said.count(f"stopped by {name} after step 10, which is saved; to resume: the same torchrun") == 1
     if whom == "rank":  # else torchrun does not say
         assert said.count(f"exitcode  : {75 if number == signal.SIGTERM else 130}") == 2, said
     (run,) = (tmp_path / "runs").iterdir()
@@ -301,7 +301,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(
     with caplog.at_level(logging.WARNING):
         statuses = list(train_run(alone, threads=1))
     (warning,) = caplog.messages
-    assert "step 10, where the run goes on, was saved by 2 processes and now there are 1" in warning
+    assert "resumes from step 10, which was saved by 2 processes; now there are 1" in warning
     first = next(status for status in statuses if status.epochs_done == 1)
     wrong = first.train_error / 100 * (1437 - fields["validation_images"])
     assert wrong == pytest.approx(round(wrong)), "all images of the epoch are counted, those of both processes"
@@ -349,5 +349,5 @@ def test_each_process_of_a_machine_has_its_own_gpu() -> None:
     second = Ranks(rank=1, ranks=2, local_rank=1, local_ranks=2)
     assert local_device("cuda", second) == "cuda:1"
     assert local_device("cpu", second) == "cpu"
-    with pytest.raises(UserError, match="2 processes a machine can't share it; give cuda"):
+    with pytest.raises(UserError, match="2 processes on a machine can't share it; use cuda"):
         local_device("cuda:0", second)

@@ -87,7 +87,11 @@ def test_the_papers_rates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "rates", "words"),
     [
-        ({"schedule": "plateau"}, [(0, 1), (99, 1)], "times 0.1 whenever 5 evaluations bring no lower training error"),
+        (
+            {"schedule": "plateau"},
+            [(0, 1), (99, 1)],
+            "multiplied by 0.1 after 5 evaluations without a lower training error",
+        ),
         ({"schedule": "constant"}, [(0, 1), (99, 1)], ""),
         ({"schedule": "cosine"}, [(0, 1), (25, 0.8536), (50, 0.5), (75, 0.1464), (99, 0.0002)], ""),
         (
@@ -121,7 +125,7 @@ def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:
     assert found.timing
     assert found.timing.seconds_a_step == pytest.approx(1437 / found.timing.images_per_second)
     assert found.memory == tried(tmp_path, batch_size=1437).memory
-    assert found.lr_words == "the warm-up of 46 steps is as long as the run or longer"
+    assert found.lr_words == "the warm-up of 46 steps is not shorter than the run"
 
 
 def test_what_torch_says_is_not_deterministic_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

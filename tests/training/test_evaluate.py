@@ -155,12 +155,15 @@ def saved(folder: Path, net: str, classes: tuple[str, ...], mean: Tensor, **fiel
 def test_what_the_file_says_and_what_is_assumed_is_told(pictures: Path, networks: list[Path], tmp_path: Path) -> None:
     data = open_data(str(pictures))
     (assumed,) = evaluate(networks[:1], data).members
-    assert (assumed.layout, assumed.normalisation) == ("resnetlab", "ImageNet's, assumed, since the file has none")
+    assert (assumed.layout, assumed.normalisation) == (
+        "resnetlab",
+        "ImageNet's, assumed, since the file does not state one",
+    )
     assert assumed.weights_sha256 == hashlib.sha256(networks[0].read_bytes()).hexdigest()
     pixel_mean = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.rand(3, 32, 32))
     assert evaluate([pixel_mean], data).members[0].normalisation == "from the file"
     (averaged,) = evaluate([pixel_mean], data, views="multi-scale").members
-    assert averaged.normalisation.startswith("from the file, each pixel's averaged over its channel")
+    assert averaged.normalisation.startswith("from the file, averaged over each channel")
     net = build("cifar_resnet8(zero_pad=around)")
     state = write_state(net.state_dict(), net.spec, "akamaster")
     torch.save(state, tmp_path / "theirs.th")
@@ -182,17 +185,17 @@ def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: P
     assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
     assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
     assert text.members[0].matched.words == (
-        "by order, since the file names none; the data's is sorted as text as torchvision does: number 1 is 'class10'; "
-        "timm sorts naturally, where it is 'class2': for such a file give --class-order natural"
+        "by order, since the file has no class names; the data's order is sorted as text, as in torchvision: number 1 "
+        "is 'class10'; timm sorts naturally, so that it is 'class2': for such a file, use --class-order natural"
     )
-    naturally = "sorted naturally as timm does: number 1 is 'class2', not 'class10'"
+    naturally = "sorted naturally, as in timm: number 1 is 'class2', not 'class10'"
     assert sorted_as_timm.members[0].matched.words.endswith(naturally)
     plain = evaluate([tmp_path / "text.th"], ten_classes()).members[0].matched
-    assert plain.words == "by order, since the file names none"
-    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and noise has 3 and 9"):
+    assert plain.words == "by order, since the file has no class names"
+    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, but noise has 3 and 9"):
         evaluate([tmp_path / "text.th"], replace(data, classes=data.classes[:9]))
     named = saved(tmp_path, "cifar_resnet8", data.classes, torch.zeros(3, 1, 1))
-    with pytest.raises(UserError, match="class-order=natural: the files name their classes; leave it out"):
+    with pytest.raises(UserError, match="class-order=natural: the files have class names; leave it out"):
         evaluate([named], data, class_order="natural")
 
 
@@ -208,10 +211,10 @@ def test_the_size_of_images_is_told_or_assumed(pictures: Path, tmp_path: Path) -
     assert (named.net.spec.input_size, named.size_assumed) == (40, False)
     with pytest.raises(UserError, match="image_size=7 must be 8 to 4096 pixels"):
         evaluate([tmp_path / "x.pth"], data, image_size=7)
-    with pytest.raises(UserError, match="images of noise are in memory and looked at whole: leave --image-size out"):
+    with pytest.raises(UserError, match="images of noise are in memory and used uncropped: leave --image-size out"):
         evaluate([tmp_path / "x.pth"], ten_classes(), image_size=32)
     own = saved(tmp_path, "cifar_resnet8", ("ants", "bees"), torch.rand(3, 32, 32))
-    with pytest.raises(UserError, match="its mean image has 32 pixels a side; leave --image-size 40 out"):
+    with pytest.raises(UserError, match="its mean image has 32 pixels per side; leave --image-size 40 out"):
         evaluate([own], data, image_size=40)
 
 
@@ -230,7 +233,7 @@ def test_mirror_images_of_data_in_memory(tmp_path: Path) -> None:
         wanted = (load(path)(x).softmax(1) + load(path)(x.flip(3)).softmax(1)) / 2
     found = evaluate([path], data, flip=True)
     assert torch.allclose(found.answers.confidence.float(), wanted.max(1).values, atol=1e-6)
-    with pytest.raises(UserError, match="10-crop cuts files, and the images of noise are in memory, all of 32x32"):
+    with pytest.raises(UserError, match="10-crop crops files, but the images of noise are in memory, all 32x32"):
         evaluate([path], data, views="10-crop")
 
 
@@ -243,11 +246,11 @@ def test_what_does_not_fit_is_named(
         evaluate([networks[0], other], data)
     with pytest.raises(UserError, match="unreadable='ignore' is not known: choose one of error, skip"):
         evaluate(networks, data, unreadable="ignore")
-    with pytest.raises(UserError, match="10-crop has the mirror images already; leave --flip out"):
+    with pytest.raises(UserError, match="10-crop already includes mirror images; leave --flip out"):
         evaluate(networks, data, views="10-crop", flip=True)
     with pytest.raises(UserError, match="views='12-crop' is not known: choose one of 1-crop, 10-crop, multi-scale"):
         evaluate(networks, data, views="12-crop")
-    with pytest.raises(UserError, match="1 networks and 2 names for them: give one --net for all, or each its own"):
+    with pytest.raises(UserError, match="1 networks but 2 names: give one --net for all, or one for each"):
         evaluate(networks[:1], data, nets=["cifar_resnet8", "cifar_resnet14"])
     with pytest.raises(UserError, match="noise has no test images"):
         evaluate(networks, replace(ten_classes(), test=ten_classes().test[:0]))
@@ -284,7 +287,7 @@ def test_classes_are_matched_by_name_in_any_order(pictures: Path, tmp_path: Path
     assert told == [
         "2 classes: ants, bees; 14 images, 10 tested (val); 32 pixels; parameter names: resnetlab; normalisation: from "
         "the file",
-        f"{turned}: classes in another order than in the training",
+        f"{turned}: classes in a different order than in training",
     ]
     theirs = with_names(tmp_path, "theirs", ("abeilles", "fourmis"), (1, 0))
     named = evaluate([theirs], data, classes={"ants": "fourmis", "bees": "abeilles"})
@@ -307,10 +310,10 @@ def test_a_network_of_more_classes_may_say_any_of_them(pictures: Path, tmp_path:
     assert never.accuracy.top1_correct == 0
     told: list[str] = []
     evaluate([more, tmp_path / "never"], data, told=told.append)
-    words = "classes 2 of the network's 3, any of which may be the answer"
+    words = "classes 2 of the network's 3, any of which may be predicted"
     assert told[0] == "2 classes: ants, bees; 14 images, 10 tested (val)"
     assert told[1].startswith(f"{more}: 3 classes: bees, wasps, ants; 32 pixels; parameter names: resnetlab; ")
-    assert told[2] == f"{more}: {words}; in another order than in the training"
+    assert told[2] == f"{more}: {words}; in a different order than in training"
     assert told[4] == f"{tmp_path / 'never'}: {words}"
 
 
@@ -358,7 +361,7 @@ def test_what_was_trained_without_unreadable_images_is_evaluated_so(broken: Path
             evaluate(sources, data, unreadable=how)
     for path in (broken / "val").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="0.png: neither it nor any other test image can be read"):
+    with pytest.raises(UserError, match="0.png: neither this nor any other test image can be read"):
         evaluate([tmp_path / "skips"], open_data(str(broken)))
 
 

@@ -171,9 +171,9 @@ def test_a_folder_of_unreadable_files_only(tmp_path: Path) -> None:
     for path in ("train/red", "train/blue", "val/red"):
         (tmp_path / path).mkdir(parents=True)
         bad_files(tmp_path / path)
-    with pytest.raises(UserError, match="neither it nor any other training image can be read"):
+    with pytest.raises(UserError, match="neither this nor any other training image can be read"):
         finish(recipe(tmp_path, unreadable="skip"), tmp_path / "runs")
-    with pytest.raises(UserError, match="no batch of 12 has two images that can be read"):
+    with pytest.raises(UserError, match="no batch of 12 has two readable images"):
         finish(recipe(tmp_path, unreadable="skip", normalise="imagenet"), tmp_path / "runs")
 
 
@@ -192,7 +192,7 @@ def test_nothing_can_be_evaluated(colours: Path, tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"data": "digits"}, "image_size=16: the images of digits have 8 pixels; leave it out"),
-        ({"data": "digits", "image_size": None, "augment": "resized_crop_flip"}, "cuts parts out of files"),
+        ({"data": "digits", "image_size": None, "augment": "resized_crop_flip"}, "crops image files"),
         ({"image_size": 4}, "image_size=4 must be 8 to 4096"),
         ({"validation_images": 39}, "folder has 40 training images, so choose 0 to 38"),
         ({"unreadable": "ignore"}, "unreadable"),

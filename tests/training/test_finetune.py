@@ -137,7 +137,7 @@ def test_a_file_without_names_of_classes_gets_a_new_head(tmp_path: Path) -> None
     run = tuned(tmp_path / "theirs.th", tmp_path, digits, net="cifar_resnet8(zero_pad=around)")
     assert run.start is not None
     assert run.start.new == ("fc.weight", "fc.bias")
-    assert "; fc is new: 10 classes that the file doesn't name -> 10 classes (0, 1, " in run.start.note
+    assert "; fc is new: 10 classes without names in the file -> 10 classes (0, 1, " in run.start.note
 
 
 @pytest.mark.parametrize("other_head", [False, True])
@@ -167,7 +167,7 @@ def test_where_classes_and_normalisation_are_not_told(
     of_unknown_classes(monkeypatch, "cifar_resnet8(num_classes=2)")
     run = tuned(tmp_path, tmp_path, data=open_data(pictures))
     assert run.start is not None
-    assert run.start.note.endswith("; fc is new: 2 classes that the file doesn't name -> 2 classes (a, b)")
+    assert run.start.note.endswith("; fc is new: 2 classes without names in the file -> 2 classes (a, b)")
     assert run.recipe.normalise == "imagenet"
     of_unknown_classes(monkeypatch, "cifar_resnet8(in_channels=1)")
     assert tuned(tmp_path, tmp_path).recipe.normalise == "channel_mean_std"
@@ -244,7 +244,7 @@ def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_pat
     run = finished(tuned(there, tmp_path / "runs", epochs=1))
     shutil.rmtree(there)
     assert resnetlab.load(run.folder).spec == run.spec
-    with pytest.raises(UserError, match="source: no such run folder .* a command that goes on with it needs them too"):
+    with pytest.raises(UserError, match="source: no such run folder .* the command that resumes it needs them too"):
         tuned(there, tmp_path / "runs", epochs=1)
 
 
@@ -280,6 +280,6 @@ def test_a_mean_image_of_another_size_is_refused(tmp_path: Path, pictures: str) 
     fields = {"net": "cifar_resnet8", "data": pictures, "epochs": 1, "batch_size": 8}
     there = finished(make_run(recipe("digits", image_size=16, **fields), tmp_path)).folder
     assert tuned(there, tmp_path, data=open_data(pictures)).spec.input_size == 16
-    with pytest.raises(UserError, match="its mean image has 16 pixels a side, and these images have 24: give"):
+    with pytest.raises(UserError, match="its mean image is 16 pixels wide, but these images are 24: give"):
         tuned(there, tmp_path, data=open_data(pictures), image_size=24)
     tuned(there, tmp_path, data=open_data(pictures), image_size=24, normalise="imagenet")

@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.studies.runner import run_missing
+from resnetlab.studies.frame.run import run_missing
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -69,7 +69,7 @@ def test_in_a_step_the_checkpoint_is_kept(
         finish(run, checkpoint_steps=2)
     assert str(caught.value) == (
         f"{run.folder}: out of memory in step 4: 4.5 GiB more did not fit into memory; the checkpoint of step 2 is "
-        "kept. What takes less: --accumulate 2, --checkpoint-activations, a smaller --batch-size, a smaller --net."
+        "kept. To use less memory: --accumulate 2, --checkpoint-activations, a smaller --batch-size, a smaller --net."
     )
     monkeypatch.undo()
     assert weights(finish(run)) == weights(unbroken)
@@ -101,7 +101,7 @@ def test_what_is_done_already_is_not_advised(tmp_path: Path, short_of_memory: An
     short_of_memory(lambda net, x: net.training)
     with pytest.raises(UserError, match="out of memory in step 1: .*; there was no checkpoint yet") as caught:
         finish(make_run(SMALL.override(**changes), tmp_path))
-    advice = str(caught.value).partition("What takes less: ")[2]
+    advice = str(caught.value).partition("To use less memory: ")[2]
     assert ("--accumulate 8" in advice) == ("accumulate" in changes)
     assert ("--checkpoint-activations" in advice) != ("checkpoint_activations" in changes)
 
@@ -147,7 +147,7 @@ def test_what_reads_a_run_says_one_line(
     assert main([command, str(unbroken.folder), *more[command]]) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
     assert line.startswith("error: out of memory: 4.5 GiB more did not fit into memory; ")
-    assert line.endswith("end other programs, or take a machine with more memory.")
+    assert line.endswith("close other programs, or use a machine with more memory.")
     assert ("--batch-size" in line) == (command in ("predict", "features"))
 
 
@@ -163,7 +163,7 @@ def test_export_says_one_line(unbroken: Run, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.onnx, "export", wrapped)
     out = tmp_path / "net.onnx"
     assert main(["export", str(unbroken.folder), "--out", str(out)]) == 2
-    assert "error: out of memory: memory has no room left; end other programs" in capsys.readouterr().err
+    assert "error: out of memory: memory is full; close other programs" in capsys.readouterr().err
     assert not out.exists()
 
 

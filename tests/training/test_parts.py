@@ -66,8 +66,8 @@ def test_statistics_that_are_averaged_anew_leave_out_frozen_ones() -> None:
     ("net", "fields", "message"),
     [
         ("cifar_resnet8", {"freeze": 5}, "freeze=5: cifar_resnet8 has a stem and 3 stages, so choose 0 to 4"),
-        ("vgg16", {"freeze": 1}, "work on a residual network's stages, and vgg16 has none"),
-        ("vgg16", {"layer_decay": 0.5}, "work on a residual network's stages, and vgg16 has none"),
+        ("vgg16", {"freeze": 1}, "work on a residual network's stages, but vgg16 has none"),
+        ("vgg16", {"layer_decay": 0.5}, "work on a residual network's stages, but vgg16 has none"),
     ],
 )
 def test_parts_that_a_network_lacks_are_refused(net: str, fields: dict[str, float], message: str) -> None:

@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
+from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.zoo import build, on_meta, spec
 from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
@@ -116,6 +117,19 @@ def test_recomputed_units_keep_nothing_of_their_inside() -> None:
     assert kept[True] < kept[False] / 4
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks
+def test_recomputed_units_need_a_quarter_of_the_memory(name: str) -> None:
+    def most_alive(recompute: bool, images: int) -> int:
+        net = build(name, seed=1).train()
+        net.recompute = recompute  # type: ignore[assignment]
+        with LiveBytes(torch.empty(0), set()) as live:
+            net(torch.zeros(images, 3, 32, 32)).sum().backward()
+        return live.peak
+
+    plain, recomputed = (most_alive(on, 3) - most_alive(on, 2) for on in (False, True))
+    assert recomputed < plain / 4
+
+
 def test_compiled_units_equal_the_plain_ones_and_keep_their_names(eager: CompileCounterWithBackend) -> None:
     batches = some_batches(8, 8)
     step, found = trained(Recipe(compile=True), batches)
@@ -159,7 +173,7 @@ def test_where_torch_can_not_compile_one_line_says_so(monkeypatch: pytest.Monkey
         trained(Recipe(compile=True), [])
 
 
-VGG_HAS_NONE = "compile=True works on residual units, and a VGG has none"
+VGG_HAS_NONE = "compile=True works on residual units, but a VGG has none"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +268,7 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
     assert make_run(chosen, tmp_path).folder == run.folder
     for _ in train(make_run(chosen, tmp_path), threads=1):
         pass
-    assert "the run began in bf16" in caplog.text
+    assert "the run started in bf16" in caplog.text
     assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
 
 

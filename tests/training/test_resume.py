@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         finished(stopped)
     (line,) = caplog.messages
     assert str(stopped.folder / "last") in line
-    assert "goes on from the checkpoint before, step 5" in line
+    assert "resumes from the previous checkpoint, step 5" in line
     assert (stopped.folder / "last.damaged" / file).exists()
     assert outcome(stopped.folder) == small
 
@@ -310,9 +310,9 @@ def rewrite(place: Path, file: str, change: Callable[[dict[str, Any]], None]) ->
     [
         (FILES[0], lambda t: t.update({"fc.weight": torch.zeros(3, 64)}), r"fc.weight is \(3, 64\), not \(10, 64\)"),
         (FILES[0], lambda t: t.pop("fc.bias"), "it lacks fc.bias"),
-        (FILES[0], lambda t: t.update(extra=torch.zeros(1)), "it has besides extra"),
+        (FILES[0], lambda t: t.update(extra=torch.zeros(1)), "it has the extra extra"),
         (FILES[1], lambda t: t.update({"momentum.0": torch.zeros(3)}), r"momentum.0 is \(3,\), not "),
-        (FILES[1], lambda t: t.update({"momentum.999": torch.zeros(3)}), "it has momentum.999 besides"),
+        (FILES[1], lambda t: t.update({"momentum.999": torch.zeros(3)}), "it has the extra momentum.999"),
         (FILES[1], lambda t: t.pop("rng.0.cpu"), "it lacks the random state"),
     ],
 )
@@ -398,7 +398,9 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
         finished(run, checkpoint_steps=3)
     line = str(caught.value)
     words = ("loss is no longer finite at step 8 (lr 0.", "the checkpoint of step 6 is kept")
-    causes = [line.index(w) for w in (*words, "learning rate (lower lr", "layer to layer", "damaged images")]
+    causes = [
+        line.index(w) for w in (*words, "learning rate is too high (lower lr", "layer to layer", "labels are damaged")
+    ]
     assert causes == sorted(causes)
     assert "\n" not in line
     assert package.load(run.folder).spec == run.spec

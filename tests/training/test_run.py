@@ -144,7 +144,7 @@ def test_a_stopped_command_goes_on_where_it_was(
     if signal_sent != signal.SIGKILL:
         lines = done.stderr.splitlines()
         (line,) = [line for line in lines if line.startswith(f"stopped by {signal_sent.name} after step ")]
-        assert line.endswith(f"which is saved; to go on from it: resnetlab train digits {' '.join(options)}")
+        assert line.endswith(f"which is saved; to resume: resnetlab train digits {' '.join(options)}")
         assert "Traceback" not in done.stderr
     monkeypatch.chdir(tmp_path)
     assert main(["train", "digits", *options, "--json"]) == 0
@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tm
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "can't write (File too large); what was saved before is whole" in last
+    assert "can't write (File too large); what was saved before is intact" in last
     assert "Traceback" not in done.stderr
     assert weights(after_one_epoch) == before
     assert not list(after_one_epoch.folder.glob("*.new"))
@@ -278,11 +278,11 @@ def test_a_kill_between_the_renames_is_survived(after_one_epoch: Run, tmp_path: 
         (
             "run.json",
             lambda b: b.replace(b'"format": 3', b'"format": 7'),
-            "a run of format 7, and this",
+            "a run of format 7, but this",
         ),
         ("run.json", lambda b: b'{"format": 1}', "damaged, it lacks spec, recipe, data"),
         ("result.json", lambda b: b"{}", "damaged, it lacks train_error"),
-        ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it is of run '0"),
+        ("run.json", lambda b: b.replace(b'"id": "', b'"id": "0'), "damaged, it belongs to run '0"),
         ("metrics.jsonl", lambda b: b"5" * len(b), "metrics.jsonl: damaged"),
         ("metrics.jsonl", lambda b: b[:5], "shorter than its checkpoint says"),
     ],

@@ -88,7 +88,7 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
     [
         ("run.json", "{", "run.json, not JSON (Expecting property name"),
         ("run.json", "[]", "run.json, it is [], not an object"),
-        ("run.json", '{"format": 99}', "run.json, a run of format 99, and this version reads formats 1 to 3"),
+        ("run.json", '{"format": 99}', "run.json, a run of format 99, but this version reads formats 1 to 3"),
         ("run.json", '{"format": 1, "spec": {}, "recipe": 3}', "run.json, it lacks data"),
         ("run.json", "[" * 100_000, "run.json, not JSON ("),
         ("run.json", None, "run.json, can't be read (No such file or directory)"),
@@ -155,5 +155,5 @@ def test_runs_are_found_by_path_name_and_hash(folder: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone: can't be read \(No such file or directory\); name the folder with --r"):
+    with pytest.raises(UserError, match=r"gone: can't be read \(No such file or directory\); choose the folder with"):
         list_runs(tmp_path / "gone")

@@ -170,7 +170,7 @@ def test_a_restored_stepper_goes_on_to_the_same_bits(switches: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"accumulate": 65}, "accumulate=65: a batch of 128 has not two images for each part"),
+        ({"accumulate": 65}, "accumulate=65: a batch of 128 has fewer than two images per part"),
         ({"accumulate": 0}, "accumulate=0 must be 1 to"),
         ({"ema": 1}, "ema=1.0 must be at least 0 .none. and below 1"),
         ({"clip_gradient": -1}, "clip_gradient=-1.0 must be 0"),

@@ -22,7 +22,14 @@ import torch
 from PIL import Image
 
 from resnetlab import build
+from resnetlab.data.images import Images
+from resnetlab.data.open import open_data
+from resnetlab.training.loop import train
+from resnetlab.training.recipes import recipe
+from resnetlab.training.run import make_run
+from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
+from resnetlab.use.export import export
 
 Noise = Callable[..., bytes]
 PATIENCE = 600  # seconds, which no test waits for unless something hangs
@@ -155,7 +162,9 @@ def serving(weights: Path) -> Callable[..., contextlib.AbstractContextManager[Se
 
     @contextlib.contextmanager
     def start(*options: str, source: Path = weights) -> Iterator[Served]:
-        command = [sys.executable, "-m", "resnetlab", "serve", str(source), "--net", "cifar_resnet8"]
+        command = [sys.executable, "-m", "resnetlab", "serve", str(source)]
+        command += ["--net", "cifar_resnet8"] if source == weights else []
+        command += [] if "--engine" in options else ["--engine", "torch"]  # which changes nothing in the background
         process = subprocess.Popen(
             [*command, "--port", "0", "--device", "cpu", *options],
             stdout=subprocess.PIPE,
@@ -184,3 +193,31 @@ def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) ->
         assert served.process.stderr is not None
         said = [line for line in served.process.stderr.read().splitlines() if "not in the file" not in line]
     assert not said, "nothing that a client does is an error of the server"
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run on the digits."""
+    made = make_run(recipe("digits", net="cifar_resnet8", epochs=1), tmp_path_factory.mktemp("runs"))
+    for _ in train(made):
+        pass
+    return made.folder
+
+
+@pytest.fixture(scope="session")
+def files(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run exported to net.onnx, and to net.xml and net.bin."""
+    folder = tmp_path_factory.mktemp("exported")
+    export(Classifier.open(run), folder / "net.onnx", "onnx")
+    export(Classifier.open(run), folder / "net.xml", "openvino")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five digits as PNG."""
+    folder, test = tmp_path_factory.mktemp("pictures"), open_data("digits").test
+    assert isinstance(test, Images)
+    for i in range(5):
+        Image.fromarray(test.pixels[i, 0].numpy()).save(folder / f"{i}.png")
+    return folder

@@ -23,7 +23,7 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.data.source import LooseFiles, Names
 from resnetlab.errors import UserError
 from resnetlab.measuring.answers import Answers
-from resnetlab.studies import svg
+from resnetlab.studies.figures import svg
 from resnetlab.training.classes import Matched
 from resnetlab.training.evaluate import Evaluation, Member
 from resnetlab.use.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html

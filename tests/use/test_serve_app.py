@@ -20,6 +20,7 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
+from resnetlab.use.exported import Engine
 from resnetlab.use.receiving import Limits
 from resnetlab.use.serve import make_app
 
@@ -297,3 +298,23 @@ def test_an_explanation_runs_between_two_passes() -> None:
 
     asyncio.run(scene())
     assert log == ["1 images", "explanation", "2 images"]
+
+
+def test_another_engine_runs_the_next_pass(
+    classifier: Classifier, gate: threading.Event, decoders: Decoders, noise: Noise
+) -> None:
+    gate.set()
+    app = make_app(classifier, Limits(), decoders)
+
+    def scores(pixels: Tensor) -> Tensor:
+        return torch.eye(10)[[7] * len(pixels)] * 50
+
+    async def scene() -> None:
+        assert (await ask(app, "/health"))[2]["engine"] == "torch"
+        app.state.run_by(Engine("other", "bf16", scores))
+        health = (await ask(app, "/health"))[2]
+        assert (health["engine"], health["precision"]) == ("other", "bf16")
+        (first,) = (await ask(app, "/predict?top=1", noise()))[2]["classes"]
+        assert first == {"class": "h", "probability": pytest.approx(1.0)}
+
+    asyncio.run(scene())

@@ -85,11 +85,16 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("naming", "out", "net", "reason"),
     [
-        ("akamaster", "peers.th", None, "peers.th: its name should end in one of .safetensors, .pth, .pt, .npz"),
-        ("akamaster", "there.pth", None, "there.pth: is there already"),
+        ("akamaster", "peers.th", None, "peers.th: the name must end in one of .safetensors, .pth, .pt, .npz"),
+        ("akamaster", "there.pth", None, "there.pth: already exists"),
         ("akamaster", "no/folder.pth", None, "no/folder.pth: can't be written"),
         ("torchvisoin", "x.pth", None, "to='torchvisoin' is not known.* Did you mean torchvision"),
-        ("a-martyn", "x.pth", None, "a-martyn can't hold cifar_resnet8.*it has zero_pad='around', and theirs 'after'"),
+        (
+            "a-martyn",
+            "x.pth",
+            None,
+            "a-martyn can't hold cifar_resnet8.*it has zero_pad='around', but theirs has 'after'",
+        ),
         ("akamaster", "x.pth", "cifar_resnet14", "peers.th: does not fit cifar_resnet14"),
     ],
 )
@@ -109,7 +114,7 @@ def test_the_command(peers: Path, resnetlab: Command) -> None:
     assert done.stdout == f'{{"written": "out.safetensors", "layout": "resnetlab", "network": "{PEER}"}}\n'
     again = resnetlab("convert", "peers.th", "out.safetensors", "--to", "resnetlab")
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == "error: out.safetensors: is there already; remove it, or give another name.\n"
+    assert again.stderr == "error: out.safetensors: already exists; remove it, or choose another name.\n"
 
 
 def test_the_help_names_every_naming_scheme() -> None:

@@ -83,11 +83,11 @@ def test_averaged_weights_are_offered_and_taken(
     own, averaged = (resnetlab.load(tmp_path / "x.pth", which=which) for which in ("last", "ema"))
     assert torch.equal(own.state_dict()["bn1.running_mean"], mean)
     assert torch.equal(averaged.state_dict()["bn1.running_mean"], mean + 1)
-    said = [record.getMessage() for record in caplog.records if "took" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "using" in record.getMessage()]
     assert len(said) == 2
-    assert said[0].startswith(f"{tmp_path}/x.pth: took ")
-    assert "; --which ema takes the averaged ones" in said[0]
-    assert ", averaged weights; passed over " in said[1]
+    assert said[0].startswith(f"{tmp_path}/x.pth: using ")
+    assert "; --which ema uses the averaged ones" in said[0]
+    assert ", averaged weights; skipped " in said[1]
 
 
 OTHER_PLACES: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
@@ -126,12 +126,12 @@ def test_what_is_no_tensor_beside_the_networks_is_left_out(
     torch.save({**state, "epoch": 3, "extra_state": None, "n_averaged": torch.tensor(1)}, tmp_path / "x.pth")
     resnetlab.load(tmp_path / "x.pth")
     (said,) = (record.getMessage() for record in caplog.records)
-    assert said == f"{tmp_path}/x.pth: left out, no part of the network: epoch, extra_state, n_averaged."
+    assert said == f"{tmp_path}/x.pth: left out, not part of the network: epoch, extra_state, n_averaged."
 
 
 def test_networks_that_can_not_be_told_apart_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"a": state, "b": plus_one(state)}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"x.pth: holds several networks \(a, b\).*; save one of them alone"):
+    with pytest.raises(UserError, match=r"x.pth: holds several networks \(a, b\).*; save only one of them"):
         resnetlab.load(tmp_path / "x.pth")
     torch.save(state, tmp_path / "y.pth")
     with pytest.raises(UserError, match=r"y.pth: holds no averaged weights; leave --which ema out"):
@@ -179,14 +179,16 @@ class Trap:
 def test_a_file_that_would_execute_code_is_refused(tmp_path: Path, zipped: bool) -> None:
     path, trace = tmp_path / "trap.pth", tmp_path / "executed"
     torch.save({"state_dict": {"a": Trap(trace)}}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"trap.pth: refused, since opening it could execute code: it holds \w+.system"):
+    with pytest.raises(
+        UserError, match=r"trap.pth: rejected, since opening it could execute code: it holds \w+.system"
+    ):
         read_file(path)
     assert not trace.exists()
 
 
 def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"it holds torch.nn.modules.linear.Linear, and not tensors alone"):
+    with pytest.raises(UserError, match=r"it holds torch.nn.modules.linear.Linear, not only tensors"):
         read_file(tmp_path / "x.pth")
 
 
@@ -239,33 +241,33 @@ def _program(path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "is empty"),
-    "HTML": (lambda p: p.write_text("\n<!DOCTYPE html><title>404"), "a web page, no weights"),
-    "LFS": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "a pointer of Git LFS"),
-    "text": (lambda p: p.write_text("hello"), r"not a file of weights \(safetensors, torch or npz\)"),
-    "random": (lambda p: p.write_bytes(bytes(range(7, 200))), "not a file of weights"),
-    "folder": (lambda p: p.mkdir(), "not a file of weights"),
-    "huge": (_huge, "with 1,024 GiB too large"),
-    "half a zip": (_cut(0.5), "not a whole file, it ends early"),
-    "nearly all": (_cut(0.99), "not a whole file, it ends early"),
-    "flipped bytes": (_flipped, "not a whole torch file"),
-    "half an old file": (_cut_old, "not a whole torch file"),
-    "old header": (lambda p: p.write_bytes(b"\x80\x02"), "not a whole torch file"),
-    "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "not a whole torch file"),
-    "zip of text": (_zip_of_text, "not a whole torch file"),
+    "HTML": (lambda p: p.write_text("\n<!DOCTYPE html><title>404"), "a web page, not weights"),
+    "LFS": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer"),
+    "text": (lambda p: p.write_text("hello"), r"not a weight file \(safetensors, torch or npz\)"),
+    "random": (lambda p: p.write_bytes(bytes(range(7, 200))), "not a weight file"),
+    "folder": (lambda p: p.mkdir(), "not a weight file"),
+    "huge": (_huge, "too large for a network's weights, with 1,024 GiB"),
+    "half a zip": (_cut(0.5), "not a complete file, it is truncated"),
+    "nearly all": (_cut(0.99), "not a complete file, it is truncated"),
+    "flipped bytes": (_flipped, "not a complete torch file"),
+    "half an old file": (_cut_old, "not a complete torch file"),
+    "old header": (lambda p: p.write_bytes(b"\x80\x02"), "not a complete torch file"),
+    "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "not a complete torch file"),
+    "zip of text": (_zip_of_text, "not a complete torch file"),
     "TorchScript": (_program, "a TorchScript program"),
-    "npz of objects": (_objects, "not a whole npz file of numbers"),
-    "bad npy": (_bomb, "not a whole npz file of numbers"),
+    "npz of objects": (_objects, "not a complete npz file of numbers"),
+    "bad npy": (_bomb, "not a complete npz file of numbers"),
     "one tensor": (lambda p: torch.save(torch.zeros(1), p), "holds a Tensor, not tensors by name"),
     "list": (lambda p: torch.save([torch.zeros(1)], p), "holds a list, not tensors by name"),
-    "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, no tensor"),
+    "number": (lambda p: torch.save({"a": torch.zeros(1), "epoch": 3}, p), "'epoch' in it is a int, not a tensor"),
     "an optimiser": (
         lambda p: torch.save({"state": {0: {"a": torch.zeros(1)}}}, p),
         "no network's tensors, only 'state'",
     ),
     "an empty dictionary": (lambda p: torch.save({}, p), "tensors, only an empty dictionary"),
-    "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, no tensor|1 in it"),
-    "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is no plain tensor"),
-    "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is no plain tensor"),
+    "numbered": (lambda p: torch.save({1: torch.zeros(1)}, p), "1 in it is a Tensor, not a tensor|1 in it"),
+    "sparse": (lambda p: torch.save({"a": torch.eye(2).to_sparse()}, p), "a in it is not a plain tensor"),
+    "no values": (lambda p: torch.save({"a": torch.zeros(1, device="meta")}, p), "a in it is not a plain tensor"),
     "inflated": (lambda p: torch.save({"a": torch.zeros(1).expand(10**12)}, p), "a in it is larger than the file"),
 }
 
@@ -302,7 +304,7 @@ def test_a_safetensors_file_whose_length_looks_like_another_kind_is_read(tmp_pat
     [
         ({"module.layer2.0.conv2.weight": None}, r"it lacks layer2.0.conv2.weight \(32, 32, 3, 3\)"),
         ({"module.layer2.0.bn1.num_batches_tracked": None}, "it lacks layer2.0.bn1.num_batches_tracked"),
-        ({"module.extra.weight": torch.zeros(2, 3)}, r"it has besides extra.weight \(2, 3\)"),
+        ({"module.extra.weight": torch.zeros(2, 3)}, r"it has the extra extra.weight \(2, 3\)"),
         ({"module.linear.bias": torch.zeros(3)}, r"in it fc.bias is \(3,\), not \(10,\)"),
         ({"module.layer1.0.conv1.weight": torch.zeros(16, 16, 1, 1)}, r"conv1.weight is \(16, 16, 1, 1\), not"),
         ({"module.linear.weight": torch.zeros(10, 64, dtype=torch.int64)}, "in it fc.weight is of torch.int64"),

@@ -55,7 +55,7 @@ def test_a_file_of_weights_goes_with_what_is_known_of_it(net: ResNet | VGG, tmp_
 
 def test_nothing_is_overwritten(net: ResNet | VGG, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("mine")
-    with pytest.raises(UserError, match=r"config.json: is there already"):
+    with pytest.raises(UserError, match=r"config.json: already exists"):
         resnetlab.save_pretrained(net, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
@@ -83,7 +83,7 @@ def test_a_repository_is_fetched_through_the_library(
     monkeypatch.setitem(sys.modules, "huggingface_hub", library)
     assert_same(resnetlab.from_pretrained("owner/net", revision="v1"), net)
     assert asked == [("owner/net", "model.safetensors", "v1")]
-    with pytest.raises(UserError, match=r"gone/net: .* can't be fetched from the hub \(Repository Not Found\)"):
+    with pytest.raises(UserError, match=r"gone/net: .* can't be downloaded from the hub \(Repository Not Found\)"):
         resnetlab.from_pretrained("gone/net")
 
 
@@ -91,7 +91,7 @@ def test_without_the_library_only_folders_are_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"owner/net: no such folder, .* pip install 'resnetlab\[hub\]'"):
         resnetlab.from_pretrained("owner/net")
-    with pytest.raises(UserError, match="no such folder, nor is it a repository's name"):
+    with pytest.raises(UserError, match="neither a folder nor a repository name"):
         resnetlab.from_pretrained("some/where/else")
 
 

@@ -199,7 +199,7 @@ def test_prefixes_of_wrappers_are_left_out(prefix: str) -> None:
     assert_same(read_state(theirs, "cifar_resnet20").state, net.state_dict())
     units = {key.replace("layer1.0.", "layer1.0._orig_mod."): tensor for key, tensor in net.state_dict().items()}
     assert_same(read_state(units, "cifar_resnet20").state, net.state_dict())
-    with pytest.raises(UserError, match="two of its tensors are conv1.weight"):
+    with pytest.raises(UserError, match="two of its tensors map to conv1.weight"):
         read_state(theirs | {"conv1.weight": torch.zeros(1)})
 
 
@@ -236,18 +236,18 @@ def test_the_scheme_says_where_a_bottleneck_strides_and_the_tensors_whether_shor
 def test_what_a_file_does_not_tell_has_to_be_named() -> None:
     net = network("cifar_plain20")
     theirs = write_state(net.state_dict(), net.spec, "a-martyn")
-    with pytest.raises(UserError, match="can be cifar_resnet20 or cifar_plain20, .* say which with --net"):
+    with pytest.raises(UserError, match="can be cifar_resnet20 or cifar_plain20, .* choose one with --net"):
         read_state(theirs)
     assert read_state(theirs, "cifar_plain20").spec == net.spec
     for name in ("plain18/8", "cifar_preresnet20", "cifar_resnet20"):
-        with pytest.raises(UserError, match="doesn't say what network it holds; name it with --net"):
+        with pytest.raises(UserError, match="does not say which network it holds; name it with --net"):
             read_state(network(name).state_dict())
 
 
 @pytest.mark.parametrize("damage", [{}, {"conv1.weight": torch.zeros(4)}, {"fc.weight": torch.zeros(())}])
 def test_tensors_of_no_network_are_told(damage: dict[str, Tensor]) -> None:
     state = network("resnet18/8").state_dict() | damage if damage else {"a": torch.zeros(1)}
-    with pytest.raises(UserError, match="doesn't say what network it holds"):
+    with pytest.raises(UserError, match="does not say which network it holds"):
         read_state(state)
 
 
@@ -255,25 +255,25 @@ def test_tensors_of_no_network_are_told(damage: dict[str, Tensor]) -> None:
 def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> None:
     net = network("resnet18/8")
     theirs = write_state(net.state_dict(), net.spec, "caffe") | {"bn2a_branch2a.2": factor}
-    with pytest.raises(UserError, match="third blob of bn2a_branch2a should be one number other than 0"):
+    with pytest.raises(UserError, match="third blob of bn2a_branch2a should be a single nonzero number"):
         read_state(theirs)
 
 
 @pytest.mark.parametrize(
     ("naming", "name", "reason"),
     [
-        ("akamaster", "cifar_resnet20", "it has zero_pad='after', and theirs 'around'"),
-        ("a-martyn", "cifar_resnet20(zero_pad=around)", "it has zero_pad='around', and theirs 'after'"),
-        ("chenyaofo", "cifar_resnet20", "it has shortcut='A', and theirs 'B'"),
-        ("torchvision", "resnet50_v1", "it has stride_at='1x1', and theirs '3x3'"),
-        ("caffe", "resnet50", "it has stride_at='3x3', and theirs '1x1'"),
-        ("caffe", "resnext50_32x4d", "it has groups=32, and theirs 1"),
-        ("timm", "plain18", r"it has mix=Plain\(\), and theirs Add\(\)"),
-        ("torchvision", "preresnet50", "it has order='full_preact', and theirs 'post'"),
+        ("akamaster", "cifar_resnet20", "it has zero_pad='after', but theirs has 'around'"),
+        ("a-martyn", "cifar_resnet20(zero_pad=around)", "it has zero_pad='around', but theirs has 'after'"),
+        ("chenyaofo", "cifar_resnet20", "it has shortcut='A', but theirs has 'B'"),
+        ("torchvision", "resnet50_v1", "it has stride_at='1x1', but theirs has '3x3'"),
+        ("caffe", "resnet50", "it has stride_at='3x3', but theirs has '1x1'"),
+        ("caffe", "resnext50_32x4d", "it has groups=32, but theirs has 1"),
+        ("timm", "plain18", r"it has mix=Plain\(\), but theirs has Add\(\)"),
+        ("torchvision", "preresnet50", "it has order='full_preact', but theirs has 'post'"),
         ("fb", "resnet18(mix=ShortcutGate(-6))", r"it has mix=ShortcutGate\(bias=-6.0\)"),
         ("torchvision", "resnet18(se_reduction=16)", "it has se_reduction=16"),
-        ("torchvision", "resnet18(stages=((2,64),(2,128)))", r"stride by \[1, 1\], and theirs by \[1, 2, 2, 2\]"),
-        ("timm", "vgg16", "VGG nets have names in torchvision"),
+        ("torchvision", "resnet18(stages=((2,64),(2,128)))", r"have strides \[1, 1\], but theirs have \[1, 2, 2, 2\]"),
+        ("timm", "vgg16", "only torchvision has names for VGG nets"),
         ("tensorflow", "resnet18", "naming='tensorflow' is not known: choose one of"),
     ],
 )

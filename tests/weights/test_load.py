@@ -57,7 +57,7 @@ def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
     assert all(torch.equal(v, wanted[k]) for k, v in net.state_dict().items())
     assert resnetlab.load(tmp_path / "theirs.safetensors").spec == net.spec
     save_file(resnetlab.build("plain18").state_dict(), tmp_path / "plain.safetensors")
-    with pytest.raises(UserError, match="doesn't say what network it holds; name it with --net"):
+    with pytest.raises(UserError, match="does not say which network it holds; name it with --net"):
         resnetlab.load(tmp_path / "plain.safetensors")
 
 
@@ -67,7 +67,7 @@ def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
         ("cifar_resnet14", "it lacks layer1.1.conv1.weight.* and .* more"),
         ("cifar_resnet8(shortcut=B)", "it lacks layer2.0.downsample.0.weight"),
         ("cifar_resnet8", r"in it conv1.weight is \(16, 1, 3, 3\), not \(16, 3, 3, 3\)"),
-        ("cifar_plain8(branch=single)", "it has besides layer1.0.bn2.bias"),
+        ("cifar_plain8(branch=single)", "it has the extra layer1.0.bn2.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, message: str) -> None:
@@ -79,11 +79,11 @@ def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, m
 def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes((run.folder / "last/weights.safetensors").read_bytes()[:5000])
-    with pytest.raises(UserError, match="cut.safetensors: not a whole safetensors file"):
+    with pytest.raises(UserError, match="cut.safetensors: not a complete safetensors file"):
         resnetlab.load(path)
     with pytest.raises(UserError, match="nowhere: no such run folder or weight file"):
         resnetlab.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="not a run folder, it has no run.json"):
+    with pytest.raises(UserError, match="not a run folder, it has neither run.json"):
         resnetlab.load(tmp_path)
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", {"resnetlab": '{"spec": {}}'})
     with pytest.raises(UserError, match="its description is damaged"):
@@ -159,7 +159,7 @@ def test_a_file_without_a_head_is_for_features_alone(tmp_path: Path) -> None:
     torch.save(
         {"0.4.0.conv1.weight": state["layer1.0.conv1.weight"], "1.4.weight": torch.zeros(4, 4)}, tmp_path / "y.pth"
     )
-    with pytest.raises(UserError, match="doesn't say what network it holds"):
+    with pytest.raises(UserError, match="does not say which network it holds"):
         resnetlab.load(tmp_path / "y.pth")
 
 
@@ -175,7 +175,7 @@ def test_another_head_is_named(tmp_path: Path) -> None:
 def test_averages_are_of_weight_files_of_others(run: Run) -> None:
     with pytest.raises(UserError, match="which='ema' is not known: choose one of last, best"):
         resnetlab.load(run.folder, which="ema")
-    with pytest.raises(UserError, match="holds one set of weights, and says nothing of averages"):
+    with pytest.raises(UserError, match="holds a single set of weights, without averages"):
         resnetlab.load(run.folder / "last/weights.safetensors", which="ema")
 
 
@@ -183,7 +183,7 @@ def test_vgg_nets_take_images_of_one_size(tmp_path: Path) -> None:
     vgg = resnetlab.build("vgg16", num_classes=2, input_size=32)
     (tmp_path / "x.safetensors").write_bytes(weights_bytes(vgg, vgg.spec))
     assert resnetlab.load(tmp_path / "x.safetensors", image_size=32).spec == vgg.spec
-    with pytest.raises(UserError, match="vgg16 takes images of 32 pixels alone, by its fully connected layers"):
+    with pytest.raises(UserError, match="vgg16 takes only images of 32 pixels, by its fully connected layers"):
         resnetlab.load(tmp_path / "x.safetensors", image_size=64)
 
 
@@ -211,7 +211,7 @@ def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_resnet8", in_channels=1, num_classes=7)
     save_file(net.state_dict(), tmp_path / "seven.safetensors")
     save_file(resnetlab.build("cifar_resnet8").state_dict(), tmp_path / "rgb.safetensors")
-    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, and digits has 1 and 10"):
+    with pytest.raises(UserError, match="a network for 3 channels and 10 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "rgb.safetensors", open_data("digits"), net="cifar_resnet8")
-    with pytest.raises(UserError, match="a network for 1 channels and 7 classes, and digits has 1 and 10"):
+    with pytest.raises(UserError, match="a network for 1 channels and 7 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "seven.safetensors", open_data("digits"), net="cifar_resnet8(in_channels=1)")

@@ -171,11 +171,11 @@ def test_averages_beside_are_offered(state: State, kind: str) -> None:
     both = under(trained, state) | under(average, averaged(state))
     found = read_state(both)
     assert torch.equal(found.state["conv1.weight"], state["conv1.weight"])
-    assert "passed over " in found.choice
-    assert found.choice.endswith("; --which ema takes the averaged ones")
+    assert "skipped " in found.choice
+    assert found.choice.endswith("; --which ema uses the averaged ones")
     asked = read_state(both, which="ema")
     assert torch.equal(asked.state["conv1.weight"], state["conv1.weight"] + 1)
-    assert ", averaged weights; passed over " in asked.choice
+    assert ", averaged weights; skipped " in asked.choice
 
 
 def test_torchs_averaged_model_is_its_own_average(state: State) -> None:
@@ -191,7 +191,7 @@ def test_torchs_averaged_model_is_its_own_average(state: State) -> None:
 
 
 def test_two_networks_of_one_module_are_refused(state: State) -> None:
-    with pytest.raises(UserError, match=r"several networks \(flow, rgb\), and which one is meant can't be told"):
+    with pytest.raises(UserError, match=r"several networks \(flow, rgb\), and it is not clear which one to use"):
         read_state(under("rgb.", state) | under("flow.", state))
     with pytest.raises(UserError, match=r"several networks \(one without a prefix, branch2\)"):
         read_state(state | under("branch2.", state))
@@ -201,11 +201,11 @@ def test_two_networks_of_one_module_are_refused(state: State) -> None:
     ("names", "which", "taken", "words"),
     [
         (["state_dict"], "last", 0, ""),
-        (["model", "optimizer.copy", "state_dict"], "last", 2, "took state_dict; passed over model, optimizer.copy"),
-        (["model_ema"], "last", 0, "took model_ema, averaged weights: it holds no others"),
-        (["teacher", "student"], "last", 1, "took student; passed over teacher; --which ema takes the averaged ones"),
-        (["teacher", "student"], "ema", 0, "took teacher, averaged weights; passed over student"),
-        (["state.model", "state.ema"], "ema", 1, "took state.ema, averaged weights; passed over state.model"),
+        (["model", "optimizer.copy", "state_dict"], "last", 2, "using state_dict; skipped model, optimizer.copy"),
+        (["model_ema"], "last", 0, "using model_ema, averaged weights: it holds no others"),
+        (["teacher", "student"], "last", 1, "using student; skipped teacher; --which ema uses the averaged ones"),
+        (["teacher", "student"], "ema", 0, "using teacher, averaged weights; skipped student"),
+        (["state.model", "state.ema"], "ema", 1, "using state.ema, averaged weights; skipped state.model"),
     ],
 )
 def test_one_of_several_is_taken_by_name(names: list[str], which: str, taken: int, words: str) -> None:
@@ -213,7 +213,7 @@ def test_one_of_several_is_taken_by_name(names: list[str], which: str, taken: in
 
 
 def test_several_without_a_known_name_are_refused() -> None:
-    with pytest.raises(UserError, match=r"holds several networks \(a, b\).*; save one of them alone"):
+    with pytest.raises(UserError, match=r"holds several networks \(a, b\).*; save only one of them"):
         choose(["a", "b"], "last", ("model",))
     with pytest.raises(UserError, match=r"holds several networks \(ema, swa\)"):
         choose(["model", "ema", "swa"], "ema")

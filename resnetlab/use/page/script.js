@@ -70,7 +70,8 @@ async function show(file) {
     at("heat").hidden = true;
     at("result").hidden = false;
     say(`${classes[0].class}, ${percent(classes[0].probability)}.`);
-    await explain();
+    if (served.units.length) await explain();
+    else reveal();
   } catch (error) {
     if (mine !== asked) return;
     picture = null;
@@ -96,7 +97,7 @@ async function explain() {
 }
 
 function reveal() {
-  const shown = at("show").checked && at("heat").src !== "";
+  const shown = at("show").checked && at("heat").src !== "" && served.units.length > 0;
   at("heat").hidden = !shown;
   at("caption").textContent = shown
     ? `Bright is what the network used for “${at("label").value}”, at ${at("unit").value} (Grad-CAM).`
@@ -136,6 +137,8 @@ document.addEventListener("paste", (event) => take(event.clipboardData.files));
     at("served").textContent = `${served.network}, ${served.classes.length} classes`;
     choose(at("unit"), served.units);
     at("unit").selectedIndex = served.units.length - 1;
+    at("looking").hidden = !served.units.length;
+    at("no-units").hidden = !at("looking").hidden;
   } catch (error) {
     say("", error.message);
   }

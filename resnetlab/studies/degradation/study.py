@@ -1,0 +1,133 @@
+"""The study `degradation`: its plan, its claims, and what it shows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from resnetlab.measuring.printed import PRINTED
+from resnetlab.studies.figures.figure import Figure, Panel, Table, table
+from resnetlab.studies.figures.series import error_lines
+from resnetlab.studies.frame.claims import Claim, claim, less, more, no_more, rows
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, runs_by, test_error, train_error
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.networks import KINDS, Net, net_named
+from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.statistics import Sample, difference
+from resnetlab.studies.frame.study import Finding, Plan, Scale, planned, stated
+from resnetlab.studies.frame.text import Catalogue, Words, joined
+
+TEXT = Catalogue.of(__name__)
+TOLERANCE = 1.0  # points by which a deeper residual net's training error may be higher
+FAIL = 60.0  # %: plain-110's error is above this (He 2015, section 4.2)
+SCALES = {
+    "quick": Scale((8, 20, 56), seeds=5),
+    "cifar": Scale((20, 56), seeds=3),
+    "paper": Scale((20, 32, 44, 56, 110), seeds=5),
+}
+
+
+def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
+    """Plain and residual nets at every depth and seed."""
+    s, recipe = SCALES[scale], base(scale, data)
+    recipes = [
+        for_depth(recipe.override(net=f"cifar_{kind}{depth}", seed=seed), depth)
+        for seed in range(s.seeds)
+        for depth in s.depths
+        for kind in KINDS.values()
+    ]
+    return planned(TEXT, scale, recipes)
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Compare the deepest and the shallowest nets of each kind, over seeds."""
+    nets = runs_by(evidence, lambda recipe: net_named(recipe.net))
+    words = _words(nets)
+    figures = [_figure(nets)] if evidence.outcomes else []
+    return Finding(rows(TEXT, claims(nets, evidence.scale)), figures, [_table(nets)], words, answer=words)
+
+
+def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
+    """What becomes of the errors of plain and of residual nets with depth, and how they compare at the greatest."""
+    plain, residual = nets.of("plain"), nets.of("residual")
+    high = {"high": plain[-1].key.depth}
+
+    def along(kind: Sequence[Group[Net]], error: Metric) -> dict[str, Any]:
+        return {"depths": [n.key.depth for n in kind], "means": [statistics.fmean(n.of(error)) for n in kind]}
+
+    yield claim(
+        "plain_rises",
+        [more(train_error, plain[-1], than=plain[0])],
+        needs=plain,
+        cell=lambda: along(plain, train_error),
+    )
+    yield claim(
+        "residual_does_not",
+        [no_more(train_error, residual[-1], than=residual[0], by=TOLERANCE)],
+        needs=residual,
+        cell=lambda: along(residual, train_error),
+    )
+    yield claim("trains_better", [less(train_error, residual[-1], than=plain[-1])], values=high)
+    yield claim("tests_better", [less(test_error, residual[-1], than=plain[-1])], values=high)
+    yield claim(
+        "residual_falls",
+        [less(test_error, residual[-1], than=residual[0])],
+        needs=residual,
+        cell=lambda: along(residual, test_error),
+        tested=scale != "quick",
+    )
+    deep = [net for net in plain if net.key.depth == 110]
+    yield claim("plain_110", [more(test_error, net, than=FAIL) for net in deep], tested=scale == "paper")
+
+
+def _figure(nets: Groups[Net]) -> Figure:
+    depths = sorted({net.depth for net in nets})
+    panels = []
+    for kind in KINDS:
+        by_depth = [error_lines(f"{kind}-{d}", i, nets[Net(kind, d)].runs) for i, d in enumerate(depths)]
+        if series := [line for lines in by_depth for line in lines]:
+            panels.append(Panel(TEXT(f"figures.curves.{kind}"), "epoch", "error (%)", series, (0.0, 100.0)))
+    caption = [TEXT("figures.curves.caption")]
+    if any(net.failed for net in nets.values()):
+        caption.append(TEXT("figures.curves.failed"))
+    return Figure("curves", joined(caption), panels)
+
+
+def _table(nets: Groups[Net]) -> Table:
+    cells: list[list[Words]] = []
+    for key, net in nets.items():
+        on_paper = PRINTED.get(f"cifar_{KINDS[key.kind]}{key.depth}")
+        cells.append(
+            [
+                str(key),
+                f"{Sample(net.of(train_error)):.2f}" if net.done else "–",
+                f"{Sample(net.of(test_error)):.2f}" if net.done else "–",
+                f"{on_paper.error:.2f}" if on_paper and on_paper.error else "–",
+                str(len(net.done)),
+                f"{statistics.fmean(v['seconds'] for v in net.values):.0f}" if net.done else "–",
+            ]
+        )
+    return table(TEXT, "errors", cells)
+
+
+def _words(nets: Groups[Net]) -> Words:
+    plain, residual = nets.of("plain")[-1], nets.of("residual")[-1]
+    if plain.failed or residual.failed:
+        return TEXT("words.open")
+    seeds, behind = plain.of(train_error), difference(plain.of(train_error), residual.of(train_error)).mean
+    beyond = difference(plain.of(test_error), seeds).mean
+    means = {"plain": statistics.fmean(seeds), "residual": statistics.fmean(residual.of(train_error))}
+    if len(seeds) > 1:
+        ends = TEXT("words.ends_with_range", **means, lowest=min(seeds), highest=max(seeds))
+    else:
+        ends = TEXT("words.ends", **means)
+    test = TEXT("words.test_above" if beyond >= 0 else "words.test_below", points=abs(beyond))
+    if behind <= TOLERANCE:
+        meaning = TEXT("words.no_degradation")
+    else:
+        meaning = TEXT("words.optimisation" if behind > beyond else "words.generalisation")
+    return joined([ends, test, meaning])
+
+
+STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE)

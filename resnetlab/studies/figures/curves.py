@@ -1,0 +1,116 @@
+"""The papers' error curves of any runs: training error thin and dashed, test error bold, by iteration."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError, printable
+from resnetlab.run_files import read_epochs, read_settings
+from resnetlab.storage import Damaged, disk_errors, write_atomically
+from resnetlab.studies.figures.draw import draw, draw_file
+from resnetlab.studies.figures.figure import Figure, Panel, Series
+
+ENDINGS = (".svg", ".png", ".pdf")
+MOST_RUNS = 6  # colours that can be told apart
+_MARK = "resnetlab runs plot"  # in every picture, so that only pictures of ours are replaced
+_WORDS = {"train_error": "training", "test_error": "test"}
+
+
+def error_curves(folders: list[Path]) -> Figure:
+    """The error curves of runs (as He 2015, Fig. 6), in %, by iteration.
+
+    Raises UserError for a damaged run, one without a whole epoch, one given twice, or more than can be told apart.
+    """
+    if len(folders) > MOST_RUNS:
+        raise UserError(f"{len(folders)} runs: no more than {MOST_RUNS} can be told apart in one plot; leave some out.")
+    runs: list[tuple[Path, dict[str, Any], list[dict[str, Any]]]] = []
+    for folder in folders:
+        if folder.resolve() in [other.resolve() for other, *_ in runs]:
+            raise UserError(f"{folder}: is given twice.")
+        try:
+            settings, epochs = read_settings(folder), read_epochs(folder)
+        except Damaged as error:
+            raise Damaged(error.path, error.what, "leave it out") from error
+        if not epochs:
+            raise UserError(f"{folder}: has no whole epoch yet; leave it out, or wait.")
+        runs.append((folder, settings, epochs))
+    names = [printable(name) for name in _labels([settings for _, settings, _ in runs])]
+    longest = max(line["step"] for _, _, epochs in runs for line in epochs)
+    unit = 1000 if longest >= 20_000 else 1
+    series = [
+        _curve(f"{name} {words}", key, colour, epochs, unit)
+        for colour, (name, (_, _, epochs)) in enumerate(zip(names, runs, strict=True))
+        for key, words in _WORDS.items()
+    ]
+    x_label = "iterations" if unit == 1 else "iterations (thousands)"
+    data = {str(settings["data"].get("name")) for _, settings, _ in runs}
+    panel = Panel(printable(data.pop()) if len(data) == 1 else "errors", x_label, "error (%)", series, _limits(series))
+    return Figure("curves", "Training error (dashed) and test error (solid) by iteration.", [panel])
+
+
+def save_curves(figure: Figure, path: Path) -> None:
+    """Write the figure as SVG, PNG or PDF, by the path's ending; a plot that was written here before is replaced.
+
+    Raises UserError for another ending, a file that is not such a plot, or a place that can't be written to.
+    """
+    check_out(path)
+    ending = path.suffix.lower()
+    if ending == ".svg":
+        content = f"<!-- {_MARK} -->\n{draw(figure, 'curves')}".encode()
+    else:
+        content = draw_file(figure, ending[1:], {"Software" if ending == ".png" else "Creator": _MARK})
+    with disk_errors(path):
+        write_atomically(path, content)
+
+
+def check_out(path: Path) -> None:
+    """Raise UserError unless a plot may be written there."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"{str(path)[:80]}: the ending says what is written; give one of {', '.join(ENDINGS)}.")
+    try:
+        ours = not path.exists() or _MARK.encode() in path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); choose another --out.") from error
+    if not ours:
+        raise UserError(f"{path}: is there already and is not a plot of this command; choose another --out.")
+
+
+def _curve(label: str, key: str, colour: int, epochs: list[dict[str, Any]], unit: int) -> Series:
+    errors = [float(line[key]) for line in epochs]
+    steps = [line["step"] / unit for line in epochs]
+    return Series(label, key == "train_error", colour, steps, errors, errors, errors)
+
+
+def _labels(all_settings: list[dict[str, Any]]) -> list[str]:
+    """A name for each run: its network, its data where they differ, and as much of its recipe as tells it apart."""
+    described = [_described(settings) for settings in all_settings]
+    names = [str(d["net"]) for d in described]
+    for key in dict.fromkeys(key for d in described for key in d):
+        longer = [f"{name}, {_words(key, d.get(key))}" for name, d in zip(names, described, strict=True)]
+        differs = key == "data" and len({d["data"] for d in described}) > 1
+        if differs or len(set(longer)) > len(set(names)):
+            names = longer
+    ids = [str(settings.get("id")) for settings in all_settings]
+    return [n if names.count(n) == 1 else f"{n}, {i}" for n, i in zip(names, ids, strict=True)]
+
+
+def _words(key: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if key == "data" else f"{key} {text}".replace("_", " ")
+
+
+def _described(settings: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart, what matters most first."""
+    recipe = {k: v for k, v in settings["recipe"].items() if k not in ("net", "data")}
+    net, data = settings["spec"].get("name") or "net", str(settings["data"].get("name"))
+    return {"net": net, "data": data, "seed": None} | recipe
+
+
+def _limits(series: list[Series]) -> tuple[float, float]:
+    """From 0 to what holds the curves after the first tenth of their points, where a net still knows nothing."""
+    late = [y for s in series for y in s.mean[len(s.mean) // 10 :] if math.isfinite(y)]
+    highest = 1.05 * max(late, default=100.0)
+    step = 5 if highest <= 50 else 10
+    return 0.0, float(min(100, max(step, step * math.ceil(highest / step))))

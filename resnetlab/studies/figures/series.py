@@ -1,0 +1,55 @@
+"""Lines of a figure over several seeds: their mean, and the lowest and the highest of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from resnetlab.studies.figures.figure import Series
+from resnetlab.studies.frame.evidence import Outcome
+
+
+def over_seeds(
+    label: str,
+    colour: int,
+    x: Sequence[float],
+    seeds: Sequence[Sequence[float | None]],
+    *,
+    dashed: bool = False,
+    marks: bool = False,
+    mean: Callable[[list[float]], float] = statistics.fmean,
+) -> Series:
+    """A line from one list of values by x for each seed; an x where a seed has no value is left out."""
+    columns = zip(x, zip(*seeds, strict=True), strict=True)
+    points = [(at, [v for v in values if v is not None]) for at, values in columns if None not in values]
+    return Series(
+        label=label,
+        dashed=dashed,
+        colour=colour,
+        x=[float(at) for at, _ in points],
+        mean=[_rounded(mean(values)) for _, values in points],
+        low=[_rounded(min(values)) for _, values in points],
+        high=[_rounded(max(values)) for _, values in points],
+        marks=marks,
+    )
+
+
+def error_lines(name: str, colour: int, group: Sequence[Outcome]) -> list[Series]:
+    """Training error (dashed) and test error (solid) of a group of runs by epoch, in %; none of an empty group."""
+    if not group:
+        return []
+    epochs = [line["epoch"] for line in group[0].epochs]
+    return [
+        over_seeds(
+            f"{name} {words}",
+            colour,
+            epochs,
+            [[line[f"{part}_error"] for line in o.epochs] for o in group],
+            dashed=part == "train",
+        )
+        for part, words in (("train", "training"), ("test", "test"))
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

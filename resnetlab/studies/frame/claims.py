@@ -1,0 +1,277 @@
+"""Claims as comparisons: each gives its verdict and the words of its cell, and the frame makes the row of them.
+
+    yield claim("smaller", [less(mean_std, residual, than=plain) for plain, residual in nets.pairs()])
+
+Nothing is computed before it is known that nothing failed of what a claim needs. In a study's catalogue the claim has,
+under "claims" and its key: `says`, what it says; `paper`, what the papers say; `cell`, what stands in the table. A
+cell may use the values of the claim and, of one comparison, its words: {one} and {other}, the groups; {one_values} and
+{other_values}, mean ± deviation; {gap}, with its interval; and what else the comparison was given. Where there are
+several comparisons each is written by `each` (by default its gap alone), and the cell has all of them as {each}.
+`absent` stands in the cell of a claim that has nothing to compare.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from resnetlab.studies.frame.evidence import Group, Metric
+from resnetlab.studies.frame.statistics import (
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Difference,
+    Sample,
+    Verdict,
+    decide,
+    difference,
+    weakest,
+)
+from resnetlab.studies.frame.text import LANGUAGES, SHARED, Both, Catalogue, Words
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim: what the paper says, what was measured, and the verdict by the study's rule."""
+
+    claim: Words
+    paper: Words
+    measured: Words
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference as it stands in a text: its mean and interval, or the remark that one seed has none."""
+
+    of: Difference
+
+    def in_words(self, language: str, form: str) -> str:
+        """With as many decimals as a format like ".2f" says."""
+        text = self.of.rounded(int(form.strip(".f") or 2))
+        if math.isfinite(self.of.low):
+            return text
+        said: str = getattr(SHARED("one_seed", mean=text), language)
+        return said
+
+
+def interval(d: Difference, decimals: int = 2) -> Both:
+    """A difference with its interval, or with the remark that one seed has none."""
+    return Both(*(Interval(d).in_words(language, f".{decimals}f") for language in LANGUAGES))
+
+
+class Instead(Exception):
+    """What stands in the cell, and the verdict, where there is nothing to compare; a metric or comparison raises it.
+
+    For example that the machine was busy when times were taken, or that what should be compared has vanished.
+    """
+
+    def __init__(self, words: Words, verdict: Verdict) -> None:
+        super().__init__(str(words))
+        self.words, self.verdict = words, verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups, and how they are compared: a function that gives the verdict and the words of it, called once at most.
+
+    What is no comparison of two groups, arithmetic for one, is a Comparison of none, or with a function of its own.
+    """
+
+    groups: tuple[Group[Any], ...]
+    judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
+
+    @cached_property
+    def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
+        """The verdict, and what a text may say of it."""
+        return self.judge()
+
+    @property
+    def verdict(self) -> Verdict:
+        """By the interval, or by the mean alone."""
+        return self.judged[0]
+
+    @property
+    def words(self) -> Mapping[str, Any]:
+        """What placeholders of a cell stand for."""
+        return self.judged[1]
+
+
+def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
+    """That a metric of one group lies above the other's, or above a number, by more than `by`; gap: one − other."""
+    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(by), words)
+
+
+def less(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
+    """That a metric of one group lies below the other's, or below a number, by more than `by`; gap: other − one."""
+    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(by), words)
+
+
+def no_more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float, **words: Any) -> Comparison:
+    """That a metric of one group lies at most `by` above the other's; gap: one − other."""
+    return _compared(metric, one, than, difference, lambda gap: gap.verdict_below(by), words)
+
+
+def within(metric: Metric, one: Group[Any], *, of: Group[Any] | float, by: float, **words: Any) -> Comparison:
+    """That a metric of one group lies no farther than `by` from the other's; gap: one − other."""
+    return _compared(metric, one, of, difference, lambda gap: gap.verdict_within(by), words)
+
+
+def _compared(
+    metric: Metric,
+    one: Group[Any],
+    other: Group[Any] | float,
+    gap_of: Callable[[Sequence[float], Sequence[float]], Difference],
+    verdict: Callable[[Difference], Verdict],
+    words: Mapping[str, Any],
+) -> Comparison:
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        a = one.of(metric)
+        b = other.of(metric) if isinstance(other, Group) else [other] * len(a)
+        gap = gap_of(a, b)
+        values = {"one_values": Sample(a), "other_values": Sample(b), "gap": Interval(gap), "difference": gap}
+        return verdict(gap), {
+            "one": one.key,
+            "other": other.key if isinstance(other, Group) else other,
+            **values,
+            **words,
+        }
+
+    return Comparison((one, other) if isinstance(other, Group) else (one,), judge)
+
+
+def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
+    """That a metric is this number in every seed, to the last bit."""
+
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        values = one.of(metric)
+        return holds(all(v == of for v in values)), {"one": one.key, "other": of, "one_values": Sample(values)}
+
+    return Comparison((one,), judge)
+
+
+def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, **words: Any) -> Comparison:
+    """That the mean of a metric and the mean of what theory expects differ by less than a factor."""
+
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        found, expected = (statistics.fmean(one.of(m)) for m in (metric, of))
+        agrees = expected / factor < found < expected * factor
+        return holds(agrees), {"one": one.key, "found": found, "expected": expected, **words}
+
+    return Comparison((one,), judge)
+
+
+def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) -> Comparison:
+    """That something happens in all seeds of all groups (or in none): a direction if in more than half.
+
+    `metric` is 1 where it happens and 0 where it doesn't; with fewer seeds than `fewest` it is a direction at best.
+    """
+
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        found = [bool(value) for group in groups for value in group.of(metric)]
+        right = sum(value is all_of for value in found)
+        enough = min(len(group.done) for group in groups) >= fewest
+        verdict = decide(enough and right == len(found), 2 * right > len(found))
+        return verdict, {"count": sum(found), "total": len(found)}
+
+    return Comparison(groups, judge)
+
+
+def holds(fact: bool) -> Verdict:
+    """The verdict of arithmetic, or of what has no spread."""
+    return REPRODUCED if fact else NOT_REPRODUCED
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a study claims, by its key in the catalogue, and the comparisons that decide it."""
+
+    key: str
+    comparisons: Sequence[Comparison]
+    needs: Sequence[Group[Any]]
+    tested: bool
+    values: Mapping[str, Any]
+    cell: Callable[[], Mapping[str, Any]]
+
+
+def claim(
+    key: str,
+    comparisons: Sequence[Comparison],
+    *,
+    needs: Sequence[Group[Any]] = (),
+    tested: bool = True,
+    values: Mapping[str, Any] = NOTHING,
+    cell: Callable[[], Mapping[str, Any]] = lambda: NOTHING,
+) -> Claim:
+    """A claim; not tested where there are no comparisons, or at a scale that can't show it (`tested`).
+
+    needs: the groups without which it is not judged, if others than those compared. values: what its texts may say.
+    cell: more that its cell may say, asked for when nothing has failed.
+    """
+    return Claim(key, comparisons, needs or _different(comparisons), tested, values, cell)
+
+
+def _different(comparisons: Sequence[Comparison]) -> list[Group[Any]]:
+    found: list[Group[Any]] = []
+    for group in (group for comparison in comparisons for group in comparison.groups):
+        if not any(group is other for other in found):
+            found.append(group)
+    return found
+
+
+def rows(text: Catalogue, claims: Iterable[Claim]) -> list[Row]:
+    """The table of a study's claims, by its catalogue."""
+    return [_row(text, one) for one in claims]
+
+
+def _row(text: Catalogue, one: Claim) -> Row:
+    says, paper = (text(f"claims.{one.key}.{part}", **one.values) for part in ("says", "paper"))
+    if not one.comparisons:
+        absent = [key for key in (f"claims.{one.key}.absent", "claims.absent") if key in text]
+        return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED)
+
+    def measured() -> tuple[Words, Verdict]:
+        try:
+            verdict = weakest(comparison.verdict for comparison in one.comparisons)
+            return _cell(text, one), verdict if one.tested else NOT_TESTED
+        except Instead as found:
+            return found.words, found.verdict
+
+    return judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
+
+
+def _cell(text: Catalogue, one: Claim) -> Both:
+    key = f"claims.{one.key}"
+    values = {**one.values, **one.cell()}
+    if f"{key}.each" in text:
+        values["each"] = [text(f"{key}.each", **{**values, **c.words}) for c in one.comparisons]
+    else:
+        values["each"] = [c.words.get("gap") for c in one.comparisons]
+    words = one.comparisons[0].words if len(one.comparisons) == 1 else NOTHING
+    return text(f"{key}.cell", **{**words, **values}) if f"{key}.cell" in text else SHARED("cell", **values)
+
+
+def judged_row(
+    claim: Words,
+    paper: Words,
+    needs: Sequence[Sized],
+    failed: Sequence[Sized],
+    measure: Callable[[], tuple[Words, Verdict]],
+) -> Row:
+    """The row of a claim; it is not judged if a run that it needs has failed, however many others there are.
+
+    `needs` and `failed` hold, group by group, the runs that the claim needs and have finished, and those of them
+    that failed. `measure` gives what was measured and the verdict; it is called only if none failed.
+    """
+    missing = sum(map(len, failed))
+    if missing:
+        return Row(claim, paper, SHARED("failed", missing=missing, of=missing + sum(map(len, needs))), NOT_JUDGED)
+    return Row(claim, paper, *measure())

@@ -1,0 +1,138 @@
+"""What a study is judged by: what finished of its plan and what failed; and both grouped, e.g. by network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.training.recipe import Recipe
+
+K = TypeVar("K", bound=Any)  # whatever tells groups apart, e.g. a depth, a name, or a dataclass
+Metric = Callable[[dict[str, Any]], float]  # a number from the result of a run, or from what was measured
+
+
+def train_error(result: dict[str, Any]) -> float:
+    """In %, of a finished run."""
+    return float(result["train_error"])
+
+
+def test_error(result: dict[str, Any]) -> float:
+    """In %, of a finished run."""
+    return float(result["test_error"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: how it was trained, what it ended with, and its metrics by epoch."""
+
+    recipe: Recipe
+    result: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    machine: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What finished of a study's plan, and what failed. Each may be empty."""
+
+    scale: str  # one of SCALES, or WEIGHTS
+    outcomes: list[Outcome] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    failed: list[Recipe | Measurement] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Group(Generic[K]):
+    """The runs, or the measurements, of one key: a value per seed, and those that failed."""
+
+    key: K
+    done: Sequence[Outcome | Measured] = ()
+    failed: Sequence[Recipe | Measurement] = ()
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+    @property
+    def values(self) -> list[dict[str, Any]]:
+        """The results of the runs, or what was measured, by seed."""
+        return [one.result if isinstance(one, Outcome) else one.values for one in self.done]
+
+    @property
+    def runs(self) -> list[Outcome]:
+        """The runs, with their epochs."""
+        return [one for one in self.done if isinstance(one, Outcome)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is something, and none of it failed."""
+        return bool(self.done) and not self.failed
+
+    def of(self, metric: Metric) -> list[float]:
+        """A number by seed."""
+        return [metric(values) for values in self.values]
+
+
+class Groups(dict[K, Group[K]]):
+    """Groups by key, of all that was planned. One that wasn't is empty when asked for, and not there."""
+
+    def __missing__(self, key: K) -> Group[K]:
+        return Group(key)
+
+    def where(self, **fields: Any) -> list[Group[K]]:
+        """The groups whose key has these fields, in order, whether their runs failed or not."""
+        return [group for key, group in self.items() if all(getattr(key, k) == v for k, v in fields.items())]
+
+    def of(self, kind: str) -> list[Group[K]]:
+        """Networks of a kind, "plain" or "residual", shallow ones first."""
+        return self.where(kind=kind)
+
+    def done(self, kind: str) -> list[Group[K]]:
+        """Those of a kind of which at least one seed finished."""
+        return [group for group in self.of(kind) if group.done]
+
+    def pairs(self) -> list[tuple[Group[K], Group[K]]]:
+        """Plain and residual networks of one depth, shallow ones first."""
+        plain, residual = self.of("plain"), self.of("residual")
+        return [(net, twin) for net in plain for twin in residual if net.key.depth == twin.key.depth]
+
+    def all(self, *keys: K) -> list[Group[K]]:
+        """The groups of these keys, or none where one was not planned."""
+        return [self[key] for key in keys] if all(key in self for key in keys) else []
+
+
+def together(key: K, groups: Sequence[Group[Any]]) -> Group[K]:
+    """Several groups as one, seed by seed: its values are {"parts": [those of each group]}."""
+    parts = zip(*(group.done for group in groups), strict=False)
+    done = [
+        replace(first, values={"parts": [one.values for one in seed]})
+        for seed in parts
+        if isinstance(first := seed[0], Measured)
+    ]
+    return Group(key, done, [one for group in groups for one in group.failed])
+
+
+def runs_by(evidence: Evidence, key: Callable[[Recipe], K], order: Iterable[K] = ()) -> Groups[K]:
+    """The runs, grouped by a key of their recipes; sorted by it, or in that order."""
+    lost = [r for r in evidence.failed if isinstance(r, Recipe)]
+    return _grouped([(key(o.recipe), o) for o in evidence.outcomes], [(key(r), r) for r in lost], order)
+
+
+def measured_by(
+    evidence: Evidence, function: str, key: Callable[[Measurement], K], order: Iterable[K] = ()
+) -> Groups[K]:
+    """What a function measured, grouped by a key of the measurements; sorted by it, or in that order."""
+    done = [(key(m.measurement), m) for m in evidence.measured if m.measurement.function == function]
+    lost = [(key(m), m) for m in evidence.failed if isinstance(m, Measurement) and m.function == function]
+    return _grouped(done, lost, order)
+
+
+def _grouped(
+    done: Sequence[tuple[K, Outcome | Measured]], lost: Sequence[tuple[K, Recipe | Measurement]], order: Iterable[K]
+) -> Groups[K]:
+    there = {key for key, _ in (*done, *lost)}
+    keys = [key for key in order if key in there] or sorted(there)
+    return Groups(
+        {key: Group(key, [one for k, one in done if k == key], [one for k, one in lost if k == key]) for key in keys}
+    )

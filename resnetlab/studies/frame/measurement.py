@@ -1,0 +1,245 @@
+"""A measurement of a study: a function of a trained network, or of settings alone, whose answer is kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+
+from resnetlab import measuring
+from resnetlab.data.images import Data
+from resnetlab.data.loading import Loader
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
+from resnetlab.data.statistics import measure
+from resnetlab.errors import UserError
+from resnetlab.machine import machine
+from resnetlab.measuring.load import busy_load
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
+from resnetlab.schema import Scalar, Seconds
+from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import make_run
+from resnetlab.training.runs import MEASURED
+from resnetlab.weights.load import load_with_metadata
+
+MODULE = "measure"  # of a study's folder: what it measures
+ANEW = "remove it, and it is made again"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network that someone else trained: what it is called in the zoo, and its file."""
+
+    net: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement that a study plans.
+
+    `function` is "module:name" of a function (Subject) -> JSON values. It gets the network of a run (or of a weight
+    file), if one is named, and the images of `data`: of the run's where it is left out. What times something is to
+    be `alone`: nothing else runs beside it.
+    """
+
+    function: str
+    settings: dict[str, Any] = field(default_factory=dict)  # JSON values
+    run: Recipe | None = None
+    weights: Weights | None = None
+    data: str | None = None
+    seed: int = 0
+    alone: bool = False
+
+    @property
+    def label(self) -> str:
+        """What it is, for a line of progress."""
+        net = self.run.net if self.run else self.weights.net if self.weights else ""
+        words = ", ".join(f"{k} {v}" for k, v in self.settings.items() if not isinstance(v, list | dict))
+        return " ".join(w for w in (*self.name, net, words, f"seed {self.seed}") if w)
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """The study (or the module of what several share) and the function: what it is called wherever it lies."""
+        module, _, function = self.function.partition(":")
+        package, _, last = module.rpartition(".")
+        return package.rpartition(".")[2] if last == MODULE else last, function
+
+
+def named(function: Callable[[Subject], dict[str, Any]]) -> str:
+    """What a plan calls a function that measures: "module:name"."""
+    return f"{function.__module__}:{function.__name__}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished measurement: what it was, its values, and what it was made on."""
+
+    measurement: Measurement
+    values: dict[str, Any]
+    seconds: float
+    machine: dict[str, Any]
+    checked: bool = True  # by its checksum, or just made; older versions kept none
+
+
+class _Kept(TypedDict):
+    """What is kept of a measurement; older files have no checksum."""
+
+    measurement: NotRequired[str]
+    values: dict[str, Any]
+    seconds: NotRequired[Seconds]
+    machine: dict[str, Scalar]
+    sha256: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a measurement's function is given; `net`, in evaluation mode, and `data` where it names them."""
+
+    settings: dict[str, Any]
+    seed: int
+    device: str
+    recipe: Recipe | None
+    network: ResNet | VGG | None
+    images: Data | None
+    normalisation: Normalisation | None
+
+    @property
+    def net(self) -> ResNet:
+        """The residual (or plain) network that is measured. Raises UserError for one that has no units."""
+        if not isinstance(self.network, ResNet):
+            raise UserError("this measurement needs a network of residual units, or a plain one like them.")
+        return self.network
+
+    @property
+    def data(self) -> Data:
+        """The data set that it is measured on."""
+        assert self.images is not None, "the measurement names no data"
+        return self.images
+
+    def batch(self, count: int, part: str = "test") -> tuple[Tensor, Tensor]:
+        """The first `count` "test" or "train" images, prepared as for evaluation: x N C H W, labels N."""
+        assert self.normalisation is not None
+        whole = self.data.test if part == "test" else self.data.train
+        some = whole[torch.arange(min(count, len(whole)))]
+        size = self.network.spec.input_size if self.network else 32
+        normalisation = self.normalisation.to(self.device)
+        loader = Loader(normalisation, len(self.data.classes), size=size, device=self.device)
+        batches = list(loader.evaluation(some.to(self.device) if hasattr(some, "to") else some, len(some)))
+        return torch.cat([x for x, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+def take(measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_busy: bool = False) -> Measured:
+    """Measure, or read what was measured before; the answer is kept in `runs`/measured.
+
+    again_if_busy: measure again what was timed while the machine was busy.
+    Raises UserError if a run that it needs is not finished, or a file can't be read or written.
+    """
+    module, _, name = measurement.function.partition(":")
+    function: Callable[[Subject], dict[str, Any]] = getattr(importlib.import_module(module), name)
+    path = _path(measurement, function, runs)
+    if is_there(path):
+        found = read_json(path, _Kept, ANEW)
+        kept_sum = found.pop("sha256", None)
+        if kept_sum not in (None, _checksum(found)):
+            raise Damaged(path, "damaged, its checksum differs", ANEW)
+        if not (again_if_busy and busy_load(found["values"])):
+            return Measured(
+                measurement, found["values"], float(found.get("seconds", 0)), found["machine"], kept_sum is not None
+            )
+    started = time.monotonic()
+    values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
+    seconds = round(time.monotonic() - started, 2)
+    kept = {"measurement": measurement.label, "values": values, "seconds": seconds, "machine": machine(device)}
+    kept["sha256"] = _checksum(kept)
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+    return Measured(measurement, values, seconds, kept["machine"])
+
+
+def _checksum(kept: dict[str, Any]) -> str:
+    """Of what is kept of a measurement beside it."""
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) -> Path:
+    """The file of a measurement, by the hash of what defines it: settings, network, images, and the code."""
+    data = _data(measurement)
+    run = make_run(measurement.run, runs, data).id if measurement.run else None
+    weights = [measurement.weights.net, _digest(measurement.weights.file)] if measurement.weights else None
+    defines = [
+        ":".join(measurement.name),
+        measurement.settings,
+        measurement.seed,
+        run,
+        weights,
+        data.fingerprint if data else None,
+        _code(inspect.getsourcefile(function) or ""),
+    ]
+    digest = hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
+    return runs / MEASURED / f"{'-'.join(measurement.name)}-{digest}.json"
+
+
+def _data(measurement: Measurement) -> Data | None:
+    name = measurement.data or (measurement.run.data if measurement.run else None)
+    return opened(name) if name else None
+
+
+@functools.lru_cache(maxsize=2)
+def opened(name: str) -> Data:
+    """The data set of that name, read once."""
+    return open_data(name)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+@functools.cache
+def _code(source: str) -> str:
+    """A hash of the file that measures and of all of measuring/: changed code measures again."""
+    hashed = hashlib.sha256()
+    for path in (Path(source), *sorted(Path(str(measuring.__file__)).parent.glob("*.py"))):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
+
+
+def _subject(measurement: Measurement, runs: Path, device: str) -> Subject:
+    data = _data(measurement)
+    network, normalisation = None, None
+    if measurement.run:
+        run = make_run(measurement.run, runs, data)
+        if run.result() is None:
+            raise UserError("the run that it measures is not finished.")
+        network, card = load_with_metadata(run.folder)
+        normalisation = card.normalisation if card else None
+    elif measurement.weights:
+        network, card = load_with_metadata(measurement.weights.file, net=measurement.weights.net)
+        normalisation = card.normalisation if card else None
+    if data is not None and normalisation is None:
+        normalisation = measure(data.train, 0).channel_mean_std()
+    return Subject(
+        measurement.settings,
+        measurement.seed,
+        device,
+        measurement.run,
+        network.to(device) if network else None,
+        data,
+        normalisation,
+    )

@@ -1,0 +1,263 @@
+"""The record of a study that ran: made of what finished of its plan, written, and read again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from resnetlab.errors import UserError, out_of_memory
+from resnetlab.machine import machine
+from resnetlab.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
+from resnetlab.schema import Seconds, Whole, trouble
+from resnetlab.storage import Damaged, disk_errors, read_json, write_atomically
+from resnetlab.studies import STUDIES
+from resnetlab.studies.figures.figure import Figure, Table
+from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.measurement import Measurement, opened, take
+from resnetlab.studies.frame.scales import SCALES, WEIGHTS
+from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.text import SHARED, Words, both
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run, make_run
+from resnetlab.training.runs import MEASURED
+
+RECORD_FORMAT = 2
+LONGEST_REASON = 300  # characters
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run or measurement that failed: what it was, in words, and why, in one line."""
+
+    net: str
+    recipe: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A claim's row as a record keeps it."""
+
+    claim: Words
+    paper: Words
+    measured: Words
+    verdict: str  # the word of one
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a study that ran: enough to draw its page again, on any machine."""
+
+    study: str
+    scale: str
+    title: Words
+    claim: Words
+    source: str
+    method: Words
+    rule: Words  # the one that was applied, whatever the study says today
+    expected: Words
+    verdict: str
+    rows: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
+    tables: list[dict[str, Any]]
+    words: Words
+    answer: Words
+    theory: Words
+    note: Words
+    machine: dict[str, Any]
+    runs: Whole  # that finished
+    training_seconds: Seconds  # summed over runs: what it would take one after another
+    measurements: Whole  # that finished
+    measuring_seconds: Seconds  # summed over measurements
+    command: str
+    date: str  # UTC, ISO 8601
+    format: int = RECORD_FORMAT
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def file_name(self) -> str:
+        """Name of the record's file in a results folder."""
+        return f"{self.study}-{self.scale}.json"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def save(self, folder: Path) -> Path:
+        """Write the record into a results folder; return its path."""
+        path = folder / self.file_name
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+        return path
+
+
+# What a record keeps as JSON values of these.
+_INNER: dict[str, Any] = {
+    "rows": list[RecordedRow],
+    "figures": list[Figure],
+    "tables": list[Table],
+    "failures": list[Failure],
+}
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records in a results folder, in the order of STUDIES and scales.
+
+    Raises UserError if there are none, or naming the file that is not one.
+    """
+    names = {f"{name}-{scale}.json" for name in STUDIES for scale in (*SCALES, WEIGHTS)}
+    try:
+        paths = [p for p in sorted(folder.glob("*.json")) if p.name in names]
+    except OSError as error:
+        raise UserError(f"{str(folder)[:80]}: can't be read ({error.strerror}).") from error
+    if not paths:
+        raise UserError(f"{folder}: no results of studies; run one first, e.g. resnetlab study run degradation.")
+    records = []
+    for path in paths:
+        values = read_json(path)
+        if values.get("format") != RECORD_FORMAT:
+            raise UserError(f"{path}: a record of another version; run the study again.")
+        inner = (trouble(values.get(key, []), kind, key) for key, kind in _INNER.items())
+        if wrong := next(filter(None, [trouble(values, Record), *inner]), ""):
+            raise Damaged(path, f"a damaged record, {wrong}", "run the study again")
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Damaged(path, "a damaged record, it has half of a character", "run the study again") from error
+        records.append(Record(**values))
+        if records[-1].file_name != path.name:
+            raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
+    return sorted(records, key=lambda r: (STUDIES.index(r.study), (*SCALES, WEIGHTS).index(r.scale)))
+
+
+def reason(error: Exception, runs: Path) -> str:
+    """Why something failed, in one line, without the path of the runs' folder."""
+    return one_line(error).replace(f"{runs}{os.sep}", "")
+
+
+def one_line(error: BaseException) -> str:
+    """Why something failed, in one line; for what is no UserError also where, since that is a fault of the code."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, UserError) and (lack := out_of_memory(error)):
+        words = f"out of memory: {lack}; try fewer --jobs, or a machine with more memory."
+    elif not isinstance(error, UserError):
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        words = f"{type(error).__name__}: {words[:LONGEST_REASON]}{where}"
+    return words if len(words) <= LONGEST_REASON else f"{words[:LONGEST_REASON]}..."
+
+
+def outcome(run: Run) -> Outcome:
+    """What a finished run ended with. Raises UserError if it is not finished, or its folder is damaged."""
+    result = run.result()
+    if result is None:
+        raise UserError(f"{run.folder}: is not finished.")
+    settings, epochs = read_begun(run.folder), read_epochs(run.folder)
+    if len(epochs) != result["epochs"]:
+        what = f"damaged, it holds {len(epochs)} epochs, and {RESULT} says {result['epochs']}"
+        raise Damaged(run.folder / METRICS, what, START_ANEW)
+    return Outcome(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
+
+
+def failure(one: Recipe | Measurement, reason: str) -> Failure:
+    """A failed run or measurement in words; where its data lies is left out, as it says nothing to a reader."""
+    if isinstance(one, Measurement):
+        return Failure(one.label, "measurement", one.seed, reason)
+    length = f"{one.epochs:g} epochs" if one.epochs is not None else f"{one.iterations:,} steps"
+    words = f"{one.data.split(':')[0]}, {length}, batches of {one.batch_size}, lr {one.lr:g}"
+    if one.warmup != "none":
+        words += f", warm-up {one.warmup}"
+    return Failure(one.net, words, one.seed, reason)
+
+
+def conclude(
+    study: Study,
+    scale: str,
+    plan: Plan,
+    runs: Path,
+    command: str,
+    failed: Mapping[int, str] = MappingProxyType({}),
+    device: str = "cpu",
+) -> Record:
+    """Judge what finished of a study's plan; return the record to keep.
+
+    `failed` says why runs and measurements failed, by index; one that can't be read counts among them.
+    """
+    evidence, failures = _gathered(scale, plan, runs, failed, device)
+    finding = _judged(study, evidence, runs)
+    machines = [*(o.machine for o in evidence.outcomes), *(m.machine for m in evidence.measured)]
+    made_on = machines[-1] if machines else machine()
+    others = sum(_differ(one, made_on) for one in machines)
+    return Record(
+        study=study.name,
+        scale=scale,
+        title=study.title,
+        claim=study.claim,
+        source=study.source,
+        method=study.method,
+        rule=both(study.rule) + " " + SHARED("failed_rule"),
+        expected=plan.expected,
+        verdict=finding.verdict.word,
+        rows=[{**asdict(row), "verdict": row.verdict.word} for row in finding.rows],
+        figures=[asdict(figure) for figure in finding.figures],
+        tables=[asdict(table) for table in finding.tables],
+        words=finding.words,
+        answer=finding.answer,
+        theory=study.theory,
+        note=plan.note + SHARED("mixed", others=others) if others else plan.note,
+        machine=made_on,
+        runs=len(evidence.outcomes),
+        training_seconds=round(sum(o.result["seconds"] for o in evidence.outcomes), 1),
+        measurements=len(evidence.measured),
+        measuring_seconds=round(sum(m.seconds for m in evidence.measured), 1),
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        failures=[asdict(f) for f in failures],
+    )
+
+
+def _gathered(
+    scale: str, plan: Plan, runs: Path, failed: Mapping[int, str], device: str
+) -> tuple[Evidence, list[Failure]]:
+    """What finished of a plan, and what failed of it."""
+    evidence, failures = Evidence(scale), []
+    work: tuple[Recipe | Measurement, ...] = (*plan.recipes, *plan.measurements)
+    for index, one in enumerate(work):
+        try:
+            if index in failed:
+                raise UserError(failed[index])
+            if isinstance(one, Recipe):
+                evidence.outcomes.append(outcome(make_run(one, runs, opened(one.data))))
+            else:
+                evidence.measured.append(take(one, runs, device))
+        except UserError as error:
+            evidence.failed.append(one)
+            failures.append(failure(one, reason(error, runs)))
+    return evidence, failures
+
+
+def _judged(study: Study, evidence: Evidence, runs: Path) -> Finding:
+    """What the study finds. Raises UserError where kept measurements that nothing vouches for are of another form."""
+    try:
+        return study.judge(evidence)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if all(m.checked for m in evidence.measured):
+            raise  # a fault of the code
+        raise UserError(
+            f"{runs / MEASURED}: a measurement there, kept by an older version without a checksum, is not what "
+            f"{study.name} needs ({error!r}); remove the folder, and they are made again."
+        ) from error
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two things were made on different machines or by different code; threads are those of a job."""
+    return {**one, "threads": 0} != {**other, "threads": 0}

@@ -1,0 +1,268 @@
+"""Runs what a study is missing, in one process or several side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from pathlib import Path
+
+import torch
+
+from resnetlab.errors import UserError
+from resnetlab.machine import available_cores
+from resnetlab.nets.zoo import spec
+from resnetlab.storage import disk_errors, disk_is_full
+from resnetlab.studies.frame.measurement import Measurement, opened, take
+from resnetlab.studies.frame.record import reason
+from resnetlab.studies.frame.study import Plan
+from resnetlab.training.loop import Status, train
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run, make_run
+
+KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
+
+
+@dataclass(frozen=True)
+class Event:
+    """Run or measurement `index` of the plan: how it goes, that it is `done`, or why it `failed`, in one line."""
+
+    index: int
+    status: Status | None = None
+    done: bool = False
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a training ended: `failed` is empty or the one line why, `full` that the disk is, `last` its last status."""
+
+    failed: str = ""
+    full: bool = False
+    last: Status | None = None
+
+    def event(self, index: int) -> Event:
+        """As the event of a run. Raises UserError if no other run can be written either."""
+        if self.full:
+            raise UserError(self.failed)
+        return Event(index, done=not self.failed, failed=self.failed)
+
+
+def run_plan(
+    plan: Plan, runs: Path, *, jobs: int = 1, device: str = "cpu", trainings: Iterator[Event] | None = None
+) -> Iterator[Event]:
+    """Train what a plan is missing, then measure what it is missing; yields how it goes.
+
+    An event's index counts the plan's runs and then its measurements. What times something comes last, one after
+    another. `trainings`, if given, trains the runs elsewhere. A measurement whose run failed fails too. Raises
+    UserError as `run_missing` does.
+    """
+    failed = set()
+    for event in trainings or run_missing(plan.recipes, runs, jobs=jobs, device=device):
+        failed |= {event.index} if event.failed else set()
+        yield event
+    first = len(plan.recipes)
+    missing = [plan.recipes[i] for i in failed]
+    ready = []
+    for i, m in enumerate(plan.measurements):
+        if m.run in missing:
+            yield Event(first + i, failed="the run that it measures failed.")
+        else:
+            ready.append(i)
+    for alone in (False, True):
+        chosen = [i for i in ready if plan.measurements[i].alone is alone]
+        work = tuple(plan.measurements[i] for i in chosen)
+        for event in run_missing(work, runs, jobs=1 if alone else jobs, device=device):
+            yield replace(event, index=first + chosen[event.index])
+
+
+def run_missing(
+    work: Sequence[Recipe | Measurement], runs: Path, *, jobs: int = 1, device: str = "cpu"
+) -> Iterator[Event]:
+    """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
+
+    With several jobs the cores are shared out among as many processes. A run that fails, or whose process is
+    killed, does not stop the others. Interrupted, every run goes on from its last checkpoint when asked for again.
+    Raises UserError for a recipe that can't be, before anything is trained, and for a full disk.
+    """
+    jobs = max(1, min(jobs, len(work)))
+    threads = max(1, available_cores() // jobs)
+    resolve(tuple(w for w in work if isinstance(w, Recipe)), runs)
+    if jobs > 1:
+        yield from _side_by_side(work, runs, jobs, threads, device)
+        return
+    for index, one in enumerate(work):
+        try:
+            for status in _done(one, runs, threads, device):
+                yield Event(index, status)
+            end = End()
+        except Exception as error:
+            end = end_of(error, runs)
+        yield end.event(index)
+
+
+def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> Iterator[Status]:
+    """Train a recipe, with its statuses, or take a measurement."""
+    if isinstance(one, Recipe):
+        yield from train(make_run(one, runs), device=device, threads=threads)
+    else:
+        torch.set_num_threads(threads)
+        take(one, runs, device, again_if_busy=True)
+
+
+def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:
+    """The recipes as runs; each data set is read once. Raises UserError for what can't be, or can't be written."""
+    resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in recipes]
+    with disk_errors(runs):
+        runs.mkdir(parents=True, exist_ok=True)
+    return resolved
+
+
+def attempt(
+    one: Recipe | Measurement,
+    runs: Path,
+    threads: int,
+    device: str,
+    report: Callable[[Status], object] = lambda _: None,
+) -> End:
+    """Train a recipe or take a measurement in this process, whatever comes of it; it never raises an Exception."""
+    status = None
+    try:
+        for status in _done(one, runs, threads, device):
+            report(status)
+    except Exception as error:
+        return end_of(error, runs)
+    return End(last=status)
+
+
+def end_of(error: Exception, runs: Path) -> End:
+    """An error as the end of a run."""
+    return End(reason(error, runs), disk_is_full(error))
+
+
+@dataclass
+class _Lane:
+    """A process that trains a run, and then another.
+
+    Each has a pool to itself, so that it dies for its run alone: of a pool of several (loky's, too) one that is killed
+    takes all others with it.
+    """
+
+    pool: ProcessPoolExecutor
+    statuses: Connection  # what its process sends
+    index: int
+    future: Future[End]
+
+
+def _side_by_side(
+    work: Sequence[Recipe | Measurement], runs: Path, jobs: int, threads: int, device: str
+) -> Iterator[Event]:
+    context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+    others = multiprocessing.active_children()
+    # Long runs first, so that none is left alone at the end; they are taken from the list's end.
+    waiting = sorted(range(len(work)), key=lambda i: (cost(work[i]), -i))
+    idle: list[tuple[ProcessPoolExecutor, Connection]] = []
+    busy: list[_Lane] = []
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < jobs:
+                pool, statuses = idle.pop() if idle else _new_process(context)
+                i = waiting.pop()
+                try:
+                    future = pool.submit(_one, work[i], runs, threads, device)
+                    busy.append(_Lane(pool, statuses, i, future))
+                except BrokenProcessPool:  # killed before it had a run
+                    yield Event(i, failed=KILLED)
+            wait([lane.statuses for lane in busy], timeout=0.2)
+            for lane in list(busy):
+                ended = lane.future.done()  # asked first: what it had to say before is then there to be read
+                yield from (Event(lane.index, status) for status in _received(lane.statuses))
+                if not ended:
+                    continue
+                busy.remove(lane)
+                if isinstance(lane.future.exception(), BrokenProcessPool):
+                    lane.pool.shutdown(wait=False)
+                    lane.statuses.close()
+                    yield Event(lane.index, failed=KILLED)
+                else:
+                    idle.append((lane.pool, lane.statuses))
+                    yield lane.future.result().event(lane.index)
+        for pool, _ in idle:
+            pool.shutdown()
+    finally:
+        for pool in [pool for pool, _ in idle] + [lane.pool for lane in busy]:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()  # what it trained goes on from its last checkpoint next time
+        for connection in [statuses for _, statuses in idle] + [lane.statuses for lane in busy]:
+            connection.close()
+
+
+def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection]:
+    """A pool of one process that has started, and where its statuses can be read.
+
+    They come through a pipe of its own: a lock that was held by a process that is killed would never be released.
+    """
+    reading, writing = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_receive, initargs=(writing,))
+    with _ctrl_c_ignored():  # the process that starts here inherits it: Ctrl-C is the parent's
+        pool.submit(int)
+    writing.close()  # the process has its own
+    return pool, reading
+
+
+def _received(statuses: Connection) -> Iterator[Status]:
+    try:
+        while statuses.poll():
+            yield statuses.recv()
+    except (EOFError, OSError):  # the process is gone, perhaps in the middle of a word
+        return
+
+
+_statuses: Connection | None = None
+
+
+def _receive(statuses: Connection) -> None:
+    """In each process: keep the pipe to report to, and end when the parent is gone."""
+    global _statuses
+    _statuses = statuses
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where signals can't be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> End:
+    assert _statuses is not None
+    return attempt(one, runs, threads, device, _statuses.send)
+
+
+def cost(one: Recipe | Measurement) -> float:
+    """A network's depth, for want of a better measure before it is built."""
+    recipe = one if isinstance(one, Recipe) else one.run
+    return spec(recipe.net).depth if recipe else 0.0

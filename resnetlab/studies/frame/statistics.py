@@ -1,0 +1,177 @@
+"""Means, spreads, intervals, and the verdicts that they give: the one place where a rule becomes a verdict."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Verdict(IntEnum):
+    """From strong to weak: a claim that failed runs leave open is weaker than any that holds.
+
+    But no run that is missing can save a study that another claim refutes.
+    """
+
+    REPRODUCED = 0
+    DIRECTION = 1
+    NOT_JUDGED = 2
+    NOT_REPRODUCED = 3
+    NOT_TESTED = 4
+
+    @property
+    def word(self) -> str:
+        """As records keep it."""
+        return _RECORDED[self]
+
+    @classmethod
+    def of(cls, word: str) -> Verdict:
+        """The verdict that a record keeps so. Raises ValueError for what is none."""
+        for verdict, recorded in _RECORDED.items():
+            if recorded == word:
+                return verdict
+        raise ValueError(f"a verdict is one of {', '.join(_RECORDED.values())}")
+
+
+REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = VERDICTS = tuple(Verdict)
+_RECORDED = {
+    REPRODUCED: "reproduced",
+    DIRECTION: "direction only",
+    NOT_JUDGED: "not judged",
+    NOT_REPRODUCED: "not reproduced",
+    NOT_TESTED: "not tested at this scale",
+}
+
+
+def decide(clearly: bool, on_average: bool) -> Verdict:
+    """The verdict where the interval shows it, where the mean or the median alone does, and where neither does."""
+    return REPRODUCED if clearly else DIRECTION if on_average else NOT_REPRODUCED
+
+
+def weakest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The weakest of some verdicts: that of a claim about all of several things."""
+    return max(verdicts)
+
+
+def study_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """The weakest of the claims that were tested, or not tested."""
+    return max((v for v in verdicts if v != NOT_TESTED), default=NOT_TESTED)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """mean(a) − mean(b) with its 95 % confidence interval (Welch's t); infinite with fewer than two seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+    def verdict_above(self, bound: float) -> Verdict:
+        """Whether the difference lies above `bound`: with its interval, with its mean only, or not."""
+        return decide(self.low > bound, self.mean > bound)
+
+    def verdict_below(self, bound: float) -> Verdict:
+        """Whether the difference lies below `bound`: with its interval, with its mean only, or not."""
+        return decide(self.high < bound, self.mean < bound)
+
+    def verdict_within(self, bound: float) -> Verdict:
+        """Whether the difference lies between −`bound` and `bound`: with its interval, with its mean only, or not."""
+        return decide(-bound < self.low and self.high < bound, abs(self.mean) < bound)
+
+    @property
+    def side(self) -> int:
+        """On which side of 0 the interval lies: 1 above, −1 below, 0 where it holds 0."""
+        return (self.low > 0) - (self.high < 0)
+
+    def rounded(self, digits: int) -> str:
+        """The difference and its interval, if it has one, with so many decimals; the same in every language."""
+        mean, *interval = (_signed(end, digits) for end in (self.mean, self.low, self.high) if math.isfinite(end))
+        return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+    def __str__(self) -> str:
+        return self.rounded(1) if math.isfinite(self.low) else f"{self.rounded(1)} (one seed: no interval)"
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # adding zero turns -0.0 into +0.0
+
+
+def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Compare two samples, e.g. the errors of some seeds of two networks."""
+    mean = statistics.fmean(a) - statistics.fmean(b)
+    if len(a) < 2 or len(b) < 2:
+        return Difference(mean, -math.inf, math.inf)
+    if statistics.pvariance(a) == statistics.pvariance(b) == 0:
+        return Difference(mean, mean, mean)
+    from scipy.stats import ttest_ind  # takes a second to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of samples without spread, as a bound is
+        interval = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return Difference(mean, float(interval.low), float(interval.high))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values over seeds, for a text: their mean ± standard deviation, or the one value."""
+
+    values: Sequence[float]
+
+    def __format__(self, form: str) -> str:
+        mean = format(statistics.fmean(self.values), form)
+        return mean if len(self.values) < 2 else f"{mean} ± {format(statistics.stdev(self.values), form)}"
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """Mean ± standard deviation with two decimals, or the one value."""
+    return f"{Sample(values):.2f}"
+
+
+def spread(values: Sequence[float], decimals: int = 2) -> str:
+    """Mean ± standard deviation as text, or the one value."""
+    return f"{Sample(values):.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of a / b over rounds, with a 95 % interval of the median; infinite with fewer than six rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    def verdict_above(self, bound: float) -> Verdict:
+        """Whether the ratio lies above `bound`: with its interval, with its median only, or not."""
+        return decide(self.low > bound, self.median > bound)
+
+    def verdict_within(self, factor: float) -> Verdict:
+        """Whether it lies within `factor` of 1 on either side: with its interval, with its median only, or not."""
+        return decide(self.low >= 1 / factor and self.high <= factor, 1 / factor <= self.median <= factor)
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.high):
+            return f"{self.median:.2f} (too few rounds: no interval)"
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
+    """Compare times that were taken in turn, round by round: a busy round shifts both, and an odd one moves no median.
+
+    The interval lies between two of the sorted ratios, the sign test's: it needs no shape of their distribution.
+    """
+    ratios = sorted(x / y for x, y in zip(a, b, strict=True))
+    outside = 0  # ratios to leave out at each end
+    while 2 * _share_below(outside + 1, len(ratios)) <= 0.05:
+        outside += 1
+    median = statistics.median(ratios)
+    if not outside:
+        return Ratio(median, 0.0, math.inf)
+    return Ratio(median, ratios[outside - 1], ratios[-outside])
+
+
+def _share_below(count: int, of: int) -> float:
+    """How likely fewer than `count` of so many values lie below their median."""
+    return sum(math.comb(of, k) for k in range(count)) / 2**of

@@ -1,0 +1,126 @@
+"""What a study states before it runs: its claim, method and rule, its plan by scale, and how it is judged."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from resnetlab.errors import UserError, did_you_mean
+from resnetlab.studies import STUDIES
+from resnetlab.studies.figures.figure import Figure, Table
+from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.evidence import Evidence
+from resnetlab.studies.frame.measurement import Measurement, Weights
+from resnetlab.studies.frame.statistics import Verdict, study_verdict
+from resnetlab.studies.frame.text import SHARED, Catalogue, Words
+from resnetlab.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What most studies choose by scale: the depths of their networks, and how many seeds each has."""
+
+    depths: tuple[int, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study does at one scale: runs, then measurements (of their networks, or of none); what to expect of it."""
+
+    recipes: tuple[Recipe, ...]
+    expected: Words  # how long it takes, and on what
+    note: Words = ""  # what a reader must know of this scale: seeds, what it can't show
+    measurements: tuple[Measurement, ...] = ()
+
+    def limited(self, epochs: float | None, seeds: int | None) -> Plan:
+        """The plan with shorter runs and with the seeds below `seeds` only; its note says so."""
+
+        def shorter(recipe: Recipe) -> Recipe:
+            return recipe if epochs is None else recipe.override(epochs=epochs)
+
+        def kept(seed: int) -> bool:
+            return seeds is None or seed < seeds
+
+        less = " ".join(f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None)
+        return replace(
+            self,
+            note=self.note + SHARED("less", options=less) if less else self.note,
+            recipes=tuple(shorter(r) for r in self.recipes if kept(r.seed)),
+            measurements=tuple(replace(m, run=m.run and shorter(m.run)) for m in self.measurements if kept(m.seed)),
+        )
+
+
+def planned(
+    text: Catalogue, scale: str, recipes: Sequence[Recipe] = (), measurements: Sequence[Measurement] = ()
+) -> Plan:
+    """The plan of a scale; what to expect of it, and what to know of it, stand in the study's catalogue."""
+    return Plan(tuple(recipes), text(f"scales.{scale}.expected"), text(f"scales.{scale}.note"), tuple(measurements))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a study found: claims with verdicts, figures, tables, and honest words."""
+
+    rows: list[Row]
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    words: Words = ""  # paragraphs, an empty line between them
+    answer: Words = ""  # what it says to the question it answers, in one short paragraph for the overview
+
+    @property
+    def verdict(self) -> Verdict:
+        """The weakest among the claims that were tested."""
+        return study_verdict(row.verdict for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study states before it runs: claim, source, method, and the rule of its verdict."""
+
+    name: str
+    title: Words
+    claim: Words
+    source: str
+    method: Words
+    rule: Words
+    # (scale, where the data lies, networks of others) -> what to do; the last are given if it takes_weights
+    plan: Callable[[str, str | None, tuple[Weights, ...]], Plan]
+    judge: Callable[[Evidence], Finding]
+    theory: Words = ""  # derivations: paragraphs with LaTeX between $ and $, an empty line between them
+    takes_weights: bool = False
+
+
+def stated(
+    text: Catalogue,
+    *,
+    plan: Callable[[str, str | None, tuple[Weights, ...]], Plan],
+    judge: Callable[[Evidence], Finding],
+    takes_weights: bool = False,
+    **values: Any,
+) -> Study:
+    """The study whose title, claim, source, method, rule and theory stand in its catalogue, with these values."""
+    return Study(
+        name=text.path.parent.name,
+        title=text("title", **values),
+        claim=text("claim", **values),
+        source=str(text("source", **values)),
+        method=text("method", **values),
+        rule=text("rule", **values),
+        plan=plan,
+        judge=judge,
+        theory=text("theory") if "theory" in text else "",
+        takes_weights=takes_weights,
+    )
+
+
+def study(name: str) -> Study:
+    """Return a study by name. Raises UserError, with the nearest names, if there is none."""
+    if name not in STUDIES:
+        raise UserError(
+            f"study {name!r} is not known: choose one of {', '.join(STUDIES)}.{did_you_mean(name, STUDIES)}"
+        )
+    found: Study = importlib.import_module(f"resnetlab.studies.{name}").STUDY
+    return found

@@ -1,0 +1,233 @@
+"""Engines: PyTorch, ONNX Runtime or OpenVINO runs a network; `auto` takes the fastest here whose answers agree."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.errors import UserError, check_choice
+from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
+from resnetlab.training.precision import autocast, has_amx
+from resnetlab.use.agreement import TOLERANCE, compare
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.deployed import WithNormalisation, deployed, drawn
+from resnetlab.use.exported import (
+    MOST_BYTES,
+    RUNNERS,
+    Engine,
+    ExportedFile,
+    check_runner,
+    checked,
+    file_engine,
+    installed,
+)
+from resnetlab.use.onnx_graph import OPSET, to_onnx
+
+ENGINES = ("torch", *RUNNERS)
+NAMES = ("auto", *ENGINES)
+COMPARED = 16  # images of noise, whose answers are compared
+BF16_TOLERANCE = 0.02  # what TOLERANCE is to float32
+MOMENT = 0.5  # seconds in which an engine is measured, and a pass of each more
+ROUNDS = 7  # at most
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an engine is to run: a network with its normalisation, in float32 on the CPU, or a file that holds one."""
+
+    shape: tuple[int, int, int]  # of an image, C H W
+    module: WithNormalisation | None = None
+    file: ExportedFile | None = None
+    marks: str = ""  # what `module` is beside its weights
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of those that can run it, installed or not; the first is the one that others are compared with."""
+        return self.file.engines if self.file else ENGINES
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An engine beside the one that answers are compared with."""
+
+    engine: Engine
+    same: int  # of COMPARED images: the likeliest class
+    greatest_difference: float  # of scores
+    greatest_score: float
+    milliseconds: float | None = None  # a batch
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all likeliest classes are the same, and scores differ by no more than the precision explains."""
+        bound = TOLERANCE if self.engine.precision != "bf16" else BF16_TOLERANCE
+        return self.same == COMPARED and self.greatest_difference <= bound * self.greatest_score
+
+    def __str__(self) -> str:
+        return (
+            f"{self.same} of {COMPARED} answers to noise are the same, and scores are within "
+            f"{self.greatest_difference:.2g}, of which the greatest is {self.greatest_score:.4g}"
+        )
+
+
+def graph_of(classifier: Classifier) -> Graph:
+    """What an engine is to run of a classifier."""
+    shape = (classifier.channels, classifier.size, classifier.size)
+    if classifier.file:
+        return Graph(shape, file=classifier.file)
+    return Graph(shape, deployed(classifier), marks=str(classifier.net.spec.to_dict()))
+
+
+def with_engine(
+    classifier: Classifier, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None
+) -> Classifier:
+    """The classifier, run by an engine of NAMES; told is called with a line that says which, and why.
+
+    batch: how many images at a time `auto` measures. Raises UserError for an engine that is not installed, can't run
+    it, or gives other answers.
+    """
+    check_device(classifier, name)
+    if classifier.device != "cpu":
+        return classifier
+    return replace(classifier, engine=chosen(graph_of(classifier), name, batch=batch, told=told))
+
+
+def check_device(classifier: Classifier, name: str) -> None:
+    """Raise UserError for an engine that is none of NAMES, or is not for the classifier's device."""
+    check_choice("engine", name, NAMES)
+    if classifier.device != "cpu" and name not in ("auto", "torch"):
+        raise UserError(f"engine={name} runs on the processor: give --device cpu, or --engine torch.")
+
+
+def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None) -> Engine:
+    """The engine of that name, or for `auto` the fastest, as `with_engine` says."""
+    if name == "auto":
+        return fastest(candidates(graph), graph.shape, batch, told)
+    if name not in graph.engines:
+        raise UserError(
+            f"engine={name} can't run {graph.file.path if graph.file else 'it'}: {' or '.join(graph.engines)} can."
+        )
+    engine, first = made(graph, name), next(filter(is_installed, graph.engines))
+    if name != first:
+        tried = compared(made(graph, first), engine, graph.shape)
+        told(f"engine: {engine}; beside {first}'s, {tried}")
+        if not tried.agrees:
+            raise UserError(f"engine={name}: its answers are not {first}'s ({tried}); take --engine {first}.")
+    return engine
+
+
+def candidates(graph: Graph) -> list[Engine]:
+    """What `auto` measures: each engine that is installed, and in bf16 too where this processor has units for it."""
+    names = [name for name in graph.engines if is_installed(name)]
+    found = [made(graph, name) for name in names or graph.engines[:1]]
+    if graph.file is None and has_amx():
+        found += [made(graph, name, "bf16") for name in ("torch", "openvino") if name in names]
+    return found
+
+
+def fastest(
+    engines: Sequence[Engine], shape: tuple[int, int, int], batch: int, told: Callable[[str], object]
+) -> Engine:
+    """The one that takes the least time for a batch, of the first and those that answer as it does."""
+    if len(engines) == 1:
+        told(f"engine: {engines[0]}, the only one that is installed and can run it")
+        return engines[0]
+    tried = [compared(engines[0], engine, shape) for engine in engines]
+    agreeing = [one for one in tried if one.agrees]
+    times = measured([one.engine for one in agreeing], drawn(shape, batch))
+    timed = sorted((replace(one, milliseconds=t) for one, t in zip(agreeing, times, strict=True)), key=_milliseconds)
+    best, *others = timed
+    slower = f" ({', '.join(f'{one.engine} {one.milliseconds:.3g}' for one in others)})" if others else ""
+    beside = f"; beside {engines[0].name}'s, {best}" if best.engine is not engines[0] else ""
+    told(f"engine: {best.engine}, {best.milliseconds:.3g} ms for a batch of {batch}{slower}{beside}")
+    for one in tried:
+        if not one.agrees:
+            told(f"engine: {one.engine} is passed over: beside {engines[0].name}'s, {one}")
+    return best.engine
+
+
+def _milliseconds(tried: Tried) -> float:
+    assert tried.milliseconds is not None
+    return tried.milliseconds
+
+
+def compared(reference: Engine, engine: Engine, shape: tuple[int, int, int]) -> Tried:
+    """An engine's answers beside another's, to COMPARED images of noise."""
+    pixels = drawn(shape, COMPARED)
+    wanted, got = reference.scores(pixels), engine.scores(pixels)
+    check = compare(lambda _: wanted, lambda _: got, pixels)
+    same = int((wanted.argmax(1) == got.argmax(1)).sum())
+    return Tried(engine, same, check.greatest_difference, check.greatest_score)
+
+
+def measured(engines: Sequence[Engine], pixels: Tensor) -> list[float]:
+    """The least milliseconds that each took for the batch, in turn, for MOMENT seconds each or ROUNDS."""
+    for engine in engines:
+        engine.scores(pixels)  # the first pass of a size allocates and chooses kernels
+    least, began = [float("inf")] * len(engines), time.perf_counter()
+    for _ in range(ROUNDS):
+        for i, engine in enumerate(engines):
+            started = time.perf_counter()
+            engine.scores(pixels)
+            least[i] = min(least[i], 1000 * (time.perf_counter() - started))
+        if time.perf_counter() - began > MOMENT * len(engines):
+            break
+    return least
+
+
+def is_installed(name: str) -> bool:
+    """Whether an engine can be imported."""
+    return name == "torch" or installed(name)
+
+
+def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
+    """The engine of that name. Raises UserError where its package is missing."""
+    if graph.file:
+        return file_engine(graph.file, name, precision)
+    assert graph.module is not None
+    if name == "torch":
+        return Engine(name, precision, torch_scores(graph.module, precision))
+    check_runner(name)
+    try:
+        path, content = kept_onnx(graph)
+        scores = RUNNERS[name].scores((content,), precision)
+    except UserError:  # as of a file of the cache that is damaged
+        path, content = kept_onnx(graph, anew=True)
+        scores = RUNNERS[name].scores((content,), precision)
+    return Engine(name, precision, checked(path, scores))
+
+
+def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Tensor], Tensor]:
+    """PyTorch itself, and what makes it fast on a processor: batch norm is folded already, images lie channels last."""
+    laid = copy.deepcopy(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = {"float32": "fp32"}.get(precision, precision)  # a recipe's words
+
+    @torch.inference_mode()
+    def scores(pixels: Tensor) -> Tensor:
+        with autocast(kind, "cpu"):
+            return laid(pixels.contiguous(memory_format=torch.channels_last)).float()
+
+    return scores
+
+
+def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
+    """The network as an ONNX file, from the cache where it was made before; making it, or `anew`, takes seconds."""
+    assert graph.module is not None
+    hashed = hashlib.sha256(f"{graph.marks} {graph.shape} {OPSET} {torch.__version__}".encode())
+    for key, tensor in sorted(graph.module.state_dict().items()):
+        hashed.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
+    path = cache_folder() / f"engine-{hashed.hexdigest()[:24]}.onnx"
+    if is_there(path) and not anew:
+        return path, read_regular(path, MOST_BYTES, "remove it, and it is made anew")
+    content = to_onnx(graph.module, drawn(graph.shape, 2), {})
+    with contextlib.suppress(OSError):  # a cache that can't be written is none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return path, content

@@ -1,0 +1,239 @@
+"""Exported files, read back: what a .onnx or OpenVINO's .xml says of itself, and the engines that run it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+
+from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.errors import UserError, out_of_memory
+from resnetlab.paths import expanded
+from resnetlab.schema import Between, trouble
+from resnetlab.storage import Damaged, read_regular
+from resnetlab.use.agreement import Scores
+from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
+from resnetlab.use.openvino_graph import openvino_description, openvino_scores
+
+MOST_BYTES = 2**33  # of a file
+HOW_TO = "export the run folder or weight file it was made of: resnetlab export SOURCE --to"
+PROGRAMS = ".pt2"
+NEEDED = ("network", "classes", "preprocessing", "normalisation")  # what a file has to say
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network: pixels, uint8 N C H W, -> scores, float32 N K."""
+
+    name: str  # of engines.ENGINES
+    precision: str  # float32, bf16; of an int8 file int8
+    scores: Scores
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.precision}"
+
+
+class Runner(NamedTuple):
+    """A library that runs exported files: what it is called, where it comes from, and how it is asked."""
+
+    package: str
+    extra: str
+    description: Callable[[tuple[bytes, ...]], Signature]
+    scores: Callable[[tuple[bytes, ...], str], Scores]  # of a content, in float32 or bf16
+
+
+class Signature(NamedTuple):
+    """What a graph takes and gives, and what its file says: texts by key."""
+
+    takes: tuple[str, str, list[Any]]  # name, type, shape: -1 is any number
+    gives: tuple[str, str, list[Any]]
+    told: dict[str, str]
+
+
+RUNNERS = {
+    "onnxruntime": Runner(
+        "onnxruntime",
+        "export",
+        lambda content: Signature(*onnx_description(content[0])),
+        lambda content, _: onnx_scores(content[0]),
+    ),
+    "openvino": Runner(
+        "openvino", "openvino", lambda content: Signature(*openvino_description(content)), openvino_scores
+    ),
+}
+RUN_BY = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # by the end of a file's name
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported network: its file's content, and what that says of classes and preprocessing."""
+
+    path: Path
+    content: tuple[bytes, ...]  # of .onnx; of .xml and .bin
+    network: str
+    classes: tuple[str, ...]
+    channels: int
+    size: int  # side of its images, in pixels
+    whole: bool  # as in Classifier
+    normalise: Normalisation  # which the graph does by itself
+    precision: str
+    assumed: tuple[str, ...]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names of the engines that run it."""
+        return RUN_BY[self.path.suffix]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: C H W."""
+        return self.channels, self.size, self.size
+
+
+class _Preprocessing(TypedDict):
+    mode: Literal["RGB", "L"]
+    resize_short_side: Annotated[int, Between(1, 2**15)]
+    crop: Annotated[int, Between(1, 2**15)]
+
+
+class _Normalisation(TypedDict):
+    mean: list[Any]
+    std: list[Any]
+
+
+class _Told(TypedDict):
+    """What the texts of a file say."""
+
+    network: str
+    classes: list[str]
+    preprocessing: _Preprocessing
+    normalisation: _Normalisation
+    precision: NotRequired[str]
+    assumed: NotRequired[list[str]]
+
+
+def suffix_of(source: str | Path) -> str:
+    """The end of the name of an exported file; "" of what is none. Raises UserError for a program of torch's."""
+    path = expanded(source)
+    if path.suffix == PROGRAMS and not path.is_dir():
+        raise UserError(
+            f"{source}: torch's programs may run any code when they are loaded, so they are not read here; give the "
+            "run folder, the weight file, or what export --to onnx or openvino made of it."
+        )
+    return path.suffix if path.suffix in RUN_BY and not path.is_dir() else ""
+
+
+def installed(name: str) -> bool:
+    """Whether an engine of RUNNERS can be imported."""
+    try:
+        importlib.import_module(RUNNERS[name].package)
+    except ImportError:
+        return False
+    return True
+
+
+def check_runner(name: str) -> None:
+    """Raise UserError unless an engine of RUNNERS can be imported."""
+    if not installed(name):
+        raise UserError(f"{name} can't be imported: pip install 'resnetlab[{RUNNERS[name].extra}]'.")
+
+
+def read_exported(path: Path) -> ExportedFile:
+    """A file that `resnetlab export` wrote to .onnx, or to .xml and .bin.
+
+    Raises UserError for one that is damaged, or of others and without classes and preprocessing, and where nothing
+    that runs it is installed.
+    """
+    names = RUN_BY[path.suffix]
+    name = next(filter(installed, names), names[0])
+    check_runner(name)
+    content: tuple[bytes, ...] = (read_regular(path, MOST_BYTES),)
+    if path.suffix == ".xml":
+        content += (read_regular(path.with_suffix(".bin"), MOST_BYTES, f"it holds the weights of {path.name}"),)
+    try:
+        signature = RUNNERS[name].description(content)
+    except UserError as error:
+        raise Damaged(path, f"damaged, or not a network: {str(error).rstrip('.')}") from error
+    told = _told(path, signature.told)
+    prepared = told["preprocessing"]
+    crop, short, channels = prepared["crop"], prepared["resize_short_side"], 3 if prepared["mode"] == "RGB" else 1
+    takes = ("pixels", "uint8", [-1, channels, crop, crop])
+    gives = ("scores", "float32", [-1, len(told["classes"])])
+    if (signature.takes, signature.gives) != (takes, gives):
+        raise Damaged(path, f"damaged, it takes {signature.takes} and gives {signature.gives}, and says otherwise")
+    if short not in (crop, round(crop * TEST_SIDE / CROP)):
+        raise Damaged(path, f"damaged, its images are resized to {short} and cut to {crop} pixels")
+    return ExportedFile(
+        path,
+        content,
+        told["network"],
+        tuple(told["classes"]),
+        channels,
+        crop,
+        short == crop,
+        _normalisation(path, told["normalisation"]),
+        told.get("precision", "float32"),
+        tuple(told.get("assumed", ())),
+    )
+
+
+def _told(path: Path, texts: dict[str, str]) -> _Told:
+    """What the texts of a file say. Raises UserError where some are absent or damaged."""
+    missing = [key for key in NEEDED if key not in texts]
+    if missing:
+        raise UserError(
+            f"{path}: not written by 'resnetlab export': it does not say its {', '.join(missing)}; {HOW_TO} "
+            f"{'onnx' if path.suffix == '.onnx' else 'openvino'}."
+        )
+    try:
+        told = {key: json.loads(text) for key, text in texts.items() if key in _Told.__annotations__}
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"damaged, what it says is not JSON ({error})") from error
+    if wrong := trouble(told, _Told):
+        raise Damaged(path, f"damaged, {wrong}")
+    return told  # type: ignore[return-value]
+
+
+def _normalisation(path: Path, told: _Normalisation) -> Normalisation:
+    try:
+        return Normalisation(*(torch.tensor(told[key], dtype=torch.float32) for key in ("mean", "std")))
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise Damaged(path, f"damaged, its normalisation is none ({error})") from error
+
+
+def file_engine(file: ExportedFile, name: str, precision: str = "float32") -> Engine:
+    """The engine of that name, running the file. Raises UserError where it can't."""
+    if name not in file.engines:
+        raise UserError(f"{file.path}: runs with {' or '.join(file.engines)}, not with {name}.")
+    check_runner(name)
+    try:
+        scores = RUNNERS[name].scores(file.content, precision)
+    except UserError as error:
+        raise Damaged(file.path, f"damaged, or not for this {name}: {str(error).rstrip('.')}") from error
+    return Engine(name, precision if file.precision == "float32" else file.precision, checked(file.path, scores))
+
+
+def checked(path: Path, scores: Scores) -> Scores:
+    """The same; what a library says of a graph that it can't run is a UserError that names the file."""
+
+    def run(pixels: Tensor) -> Tensor:
+        try:
+            return scores(pixels)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, UserError) or out_of_memory(error):
+                raise
+            raise Damaged(path, f"can't be run ({last_line(error)})") from error
+
+    return run
+
+
+def first_engine(file: ExportedFile) -> Engine:
+    """The first that is installed of those that run the file."""
+    return file_engine(file, next(filter(installed, file.engines), file.engines[0]))

@@ -1,0 +1,128 @@
+"""A network as OpenVINO's files, .xml and .bin: OpenVINO reads the ONNX graph and writes it, and runs either."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from resnetlab.errors import UserError
+from resnetlab.use.agreement import Scores
+from resnetlab.use.onnx_graph import last_line, to_onnx
+
+if TYPE_CHECKING:
+    from resnetlab.use.deployed import WithNormalisation
+
+TOLD = "framework"  # the part of a model's rt_info in which OpenVINO keeps what an ONNX file says of itself
+HINTS = {"float32": "f32", "bf16": "bf16"}
+
+
+def check_installed(*, int8: bool = False) -> None:
+    """Raise UserError where a package is missing; int8: that quantises, too."""
+    import importlib
+
+    for name in ("openvino", *(("nncf",) if int8 else ())):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"{name} can't be imported: pip install 'resnetlab[openvino]'.") from error
+
+
+def to_openvino(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> tuple[bytes, ...]:
+    """The contents of the .xml and the .bin, in float32; what `to_onnx` takes, raises, and says of itself."""
+    check_installed()
+    return written(read((to_onnx(module, pixels, description),)))
+
+
+def written(model: Any) -> tuple[bytes, ...]:
+    """The contents of the .xml and the .bin of a model."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def read(content: tuple[bytes, ...]) -> Any:
+    """The model of an ONNX file, or of an .xml and its .bin. Raises UserError for what is none."""
+    import openvino
+
+    try:
+        return openvino.Core().read_model(*content)
+    except RuntimeError as error:
+        raise UserError(last_line(error)) from error
+
+
+def openvino_description(
+    content: tuple[bytes, ...],
+) -> tuple[tuple[str, str, list[int]], tuple[str, str, list[int]], dict[str, str]]:
+    """Name, type and shape of what a graph takes and of what it gives, -1 for any number; and its texts by key."""
+    model = read(content)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UserError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+
+    def described(port: Any) -> tuple[str, str, list[int]]:
+        shape = [side.get_length() if side.is_static else -1 for side in port.get_partial_shape()]
+        return min(port.get_names(), default=""), port.get_element_type().to_dtype().name, shape
+
+    names = ("network", "classes", "preprocessing", "normalisation", "precision", "assumed")
+    told = {name: model.get_rt_info([TOLD, name]).astype(str) for name in names if model.has_rt_info([TOLD, name])}
+    return described(model.inputs[0]), described(model.outputs[0]), told
+
+
+def openvino_scores(content: tuple[bytes, ...], precision: str = "float32") -> Scores:
+    """What OpenVINO answers on the CPU, on as many threads as torch takes.
+
+    In float32 unless `precision` says bf16: by itself OpenVINO takes bf16 wherever the processor knows it.
+    """
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,  # all threads at one batch
+    }
+    try:
+        request = openvino.Core().compile_model(read(content), "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise UserError(last_line(error)) from error
+
+    def scores(pixels: Tensor) -> Tensor:
+        found = request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(found[0].copy())  # the request writes its next answer to the same place
+
+    return scores
+
+
+def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[bytes, ...]:
+    """OpenVINO's files in int8 from those in float32, by NNCF: static quantisation, with ranges of all the batches.
+
+    Weights by channel, activations by tensor, with NNCF's own choice of ranges and of layers that stay float32, and its
+    correction of biases. Raises UserError where a package is missing.
+    """
+    check_installed(int8=True)
+    os.environ.setdefault("NNCF_CI", "1")  # or it reports its use to its makers
+    import logging
+
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    model = read(content)
+    images = [pixels.numpy() for pixels in batches]
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress; standard output is the command's answer
+        small = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+    for number, operation in enumerate(small.get_ordered_ops()):
+        kind = operation.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):  # a count of all that this process made
+            operation.set_friendly_name(f"{kind}_{number}")
+    small.set_rt_info('"int8"', [TOLD, "precision"])
+    return written(small)

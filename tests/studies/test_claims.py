@@ -1,0 +1,206 @@
+"""Claims: what comparisons give, and the row that the frame makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.studies.frame.claims import (
+    Comparison,
+    Instead,
+    claim,
+    counted,
+    exact,
+    holds,
+    less,
+    more,
+    no_more,
+    ratio_within,
+    rows,
+    within,
+)
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Outcome, measured_by, runs_by, together
+from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.studies.frame.networks import Net, net_named
+from resnetlab.studies.frame.statistics import (
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Verdict,
+    study_verdict,
+)
+from resnetlab.studies.frame.text import Both, Catalogue
+from resnetlab.training.recipes import recipe
+
+TEXT = """
+[claims.c]
+says = { en = "{who} is lower", zh = "{who} 更低" }
+paper = "Fig. 7"
+
+[claims.c.cell]
+en = "{one} {one_values:.1f}, {other} {other_values:.1f}: {gap:.1f}"
+zh = "{one} {one_values:.1f}，{other} {other_values:.1f}：{gap:.1f}"
+
+[claims.many]
+says = "many"
+paper = "Table 1"
+each = "{net}: {gap:.1f}"
+cell = { en = "{each:; |} ({total})", zh = "{each:；|}（{total}）" }
+
+[claims.bare]
+says = "bare"
+paper = "none"
+"""
+
+
+def group(key: Any, *values: float, failed: int = 0) -> Group[Any]:
+    done = [Measured(Measurement("m:f", seed=i), {"x": v}, 0.0, {}) for i, v in enumerate(values)]
+    return Group(key, done, [Measurement("m:f", seed=9)] * failed)
+
+
+def x(values: dict[str, Any]) -> float:
+    return float(values["x"])
+
+
+LOW, HIGH, WIDE = group("low", 1.0, 1.1, 0.9), group("high", 2.0, 2.1, 1.9), group("wide", 0.0, 9.0, 1.0)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Catalogue:
+    (tmp_path / "text.toml").write_text(TEXT, encoding="utf-8")
+    return Catalogue(tmp_path / "text.toml")
+
+
+@pytest.mark.parametrize(
+    ("comparison", "verdict"),
+    [
+        (less(x, LOW, than=HIGH), REPRODUCED),
+        (less(x, LOW, than=HIGH, by=2.0), NOT_REPRODUCED),
+        (less(x, HIGH, than=LOW), NOT_REPRODUCED),
+        (less(x, LOW, than=WIDE), DIRECTION),
+        (less(x, LOW, than=1.5), REPRODUCED),
+        (more(x, HIGH, than=LOW), REPRODUCED),
+        (more(x, HIGH, than=LOW, by=0.95), DIRECTION),
+        (no_more(x, HIGH, than=LOW, by=2.0), REPRODUCED),
+        (no_more(x, HIGH, than=LOW, by=0.5), NOT_REPRODUCED),
+        (within(x, HIGH, of=LOW, by=2.0), REPRODUCED),
+        (within(x, HIGH, of=LOW, by=0.5), NOT_REPRODUCED),
+        (exact(x, group("a", 1.0, 1.0), of=1.0), REPRODUCED),
+        (exact(x, LOW, of=1.0), NOT_REPRODUCED),
+        (ratio_within(x, HIGH, of=lambda _: 1.5, factor=2.0), REPRODUCED),
+        (ratio_within(x, HIGH, of=lambda _: 0.5, factor=2.0), NOT_REPRODUCED),
+        (counted(lambda v: v["x"] > 0.95, HIGH, all_of=True), REPRODUCED),
+        (counted(lambda v: v["x"] > 0.95, HIGH, LOW, all_of=True), DIRECTION),
+        (counted(lambda v: v["x"] > 0.95, LOW, all_of=False), NOT_REPRODUCED),
+        (counted(lambda v: v["x"] > 0.95, group("two", 1.0, 2.0), all_of=True), DIRECTION),
+    ],
+)
+def test_comparisons_give_their_verdicts(comparison: Comparison, verdict: Verdict) -> None:
+    assert comparison.verdict == verdict
+
+
+def test_a_row_has_the_words_of_its_comparison(text: Catalogue) -> None:
+    (row,) = rows(text, [claim("c", [less(x, LOW, than=HIGH)], values={"who": Both("it", "它")})])
+    assert (row.claim, row.paper, row.verdict) == (Both("it is lower", "它 更低"), Both("Fig. 7", "Fig. 7"), REPRODUCED)
+    assert str(row.measured).startswith("low 1.0 ± 0.1, high 2.0 ± 0.1: +1.0 [+0.")
+
+
+def test_one_seed_is_remarked_in_both_languages(text: Catalogue) -> None:
+    (row,) = rows(text, [claim("c", [less(x, group("a", 1.0), than=group("b", 2.0))], values={"who": "a"})])
+    assert row.measured == Both(
+        "a 1.0, b 2.0: +1.0 (one seed: no interval)", "a 1.0，b 2.0：+1.0（仅一个种子：无区间）"
+    )
+    assert row.verdict == DIRECTION
+
+
+def test_of_several_comparisons_the_weakest_counts(text: Catalogue) -> None:
+    comparisons = [less(x, LOW, than=HIGH, net="one"), less(x, LOW, than=WIDE, net="two")]
+    row, bare = rows(text, [claim("many", comparisons, cell=lambda: {"total": 2}), claim("bare", comparisons)])
+    assert row.verdict == DIRECTION
+    assert str(row.measured).startswith("one: +1.0 [")
+    assert str(row.measured).endswith("] (2)")
+    assert isinstance(row.measured, Both)
+    assert "；two: " in row.measured.zh
+    assert str(bare.measured).count("; ") == 1, "without words of its own a comparison shows its gap"
+
+
+def test_what_failed_is_not_judged_and_nothing_is_computed(text: Catalogue) -> None:
+    def never(values: dict[str, Any]) -> float:
+        raise AssertionError
+
+    missing = group("none", failed=2)
+    (row,) = rows(text, [claim("bare", [less(never, LOW, than=missing)])])
+    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 5 runs it needs failed")
+    (row,) = rows(text, [claim("bare", [less(x, LOW, than=HIGH)], needs=[LOW, HIGH, missing])])
+    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 8 runs it needs failed")
+
+
+def test_what_is_not_there_or_not_for_this_scale_is_not_tested(text: Catalogue) -> None:
+    absent, other = rows(text, [claim("bare", []), claim("bare", [less(x, LOW, than=HIGH)], tested=False)])
+    assert (absent.verdict, str(absent.measured)) == (NOT_TESTED, "no such networks were measured")
+    assert other.verdict == NOT_TESTED
+    assert str(other.measured).startswith("+1.00 [")
+
+
+def test_where_nothing_can_be_compared_it_is_said_instead(text: Catalogue) -> None:
+    def vanished(values: dict[str, Any]) -> float:
+        raise Instead(Both("it vanished", "消失"), NOT_REPRODUCED)
+
+    (row,) = rows(text, [claim("bare", [less(vanished, LOW, than=HIGH)])])
+    assert (row.measured, row.verdict) == (Both("it vanished", "消失"), NOT_REPRODUCED)
+
+
+def test_arithmetic_needs_no_runs(text: Catalogue) -> None:
+    (row,) = rows(
+        text,
+        [claim("many", [Comparison((), lambda: (holds(2 + 2 == 4), {"gap": 4.0, "net": "all"}))], values={"total": 1})],
+    )
+    assert (str(row.measured), row.verdict) == ("all: 4.0 (1)", REPRODUCED)
+
+
+def test_a_study_is_as_strong_as_the_weakest_claim_that_was_tested() -> None:
+    assert study_verdict([REPRODUCED, NOT_TESTED, DIRECTION]) == DIRECTION
+    assert study_verdict([NOT_JUDGED, NOT_REPRODUCED]) == NOT_REPRODUCED
+    assert study_verdict([NOT_TESTED]) == study_verdict([]) == NOT_TESTED
+
+
+def test_verdicts_are_kept_in_words() -> None:
+    assert [Verdict.of(verdict.word) for verdict in Verdict] == list(Verdict)
+    with pytest.raises(ValueError, match="a verdict is one of reproduced, direction only"):
+        Verdict.of("proved")
+
+
+def test_evidence_is_grouped_by_network() -> None:
+    def run(net: str, seed: int) -> Any:
+        return recipe("digits", net=net, seed=seed)
+
+    done = [
+        Outcome(run(net, seed), {"train_error": 1.0}, [], {})
+        for seed in (0, 1)
+        for net in ("cifar_resnet20", "cifar_plain20")
+    ]
+    evidence = Evidence(
+        "quick", done, failed=[run("cifar_plain56", 0), Measurement("m:f", run=run("cifar_plain20", 0))]
+    )
+    nets = runs_by(evidence, lambda r: net_named(r.net))
+    assert [str(net) for net in nets] == ["plain-20", "plain-56", "residual-20"]
+    assert [(str(p), str(r)) for p, r in nets.pairs()] == [("plain-20", "residual-20")]
+    assert [str(net) for net in nets.done("plain")] == ["plain-20"]
+    assert [len(net.runs) for net in nets.of("plain")] == [2, 0]
+    assert [net.whole for net in nets.values()] == [True, False, True]
+    assert nets.all(Net("plain", 20), Net("plain", 110)) == []
+    assert (nets[Net("plain", 110)].done, Net("plain", 110) in nets) == ((), False), "asking adds nothing"
+    ordered = runs_by(evidence, lambda r: r.net, order=("cifar_resnet20", "other", "cifar_plain56", "cifar_plain20"))
+    assert list(ordered) == ["cifar_resnet20", "cifar_plain56", "cifar_plain20"]
+    assert [len(g.failed) for g in measured_by(evidence, "m:f", lambda m: m.seed).values()] == [1]
+
+
+def test_groups_are_read_together_seed_by_seed() -> None:
+    both = together("both", [LOW, HIGH])
+    assert both.of(lambda values: sum(x(part) for part in values["parts"])) == pytest.approx([3.0, 3.2, 2.8])
+    assert len(together("both", [LOW, group("lost", failed=1)]).failed) == 1
+    assert Groups() == {}

@@ -1,0 +1,257 @@
+"""Engines: each answers as PyTorch, `auto` takes the fastest that does, and exported files are run or refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from resnetlab import build
+from resnetlab.cli.main import main
+from resnetlab.data.normalisation import imagenet
+from resnetlab.training.checkpoint import Card, weights_bytes
+from resnetlab.use import engines, exported
+from resnetlab.use.agreement import TOLERANCE
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.deployed import noise
+from resnetlab.use.engines import fastest, graph_of, kept_onnx, torch_scores, with_engine
+from resnetlab.use.exported import Engine
+
+Captured = pytest.CaptureFixture[str]
+OTHERS = ("onnxruntime", "openvino")
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+
+def small(**changes: Any) -> Classifier:
+    net = build("cifar_resnet8", num_classes=4, input_size=8, seed=0, **changes).eval()
+    return Classifier(net, tuple("abcd"), imagenet(net.spec.in_channels), whole=True, device="cpu")
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+def test_every_engine_answers_as_the_network_to_batches_of_any_size(name: str, run: Path) -> None:
+    plain, told = Classifier.open(run), list[str]()
+    engine = with_engine(plain, name, batch=4, told=told.append).engine
+    assert engine
+    assert (engine.name, engine.precision) == (name, "float32")
+    answers = []
+    for count in (1, 5, 3):
+        pixels = noise(plain, count)
+        with torch.inference_mode():
+            wanted = plain.net(plain.input(pixels))
+        answers.append((engine.scores(pixels), wanted))
+    for got, wanted in answers:  # an engine that gives its answers a place must not write the next ones there
+        assert got.dtype == torch.float32
+        assert (got - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+    assert [line.startswith(f"engine: {name} in float32; beside torch's, 16 of 16") for line in told] == (
+        [True] if name in OTHERS else []
+    )
+
+
+@pytest.mark.parametrize("name", ["cifar_preresnet8", "cifar_resnet8(mix=ExclusiveGate(-1), se_reduction=4)"])
+def test_torch_with_folded_batch_norm_and_channels_last_answers_the_same(name: str) -> None:
+    net = build(name, num_classes=4, seed=0).eval()
+    classifier = Classifier(net, tuple("abcd"), imagenet(3), whole=True, device="cpu")
+    module = graph_of(classifier).module
+    assert module
+    pixels = noise(classifier, 6)
+    with torch.inference_mode():
+        wanted = net(classifier.input(pixels))
+    assert (torch_scores(module)(pixels) - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+    assert 0 < (torch_scores(module, "bf16")(pixels) - wanted).abs().max() <= 0.05 * wanted.abs().max()
+
+
+def test_the_graph_is_made_once_and_anew_for_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, right = list[int](), engines.to_onnx
+    monkeypatch.setattr(engines, "to_onnx", lambda *given: made.append(1) or right(*given))
+    one, other = small(), small()
+    with torch.no_grad():
+        other.net.get_parameter("fc.bias").add_(1)
+    paths = [kept_onnx(graph_of(classifier))[0] for classifier in (one, one, other, one)]
+    assert len(made) == 2
+    assert paths[0] == paths[1] == paths[3] != paths[2]
+    paths[0].write_bytes(b"damaged")
+    for name in OTHERS:  # it is made anew, for the first of them
+        assert with_engine(one, name, batch=1).engine
+    assert len(made) == 3
+
+
+def answering(name: str, change: Callable[[Tensor], Tensor], precision: str = "float32") -> Engine:
+    """An engine whose scores are a function of a sum over each image."""
+    return Engine(
+        name,
+        precision,
+        lambda pixels: change(pixels.float().mean((2, 3)) * torch.tensor([1.0, 1.3, 1.1])[: pixels.shape[1]]),
+    )
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What engines are taken to need, whatever the machine's speed."""
+    taken: dict[str, float] = {}
+    monkeypatch.setattr(engines, "measured", lambda found, pixels: [taken[engine.name] for engine in found])
+    return taken
+
+
+def test_auto_takes_the_fastest_whose_answers_agree(by_name: dict[str, float]) -> None:
+    by_name |= {"torch": 9.0, "near": 4.0, "off": 1.0, "half": 2.0, "wrong": 1.0}
+    torch_, near = answering("torch", lambda s: s), answering("near", lambda s: s * (1 + 1e-6))
+    off = answering("off", lambda s: s * 1.001)  # the same classes, and more than rounding
+    half = answering("half", lambda s: s * 1.001, "bf16")
+    wrong = answering("wrong", lambda s: s.flip(1), "bf16")
+    told = list[str]()
+    assert fastest([torch_, near, off, wrong], (3, 8, 8), 16, told.append) is near
+    assert told[0].startswith(
+        "engine: near in float32, 4 ms for a batch of 16 (torch in float32 9); beside torch's, 16"
+    )
+    assert [line.split(" is passed")[0] for line in told[1:]] == ["engine: off in float32", "engine: wrong in bf16"]
+    assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is half
+    by_name["torch"] = 1.0
+    assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is torch_
+    assert fastest([torch_], (3, 8, 8), 16, told.append) is torch_
+    assert told[-1] == "engine: torch in float32, the only one that is installed and can run it"
+
+
+def test_measuring_gives_a_time_for_each() -> None:
+    calls = list[str]()
+
+    def engine(name: str) -> Engine:
+        return Engine(name, "float32", lambda pixels: calls.append(name) or pixels)
+
+    times = engines.measured([engine("a"), engine("b")], torch.zeros(1))
+    assert all(0 < t < float("inf") for t in times)
+    assert calls[:4] == ["a", "b", "a", "b"]
+    assert len(calls) <= 2 * (engines.ROUNDS + 1)
+
+
+def test_an_engine_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = exported.RUNNERS["openvino"]
+    wrong = runner._replace(
+        scores=lambda content, precision: lambda pixels: 2 * runner.scores(content, precision)(pixels)
+    )
+    monkeypatch.setitem(exported.RUNNERS, "openvino", wrong)
+    with pytest.raises(ValueError, match="engine=openvino: its answers are not torch's"):
+        with_engine(small(), "openvino", batch=1)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "words"),
+    [
+        ("openvino", ["predict", "RUN", "PICTURES", "--engine", "openvino"], "pip install 'resnetlab[openvino]'"),
+        ("onnxruntime", ["eval", "RUN", "--data", "digits", "--engine", "onnxruntime"], "'resnetlab[export]'"),
+        ("openvino", ["export", "RUN", "--to", "openvino", "--out", "new.xml"], "pip install 'resnetlab[openvino]'"),
+        ("nncf", ["export", "RUN", "--to", "openvino", "--int8", "--calibrate", "digits"], "'resnetlab[openvino]'"),
+        ("openvino", ["predict", "FILES/net.xml", "PICTURES"], "pip install 'resnetlab[openvino]'"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    run: Path,
+    files: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: Captured,
+    missing: str,
+    command: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    without(monkeypatch, missing)
+    places = {"RUN": str(run), "PICTURES": str(pictures), "FILES/net.xml": str(files / "net.xml")}
+    assert main([places.get(word, word) for word in command]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_other_engines_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "openvino", "onnxruntime")
+    told = list[str]()
+    engine = with_engine(small(), "auto", batch=2, told=told.append).engine
+    assert engine
+    assert engine.name == "torch"
+    assert told == ["engine: torch in float32, the only one that is installed and can run it"]
+
+
+def test_commands_answer_alike_by_every_engine(run: Path, pictures: Path, tmp_path: Path, capsys: Captured) -> None:
+    found: dict[str, list[Any]] = {"predict": [], "eval": [], "features": []}
+    for name in engines.NAMES:
+        assert main(["predict", str(run), str(pictures), "--json", "--engine", name]) == 0
+        predicted = json.loads(capsys.readouterr().out)["images"]
+        found["predict"].append([(row["file"], row["classes"][0]["class"]) for row in predicted])
+        assert main(["eval", str(run), "--data", "digits", "--json", "--engine", name]) == 0
+        said = capsys.readouterr()
+        found["eval"].append(json.loads(said.out)["top1"])
+        assert ("engine: " in said.err) == (name != "torch")
+        out = tmp_path / f"{name}.npz"
+        assert (
+            main(
+                [
+                    "features",
+                    str(run),
+                    str(pictures),
+                    "--out",
+                    str(out),
+                    "--at",
+                    "layer2.0",
+                    "--engine",
+                    name,
+                ]
+            )
+            == 0
+        )
+        capsys.readouterr()
+    for answers in found.values():
+        assert all(answer == answers[0] for answer in answers)
+    import numpy as np
+
+    first, *others = (np.load(tmp_path / f"{name}.npz")["features"] for name in ("torch", *OTHERS))
+    assert all(np.abs(other - first).max() <= TOLERANCE * np.abs(first).max() for other in others)
+
+
+def test_flip_by_an_engine_is_that_of_the_network(tmp_path: Path, capsys: Captured) -> None:
+    net = build("cifar_resnet8", num_classes=10, in_channels=1, input_size=8, seed=0)
+    card = Card(net.spec, tuple("0123456789"), imagenet(1), {"data": "digits"})
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(weights_bytes(net, card))
+    for flip in ([], ["--flip"]):
+        said = []
+        for name in ("torch", "openvino"):
+            assert main(["eval", str(path), "--data", "digits", "--json", "--engine", name, *flip]) == 0
+            said.append(json.loads(capsys.readouterr().out)["top1"])
+        assert said[0] == said[1]
+
+
+def test_what_an_engine_cannot_do_is_one_line(run: Path, files: Path, pictures: Path, capsys: Captured) -> None:
+    xml, onnx_file, images = str(files / "net.xml"), str(files / "net.onnx"), str(pictures)
+    for command, words in (
+        (
+            ["eval", str(run), "--data", "digits", "--flip", "--engine", "openvino"],
+            "its mean image is not mirrored",
+        ),
+        (["predict", xml, images, "--engine", "onnxruntime"], "can't run"),
+        (["predict", onnx_file, images, "--engine", "torch"], "onnxruntime or openvino can"),
+        (["predict", onnx_file, images, "--net", "resnet18"], "leave --net out"),
+        (["predict", onnx_file, images, "--which", "best"], "leave --which out"),
+        (["predict", onnx_file, images, "--image-size", "8"], "leave --image-size out"),
+        (["explain", onnx_file, images], "give the run folder or weight file that it was made of"),
+        (["features", onnx_file, images, "--nearest", "1"], "give the run folder or weight file that it was made of"),
+        (["export", xml], "give the run folder or weight file that it was made of"),
+        (["eval", xml, "--data", "digits"], "give a run folder or weight file"),
+        (["predict", str(files / "none.onnx"), images], "none.onnx"),
+        (["predict", str(run) + ".pt2", images], "may run any code"),
+    ):
+        assert main(command) == 2, command
+        said = capsys.readouterr()
+        assert words in said.err.splitlines()[-1], said.err
+        assert said.out == ""

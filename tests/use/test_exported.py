@@ -1,0 +1,165 @@
+"""Exported files, read back: they predict as the run; int8 of OpenVINO; what is damaged or of others is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from resnetlab.cli.main import main
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.exported import read_exported
+
+Captured = pytest.CaptureFixture[str]
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+
+def test_exported_files_predict_as_the_run(run: Path, files: Path, pictures: Path, capsys: Captured) -> None:
+    said = []
+    for source, options in (
+        (run, []),
+        (files / "net.onnx", []),
+        (files / "net.xml", []),
+        (files / "net.onnx", ["auto"]),
+    ):
+        engine = ["--engine", *options] if options else []
+        assert main(["predict", str(source), str(pictures), "--csv", *engine]) == 0
+        rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
+        said.append([(file, rank, name, round(float(probability), 4)) for file, rank, name, probability, _ in rows])
+    for other in said[1:]:
+        assert [row[:3] for row in other] == [row[:3] for row in said[0]]
+        assert all(abs(a[3] - b[3]) < 2e-4 for a, b in zip(other, said[0], strict=True))
+
+
+def test_what_a_file_says_is_read_back(files: Path, run: Path) -> None:
+    classifier = Classifier.open(run)
+    for name in ("net.onnx", "net.xml"):
+        file = read_exported(files / name)
+        assert (file.network, file.classes, file.shape) == ("cifar_resnet8", classifier.classes, (1, 8, 8))
+        assert (file.whole, file.precision) == (True, "float32")
+        assert torch.equal(file.normalise.mean, classifier.normalise.mean)
+        opened = Classifier.open(files / name)
+        assert (opened.size, opened.short_side, opened.seen) == (8, 8, 1.0)
+
+
+def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
+    run: Path, pictures: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    made = []
+    for name in ("a", "b"):
+        out = tmp_path / f"{name}.xml"
+        ask = [
+            "export",
+            str(run),
+            "--to",
+            "openvino",
+            "--int8",
+            "--calibrate",
+            "digits",
+            "--out",
+            str(out),
+            "--json",
+        ]
+        assert main(ask) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["precision"], found["format"]) == ("int8", "openvino")
+        assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 3
+        made.append((out.read_bytes(), out.with_suffix(".bin").read_bytes()))
+        assert found["bytes"] == sum(map(len, made[-1]))
+    assert made[0] == made[1]
+    assert str(Path.cwd()).encode() not in made[0][0]
+    assert b'element_type="i8"' in made[0][0]
+    assert Classifier.open(out).file.precision == "int8"  # type: ignore[union-attr]
+    assert main(["predict", str(out), str(pictures), "--engine", "auto"]) == 0
+    assert "engine: openvino in int8" in capsys.readouterr().err
+    assert main(ask) == 2
+    assert "is there already" in capsys.readouterr().err
+    out.unlink()
+    assert main(ask) == 2
+    assert "b.bin: is there already" in capsys.readouterr().err
+
+
+def test_quantising_reports_to_nobody() -> None:
+    """NNCF tells its makers how it is used, unless it is told not to before it is imported."""
+    code = (
+        "import sys, torch; from resnetlab.use.openvino_graph import *; from resnetlab.use.onnx_graph import *\n"
+        "import openvino as ov, numpy as np, openvino.opset13 as op\n"
+        "x = op.parameter([-1, 3, 8, 8], np.uint8, name='pixels'); y = op.convert(x, 'f32')\n"
+        "y = op.convolution(y, np.ones((4, 3, 3, 3), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])\n"
+        "content = written(ov.Model([y], [x]))\n"
+        "quantised(content, iter([torch.ones(2, 3, 8, 8, dtype=torch.uint8)]))\n"
+        "from nncf.telemetry import telemetry; print(type(telemetry).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("Mock"), done.stdout + done.stderr
+
+
+def damaged(files: Path, folder: Path, kind: str) -> Path:
+    """A copy of the exported files with something wrong."""
+    contents = {suffix: (files / f"net{suffix}").read_bytes() for suffix in (".onnx", ".xml", ".bin")}
+    name = ".onnx" if kind.startswith("onnx") else ".xml"
+    if kind.endswith("empty"):
+        contents[name] = b""
+    elif kind.endswith("cut"):
+        contents[name] = contents[name][: len(contents[name]) // 2]
+    elif kind.endswith("other"):
+        contents[name] = b"not a network" * 100
+    elif kind == "xml without bin":
+        del contents[".bin"]
+    elif kind == "xml with short bin":
+        contents[".bin"] = contents[".bin"][:100]
+    elif kind == "xml with odd JSON":
+        contents[".xml"] = contents[".xml"].replace(b"&quot;cifar_resnet8&quot;", b"cifar")
+    elif kind == "xml of other shape":
+        contents[".xml"] = contents[".xml"].replace(b"&quot;crop&quot;: 8", b"&quot;crop&quot;: 9")
+    else:
+        model = onnx.load_from_string(contents[".onnx"])
+        told = {entry.key: entry for entry in model.metadata_props}
+        if kind == "onnx of others":
+            del model.metadata_props[:]
+        elif kind == "onnx without a class":
+            told["classes"].value = json.dumps(["0"])
+        elif kind == "onnx with odd classes":
+            told["classes"].value = json.dumps([0, 1])
+        elif kind == "onnx with odd means":
+            told["normalisation"].value = json.dumps({"mean": ["x"], "std": [1]})
+        elif kind == "onnx of two outputs":
+            model.graph.output.append(model.graph.output[0])
+            model.graph.output[1].name = model.graph.node[0].output[0]
+        contents[".onnx"] = model.SerializeToString()
+    for suffix, content in contents.items():
+        (folder / f"bad{suffix}").write_bytes(content)
+    return folder / f"bad{name}"
+
+
+DAMAGES = {
+    **{f"{name}, {kind}": "damaged" for name in ("onnx", "xml") for kind in ("empty", "cut", "other")},
+    "xml without bin": "bad.bin",
+    "xml with short bin": "damaged",
+    "xml with odd JSON": "not JSON",
+    "xml of other shape": "says otherwise",
+    "onnx of others": "does not say its network, classes, preprocessing, normalisation; export",
+    "onnx without a class": "says otherwise",
+    "onnx with odd classes": "classes[0] is 0",
+    "onnx with odd means": "its normalisation is none",
+    "onnx of two outputs": "damaged",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_or_foreign_file_is_one_line(
+    files: Path, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = damaged(files, tmp_path, kind)
+    assert main(["predict", str(path), str(pictures)]) == 2
+    said = capfd.readouterr()
+    assert DAMAGES[kind] in said.err
+    assert "bad." in said.err
+    assert len(said.err.splitlines()) == 1, said.err
+    assert said.out == ""
