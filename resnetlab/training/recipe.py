@@ -17,6 +17,7 @@ AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_cr
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
+OptimiserName = Literal["sgd", "muon"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the run starts on
 
@@ -77,6 +78,10 @@ class Recipe:
     warmup_steps: int = _field(0, "linear, constant: length of the warm-up; train_error: its maximum, 0 for no limit.")
     warmup_lr: float = _field(0.0, "linear: the initial lr; constant, train_error: the lr during warm-up.")
     warmup_error: float = _field(80.0, "train_error: the training error in % that ends the warm-up.")
+    optimiser: OptimiserName = _field(
+        "sgd", "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024)."
+    )
+    muon_lr: float = _field(0.02, "muon: the highest rate of the convolutions; it falls as lr does.")
     momentum: float = _field(0.9, "v := momentum * v + gradient.")
     nesterov: bool = _field(False, "Use Nesterov momentum.")
     weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient.")
@@ -132,6 +137,8 @@ class Recipe:
                 f"bn_reestimate={self.bn_reestimate} runs after the last step, which is not known in advance with "
                 f"stop_after={self.stop_after}; leave one of them out."
             )
+        if self.optimiser == "muon" and self.lr == 0:
+            raise UserError("optimiser='muon' needs an lr above 0, by which muon_lr falls.")
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=True needs a momentum above 0.")
         if self.batch_size < 2 * self.accumulate:
@@ -193,6 +200,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("warmup_steps", 0, _COUNT, "0 to 10^9"),
     ("warmup_lr", 0, _RATE, "0 to 10^6"),
     ("warmup_error", 0, 100, "a percentage, 0 to 100"),
+    ("muon_lr", 0, 1, "a rate, 0 to 1"),
     ("momentum", 0, 0.9999, "at least 0 and below 1"),
     ("weight_decay", 0, _RATE, "0 to 10^6"),
     ("accumulate", 1, _COUNT, "1 to 10^9"),

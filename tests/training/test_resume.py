@@ -48,6 +48,7 @@ FAST: dict[str, Any] = {
     "channels_last": "auto",
     "compile": "auto",
     "fused": True,
+    "optimiser": "muon",
     "batch_size": 200,
     "epochs": 3,
 }
