@@ -30,7 +30,7 @@ from resnetlab.machine import available_cores
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.nets.net import ResNet
 from resnetlab.training import loop, session
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper
 

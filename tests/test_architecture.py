@@ -26,8 +26,6 @@ MAY_IMPORT = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Modules that import each other, in a circle, and have yet to be parted. No other circle may come, for types neither.
 CYCLES = {
-    ("data.contents", "data.files"),
-    tuple(f"data.{name}" for name in ["cifar", "digits", "folder", "huggingface", "idx", "imagenet", "images", "pack"]),
     ("cli.serve", "cli.train", "cli.use"),
     ("cli.completion", "cli.main"),
 }

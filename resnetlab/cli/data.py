@@ -14,8 +14,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import WholeNumber
-from resnetlab.data.names import DATA_NAMES, listed
-from resnetlab.data.sources import SOURCES
+from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
 from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ app = cyclopts.App(name="data", help="Download, pack, verify, audit and measure 
 
 @app.command
 def fetch(
-    name: Annotated[str, Parameter(help=f"The data set: {listed(list(SOURCES))}.")],
+    name: Annotated[str, Parameter(help=f"The data set: {listed(list(PUBLISHED))}.")],
     dest: Annotated[Path, Parameter(help="The folder to download it to.")],
     /,
     *,
@@ -60,7 +59,7 @@ def fetch(
                 say(f"{p.file}: {amount}")
     seconds = time.monotonic() - started
     if json:
-        files = [file.name for file in SOURCES[name].files]
+        files = [file.name for file in PUBLISHED[name].files]
         answer = {"name": name, "folder": str(dest), "files": files, "bytes": received, "seconds": seconds}
         print(json_module.dumps(answer))
         return
@@ -95,8 +94,8 @@ def pack(
     from rich.filesize import decimal
 
     from resnetlab.cli.screen import counting, say
-    from resnetlab.data.images import open_data
-    from resnetlab.data.packing import pack as pack_data
+    from resnetlab.data.open import open_data
+    from resnetlab.data.pack import pack as pack_data
     from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:
@@ -172,7 +171,7 @@ def audit(
     from resnetlab.cli.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.audit_page import write_page
-    from resnetlab.data.images import open_data
+    from resnetlab.data.open import open_data
 
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: can't be written; give a file in an existing folder.")
@@ -219,8 +218,8 @@ def stats(
 ) -> None:
     """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
     from resnetlab.cli.screen import counting
-    from resnetlab.data.images import open_data
-    from resnetlab.data.loading import measure
+    from resnetlab.data.open import open_data
+    from resnetlab.data.statistics import measure
     from resnetlab.data.workers import check_workers
 
     if not 8 <= image_size <= 4096:

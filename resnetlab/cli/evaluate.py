@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from resnetlab.cli.networks import Json
 from resnetlab.cli.train import Device, Workers, number_of_workers
 from resnetlab.cli.use import WHICH, Engine, ImageSize, Which, engine_device
-from resnetlab.data.names import DATA_NAMES
+from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def evaluate(
     A folder of classes without train, val or resnetlab-split.json is tested whole; nothing is written into it.
     """
     from resnetlab.cli.screen import counting, say
-    from resnetlab.data.images import open_data
+    from resnetlab.data.open import open_data
     from resnetlab.data.understood import Understood
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import evaluate as evaluate_on

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from resnetlab.cli.evaluate import ClassNames, ClassOrder, Unreadable
 from resnetlab.cli.networks import Json
 from resnetlab.cli.use import WHICH, ImageSize, Net, Source, Which, opened
-from resnetlab.data.names import DATA_NAMES
+from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.paths import expanded
 
@@ -53,7 +53,7 @@ def export(
         raise UserError("--calibrate belongs to --int8; give both, or neither.")
     check_choice("which", which, WHICH)
     from resnetlab.cli.screen import counting, say
-    from resnetlab.data.images import open_data
+    from resnetlab.data.open import open_data
     from resnetlab.data.understood import Understood
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import classes_told, trained_on

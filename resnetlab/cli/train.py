@@ -16,8 +16,9 @@ from cyclopts import Parameter, Token
 
 from resnetlab.cli.networks import Json
 from resnetlab.errors import UserError, shown
-from resnetlab.training.recipe import RECIPES, Recipe
-from resnetlab.training.recipe import recipe as named_recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import RECIPES
+from resnetlab.training.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
     from resnetlab.data.images import Data, Purpose
@@ -253,8 +254,7 @@ def _train(
 
 
 def _how_to_train_anew(run: Run) -> str:
-    from resnetlab.data.contents import written_since
-    from resnetlab.data.files import Files
+    from resnetlab.data.files import Files, written_since
 
     finished = (run.folder / "result.json").stat().st_mtime
     newer = sum(written_since(side, finished) for side in (run.data.train, run.data.test) if isinstance(side, Files))

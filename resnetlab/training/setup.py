@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Loader, measure
-from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
+from resnetlab.data.loading import Loader
+from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.statistics import NORMALISATIONS, measure
 from resnetlab.data.streaming import Unreadables
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -68,7 +69,7 @@ def make_loader(
 def normalisation_of(
     run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
 ) -> Normalisation:
-    """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
+    """What a run's images are normalised by, which may have to be measured; see `data.statistics.measure`."""
     if run.recipe.normalise == "imagenet":
         return imagenet(run.spec.in_channels)
     if run.recipe.normalise == "source":
