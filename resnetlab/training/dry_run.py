@@ -219,7 +219,7 @@ class _Trial:
             finally:
                 torch.use_deterministic_algorithms(before, warn_only=warn_only)
         split = [str(w.message).partition(" does not have a deterministic") for w in caught]
-        return tuple(dict.fromkeys(operation for operation, found, _ in split if found))
+        return tuple(dict.fromkeys(operation for operation, separator, _ in split if separator))
 
     def _wait(self) -> None:
         if self.device.startswith("cuda"):

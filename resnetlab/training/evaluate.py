@@ -110,20 +110,13 @@ def evaluate(
     that can't be read.
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
-    if image_size is not None and data.shape is not None:
-        raise UserError(f"the images of {data.name} are in memory and used uncropped: leave --image-size out.")
-    names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
-    images = data.test.to(device) if isinstance(data.test, Images) else data.test
-    loaded = [
-        load_described(source, net=net, which=which, image_size=image_size)
-        for source, net in zip(sources, names, strict=True)
-    ]
+    loaded = _loaded(sources, nets, which, data, image_size)
     members = tuple(
-        _member(str(source), one, data, way, device, classes or {}, class_order)
-        for source, one in zip(sources, loaded, strict=True)
+        _member(str(source), network, data, way, device, classes or {}, class_order)
+        for source, network in zip(sources, loaded, strict=True)
     )
-    if class_order != "text" and all(one.classes for one in loaded):
+    if class_order != "text" and all(network.classes for network in loaded):
         raise UserError(f"class-order={class_order}: the files have class names; leave it out.")
     if engine:
         members = tuple(_run_by(engine, member, way) for member in members)
@@ -131,24 +124,59 @@ def evaluate(
     for line in understood(members, data):
         told(line)
     skip = unreadable == "skip" if unreadable else all(member.skips for member in members)
-    share = max(1, workers // len(members)) if workers else 0
-    streams = [_batches(m, images, way, device, share, Unreadables(skip, limit=len(images))) for m in members]
+    streams = _streams(members, data, way, device, workers, skip)
     labels = torch.tensor(label_of, device=device)[data.test.labels.to(device)]
-    parts: list[list[Answers]] = [[] for _ in range(len(members) + 1)]  # of each, and of all together
-    read = torch.empty(0, dtype=torch.int64)  # the numbers of those that every network could look at
+    (*alone, together), read = _answers_of_all(streams, labels, orders, progress)
+    left_out = _left_out(data, read)
+    looked_at = data.test[read] if left_out else data.test
+    return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
+
+
+def _loaded(
+    sources: Sequence[str | Path], nets: Sequence[str], which: str, data: Data, image_size: int | None
+) -> list[Loaded]:
+    """The network of each source, and what its file says; nets: as `evaluate`'s."""
+    if image_size is not None and data.shape is not None:
+        raise UserError(f"the images of {data.name} are in memory and used uncropped: leave --image-size out.")
+    names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
+    return [
+        load_described(source, net=net, which=which, image_size=image_size)
+        for source, net in zip(sources, names, strict=True)
+    ]
+
+
+def _streams(
+    members: Sequence[Member], data: Data, views: Views, device: str, workers: int, skip: bool
+) -> list[Iterator[tuple[Tensor, Tensor]]]:
+    """`_batches` of each network over the test images; workers: of all together."""
+    images = data.test.to(device) if isinstance(data.test, Images) else data.test
+    share = max(1, workers // len(members)) if workers else 0
+    return [_batches(m, images, views, device, share, Unreadables(skip, limit=len(images))) for m in members]
+
+
+def _answers_of_all(
+    streams: Sequence[Iterator[tuple[Tensor, Tensor]]],
+    labels: Tensor,
+    orders: Sequence[list[int] | None],
+    progress: Callable[[int, int], object],
+) -> tuple[list[Answers], Tensor]:
+    """What each network answers and, last, all together; and the numbers, int64, of the images that all could read.
+
+    streams: `_batches` of each network; labels: int64, of all images; orders: of each network's outputs, those of the
+    common answers.
+    """
+    parts: list[list[Answers]] = [[] for _ in range(len(streams) + 1)]
+    read = torch.empty(0, dtype=torch.int64)
     for batches in zip(*streams, strict=True):
         new = reduce(_both, (numbers for numbers, _ in batches))
         read = torch.cat([read, new])
         if len(new):
-            logs = [log[torch.isin(numbers, new).to(device)] for numbers, log in batches]
+            logs = [log[torch.isin(numbers, new).to(labels.device)] for numbers, log in batches]
             logs = [log if order is None else log[:, order] for log, order in zip(logs, orders, strict=True)]
             for part, log in zip(parts, [*logs, average(logs)], strict=True):
-                part.append(Answers.of(log, labels[new.to(device)]))
-        progress(len(read), len(data.test))
-    left_out = _left_out(data, read)
-    *alone, together = (Answers.joined(part) for part in parts)
-    looked_at = data.test[read] if left_out else data.test
-    return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
+                part.append(Answers.of(log, labels[new.to(labels.device)]))
+        progress(len(read), len(labels))
+    return [Answers.joined(part) for part in parts], read
 
 
 def _check_asked(
