@@ -134,8 +134,8 @@ def test_small_helpers() -> None:
     ("function", "settings"),
     [
         ("responses.measure:measure", {"images": 20}),
-        ("lesion:measure", {"images": 20, "fewer": 10, "draws": 2}),
-        ("lesion_paths:measure", {"images": 5, "draws": 1}),
+        ("lesion.measure:measure", {"images": 20, "fewer": 10, "draws": 2}),
+        ("lesion.measure:paths", {"images": 5, "draws": 1}),
         ("boosting:measure", {"images": 20}),
         ("sensitivity.measure:measure", {"images": 20, "change": 0.01}),
     ],
@@ -151,7 +151,7 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
 @pytest.mark.parametrize(
     ("function", "net", "words"),
     [
-        ("lesion", "cifar_resnet8", "deeper network"),
+        ("lesion.measure", "cifar_resnet8", "deeper network"),
         ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
         ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
