@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table, table
-from resnetlab.studies.figures.series import over_seeds
+from resnetlab.studies.figures.series import along, over_seeds
 from resnetlab.studies.frame.evidence import Group, Groups
 from resnetlab.studies.frame.measurement import Measured
 from resnetlab.studies.frame.networks import KINDS, Net
@@ -69,18 +69,18 @@ def at_lag(lag: int, curves: Sequence[list[float] | None], digits: int = 2) -> s
     return cell([None if curve is None else curve[lag] for curve in curves], digits)
 
 
-def figures(grid: Groups[str], pairs: Groups[str], noise: Group[str], pixels: Groups[Net]) -> list[Figure]:
+def figures(on_line: Groups[str], at_pairs: Groups[str], of_noise: Group[str], of_images: Groups[Net]) -> list[Figure]:
     """Balduzzi's Figure 2 with the variants that it leaves out, the theorems, and convolutional nets."""
-    return [figure for figure in (_line(grid, noise), _theorems(pairs), _pixels(pixels)) if figure.panels]
+    return [figure for figure in (_line(on_line, of_noise), _theorems(at_pairs), _pixels(of_images)) if figure.panels]
 
 
-def _line(grid: Groups[str], noise: Group[str]) -> Figure:
+def _line(on_line: Groups[str], of_noise: Group[str]) -> Figure:
     shown = {
-        name: [_acf(f"L = {L}", i, found(at(grid[variant], L), "acf")) for i, L in enumerate(depths(grid))]
+        name: [_acf(f"L = {L}", i, found(at(on_line[variant], L), "acf")) for i, L in enumerate(depths(on_line))]
         for variant, name in NAMES.items()
     }
     shown[TEXT("figures.autocorrelation.noise")] = [
-        _acf(kind, i, found(noise, kind)) for i, kind in enumerate(("brown", "white"))
+        _acf(kind, i, found(of_noise, kind)) for i, kind in enumerate(("brown", "white"))
     ]
     panels = [
         panel
@@ -90,21 +90,21 @@ def _line(grid: Groups[str], noise: Group[str]) -> Figure:
     return Figure("autocorrelation", TEXT("figures.autocorrelation.caption"), panels)
 
 
-def _theorems(pairs: Groups[str]) -> Figure:
+def _theorems(at_pairs: Groups[str]) -> Figure:
     panels: list[Panel] = []
     for title, variants in _THEOREMS.items():
         series: list[Series] = []
         for colour, variant in enumerate(variants):
-            by_depth = {L: found(at(pairs[variant], L), "correlation") for L in depths(pairs)}
-            measured = _along(f"{variant} measured", colour, by_depth, marks=True)
+            by_depth = {L: found(at(at_pairs[variant], L), "correlation") for L in depths(at_pairs)}
+            measured = along(f"{variant} measured", colour, by_depth, marks=True)
             if not measured.x:
                 continue
             series.append(measured)
             if variant in _WITH_CURVE:
-                series.append(_curve(f"{variant} theory", colour, variant, depths(pairs)[-1]))
+                series.append(_curve(f"{variant} theory", colour, variant, depths(at_pairs)[-1]))
             if variant == "resnet BN":
                 name = "BN takes the mean away theory"
-                series.append(_curve(name, 2, variant, depths(pairs)[-1], centred=True))
+                series.append(_curve(name, 2, variant, depths(at_pairs)[-1], centred=True))
         panels += _panel(TEXT(title), "L", "correlation", series, y_limits=(0.0, 1.0), x_log=True)
     return Figure("theorems", TEXT("figures.theorems.caption"), panels)
 
@@ -118,8 +118,8 @@ def _pixels(nets: Groups[Net]) -> Figure:
     neighbours, ranks = [], []
     for i, kind in enumerate(KINDS):
         by_depth = {net.key.depth: [curve and curve[1] for curve in found(net, "acf")] for net in nets.of(kind)}
-        neighbours.append(_along(kind, i, by_depth))
-        ranks.append(_along(kind, i, {net.key.depth: found(net, "rank") for net in nets.of(kind)}))
+        neighbours.append(along(kind, i, by_depth))
+        ranks.append(along(kind, i, {net.key.depth: found(net, "rank") for net in nets.of(kind)}))
     panels = [
         *_panel(TEXT("figures.pixels.deepest"), "lag (pixels)", "autocorrelation", acf),
         *_panel(TEXT("figures.pixels.neighbours"), "layers", "autocorrelation at lag 1", neighbours),
@@ -140,21 +140,6 @@ def _acf(label: str, colour: int, curves: Sequence[list[float] | None]) -> Serie
     return over_seeds(label, colour, range(len(there[0])) if there else (), there)
 
 
-def _along(label: str, colour: int, seeds: Mapping[int, Sequence[float | None]], *, marks: bool = False) -> Series:
-    """A line of one number by depth; at each depth of the seeds that have it."""
-    points = {x: there for x, values in seeds.items() if (there := [v for v in values if v is not None])}
-    return Series(
-        label,
-        dashed=False,
-        colour=colour,
-        x=[float(x) for x in points],
-        mean=[statistics.fmean(there) for there in points.values()],
-        low=[min(there) for there in points.values()],
-        high=[max(there) for there in points.values()],
-        marks=marks,
-    )
-
-
 def _curve(label: str, colour: int, variant: str, deepest: int, *, centred: bool = False) -> Series:
     """A theorem's correlation at every depth."""
     x = range(1, deepest + 1)
@@ -163,7 +148,7 @@ def _curve(label: str, colour: int, variant: str, deepest: int, *, centred: bool
     )
 
 
-def tables(grid: Groups[str], pairs: Groups[str], pixels: Groups[Net]) -> list[Table]:
+def tables(on_line: Groups[str], at_pairs: Groups[str], of_images: Groups[Net]) -> list[Table]:
     """Autocorrelations and shared units; correlations beside the theorems'; convolutional nets."""
 
     def line(net: Group[str], L: int) -> str:
@@ -175,9 +160,9 @@ def tables(grid: Groups[str], pairs: Groups[str], pixels: Groups[Net]) -> list[T
         return f"{cell(found(at(net, L), 'correlation'), 3)} ({theory:.3f}) {cell(found(at(net, L), 'coactive'))}"
 
     return [
-        _with_depths(table(TEXT, "line", _cells(grid, line)), grid),
-        _with_depths(table(TEXT, "pairs", _cells(pairs, pair)), pairs),
-        table(TEXT, "pixels", _pixel_cells(pixels)),
+        _with_depths(table(TEXT, "line", _cells(on_line, line)), on_line),
+        _with_depths(table(TEXT, "pairs", _cells(at_pairs, pair)), at_pairs),
+        table(TEXT, "pixels", _pixel_cells(of_images)),
     ]
 
 

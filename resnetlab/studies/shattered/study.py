@@ -9,18 +9,18 @@ from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
 from resnetlab.studies.frame.claims import Claim, Instead, claim, less, more, rows, within
-from resnetlab.studies.frame.evidence import Evidence, Group, Groups, measured_by
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measured, measured_by
 from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, named
 from resnetlab.studies.frame.networks import KINDS, Net
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import NOT_REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
-from resnetlab.studies.shattered import measure
 from resnetlab.studies.shattered.figures import at, at_lag, depths, figures, found, mean, tables
+from resnetlab.studies.shattered.measure import grid, noise, pairs, pixels
 
 TEXT = Catalogue.of(__name__)
-NOISE, GRID, PAIRS, PIXELS = (named(f) for f in (measure.noise, measure.grid, measure.pairs, measure.pixels))
+NOISE, GRID, PAIRS, PIXELS = named(noise), named(grid), named(pairs), named(pixels)
 DEPTHS = (2, 4, 10, 24, 50)  # Balduzzi et al. 2017, Figure 2
 LAGS = 15
 SEEDS = 20
@@ -66,15 +66,15 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 def judge(evidence: Evidence) -> Finding:
     """Fully connected nets at the greatest depth against noise, and convolutional ones against each other."""
-    grid, pairs = (measured_by(evidence, function, _variant, order=VARIANTS) for function in (GRID, PAIRS))
-    noise = measured_by(evidence, NOISE, lambda _: "noise")["noise"]
-    pixels = measured_by(evidence, PIXELS, _net)
+    on_line, at_pairs = (measured_by(evidence, function, _variant, order=VARIANTS) for function in (GRID, PAIRS))
+    of_noise = all_measured(evidence, NOISE)
+    of_images = measured_by(evidence, PIXELS, _net)
     return Finding(
-        rows(TEXT, [*claims(grid, noise), *pixel_claims(pixels)]),
-        figures(grid, pairs, noise, pixels),
-        tables(grid, pairs, pixels),
-        _words(pairs),
-        _answer(grid, noise, pixels),
+        rows(TEXT, [*claims(on_line, of_noise), *pixel_claims(of_images)]),
+        figures(on_line, at_pairs, of_noise, of_images),
+        tables(on_line, at_pairs, of_images),
+        _words(at_pairs),
+        _answer(on_line, of_noise, of_images),
     )
 
 
@@ -87,12 +87,12 @@ def _net(measurement: Measurement) -> Net:
     return Net(kinds[measurement.settings["kind"]], measurement.settings["depth"])
 
 
-def claims(grid: Groups[str], noise: Group[str]) -> Iterator[Claim]:
+def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
     """What becomes of the gradients along a line, of fully connected nets at the greatest depth."""
-    L = max(depths(grid), default=0)
-    plain, plain_bn, centred = (at(grid[name], L) for name in ("plain", "plain BN", "plain centred"))
-    residual, small = (at(grid[name], L) for name in ("resnet BN", "resnet BN 0.1"))
-    white, brown = (_noise(noise, kind) for kind in ("white", "brown"))
+    L = max(depths(on_line), default=0)
+    plain, plain_bn, centred = (at(on_line[name], L) for name in ("plain", "plain BN", "plain centred"))
+    residual, small = (at(on_line[name], L) for name in ("resnet BN", "resnet BN 0.1"))
+    white, brown = (_as_net(of_noise, kind) for kind in ("white", "brown"))
     yield claim("bn_whitens", [within(lag_1, plain_bn, of=white, by=TOLERANCE)], values={"L": L})
     yield claim("centred_whitens", [within(lag_1, centred, of=white, by=TOLERANCE)], values={"L": L})
     yield claim("stays_brown", [within(lag_1, small, of=brown, by=TOLERANCE)], values={"L": L})
@@ -110,10 +110,10 @@ def claims(grid: Groups[str], noise: Group[str]) -> Iterator[Claim]:
     )
 
 
-def _noise(noise: Group[str], kind: str) -> Group[str]:
+def _as_net(of_noise: Group[str], kind: str) -> Group[str]:
     """White or brown noise, as if it were the gradients of a net."""
-    seeds = [replace(one, values={"acf": one.values[kind]}) for one in noise.done if isinstance(one, Measured)]
-    return replace(noise, done=seeds)
+    seeds = [replace(one, values={"acf": one.values[kind]}) for one in of_noise.done if isinstance(one, Measured)]
+    return replace(of_noise, done=seeds)
 
 
 def pixel_claims(nets: Groups[Net]) -> Iterator[Claim]:
@@ -140,24 +140,24 @@ def _unless_vanished(value: Any) -> Any:
     return value
 
 
-def _words(pairs: Groups[str]) -> Words:
+def _words(at_pairs: Groups[str]) -> Words:
     """Where the theorems' assumption fails, and what the study does not show."""
-    return joined([_assumption(pairs), *_third_theorem(pairs), TEXT("words.scope")], "\n\n")
+    return joined([_assumption(at_pairs), *_third_theorem(at_pairs), TEXT("words.scope")], "\n\n")
 
 
-def _assumption(pairs: Groups[str]) -> Words:
+def _assumption(at_pairs: Groups[str]) -> Words:
     off = []
-    for net in (net for net in pairs.values() if net.done):
-        shares = {L: statistics.fmean(found(at(net, L), "coactive")) for L in depths(pairs)}
+    for net in (net for net in at_pairs.values() if net.done):
+        shares = {L: statistics.fmean(found(at(net, L), "coactive")) for L in depths(at_pairs)}
         if far := [L for L, share in shares.items() if abs(share - 0.25) > QUARTER]:
             off.append(f"{net} ({shares[far[-1]]:.2f}, L = {far[-1]})")
     return TEXT("words.no_quarter", nets=off) if off else TEXT("words.quarter")
 
 
-def _third_theorem(pairs: Groups[str]) -> list[Words]:
+def _third_theorem(at_pairs: Groups[str]) -> list[Words]:
     """The theorem's number, and ours, beside what was measured; nothing if nothing was."""
-    L = max(depths(pairs), default=0)
-    measured = mean(found(at(pairs["resnet BN"], L), "correlation"))
+    L = max(depths(at_pairs), default=0)
+    measured = mean(found(at(at_pairs["resnet BN"], L), "correlation"))
     if measured is None:
         return []
     stated, centred = (predicted_correlation(VARIANTS["resnet BN"], L, centred=c) for c in (False, True))
@@ -166,12 +166,12 @@ def _third_theorem(pairs: Groups[str]) -> list[Words]:
     return [TEXT(key, L=L, stated=stated, found=measured, centred=centred)]
 
 
-def _answer(grid: Groups[str], noise: Group[str], pixels: Groups[Net]) -> Words:
-    L, depth = max(depths(grid), default=0), max(net.depth for net in pixels)
-    plain, residual = (found(pixels[Net(kind, depth)], "acf") for kind in KINDS)
+def _answer(on_line: Groups[str], of_noise: Group[str], of_images: Groups[Net]) -> Words:
+    L, depth = max(depths(on_line), default=0), max(net.depth for net in of_images)
+    plain, residual = (found(of_images[Net(kind, depth)], "acf") for kind in KINDS)
 
     def line(variant: str) -> str:
-        return at_lag(1, found(at(grid[variant], L), "acf"))
+        return at_lag(1, found(at(on_line[variant], L), "acf"))
 
     return TEXT(
         "answer",
@@ -182,8 +182,8 @@ def _answer(grid: Groups[str], noise: Group[str], pixels: Groups[Net]) -> Words:
         plain=line("plain"),
         residual_bn=line("resnet BN"),
         residual_bn_small=line("resnet BN 0.1"),
-        white=at_lag(1, found(noise, "white")),
-        brown=at_lag(1, found(noise, "brown")),
+        white=at_lag(1, found(of_noise, "white")),
+        brown=at_lag(1, found(of_noise, "brown")),
         plain_pixels=at_lag(1, plain, 3),
         residual_pixels=at_lag(1, residual, 3),
     )
