@@ -136,7 +136,7 @@ def test_small_helpers() -> None:
         ("responses.measure:measure", {"images": 20}),
         ("lesion.measure:measure", {"images": 20, "fewer": 10, "draws": 2}),
         ("lesion.measure:paths", {"images": 5, "draws": 1}),
-        ("boosting:measure", {"images": 20}),
+        ("boosting.measure:measure", {"images": 20}),
         ("sensitivity.measure:measure", {"images": 20, "change": 0.01}),
     ],
 )
@@ -152,7 +152,7 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
     ("function", "net", "words"),
     [
         ("lesion.measure", "cifar_resnet8", "deeper network"),
-        ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("boosting.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
         ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
 )

@@ -120,8 +120,13 @@ class Sample:
 
     values: Sequence[float]
 
+    @property
+    def mean(self) -> float:
+        """Their mean alone."""
+        return statistics.fmean(self.values)
+
     def __format__(self, form: str) -> str:
-        mean = format(statistics.fmean(self.values), form)
+        mean = format(self.mean, form)
         return mean if len(self.values) < 2 else f"{mean} ± {format(statistics.stdev(self.values), form)}"
 
 
