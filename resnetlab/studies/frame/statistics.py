@@ -130,16 +130,6 @@ class Sample:
         return mean if len(self.values) < 2 else f"{mean} ± {format(statistics.stdev(self.values), form)}"
 
 
-def mean_std(values: Sequence[float]) -> str:
-    """Mean ± standard deviation with two decimals, or the one value."""
-    return f"{Sample(values):.2f}"
-
-
-def spread(values: Sequence[float], decimals: int = 2) -> str:
-    """Mean ± standard deviation as text, or the one value."""
-    return f"{Sample(values):.{decimals}f}"
-
-
 @dataclass(frozen=True)
 class Ratio:
     """Median of a / b over rounds, with a 95 % interval of the median; infinite with fewer than six rounds."""
