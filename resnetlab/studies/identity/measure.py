@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as tf
 from torch import nn
 
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Augmentation, Loader, batch_ends
+from resnetlab.data.loading import Loader, batch_ends
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.construction import deepened, deviation
@@ -20,7 +19,7 @@ from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import Subject
 from resnetlab.training.schedule import ScheduleState, learning_rate, total_steps
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import make_stepper
 
 TEST_IMAGES, STATISTICS_IMAGES = 1000, 2000  # compared; from which batch norm's statistics are taken
 WIDTH, SIDE, BATCH = 8, 4, 32  # of the tensors that stacks are fitted to: channels, pixels, examples a step
@@ -59,13 +58,10 @@ def train_on(subject: Subject) -> dict[str, Any]:
     train, test = data.train.to(device), data.test.to(device)
     images, _ = subject.batch(STATISTICS_IMAGES, "train")
     net = deepened(subject.net, _units(subject), seed=subject.seed, images=images)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    for parameter in net.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    how = Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)})
-    loader = Loader(subject.normalisation.to(device), len(data.classes), augmentation=how, device=device)
-    stepper = Stepper(net.train(), make_optimiser(net, recipe), recipe, device)
+    stepper = make_stepper(net, recipe, device)
+    stepper.train()
+    normalise = subject.normalisation.to(device)
+    loader = Loader(normalise, len(data.classes), augmentation=recipe.augmentation, device=device)
     steps, step = total_steps(recipe, len(batch_ends(len(train), recipe.batch_size, 2))), 0
     errors: list[float] = []
     while step < steps:
@@ -74,7 +70,7 @@ def train_on(subject: Subject) -> dict[str, Any]:
             if step == steps:
                 break
             lr = learning_rate(recipe, step, steps, ScheduleState())
-            wrong += stepper(batch._replace(x=batch.x.contiguous(memory_format=layout)), lr).wrong
+            wrong += stepper(batch._replace(x=stepper.laid_out(batch.x)), lr).wrong
             seen, step = seen + len(batch.labels), step + 1
         errors.append(100 * float(wrong) / seen)
     return {"train_errors": errors, "test_error": accuracy(net, loader.evaluation(test, 500)).error}
