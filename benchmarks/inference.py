@@ -34,10 +34,10 @@ from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.zoo import build
 from resnetlab.training.run import available_cores
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import chosen, graph_of, is_installed, made
 from resnetlab.use.export import export
 from resnetlab.use.exported import file_engine, read_exported
+from resnetlab.use.exported_module import noise
 from resnetlab.use.onnx_graph import quiet
 
 CASES = (("resnet50", 1), ("resnet50", 16), ("cifar_resnet56", 1), ("cifar_resnet56", 256))  # network, batch
@@ -136,7 +136,7 @@ def int8_rows(weights: Path, data: str, net: str | None, runs: int) -> list[Row]
             found = export(classifier, Path(folder) / name, to, calibrate=images, data=images)
             file = read_exported(Path(folder) / name)
             engine = file_engine(file, file.engines[0])
-            agreed = found.agreement
+            agreed = found.parity
             assert agreed
             what = f"{classifier.name} on {images.name}'s {agreed.images:,} test images, {engine}"
             ratio = agreed.exported_top1 / agreed.pytorch_top1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from resnetlab.nets.net import ResNet
     from resnetlab.nets.vgg import VGG
     from resnetlab.training.evaluate import Evaluation
-    from resnetlab.use.agreement import Scores
+    from resnetlab.use.parity import Scores
 
     Runner = Callable[[ResNet | VGG, Normalisation], Scores]
 
@@ -131,8 +131,8 @@ def runner(engine: str | None, device: str, data: Data) -> Runner | None:
         raise UserError(f"engine={engine} runs on the processor: give --device cpu, or --engine torch.")
     from resnetlab.cli.screen import say
     from resnetlab.training.loop import evaluation_batch
-    from resnetlab.use.deployed import with_normalisation
     from resnetlab.use.engines import Graph, chosen
+    from resnetlab.use.exported_module import with_normalisation
 
     batch = min(evaluation_batch(data.test), len(data.test))
 

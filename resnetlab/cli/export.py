@@ -98,7 +98,7 @@ def export(
             skip=skip,
             progress=count,
         )
-    test_unreadable = made.agreement.unreadable if made.agreement else 0
+    test_unreadable = made.parity.unreadable if made.parity else 0
     for number, what in ((made.calibration_unreadable, "calibrating"), (test_unreadable, "testing")):
         if number:
             say(f"{what}: left out {number:,} that can't be read; 'resnetlab data audit' finds all of them")
@@ -126,7 +126,7 @@ def _show(made: Exported) -> None:
             f"batch {check.batch}: scores within {check.greatest_difference:.2g} of PyTorch's, "
             f"of which the greatest is {check.greatest_score:.4g}"
         )
-    if found := made.agreement:
+    if found := made.parity:
         print(
             f"{found.data}: top-1 {found.exported_top1:.2f} %, PyTorch {found.pytorch_top1:.2f} %; "
             f"{found.same_predictions} of {found.images} predictions are the same"

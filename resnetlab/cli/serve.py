@@ -43,7 +43,7 @@ def serve(
     check_installed()
     from resnetlab.data.decoding import MOST_PIXELS
     from resnetlab.use.decoders import BESIDE, Decoders
-    from resnetlab.use.listening import LOOPBACK, is_loopback, listen, run, url_of
+    from resnetlab.use.http_server import LOOPBACK, is_loopback, listen, run, url_of
     from resnetlab.use.serve import Limits, make_app
     from resnetlab.use.settling import settling
 

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from resnetlab.errors import UserError, check_choice
 from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
 from resnetlab.training.precision import autocast, has_amx
-from resnetlab.use.agreement import TOLERANCE, compare
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation, deployed, drawn
 from resnetlab.use.exported import (
     MOST_BYTES,
     RUNNERS,
@@ -29,7 +27,9 @@ from resnetlab.use.exported import (
     file_engine,
     installed,
 )
+from resnetlab.use.exported_module import WithNormalisation, drawn, exported_module
 from resnetlab.use.onnx_graph import OPSET, to_onnx
+from resnetlab.use.parity import TOLERANCE, compare
 
 ENGINES = ("torch", *RUNNERS)
 NAMES = ("auto", *ENGINES)
@@ -82,7 +82,7 @@ def graph_of(classifier: Classifier) -> Graph:
     shape = (classifier.channels, classifier.size, classifier.size)
     if classifier.file:
         return Graph(shape, file=classifier.file)
-    return Graph(shape, deployed(classifier), marks=str(classifier.net.spec.to_dict()))
+    return Graph(shape, exported_module(classifier), marks=str(classifier.net.spec.to_dict()))
 
 
 def with_engine(

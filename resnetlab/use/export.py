@@ -15,12 +15,12 @@ from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.storage import write_atomically
 from resnetlab.training.classes import Matched, match_classes
-from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreement, compare
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation, deployed, description, noise
+from resnetlab.use.exported_module import WithNormalisation, description, exported_module, noise
 from resnetlab.use.onnx_graph import OPSET, onnx_scores, to_onnx
 from resnetlab.use.openvino_graph import openvino_scores, to_openvino
 from resnetlab.use.openvino_graph import quantised as openvino_quantised
+from resnetlab.use.parity import TOLERANCE, Check, Parity, Scores, compare, measure_parity
 from resnetlab.use.quantise import IMAGES, calibration_images, quantised
 from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_scores
 
@@ -75,7 +75,7 @@ class Exported:
     precision: str  # float32 or int8
     bytes: int  # of all files
     checks: tuple[Check, ...]
-    agreement: Agreement | None
+    parity: Parity | None
     calibration_unreadable: int = 0  # of the images to calibrate with, left out
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Exported:
         opset = {"opset": OPSET} if self.format == "onnx" else {}
         tolerance = TOLERANCE if self.precision == "float32" else None  # int8 is told, not judged
         checks = {"tolerance": tolerance, "checks": [asdict(check) for check in self.checks]}
-        found = {"agreement": self.agreement.to_dict()} if self.agreement else {}
+        found = {"agreement": self.parity.to_dict()} if self.parity else {}
         head = {
             "written": str(self.written),
             "format": self.format,
@@ -122,7 +122,7 @@ def export(
     if calibrate:
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
-    content = kind.content(deployed(classifier), noise(classifier, 2), description(classifier))
+    content = kind.content(exported_module(classifier), noise(classifier, 2), description(classifier))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
     for check in checks:
@@ -138,7 +138,7 @@ def export(
         checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
     found = None
     if data:
-        found = agreement(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
+        found = measure_parity(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
     for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file that is opened comes last
         path = out.with_suffix(suffix)
         try:

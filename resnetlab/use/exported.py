@@ -18,9 +18,9 @@ from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
 from resnetlab.schema import Between, trouble
 from resnetlab.storage import Damaged, read_regular
-from resnetlab.use.agreement import Scores
 from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
+from resnetlab.use.parity import Scores
 
 MOST_BYTES = 2**33  # of a file
 HOW_TO = "export the run folder or weight file it was made of: resnetlab export SOURCE --to"

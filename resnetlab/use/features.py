@@ -16,11 +16,11 @@ from resnetlab.errors import UserError, did_you_mean
 from resnetlab.nets.folding import folded
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.use.agreement import Scores
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation
 from resnetlab.use.engines import Graph, check_device, chosen
 from resnetlab.use.explain import units_of
+from resnetlab.use.exported_module import WithNormalisation
+from resnetlab.use.parity import Scores
 from resnetlab.use.predict import prepared
 
 ROWS = 1024  # whose similarities are held at once

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError, out_of_memory
-from resnetlab.use.agreement import Scores
+from resnetlab.use.parity import Scores
 from resnetlab.use.torch_program import without_their_own_warnings
 
 if TYPE_CHECKING:
-    from resnetlab.use.deployed import WithNormalisation
+    from resnetlab.use.exported_module import WithNormalisation
 
 # The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
 # and quantisation by channels, which came with 13, is in it.

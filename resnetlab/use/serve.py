@@ -27,10 +27,10 @@ from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECO
 from resnetlab.use.explain import grad_cam, overlay, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
-from resnetlab.use.front import Front
 from resnetlab.use.metrics import TEXT, Metrics
+from resnetlab.use.middleware import RequestMiddleware
 from resnetlab.use.predict import likeliest
-from resnetlab.use.receiving import (
+from resnetlab.use.request_body import (
     AGAIN,
     Limits,
     Room,
@@ -241,7 +241,7 @@ def make_app(
     app.add_exception_handler(Unfinished, _unfinished)
     app.add_exception_handler(RequestValidationError, _invalid)
     paths = ["/predict", "/explain", "/health", "/metrics", "/openapi.json", *PAGE]
-    app.add_middleware(Front, hosts=hosts, paths=paths, metrics=metrics)
+    app.add_middleware(RequestMiddleware, hosts=hosts, paths=paths, metrics=metrics)
     return app
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from resnetlab.errors import UserError
-from resnetlab.use.agreement import Scores
+from resnetlab.use.parity import Scores
 
 if TYPE_CHECKING:
-    from resnetlab.use.deployed import WithNormalisation
+    from resnetlab.use.exported_module import WithNormalisation
 
 # What torch's exporters warn of in torch's own code.
 THEIR_OWN = (

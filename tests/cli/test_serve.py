@@ -15,7 +15,7 @@ import pytest
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.use.listening import listen, url_of
+from resnetlab.use.http_server import listen, url_of
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 

@@ -17,11 +17,11 @@ from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
 from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.use import engines, exported
-from resnetlab.use.agreement import TOLERANCE
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import fastest, graph_of, kept_onnx, torch_scores, with_engine
 from resnetlab.use.exported import Engine
+from resnetlab.use.exported_module import noise
+from resnetlab.use.parity import TOLERANCE
 
 Captured = pytest.CaptureFixture[str]
 OTHERS = ("onnxruntime", "openvino")

@@ -26,8 +26,8 @@ from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.export import FORMATS, export
+from resnetlab.use.exported_module import noise
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
@@ -384,7 +384,7 @@ def weights() -> Path:
 def test_the_first_thousand_of_cifar10(cifar10: Path, weights: Path, tmp_path: Path) -> None:
     data = open_data(f"cifar10:{cifar10}")
     classifier = Classifier.open(weights / "resnet20-12fca82f.th")
-    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).agreement
+    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).parity
     assert found
     assert (found.pytorch_correct, found.same_predictions) == (915, 1000)
 
@@ -396,9 +396,9 @@ def test_all_of_cifar10_in_float32_and_int8(
 ) -> None:
     """The same 10,000 predictions; int8 within half a point."""
     data, classifier = open_data(f"cifar10:{cifar10}"), Classifier.open(weights / file)
-    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).agreement
+    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).parity
     assert found
     assert (found.pytorch_correct, found.same_predictions) == (right, 10_000)
-    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).agreement
+    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).parity
     assert small
     assert abs(small.exported_top1 - small.pytorch_top1) <= 0.5

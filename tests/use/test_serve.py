@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.cli.main import main
-from resnetlab.use import listening
+from resnetlab.use import http_server
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.predict import likeliest
 
@@ -274,7 +274,7 @@ def test_many_at_once_are_answered_or_told_to_come_back(server: Any, noise: Nois
 
 
 def test_who_sends_no_whole_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.6)  # an answer may take longer than a head
@@ -282,8 +282,8 @@ def test_who_sends_no_whole_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         await send({"type": "http.response.body"})
 
     ready = threading.Event()
-    with listening.listen("127.0.0.1", 0) as listener:
-        running = listening.server_of(app, 5, ready.set)
+    with http_server.listen("127.0.0.1", 0) as listener:
+        running = http_server.server_of(app, 5, ready.set)
         thread = threading.Thread(target=running.run, args=[[listener]])
         thread.start()
         assert ready.wait(600)

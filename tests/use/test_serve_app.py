@@ -21,7 +21,7 @@ from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.exported import Engine
-from resnetlab.use.receiving import Limits
+from resnetlab.use.request_body import Limits
 from resnetlab.use.serve import make_app
 
 Noise = Callable[..., bytes]
@@ -240,7 +240,7 @@ def test_pixels_are_limited_as_asked(
 def test_bodies_are_bounded_together(
     classifier: Classifier, gate: threading.Event, decoders: Decoders, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnetlab.use.receiving.LINGER_SECONDS", 0.01)
+    monkeypatch.setattr("resnetlab.use.request_body.LINGER_SECONDS", 0.01)
     size = len(noise())
     app = make_app(classifier, Limits(bytes=size, bodies=size), decoders)
 

@@ -15,9 +15,9 @@ from resnetlab import build
 from resnetlab.data.normalisation import imagenet
 from resnetlab.use import settling as room
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import Engine
 from resnetlab.use.export import export
+from resnetlab.use.exported_module import noise
 from resnetlab.use.settling import settling
 
 PATIENCE = 600  # seconds, which no test waits for unless something hangs

@@ -31,7 +31,7 @@ class WithNormalisation(nn.Module):
         return self.net((pixels.float() / 255 - self.mean) / self.std)
 
 
-def deployed(classifier: Classifier) -> WithNormalisation:
+def exported_module(classifier: Classifier) -> WithNormalisation:
     """The classifier's network for export: batch norm folded, the normalisation within, in evaluation mode."""
     return with_normalisation(classifier.net, classifier.normalise)
 

@@ -24,7 +24,7 @@ SECURITY = {
 _HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 
 
-class Front:
+class RequestMiddleware:
     """ASGI middleware.
 
     `hosts` are the names that a request may call this server by, None for any: a page of a foreign site whose name
