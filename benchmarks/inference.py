@@ -110,10 +110,10 @@ def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     net = build(name, seed=0).eval()
     classifier = Classifier(net, tuple(map(str, range(net.spec.num_classes))), imagenet(3), whole=True, device="cpu")
     engine = chosen(graph_of(classifier), "auto", batch=batch, told=lambda line: print(line, file=sys.stderr))
-    pixels = noise(classifier, batch)
+    pixels = noise(classifier.shape, batch)
     library, theirs = peer_of(name)
     peers = by_hand(
-        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier, 2)))
+        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier.shape, 2)))
     )
     most = 1000 * multiply_adds_a_millisecond(runs) / complexity(net.spec).multiply_adds
     ours, *others = (1000 * batch / taken for taken in medians([partial(engine.scores, pixels), *peers.values()], runs))
@@ -143,7 +143,7 @@ def int8_rows(weights: Path, data: str, net: str | None, runs: int) -> list[Row]
             top1 = agreed.exported_top1, agreed.pytorch_top1
             rows.append(Row(what, "% top-1", *top1, "torch in float32", ratio, None, 1))
             for batch in INT8_BATCHES:
-                pixels = noise(classifier, batch)
+                pixels = noise(classifier.shape, batch)
                 every = [partial(engine.scores, pixels), partial(bf16.scores, pixels)]
                 ours, theirs = (1000 * batch / taken for taken in medians(every, runs))
                 what = f"inference of {classifier.name}, batch {batch}, {engine}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +55,25 @@ class Classifier:
         image_size: int | None = None,
         device: str = "cpu",
         head: bool = True,
+        told: Callable[[str], object] = lambda _: None,
     ) -> Classifier:
         """From a run folder, a weight file or an exported file; the options are those of `resnetlab.load`.
 
-        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
-        Raises UserError as `resnetlab.load` and `read_exported` do.
+        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers;
+        told is called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
         """
         if suffix_of(source):
-            return cls._of_exported(source, net, which, image_size, device)
+            found = cls._of_exported(source, net, which, image_size, device)
+        else:
+            found = cls._of_weights(source, net, which, image_size, device, head)
+        if found.assumed:
+            told(f"{source}: not in the file: {', '.join(found.assumed)}")
+        return found
+
+    @classmethod
+    def _of_weights(
+        cls, source: str | Path, net: str | None, which: str, image_size: int | None, device: str, head: bool
+    ) -> Classifier:
         loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
@@ -113,7 +125,7 @@ class Classifier:
 
     def _answering(self) -> Classifier:
         """The same. Raises UserError unless it answers with numbers."""
-        grey = torch.full((1, self.channels, self.size, self.size), 128, dtype=torch.uint8)
+        grey = torch.full((1, *self.shape), 128, dtype=torch.uint8)
         if not self.probabilities(grey).isfinite().all():
             raise UserError(f"{self.source}: what it answers to a grey image is no number: its weights are damaged.")
         return self
@@ -142,6 +154,11 @@ class Classifier:
     def size(self) -> int:
         """Side of the square that images become, in pixels."""
         return self.file.size if self.file else self.net.spec.input_size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a prepared image: C H W."""
+        return self.channels, self.size, self.size
 
     @property
     def seen(self) -> float:

@@ -16,7 +16,8 @@ from resnetlab.errors import UserError
 from resnetlab.storage import write_atomically
 from resnetlab.training.classes import Matched, match_classes
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.exported_module import WithNormalisation, description, exported_module, noise
+from resnetlab.use.description import description
+from resnetlab.use.exported_module import WithNormalisation, exported_module, noise
 from resnetlab.use.onnx_graph import OPSET, onnx_scores, to_onnx
 from resnetlab.use.openvino_graph import openvino_scores, to_openvino
 from resnetlab.use.openvino_graph import quantised as openvino_quantised
@@ -122,9 +123,10 @@ def export(
     if calibrate:
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
-    content = kind.content(exported_module(classifier), noise(classifier, 2), description(classifier))
+    module = exported_module(classifier.net, classifier.normalise)
+    content = kind.content(module, noise(classifier.shape, 2), description(classifier))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
-    checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
+    checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     for check in checks:
         if not check.is_rounding:
             raise UserError(
@@ -135,7 +137,7 @@ def export(
     if calibrate and kind.quantised:
         content = kind.quantised(content, calibration_images(calibrate, classifier.size, unreadables))
         scores = kind.scores(content)
-        checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
+        checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     found = None
     if data:
         found = measure_parity(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)

@@ -130,6 +130,14 @@ def suffix_of(source: str | Path) -> str:
     return path.suffix if path.suffix in RUN_BY and not path.is_dir() else ""
 
 
+def check_evaluable(source: str) -> None:
+    """Raise UserError for an exported file, which `eval` does not take."""
+    if suffix_of(source):
+        raise UserError(
+            f"{source}: an exported file, whose accuracy 'export --data' tells; give a run folder or weight file."
+        )
+
+
 def installed(name: str) -> bool:
     """Whether an engine of RUNNERS can be imported."""
     try:

@@ -99,7 +99,7 @@ def embedder(
     if classifier.device != "cpu":
         return lambda pixels: embed(net, classifier.input(pixels), unit).float().cpu()
     module = WithNormalisation(Embedding(folded(net), unit), classifier.normalise).eval().requires_grad_(False)
-    graph = Graph((classifier.channels, classifier.size, classifier.size), module, marks=f"{net.spec.to_dict()} {unit}")
+    graph = Graph(classifier.shape, module, marks=f"{net.spec.to_dict()} {unit}")
     return chosen(graph, engine, batch=batch, told=told).scores
 
 

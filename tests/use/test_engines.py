@@ -42,7 +42,7 @@ def test_every_engine_answers_as_the_network_to_batches_of_any_size(name: str, r
     assert (engine.name, engine.precision) == (name, "float32")
     answers = []
     for count in (1, 5, 3):
-        pixels = noise(plain, count)
+        pixels = noise(plain.shape, count)
         with torch.inference_mode():
             wanted = plain.net(plain.input(pixels))
         answers.append((engine.scores(pixels), wanted))
@@ -60,7 +60,7 @@ def test_torch_with_folded_batch_norm_and_channels_last_answers_the_same(name: s
     classifier = Classifier(net, tuple("abcd"), imagenet(3), whole=True, device="cpu")
     module = graph_of(classifier).module
     assert module
-    pixels = noise(classifier, 6)
+    pixels = noise(classifier.shape, 6)
     with torch.inference_mode():
         wanted = net(classifier.input(pixels))
     assert (torch_scores(module)(pixels) - wanted).abs().max() <= TOLERANCE * wanted.abs().max()

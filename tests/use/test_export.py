@@ -219,7 +219,7 @@ def test_torch_program_runs_any_batch_and_carries_the_description(run: Path, tmp
     program = torch.export.load(out, extra_files=told)
     assert json.loads(told["classes.json"]) == list(classifier.classes)
     assert json.loads(told["preprocessing.json"])["crop"] == 8
-    pixels = noise(classifier, 5)
+    pixels = noise(classifier.shape, 5)
     with torch.inference_mode():
         wanted = classifier.net(classifier.input(pixels))
     assert torch.allclose(program.module()(pixels), wanted, atol=1e-4)
@@ -274,7 +274,7 @@ def test_compiled_package_runs_any_batch_and_carries_the_description(run: Path, 
     assert all(check.is_rounding for check in found.checks)
     package = aoti_load_package(str(out))
     assert json.loads(package.get_metadata()["classes"]) == list(classifier.classes)
-    assert package(noise(classifier, 5)).shape == (5, 10)
+    assert package(noise(classifier.shape, 5)).shape == (5, 10)
 
 
 def test_a_missing_compiler_or_package_is_one_line(

@@ -57,7 +57,7 @@ def test_the_engine_that_is_used_answers_as_the_network(classifier: Classifier) 
         assert heard.something.wait(PATIENCE)
     (engine,) = heard.used
     assert heard.told[0].startswith(f"engine: {engine}, ")
-    pixels = noise(classifier, 3)
+    pixels = noise(classifier.shape, 3)
     alone = replace(classifier, engine=None).probabilities(pixels)
     assert torch.allclose(replace(classifier, engine=engine).probabilities(pixels), alone, atol=1e-4)
 

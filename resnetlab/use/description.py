@@ -1,0 +1,46 @@
+"""What an exported file says of itself, so that other programs can prepare images and name classes."""
+
+from __future__ import annotations
+
+import json
+
+from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.use.classifier import Classifier
+
+
+def description(classifier: Classifier) -> dict[str, str]:
+    """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
+
+    Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes.
+
+    `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
+    255, transparency stands before `background`), bring its short side to `resize_short_side`, cut out the middle,
+    `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
+    """
+    size, channels = classifier.size, classifier.channels
+    values = {
+        "network": classifier.name,
+        "classes": classifier.classes,
+        "preprocessing": {
+            "orientation": "upright, by EXIF",
+            "frame": 0,
+            "colour_profile": "passed over",
+            "white_of_16_bits": 65535,
+            "background": [255, 255, 255],
+            "mode": "RGB" if channels == 3 else "L",
+            "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP),
+            "resample": "bilinear, antialiased",
+            "crop": size,
+            "layout": "N C H W",
+            "type": "uint8",
+            "range": [0, 255],
+        },
+        "normalisation": {
+            "within_the_graph": "(pixels / 255 - mean) / std",
+            "mean": classifier.normalise.mean.tolist(),  # C 1 1, or C H W
+            "std": classifier.normalise.std.tolist(),
+        },
+    }
+    if classifier.assumed:
+        values["assumed"] = classifier.assumed
+    return {key: json.dumps(value) for key, value in values.items()}
