@@ -29,18 +29,22 @@ if TYPE_CHECKING:
     from resnetlab.training.evaluate import Evaluation
 
 Sources = Annotated[
-    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several are an ensemble.")
+    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several form an ensemble.")
 ]
-Images = Annotated[str, Parameter(help=f"{DATA_NAMES}.")]
-Views = Annotated[str, Parameter(help="1-crop, 10-crop, or multi-scale: fully convolutional.")]
-Flip = Annotated[bool, Parameter(negative="", help="Average over the mirror images too.")]
+Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
+Views = Annotated[
+    str, Parameter(help="How to look at each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
+]
+Flip = Annotated[bool, Parameter(negative="", help="Also average over mirror images.")]
 Nets = Annotated[
     tuple[str, ...],
     Parameter(
-        negative="", show_default=False, help="The network, where the file does not tell it; for all, or for each."
+        negative="",
+        show_default=False,
+        help="The network's name, if the file does not determine it; one for all, or one for each.",
     ),
 ]
-Report = Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")]
+Report = Annotated[Path | None, Parameter(help="A folder for a page, all figures as JSON, and all predictions.")]
 
 
 def evaluate(
@@ -62,9 +66,9 @@ def evaluate(
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Top-1 and top-5 accuracy on the test images of a data set, in %; of several networks their average softmax.
+    """Measure top-1 and top-5 accuracy in % on a data set's test images; several networks' softmax is averaged.
 
-    A folder of classes without train, val or resnetlab-split.json is tested whole; nothing is written into it.
+    A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
     from resnetlab.data.images import open_data
     from resnetlab.training.classes import read_given
@@ -86,8 +90,8 @@ def evaluate(
 def left_out(places: Sequence[str], total: int) -> str:
     """A line that says how many images can't be read, and which is the first."""
     return printable(
-        f"left out {len(places):,} of {total:,} images that can't be read, e.g. {places[0]}; 'resnetlab data audit' "
-        "finds all of them"
+        f"left out {len(places):,} of {total:,} unreadable images, e.g. {places[0]}; 'resnetlab data audit' "
+        "lists all of them"
     )
 
 
@@ -98,7 +102,7 @@ def _check(sources: tuple[str, ...], which: str, report: Path | None) -> None:
 
     check(which)
     if not sources:
-        raise UserError("no network was given: name run folders or weight files.")
+        raise UserError("no network given: name run folders or weight files.")
     if report:
         check_report(report)
     for source in sources:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 To = Annotated[
     Literal["onnx", "openvino", "torch", "aoti"],
-    Parameter(help="openvino: .xml and .bin; torch: torch.export's; aoti: AOTInductor's."),
+    Parameter(help="The format: ONNX, OpenVINO (.xml and .bin), torch.export, or AOTInductor."),
 ]
-Out = Annotated[Path | None, Parameter(help="The file to write; default: the source's name, here.")]
-Int8 = Annotated[bool, Parameter(negative="", help="Quantise ONNX or OpenVINO; needs --calibrate.")]
+Out = Annotated[Path | None, Parameter(help="The file to write; default: the source's name, in this folder.")]
+Int8 = Annotated[bool, Parameter(negative="", help="Quantise to 8 bits (onnx and openvino only); needs --calibrate.")]
 Calibrate = Annotated[
-    str | None, Parameter(help="Data for int8's ranges: its training images, or its test images if it has no others.")
+    str | None,
+    Parameter(help="Data to calibrate int8 on: its training images, or its test images if it has no others."),
 ]
-Tested = Annotated[str | None, Parameter(help=f"Compare predictions on its test images: {DATA_NAMES}.")]
+Tested = Annotated[
+    str | None, Parameter(help=f"Compare predictions with PyTorch's on these test images: {DATA_NAMES}.")
+]
 
 
 def export(
@@ -45,7 +48,7 @@ def export(
     image_size: ImageSize = None,
     json: Json = False,
 ) -> None:
-    """Write a network for other programs; it is checked against PyTorch first, and carries classes and preprocessing.
+    """Export a network for other programs, with its classes and preprocessing, after comparing it with PyTorch.
 
     ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
@@ -78,7 +81,7 @@ def _run(job: ExportJob) -> Exported:
     test_unreadable = made.parity.unreadable if made.parity else 0
     for number, what in ((made.calibration_unreadable, "calibrating"), (test_unreadable, "testing")):
         if number:
-            say(f"{what}: left out {number:,} that can't be read; 'resnetlab data audit' finds all of them")
+            say(f"{what}: left out {number:,} that cannot be read; 'resnetlab data audit' lists all of them")
     return made
 
 
@@ -86,11 +89,11 @@ def _show(made: Exported) -> None:
     print(printable(f"{made.written}: {made.network}, {made.precision}, {made.bytes / 1e6:.2f} MB"))
     for batch in made.checks:
         print(
-            f"batch {batch.batch}: scores within {batch.greatest_difference:.2g} of PyTorch's, "
-            f"of which the greatest is {batch.greatest_score:.4g}"
+            f"batch {batch.batch}: scores differ by at most {batch.greatest_difference:.2g} from PyTorch's, "
+            f"where the largest is {batch.greatest_score:.4g}"
         )
     if found := made.parity:
         print(
             f"{found.data}: top-1 {found.exported_top1:.2f} %, PyTorch {found.pytorch_top1:.2f} %; "
-            f"{found.same_predictions} of {found.images} predictions are the same"
+            f"{found.same_predictions} of {found.images} predictions are equal"
         )

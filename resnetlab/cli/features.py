@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from resnetlab.use.features import Features
 
 Out = Annotated[Path | None, Parameter(help="The file to write: .npz or .parquet.")]
-At = Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: what the last layer takes.")]
-Nearest = Annotated[int | None, WholeNumber, Parameter(help="Print so many nearest images of each.")]
-Among = Annotated[Path | None, Parameter(help="Look for them in this .npz, made before, instead.")]
+At = Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: the last layer's input.")]
+Nearest = Annotated[int | None, WholeNumber, Parameter(help="Number of nearest images to print for each image.")]
+Among = Annotated[Path | None, Parameter(help="Search for them in this .npz file instead, written earlier.")]
 Unreadable = Annotated[
-    Literal["error", "skip"], Parameter(help="A file that can't be read is left out; error: exit code 1, skip: 0.")
+    Literal["error", "skip"], Parameter(help="Exit code if unreadable files were left out: error is 1, skip is 0.")
 ]
 
 
@@ -58,9 +58,9 @@ def features(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write images' features, a vector each, and find nearest images by them.
+    """Write a feature vector for each image, or find the nearest images by them.
 
-    A file that can't be read is named and left out; the exit code is then 1, or 0 with --unreadable skip.
+    Unreadable files are named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
     check(which, batch_size=batch_size, nearest=nearest)
     from resnetlab.cli.screen import tell
@@ -88,7 +88,7 @@ def _checked(out: Path | None, nearest: int | None, among: Path | None) -> Featu
     if out is None and nearest is None:
         raise UserError("give --out FILE, --nearest K, or both.")
     if among is not None and nearest is None:
-        raise UserError("--among belongs to --nearest K; give both.")
+        raise UserError("--among works with --nearest K only; give both.")
     if out is not None:
         features_file.check_out(out)
     return features_file.read(among) if among else None

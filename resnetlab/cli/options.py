@@ -30,33 +30,39 @@ Workers = Annotated[
 Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
 SourceOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
 Images = Annotated[
-    tuple[str, ...], Parameter(help="Files, folders, patterns; none: a list of them, read from the input.")
+    tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
 ]
-Net = Annotated[str | None, Parameter(help="The network, where the file does not tell it.")]
-Which = Annotated[str, Parameter(help="A run's last or best weights; ema: the averaged ones of a file that has both.")]
+Net = Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")]
+Which = Annotated[
+    str, Parameter(help="A run's last or best weights; ema: the averaged weights of a file that has both.")
+]
 ImageSize = Annotated[
-    int | None, WholeNumber, Parameter(help="Side of the images in pixels, where the file does not tell it.")
+    int | None, WholeNumber, Parameter(help="Side length of the images in pixels, if the file does not state it.")
 ]
-BatchSize = Annotated[int, WholeNumber, Parameter(help="Images at a time.")]
+BatchSize = Annotated[int, WholeNumber, Parameter(help="Number of images per batch.")]
 Engine = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"] | None,
-    Parameter(help="What runs it; auto: the fastest here that answers alike; default: torch, or what runs the file."),
+    Parameter(
+        help="What runs the network; auto: the fastest with the same answers; default: torch, or what runs the file."
+    ),
 ]
 ClassNames = Annotated[
     tuple[str, ...],
     Parameter(
         negative="",
         show_default=False,
-        help="Names of the data's classes in the training, where they differ: hund=dog,katze=cat.",
+        help="Names that the data's classes had in training, if they differ: hund=dog,katze=cat.",
     ),
 ]
 ClassOrder = Annotated[
     Literal["text", "natural"],
-    Parameter(help="For files without class names: text (10, 2) as torchvision sorts, or natural (2, 10) as timm."),
+    Parameter(
+        help="For files without class names: text (10, 2), as torchvision sorts, or natural (2, 10), as timm does."
+    ),
 ]
 Unreadable = Annotated[
     Literal["error", "skip"] | None,
-    Parameter(help="A file that can't be read: stop and name it, or leave it out and count it; default: as trained."),
+    Parameter(help="For an unreadable file: error stops and names it, skip leaves it out; default: as in training."),
 ]
 UNREADABLE = 1  # exit code if some image could not be read
 

@@ -12,16 +12,16 @@ from resnetlab.cli.options import Device, ImageSize, Net, SourceOrExported, Whic
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]
-Port = Annotated[int, WholeNumber, Parameter(help="The port; 0 takes a free one.")]
+Port = Annotated[int, WholeNumber, Parameter(help="The port to listen on; 0 chooses a free one.")]
 Engine = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"],
-    Parameter(help="What runs it; auto: torch at first, then the fastest here that answers alike."),
+    Parameter(help="What runs the network; auto: torch at first, then the fastest here that gives the same answers."),
 ]
-BatchSize = Annotated[int, WholeNumber, Parameter(help="Images in a pass, at most.")]
-Queue = Annotated[int, WholeNumber, Parameter(help="Requests that wait for their answer, at most.")]
-Megabytes = Annotated[int, WholeNumber, Parameter(help="Largest request.")]
-Megapixels = Annotated[int, WholeNumber, Parameter(help="Largest image; up to 89.")]
-Timeout = Annotated[int, WholeNumber, Parameter(help="Seconds for a request to come, and to be answered.")]
+BatchSize = Annotated[int, WholeNumber, Parameter(help="Maximum number of images per batch.")]
+Queue = Annotated[int, WholeNumber, Parameter(help="Maximum number of requests that wait for their answer.")]
+Megabytes = Annotated[int, WholeNumber, Parameter(help="Maximum size of a request in MB.")]
+Megapixels = Annotated[int, WholeNumber, Parameter(help="Maximum size of an image in megapixels, up to 89.")]
+Timeout = Annotated[int, WholeNumber, Parameter(help="Seconds to wait for a request's body, and again for its answer.")]
 
 
 def serve(
@@ -41,7 +41,7 @@ def serve(
     max_megapixels: Megapixels = 25,
     timeout: Timeout = 30,
 ) -> None:
-    """Answer over HTTP: a page to drop images on, and an API to ask for classes and explanations."""
+    """Serve a network over HTTP: a page to drop images on, and an API for predictions and explanations."""
     counts = {"batch-size": batch_size, "queue": queue, "max-megabytes": max_megabytes, "timeout": timeout}
     check(which, **counts)
     check_installed()
@@ -75,7 +75,7 @@ def tell(line: str) -> None:
 def check_installed() -> None:
     """Raise UserError where the packages of a server are missing."""
     try:
-        for name in ("fastapi", "python_multipart", "uvicorn"):
+        for name in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
             import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"serving needs packages more: pip install 'resnetlab[serve]' ({error}).") from error
+        raise UserError(f"serving needs more packages: pip install 'resnetlab[serve]' ({error}).") from error

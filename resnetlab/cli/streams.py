@@ -40,5 +40,5 @@ def lines_of_input() -> list[str]:
 def names_given(names: tuple[str, ...]) -> list[str]:
     """The names, or the lines of standard input. Raises UserError where there are none."""
     if not (given := list(names) or lines_of_input()):
-        raise UserError("no image was given: name files, folders of images, or patterns.")
+        raise UserError("no image given: name files, folders of images, or patterns.")
     return given

@@ -33,14 +33,17 @@ from resnetlab.errors import UserError, printable
 if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
 
-Top = Annotated[int, WholeNumber, Parameter(help="Classes to show of each image.")]
-Csv = Annotated[bool, Parameter(negative="", help="Print lines of file, rank, class, probability, error.")]
-Method = Annotated[
-    Literal["grad_cam", "occlusion"], Parameter(help="Gradients at a unit, or what hiding a part changes.")
+Top = Annotated[int, WholeNumber, Parameter(help="Number of classes to show for each image.")]
+Csv = Annotated[
+    bool, Parameter(negative="", help="Print CSV with the columns file, rank, class, probability and error.")
 ]
-Unit = Annotated[str | None, Parameter(help="grad_cam: the unit, e.g. layer3.0; default: the last.")]
-Label = Annotated[str | None, Parameter(help="The class to explain; default: the likeliest.")]
-Pictures = Annotated[Path, Parameter(help="Folder of the pictures.")]
+Method = Annotated[
+    Literal["grad_cam", "occlusion"],
+    Parameter(help="grad_cam uses gradients at a unit; occlusion hides parts of the image."),
+]
+Unit = Annotated[str | None, Parameter(help="The unit for grad_cam, e.g. layer3.0; default: the last one.")]
+Label = Annotated[str | None, Parameter(help="The class to explain; default: the likeliest one.")]
+Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
@@ -58,7 +61,7 @@ def predict(
     json: Json = False,
     csv: Csv = False,
 ) -> int:
-    """Print the likeliest classes of images. A file that can't be read is named; the exit code is then 1."""
+    """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
     from resnetlab.cli.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device, with_engine
@@ -92,7 +95,7 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write for each image a picture of it and, beside it, of where the network found its answer."""
+    """Write a picture of each image beside a heat map of what the network's answer is based on."""
     from resnetlab.cli.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier

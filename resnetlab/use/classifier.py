@@ -67,7 +67,7 @@ class Classifier:
         else:
             found = cls._of_weights(source, net, which, image_size, device, head)
         if found.assumed:
-            told(f"{source}: not in the file: {', '.join(found.assumed)}")
+            told(f"{source}: the file does not state: {', '.join(found.assumed)}")
         return found
 
     @classmethod
@@ -78,11 +78,11 @@ class Classifier:
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
-            raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
+            raise UserError(f"{source}: a network for {spec.in_channels} channels, but images have 1 or 3.")
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
         told = (
-            (names or not head, "names of classes (numbers from 0 stand for them)"),  # features have no classes
+            (names or not head, "names of classes (numbered from 0 instead)"),  # features have no classes
             (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
             (card is not None, "normalisation (ImageNet's)"),
         )
@@ -107,9 +107,9 @@ class Classifier:
     ) -> Classifier:
         options = {"--net": net, "--which": which if which != "last" else None, "--image-size": image_size}
         if given := [name for name, value in options.items() if value is not None]:
-            raise UserError(f"{source}: an exported file says itself what it holds; leave {given[0]} out.")
+            raise UserError(f"{source}: an exported file states this itself; leave {given[0]} out.")
         if device.startswith("cuda"):
-            raise UserError(f"{source}: exported files run on the processor; leave --device {device} out.")
+            raise UserError(f"{source}: exported files run on the CPU; leave --device {device} out.")
         file = read_exported(expanded(source))
         return cls(
             None,
@@ -127,7 +127,7 @@ class Classifier:
         """The same. Raises UserError unless it answers with numbers."""
         grey = torch.full((1, *self.shape), 128, dtype=torch.uint8)
         if not self.probabilities(grey).isfinite().all():
-            raise UserError(f"{self.source}: what it answers to a grey image is no number: its weights are damaged.")
+            raise UserError(f"{self.source}: its output for a grey image is not finite: its weights are damaged.")
         return self
 
     @property
@@ -135,8 +135,8 @@ class Classifier:
         """The network itself. Raises UserError where there is only an exported file."""
         if self.network is None:
             raise UserError(
-                f"{self.source}: an exported file gives classes and nothing else; for this, give the run folder or "
-                "weight file that it was made of."
+                f"{self.source}: an exported file only predicts classes; for this, give the run folder or "
+                "weight file that it was exported from."
             )
         return self.network
 

@@ -79,8 +79,8 @@ class Tried:
 
     def __str__(self) -> str:
         return (
-            f"{self.same} of {COMPARED} answers to noise are the same, and scores are within "
-            f"{self.greatest_difference:.2g}, of which the greatest is {self.greatest_score:.4g}"
+            f"{self.same} of {COMPARED} answers to noise are the same, and scores differ by at most "
+            f"{self.greatest_difference:.2g}, where the largest is {self.greatest_score:.4g}"
         )
 
 
@@ -120,7 +120,7 @@ def check_device(classifier: Classifier, name: str) -> None:
     """Raise UserError for an engine that is none of NAMES, or is not for the classifier's device."""
     check_choice("engine", name, NAMES)
     if classifier.device != "cpu" and name not in ("auto", "torch"):
-        raise UserError(f"engine={name} runs on the processor: give --device cpu, or --engine torch.")
+        raise UserError(f"engine={name} runs on the CPU: use --device cpu, or --engine torch.")
 
 
 def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None) -> Engine:
@@ -134,9 +134,9 @@ def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object]
     engine, first = made(graph, name), next(filter(is_installed, graph.engines))
     if name != first:
         tried = compared(made(graph, first), engine, graph.shape)
-        told(f"engine: {engine}; beside {first}'s, {tried}")
+        told(f"engine: {engine}; compared with {first}, {tried}")
         if not tried.agrees:
-            raise UserError(f"engine={name}: its answers are not {first}'s ({tried}); take --engine {first}.")
+            raise UserError(f"engine={name}: its answers differ from {first}'s ({tried}); use --engine {first}.")
     return engine
 
 
@@ -154,7 +154,7 @@ def fastest(
 ) -> Engine:
     """The one that takes the least time for a batch, of the first and those that answer as it does."""
     if len(engines) == 1:
-        told(f"engine: {engines[0]}, the only one that is installed and can run it")
+        told(f"engine: {engines[0]}, the only installed one that can run it")
         return engines[0]
     tried = [compared(engines[0], engine, shape) for engine in engines]
     agreeing = [one for one in tried if one.agrees]
@@ -162,11 +162,11 @@ def fastest(
     timed = sorted((replace(one, milliseconds=t) for one, t in zip(agreeing, times, strict=True)), key=_milliseconds)
     best, *others = timed
     slower = f" ({', '.join(f'{one.engine} {one.milliseconds:.3g}' for one in others)})" if others else ""
-    beside = f"; beside {engines[0].name}'s, {best}" if best.engine is not engines[0] else ""
+    beside = f"; compared with {engines[0].name}, {best}" if best.engine is not engines[0] else ""
     told(f"engine: {best.engine}, {best.milliseconds:.3g} ms for a batch of {batch}{slower}{beside}")
     for one in tried:
         if not one.agrees:
-            told(f"engine: {one.engine} is passed over: beside {engines[0].name}'s, {one}")
+            told(f"engine: {one.engine} is not used: compared with {engines[0].name}, {one}")
     return best.engine
 
 
@@ -214,7 +214,7 @@ def evaluation_engine(
     if engine in (None, "torch") or (engine == "auto" and device != "cpu"):
         return None
     if device != "cpu":
-        raise UserError(f"engine={engine} runs on the processor: give --device cpu, or --engine torch.")
+        raise UserError(f"engine={engine} runs on the CPU: use --device cpu, or --engine torch.")
     batch = min(evaluation_batch(data.test), len(data.test))
 
     def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:
@@ -263,7 +263,7 @@ def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
         hashed.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
     path = cache_folder() / f"engine-{hashed.hexdigest()[:24]}.onnx"
     if is_there(path) and not anew:
-        return path, read_regular(path, MOST_BYTES, "remove it, and it is made anew")
+        return path, read_regular(path, MOST_BYTES, "remove it, and it will be made again")
     content = to_onnx(graph.module, noise(graph.shape, 2), {})
     with contextlib.suppress(OSError):  # a cache that can't be written is none
         path.parent.mkdir(parents=True, exist_ok=True)

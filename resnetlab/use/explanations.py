@@ -51,7 +51,7 @@ def check_method(classifier: Classifier, method: str, unit: str | None, label: s
             label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
         check_choice("label", label, classifier.classes)
     if method == "occlusion" and unit is not None:
-        raise UserError("--unit belongs to grad_cam; leave it out, or choose --method grad_cam.")
+        raise UserError("--unit works with grad_cam only; leave it out, or use --method grad_cam.")
     return label
 
 

@@ -131,7 +131,7 @@ def export(
         if not check.is_rounding:
             raise UserError(
                 f"{out}: not written, since at batch {check.batch} its scores differ from PyTorch's by "
-                f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the greatest, {check.greatest_score:.3g}."
+                f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the largest, {check.greatest_score:.3g}."
             )
     unreadables = Unreadables(skip, limit=IMAGES)
     if calibrate and kind.quantised:
@@ -155,12 +155,12 @@ def check_out(out: Path, to: str) -> None:
     """Raise UserError unless the format's files can be made there; before the work, which may take minutes."""
     suffix, *others = FORMATS[to].suffixes
     if out.suffix != suffix:
-        raise UserError(f"{out}: its name should end in {suffix}.")
+        raise UserError(f"{out}: the name must end in {suffix}.")
     for path in (out, *map(out.with_suffix, others)):
         if path.exists():
-            raise UserError(f"{path}: is there already; remove it, or give another name.")
+            raise UserError(f"{path}: already exists; remove it, or choose another name.")
     if not out.parent.is_dir():
-        raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
+        raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
 
 
 def _check_images(classifier: Classifier, data: Data) -> None:
@@ -168,7 +168,7 @@ def _check_images(classifier: Classifier, data: Data) -> None:
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
     if shape != wanted:
-        raise UserError(f"{data.name}: images of {shape}, and the network takes {wanted}.")
+        raise UserError(f"{data.name}: images of shape {shape}, but the network takes {wanted}.")
 
 
 def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
@@ -176,7 +176,7 @@ def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], clas
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
-        raise UserError(f"{data.name}: {len(data.classes)} classes, and the network has {count}.")
+        raise UserError(f"{data.name}: {len(data.classes)} classes, but the network has {count}.")
     names = classifier.classes if classifier.named else None
     return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
 

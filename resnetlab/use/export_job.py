@@ -32,10 +32,10 @@ class Target:
     def __post_init__(self) -> None:
         if self.int8 and (self.to not in ("onnx", "openvino") or not self.calibrate):
             raise UserError(
-                "--int8 quantises ONNX and OpenVINO, and needs --calibrate DATA, images to measure ranges on."
+                "--int8 quantises ONNX and OpenVINO, and needs --calibrate DATA, images to measure value ranges on."
             )
         if self.calibrate and not self.int8:
-            raise UserError("--calibrate belongs to --int8; give both, or neither.")
+            raise UserError("--calibrate works with --int8 only; give both, or neither.")
         check_out(self.path, self.to)
         if self.to == "openvino":
             check_installed(int8=self.int8)

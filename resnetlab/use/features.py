@@ -154,7 +154,9 @@ def network_mark(classifier: Classifier, unit: str | None) -> str:
 def check_same_network(theirs: str, ours: str) -> None:
     """Raise UserError where features are not of one network and unit (`network_mark`)."""
     if theirs != ours:
-        raise UserError(f"features of {theirs} can't be compared with those of {ours}: make them anew with this one.")
+        raise UserError(
+            f"features of {theirs} can't be compared with those of {ours}: compute them again with this one."
+        )
 
 
 def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighbour, ...]]:

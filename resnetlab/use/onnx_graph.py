@@ -31,7 +31,9 @@ def check_installed() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"{name}, which ONNX needs, can't be imported: pip install 'resnetlab[export]'.") from error
+            raise UserError(
+                f"{name}, which ONNX export needs, can't be imported: pip install 'resnetlab[export]'."
+            ) from error
 
 
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
@@ -42,7 +44,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     """
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
-        raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2 GiB.")
+        raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, but an ONNX file holds less than 2 GiB.")
     with quiet():
         program = torch.onnx.export(
             module,

@@ -64,7 +64,7 @@ def compare(pytorch: Scores, exported: Scores, pixels: Tensor) -> Check:
     """Run both on one batch. Raises UserError where PyTorch's own scores are not finite."""
     wanted, got = pytorch(pixels), exported(pixels)
     if not wanted.isfinite().all():
-        raise UserError("the network's scores are not finite in PyTorch already: its training diverged.")
+        raise UserError("the network's scores are already not finite in PyTorch: its training diverged.")
     return Check(len(pixels), (wanted - got).abs().max().item(), wanted.abs().max().item())
 
 

@@ -43,9 +43,9 @@ def serve_classifier(
             def start() -> None:
                 decoders.start()  # not before, when they would take time from what must be ready first
                 what = f"{classifier.name}, {len(classifier.classes)} classes, on {classifier.device}"
-                ready(f"{what}: {url_of(listener)} (Ctrl-C ends it)")
+                ready(f"{what}: {url_of(listener)} (Ctrl-C stops it)")
                 if hosts is None:
-                    told("warning: others can reach this address, and there is no login.")
+                    told("warning: others can reach this address, and the server has no login.")
                 settle()
 
             run(app, listener, limits.seconds, start)

@@ -300,13 +300,13 @@ def test_a_missing_compiler_or_package_is_one_line(
         (["--to", "coreml"], "coreml"),
         (["--int8"], "needs --calibrate DATA"),
         (["--int8", "--calibrate", "digits", "--to", "torch"], "--int8 quantises ONNX"),
-        (["--calibrate", "digits"], "--calibrate belongs to --int8"),
-        (["--out", "x.pt"], "x.pt: its name should end in .onnx"),
-        (["--out", "there.onnx"], "there.onnx: is there already"),
+        (["--calibrate", "digits"], "--calibrate works with --int8"),
+        (["--out", "x.pt"], "x.pt: the name must end in .onnx"),
+        (["--out", "there.onnx"], "there.onnx: already exists"),
         (["--out", "nowhere/x.onnx"], "there is no folder nowhere"),
         (["--which", "first"], "which='first' is not known"),
         (["--data", "cifar11:x"], "can't be read"),
-        (["--data", "COLOURS"], "images of (3, 8, 8), and the network takes (1, 8, 8)."),
+        (["--data", "COLOURS"], "images of shape (3, 8, 8), but the network takes (1, 8, 8)."),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -102,9 +102,9 @@ def test_requests_that_come_during_a_pass_share_the_next(
         gate.set()
         answers = await asyncio.gather(first, *others)
         assert await metric(app, "resnetlab_batch_size_count") == 3  # 1, 4, 2
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="1"}') == 1
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="2"}') == 2
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="4"}') == 3
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="1.0"}') == 1
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="2.0"}') == 2
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="4.0"}') == 3
         return answers
 
     async def running(app: FastAPI) -> bool:
@@ -177,7 +177,7 @@ def test_who_leaves_frees_the_place_and_is_in_no_batch(
         await until(lambda: is_metric("resnetlab_queue_length", 1))
         gate.set()
         assert [status for status, _, _ in await asyncio.gather(first, last)] == [200, 200]
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="1"}') == 2
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="1.0"}') == 2
         assert await metric(app, 'resnetlab_requests_total{path="/predict",status="499"}') == 2
 
     asyncio.run(scene())
@@ -198,7 +198,7 @@ def test_an_error_of_the_server_is_bare_and_the_next_request_is_answered(
     app = make_app(classifier, Limits(), decoders)
 
     async def scene() -> None:
-        assert (await ask(app, "/predict", noise()))[::2] == (500, {"detail": "an error of the server"})
+        assert (await ask(app, "/predict", noise()))[::2] == (500, {"detail": "internal server error"})
         assert (await ask(app, "/predict", noise()))[0] == 200
 
     asyncio.run(scene())

@@ -174,7 +174,7 @@ def test_what_is_refused_is_said_and_the_next_picture_goes(browser: Any, server:
         page.get_by_role("alert").get_by_text("not an image of a format that is taken").wait_for()
         assert page.locator("#result").is_hidden()
         page.get_by_label("Choose an image").set_input_files(large)
-        page.get_by_role("alert").get_by_text("The picture has 2.5 MB; 2.0 MB are taken.").wait_for()
+        page.get_by_role("alert").get_by_text("The picture has 2.5 MB; the limit is 2.0 MB.").wait_for()
         choose(page, picture)
         assert page.get_by_role("alert").inner_text() == ""
         page.get_by_label("Choose an image").set_input_files(text)
