@@ -29,16 +29,17 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import resnetlab
-from benchmarks.networks import step_of
 from benchmarks.timing import Row, medians, options, show
+from benchmarks.training import PLAIN, users_step
 from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.cuts import CUTS
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import Augmentation, Loader, measure
-from resnetlab.data.pack import read_pack
-from resnetlab.data.packing import pack
+from resnetlab.data.loading import Augmentation, Loader
+from resnetlab.data.pack import pack, read_pack
 from resnetlab.data.seeds import uniform
+from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import Reading, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
@@ -154,7 +155,7 @@ def jpeg_rows(paths: Sequence[Path], folder: Path, runs: int) -> list[Row]:
     files = files_of(paths)
     data = Data("benchmark", files, files[:2], ("all",))
     pack(data, folder / "pack", short_side=256)
-    packed = read_pack(folder / "pack").train
+    packed = read_pack("pack", folder / "pack").train
     assert isinstance(packed, Files)
     rows = []
     for processes in (1, 2):
@@ -199,7 +200,7 @@ def cifar_rows(runs: int) -> list[Row]:
             pass
 
     net = resnetlab.build("cifar_resnet20")
-    step = step_of(net, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10)
+    step = users_step(net, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10, PLAIN)
     plain = torch.empty(BATCH, 3, 32, 32)
     epoch_ms, theirs_ms, step_ms, write_ms = medians(
         [
@@ -223,7 +224,7 @@ OPEN_AND_READ = """
 import sys, time
 started = time.perf_counter()
 import torch, resnetlab
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 imported = time.perf_counter()
 data = open_data("pack:" + sys.argv[1])
 data.fingerprint
@@ -253,7 +254,7 @@ def memory_rows(folder: Path, runs: int) -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         times.append(float(done.stdout.split()[0]))
     tracemalloc.start()
-    kept = read_pack(folder / "many")
+    kept = read_pack("pack", folder / "many")
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return [

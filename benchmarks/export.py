@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.export import export

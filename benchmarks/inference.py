@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Row, keep, medians, options, show
 from benchmarks.training import peer_of
-from resnetlab.data.images import open_data
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.open import open_data
+from resnetlab.machine import available_cores
 from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.zoo import build
-from resnetlab.training.run import available_cores
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import chosen, graph_of, is_installed, made
 from resnetlab.use.export import export

@@ -26,11 +26,12 @@ import torch
 from benchmarks.timing import Row, keep, options, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Loader
+from resnetlab.machine import available_cores
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.nets.net import ResNet
 from resnetlab.training import loop
-from resnetlab.training.recipe import recipe
-from resnetlab.training.run import available_cores, make_run
+from resnetlab.training.recipes import recipe
+from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper
 
 STEP = ("data", "forward", "backward", "optimiser")

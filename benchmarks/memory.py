@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as tf
 
 from benchmarks.timing import Row, keep, medians, options, show
+from resnetlab.machine import available_cores
 from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
 from resnetlab.training.precision import recompute_units
-from resnetlab.training.run import available_cores
 
 NETS = (("cifar_resnet1202", 4), ("resnet152", 3))  # network, images in the smaller batch; the larger has twice as many
 QUICK = (("cifar_resnet1202", 2), ("resnet152", 2))

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Row, options, show
-from resnetlab.data.images import Data, Images, open_data
+from resnetlab.data.images import Data, Images
+from resnetlab.data.open import open_data
 from resnetlab.machine import available_cores, machine
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.weights.load import load
 

@@ -24,26 +24,15 @@ MAY_IMPORT = {
     "cli": {"nets", "data", "measuring", "weights", "training", "studies", "use", "cli"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Modules that import each other, in a circle, and have yet to be parted. No other circle may come, for types neither.
-CYCLES = {
-    ("data.contents", "data.files"),
-    tuple(f"data.{name}" for name in ["cifar", "digits", "folder", "huggingface", "idx", "imagenet", "images", "pack"]),
-}
-
 MOST_LINES = 400  # of a file
 LONGEST = 60  # lines of a function, its signature and docstring included
 LONGEST_COMMAND = 40  # of the functions of cli/
 # What is longer, and has yet to be parted: a list to shorten only.
-LONG_FILES = {"training/recipe.py"}
 LONG_FUNCTIONS = {
-    "data/audit_page.py": {"_galleries"},
-    "data/packing.py": {"pack"},
     "studies/boosting.py": {"judge"},
     "studies/identity.py": {"_rows"},
     "studies/identity_found.py": {"in_words"},
-    "studies/mixing.py": {"_rows"},
     "studies/orders_claims.py": {"rows"},
-    "studies/scaling_claims.py": {"rows"},
     "studies/shattered_finding.py": {"_grid_rows"},
     "training/evaluate.py": {"evaluate"},
 }
@@ -86,7 +75,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for module in imports_of(path, names=True):
             if (name := module.removeprefix("resnetlab.")) in graph:
                 graph[module_of(path)].add(name)
-    assert set(circles(graph)) == CYCLES
+    assert circles(graph) == []
 
 
 def test_circles_are_found() -> None:
@@ -139,11 +128,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
     most = LONGEST_COMMAND if name.startswith("cli/") else LONGEST
     long = {function for function, lines in lengths_of(text).items() if lines > most}
     assert long == LONG_FUNCTIONS.get(name, set())
-    assert (len(text.splitlines()) > MOST_LINES) == (name in LONG_FILES)
+    assert len(text.splitlines()) <= MOST_LINES
 
 
 def test_exceptions_name_files_that_are_there() -> None:
-    assert {*LONG_FILES, *LONG_FUNCTIONS} <= {path.relative_to(PACKAGE).as_posix() for path in FILES}
+    assert LONG_FUNCTIONS.keys() <= {path.relative_to(PACKAGE).as_posix() for path in FILES}
 
 
 def test_functions_are_measured_whole() -> None:

@@ -24,7 +24,7 @@ from resnetlab.studies.figures.curves import error_curves, save_curves
 from resnetlab.studies.frame.record import outcome
 from resnetlab.training import checkpoint
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.runs import list_runs, summary
 from resnetlab.weights.files import read_safetensors

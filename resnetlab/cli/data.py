@@ -13,8 +13,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, WholeNumber
-from resnetlab.data.names import DATA_NAMES, listed
-from resnetlab.data.sources import SOURCES
+from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
 from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ app = cyclopts.App(name="data", help="Download, pack, verify, audit and measure 
 
 @app.command
 def fetch(
-    name: Annotated[str, Parameter(help=f"The data set: {listed(list(SOURCES))}.")],
+    name: Annotated[str, Parameter(help=f"The data set: {listed(list(PUBLISHED))}.")],
     dest: Annotated[Path, Parameter(help="The folder to download it to.")],
     /,
     *,
@@ -61,7 +60,7 @@ def fetch(
                 say(f"{p.file}: {amount}")
     seconds = time.monotonic() - started
     if json:
-        files = [file.name for file in SOURCES[name].files]
+        files = [file.name for file in PUBLISHED[name].files]
         answer = {"name": name, "folder": str(dest), "files": files, "bytes": received, "seconds": seconds}
         print(json_module.dumps(answer))
         return
@@ -99,8 +98,8 @@ def pack(
     Files are copied unchanged, without decoding. With --short-side every image is decoded, and larger ones are resized.
     """
     from resnetlab.cli.screen import counting, say
-    from resnetlab.data.images import open_data
-    from resnetlab.data.packing import pack as pack_data
+    from resnetlab.data.open import open_data
+    from resnetlab.data.pack import pack as pack_data
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} has no effect without --short-side, since files are then copied unchanged.")
@@ -177,7 +176,7 @@ def audit(
     from resnetlab.cli.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.audit_page import write_page
-    from resnetlab.data.images import open_data
+    from resnetlab.data.open import open_data
 
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: can't be written; give a file in an existing folder.")
@@ -224,8 +223,8 @@ def stats(
 ) -> None:
     """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
     from resnetlab.cli.screen import counting
-    from resnetlab.data.images import open_data
-    from resnetlab.data.loading import measure
+    from resnetlab.data.open import open_data
+    from resnetlab.data.statistics import measure
     from resnetlab.data.workers import check_workers
 
     if not 8 <= image_size <= 4096:

@@ -21,7 +21,7 @@ from resnetlab.cli.options import (
     Workers,
     check,
 )
-from resnetlab.data.names import DATA_NAMES
+from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def evaluate(
 
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
-    from resnetlab.data.images import open_data
+    from resnetlab.data.open import open_data
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import trained_on
     from resnetlab.use.engines import engine_device

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, Source, Unreadable, Which, check
-from resnetlab.data.names import DATA_NAMES
+from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from cyclopts import Parameter
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import RECIPES, Recipe
-from resnetlab.training.recipe import recipe as named_recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import RECIPES
+from resnetlab.training.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
     from resnetlab.training.distributed import Ranks

@@ -275,9 +275,8 @@ def audit(
                     lists["unreadable"].append(_image(data, side, i, look.trouble))
                 else:
                     h = look.header
-                    short, long = sorted((h.height, h.width))
                     row["pixels"], row["look"], row["flat"] = look.pixels_hash, look.look_hash, look.flat
-                    row["readable"], row["short"], row["long"] = True, short, long
+                    row["readable"], (row["short"], row["long"]) = True, sorted((h.height, h.width))
                     formats[h.format, h.mode] += 1
                     grey += look.grey
                     rotated += h.orientation != 1

@@ -15,6 +15,39 @@ from resnetlab.storage import write_atomically
 
 SHOWN = 24  # rows of pictures in a section
 CLASSES_SHOWN = 50
+# The galleries in the order of the page: title, and what is said of them.
+GALLERIES = {
+    "across": (
+        "Test images among the training images",
+        "A network may have memorised these: they make the test error too low.",
+    ),
+    "near": (
+        "Test images nearly identical to a training image",
+        "Their patterns of light and dark hardly differ: one may be the other, saved again or resized. Cropped, "
+        "rotated or mirrored copies are not found this way.",
+    ),
+    "unreadable": ("Unreadable files", "Training stops at these, or leaves them out with --unreadable skip."),
+    "contradictory": (
+        "Images with conflicting labels",
+        "Copies within the training or the test images whose classes differ.",
+    ),
+    "within": ("Duplicates", "The same image twice within training or test, with the same label."),
+    "mismatched": (
+        "Files with a wrong extension",
+        "resnetlab reads them by their content; other programs may rely on the extension.",
+    ),
+    "tiny": ("Tiny images", f"Their shorter side has fewer than {TINY} pixels."),
+    "huge": ("Huge images", f"They have more than {HUGE // 1_000_000} million pixels, and are slow to decode."),
+    "stretched": (
+        "Long images",
+        f"One side is more than {STRETCHED} times the other; a crop shows little of the image.",
+    ),
+    "narrow": (
+        "Images with few levels",
+        "No colour spans more than a quarter of its levels: one colour, a label map instead of a picture, fog, "
+        "or fewer bits than the file can hold (12 in 16), which should be scaled up first.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -74,85 +107,41 @@ def html(found: Audit, data: Data) -> str:
 
 
 def _galleries(found: Audit, data: Data) -> list[Gallery]:
-    across = [copies for copies in found.copies if copies.across]
-    contradictory = [copies for copies in found.copies if copies.contradictory and not copies.across]
-    within = [copies for copies in found.copies if not copies.contradictory and not copies.across]
+    every, made = _entries(found), []
+    for id, (title, words) in GALLERIES.items():
+        entries, drawn = every[id], id != "unreadable"
+        rows = [(said, [_picture(data, image, drawn=drawn) for image in images]) for said, images in entries[:SHOWN]]
+        made.append(Gallery(id, title, words, len(entries), rows))
+    return made
 
-    def copies_gallery(id: str, title: str, words: str, groups: list[Copies]) -> Gallery:
-        rows = []
-        for copies in groups[:SHOWN]:
-            pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
-            pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
-            more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""
-            said = f"the same {copies.same}{more}" + (", with conflicting labels" if copies.contradictory else "")
-            rows.append((said, [_picture(data, image) for image in pair]))
-        return Gallery(id, title, words, len(groups), rows)
 
-    def list_gallery(id: str, title: str, words: str, images: tuple[Image, ...], *, drawn: bool = True) -> Gallery:
-        rows = [("", [_picture(data, image, drawn=drawn)]) for image in images[:SHOWN]]
-        return Gallery(id, title, words, len(images), rows)
+def _entries(found: Audit) -> dict[str, list[tuple[str, list[Image]]]]:
+    """What each gallery shows, row by row: what is said of it, and the images."""
+    within = [copies for copies in found.copies if not copies.across]
+    return {
+        "across": [_pair(copies) for copies in found.copies if copies.across],
+        "near": [(f"{near.distance} of 256 bits differ", [near.train, near.test]) for near in found.near],
+        "unreadable": _alone(found.unreadable),
+        "contradictory": [_pair(copies) for copies in within if copies.contradictory],
+        "within": [_pair(copies) for copies in within if not copies.contradictory],
+        "mismatched": _alone(found.mismatched),
+        "tiny": _alone(found.tiny),
+        "huge": _alone(found.huge),
+        "stretched": _alone(found.stretched),
+        "narrow": _alone(found.narrow),
+    }
 
-    return [
-        copies_gallery(
-            "across",
-            "Test images among the training images",
-            "A network may have memorised these: they make the test error too low.",
-            across,
-        ),
-        Gallery(
-            "near",
-            "Test images nearly identical to a training image",
-            "Their patterns of light and dark hardly differ: one may be the other, saved again or resized. Cropped, "
-            "rotated or mirrored copies are not found this way.",
-            len(found.near),
-            [
-                (f"{near.distance} of 256 bits differ", [_picture(data, near.train), _picture(data, near.test)])
-                for near in found.near[:SHOWN]
-            ],
-        ),
-        list_gallery(
-            "unreadable",
-            "Unreadable files",
-            "Training stops at these, or leaves them out with --unreadable skip.",
-            found.unreadable,
-            drawn=False,
-        ),
-        copies_gallery(
-            "contradictory",
-            "Images with conflicting labels",
-            "Copies within the training or the test images whose classes differ.",
-            contradictory,
-        ),
-        copies_gallery(
-            "within", "Duplicates", "The same image twice within training or test, with the same label.", within
-        ),
-        list_gallery(
-            "mismatched",
-            "Files with a wrong extension",
-            "resnetlab reads them by their content; other programs may rely on the extension.",
-            found.mismatched,
-        ),
-        list_gallery("tiny", "Tiny images", f"Their shorter side has fewer than {TINY} pixels.", found.tiny),
-        list_gallery(
-            "huge",
-            "Huge images",
-            f"They have more than {HUGE // 1_000_000} million pixels, and are slow to decode.",
-            found.huge,
-        ),
-        list_gallery(
-            "stretched",
-            "Long images",
-            f"One side is more than {STRETCHED} times the other; a crop shows little of the image.",
-            found.stretched,
-        ),
-        list_gallery(
-            "narrow",
-            "Images with few levels",
-            "No colour spans more than a quarter of its levels: one colour, a label map instead of a picture, fog, "
-            "or fewer bits than the file can hold (12 in 16), which should be scaled up first.",
-            found.narrow,
-        ),
-    ]
+
+def _pair(copies: Copies) -> tuple[str, list[Image]]:
+    """Two of the copies, one of each side where there are."""
+    pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
+    pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
+    more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""
+    return f"the same {copies.same}{more}" + (", with conflicting labels" if copies.contradictory else ""), pair
+
+
+def _alone(images: tuple[Image, ...]) -> list[tuple[str, list[Image]]]:
+    return [("", [image]) for image in images]
 
 
 def _picture(data: Data, image: Image, *, drawn: bool = True) -> Picture:

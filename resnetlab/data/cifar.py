@@ -50,7 +50,7 @@ LAYOUTS = {
 }
 
 
-def read_cifar(kind: str, folder: Path) -> Data:
+def read_cifar(kind: str, folder: Path, *_: object) -> Data:
     """Read "cifar10" or "cifar100" from `folder`, or from the release's own folder inside it.
 
     Returns 50,000 training and 10,000 test images of 3x32x32 (fewer if the batches hold fewer). Raises
@@ -61,8 +61,7 @@ def read_cifar(kind: str, folder: Path) -> Data:
         raise UserError(f"{folder}: no such folder; {kind} needs the folder with {layout.train[0]} and its siblings.")
     if not (folder / layout.train[0]).exists() and (folder / layout.folder).is_dir():
         folder = folder / layout.folder
-    missing = [name for name in layout.files if not (folder / name).is_file()]
-    if missing:
+    if missing := missing_batches(kind, folder):
         fetch = f"resnetlab data fetch {kind} DIR"
         raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}; to fetch it: {fetch}")
     meta = folder / layout.meta
@@ -73,6 +72,11 @@ def read_cifar(kind: str, folder: Path) -> Data:
     parts = [_images(folder / name, layout) for name in layout.train]
     train = Images(torch.cat([p.pixels for p in parts]), torch.cat([p.labels for p in parts]))
     return Data(kind, train, _images(folder / layout.test, layout), tuple(names))
+
+
+def missing_batches(kind: str, folder: Path) -> list[str]:
+    """The names of the files that the folder of a release lacks."""
+    return [name for name in LAYOUTS[kind].files if not (folder / name).is_file()]
 
 
 def _images(path: Path, layout: Layout) -> Images:

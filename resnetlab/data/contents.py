@@ -9,12 +9,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
+from resnetlab.data.source import Source
 from resnetlab.storage import cache_folder
-
-if TYPE_CHECKING:
-    from resnetlab.data.files import Files, Source
 
 # Formats that are mostly stored without compression: other pixels, the same size.
 SIZE_SAYS_NOTHING = frozenset({"bmp", "ppm", "pgm", "pbm", "tif", "tiff"})
@@ -50,18 +47,6 @@ def content_marks(source: Source, rows: Iterable[int]) -> dict[int, str]:
             marks |= {row: mark or "unreadable" for row, mark in read.items()}
             _keep(kept, [(stamp, mark) for row, mark in read.items() if mark and (stamp := stamps[row])])
     return marks
-
-
-def written_since(files: Files, when: float) -> int:
-    """How many of the files that the images lie in were written after that time, in seconds since 1970."""
-    count, before = 0, None
-    for row in files.rows.tolist():
-        path = files.source.file(row)
-        if path and path != before:  # many images of a pack lie in one file
-            with contextlib.suppress(OSError):
-                count += path.stat().st_mtime > when
-        before = path
-    return count
 
 
 def _mark(source: Source, row: int) -> str:

@@ -7,7 +7,7 @@ import torch
 from resnetlab.data.images import Data, Images
 
 
-def read_digits() -> Data:
+def read_digits(*_: object) -> Data:
     """Return the digits: 1,437 training and 360 test images of 1x8x8.
 
     Every fifth image is a test image, so the same writers stand on both sides. Grey levels 0..16 become

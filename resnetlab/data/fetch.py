@@ -1,28 +1,60 @@
-"""Fetch a data set: download its files, check them, unpack them; finished data is left alone."""
+"""Fetch a data set: download its files (resumed, retried, from mirrors), check them, unpack them; or leave it alone."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import hashlib
+import http.client
 import os
+import pkgutil
+import re
 import shutil
+import socket
+import ssl
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
-from resnetlab.data.cifar import LAYOUTS
-from resnetlab.data.download import TIMEOUT, WAITS, Progress, checksum, download, writing
-from resnetlab.data.sources import SOURCES, File, Source
+import resnetlab
+from resnetlab.data.open import PUBLISHED, READERS, File, Published
 from resnetlab.errors import UserError, check_choice
-from resnetlab.storage import flush_to_disk, try_lock
+from resnetlab.storage import disk_errors, flush_to_disk, try_lock
+
+CHUNK = 1 << 16
+TIMEOUT = 30.0  # seconds without a byte
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before going on after the connection is lost, again and again
+_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may do better in a moment
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a file is: bytes there and in all, and words where something has happened.
+
+    `received` counts the bytes that came over the network.
+    """
+
+    file: str
+    done: int
+    size: int
+    received: int = 0
+    words: str = ""
 
 
 def fetch(
     name: str,
     dest: Path,
     *,
-    sources: Mapping[str, Source] = SOURCES,
+    sources: Mapping[str, Published] = PUBLISHED,
     timeout: float = TIMEOUT,
     waits: tuple[float, ...] = WAITS,
 ) -> Iterator[Progress]:
@@ -89,7 +121,7 @@ def _check_file(name: str, path: Path, file: File) -> None:
 
 def _lacking(name: str, folder: Path) -> list[str]:
     """The files that are missing from what was unpacked."""
-    return [each for each in LAYOUTS[name].files if not (folder / each).is_file()]
+    return list(pkgutil.resolve_name(READERS[name].missing)(name, folder))
 
 
 def _unpack(name: str, archive: Path, folder: Path) -> None:
@@ -131,3 +163,176 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
     with content, target.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
         flush_to_disk(file)  # so that the folder's name never stands for files that a power cut emptied
+
+
+def download(
+    file: File, folder: Path, places: tuple[str, ...], *, timeout: float = TIMEOUT, waits: tuple[float, ...] = WAITS
+) -> Iterator[Progress]:
+    """Bring `file` into `folder`, by way of a .part that a later call goes on with.
+
+    Raises UserError where no place has the file, where what they have is not the file (its .part is removed),
+    or where the disk is full (its .part is kept).
+    """
+    transfer = _Transfer(file, folder / f"{file.name}.part", timeout, waits)
+    # A wrong file is fetched once more from the start: from the next place first, in case this one's is wrong.
+    for order in (places, places[1:] + places[:1]):
+        yield from transfer.complete(order)
+        with writing(transfer.part):
+            found = checksum(transfer.part)
+            if found == file.sha256:
+                transfer.part.replace(folder / file.name)
+                return
+            transfer.part.unlink()
+        yield transfer.progress("its checksum is wrong")
+    raise UserError(
+        f"{file.name}: the download is not the published file: its SHA-256 should be {file.sha256}, but is {found}. "
+        f"Try again later, {_or_by_hand(file, folder, places)}"
+    )
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def writing(path: Path) -> AbstractContextManager[None]:
+    """Turn a failed write (disk full, no permission) into one line that says how to go on."""
+    return disk_errors(
+        path,
+        ". Make room or choose another folder; the partial download is kept, and the same command resumes it.",
+    )
+
+
+def _or_by_hand(file: File, folder: Path, places: tuple[str, ...]) -> str:
+    return f"or download {places[0]}{file.name} by hand, put it into {folder} and repeat the command."
+
+
+class _Failed(Exception):
+    """This place does not have the file for us."""
+
+
+class _Lost(Exception):
+    """The connection is lost; it may work again."""
+
+
+class _Transfer:
+    """The state of a download: its .part, and what is known of the server at hand."""
+
+    def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...]):
+        self.file, self.part, self.timeout, self.waits = file, part, timeout, waits
+        self.received = 0
+        self.etag: str | None = None
+        self.ranges = True
+
+    def progress(self, words: str = "") -> Progress:
+        return Progress(self.file.name, self.have(), self.file.size, self.received, words)
+
+    def have(self) -> int:
+        """How many bytes the .part holds."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def complete(self, places: tuple[str, ...]) -> Iterator[Progress]:
+        """Make the .part whole, from the first place that can. Raises UserError if none can."""
+        troubles = []
+        for place in places:
+            self.etag, self.ranges = None, True
+            host = urlsplit(place).netloc
+            try:
+                yield from self._from(place + self.file.name)
+                return
+            except _Failed as error:
+                troubles.append(f"{host} {error}")
+                yield self.progress(troubles[-1])
+        kept = f" {self.have():,} of {self.file.size:,} bytes are kept in {self.part}." if self.have() else ""
+        raise UserError(
+            f"{self.file.name} can't be downloaded: {'; '.join(troubles)}.{kept} Check the network and repeat the "
+            f"command to resume, {_or_by_hand(self.file, self.part.parent, places)}"
+        )
+
+    def _from(self, url: str) -> Iterator[Progress]:
+        """Make the .part whole from one place; patience counts anew whenever it gets farther than before."""
+        farthest, tries = self.have(), 0
+        while True:
+            try:
+                yield from self._request(url)
+                return
+            except _Lost as error:
+                if self.have() > farthest:
+                    farthest, tries = self.have(), 0
+                if tries == len(self.waits):
+                    raise _Failed(str(error)) from error
+                yield self.progress(f"{urlsplit(url).netloc} {error}; retrying in {self.waits[tries]:g} s")
+                time.sleep(self.waits[tries])
+                tries += 1
+
+    def _request(self, url: str) -> Iterator[Progress]:
+        """One request, for what is missing."""
+        have, size = self.have(), self.file.size
+        if have == size:
+            return
+        headers = {"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"}
+        if 0 < have < size and self.ranges:
+            headers["Range"] = f"bytes={have}-"
+            if self.etag:
+                headers["If-Range"] = self.etag
+        with self._open(Request(url, headers=headers)) as response, writing(self.part):
+            start = self._start(response, have)
+            with self.part.open("ab" if start else "wb") as part:
+                done = start
+                while done < size:  # never more than the file has, whatever is sent
+                    chunk = self._read(response, size - done)
+                    part.write(chunk)
+                    done += len(chunk)
+                    self.received += len(chunk)
+                    yield Progress(self.file.name, done, size, self.received)
+                flush_to_disk(part)
+
+    def _open(self, request: Request) -> http.client.HTTPResponse:
+        try:
+            return urlopen(request, timeout=self.timeout)
+        except HTTPError as error:
+            error.close()
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.ranges:
+                self.ranges = False
+                raise _Lost("can't resume where the download stopped") from error
+            raise (_Lost if error.code in _MAY_PASS else _Failed)(f"answers {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._trouble(error) from error
+
+    def _start(self, response: http.client.HTTPResponse, have: int) -> int:
+        """Where the answer starts: at `have`, or at 0 if the server sends everything anew."""
+        start, total = 0, response.headers.get("Content-Length", "")
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if not found or int(found[1]) != have:
+                self.ranges = False
+                raise _Lost("sent a different part than requested")
+            start, total = have, found[2]
+        if total.isdigit() and int(total) != self.file.size:
+            raise _Failed(f"has a different file, of {int(total):,} bytes instead of {self.file.size:,}")
+        etag = response.headers.get("ETag", "")
+        self.etag = etag if etag.startswith('"') else None  # a weak one does not promise the same bytes
+        return start
+
+    def _read(self, response: http.client.HTTPResponse, most: int) -> bytes:
+        try:
+            chunk = response.read1(min(CHUNK, most))
+        except (OSError, http.client.HTTPException) as error:
+            raise self._trouble(error) from error
+        if not chunk:
+            raise _Lost("closed the connection")
+        return chunk
+
+    def _trouble(self, error: Exception) -> Exception:
+        """What a failed connection means: worth another try, or not."""
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, TimeoutError):
+            return _Lost(f"sent nothing for {self.timeout:g} s")
+        words = str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return _Failed(f"has an invalid certificate ({reason.verify_message})")
+        if isinstance(reason, socket.gaierror) or getattr(reason, "errno", None) in _UNREACHABLE:
+            # Before the first byte there is likely no network at all, and nobody should wait to hear that.
+            return (_Lost if self.received else _Failed)(f"can't be reached ({words})")
+        return _Lost(f"lost the connection ({words})")

@@ -1,130 +1,19 @@
-"""Encoded images that are read one at a time: where each lies, what it is called, its label; a few bytes an image."""
+"""Encoded images that are read one at a time: some rows of a source, in an order."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from resnetlab.data.contents import content_marks
-
-
-class Names(Sequence[str]):
-    """A list of texts in one block of bytes; a Python list of them would take four times the memory."""
-
-    def __init__(self, names: Iterable[str] | bytes, ends: np.ndarray | None = None):
-        """From texts; or from what `content` and `ends` of another one held."""
-        if isinstance(names, bytes):
-            assert ends is not None
-            self.content, self.ends = names, ends
-            return
-        content, lengths = bytearray(), array("q")
-        for name in names:
-            encoded = os.fsencode(name)  # a file's name may be any bytes
-            content += encoded
-            lengths.append(len(encoded))
-        self.content = bytes(content)
-        self.ends = np.cumsum(lengths, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, i: int) -> str:  # type: ignore[override]  # no slices
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return os.fsdecode(self.content[self.ends[i - 1] if i else 0 : self.ends[i]])
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
-
-
-class Source(Protocol):
-    """Where encoded images come from; each file, tar or pack of them is one."""
-
-    @property
-    def names(self) -> Names:
-        """What each is called, "CLASS/FILE"; of two sources with these names and sizes one can stand for the other."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 N."""
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Encoded bytes of each, int64 N."""
-
-    def read(self, row: int) -> bytes:
-        """The encoded image. Raises OSError if it can't be read."""
-        ...
-
-    def place(self, row: int) -> str:
-        """Where it lies, for a message."""
-        ...
-
-    def file(self, row: int) -> Path | None:
-        """The file that it lies in, alone or with others; None where no single file is known."""
-        ...
-
-
-@dataclass(frozen=True)
-class LooseFiles:
-    """Images that are files of their own, at `folder`/`paths[i]`."""
-
-    folder: Path
-    names: Names
-    labels: np.ndarray
-    sizes: np.ndarray
-    paths: Names | None = None  # where they are not the names
-
-    def read(self, row: int) -> bytes:
-        """The file's content."""
-        return Path(self.place(row)).read_bytes()
-
-    def place(self, row: int) -> str:
-        """The file's path."""
-        return os.path.join(self.folder, (self.paths or self.names)[row])
-
-    def file(self, row: int) -> Path | None:
-        """The file."""
-        return Path(self.place(row))
-
-
-@dataclass(frozen=True)
-class InsideFiles:
-    """Images that lie one after another in larger files: tars, or the tars of a pack."""
-
-    containers: tuple[Path, ...]
-    names: Names
-    labels: np.ndarray
-    sizes: np.ndarray
-    which: np.ndarray  # the container of each, int32 N
-    starts: np.ndarray  # its first byte there, int64 N
-
-    def read(self, row: int) -> bytes:
-        """The bytes of one image; only those are read."""
-        path, wanted = self.containers[int(self.which[row])], int(self.sizes[row])
-        # Opened anew each time: some 10 microseconds, and a data set of 1,000 tars holds no 1,000 descriptors open.
-        with path.open("rb", buffering=0) as file:
-            content = os.pread(file.fileno(), wanted, int(self.starts[row]))
-        if len(content) < wanted:
-            raise OSError(f"{path} ends within it")
-        return content
-
-    def place(self, row: int) -> str:
-        """The container's path, and the image's name in it."""
-        return f"{self.containers[int(self.which[row])]}: {self.names[row]}"
-
-    def file(self, row: int) -> Path | None:
-        """The container."""
-        return self.containers[int(self.which[row])]
+from resnetlab.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -172,3 +61,15 @@ class Files:
         for row in self.rows.tolist():
             mark = f"\0{marks[row]}" if row in marks else ""
             hashed.update(os.fsencode(f"{names[row]}\0{sizes[row]}\0{labels[row]}{mark}\n"))
+
+
+def written_since(files: Files, when: float) -> int:
+    """How many of the files that the images lie in were written after that time, in seconds since 1970."""
+    count, before = 0, None
+    for row in files.rows.tolist():
+        path = files.source.file(row)
+        if path and path != before:  # many images of a pack lie in one file
+            with contextlib.suppress(OSError):
+                count += path.stat().st_mtime > when
+        before = path
+    return count

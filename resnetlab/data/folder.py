@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.data.standing import standing, text
 from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out
 from resnetlab.errors import UserError

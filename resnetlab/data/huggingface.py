@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.data.files import Files, Names
+from resnetlab.data.files import Files
 from resnetlab.data.folder import TEST, TRAIN, check_is_folder
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.source import Names
 from resnetlab.errors import UserError
 
 MARK = "dataset_dict.json"  # what `DatasetDict.save_to_disk` writes
@@ -45,7 +46,7 @@ class Rows:
         return None
 
 
-def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
+def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: object) -> Data:
     """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`; unless to train, the
     latter may stand alone.
 

@@ -40,7 +40,7 @@ SIZE = (28, 28)
 _BYTES = 0x08  # the type's code
 
 
-def read_mnist(kind: str, folder: Path) -> Data:
+def read_mnist(kind: str, folder: Path, *_: object) -> Data:
     """Read "mnist" or "fashion_mnist" from `folder`, or from the folder "raw" inside it.
 
     Returns images of 1x28x28. Raises UserError, naming the file, for a missing, truncated or foreign one.

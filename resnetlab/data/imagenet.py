@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from resnetlab.data.files import Files, InsideFiles, LooseFiles, Names, Source
+from resnetlab.data.files import Files
 from resnetlab.data.folder import check_classes, check_is_folder, class_folders, scan
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.source import InsideFiles, LooseFiles, Names, Source
 from resnetlab.data.tars import Index, index_of
 from resnetlab.data.walk import images_below
 from resnetlab.errors import UserError, shown
@@ -41,7 +42,7 @@ def class_names() -> dict[str, str]:
     return dict(line.split("\t") for line in table.splitlines())
 
 
-def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train") -> Data:
+def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train", *_: object) -> Data:
     """Read ILSVRC2012, or some of its classes, from a folder with both of
 
     - training images: `train/WNID/*.JPEG`, or ILSVRC2012_img_train.tar, a tar of the tars of the classes;

@@ -1,22 +1,18 @@
-"""A data set: images in memory or in files, labels, class names; and `open_data`, from the text that names one."""
+"""A data set: images in memory or in files, labels, class names."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
-from resnetlab.data.names import DATA_NAMES, KINDS
 from resnetlab.data.seeds import seed_of
-from resnetlab.errors import UserError, did_you_mean
-from resnetlab.paths import expanded
+from resnetlab.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -106,56 +102,3 @@ class Data:
 # Images to train on and others to test on; test images, all of them where nothing says that some were trained on; or
 # both sides as a training would have them, of which nothing is written down yet.
 Purpose = Literal["train", "evaluate", "read"]
-
-
-def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[str] = frozenset()) -> Data:
-    """Read the data set that `text` names: "digits", KIND:DIR with one of the other KINDS, or just DIR, a folder.
-
-    To "train" needs both sides, and writes down a split that it draws. To "evaluate" needs test images only and writes
-    nothing: a folder that no file splits is tested whole, unless a network that is evaluated was trained on a part of
-    it, as `trained_on` tells, the fingerprints of what the networks were trained on. To "read" (pack, audit, look at)
-    gives the sides of a training, and writes nothing either.
-
-    Raises UserError for unknown names, missing or empty folders, and damaged files.
-    """
-    from resnetlab.data.cifar import read_cifar
-    from resnetlab.data.digits import read_digits
-    from resnetlab.data.folder import read_folder
-    from resnetlab.data.huggingface import read_huggingface
-    from resnetlab.data.idx import read_mnist
-    from resnetlab.data.imagenet import read_imagenet
-    from resnetlab.data.pack import read_pack
-
-    readers: dict[str, Callable[[str, Path], Data]] = {
-        "cifar10": read_cifar,
-        "cifar100": read_cifar,
-        "mnist": read_mnist,
-        "fashion_mnist": read_mnist,
-        "imagenet": lambda kind, path: read_imagenet(kind, path, purpose),
-        "hf": lambda kind, path: read_huggingface(kind, path, purpose),
-        "folder": lambda kind, path: read_folder(kind, path, purpose, trained_on),
-        "pack": lambda _, path: read_pack(path, purpose, trained_on),
-    }
-    kind, colon, folder = text.partition(":")
-    if text == "digits":
-        return read_digits()
-    if kind in readers and not folder:
-        raise UserError(f"data {text!r} does not name a folder: write {kind}:DIR, where DIR is {KINDS[kind]}.")
-    if kind not in readers:
-        if colon and kind == "digits":
-            raise UserError(f"data {text!r}: the digits come with the package, so write only 'digits'.")
-        if not (text and _exists(text)) and (colon or "/" not in text):
-            raise UserError(f"data {text!r} can't be read: give {DATA_NAMES}.{did_you_mean(kind, KINDS)}")
-        kind, folder = "folder", text
-    path = expanded(folder)
-    try:
-        return readers[kind](kind, path)
-    except OSError as error:
-        raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
-
-
-def _exists(text: str) -> bool:
-    try:
-        return expanded(text).exists()
-    except (OSError, ValueError):  # UserError is one
-        return False

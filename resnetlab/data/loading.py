@@ -5,32 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from resnetlab.data import augmentation as aug
+from resnetlab.data.crop_flip import CROP_FLIP_DRAWS, PAD, crop_flip
 from resnetlab.data.cuts import CUTS, MIDDLE
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.normalisation import (
-    Normalisation,
-    Statistics,
-    keep_statistics,
-    kept_statistics,
-    read_statistics,
-    sample,
-    statistics_of,
-)
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
 from resnetlab.data.seeds import epoch_order, seed_of, uniform
 from resnetlab.data.streaming import Reading, Unreadables, read_ahead
-from resnetlab.errors import UserError
 
-PAD = 4  # pixels on each side (He 2015, section 4.2)
-CROP_FLIP_DRAWS = 3
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
 POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "randaugment": (rand_augment, 2 * RAND_AUGMENT_DRAWS),
@@ -63,42 +52,6 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 N; where images are mixed, those of the larger share
     targets: Tensor | None  # float N K, where they are shares of the classes
     stop: int = 0  # the position in the epoch at which the next batch starts
-
-
-def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: Tensor) -> Tensor:
-    """Normalise, pad each image with zeros, cut out its size at a random place, flip half (He 2015, section 4.2).
-
-    pixels: uint8 N C H W; draws: N 3, uniform in [0, 1): the vertical place, the horizontal place, the flip;
-    padded: float, at least N images of C H+2p W+2p, zero at its borders, which is written to. Returns float N C H W.
-    It is laid out for speed: images are mirrored while they are 8-bit, and a window is copied in one piece from
-    where it starts; but for rounding that equals doing the four one after another.
-    """
-    n, channels, height, width = pixels.shape
-    pad, whole = (padded.shape[2] - height) // 2, padded.shape[3]
-    mirrored = draws[:, 2] < 0.5
-    place = mirrored.argsort(descending=True, stable=True)  # the mirrored ones first
-    count = int(mirrored.sum())
-    pixels = pixels.index_select(0, place)
-    inner = padded[:n, :, pad : pad + height, pad : pad + width]
-    # Of the image's size, since numbers that are broadcast along rows keep the kernel from vector instructions.
-    scale, shift = (
-        t.expand(channels, height, width).contiguous()
-        for t in (1 / (255 * normalise.std), -normalise.mean / normalise.std)
-    )
-    for part, group, moved in (
-        (inner[:count], pixels[:count].flip(3), shift.flip(2)),
-        (inner[count:], pixels[count:], shift),
-    ):
-        torch.addcmul(moved, part.copy_(group), scale, out=part)
-    top, left = (draws[:, :2] * (2 * pad + 1)).long().unbind(1)
-    left = torch.where(mirrored, 2 * pad - left, left)
-    image = torch.empty_like(place).scatter_(0, place, torch.arange(n, device=place.device))  # where each went
-    plane = image[:, None] * channels + torch.arange(channels, device=place.device)  # N C
-    starts = plane * (padded.shape[2] * whole) + (top * whole + left)[:, None]
-    # All windows of the buffer, by where they start; they overlap in memory.
-    last = padded.numel() - (height - 1) * whole - width
-    windows = padded.view(-1).as_strided((last + 1, height, width), (1, whole, 1))
-    return windows.index_select(0, starts.view(-1)).view(n, channels, height, width)
 
 
 def batch_ends(images: int, batch_size: int, least: int = 2) -> list[int]:
@@ -249,42 +202,3 @@ def placed_batches(
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
         yield read.pixels, read.positions
-
-
-_measured: dict[Path, Statistics] = {}  # for a place that can't be written to
-
-
-def measure(
-    images: Images | Files, size: int, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
-) -> Statistics:
-    """Statistics of training images; of files at most MOST_MEASURED are measured, their middle at `size`.
-
-    Those of files are kept for the next time. Files that can't be read are left out here. progress: called with
-    how many are done, and of how many.
-    """
-    if isinstance(images, Images):
-        return statistics_of([images.pixels])
-    path = kept_statistics(images, size)
-    found = _measured.get(path) or read_statistics(path)
-    if not found:
-        some = sample(images)
-        skipping = Unreadables(skip=True, limit=len(some))
-
-        def batches() -> Iterator[Tensor]:
-            done = 0
-            for pixels, _ in plain_batches(some, 0, len(some), 64, size, workers, skipping):
-                done += len(pixels)
-                progress(done, len(some))
-                yield pixels
-
-        try:
-            found = statistics_of(batches())
-        except UserError:
-            raise
-        except ValueError as error:  # of no images
-            raise UserError(
-                f"{some.place(0)}: neither this nor any other training image can be read; see 'resnetlab data audit'."
-            ) from error
-        keep_statistics(path, found)
-    _measured[path] = found
-    return found

@@ -1,51 +1,47 @@
-"""Packs: a data set of files as a few large tars and one index, read without unpacking; `packing` writes them.
+"""Packs: a data set of files as a few large tars and one index: made whole or not at all, read without unpacking.
 
     DIR/train-00000.tar ...   plain tars of CLASS/FILE, about 1 GiB each
     DIR/test-00000.tar ...
     DIR/index.safetensors     where each image lies; names, labels, checksums; what was packed, and how
 
-The index is written last and renamed into its place. Until then index.safetensors.part stands for it.
+The index is written last and renamed into its place. Until then index.safetensors.part stands for it. The same data
+gives the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import io
+import itertools
 import json
+import os
 import re
-import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from resnetlab.data.files import Files, InsideFiles, Names
+import resnetlab
+from resnetlab.data import decoding
+from resnetlab.data.files import Files
 from resnetlab.data.folder import ALL, DRAWN, SPLIT, write_split
 from resnetlab.data.images import Data, Purpose
-from resnetlab.errors import UserError, shown
+from resnetlab.data.tars import ARRAYS, CheckedFiles, Shard, TarWriter, require
+from resnetlab.data.understood import Understood
+from resnetlab.data.workers import KILLED, check_workers, over_images
+from resnetlab.errors import UserError, check_choice, shown
+from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
 INDEX = "index.safetensors"
+PART = f"{INDEX}.part"  # stands for the index of a pack that is not finished
 FORMAT, DRAWN_FORMAT = 1, 2  # of a pack whose test images are drawn; versions that know 1 alone would keep them so
-ARRAYS = {
-    "names": np.uint8,  # all of them, end to end
-    "ends": np.int64,  # where each name ends
-    "labels": np.int32,
-    "sizes": np.int64,
-    "which": np.int32,  # the shard of each
-    "starts": np.int64,  # its first byte there
-    "crc32": np.uint32,
-}
 SHARD = re.compile(r"(train|test)-\d{5}\.tar")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One tar of a pack."""
-
-    file: str
-    bytes: int
-    sha256: str
+SHARD_BYTES = 1 << 30
+UNREADABLE = ("error", "skip")
 
 
 @dataclass(frozen=True)
@@ -74,21 +70,7 @@ class Contents:
     drawn: bool = False  # whether the test images were drawn to pack them, and written down nowhere else
 
 
-@dataclass(frozen=True)
-class CheckedFiles(InsideFiles):
-    """The images of a pack; each is held to its checksum when it is read."""
-
-    crc32: np.ndarray  # uint32 N
-
-    def read(self, row: int) -> bytes:
-        """The bytes of one image. Raises OSError if they can't be read or are not those that were packed."""
-        content = super().read(row)
-        if zlib.crc32(content) != self.crc32[row]:
-            raise OSError(f"{self.place(row)}: damaged, its checksum differs")
-        return content
-
-
-def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
+def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
     """Open a pack; `purpose` and `trained_on` are those of `open_data`.
 
     A pack that was made from folders of classes without a split means what they do: the first training on it writes
@@ -97,7 +79,7 @@ def read_pack(folder: Path, purpose: Purpose = "train", trained_on: Collection[s
     """
     contents, source = read_index(folder)
     for shard in contents.shards:
-        if trouble := _shard_trouble(folder, shard):
+        if trouble := shard.trouble(folder):
             raise UserError(f"{folder / shard.file}: {trouble}; pack the data again or fetch the file again.")
     if purpose == "train" and not contents.train:
         raise UserError(f"{folder}: a pack with test images only; pack training images with them.")
@@ -123,14 +105,6 @@ def _data(contents: Contents, source: CheckedFiles) -> Data:
     return Data(contents.name, train, test, contents.classes, "by the pack" if contents.train else "test images only")
 
 
-def _shard_trouble(folder: Path, shard: Shard) -> str:
-    try:
-        size = (folder / shard.file).stat().st_size
-    except OSError as error:
-        return f"this part of the pack can't be read ({error.strerror})"
-    return "" if size == shard.bytes else f"has {size:,} bytes, but had {shard.bytes:,} when it was packed"
-
-
 def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
     """Read every byte of a pack; return what is damaged, a line each. `progress` is told bytes done and in all.
 
@@ -140,7 +114,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, tot
     total, done, damage = sum(2 * shard.bytes for shard in contents.shards), 0, []
     for number, shard in enumerate(contents.shards):
         path, after = folder / shard.file, done + 2 * shard.bytes
-        if trouble := _shard_trouble(folder, shard):
+        if trouble := shard.trouble(folder):
             damage.append(f"{path}: {trouble}")
         else:
             hashed = hashlib.sha256()
@@ -163,11 +137,6 @@ def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, tot
     return damage
 
 
-def part_of(folder: Path) -> Path:
-    """What stands for the index of a pack that is not finished."""
-    return folder / f"{INDEX}.part"
-
-
 def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
     """Read an index and hold every value of it to its range. Raises UserError."""
     from safetensors import SafetensorError
@@ -177,7 +146,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        if part_of(folder).exists():
+        if (folder / PART).exists():
             raise UserError(f"{folder}: an unfinished pack; repeat the command that packed it.") from error
         raise UserError(f"{folder}: not a pack, {INDEX} can't be read ({error.strerror}).") from error
     try:
@@ -186,19 +155,15 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         card = json.loads(header["__metadata__"]["resnetlab"])
         if (found := card["index"]["format"]) not in (FORMAT, DRAWN_FORMAT):
             raise UserError(f"{path}: a pack of format {shown(found)}; this version reads {FORMAT} and {DRAWN_FORMAT}.")
-        _check(card["sha256"] == _checksum(arrays, card["index"]), "its checksum differs")
+        require(card["sha256"] == _checksum(arrays, card["index"]), "its checksum differs")
         contents = _contents(card["index"])
-        return contents, _checked_files(folder, contents, arrays)
+        require(contents.train + contents.test == len(arrays["labels"]), "its images are miscounted")
+        return contents, CheckedFiles.of(folder, contents.shards, len(contents.classes), arrays)
     except UserError:
         raise
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         words = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: damaged ({words}); pack the data again or copy the file again.") from error
-
-
-def _check(right: object, words: str) -> None:
-    if not right:
-        raise ValueError(words)
 
 
 def _contents(values: dict[str, Any]) -> Contents:
@@ -209,37 +174,17 @@ def _contents(values: dict[str, Any]) -> Contents:
     contents = Contents(classes=tuple(values["classes"]), shards=shards, skipped=skipped, **rest)
     texts = [contents.name, contents.source, contents.resnetlab, *contents.classes]
     texts += [text for image in skipped for text in (image.side, image.name, image.reason)]
-    _check(all(isinstance(text, str) for text in texts), "a text is none")
+    require(all(isinstance(text, str) for text in texts), "a text is none")
     for shard in shards:
-        _check(isinstance(shard.file, str) and SHARD.fullmatch(shard.file), f"no shard: {shown(shard.file)}")
-        _check(type(shard.bytes) is int and 0 <= shard.bytes < 2**62, "a shard's size is out of range")
-        _check(isinstance(shard.sha256, str), "a shard's SHA-256 is none")
-    _check(len({shard.file for shard in shards}) == len(shards), "a shard is listed twice")
-    _check(type(contents.drawn) is bool, "whether its test images were drawn is neither true nor false")
+        require(isinstance(shard.file, str) and SHARD.fullmatch(shard.file), f"no shard: {shown(shard.file)}")
+        require(type(shard.bytes) is int and 0 <= shard.bytes < 2**62, "a shard's size is out of range")
+        require(isinstance(shard.sha256, str), "a shard's SHA-256 is none")
+    require(len({shard.file for shard in shards}) == len(shards), "a shard is listed twice")
+    require(type(contents.drawn) is bool, "whether its test images were drawn is neither true nor false")
+    require(all(type(n) is int and n >= 0 for n in (contents.train, contents.test)), "its images are miscounted")
     for number in (contents.short_side, contents.quality):
-        _check(number is None or type(number) is int, "how it was made is no number")
+        require(number is None or type(number) is int, "how it was made is no number")
     return contents
-
-
-def _checked_files(folder: Path, contents: Contents, arrays: dict[str, np.ndarray]) -> CheckedFiles:
-    """The arrays as a source. Raises ValueError or LookupError for values that lead outside of a shard."""
-    for name, kind in ARRAYS.items():
-        _check(arrays[name].dtype == kind and arrays[name].ndim == 1, f"{name} is no list of {kind.__name__}")
-    ends, labels, sizes, which, starts = (arrays[name] for name in ("ends", "labels", "sizes", "which", "starts"))
-    count = len(labels)
-    _check(all(len(array) == count for name, array in arrays.items() if name != "names"), "its lists differ in length")
-    numbers = type(contents.train) is int and type(contents.test) is int and contents.train >= 0 and contents.test >= 0
-    _check(numbers and contents.train + contents.test == count, "its images are miscounted")
-    if count:
-        _check(ends[0] >= 0 and (ends[1:] >= ends[:-1]).all(), "its names are out of order")
-        _check(labels.min() >= 0 and labels.max() < len(contents.classes), "a label has no class")
-        _check(which.min() >= 0 and which.max() < len(contents.shards), "an image has no shard")
-        room = np.array([shard.bytes for shard in contents.shards], dtype=np.int64)[which] - starts
-        _check(starts.min() >= 0 and sizes.min() >= 0 and (sizes <= room).all(), "an image lies outside its shard")
-    _check(len(arrays["names"]) == (ends[-1] if count else 0), "its names are cut")
-    names = Names(arrays["names"].tobytes(), ends)
-    containers = tuple(folder / shard.file for shard in contents.shards)
-    return CheckedFiles(containers, names, labels, sizes, which, starts, arrays["crc32"])
 
 
 def _checksum(arrays: dict[str, np.ndarray], index: dict[str, Any]) -> str:
@@ -258,3 +203,194 @@ def index_bytes(contents: Contents, arrays: dict[str, np.ndarray]) -> bytes:
     index = json.loads(json.dumps(index))  # as it will be read
     card = {"sha256": _checksum(arrays, index), "index": index}
     return save(arrays, {"resnetlab": json.dumps(card)})  # one key: the order of several is not fixed
+
+
+def pack(
+    data: Data,
+    folder: Path,
+    *,
+    short_side: int | None = None,
+    quality: int = 90,
+    unreadable: str = "error",
+    workers: int | None = None,
+    told: Callable[[str], object] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    shard_bytes: int = SHARD_BYTES,
+) -> tuple[Contents, bool]:
+    """Write the images of `data` as a pack; return what is in it, and whether it was there before.
+
+    The files go in as they are and are not decoded. With `short_side`, pixels, every image is decoded, and one whose
+    shorter side is longer becomes a JPEG of that size and of `quality`, 1 to 95, upright, 4:2:0; the others go in as
+    they are. The same input gives the same bytes, with any number of `workers`. `told` is called with a line that says
+    what is packed, before it is; `progress` with images done and in all.
+
+    Raises UserError for data in memory, for a folder that holds anything but the same pack or an unfinished one, for
+    an image that can't be read unless `unreadable` is "skip", for a full disk. What was written is removed then.
+    """
+    if not isinstance(data.train, Files) or not isinstance(data.test, Files):
+        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be packed.")
+    how = _How(short_side, quality, unreadable, check_workers(workers))
+    told(str(Understood.of(data)))
+    if (folder / INDEX).exists():
+        return _same_pack(folder, data, how), True
+    sides = {"train": data.train, "test": data.test}
+    count, done = len(data.train) + len(data.test), itertools.count(1)
+    outcome = "; what was written was removed. Make room or choose another folder, then repeat the command."
+    with disk_errors(folder, outcome), _started(folder) as index, TarWriter(folder, shard_bytes) as writer:
+        skipped = {
+            side: _write_side(writer, side, files, how, lambda: progress(next(done), count))
+            for side, files in sides.items()
+        }
+        train, test = (len(files) - len(skipped[side]) for side, files in sides.items())
+        if (data.train and not train) or (data.test and not test):
+            raise UserError(
+                f"{data.name}: none of its training images or none of its test images can be read; nothing was packed."
+            )
+        shards, left_out = tuple(writer.shards), (*skipped["train"], *skipped["test"])
+        source, version = data.fingerprint, resnetlab.__version__
+        contents = Contents(
+            data.name, data.classes, train, test, shards, left_out, short_side, how.encoded, source, version, data.drawn
+        )
+        index.write(index_bytes(contents, writer.arrays()))
+        flush_to_disk(index)
+        (folder / PART).replace(folder / INDEX)
+        return contents, False
+
+
+@dataclass(frozen=True)
+class _How:
+    """How images are packed, as `pack` is asked to. Raises UserError for what can't be."""
+
+    short_side: int | None
+    quality: int
+    unreadable: str
+    workers: int
+
+    def __post_init__(self) -> None:
+        check_choice("unreadable", self.unreadable, UNREADABLE)
+        if self.short_side is not None and not 16 <= self.short_side <= 4096:
+            raise UserError(f"short_side={shown(self.short_side)} must be 16 to 4096 pixels.")
+        if not 1 <= self.quality <= 95:
+            raise UserError(f"quality={shown(self.quality)} must be 1 to 95.")
+
+    @property
+    def encoded(self) -> int | None:
+        """The quality, where images are encoded anew."""
+        return self.quality if self.short_side else None
+
+
+def _same_pack(folder: Path, data: Data, how: _How) -> Contents:
+    """What is in the pack that is there. Raises UserError unless it is of this data, made like this."""
+    there = read_index(folder)[0]
+    asked = (how.short_side, how.encoded, data.fingerprint)
+    if (there.short_side, there.quality, there.source) != asked or (there.skipped and how.unreadable == "error"):
+        raise UserError(f"{folder}: holds another pack, of {there.name}; choose another folder or move it away.")
+    return there
+
+
+def _write_side(writer: TarWriter, side: str, files: Files, how: _How, step: Callable[[], None]) -> list[Skipped]:
+    """Write the training or the test images; return those that were left out. `step` is called after each."""
+    skipped: list[Skipped] = []
+    taken = {files.name(i) for i in range(len(files))} if how.short_side else set()
+    prepare = functools.partial(_prepare, short_side=how.short_side, quality=how.quality)
+    writer.open(side)
+    with contextlib.closing(over_images(prepare, files, how.workers)) as results:
+        for i, result in enumerate(results):
+            content, anew, trouble = result or _Prepared(b"", False, KILLED)
+            name = files.name(i)
+            if trouble and how.unreadable == "error":
+                raise UserError(
+                    f"{files.place(i)}: {trouble}. Repair or remove it, or skip such images with --unreadable skip."
+                )
+            if trouble:
+                skipped.append(Skipped(side, name, trouble))
+            else:
+                writer.add(_jpeg_name(name, taken) if anew else name, int(files.labels[i]), content)
+            step()
+    writer.close()
+    return skipped
+
+
+class _Prepared(NamedTuple):
+    """An image as it goes into the pack, whether it was encoded anew, and what is wrong with it."""
+
+    content: bytes
+    anew: bool
+    trouble: str
+
+
+def _prepare(files: Files, i: int, *, short_side: int | None, quality: int) -> _Prepared:
+    try:
+        content = files.read(i)
+        if len(content) != files.source.sizes[files.rows[i]]:
+            return _Prepared(b"", False, "has changed since packing began")
+        if short_side is None:
+            return _Prepared(content, False, "")
+        header = decoding.read_header(content)
+        if min(header.height, header.width) <= short_side:
+            decoding.decode(content)
+            return _Prepared(content, False, "")
+        return _Prepared(encode_jpeg(decoding.decode_resized(content, short_side), quality), True, "")
+    except decoding.Unreadable as error:
+        return _Prepared(b"", False, str(error))
+    except OSError as error:
+        return _Prepared(b"", False, error.strerror or str(error))
+    except MemoryError:
+        return _Prepared(b"", False, "does not fit into memory")
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """A JPEG, 4:2:0, of uint8 H W 3."""
+    from PIL import Image
+
+    made = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(made, "JPEG", quality=quality, subsampling="4:2:0")
+    return made.getvalue()
+
+
+def _jpeg_name(name: str, taken: set[str]) -> str:
+    """What an image is called that is a JPEG now: x.jpg for x.png, or x.png.jpg where there is an x.jpg too."""
+    stem, extension = os.path.splitext(name)
+    if extension.lower() in (".jpg", ".jpeg"):
+        return name
+    new = f"{stem}.jpg"
+    while new in taken:
+        name = new = f"{name}.jpg"
+    taken.add(new)
+    return new
+
+
+@contextlib.contextmanager
+def _started(folder: Path) -> Iterator[BinaryIO]:
+    """Hold the folder for a new pack, without what an unfinished one left; yield the index's .part.
+
+    If the pack is not finished after all, what was written is removed. Raises UserError for a folder with other files
+    or in the hands of another process, and for a full disk.
+    """
+    ours = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / PART).exists() and (other := next(folder.iterdir(), None)):
+            raise UserError(f"{folder}: is not empty, it holds {shown(other.name)}; choose another folder.")
+        with (folder / PART).open("ab") as index:
+            if not try_lock(index):
+                raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.")
+            for path in sorted(folder.iterdir()):
+                if path != folder / PART and not SHARD.fullmatch(path.name):  # a finished index, too
+                    raise UserError(f"{folder}: holds {shown(path.name)}, which is not part of an unfinished pack.")
+            ours = True
+            _remove_shards(folder)
+            index.truncate(0)
+            yield index
+    except BaseException:
+        if ours and not (folder / INDEX).exists():
+            with contextlib.suppress(OSError):
+                _remove_shards(folder)
+                (folder / PART).unlink()
+        raise
+
+
+def _remove_shards(folder: Path) -> None:
+    for path in folder.iterdir():
+        if SHARD.fullmatch(path.name):
+            path.unlink()

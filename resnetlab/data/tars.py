@@ -1,4 +1,4 @@
-"""Where each file lies in a tar, and in the tars within a tar: read once from the headers, then kept in a file."""
+"""Tars of images: where each lies in those of others, read once from the headers, then kept; and tars written anew."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ import json
 import logging
 import os
 import tarfile
+import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from resnetlab.data.files import Names
-from resnetlab.errors import UserError
-from resnetlab.storage import cache_folder, keep_if_possible
+from resnetlab.data.source import InsideFiles, Names
+from resnetlab.errors import UserError, shown
+from resnetlab.storage import cache_folder, flush_to_disk, keep_if_possible
 
-FORMAT = "1"
+FORMAT = "1"  # of the index of a tar
 SAY_EVERY = 10_000_000_000  # bytes of a tar
+# What is noted of the images of tars that are written, as arrays.
+ARRAYS = {
+    "names": np.uint8,  # all of them, end to end
+    "ends": np.int64,  # where each name ends
+    "labels": np.int32,
+    "sizes": np.int64,
+    "which": np.int32,  # the shard of each
+    "starts": np.int64,  # its first byte there
+    "crc32": np.uint32,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -149,3 +161,126 @@ def _load(place: Path, key: dict[str, str], size: int) -> Index | None:
     if not (within.all() and ordered.all() and (ends[-1] if len(ends) else 0) == len(content)):
         return None
     return Index(Names(content.tobytes(), ends), starts, sizes)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar of a pack."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+    def trouble(self, folder: Path) -> str:
+        """What is seen to be wrong with it without reading it, in words; "" if nothing is."""
+        try:
+            size = (folder / self.file).stat().st_size
+        except OSError as error:
+            return f"this part of the pack can't be read ({error.strerror})"
+        return "" if size == self.bytes else f"has {size:,} bytes, but had {self.bytes:,} when it was packed"
+
+
+@dataclass(frozen=True)
+class CheckedFiles(InsideFiles):
+    """Images that were written by `TarWriter`; each is held to its checksum when it is read."""
+
+    crc32: np.ndarray  # uint32 N
+
+    @classmethod
+    def of(cls, folder: Path, shards: Sequence[Shard], classes: int, arrays: Mapping[str, np.ndarray]) -> CheckedFiles:
+        """From what `TarWriter` noted. Raises ValueError or LookupError for values that lead outside of a shard."""
+        for name, kind in ARRAYS.items():
+            require(arrays[name].dtype == kind and arrays[name].ndim == 1, f"{name} is no list of {kind.__name__}")
+        ends, labels, sizes, which, starts = (arrays[name] for name in ("ends", "labels", "sizes", "which", "starts"))
+        count = len(labels)
+        same = all(len(array) == count for name, array in arrays.items() if name != "names")
+        require(same, "its lists differ in length")
+        if count:
+            require(ends[0] >= 0 and (ends[1:] >= ends[:-1]).all(), "its names are out of order")
+            require(labels.min() >= 0 and labels.max() < classes, "a label has no class")
+            require(which.min() >= 0 and which.max() < len(shards), "an image has no shard")
+            room = np.array([shard.bytes for shard in shards], dtype=np.int64)[which] - starts
+            require(starts.min() >= 0 and sizes.min() >= 0 and (sizes <= room).all(), "an image lies outside its shard")
+        require(len(arrays["names"]) == (ends[-1] if count else 0), "its names are cut")
+        names = Names(arrays["names"].tobytes(), ends)
+        return cls(tuple(folder / s.file for s in shards), names, labels, sizes, which, starts, arrays["crc32"])
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one image. Raises OSError if they can't be read or are not those that were packed."""
+        content = super().read(row)
+        if zlib.crc32(content) != self.crc32[row]:
+            raise OSError(f"{self.place(row)}: damaged, its checksum differs")
+        return content
+
+
+def require(right: object, words: str) -> None:
+    """Raise ValueError with these words unless it is so."""
+    if not right:
+        raise ValueError(words)
+
+
+class TarWriter:
+    """Writes tars of images one after another, the same bytes each time, and notes where each image went."""
+
+    def __init__(self, folder: Path, shard_bytes: int):
+        self.folder, self.shard_bytes = folder, shard_bytes
+        self.shards: list[Shard] = []
+        self.names = bytearray()
+        self.ends, self.sizes, self.starts = array("q"), array("q"), array("q")
+        self.labels, self.which, self.crc32 = array("i"), array("i"), array("I")
+        self.file: BinaryIO | None = None
+        self.size = 0  # of the shard at hand
+
+    def __enter__(self) -> TarWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file:
+            self.file.close()
+
+    def open(self, side: str) -> None:
+        """Go on with images of this side."""
+        self.side, self.number = side, 0
+
+    def add(self, name: str, label: int, content: bytes) -> None:
+        """Write an image. Raises UserError for a name that would lead out of the folder it is unpacked into."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise UserError(f"{shown(name)}: can't be packed under this name, which leads outside the pack; rename it.")
+        member = tarfile.TarInfo(name)  # of user 0, changed at time 0: the same bytes each time
+        member.size = len(content)
+        header = member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        if self.file and self.size + len(header) + len(content) > self.shard_bytes:
+            self.close()
+        if not self.file:
+            self.path = self.folder / f"{self.side}-{self.number:05d}.tar"
+            self.file, self.size, self.hashed = self.path.open("xb"), 0, hashlib.sha256()
+            self.number += 1
+        self._write(header)
+        self.starts.append(self.size)
+        self._write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+        self.names += os.fsencode(name)
+        self.ends.append(len(self.names))
+        self.labels.append(label)
+        self.sizes.append(len(content))
+        self.which.append(len(self.shards))
+        self.crc32.append(zlib.crc32(content))
+
+    def close(self) -> None:
+        """End the shard at hand, if there is one."""
+        if self.file:
+            self._write(bytes(2 * tarfile.BLOCKSIZE))
+            self._write(bytes(-self.size % tarfile.RECORDSIZE))
+            with self.file as file:
+                flush_to_disk(file)
+            self.shards.append(Shard(self.path.name, self.size, self.hashed.hexdigest()))
+            self.file = None
+
+    def _write(self, content: bytes) -> None:
+        assert self.file
+        self.file.write(content)
+        self.hashed.update(content)
+        self.size += len(content)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was noted, by the names and kinds of ARRAYS."""
+        return {name: np.frombuffer(getattr(self, name), dtype=kind) for name, kind in ARRAYS.items()}

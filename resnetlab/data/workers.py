@@ -109,7 +109,7 @@ def _broken(pool: ProcessPoolExecutor) -> bool:
 def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExecutor:
     # Not "fork", which copies locks that other threads hold; the server imports torch once, for all.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnetlab.data.audit", "resnetlab.data.packing"])
+    context.set_forkserver_preload(["resnetlab.data.audit", "resnetlab.data.pack"])
     resource_tracker.ensure_running()  # which the next one would start otherwise, and unblock signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us; the processes inherit this
     try:

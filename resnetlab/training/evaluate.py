@@ -16,8 +16,9 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import measure, placed_batches
+from resnetlab.data.loading import placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import Unreadables
 from resnetlab.data.understood import Understood
 from resnetlab.data.views import VIEWS, Views, one_crop, read_views

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.data.contents import written_since
-from resnetlab.data.files import Files
+from resnetlab.data.files import Files, written_since
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
 from resnetlab.errors import UserError, shown

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.images import Data, Purpose, open_data
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
@@ -18,6 +19,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.finetune import Start, check_size, read_start
+from resnetlab.training.muon import check_muon
 from resnetlab.training.parts import check_parts
 from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import Recipe
@@ -111,6 +113,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
             )
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_parts(recipe, fitted)
+    check_muon(recipe, fitted)
     if start:
         check_size(start, recipe, size)
         if recipe.normalise == "source" and not start.normalisation:  # as evaluation does with such files

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import Augmentation, Loader, batch_ends, measure
-from resnetlab.data.normalisation import NORMALISATIONS, Normalisation, imagenet
+from resnetlab.data.loading import Augmentation, Loader, batch_ends
+from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.seeds import seed_of
+from resnetlab.data.statistics import NORMALISATIONS, measure
 from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
@@ -176,7 +177,7 @@ def _placed(images: Images | Files, device: str) -> Images | Files:
 def normalisation_of(
     run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
 ) -> Normalisation:
-    """What a run's images are normalised by, which may have to be measured; see `data.loading.measure`."""
+    """What a run's images are normalised by, which may have to be measured; see `data.statistics.measure`."""
     if run.recipe.normalise == "imagenet":
         return imagenet(run.spec.in_channels)
     if run.recipe.normalise == "source":

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.training.averaging import Average
+from resnetlab.training.muon import Muon
 from resnetlab.training.parts import lr_factors, training_mode
 from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
 from resnetlab.training.recipe import Recipe
@@ -28,19 +29,31 @@ class StepResult(NamedTuple):
 
 
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says.
+    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says; or Muon.
 
-    Groups have `lr_factor`, which a step multiplies lr by. Frozen parameters are in none.
+    Muon (see there) turns the convolutions, but for the first, at its own rate, and leaves the rest to SGD. Groups have
+    `lr_factor`, which a step multiplies lr by. Frozen parameters are in none.
     """
     factors = lr_factors(net, recipe.layer_decay)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    turned: set[nn.Parameter] = set()
+    if recipe.optimiser == "muon":
+        turned = {p for p in net.parameters() if p.ndim == 4} - {next(net.parameters())}
+        factors |= {weight: factors[weight] * recipe.muon_lr / recipe.lr for weight in turned}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for p in net.parameters():
         if p.requires_grad:
-            groups.setdefault((factors[p], recipe.decay == "all" or p.ndim > 1), []).append(p)
-    return torch.optim.SGD(
+            decayed = recipe.decay == "all" or p.ndim > 1
+            groups.setdefault((factors[p], decayed, p in turned), []).append(p)
+    kind = Muon if turned else torch.optim.SGD
+    return kind(
         [
-            {"params": found, "lr_factor": factor, "weight_decay": recipe.weight_decay if decayed else 0.0}
-            for (factor, decayed), found in groups.items()
+            {
+                "params": found,
+                "lr_factor": factor,
+                "weight_decay": recipe.weight_decay if decayed else 0.0,
+                "orthogonal": orthogonal,
+            }
+            for (factor, decayed, orthogonal), found in groups.items()
         ],
         lr=recipe.lr,
         momentum=recipe.momentum,

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnetlab.data.cuts import CROP, TEST_SIDE
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.open import is_in_memory
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
@@ -23,7 +24,6 @@ from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_expo
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
 
-IN_MEMORY = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")  # data whose images are not cut in evaluation
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
 
 
@@ -196,4 +196,4 @@ class Classifier:
 def _whole(card: ModelMetadata | None, spec: object) -> bool:
     """Whether the network was evaluated on whole images: those of data in memory, or CIFAR's by others."""
     trained_on = str(card.recipe.get("data", "")).partition(":")[0] if card else ""
-    return trained_on in IN_MEMORY or (not trained_on and isinstance(spec, NetSpec) and spec.stem == "cifar")
+    return is_in_memory(trained_on) or (not trained_on and isinstance(spec, NetSpec) and spec.stem == "cifar")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded

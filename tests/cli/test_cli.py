@@ -20,7 +20,8 @@ from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
 from resnetlab.studies import degradation
 from resnetlab.studies.frame.study import Plan, study
-from resnetlab.training.recipe import FIELDS, recipe
+from resnetlab.training.recipe import FIELDS
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 
 Captured = pytest.CaptureFixture[str]
 SHORT = ["--image-size", "16", "--iterations", "2", "--batch-size", "8", "--threads", "1", "--workers", "0"]

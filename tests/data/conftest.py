@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data
-from resnetlab.data.sources import File, Source
+from resnetlab.data.open import File, Published
+from resnetlab.data.source import LooseFiles, Names
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: more than a socket takes at once
 NAME = "train-images-idx3-ubyte.gz"
@@ -39,10 +40,10 @@ class Server:
     url: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def source(self, **changes: str) -> dict[str, Source]:
+    def source(self, **changes: str) -> dict[str, Published]:
         """A table with one data set, "mnist", of the files here."""
         files = tuple(File(n, len(c), hashlib.sha256(c).hexdigest(), **changes) for n, c in self.files.items())
-        return {"mnist": Source((self.url,), files)}
+        return {"mnist": Published((self.url,), files)}
 
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:

@@ -19,9 +19,10 @@ from PIL import Image, ImageDraw
 
 from resnetlab.cli.main import main
 from resnetlab.data.audit import Audit, audit
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
 from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
-from resnetlab.data.packing import pack
+from resnetlab.data.open import open_data
+from resnetlab.data.pack import pack
 
 Read = Callable[[Path], Data]
 
@@ -151,7 +152,7 @@ def test_look_alikes_are_found_across_and_are_no_copies(found: Audit) -> None:
 
 def test_oddities(found: Audit) -> None:
     assert names(found.mismatched) == ["really a.jpg"]
-    assert found.mismatched[0].words == "called .jpg, is PNG"
+    assert found.mismatched[0].words == "extension .jpg, format PNG"
     assert names(found.tiny) == ["tiny.png"]
     assert names(found.stretched) == ["long.png"]
     assert found.huge == ()
@@ -214,7 +215,7 @@ def test_nothing_readable_and_a_class_without_images(tmp_path: Path, loose_data:
 
 
 def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "import os\nfrom resnetlab.data.files import LooseFiles\n\nclass Killing(LooseFiles):\n"
+    module = "import os\nfrom resnetlab.data.source import LooseFiles\n\nclass Killing(LooseFiles):\n"
     module += (
         "    def read(self, row):\n        return os.abort() if 'grey.' in self.names[row] else super().read(row)\n"
     )
@@ -226,7 +227,7 @@ def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, mo
     source = data.train.source
     killing = Killing(source.folder, source.names, source.labels, source.sizes)
     found = audit(replace(data, train=replace(data.train, source=killing)), workers=2)
-    (killed,) = (image for image in found.unreadable if "kills" in image.words)
+    (killed,) = (image for image in found.unreadable if "crashes" in image.words)
     assert killed.name == "a/grey.jpg"
     assert len(found.unreadable) == 6
 

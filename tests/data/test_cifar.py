@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from resnetlab.data import cifar
 from resnetlab.data.cifar import read_batch
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 
 NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]

@@ -14,11 +14,13 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.data import contents
-from resnetlab.data.contents import SIZE_SAYS_NOTHING, content_marks, written_since
-from resnetlab.data.files import Files, LooseFiles
-from resnetlab.data.images import Data, open_data
-from resnetlab.data.normalisation import kept_statistics
-from resnetlab.data.packing import pack
+from resnetlab.data.contents import SIZE_SAYS_NOTHING, content_marks
+from resnetlab.data.files import Files, written_since
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
+from resnetlab.data.pack import pack
+from resnetlab.data.source import LooseFiles
+from resnetlab.data.statistics import kept_statistics
 
 WAYS = {  # how Pillow writes an ending, without compression
     "bmp": ("BMP", "RGB", {}),

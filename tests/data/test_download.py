@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from resnetlab import storage
-from resnetlab.data.download import Progress
-from resnetlab.data.fetch import fetch
-from resnetlab.data.sources import Source
+from resnetlab.data.fetch import Progress, fetch
+from resnetlab.data.open import Published
 from resnetlab.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000  # what the server has
@@ -143,7 +142,7 @@ def test_mirrors_stand_in(tmp_path: Path, serve: Serve) -> None:
     good = serve()
     (source,) = good.source().values()
     places = (closed_place(), *(b.url for b in bad), good.url)
-    events = list(fetch("mnist", tmp_path, sources={"mnist": Source(places, source.files)}, waits=WAITS))
+    events = list(fetch("mnist", tmp_path, sources={"mnist": Published(places, source.files)}, waits=WAITS))
     assert (tmp_path / NAME).read_bytes() == CONTENT
     for said in ("can't be reached (Connection refused)", "answers 404 Not Found", "answers 500 Internal Server Error"):
         assert said in words(events)
@@ -154,7 +153,7 @@ def test_mirrors_stand_in(tmp_path: Path, serve: Serve) -> None:
 def test_a_mirror_with_the_wrong_file_is_followed_by_the_next(tmp_path: Path, serve: Serve) -> None:
     bad, good = serve(corrupt=9), serve()
     (source,) = good.source().values()
-    list(fetch("mnist", tmp_path, sources={"mnist": Source((bad.url, good.url), source.files)}, waits=WAITS))
+    list(fetch("mnist", tmp_path, sources={"mnist": Published((bad.url, good.url), source.files)}, waits=WAITS))
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 

@@ -15,9 +15,8 @@ import pytest
 
 from resnetlab.cli.main import main
 from resnetlab.data.cifar import LAYOUTS
-from resnetlab.data.download import Progress
-from resnetlab.data.fetch import fetch
-from resnetlab.data.sources import SOURCES
+from resnetlab.data.fetch import Progress, fetch
+from resnetlab.data.open import PUBLISHED
 from resnetlab.errors import UserError
 
 NAME = "train-images-idx3-ubyte.gz"
@@ -124,13 +123,13 @@ def test_an_archive_that_is_not_the_data_is_named(tmp_path: Path, serve: Serve, 
 
 
 def test_the_table_is_complete() -> None:
-    assert [sum(f.size for f in source.files) for source in SOURCES.values()] == [
+    assert [sum(f.size for f in source.files) for source in PUBLISHED.values()] == [
         170_498_071,
         169_001_437,
         11_594_722,
         30_878_645,
     ]
-    for name, source in SOURCES.items():
+    for name, source in PUBLISHED.items():
         assert all(place.startswith("http") and place.endswith("/") for place in source.places)
         assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in source.files)
         folders = [file.unpacks_to for file in source.files if file.unpacks_to]
@@ -141,7 +140,7 @@ def test_the_command_answers(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
-    monkeypatch.setitem(SOURCES, "mnist", server.source()["mnist"])
+    monkeypatch.setitem(PUBLISHED, "mnist", server.source()["mnist"])
     dest = tmp_path / "a folder"
     assert main(["data", "fetch", "mnist", str(dest), "--json"]) == 0
     captured = capsys.readouterr()
@@ -157,7 +156,7 @@ def test_ctrl_c_says_how_to_go_on(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
-    monkeypatch.setitem(SOURCES, "mnist", server.source()["mnist"])
+    monkeypatch.setitem(PUBLISHED, "mnist", server.source()["mnist"])
 
     def press(*_: object) -> str:
         raise KeyboardInterrupt

@@ -17,9 +17,11 @@ from PIL import Image
 
 from resnetlab import storage
 from resnetlab.cli.main import main
-from resnetlab.data.files import Files, Names
+from resnetlab.data.files import Files
 from resnetlab.data.folder import SPLIT
-from resnetlab.data.images import Data, Purpose, open_data
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.open import open_data
+from resnetlab.data.source import Names
 from resnetlab.errors import UserError
 
 
@@ -278,7 +280,7 @@ def test_a_split_file_is_the_same_in_every_locale(tmp_path: Path) -> None:
     write(tmp_path, *(f"{c}/\u00e9{i}.png" for c in ("\u871c", "b") for i in range(5)))
     first = read(tmp_path)
     written = (tmp_path / SPLIT).read_bytes()
-    code = f"from resnetlab.data.images import open_data; print(open_data({str(tmp_path)!r}).fingerprint)"
+    code = f"from resnetlab.data.open import open_data; print(open_data({str(tmp_path)!r}).fingerprint)"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (first.fingerprint, "")

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.files import Files
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 
 

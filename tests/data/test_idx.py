@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from resnetlab.cli.main import main
 from resnetlab.data.idx import IMAGES, LABELS
-from resnetlab.data.images import open_data
-from resnetlab.data.names import DATA_NAMES, KINDS
+from resnetlab.data.open import DATA_NAMES, READERS, open_data
 from resnetlab.errors import UserError
 from resnetlab.training.recipe import Recipe
 
@@ -135,11 +134,11 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, text: str, message: str
         open_data(text.format(tmp_path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", READERS)
 def test_every_kind_that_is_listed_is_known(tmp_path: Path, kind: str) -> None:
     assert kind in DATA_NAMES
     assert DATA_NAMES in Recipe.__dataclass_fields__["data"].metadata["help"]
-    if KINDS[kind]:
+    if READERS[kind].folder:
         with pytest.raises(UserError, match=f"not an? {kind}"):
             open_data(f"{kind}:{tmp_path}")
 

@@ -16,9 +16,11 @@ from scipy.io import savemat
 
 from resnetlab import storage
 from resnetlab.data import imagenet, tars
-from resnetlab.data.files import Files, InsideFiles
+from resnetlab.data.files import Files
 from resnetlab.data.imagenet import DEVKIT, META, TRAIN_TAR, TRUTH, VAL_TAR, class_names
-from resnetlab.data.images import Data, open_data
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
+from resnetlab.data.source import InsideFiles
 from resnetlab.errors import UserError
 
 WNIDS = ["n03126707", "n01440764", "n02012849"]  # as they lie in the tar, in no order

@@ -9,10 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetlab.data.images import Images, open_data
-from resnetlab.data.loading import Augmentation, Loader, batch_ends, crop_flip, measure, share
+from resnetlab.data.crop_flip import crop_flip
+from resnetlab.data.images import Images
+from resnetlab.data.loading import Augmentation, Loader, batch_ends, share
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
 from resnetlab.data.seeds import uniform
+from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 
 AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))

@@ -22,11 +22,10 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 from resnetlab.cli.main import main
-from resnetlab.data import packing
 from resnetlab.data.decoding import decode, read_header
-from resnetlab.data.images import Data, open_data
-from resnetlab.data.pack import INDEX, Contents, index_bytes, read_index, read_pack, verify
-from resnetlab.data.packing import pack
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
+from resnetlab.data.pack import INDEX, Contents, encode_jpeg, index_bytes, pack, read_index, read_pack, verify
 from resnetlab.errors import UserError
 
 Read = Callable[[Path], Data]
@@ -80,7 +79,7 @@ def test_a_pack_of_the_files_as_they_are_is_the_same_data(folder: Path, packed: 
 
 
 def test_the_shards_are_plain_tars_that_give_the_folder_back(folder: Path, packed: Path, tmp_path: Path) -> None:
-    source = read_pack(packed).train.source
+    source = read_pack("pack", packed).train.source
     places = {}
     for path in packed.glob("*.tar"):
         with tarfile.open(path) as tar:
@@ -123,7 +122,7 @@ def test_larger_images_are_made_smaller_and_the_others_kept(tmp_path: Path, loos
     loose = loose_data(write(tmp_path / "data", files))
     contents, _ = pack(loose, tmp_path / "packed", short_side=32, quality=80, workers=1)
     assert (contents.short_side, contents.quality, contents.source) == (32, 80, loose.fingerprint)
-    data = read_pack(tmp_path / "packed")
+    data = read_pack("pack", tmp_path / "packed")
     found = {name: content for name, _, content in contents_of(data)}
     headers = {name: read_header(content) for name, content in found.items()}
     assert {name: (h.width, h.height, h.format) for name, h in headers.items()} == {
@@ -148,7 +147,7 @@ def test_names_of_any_bytes_and_length(tmp_path: Path, loose_data: Read) -> None
     root = write(tmp_path / "data", {f"train/a/{n}": picture(i) for i, n in enumerate(names)} | {"val/a/1": b"1"})
     loose = loose_data(root)
     pack(loose, tmp_path / "packed", workers=1)
-    assert read_pack(tmp_path / "packed").fingerprint == loose.fingerprint
+    assert read_pack("pack", tmp_path / "packed").fingerprint == loose.fingerprint
     (tmp_path / "out").mkdir()
     subprocess.run(["tar", "xf", tmp_path / "packed" / "train-00000.tar", "-C", tmp_path / "out"], check=True)
     assert sorted(os.listdir(tmp_path / "out" / "a")) == sorted(names)
@@ -232,8 +231,8 @@ def test_a_killed_pack_is_known_as_unfinished_and_made_by_the_same_command(
 ) -> None:
     dest = tmp_path / "killed"
     code = (
-        "import os, sys; from pathlib import Path; from resnetlab.data.images import open_data\n"
-        "from resnetlab.data.packing import pack\n"
+        "import os, sys; from pathlib import Path; from resnetlab.data.open import open_data\n"
+        "from resnetlab.data.pack import pack\n"
         "die = lambda done, total: os.kill(os.getpid(), 9) if done == 14 else None\n"
         "pack(open_data('pack:' + sys.argv[1]), Path(sys.argv[2]), workers=1, progress=die, shard_bytes=8000)"
     )
@@ -241,13 +240,13 @@ def test_a_killed_pack_is_known_as_unfinished_and_made_by_the_same_command(
     assert done.returncode == -9
     assert len(list(dest.glob("*.tar"))) > 1
     with pytest.raises(UserError, match="an unfinished pack; repeat the command"):
-        read_pack(dest)
+        read_pack("pack", dest)
     write(dest, {"notes.txt": b"mine"})
     with pytest.raises(UserError, match=r"holds 'notes.txt', which is not part"):
         pack(loose_data(folder), dest, workers=1)
     (dest / "notes.txt").unlink()
     assert not pack(loose_data(folder), dest, workers=1)[1]
-    assert read_pack(dest).fingerprint == loose_data(folder).fingerprint
+    assert read_pack("pack", dest).fingerprint == loose_data(folder).fingerprint
     assert {path.name for path in dest.iterdir()} == {"train-00000.tar", "test-00000.tar", INDEX}
 
 
@@ -290,24 +289,24 @@ def test_a_missing_or_cut_shard_is_named(packed: Path) -> None:
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
     with pytest.raises(UserError, match=r"train-00001.tar: has [\d,]+ bytes, but had"):
-        read_pack(packed)
+        read_pack("pack", packed)
     assert [line.startswith(str(shard)) for line in verify(packed)] == [True]
     shard.unlink()
     with pytest.raises(UserError, match=r"train-00001.tar: .*No such file"):
-        read_pack(packed)
+        read_pack("pack", packed)
     shard.mkdir()
     with pytest.raises(UserError, match=r"train-00001.tar"):
-        read_pack(packed)
+        read_pack("pack", packed)
 
 
 def test_what_is_no_pack_is_said(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere", Path(__file__)):
         with pytest.raises(UserError, match="not a pack"):
-            read_pack(path)
+            read_pack("pack", path)
 
 
 def test_a_changed_image_is_named_when_it_is_read_and_by_verify(packed: Path) -> None:
-    data = read_pack(packed)
+    data = read_pack("pack", packed)
     source = data.train.source
     path = source.containers[source.which[7]]
     content = bytearray(path.read_bytes())
@@ -404,7 +403,7 @@ def set_to(place: str, value: Any) -> Callable[[dict[str, Any], dict[str, np.nda
 def test_hostile_values_are_refused_in_a_line(packed: Path, place: str, value: Any) -> None:
     sealed(packed, set_to(place, value))
     with pytest.raises(UserError, match=INDEX) as raised:
-        read_pack(packed)
+        read_pack("pack", packed)
     assert "\n" not in str(raised.value)
 
 
@@ -412,13 +411,13 @@ def test_another_format_is_told_from_damage(packed: Path) -> None:
     content = (packed / INDEX).read_bytes()
     (packed / INDEX).write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 7'))
     with pytest.raises(UserError, match="a pack of format 7; this version reads 1 and 2"):
-        read_pack(packed)
+        read_pack("pack", packed)
 
 
 def read_all(folder: Path) -> None:
     """Everything that a reader does; only errors of the stated kinds."""
     try:
-        data = read_pack(folder)
+        data = read_pack("pack", folder)
     except UserError:
         return
     for files in (data.train, data.test):
@@ -478,7 +477,7 @@ def test_mutated_indexes_and_shards_never_crash(packed: Path) -> None:
 def test_metadata_of_any_kind(packed: Path, card: str) -> None:
     (packed / INDEX).write_bytes(save(load((packed / INDEX).read_bytes()), {"resnetlab": card}))
     with pytest.raises(UserError, match=INDEX):
-        read_pack(packed)
+        read_pack("pack", packed)
 
 
 # The command
@@ -545,10 +544,10 @@ def test_bad_options_are_one_line(
 def test_real_photos(tmp_path: Path, real_images: Callable[[str], Path]) -> None:
     loose = open_data(f"folder:{real_images('hymenoptera')}")
     pack(loose, tmp_path / "packed", workers=1)
-    assert read_pack(tmp_path / "packed").fingerprint == loose.fingerprint
+    assert read_pack("pack", tmp_path / "packed").fingerprint == loose.fingerprint
     contents, _ = pack(loose, tmp_path / "small", short_side=128, workers=1)
     assert (contents.train, contents.test) == (len(loose.train), len(loose.test))
-    data = read_pack(tmp_path / "small")
+    data = read_pack("pack", tmp_path / "small")
     headers = [read_header(data.test.read(i)) for i in range(len(data.test))]
     assert {min(h.height, h.width) for h in headers} == {128}
     assert verify(tmp_path / "small") == []
@@ -556,5 +555,5 @@ def test_real_photos(tmp_path: Path, real_images: Callable[[str], Path]) -> None
 
 def test_encoding_is_close_to_what_was_decoded() -> None:
     pixels = decode(picture(3, 64, 64, "PNG"))
-    assert np.abs(decode(packing.encode_jpeg(pixels, 90)).astype(int) - pixels).mean() < 3
-    assert len(packing.encode_jpeg(pixels, 30)) < len(packing.encode_jpeg(pixels, 95))
+    assert np.abs(decode(encode_jpeg(pixels, 90)).astype(int) - pixels).mean() < 3
+    assert len(encode_jpeg(pixels, 30)) < len(encode_jpeg(pixels, 95))

@@ -12,9 +12,9 @@ from PIL import Image
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
 from resnetlab.data.folder import ALL, SPLIT
-from resnetlab.data.images import Data, Purpose, open_data
-from resnetlab.data.pack import INDEX, read_index
-from resnetlab.data.packing import pack
+from resnetlab.data.images import Data, Purpose
+from resnetlab.data.open import open_data
+from resnetlab.data.pack import INDEX, pack, read_index
 from resnetlab.errors import UserError
 
 RUN = '{"id": "0123", "spec": {}, "recipe": {}}'

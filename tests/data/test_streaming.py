@@ -16,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data import cuts, loading, streaming
+from resnetlab.data import cuts, statistics, streaming
 from resnetlab.data.cuts import CUTS, Cut
-from resnetlab.data.files import Files, LooseFiles, Names
-from resnetlab.data.loading import Augmentation, Loader, measure
-from resnetlab.data.normalisation import Normalisation, kept_statistics
+from resnetlab.data.files import Files
+from resnetlab.data.loading import Augmentation, Loader
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.seeds import uniform
+from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.statistics import kept_statistics, measure
 from resnetlab.data.streaming import Reading, Unreadables, read_ahead
 from resnetlab.errors import UserError
 
@@ -363,7 +365,7 @@ def test_the_middle_is_pillows(pictures: Files) -> None:
 
 def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(loading, "_measured", {})
+    monkeypatch.setattr(statistics, "_measured", {})
     counts: list[tuple[int, int]] = []
     found = measure(pictures, 16, progress=lambda *count: counts.append(count))
     assert counts[-1] == (37, 37)
@@ -373,14 +375,14 @@ def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypat
     torch.testing.assert_close(found.channel_mean_std().std.flatten(), pixels.std((0, 2, 3), correction=0))
     path = kept_statistics(pictures, 16)
     assert tmp_path in path.parents
-    monkeypatch.setattr(loading, "_measured", {})
+    monkeypatch.setattr(statistics, "_measured", {})
     monkeypatch.setattr(LooseFiles, "read", lambda *_: pytest.fail("measured again"))
     again = measure(pictures, 16)
     assert torch.equal(again.sums, found.sums)
     assert torch.equal(again.levels, found.levels)
     for damaged in (b"", b"{}", path.read_bytes()[:-9], path.read_bytes().replace(b'"images": 37', b'"images": 38')):
         path.write_bytes(damaged)
-        assert loading.read_statistics(path) is None
+        assert statistics.read_statistics(path) is None
 
 
 def test_statistics_without_a_place_to_keep_them(
@@ -388,7 +390,7 @@ def test_statistics_without_a_place_to_keep_them(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(loading, "_measured", {})
+    monkeypatch.setattr(statistics, "_measured", {})
     assert measure(pictures, 8).images == 37
 
 

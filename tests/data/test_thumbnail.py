@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Images
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.data.thumbnail import THUMBNAIL, thumbnail
 
 

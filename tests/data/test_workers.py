@@ -84,7 +84,8 @@ def test_senseless_numbers_are_refused(workers: int) -> None:
 def test_processes_that_cannot_start_are_no_images_fault() -> None:
     code = (
         "import os; from pathlib import Path; import numpy as np\n"
-        "from resnetlab.data.files import *; from resnetlab.data.workers import over_images\n"
+        "from resnetlab.data.files import Files; from resnetlab.data.source import *\n"
+        "from resnetlab.data.workers import over_images\n"
         "one = np.zeros(1, np.int32)\n"
         "files = Files.all_of(LooseFiles(Path('.'), Names(['a/b']), one, one.astype(np.int64)))\n"
         "list(over_images(os.path.join, files, 1))"

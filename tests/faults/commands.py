@@ -124,11 +124,11 @@ def local_source(port: int) -> Callable[[], None]:
 
     def install() -> None:
         from resnetlab.data.fetch import fetch
-        from resnetlab.data.sources import File, Source
+        from resnetlab.data.open import File, Published
 
         file = File("published.gz", len(PUBLISHED), hashlib.sha256(PUBLISHED).hexdigest())
         assert fetch.__kwdefaults__ is not None
-        fetch.__kwdefaults__["sources"] = {"mnist": Source((f"http://127.0.0.1:{port}/",), (file,))}
+        fetch.__kwdefaults__["sources"] = {"mnist": Published((f"http://127.0.0.1:{port}/",), (file,))}
         os.environ["no_proxy"] = "*"
 
     return install

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-for each in ("cli.main", "training.loop", "data.packing", "use.export", "use.features_file", "studies.degradation"):
+for each in ("cli.main", "training.loop", "data.pack", "use.export", "use.features_file", "studies.degradation"):
     importlib.import_module(f"resnetlab.{each}")  # so that a command's process need not
 
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.truncate", "os.link"}

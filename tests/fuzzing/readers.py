@@ -26,13 +26,14 @@ from scipy.io import savemat
 
 import resnetlab
 from resnetlab.data import imagenet, normalisation, tars
+from resnetlab.data import statistics as kept
 from resnetlab.data.files import Files
-from resnetlab.data.images import Data, open_data
-from resnetlab.data.pack import INDEX, _checksum, verify
-from resnetlab.data.packing import pack
+from resnetlab.data.images import Data
+from resnetlab.data.open import open_data
+from resnetlab.data.pack import INDEX, _checksum, pack, verify
 from resnetlab.errors import UserError
 from resnetlab.studies.report import write_report
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import features_file
 from resnetlab.use.features import Features
@@ -217,14 +218,14 @@ def split() -> dict[str, bytes]:
 
 
 def statistics() -> dict[str, bytes]:
-    found = normalisation.statistics_of([torch.randint(0, 256, (2, 3, 2, 2), dtype=torch.uint8)])
+    found = kept.statistics_of([torch.randint(0, 256, (2, 3, 2, 2), dtype=torch.uint8)])
     with as_files({}) as folder:
-        normalisation.keep_statistics(folder / "statistics.json", found)
+        kept.keep_statistics(folder / "statistics.json", found)
         return written(folder)
 
 
 def read_statistics(folder: Path) -> None:
-    if found := normalisation.read_statistics(folder / "statistics.json"):
+    if found := kept.read_statistics(folder / "statistics.json"):
         assert found.pixel_mean().mean.ndim == found.channel_mean_std().mean.ndim == 3
 
 

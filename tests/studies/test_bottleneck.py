@@ -11,8 +11,9 @@ from resnetlab.measuring.complexity import complexity
 from resnetlab.measuring.cost import unit_cost
 from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import spec
-from resnetlab.studies import bottleneck
-from resnetlab.studies.bottleneck import NETS, STUDY, UNITS, WEIGHTS
+from resnetlab.studies.bottleneck import STUDY, measure
+from resnetlab.studies.bottleneck.measure import UNITS
+from resnetlab.studies.bottleneck.study import NETS, WEIGHTS
 from resnetlab.studies.frame.costs import BUSY_RULE
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, Subject
@@ -141,7 +142,7 @@ def test_every_scale_times_alone_and_trains_nothing(scale: str) -> None:
 
 
 def test_units_are_timed_as_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bottleneck, "MAP", 4)
-    found = bottleneck.measure_units(Subject({"batch": 2, "rounds": 2}, 0, "cpu", None, None, None, None))
+    monkeypatch.setattr(measure, "MAP", 4)
+    found = measure.measure_units(Subject({"batch": 2, "rounds": 2}, 0, "cpu", None, None, None, None))
     assert {name: cost["weights"] for name, cost in found.items()} == WEIGHTS
     assert all(len(cost["seconds"]) == 2 for cost in found.values())

@@ -21,7 +21,16 @@ from resnetlab.studies.frame.claims import (
     rows,
     within,
 )
-from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Outcome, measured_by, runs_by, together
+from resnetlab.studies.frame.evidence import (
+    Evidence,
+    Group,
+    Groups,
+    Outcome,
+    all_measured,
+    measured_by,
+    runs_by,
+    together,
+)
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.networks import Net, net_named
 from resnetlab.studies.frame.statistics import (
@@ -34,7 +43,7 @@ from resnetlab.studies.frame.statistics import (
     study_verdict,
 )
 from resnetlab.studies.frame.text import Both, Catalogue
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 
 TEXT = """
 [claims.c]
@@ -197,6 +206,7 @@ def test_evidence_is_grouped_by_network() -> None:
     ordered = runs_by(evidence, lambda r: r.net, order=("cifar_resnet20", "other", "cifar_plain56", "cifar_plain20"))
     assert list(ordered) == ["cifar_resnet20", "cifar_plain56", "cifar_plain20"]
     assert [len(g.failed) for g in measured_by(evidence, "m:f", lambda m: m.seed).values()] == [1]
+    assert (len(all_measured(evidence, "m:f").failed), all_measured(evidence, "m:g").failed) == (1, ())
 
 
 def test_groups_are_read_together_seed_by_seed() -> None:

@@ -17,7 +17,7 @@ from resnetlab.studies.frame import cluster
 from resnetlab.studies.frame.cluster import run_on_ray
 from resnetlab.studies.frame.run import End, Event
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 SMALL = recipe("digits", net="cifar_plain8", epochs=0.2)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from resnetlab.data.images import open_data
-from resnetlab.data.loading import measure
+from resnetlab.data.open import open_data
+from resnetlab.data.statistics import measure
 from resnetlab.studies import degradation
 from resnetlab.studies.depth import FIRST_152, FIRST_1202, STUDY, measure_first_steps
 from resnetlab.studies.frame.evidence import Evidence, Outcome

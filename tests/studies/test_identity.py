@@ -19,7 +19,8 @@ from resnetlab.studies.frame.study import Finding
 from resnetlab.studies.identity import CONSTRUCT, FIT, STUDY, TRAIN_ON
 from resnetlab.studies.identity_fits import fit, train_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.sitting import normalisation_of
 

@@ -20,7 +20,7 @@ from resnetlab.studies.frame.record import conclude
 from resnetlab.studies.frame.run import Event, run_missing, run_plan
 from resnetlab.studies.frame.statistics import NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan, study
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.weights.load import load
 
 HERE = __name__

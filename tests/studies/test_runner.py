@@ -25,7 +25,7 @@ from resnetlab.studies.frame.study import Plan, Study, study
 from resnetlab.studies.frame.text import SHARED
 from resnetlab.studies.report import write_report
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 RECIPES = tuple(

@@ -21,9 +21,9 @@ from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan
 from resnetlab.studies.scaling import STUDY
-from resnetlab.studies.scaling_claims import FROZEN, HALF, NONE
+from resnetlab.studies.scaling.figures import FROZEN, HALF, NONE
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 DATA = {"quick": None, "cifar": "cifar10:x", "paper": "cifar10:x"}
@@ -160,6 +160,8 @@ def test_the_answer_follows_the_data() -> None:
     assert "0.5^27 = 7.5e-09" in str(usual)
     assert "does not vanish" in str(usual)
     assert "trains worse for it" in str(usual)
+    between = replace(PAPERS, growth=lambda mix: 10.0 if shortcut_scale(mix) == 0.5 else 30.0).judged("quick").answer
+    assert "grows less" in str(between)
     other = replace(OTHER, growth=lambda mix: 0.01).judged("quick").answer
     assert "vanishes" in str(other)
     assert "not every such network trains worse" in str(other)
@@ -196,7 +198,7 @@ def test_the_papers_runs_warm_up_as_it_says() -> None:
 
 
 def take_one(function: str, net: str, folder: Path) -> dict[str, Any]:
-    name = f"resnetlab.studies.scaling:{function}"
+    name = f"resnetlab.studies.scaling.measure:{function}"
     return take(Measurement(name, {"net": net, "images": 32}, data="digits", seed=1), folder).values
 
 
@@ -213,7 +215,7 @@ def test_an_untrained_net_is_measured_on_real_images(tmp_path: Path) -> None:
 def test_a_trained_net_is_measured_with_the_weights_of_its_run(tmp_path: Path) -> None:
     short = recipe("digits", net="cifar_preresnet8(mix=Scale(0.5, 1))", epochs=0.1)
     list(train(make_run(short, tmp_path), threads=1))
-    function = "resnetlab.studies.scaling:trained"
+    function = "resnetlab.studies.scaling.measure:trained"
     found = take(Measurement(function, {"images": 32}, run=short), tmp_path).values
     assert found["gradient_factor"] == pytest.approx([0.125, 0.25, 0.5, 1])
     assert found["gradient"] != take_one("start", short.net, tmp_path)["gradient"]

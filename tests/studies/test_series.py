@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resnetlab.studies.figures.series import error_lines, over_seeds
 from resnetlab.studies.frame.evidence import Outcome
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 
 
 def test_a_line_has_the_mean_and_the_range_of_the_seeds() -> None:

@@ -15,7 +15,8 @@ from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan
-from resnetlab.studies.shortcuts import KINDS, OPTIONS, STUDY, net_of
+from resnetlab.studies.shortcuts import STUDY
+from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, net_of
 from resnetlab.training.recipe import Recipe
 
 PAPERS = {"plain": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from resnetlab import build
-from resnetlab.data.images import open_data
-from resnetlab.data.loading import measure
+from resnetlab.data.open import open_data
+from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.evidence import Evidence as Found

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from resnetlab.training import loop
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.step import Stepper
 

@@ -14,15 +14,17 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
 from resnetlab.data.loading import Batch, Loader
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
 from resnetlab.errors import ToldElsewhere, UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.zoo import build
 from resnetlab.training.distributed import Ranks, align_buffers, joined, wrapped
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser

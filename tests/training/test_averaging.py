@@ -14,7 +14,7 @@ from resnetlab.run_files import read_epochs
 from resnetlab.training.averaging import Average, reestimate
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 
 

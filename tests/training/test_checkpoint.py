@@ -13,7 +13,7 @@ from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
 from resnetlab.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper, make_optimiser

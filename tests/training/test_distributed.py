@@ -25,7 +25,7 @@ from resnetlab.errors import UserError
 from resnetlab.storage import whole_folder
 from resnetlab.training.distributed import Ranks, check_share, joined, local_device
 from resnetlab.training.loop import train as train_run
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 RANKS, ENDED = (Path(__file__).with_name(name) for name in ("ranks.py", "ended.py"))

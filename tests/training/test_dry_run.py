@@ -18,7 +18,7 @@ from resnetlab.nets.zoo import build
 from resnetlab.training import dry_run as module
 from resnetlab.training.dry_run import DryRun, dry_run
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 
 

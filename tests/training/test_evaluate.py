@@ -19,8 +19,9 @@ from resnetlab import build, load, spec
 from resnetlab.data.cuts import middle
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.files import Files
-from resnetlab.data.images import Data, Images, open_data
+from resnetlab.data.images import Data, Images
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta

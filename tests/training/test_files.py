@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
@@ -96,7 +96,7 @@ def test_workers_and_an_interruption_change_nothing(colours: Path, tmp_path: Pat
 
 
 def test_a_pack_of_originals_is_the_same_run(colours: Path, tmp_path: Path) -> None:
-    from resnetlab.data.packing import pack
+    from resnetlab.data.pack import pack
 
     pack(open_data(str(colours)), tmp_path / "pack", workers=1)
     from_folder = finish(recipe(colours, **MODERN), tmp_path / "a")
@@ -215,7 +215,7 @@ def test_held_out_files(colours: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "classes"), [("hymenoptera", 2), ("imagenette", 10)])
 def test_real_photographs_from_folder_and_pack(real_images: Any, tmp_path: Path, name: str, classes: int) -> None:
     """An epoch of a ResNet-18 at 64 pixels: the same bits from the folder and from a pack; the loss has fallen."""
-    from resnetlab.data.packing import pack
+    from resnetlab.data.pack import pack
 
     folder = real_images(name)
     settings = {"net": "resnet18", "image_size": 64, "batch_size": 32, "augment": "resized_crop_flip", "epochs": 1}

@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import resnetlab
-from resnetlab.data.images import Data, Images, open_data
+from resnetlab.data.images import Data, Images
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.sitting import first_network, normalisation_of
 from resnetlab.weights.interop import write_state

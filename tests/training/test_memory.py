@@ -17,7 +17,8 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.studies.frame.run import run_missing
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 
 Captured = pytest.CaptureFixture[str]
@@ -170,7 +171,7 @@ LIMITED = """
 import resource, sys, torch
 from pathlib import Path
 from resnetlab.cli.main import main
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.training import loop
 open_data("digits")  # with all libraries that it maps into memory
 used = int(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmSize" in line))

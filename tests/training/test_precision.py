@@ -21,7 +21,8 @@ from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_optimiser

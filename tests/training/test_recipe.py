@@ -11,7 +11,8 @@ import pytest
 from resnetlab.data.loading import batch_ends
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
-from resnetlab.training.recipe import RECIPES, Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import RECIPES, recipe
 
 
 def test_cifar_paper_has_the_papers_values() -> None:

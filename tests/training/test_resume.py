@@ -23,7 +23,7 @@ import resnetlab as package
 from resnetlab.errors import UserError
 from resnetlab.training import checkpoint, loop, sitting
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped, stop_on_signals
 from resnetlab.training.step import Stepper
@@ -48,6 +48,7 @@ FAST: dict[str, Any] = {
     "channels_last": "auto",
     "compile": "auto",
     "fused": True,
+    "optimiser": "muon",
     "batch_size": 200,
     "epochs": 3,
 }

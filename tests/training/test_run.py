@@ -23,7 +23,8 @@ from resnetlab.errors import UserError
 from resnetlab.training import loop
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import Status, train
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.metadata import described

@@ -12,7 +12,7 @@ import pytest
 
 from resnetlab.errors import UserError
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.runs import find_run, list_runs, summary
 

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.schedule import (
     ScheduleState,
     after_evaluation,

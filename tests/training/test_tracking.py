@@ -14,7 +14,7 @@ import pytest
 
 from resnetlab.errors import UserError
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.tracking import tracking
 

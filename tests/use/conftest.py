@@ -22,9 +22,10 @@ import torch
 from PIL import Image
 
 from resnetlab import build
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
+from resnetlab.data.open import open_data
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from resnetlab import build
-from resnetlab.data.files import Files, LooseFiles, Names
+from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.normalisation import imagenet
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.errors import UserError
 from resnetlab.measuring.answers import Answers
 from resnetlab.studies.figures import svg

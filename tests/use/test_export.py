@@ -19,10 +19,11 @@ from PIL import Image
 
 from resnetlab import build
 from resnetlab.cli.main import main
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
 from resnetlab.data.normalisation import imagenet
+from resnetlab.data.open import open_data
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier

@@ -14,12 +14,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from resnetlab.cli.main import main
-from resnetlab.data.images import Images, open_data
+from resnetlab.data.images import Images
+from resnetlab.data.open import open_data
 from resnetlab.data.own import MARK
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.predict import find_images, labelled_images, likeliest, predict

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import resnetlab
-from resnetlab.data.images import open_data
+from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
-from resnetlab.training.recipe import recipe
+from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.load import load_with_metadata

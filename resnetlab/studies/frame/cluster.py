@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnetlab.data.names import KINDS
+from resnetlab.data.open import READERS
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.paths import expanded
@@ -103,7 +103,7 @@ def _threads(run: Run) -> int:
 def _absolute(data: str) -> str:
     """What a recipe calls its data, as another machine's process finds it, which works in another folder."""
     kind, _, folder = data.partition(":")
-    if kind in KINDS:
+    if kind in READERS:
         return f"{kind}:{expanded(folder).absolute()}" if folder else data
     return str(expanded(data).absolute())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from resnetlab.measuring.cost import network_costs
@@ -109,9 +109,9 @@ def sentence_of_times(costs: Costs, sentence: Words) -> Words:
     return sentence if busy(costs) is None else SHARED("busy.untold")
 
 
-def base_name(costs: Costs) -> str:
+def base_name(nets: Iterable[str]) -> str:
     """The name that networks have in common, e.g. resnet34 for resnet34(shortcut=A)."""
-    return next(iter(costs)).partition("(")[0]
+    return next(iter(nets)).partition("(")[0]
 
 
 def milliseconds(cost: Cost) -> float:

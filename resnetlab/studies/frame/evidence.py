@@ -128,6 +128,11 @@ def measured_by(
     return _grouped(done, lost, order)
 
 
+def all_measured(evidence: Evidence, function: str) -> Group[str]:
+    """All that a function measured, as one group."""
+    return measured_by(evidence, function, lambda _: function)[function]
+
+
 def _grouped(
     done: Sequence[tuple[K, Outcome | Measured]], lost: Sequence[tuple[K, Recipe | Measurement]], order: Iterable[K]
 ) -> Groups[K]:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from resnetlab import measuring
-from resnetlab.data.images import Data, open_data
-from resnetlab.data.loading import Loader, measure
+from resnetlab.data.images import Data
+from resnetlab.data.loading import Loader
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.open import open_data
+from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.measuring.load import busy_load

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from resnetlab.errors import UserError
-from resnetlab.training.recipe import Recipe, recipe
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 
 # What can be asked for, and "weights": networks that others trained, measured in place of runs (--weights).
 SCALES = ("quick", "cifar", "paper")

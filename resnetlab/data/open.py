@@ -1,0 +1,228 @@
+"""The table of data sets: what each is called, what reads it, where it is published; and `open_data` by it.
+
+torch and the readers are imported when data is opened, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetlab.errors import UserError, did_you_mean
+from resnetlab.paths import expanded
+
+if TYPE_CHECKING:
+    from resnetlab.data.images import Data, Purpose
+
+
+@dataclass(frozen=True)
+class File:
+    """A published file. `unpacks_to` is the folder in it, if it is a .tar.gz."""
+
+    name: str
+    size: int
+    sha256: str
+    unpacks_to: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files of a data set, and the addresses that each of them is below; tried in this order."""
+
+    places: tuple[str, ...]
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A row of the table: how one kind of data is read, and where it comes from.
+
+    `read` and `missing` are MODULE:FUNCTION. `read` takes the kind, the folder, and what `open_data` was asked for, its
+    `purpose` and `trained_on`, and returns Data; `missing` takes the kind and the folder that a published archive is
+    unpacked to, and returns the names of the files that it lacks.
+    """
+
+    read: str
+    folder: str = ""  # what DIR is in KIND:DIR, in words; "": the images come with a package, and there is none
+    in_memory: bool = False  # whether all images are read at once, as they are; those in files are cropped to one size
+    published: Published | None = None  # where `resnetlab data fetch` finds it
+    missing: str = ""
+
+
+READERS: dict[str, Reader] = {
+    "digits": Reader("resnetlab.data.digits:read_digits", in_memory=True),
+    "cifar10": Reader(
+        "resnetlab.data.cifar:read_cifar",
+        "the folder with its batches",
+        in_memory=True,
+        published=Published(
+            ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
+            (
+                File(
+                    "cifar-10-python.tar.gz",
+                    170_498_071,
+                    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+                    unpacks_to="cifar-10-batches-py",
+                ),
+            ),
+        ),
+        missing="resnetlab.data.cifar:missing_batches",
+    ),
+    "cifar100": Reader(
+        "resnetlab.data.cifar:read_cifar",
+        "the folder with its batches",
+        in_memory=True,
+        published=Published(
+            ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
+            (
+                File(
+                    "cifar-100-python.tar.gz",
+                    169_001_437,
+                    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+                    unpacks_to="cifar-100-python",
+                ),
+            ),
+        ),
+        missing="resnetlab.data.cifar:missing_batches",
+    ),
+    "mnist": Reader(
+        "resnetlab.data.idx:read_mnist",
+        "the folder with its IDX files",
+        in_memory=True,
+        published=Published(
+            ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+            (
+                File(
+                    "train-images-idx3-ubyte.gz",
+                    9_912_422,
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                ),
+                File(
+                    "train-labels-idx1-ubyte.gz",
+                    28_881,
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                ),
+                File(
+                    "t10k-images-idx3-ubyte.gz",
+                    1_648_877,
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                ),
+                File(
+                    "t10k-labels-idx1-ubyte.gz",
+                    4_542,
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                ),
+            ),
+        ),
+    ),
+    # Its own place is plain HTTP, so what arrives is held to SHA-256, not to the MD5 that the publishers print.
+    "fashion_mnist": Reader(
+        "resnetlab.data.idx:read_mnist",
+        "the folder with its IDX files",
+        in_memory=True,
+        published=Published(
+            (
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            ),
+            (
+                File(
+                    "train-images-idx3-ubyte.gz",
+                    26_421_880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                ),
+                File(
+                    "train-labels-idx1-ubyte.gz",
+                    29_515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                ),
+                File(
+                    "t10k-images-idx3-ubyte.gz",
+                    4_422_102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                ),
+                File(
+                    "t10k-labels-idx1-ubyte.gz",
+                    5_148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                ),
+            ),
+        ),
+    ),
+    "imagenet": Reader(
+        "resnetlab.data.imagenet:read_imagenet",
+        "the folder with the tars of ILSVRC2012, or with its images in train and val",
+    ),
+    "hf": Reader(
+        "resnetlab.data.huggingface:read_huggingface", "the folder that a Hugging Face DatasetDict was saved to"
+    ),
+    "folder": Reader(
+        "resnetlab.data.folder:read_folder", "the folder of images, which holds train/CLASS and val/CLASS, or CLASS"
+    ),
+    "pack": Reader("resnetlab.data.pack:read_pack", "the folder that resnetlab data pack made"),
+}
+PUBLISHED = {name: reader.published for name, reader in READERS.items() if reader.published}
+
+
+def listed(words: list[str]) -> str:
+    """Return the words as a sentence lists them: "a, b or c"."""
+    return ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def data_names(readers: Mapping[str, Reader] = READERS) -> str:
+    """What data may be called, for help and messages."""
+    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in readers.items()]
+    return listed([*kinds, "just DIR, a folder of images"])
+
+
+DATA_NAMES = data_names()
+
+
+def is_in_memory(text: str) -> bool:
+    """Whether the data that `text` names is read into memory, so that its images are not cropped in an evaluation."""
+    reader = READERS.get(text.partition(":")[0])
+    return reader is not None and reader.in_memory
+
+
+def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[str] = frozenset()) -> Data:
+    """Read the data set that `text` names: KIND or KIND:DIR of the table, or just DIR, a folder of images.
+
+    To "train" needs both sides, and writes down a split that it draws. To "evaluate" needs test images only and writes
+    nothing: a folder that no file splits is tested whole, unless a network that is evaluated was trained on a part of
+    it, as `trained_on` tells, the fingerprints of what the networks were trained on. To "read" (pack, audit, look at)
+    gives the sides of a training, and writes nothing either.
+
+    Raises UserError for unknown names, missing or empty folders, and damaged files.
+    """
+    kind, folder = _kind_and_folder(text)
+    reader = READERS[kind]
+    path = expanded(folder) if reader.folder else Path()
+    try:
+        data: Data = pkgutil.resolve_name(reader.read)(kind, path, purpose, trained_on)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
+    assert (data.shape is not None) == reader.in_memory, f"in_memory of {kind!r} is not as its reader has it"
+    return data
+
+
+def _kind_and_folder(text: str) -> tuple[str, str]:
+    kind, colon, folder = text.partition(":")
+    if reader := READERS.get(kind):
+        if colon and not reader.folder:
+            raise UserError(f"data {text!r}: the {kind} come with the package, so write only {kind!r}.")
+        if reader.folder and not folder:
+            raise UserError(f"data {text!r} does not name a folder: write {kind}:DIR, where DIR is {reader.folder}.")
+        return kind, folder
+    if not (text and _exists(text)) and (colon or "/" not in text):
+        raise UserError(f"data {text!r} can't be read: give {data_names()}.{did_you_mean(kind, READERS)}")
+    return "folder", text
+
+
+def _exists(text: str) -> bool:
+    try:
+        return expanded(text).exists()
+    except (OSError, ValueError):  # UserError is one
+        return False

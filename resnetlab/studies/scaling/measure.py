@@ -1,0 +1,50 @@
+"""What the study `scaling` measures: how a batch passes networks, and whether one of them is the plain net."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as tf
+
+from resnetlab.measuring.propagation import propagation
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.zoo import build
+from resnetlab.studies.frame.measurement import Subject
+
+
+def start(subject: Subject) -> dict[str, Any]:
+    """How a batch passes a network that is not trained."""
+    return asdict(propagation(_built(subject, subject.settings["net"]), *_batch(subject)))
+
+
+def trained(subject: Subject) -> dict[str, Any]:
+    """How a batch passes a network that is trained."""
+    return asdict(propagation(subject.net, *_batch(subject)))
+
+
+def same(subject: Subject) -> dict[str, Any]:
+    """Whether a network is the plain one as a function: the largest difference of scores and of weights' gradients."""
+    # On the CPU, where the same sums are added up in the same order each time.
+    net = _built(subject, subject.settings["net"]).cpu()
+    plain = _built(subject, f"cifar_plain{net.spec.depth}").cpu()
+    x, labels = (tensor.cpu() for tensor in _batch(subject))
+    results = []
+    for one in (net, plain):
+        scores = one.train()(x)
+        gradients = torch.autograd.grad(tf.cross_entropy(scores, labels), list(one.parameters()))
+        results.append(torch.cat([scores.detach().flatten(), *(g.flatten() for g in gradients)]))
+    return {"numbers": len(results[0]), "largest_difference": float((results[0] - results[1]).abs().max())}
+
+
+def _batch(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
+    return subject.batch(subject.settings["images"], "train")
+
+
+def _built(subject: Subject, name: str) -> ResNet:
+    assert subject.data.shape is not None, "the scales' data sets have images of one size"
+    channels, classes = subject.data.shape[0], len(subject.data.classes)
+    made = build(name, seed=subject.seed, in_channels=channels, num_classes=classes)
+    assert isinstance(made, ResNet)
+    return made.to(subject.device)
