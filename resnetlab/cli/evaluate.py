@@ -90,8 +90,8 @@ def evaluate(
 def left_out(places: Sequence[str], total: int) -> str:
     """A line that says how many images can't be read, and which is the first."""
     return printable(
-        f"left out {len(places):,} of {total:,} unreadable images, e.g. {places[0]}; 'resnetlab data audit' "
-        "lists all of them"
+        f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
+        "'resnetlab data audit' lists all of them"
     )
 
 
