@@ -100,8 +100,8 @@ def test_a_port_in_use_is_one_line(weights: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--port", "65536"], "port=65536 is no port"),
-        (["--port", "-1"], "port=-1 is no port"),
+        (["--port", "65536"], "port=65536 is not a port"),
+        (["--port", "-1"], "port=-1 is not a port"),
         (["--host", "192.0.2.1"], "can't listen there"),
         (["--host", "a..b"], "this host name is unknown"),
         (["--host", ""], "no address given; use 127.0.0.1 for this machine only"),

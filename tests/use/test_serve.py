@@ -30,7 +30,7 @@ from resnetlab.use.predict import likeliest
 Noise = Callable[..., bytes]
 MEGABYTE = 10**6
 TYPE = "multipart/form-data; boundary=xyz"
-FORMATS = "not an image of a format that is taken: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+FORMATS = "not an image in a supported format: JPEG, PNG, WEBP, GIF, BMP, TIFF"
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -232,7 +232,7 @@ def test_pixels_are_limited_as_asked(
     async def scene() -> None:
         assert (await ask(app, "/predict", noise(height=40, width=40)))[0] == 200
         status, _, said = await ask(app, "/predict", noise(height=40, width=44))
-        assert (status, "44x40 pixels are more than the 1,600" in said["detail"]) == (413, True)
+        assert (status, "44x40 pixels are more than the allowed 1,600" in said["detail"]) == (413, True)
 
     asyncio.run(scene())
 
