@@ -10,7 +10,8 @@ import pytest
 from resnetlab.data.open import open_data
 from resnetlab.data.statistics import measure
 from resnetlab.studies import degradation
-from resnetlab.studies.depth import FIRST_152, FIRST_1202, STUDY, measure_first_steps
+from resnetlab.studies.depth.measure import FIRST_152, FIRST_1202, measure_first_steps
+from resnetlab.studies.depth.study import STUDY
 from resnetlab.studies.frame.evidence import Evidence, Outcome
 from resnetlab.studies.frame.measurement import Measured, Measurement, Subject
 from resnetlab.studies.frame.scales import SCALES

@@ -14,7 +14,7 @@ from resnetlab.studies.frame.study import study
 from resnetlab.studies.frame.text import SHARED, Catalogue
 
 ROOM = SHARED.path.parents[1]
-FOLDERS = [ROOM / name for name in STUDIES if (ROOM / name).is_dir()]
+FOLDERS = [ROOM / name for name in STUDIES]
 FILES = {"__init__.py", "study.py", "measure.py", "figures.py", "text.toml"}
 STATED = {"title", "claim", "source", "method", "rule", "theory", "note"}  # read by the frame
 CLAIM = {"says", "paper", "cell", "each", "absent"}

@@ -16,8 +16,8 @@ from resnetlab.studies.frame.measurement import Measured, Measurement, Subject, 
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
 from resnetlab.studies.frame.study import Finding
-from resnetlab.studies.identity import CONSTRUCT, FIT, STUDY, TRAIN_ON
-from resnetlab.studies.identity_fits import fit, train_on
+from resnetlab.studies.identity.measure import fit, train_on
+from resnetlab.studies.identity.study import CONSTRUCT, FIT, STUDY, TRAIN_ON
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe

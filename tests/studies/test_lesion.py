@@ -10,7 +10,8 @@ from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import Finding
-from resnetlab.studies.lesion import PATHS, STUDY, largest_step, rise
+from resnetlab.studies.frame.text import Both
+from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())
@@ -93,13 +94,26 @@ def test_a_net_without_units_that_change_sizes_is_not_asked_about_them(made_up: 
 def test_rises_tell_units_that_change_sizes_apart() -> None:
     made = {"intact": 10.0, "without": [11.0, None, 13.0, 50.0], "same_size": [True, False, True, False]}
     assert rise(made) == 2
-    assert rise(made, same_size=False) == 40
-    assert rise(made | {"without": [11.0, None, 13.0, None]}, same_size=False) is None
+    assert rises(made, same_size=False) == [40]
+    assert rises(made | {"without": [11.0, None, 13.0, None]}, same_size=False) == []
 
 
 def test_the_largest_step_is_a_share_of_the_whole_rise() -> None:
     assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 20.0, 90.0)]}) == 70 / 80
     assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 10.0)]}) is None
+
+
+def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_up: MadeUp) -> None:
+    def unharmed(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return made if m.function == PATHS else made | {"deleted": [{"count": i, "errors": [10.0]} for i in range(7)]}
+
+    finding = STUDY.judge(made_up(PLAN, unharmed, lost=["cifar_plain20", "cifar_plain56"]))
+    assert (finding.rows[4].measured, finding.rows[4].verdict) == (
+        Both("deleting units raises no error", "删除单元未使误差上升"),
+        NOT_REPRODUCED,
+    )
+    assert str(finding.answer).startswith("Open: no plain and residual net")
 
 
 def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) -> None:

@@ -15,8 +15,8 @@ from resnetlab.studies.frame.evidence import Evidence, Outcome
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan
-from resnetlab.studies.orders import STUDY, net
-from resnetlab.studies.orders_claims import PAPER, Key
+from resnetlab.studies.orders.figures import PAPER, Key, net
+from resnetlab.studies.orders.study import STUDY
 from resnetlab.training.recipe import Recipe
 
 DATA = {"quick": None, "cifar": "cifar10:x", "paper": "cifar10:x"}

@@ -144,7 +144,8 @@ def test_every_measurement_is_planned_once(scale: str) -> None:
 
 def test_what_is_measured(tmp_path: Path) -> None:
     def values(function: str, data: str | None = None, **settings: Any) -> dict[str, Any]:
-        return take(Measurement(f"resnetlab.studies.shattered:{function}", settings, data=data), tmp_path).values
+        measurement = Measurement(f"resnetlab.studies.shattered.measure:{function}", settings, data=data)
+        return take(measurement, tmp_path).values
 
     found = values("grid", variant="plain BN", depths=[2, 4], lags=3)
     assert [len(acf) for acf in found["acf"]] == [4, 4]

@@ -13,6 +13,7 @@ from resnetlab.studies.frame.statistics import (
     NOT_REPRODUCED,
     REPRODUCED,
     Ratio,
+    Sample,
     difference,
     mean_std,
     ratio,
@@ -62,6 +63,7 @@ def test_a_difference_as_text_with_so_many_decimals() -> None:
 def test_mean_and_deviation_as_text() -> None:
     assert mean_std([1.0, 3.0]) == "2.00 ± 1.41"
     assert mean_std([1.0]) == "1.00"
+    assert f"{Sample([1.0, 3.0]):.1f}, {Sample([1.0, 3.0]).mean:.1f}" == "2.0 ± 1.4, 2.0"
 
 
 def test_a_ratio_of_times_is_a_median_of_rounds() -> None:

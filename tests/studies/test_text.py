@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.frame.text import Both, Catalogue, both, joined, listed
+from resnetlab.studies.frame.text import Both, Catalogue, both, joined
 
 
 def test_sums_join_both_languages() -> None:
@@ -25,11 +25,6 @@ def test_words_come_back_from_json() -> None:
 
 def test_chinese_sentences_stand_without_a_space() -> None:
     assert joined([Both("One.", "一。"), Both("Two.", "二。")]) == Both("One. Two.", "一。二。")
-
-
-def test_a_list_has_each_languages_semicolons() -> None:
-    assert listed([Both("one", "一"), "2"]) == Both("one; 2", "一；2")
-    assert listed([]) == Both("", "")
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {"en": "a"}, {"en": "a", "zh": 3}, ["a"]])

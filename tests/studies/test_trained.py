@@ -18,9 +18,9 @@ from resnetlab.errors import UserError
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.evidence import Evidence as Found
 from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
-from resnetlab.studies.frame.networks import Net, checked_batch, net_of, networks, taken
+from resnetlab.studies.frame.networks import Net, checked_batch, measured_networks, net_of, networks
 from resnetlab.studies.frame.scales import WEIGHTS
-from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED, spread
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED, Sample
 from resnetlab.studies.frame.study import study
 
 STUDIES = ("responses", "lesion", "boosting", "sensitivity")
@@ -102,12 +102,10 @@ def test_kind_and_depth_tell_networks_apart() -> None:
 def test_a_failed_measurement_counts_against_its_network() -> None:
     _, blank = networks("quick", None, ())
     lost = [replace(m, function="a") for m in blank if net_of(m) == Net("plain", 56)]
-    found = taken(Found("quick", failed=[*lost, replace(lost[0], function="another")]), "a")
-    assert found.nets("plain") == [Net("plain", 56)]
-    assert not found.done("plain")
-    assert not found.whole(Net("plain", 56))
-    assert found.row("c", "p", found.nets("plain"), lambda: ("m", REPRODUCED)).verdict == NOT_JUDGED
-    assert found.row("c", "p", [], lambda: ("m", REPRODUCED)).verdict == NOT_TESTED
+    nets = measured_networks(Found("quick", failed=[*lost, replace(lost[0], function="another")]), "a")
+    assert list(nets) == [Net("plain", 56)]
+    net = nets[Net("plain", 56)]
+    assert (net.done, len(net.failed), net.whole) == ([], len(lost), False)
 
 
 def test_a_network_that_knows_nothing_is_refused() -> None:
@@ -125,7 +123,7 @@ def test_a_network_that_knows_nothing_is_refused() -> None:
 
 
 def test_small_helpers() -> None:
-    assert (spread([1.0]), spread([1.0, 3.0], 1)) == ("1.00", "2.0 ± 1.4")
+    assert (f"{Sample([1.0]):.2f}", f"{Sample([1.0, 3.0]):.1f}") == ("1.00", "2.0 ± 1.4")
     line = over_seeds("a", 0, [1, 2], [[1.0, 5.0], [3.0, 5.0]])
     assert (line.x, line.mean, line.low, line.high) == ([1, 2], [2, 5], [1, 5], [3, 5])
 
@@ -134,9 +132,9 @@ def test_small_helpers() -> None:
     ("function", "settings"),
     [
         ("responses.measure:measure", {"images": 20}),
-        ("lesion:measure", {"images": 20, "fewer": 10, "draws": 2}),
-        ("lesion_paths:measure", {"images": 5, "draws": 1}),
-        ("boosting:measure", {"images": 20}),
+        ("lesion.measure:measure", {"images": 20, "fewer": 10, "draws": 2}),
+        ("lesion.measure:paths", {"images": 5, "draws": 1}),
+        ("boosting.measure:measure", {"images": 20}),
         ("sensitivity.measure:measure", {"images": 20, "change": 0.01}),
     ],
 )
@@ -151,8 +149,8 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
 @pytest.mark.parametrize(
     ("function", "net", "words"),
     [
-        ("lesion", "cifar_resnet8", "deeper network"),
-        ("boosting", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("lesion.measure", "cifar_resnet8", "deeper network"),
+        ("boosting.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
         ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
 )

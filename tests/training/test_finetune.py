@@ -101,7 +101,7 @@ def test_the_same_classes_keep_the_head(source: Run, tmp_path: Path) -> None:
     first = first_network(run, run.recipe, "cpu").state_dict()
     assert all(torch.equal(v, first[k]) for k, v in state(source.folder).items())
     assert run.start is not None
-    assert run.start.note.endswith("; fc too, since the classes are the same")
+    assert run.start.note.endswith("; fc is kept too, since the classes are the same")
     other_names = tuned(source, tmp_path, some_digits(*"abcdefghij")).start
     assert other_names is not None
     assert other_names.note.endswith("; fc is new: 10 -> 10 classes (a, b, c, d, e and 5 more)")
@@ -256,11 +256,11 @@ def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_pat
         ({"start": "x" * 5000}, "no such run folder or weight file to start from"),
         ({"start": "empty"}, "empty: not a run folder"),
         ({"start": "note.txt"}, "note.txt: "),
-        ({"start": "SOURCE", "data": "PICTURES"}, "a network for images of 1 channel, and those of folder have 3"),
+        ({"start": "SOURCE", "data": "PICTURES"}, "a network for images with 1 channel, but those of folder have 3"),
         ({"start": "SOURCE", "net": "cifar_resnet14"}, "does not fit cifar_resnet14: it lacks layer1.1"),
         ({"start": "SOURCE", "net": "cifar_resnt"}, "network 'cifar_resnt' is not known"),
         ({"start": "SOURCE", "freeze": 5}, "cifar_resnet8 has a stem and 3 stages, so choose 0 to 4"),
-        ({"start": "SOURCE", "validation_share": 0.9, "data": "PICTURES"}, "images of 1 channel"),
+        ({"start": "SOURCE", "validation_share": 0.9, "data": "PICTURES"}, "images with 1 channel"),
     ],
 )
 def test_a_source_that_does_not_do_is_one_line(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from resnetlab.studies.figures.figure import Series
 from resnetlab.studies.frame.evidence import Outcome
@@ -22,6 +22,31 @@ def over_seeds(
     """A line from one list of values by x for each seed; an x where a seed has no value is left out."""
     columns = zip(x, zip(*seeds, strict=True), strict=True)
     points = [(at, [v for v in values if v is not None]) for at, values in columns if None not in values]
+    return _line(label, colour, points, dashed=dashed, marks=marks, mean=mean)
+
+
+def along(
+    label: str,
+    colour: int,
+    columns: Mapping[int, Sequence[float | None]],
+    *,
+    marks: bool = False,
+    mean: Callable[[list[float]], float] = statistics.fmean,
+) -> Series:
+    """A line from what some seeds gave at each x, of those that have a value; an x where none has is left out."""
+    points = [(at, there) for at, values in columns.items() if (there := [v for v in values if v is not None])]
+    return _line(label, colour, points, dashed=False, marks=marks, mean=mean)
+
+
+def _line(
+    label: str,
+    colour: int,
+    points: Sequence[tuple[float, list[float]]],
+    *,
+    dashed: bool,
+    marks: bool,
+    mean: Callable[[list[float]], float],
+) -> Series:
     return Series(
         label=label,
         dashed=dashed,

@@ -33,7 +33,7 @@ from resnetlab.studies.frame.statistics import (
     difference,
     weakest,
 )
-from resnetlab.studies.frame.text import LANGUAGES, SHARED, Both, Catalogue, Words
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -61,11 +61,6 @@ class Interval:
             return text
         said: str = getattr(SHARED("one_seed", mean=text), language)
         return said
-
-
-def interval(d: Difference, decimals: int = 2) -> Both:
-    """A difference with its interval, or with the remark that one seed has none."""
-    return Both(*(Interval(d).in_words(language, f".{decimals}f") for language in LANGUAGES))
 
 
 class Instead(Exception):

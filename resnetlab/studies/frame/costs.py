@@ -11,14 +11,13 @@ from resnetlab.measuring.load import BUSY_CORES, BUSY_WAIT, busy_load
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.studies.figures.figure import Panel, Series, Table
 from resnetlab.studies.frame.claims import Comparison, Instead
-from resnetlab.studies.frame.evidence import Evidence, Group
-from resnetlab.studies.frame.measurement import Measurement, Subject
-from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED, REPRODUCED, Ratio, Verdict, ratio
+from resnetlab.studies.frame.evidence import Group
+from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.statistics import NOT_JUDGED, Ratio, Verdict, ratio
 from resnetlab.studies.frame.text import SHARED, Words
 
 Cost = dict[str, Any]  # as NetCost or UnitCost, with seconds
 Costs = dict[str, Cost]  # by network or unit
-Measure = Callable[[Costs], tuple[Words, Verdict]]  # what is measured, and the verdict
 
 # Part of the rule of each study that judges times.
 BUSY_RULE = SHARED("busy.rule", cores=BUSY_CORES, wait=BUSY_WAIT)
@@ -35,18 +34,6 @@ def measure_networks(subject: Subject) -> Costs:
         specs, s["batch"], s["rounds"], training=s["training"], device=subject.device, seed=subject.seed
     )
     return {name: cost.to_dict() for name, cost in zip(s["nets"], costs, strict=True)}
-
-
-def measured_by(evidence: Evidence, function: str) -> tuple[list[dict[str, Any]], list[Measurement]]:
-    """What the measurements of a function found, and those of them that failed."""
-    found = [m.values for m in evidence.measured if m.measurement.function.endswith(f":{function}")]
-    failed = [m for m in evidence.failed if isinstance(m, Measurement) and m.function.endswith(f":{function}")]
-    return found, failed
-
-
-def exact(holds: bool) -> Verdict:
-    """The verdict on a count."""
-    return REPRODUCED if holds else NOT_REPRODUCED
 
 
 def times(costs: Costs, one: str, other: str) -> Ratio:
@@ -92,16 +79,6 @@ def _timed(
         return verdict(clock), {"one": one, "other": other, "clock": clock, **words}
 
     return Comparison((costs,), judge)
-
-
-def if_quiet(measure: Measure) -> Measure:
-    """The measure of times, which gives 'the machine was busy' in place of a verdict where it was, by BUSY_RULE."""
-
-    def measured(costs: Costs) -> tuple[Words, Verdict]:
-        words = busy(costs)
-        return (words, NOT_JUDGED) if words else measure(costs)
-
-    return measured
 
 
 def sentence_of_times(costs: Costs, sentence: Words) -> Words:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,21 +11,17 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
-from resnetlab.studies.frame.claims import Row, judged_row
 from resnetlab.studies.frame.evidence import Evidence, Groups, measured_by
 from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
-from resnetlab.studies.frame.scales import SCALES, WEIGHTS, base, for_depth
-from resnetlab.studies.frame.statistics import NOT_TESTED, Verdict
+from resnetlab.studies.frame.scales import WEIGHTS, base, for_depth
 from resnetlab.studies.frame.study import Plan
-from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
+from resnetlab.studies.frame.text import SHARED, Catalogue, joined
 from resnetlab.training.recipe import Recipe
 
 DEPTHS = {"quick": (20, 56), "cifar": (20, 56), "paper": (20, 56, 110)}
 SEEDS = {"quick": 3, "cifar": 3, "paper": 5}
 KINDS = {"plain": "plain", "residual": "resnet"}  # and how the zoo calls them
 CLASSES, CHANNELS = 10, 3  # of CIFAR-10
-IMAGES = {scale: SHARED(f"networks.{scale}") for scale in (*SCALES, WEIGHTS)}
-EXPECTED = {scale: SHARED(f"expected.{scale}") for scale in (*SCALES, WEIGHTS)}
 
 
 @dataclass(frozen=True, order=True)
@@ -143,46 +138,3 @@ def checked_batch(subject: Subject) -> tuple[Tensor, Tensor]:
 def measured_networks(evidence: Evidence, function: str) -> Groups[Net]:
     """What `function` measured, by network: plain ones first, shallow ones first of each kind."""
     return measured_by(evidence, function, net_of)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a function measured of each network, a value per seed, and what of it failed."""
-
-    values: dict[Net, list[dict[str, Any]]]
-    failed: dict[Net, list[Measurement]]
-
-    def nets(self, kind: str) -> list[Net]:
-        """The networks of a kind, shallow ones first, whether their measurements failed or not."""
-        return sorted(net for net in self.values if net.kind == kind)
-
-    def done(self, kind: str) -> list[Net]:
-        """Those of a kind of which at least one seed was measured."""
-        return [net for net in self.nets(kind) if self.values[net]]
-
-    def pairs(self) -> list[tuple[Net, Net]]:
-        """Plain and residual networks of one depth, shallow ones first."""
-        return [(net, twin) for net in self.nets("plain") for twin in self.nets("residual") if net.depth == twin.depth]
-
-    def whole(self, *nets: Net) -> bool:
-        """Whether all of these were measured, and nothing of them failed."""
-        return all(self.values.get(net) and not self.failed.get(net) for net in nets)
-
-    def row(self, claim: Words, paper: Words, nets: Sequence[Net], measure: Callable[[], tuple[Words, Verdict]]) -> Row:
-        """The row of a claim about these networks; not tested if there are none of the kind."""
-        if not nets:
-            return Row(claim, paper, SHARED("absent"), NOT_TESTED)
-        return judged_row(claim, paper, [self.values[n] for n in nets], [self.failed[n] for n in nets], measure)
-
-
-def taken(evidence: Evidence, function: str) -> Taken:
-    """What `function` measured, by network."""
-    done = [m for m in evidence.measured if m.measurement.function == function]
-    lost = [m for m in evidence.failed if isinstance(m, Measurement) and m.function == function]
-    values: dict[Net, list[dict[str, Any]]] = {net_of(m): [] for m in (*(d.measurement for d in done), *lost)}
-    failed: dict[Net, list[Measurement]] = {net: [] for net in values}
-    for d in done:
-        values[net_of(d.measurement)].append(d.values)
-    for m in lost:
-        failed[net_of(m)].append(m)
-    return Taken(values, failed)

@@ -120,19 +120,14 @@ class Sample:
 
     values: Sequence[float]
 
+    @property
+    def mean(self) -> float:
+        """Their mean alone."""
+        return statistics.fmean(self.values)
+
     def __format__(self, form: str) -> str:
-        mean = format(statistics.fmean(self.values), form)
+        mean = format(self.mean, form)
         return mean if len(self.values) < 2 else f"{mean} ± {format(statistics.stdev(self.values), form)}"
-
-
-def mean_std(values: Sequence[float]) -> str:
-    """Mean ± standard deviation with two decimals, or the one value."""
-    return f"{Sample(values):.2f}"
-
-
-def spread(values: Sequence[float], decimals: int = 2) -> str:
-    """Mean ± standard deviation as text, or the one value."""
-    return f"{Sample(values):.{decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,6 @@ def joined(parts: Sequence[Words], between: str = " ") -> Both:
     return Both(between.join(t.en for t in texts), between.strip(" ").join(t.zh for t in texts))
 
 
-def listed(parts: Sequence[Words]) -> Both:
-    """Several words as a list in one line, parted by semicolons."""
-    return Both(joined(parts, "; ").en, joined(parts, "；").zh)
-
-
 class Catalogue:
     """The texts of a file. Raises ValueError, naming file and key, for one that can't be used."""
 

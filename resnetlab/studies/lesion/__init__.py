@@ -1,0 +1,11 @@
+"""Lesion: a residual net hardly misses a unit that is deleted or moved; a plain net is lost without one.
+
+Paper:    Veit, Wilber & Belongie 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks".
+Claim:    residual nets behave like many paths of different lengths, of which the short ones carry the gradient.
+Command:  resnetlab study run lesion --scale quick                 (the digits, about 3 minutes on 2 cores)
+          resnetlab study run lesion --data cifar10:DIR --weights cifar_plain56=FILE --weights cifar_resnet56=FILE
+"""
+
+from resnetlab.studies.lesion.study import STUDY
+
+__all__ = ["STUDY"]

@@ -1,0 +1,146 @@
+"""The study `orders`: its plan, its claims, and what it says of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.nets.orders import ORDERS
+from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, less, more, rows, within
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_REPRODUCED, REPRODUCED, Verdict, difference
+from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.text import Catalogue, Words, joined
+from resnetlab.studies.orders.figures import Key, by_order, called, curves, error_table, net
+
+TEXT = Catalogue.of(__name__)
+TOLERANCE = 1.0  # points by which test errors that are called alike may differ
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is trained at a scale."""
+
+    depths: tuple[int, ...]  # of all five orders
+    deepest: int  # of the original and the full pre-activation order
+    seeds: int
+    epochs: float | None = None  # of the deepest, which are costly: the start of training shows how they learn
+
+
+SCALES = {
+    "quick": Scale((20, 56), 110, seeds=3, epochs=4.0),
+    "cifar": Scale((56,), 164, seeds=3, epochs=2.0),
+    "paper": Scale((110, 164), 1001, seeds=5),
+}
+
+
+def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
+    """Five orders at the scale's depths; the original and the full pre-activation order at its greatest."""
+    s, recipe = SCALES[scale], base(scale, data)
+    if scale == "paper":  # He 2016, section 4: all its runs on CIFAR
+        recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+    deep = recipe.override(epochs=s.epochs) if s.epochs else recipe
+    nets = [(recipe, net(order, depth)) for depth in s.depths for order in ORDERS]
+    nets += [(deep, net(order, s.deepest)) for order in ("post", "full_preact")]
+    if scale == "paper":
+        nets += [(recipe, f"{net(order, 110)}(branch='single')") for order in ("post", "full_preact")]
+    return planned(TEXT, scale, [r.override(net=name, seed=seed) for seed in range(s.seeds) for r, name in nets])
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Compare each order with the original one."""
+    nets = runs_by(evidence, lambda recipe: Key.of(recipe.net))
+    depths = sorted({key.depth for key in nets if key.order == "bn_after_add"})
+    deepest = max(key.depth for key in nets)
+    return Finding(
+        rows(TEXT, claims(nets, depths, deepest, evidence.scale)),
+        curves(nets, list(dict.fromkeys((*depths, deepest)))),
+        [error_table(nets)],
+        TEXT("words.paper" if evidence.scale == "paper" else "words.short"),
+        _answer(nets, depths[-1], deepest),
+    )
+
+
+def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> Iterator[Claim]:
+    """What each order does beside the original one, where all five were trained and at the greatest depth."""
+    five = {depth: by_order(nets, depth) for depth in depths}
+    deep, two = five[depths[-1]], by_order(nets, deepest)
+    enough_images = scale != "quick"  # to tell test errors apart
+    yield claim(
+        "bn_after_add",
+        [more(train_error, deep["bn_after_add"], than=deep["post"])],
+        values={"depth": depths[-1]},
+    )
+    yield claim(
+        "relu_before_add",
+        [more(test_error, deep["relu_before_add"], than=deep["post"])],
+        values={"depth": depths[-1]},
+        tested=enough_images,
+    )
+    yield claim(
+        "relu_preact",
+        [within(test_error, n["relu_preact"], of=n["post"], by=TOLERANCE, depth=d) for d, n in five.items()],
+        tested=enough_images,
+    )
+    yield claim("full_preact", [_lowest(n, d) for d, n in five.items()], tested=enough_images)
+    yield claim(
+        "deep_trains_better",
+        [less(train_error, two["full_preact"], than=two["post"])],
+        values={"depth": deepest},
+    )
+    yield claim(
+        "deep_tests_better",
+        [less(test_error, two["full_preact"], than=two["post"])],
+        values={"depth": deepest},
+        tested=scale == "paper",
+    )
+
+
+def _lowest(nets: dict[str, Group[Key]], depth: int) -> Comparison:
+    """That full pre-activation has the lowest mean test error, and one below the original order's."""
+
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        compared = less(test_error, nets["full_preact"], than=nets["post"])
+        lowest = min(nets, key=lambda order: statistics.fmean(nets[order].of(test_error)))
+        verdict = compared.verdict if lowest == "full_preact" else NOT_REPRODUCED
+        return verdict, {**compared.words, "depth": depth, "lowest": called(lowest)}
+
+    return Comparison(tuple(nets.values()), judge)
+
+
+def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
+    """Which order to take, by the training errors."""
+    five, two = by_order(nets, depth), by_order(nets, deepest)
+    post, full = two["post"], two["full_preact"]
+    if not all(group.whole for group in (*five.values(), post, full)):
+        return TEXT("answer.open")
+    original = five.pop("post").of(train_error)
+    orders = [
+        TEXT("answer.order", order=called(order), gap=Interval(difference(group.of(train_error), original)))
+        for order, group in five.items()
+    ]
+    gap = difference(post.of(train_error), full.of(train_error))
+    key = {
+        REPRODUCED: "answer.better",
+        DIRECTION: "answer.better_in_the_mean",
+        NOT_REPRODUCED: "answer.no_better",
+    }[gap.verdict_above(0)]
+    return joined(
+        [
+            TEXT("answer.beside_original", depth=depth, original=statistics.fmean(original), orders=orders),
+            TEXT(
+                key,
+                depth=deepest,
+                full=statistics.fmean(full.of(train_error)),
+                original=statistics.fmean(post.of(train_error)),
+                gap=Interval(gap),
+            ),
+        ]
+    )
+
+
+STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE)
