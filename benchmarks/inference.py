@@ -34,10 +34,10 @@ from resnetlab.machine import available_cores
 from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.zoo import build
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import chosen, graph_of, is_installed, made
 from resnetlab.use.export import export
 from resnetlab.use.exported import file_engine, read_exported
+from resnetlab.use.exported_module import noise
 from resnetlab.use.onnx_graph import quiet
 
 CASES = (("resnet50", 1), ("resnet50", 16), ("cifar_resnet56", 1), ("cifar_resnet56", 256))  # network, batch
@@ -110,10 +110,10 @@ def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     net = build(name, seed=0).eval()
     classifier = Classifier(net, tuple(map(str, range(net.spec.num_classes))), imagenet(3), whole=True, device="cpu")
     engine = chosen(graph_of(classifier), "auto", batch=batch, told=lambda line: print(line, file=sys.stderr))
-    pixels = noise(classifier, batch)
+    pixels = noise(classifier.shape, batch)
     library, theirs = peer_of(name)
     peers = by_hand(
-        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier, 2)))
+        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier.shape, 2)))
     )
     most = 1000 * multiply_adds_a_millisecond(runs) / complexity(net.spec).multiply_adds
     ours, *others = (1000 * batch / taken for taken in medians([partial(engine.scores, pixels), *peers.values()], runs))
@@ -136,14 +136,14 @@ def int8_rows(weights: Path, data: str, net: str | None, runs: int) -> list[Row]
             found = export(classifier, Path(folder) / name, to, calibrate=images, data=images)
             file = read_exported(Path(folder) / name)
             engine = file_engine(file, file.engines[0])
-            agreed = found.agreement
+            agreed = found.parity
             assert agreed
             what = f"{classifier.name} on {images.name}'s {agreed.images:,} test images, {engine}"
             ratio = agreed.exported_top1 / agreed.pytorch_top1
             top1 = agreed.exported_top1, agreed.pytorch_top1
             rows.append(Row(what, "% top-1", *top1, "torch in float32", ratio, None, 1))
             for batch in INT8_BATCHES:
-                pixels = noise(classifier, batch)
+                pixels = noise(classifier.shape, batch)
                 every = [partial(engine.scores, pixels), partial(bf16.scores, pixels)]
                 ours, theirs = (1000 * batch / taken for taken in medians(every, runs))
                 what = f"inference of {classifier.name}, batch {batch}, {engine}"

@@ -1,14 +1,16 @@
-"""The machine that a result is made on: processor, cores, device, versions, and the commit of the code."""
+"""The machine: which device to use, and what a result is made on: processor, cores, versions, the code's commit."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import resnetlab
+from resnetlab.errors import UserError
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -33,6 +35,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def find_device(name: str) -> str:
+    """Resolve "auto"; refuse what this machine or torch does not have."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N or auto.")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
+    try:
+        torch.empty(1, device=name)
+    except RuntimeError as error:  # no GPU of that number, or one that others hold
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {name!r} can't be used here: {reason}. Use --device cpu.") from error
+    return name
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -8,9 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.use import WHICH, Which
-from resnetlab.errors import check_choice
+from resnetlab.cli.options import Json, Which, check
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
@@ -28,7 +26,7 @@ def convert(
     """Write a network's weights with another project's parameter names; no value changes."""
     from resnetlab.weights.convert import convert as convert_file
 
-    check_choice("which", which, WHICH)
+    check(which)
     spec = convert_file(source, out, to, net=net, which=which)
     if json:
         print(json_module.dumps({"written": str(out), "layout": to, "network": spec.name}))

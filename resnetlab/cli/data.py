@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.train import WholeNumber
+from resnetlab.cli.options import Json, WholeNumber
 from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
 from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
     from resnetlab.data.audit import Audit
+    from resnetlab.data.images import Data
+    from resnetlab.data.pack import Contents
 
 LISTED = 10  # lines of each list of an audit
 
@@ -73,17 +74,22 @@ FilesText = Annotated[
 ]
 
 
+ShortSide = Annotated[
+    int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
+]
+Quality = Annotated[int | None, WholeNumber, Parameter(help="Quality of those JPEGs, 1 to 95; default: 90.")]
+Unreadable = Annotated[str, Parameter(help="For an unreadable image: error stops, skip leaves it out.")]
+
+
 @app.command
 def pack(
     data: FilesText,
     dest: Annotated[Path, Parameter(help="A new or empty folder for the pack.")],
     /,
     *,
-    short_side: Annotated[
-        int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
-    ] = None,
-    quality: Annotated[int | None, WholeNumber, Parameter(help="Quality of those JPEGs, 1 to 95; default: 90.")] = None,
-    unreadable: Annotated[str, Parameter(help="For an unreadable image: error stops, skip leaves it out.")] = "error",
+    short_side: ShortSide = None,
+    quality: Quality = None,
+    unreadable: Unreadable = "error",
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -91,46 +97,45 @@ def pack(
 
     Files are copied unchanged, without decoding. With --short-side every image is decoded, and larger ones are resized.
     """
-    from rich.filesize import decimal
-
     from resnetlab.cli.screen import counting, say
     from resnetlab.data.open import open_data
     from resnetlab.data.pack import pack as pack_data
-    from resnetlab.data.understood import Understood
 
     if quality is not None and short_side is None:
         raise UserError(f"quality={quality} has no effect without --short-side, since files are then copied unchanged.")
-    started = time.monotonic()
-    opened = open_data(data, "read")
+    started, opened = time.monotonic(), open_data(data, "read")
+    options: dict[str, Any] = {"unreadable": unreadable, "workers": workers, "told": say}
+    options |= {"short_side": short_side, "quality": 90 if quality is None else quality}
     with counting("packing") as progress:
-        contents, was_there = pack_data(
-            opened,
-            dest,
-            short_side=short_side,
-            quality=90 if quality is None else quality,
-            unreadable=unreadable,
-            workers=workers,
-            told=say,
-            progress=progress,
-        )
-    size, seconds = sum(shard.bytes for shard in contents.shards), time.monotonic() - started
+        contents, was_there = pack_data(opened, dest, progress=progress, **options)
+    seconds = time.monotonic() - started
     if json:
-        answer = {
-            "folder": str(dest),
-            "train": contents.train,
-            "test": contents.test,
-            "shards": [shard.file for shard in contents.shards],
-            "bytes": size,
-            "skipped": [vars(image) for image in contents.skipped],
-            "seconds": seconds,
-            "understood": Understood.of(opened).to_dict(),
-        }
-        print(json_module.dumps(answer))
-        return
+        print(json_module.dumps(_pack_answer(contents, dest, opened, seconds)))
+    else:
+        _show_pack(contents, dest, "already packed" if was_there else f"packed in {seconds:.1f} s")
+
+
+def _pack_answer(contents: Contents, dest: Path, data: Data, seconds: float) -> dict[str, Any]:
+    from resnetlab.data.understood import Understood
+
+    return {
+        "folder": str(dest),
+        "train": contents.train,
+        "test": contents.test,
+        "shards": [shard.file for shard in contents.shards],
+        "bytes": sum(shard.bytes for shard in contents.shards),
+        "skipped": [vars(image) for image in contents.skipped],
+        "seconds": seconds,
+        "understood": Understood.of(data).to_dict(),
+    }
+
+
+def _show_pack(contents: Contents, dest: Path, happened: str) -> None:
+    from rich.filesize import decimal
+
     for image in contents.skipped:
         print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
-    use = "train with" if contents.train else "evaluate on"
-    happened = "already packed" if was_there else f"packed in {seconds:.1f} s"
+    size, use = sum(shard.bytes for shard in contents.shards), "train with" if contents.train else "evaluate on"
     print(
         f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
         f"{decimal(size)} in {len(contents.shards)} tar{'s' * (len(contents.shards) != 1)}\n"

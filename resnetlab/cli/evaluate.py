@@ -5,161 +5,146 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, Workers, number_of_workers
-from resnetlab.cli.use import WHICH, Engine, ImageSize, Which, engine_device
+from resnetlab.cli.options import (
+    ClassNames,
+    ClassOrder,
+    Device,
+    Engine,
+    ImageSize,
+    Json,
+    Unreadable,
+    Which,
+    Workers,
+    check,
+)
 from resnetlab.data.open import DATA_NAMES
-from resnetlab.errors import UserError, check_choice, printable
+from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from resnetlab.data.images import Data
-    from resnetlab.data.normalisation import Normalisation
-    from resnetlab.nets.net import ResNet
-    from resnetlab.nets.vgg import VGG
     from resnetlab.training.evaluate import Evaluation
-    from resnetlab.use.agreement import Scores
 
-    Runner = Callable[[ResNet | VGG, Normalisation], Scores]
-
-ClassNames = Annotated[
+Sources = Annotated[
+    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several form an ensemble.")
+]
+Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
+Views = Annotated[
+    str, Parameter(help="How to look at each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
+]
+Flip = Annotated[bool, Parameter(negative="", help="Also average over mirror images.")]
+Nets = Annotated[
     tuple[str, ...],
     Parameter(
         negative="",
         show_default=False,
-        help="Names of the data's classes in the training, where they differ: hund=dog,katze=cat.",
+        help="The network's name, if the file does not determine it; one for all, or one for each.",
     ),
 ]
-ClassOrder = Annotated[
-    Literal["text", "natural"],
-    Parameter(help="For files without class names: text (10, 2) as torchvision sorts, or natural (2, 10) as timm."),
-]
-Unreadable = Annotated[
-    Literal["error", "skip"] | None,
-    Parameter(help="A file that can't be read: stop and name it, or leave it out and count it; default: as trained."),
-]
+Report = Annotated[Path | None, Parameter(help="A folder for a page, all figures as JSON, and all predictions.")]
 
 
 def evaluate(
-    sources: Annotated[
-        tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several are an ensemble.")
-    ] = (),
+    sources: Sources = (),
     /,
     *,
-    data: Annotated[str, Parameter(help=f"{DATA_NAMES}.")],
-    views: Annotated[str, Parameter(help="1-crop, 10-crop, or multi-scale: fully convolutional.")] = "1-crop",
-    flip: Annotated[bool, Parameter(negative="", help="Average over the mirror images too.")] = False,
-    net: Annotated[
-        tuple[str, ...],
-        Parameter(
-            negative="", show_default=False, help="The network, where the file does not tell it; for all, or for each."
-        ),
-    ] = (),
+    data: Images,
+    views: Views = "1-crop",
+    flip: Flip = False,
+    net: Nets = (),
     which: Which = "last",
     image_size: ImageSize = None,
     classes: ClassNames = (),
     class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
-    report: Annotated[Path | None, Parameter(help="Folder for a page, all numbers as JSON, and all answers.")] = None,
+    report: Report = None,
     engine: Engine = None,
     device: Device = "auto",
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Top-1 and top-5 accuracy on the test images of a data set, in %; of several networks their average softmax.
+    """Measure top-1 and top-5 accuracy in % on a data set's test images; several networks' softmax is averaged.
 
-    A folder of classes without train, val or resnetlab-split.json is tested whole; nothing is written into it.
+    A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
-    from resnetlab.cli.screen import counting, say
     from resnetlab.data.open import open_data
-    from resnetlab.data.understood import Understood
     from resnetlab.training.classes import read_given
-    from resnetlab.training.evaluate import evaluate as evaluate_on
     from resnetlab.training.evaluate import trained_on
-    from resnetlab.use.evaluation_report import check_report, summary, write_report
+    from resnetlab.use.engines import engine_device
+    from resnetlab.use.evaluation_report import write_report
 
-    check_choice("which", which, WHICH)
-    if not sources:
-        raise UserError("no network was given: name run folders or weight files.")
-    if report:
-        check_report(report)
-    for source in sources:
-        check_source(source)
+    _check(sources, which, report)
     where = engine_device("", device, engine)
     opened = open_data(data, "evaluate", trained_on=trained_on(sources))
-    with counting("evaluating") as count:
-        found = evaluate_on(
-            sources,
-            opened,
-            nets=net,
-            which=which,
-            views=views,
-            flip=flip,
-            image_size=image_size,
-            classes=read_given(classes),
-            class_order=class_order,
-            unreadable=unreadable,
-            device=where,
-            workers=number_of_workers(workers, opened, where),
-            engine=runner(engine, where, opened),
-            told=lambda line: say(printable(line)),
-            progress=count,
-        )
-    if found.unreadable:
-        say(left_out(found.unreadable, len(opened.test)))
+    looking = {"nets": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
+    matching = {"classes": read_given(classes), "class_order": class_order, "unreadable": unreadable}
+    found = _evaluated(sources, opened, where, workers, engine, looking | matching)
     if report:
         write_report(found, opened, report, text=data, which=which, device=where)
-    if json:
-        answer = summary(found) | {"understood": Understood.of(opened).to_dict()}
-        print(json_module.dumps(answer | ({"report": str(report)} if report else {})))
-    else:
-        _show(found)
-        if report:
-            print(printable(str(report / "evaluation.html")))
-
-
-def runner(engine: str | None, device: str, data: Data) -> Runner | None:
-    """What makes an engine of a network, if one is asked for; None: the network as it stands, on any device."""
-    if engine in (None, "torch") or (engine == "auto" and device != "cpu"):
-        return None
-    if device != "cpu":
-        raise UserError(f"engine={engine} runs on the processor: give --device cpu, or --engine torch.")
-    from resnetlab.cli.screen import say
-    from resnetlab.training.loop import evaluation_batch
-    from resnetlab.use.deployed import with_normalisation
-    from resnetlab.use.engines import Graph, chosen
-
-    batch = min(evaluation_batch(data.test), len(data.test))
-
-    def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:
-        shape = (net.spec.in_channels, net.spec.input_size, net.spec.input_size)
-        graph = Graph(shape, with_normalisation(net, normalise), marks=str(net.spec.to_dict()))
-        return chosen(graph, str(engine), batch=batch, told=lambda line: say(printable(line))).scores
-
-    return run
-
-
-def check_source(source: str) -> None:
-    """Raise UserError for an exported file."""
-    from resnetlab.use.exported import suffix_of
-
-    if suffix_of(source):
-        raise UserError(
-            f"{source}: an exported file, whose accuracy 'export --data' tells; give a run folder or weight file."
-        )
+    _answer(found, opened, report, json=json)
 
 
 def left_out(places: Sequence[str], total: int) -> str:
     """A line that says how many images can't be read, and which is the first."""
     return printable(
-        f"left out {len(places):,} of {total:,} images that can't be read, e.g. {places[0]}; 'resnetlab data audit' "
-        "finds all of them"
+        f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
+        "'resnetlab data audit' lists all of them"
     )
+
+
+def _check(sources: tuple[str, ...], which: str, report: Path | None) -> None:
+    """Raise UserError where no evaluation is possible; before the work, which may take hours."""
+    from resnetlab.use.evaluation_report import check_report
+    from resnetlab.use.exported import check_evaluable
+
+    check(which)
+    if not sources:
+        raise UserError("no network given: name run folders or weight files.")
+    if report:
+        check_report(report)
+    for source in sources:
+        check_evaluable(source)
+
+
+def _evaluated(
+    sources: tuple[str, ...], data: Data, device: str, workers: int | None, engine: str | None, options: dict[str, Any]
+) -> Evaluation:
+    """Evaluate the networks, showing how it goes; options are those of `training.evaluate.evaluate`."""
+    from resnetlab.cli.screen import counting, say, tell
+    from resnetlab.data.workers import decoding_workers
+    from resnetlab.training.evaluate import evaluate as evaluate_on
+    from resnetlab.use.engines import evaluation_engine
+
+    with counting("evaluating") as count:
+        found = evaluate_on(
+            sources,
+            data,
+            device=device,
+            workers=decoding_workers(workers, device, in_memory=data.shape is not None),
+            engine=evaluation_engine(engine, device, data, tell),
+            told=tell,
+            progress=count,
+            **options,
+        )
+    if found.unreadable:
+        say(left_out(found.unreadable, len(data.test)))
+    return found
+
+
+def _answer(found: Evaluation, data: Data, report: Path | None, *, json: bool) -> None:
+    from resnetlab.data.understood import Understood
+    from resnetlab.use.evaluation_report import summary
+
+    if json:
+        answer = summary(found) | {"understood": Understood.of(data).to_dict()}
+        print(json_module.dumps(answer | ({"report": str(report)} if report else {})))
+        return
+    _show(found)
+    if report:
+        print(printable(str(report / "evaluation.html")))
 
 
 def _show(found: Evaluation) -> None:

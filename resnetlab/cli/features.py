@@ -6,26 +6,38 @@ import json as json_module
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, WholeNumber
-from resnetlab.cli.use import (
+from resnetlab.cli.options import (
     UNREADABLE,
+    BatchSize,
+    Device,
     Engine,
     Images,
     ImageSize,
+    Json,
     Net,
     Source,
     Which,
+    WholeNumber,
     check,
-    engine_device,
-    listed,
-    opened,
 )
+from resnetlab.cli.streams import names_given
 from resnetlab.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.features import Features
+
+Out = Annotated[Path | None, Parameter(help="The file to write: .npz or .parquet.")]
+At = Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: the last layer's input.")]
+Nearest = Annotated[int | None, WholeNumber, Parameter(help="Number of nearest images to print for each image.")]
+Among = Annotated[Path | None, Parameter(help="Search for them in this .npz file instead, written earlier.")]
+Unreadable = Annotated[
+    Literal["error", "skip"], Parameter(help="Exit code if unreadable files were left out: error is 1, skip is 0.")
+]
 
 
 def features(
@@ -33,66 +45,92 @@ def features(
     images: Images = (),
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="The file to write: .npz or .parquet.")] = None,
-    at: Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: what the last layer takes.")] = None,
-    nearest: Annotated[int | None, WholeNumber, Parameter(help="Print so many nearest images of each.")] = None,
-    among: Annotated[Path | None, Parameter(help="Look for them in this .npz, made before, instead.")] = None,
+    out: Out = None,
+    at: At = None,
+    nearest: Nearest = None,
+    among: Among = None,
     net: Net = None,
     which: Which = "last",
     image_size: ImageSize = None,
-    batch_size: Annotated[int, WholeNumber, Parameter(help="Images at a time.")] = 32,
-    unreadable: Annotated[
-        Literal["error", "skip"], Parameter(help="A file that can't be read is left out; error: exit code 1, skip: 0.")
-    ] = "error",
+    batch_size: BatchSize = 32,
+    unreadable: Unreadable = "error",
     engine: Engine = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write images' features, a vector each, and find nearest images by them.
+    """Write a feature vector for each image, or find the nearest images by them.
 
-    A file that can't be read is named and left out; the exit code is then 1, or 0 with --unreadable skip.
+    Unreadable files are named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
-    check(which, batch_size=batch_size, nearest=1 if nearest is None else nearest)
+    check(which, batch_size=batch_size, nearest=nearest)
+    from resnetlab.cli.screen import tell
+    from resnetlab.use.classifier import Classifier
+    from resnetlab.use.engines import engine_device
+
+    known = _checked(out, nearest, among)
+    where = engine_device(source, device, engine)
+    classifier = Classifier.open(
+        source, net=net, which=which, image_size=image_size, device=where, head=False, told=tell
+    )
+    found, left_out = _embedded(classifier, images, at, engine or "torch", batch_size, known)
+    answer = _answer(found, left_out, out, nearest, known)
+    if json:
+        print(json_module.dumps(answer))
+    else:
+        _show(answer)
+    return UNREADABLE if left_out and unreadable == "error" else 0
+
+
+def _checked(out: Path | None, nearest: int | None, among: Path | None) -> Features | None:
+    """The features to look among, if they are of a file. Raises UserError for options that don't fit each other."""
+    from resnetlab.use import features_file
+
     if out is None and nearest is None:
         raise UserError("give --out FILE, --nearest K, or both.")
     if among is not None and nearest is None:
-        raise UserError("--among belongs to --nearest K; give both.")
-    from resnetlab.cli.screen import counting, say
-    from resnetlab.use import features_file
-    from resnetlab.use.features import check_same_network, embedder, network_mark
-    from resnetlab.use.features import features as features_of
-    from resnetlab.use.features import nearest as nearest_of
-    from resnetlab.use.predict import labelled_images
-
+        raise UserError("--among works with --nearest K only; give both.")
     if out is not None:
         features_file.check_out(out)
-    known = features_file.read(among) if among else None
-    where = engine_device(source, device, engine)
-    classifier = opened(source, net=net, which=which, image_size=image_size, device=where, head=False)
+    return features_file.read(among) if among else None
+
+
+def _embedded(
+    classifier: Classifier, images: tuple[str, ...], at: str | None, engine: str, batch: int, known: Features | None
+) -> tuple[Features, list[tuple[Path, str]]]:
+    """The features of the images that can be read, and the others, each with the reason, which is said."""
+    from resnetlab.cli.screen import counting, tell
+    from resnetlab.use.features import check_same_network, embedder, network_mark
+    from resnetlab.use.features import features as features_of
+    from resnetlab.use.predict import labelled_images
+
     if known:
         check_same_network(known.network, network_mark(classifier, at))
-    found_images = labelled_images(listed(images))
-    many = min(batch_size, len(found_images))
-    run = embedder(classifier, at, engine or "torch", batch=many, told=lambda line: say(printable(line)))
+    files = labelled_images(names_given(images))
+    run = embedder(classifier, at, engine, batch=min(batch, len(files)), told=tell)
     with counting("images") as count:
-        found, left_out = features_of(classifier, found_images, run, unit=at, batch=batch_size, progress=count)
+        found, left_out = features_of(classifier, files, run, unit=at, batch=batch, progress=count)
     for path, reason in left_out:
         print(printable(f"{path}: can't be read ({reason})"), file=sys.stderr)
+    return found, left_out
+
+
+def _answer(
+    found: Features, left_out: list[tuple[Path, str]], out: Path | None, nearest: int | None, known: Features | None
+) -> dict[str, Any]:
+    """Write the file, if one is asked for, and find the nearest images: what the command answers, as JSON values."""
+    from resnetlab.use import features_file
+    from resnetlab.use.features import nearest as nearest_of
+
     if out is not None:
         features_file.save(out, found)
     near = zip(found.files, nearest_of(found, known or found, nearest), strict=True) if nearest else ()
-    answer: dict[str, Any] = {
+    return {
         "written": str(out) if out else None,
         "images": len(found.files),
         "dimensions": found.values.shape[1],
         "unreadable": [{"file": str(path), "error": reason} for path, reason in left_out],
         "nearest": [{"file": file, "nearest": [asdict(other) for other in others]} for file, others in near],
     }
-    if json:
-        print(json_module.dumps(answer))
-    else:
-        _show(answer)
-    return UNREADABLE if left_out and unreadable == "error" else 0
 
 
 def _show(answer: dict[str, Any]) -> None:

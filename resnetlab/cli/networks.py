@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from resnetlab.cli.options import Json
+
 if TYPE_CHECKING:
     from resnetlab.measuring.complexity import Complexity
     from resnetlab.measuring.printed import Printed
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
 ]

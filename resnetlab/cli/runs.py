@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Runs
+from resnetlab.cli.options import Json, Runs
 from resnetlab.errors import printable
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from functools import cache
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resnetlab.errors import printable
+
 SECONDS_BETWEEN_LINES = 10
 QUIET_SECONDS = 20  # without a sign of life, after which it is said
 
@@ -78,6 +80,11 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def say(line: str) -> None:
     """Print a line of progress; it stays one line, however long the paths in it are."""
     errors().print(line, markup=False, soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """Say a line that holds names of files or classes, whose control characters are escaped."""
+    say(printable(line))
 
 
 @contextlib.contextmanager

@@ -35,3 +35,10 @@ def lines_of_input() -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list of files on standard input can't be read ({error}).") from error
     return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line]
+
+
+def names_given(names: tuple[str, ...]) -> list[str]:
+    """The names, or the lines of standard input. Raises UserError where there are none."""
+    if not (given := list(names) or lines_of_input()):
+        raise UserError("no image given: name files, folders of images, or patterns.")
+    return given

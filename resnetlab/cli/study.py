@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.networks import Json
-from resnetlab.cli.train import Device, Runs, WholeNumber, find_device
-from resnetlab.paths import expanded
+from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check
+from resnetlab.errors import UserError
 from resnetlab.studies.frame.text import both
 
 if TYPE_CHECKING:
-    from resnetlab.studies.frame.measurement import Weights
+    from resnetlab.studies.frame.assignment import Assignment, Workplace
     from resnetlab.studies.frame.record import Record
     from resnetlab.studies.frame.run import Event
-    from resnetlab.studies.frame.study import Plan, Study
+    from resnetlab.training.loop import Status
 
 app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
 
+Name = Annotated[str | None, Parameter(help="The study's name; see 'resnetlab study list'.")]
+All = Annotated[bool, Parameter(negative="", help="Run all studies, one after another.")]
+Scale = Annotated[
+    Literal["quick", "cifar", "paper"],
+    Parameter(help="quick takes minutes, on the digits; cifar uses CIFAR-10; paper uses the papers' recipes."),
+]
+Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")]
+WeightFiles = Annotated[
+    tuple[str, ...],
+    Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
+]
+Epochs = Annotated[
+    float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
+]
+Seeds = Annotated[int | None, WholeNumber, Parameter(help="Number of seeds, if fewer than the scale's.")]
 Jobs = Annotated[
     int | None,
     WholeNumber,
@@ -59,25 +73,15 @@ def list_studies(*, json: Json = False) -> None:
 
 @app.command
 def run(
-    name: Annotated[str | None, Parameter(help="The study's name; see 'resnetlab study list'.")] = None,
+    name: Name = None,
     /,
     *,
-    all: Annotated[bool, Parameter(negative="", help="Run all studies, one after another.")] = False,
-    scale: Annotated[
-        Literal["quick", "cifar", "paper"],
-        Parameter(help="quick takes minutes, on the digits; cifar uses CIFAR-10; paper uses the papers' recipes."),
-    ] = "quick",
-    data: Annotated[
-        str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")
-    ] = None,
-    weights: Annotated[
-        tuple[str, ...],
-        Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
-    ] = (),
-    epochs: Annotated[
-        float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
-    ] = None,
-    seeds: Annotated[int | None, WholeNumber, Parameter(help="Number of seeds, if fewer than the scale's.")] = None,
+    all: All = False,
+    scale: Scale = "quick",
+    data: Data = None,
+    weights: WeightFiles = (),
+    epochs: Epochs = None,
+    seeds: Seeds = None,
     jobs: Jobs = None,
     ray: Ray = None,
     runs: Runs = Path("runs"),
@@ -89,48 +93,15 @@ def run(
 
     Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
     """
-    from resnetlab.errors import UserError
-    from resnetlab.storage import disk_errors
-    from resnetlab.studies import STUDIES
-    from resnetlab.studies.frame.scales import WEIGHTS
-    from resnetlab.studies.frame.study import study
-    from resnetlab.studies.report import write_report
-
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
-    for option, value in (("jobs", jobs), ("seeds", seeds)):
-        if value is not None and value < 1:
-            raise UserError(f"{option}={value} must be 1 or more.")
+    check(jobs=jobs, seeds=seeds)
     if jobs is not None and ray is not None:
         raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
-    chosen = [study(n) for n in STUDIES] if name is None else [study(name)]
-    files = _weights(weights)
-    if files:
-        chosen = [s for s in chosen if s.takes_weights]
-        scale_name = WEIGHTS
-        if not chosen:
-            raise UserError(
-                f"{name}: can't measure networks from other projects, it has to train its own; leave out --weights."
-            )
-    else:
-        scale_name = scale
-    if scale_name != "quick" and data is None:
-        raise UserError(f"scale {scale_name!r} needs the images: give --data cifar10:DIR.")
-    where = device if ray is not None else find_device(device)
-    with disk_errors(results):
-        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
-    plans = [s.plan(scale_name, data, files).limited(epochs, seeds) for s in chosen]
-    records = []
-    for one, plan in zip(chosen, plans, strict=True):
-        command = ["resnetlab study run", one.name, *([] if files else ["--scale", scale])]
-        command += [f"--data {data.split(':')[0]}:DIR"] if data else []
-        command += [f"--weights {w.net}=FILE" for w in files]
-        command += [f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None]
-        records.append(_run_one(one, scale_name, plan, " ".join(command), runs, where, jobs, ray))
-        records[-1].save(results)
-        if not json:
-            _show(records[-1])
-    page = write_report(results)
+    from resnetlab.studies.frame.assignment import Workplace, assignments
+
+    tasks = assignments(name, scale, data=data, weights=weights, epochs=epochs, seeds=seeds)
+    records, page = _carried_out(tasks, Workplace.checked(runs, device, jobs, ray), results, quiet=json)
     if json:
         found = [_answer(r) for r in records]
         print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
@@ -139,59 +110,38 @@ def run(
     return 1 if any(r.failures for r in records) else 0
 
 
+def _carried_out(
+    tasks: list[Assignment], workplace: Workplace, results: Path, *, quiet: bool
+) -> tuple[list[Record], Path]:
+    """Run the studies one after another, keep and show their records; return them, and the report's page."""
+    from resnetlab.cli.screen import say
+    from resnetlab.storage import disk_errors
+    from resnetlab.studies.report import write_report
+
+    with disk_errors(results):
+        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+    records = []
+    for task in tasks:
+        record = workplace.carry_out(task, lambda task, events: _follow(task, workplace.words, events))
+        if record.failures:
+            total = len(task.plan.recipes) + len(task.plan.measurements)
+            say(
+                f"{len(record.failures)} of {total} runs and measurements failed; the same command repeats only "
+                "these, each run from its last checkpoint"
+            )
+        record.save(results)
+        if not quiet:
+            _show(record)
+        records.append(record)
+    return records, write_report(results)
+
+
 def _answer(record: Record) -> dict[str, Any]:
     """What a program wants of a record: texts in English."""
     rows = [{k: str(both(v)) for k, v in row.items()} for row in record.rows]
     return {"study": record.study, "scale": record.scale, "verdict": record.verdict, "rows": rows} | {
         "failures": record.failures
     }
-
-
-def _weights(texts: tuple[str, ...]) -> tuple[Weights, ...]:
-    """What --weights names. Raises UserError."""
-    from resnetlab.errors import UserError
-    from resnetlab.nets.zoo import spec
-    from resnetlab.studies.frame.measurement import Weights
-
-    found = []
-    for text in texts:
-        net, equals, file = text.partition("=") if "(" not in text else text.rpartition("=")
-        if not (equals and net and file):
-            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt.")
-        spec(net)
-        path = expanded(file)
-        if not path.is_file():
-            raise UserError(f"{path}: no such weight file.")
-        found.append(Weights(net, path))
-    return tuple(found)
-
-
-def _run_one(
-    chosen: Study, scale: str, plan: Plan, command: str, runs: Path, device: str, jobs: int | None, ray: str | None
-) -> Record:
-    """Run what is missing of one study, showing how it goes; return its record."""
-    from resnetlab.cli.screen import say
-    from resnetlab.machine import available_cores
-    from resnetlab.studies.frame.record import conclude
-    from resnetlab.studies.frame.run import run_plan
-
-    jobs = jobs or (1 if device not in ("cpu", "auto") else available_cores())
-    trainings, places = None, f"{jobs} at once"
-    if ray is not None:
-        from resnetlab.studies.frame.cluster import run_on_ray
-
-        trainings, places = run_on_ray(plan.recipes, runs, address=ray, device=device), f"on Ray ({ray})"
-        device = "cpu" if device == "auto" else device  # where what is trained is measured: here
-    failed = _follow(
-        f"{chosen.name}, {scale}", plan, places, run_plan(plan, runs, jobs=jobs, device=device, trainings=trainings)
-    )
-    record = conclude(chosen, scale, plan, runs, command, failed, device)
-    if record.failures:
-        say(
-            f"{len(record.failures)} of {len(plan.recipes) + len(plan.measurements)} runs and measurements failed; the "
-            "same command repeats only these, each run from its last checkpoint"
-        )
-    return record
 
 
 @app.command
@@ -203,15 +153,15 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
 
 
-def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dict[int, str]:
+def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:
     """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
     from resnetlab.cli.screen import progress_bars, say
 
+    plan, failed = task.plan, dict[int, str]()
     labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
-    failed: dict[int, str] = {}
     counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
     counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
-    say(f"{title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
+    say(f"{task.title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
     started, finished = time.monotonic(), 0
     with progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(labels), words="")
@@ -220,12 +170,11 @@ def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dic
         for event in events:
             label = labels[event.index]
             if event.status:
-                s = event.status
                 if event.index not in tasks:
                     tasks[event.index] = bars.add_task(label, words="")
-                test = f", test {s.test_error:.1f} %" if s.test_error is not None else ""
-                last[event.index] = f"training error {s.train_error:.1f} %{test}"
-                bars.update(tasks[event.index], completed=s.step, total=s.steps, words=last[event.index])
+                last[event.index] = _errors_of(event.status)
+                done, total = event.status.step, event.status.steps
+                bars.update(tasks[event.index], completed=done, total=total, words=last[event.index])
             if event.failed:
                 failed[event.index] = event.failed
                 last[event.index] = f"FAILED: {event.failed}"
@@ -239,6 +188,11 @@ def _follow(title: str, plan: Plan, places: str, events: Iterator[Event]) -> dic
                     f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
                 )
     return failed
+
+
+def _errors_of(status: Status) -> str:
+    test = f", test {status.test_error:.1f} %" if status.test_error is not None else ""
+    return f"training error {status.train_error:.1f} %{test}"
 
 
 ROWS_WIDTH = 72  # columns below which sentences side by side can't be read

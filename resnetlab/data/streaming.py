@@ -24,7 +24,7 @@ from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError, out_of_memory, size_in_words
 
 PATIENCE = 600  # seconds without a batch, after which the disk or a worker counts as stuck
-MERCY = 60  # seconds that a worker lives on after SIGTERM, unless the main process ends it
+GRACE_SECONDS = 60  # seconds that a worker lives on after SIGTERM, unless the main process ends it
 AHEAD = 2  # batches that each worker reads ahead
 HELD = 2  # batches that the main process may hold
 SLOWER = (
@@ -222,7 +222,7 @@ def _outlive_a_signal(worker: int) -> None:
 
     def end_soon(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-        signal.alarm(MERCY)
+        signal.alarm(GRACE_SECONDS)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 from resnetlab.data.files import Files
 from resnetlab.errors import UserError, shown
+from resnetlab.machine import available_cores
 
 T = TypeVar("T")
 CHUNK = 8  # images that a process is given at once: few enough that what waits to be yielded stays small
+MOST_WORKERS = 256
 KILLED = "crashes the decoder"
 
 _work: tuple[Callable[[Files, int], Any], Files]  # of a worker
@@ -31,6 +33,20 @@ def check_workers(workers: int | None) -> int:
     if workers is not None and not 1 <= workers <= 4 * processors:
         raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per processor.")
     return workers or processors
+
+
+def decoding_workers(asked: int | None, device: str, *, in_memory: bool, processes: int = 1) -> int:
+    """How many processes decode ahead: none for images in memory; a GPU wants all cores, a CPU that trains one.
+
+    asked: the user's wish. processes: how many share the cores. Raises UserError.
+    """
+    if asked is not None and not 0 <= asked <= MOST_WORKERS:
+        raise UserError(f"workers={asked} must be 0 to {MOST_WORKERS}.")
+    if in_memory:
+        return 0
+    if asked is not None:
+        return asked
+    return min(max(available_cores() // processes, 1), 16) if device.startswith("cuda") else 1
 
 
 def over_images(function: Callable[[Files, int], T], files: Files, workers: int) -> Generator[T | None, None, None]:

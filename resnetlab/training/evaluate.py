@@ -20,8 +20,8 @@ from resnetlab.data.loading import placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import Unreadables
+from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
 from resnetlab.data.understood import Understood
-from resnetlab.data.views import VIEWS, Views, one_crop, read_views
 from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
@@ -93,7 +93,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
-    nets: their names where files don't tell them, one for all or one for each source. views: one of data.views.VIEWS,
+    nets: their names where files don't tell them, one for all or one for each source. views: one of data.tta.VIEWS,
     whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
     image_size: the side of the images, where the file doesn't tell it or in its place. classes: what classes of the
     data were called in the training, where that is another name. class_order: which output is which class, where the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,23 +55,34 @@ class Classifier:
         image_size: int | None = None,
         device: str = "cpu",
         head: bool = True,
+        told: Callable[[str], object] = lambda _: None,
     ) -> Classifier:
         """From a run folder, a weight file or an exported file; the options are those of `resnetlab.load`.
 
-        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers.
-        Raises UserError as `resnetlab.load` and `read_exported` do.
+        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers;
+        told is called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
         """
         if suffix_of(source):
-            return cls._of_exported(source, net, which, image_size, device)
+            found = cls._of_exported(source, net, which, image_size, device)
+        else:
+            found = cls._of_weights(source, net, which, image_size, device, head)
+        if found.assumed:
+            told(f"{source}: the file does not state: {', '.join(found.assumed)}")
+        return found
+
+    @classmethod
+    def _of_weights(
+        cls, source: str | Path, net: str | None, which: str, image_size: int | None, device: str, head: bool
+    ) -> Classifier:
         loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
-            raise UserError(f"{source}: a network for {spec.in_channels} channels, and images have 1 or 3.")
+            raise UserError(f"{source}: a network for {spec.in_channels} channels, but images have 1 or 3.")
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
         told = (
-            (names or not head, "names of classes (numbers from 0 stand for them)"),  # features have no classes
+            (names or not head, "names of classes (numbered from 0 instead)"),  # features have no classes
             (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
             (card is not None, "normalisation (ImageNet's)"),
         )
@@ -95,9 +107,9 @@ class Classifier:
     ) -> Classifier:
         options = {"--net": net, "--which": which if which != "last" else None, "--image-size": image_size}
         if given := [name for name, value in options.items() if value is not None]:
-            raise UserError(f"{source}: an exported file says itself what it holds; leave {given[0]} out.")
+            raise UserError(f"{source}: an exported file states this itself; leave {given[0]} out.")
         if device.startswith("cuda"):
-            raise UserError(f"{source}: exported files run on the processor; leave --device {device} out.")
+            raise UserError(f"{source}: exported files run on the CPU; leave --device {device} out.")
         file = read_exported(expanded(source))
         return cls(
             None,
@@ -113,9 +125,9 @@ class Classifier:
 
     def _answering(self) -> Classifier:
         """The same. Raises UserError unless it answers with numbers."""
-        grey = torch.full((1, self.channels, self.size, self.size), 128, dtype=torch.uint8)
+        grey = torch.full((1, *self.shape), 128, dtype=torch.uint8)
         if not self.probabilities(grey).isfinite().all():
-            raise UserError(f"{self.source}: what it answers to a grey image is no number: its weights are damaged.")
+            raise UserError(f"{self.source}: its output for a grey image is not finite: its weights are damaged.")
         return self
 
     @property
@@ -123,8 +135,8 @@ class Classifier:
         """The network itself. Raises UserError where there is only an exported file."""
         if self.network is None:
             raise UserError(
-                f"{self.source}: an exported file gives classes and nothing else; for this, give the run folder or "
-                "weight file that it was made of."
+                f"{self.source}: an exported file only predicts classes; for this, give the run folder or "
+                "weight file that it was exported from."
             )
         return self.network
 
@@ -142,6 +154,11 @@ class Classifier:
     def size(self) -> int:
         """Side of the square that images become, in pixels."""
         return self.file.size if self.file else self.net.spec.input_size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a prepared image: C H W."""
+        return self.channels, self.size, self.size
 
     @property
     def seen(self) -> float:

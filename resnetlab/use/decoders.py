@@ -23,7 +23,7 @@ from resnetlab.use.forms import Refused
 Result = TypeVar("Result")
 PROCESSES = 2
 BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
-BROKEN = f"{UNREAD}: decoding it takes too long, or ends the decoder"
+BROKEN = f"{UNREAD}: decoding it takes too long, or crashes the decoder"
 
 
 class Decoders:

@@ -105,7 +105,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
     _limit_time(HEADER_SECONDS)
     content = image_of(task.type, body)
     if content and not _is_taken(content):
-        raise Refused(415, f"not an image of a format that is taken: {', '.join(known_formats())}")
+        raise Refused(415, f"not an image in a supported format: {', '.join(known_formats())}")
     admitted = False
 
     def admit(height: int, width: int) -> None:
@@ -122,7 +122,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
     try:
         return decode_part(content, task.short_side, admit)
     except TooManyPixels:
-        raise Refused(413, f"{UNREAD}: it has more than the {task.most_pixels:,} pixels that are taken") from None
+        raise Refused(413, f"{UNREAD}: it has more than the allowed {task.most_pixels:,} pixels") from None
     except Unreadable as error:
         if isinstance(error.__cause__, MemoryError):
             raise error.__cause__ from None
@@ -133,11 +133,11 @@ def _check(task: Task, height: int, width: int) -> None:
     """Raise 413 for an image that has, or will have, more pixels than are taken."""
     said = f"{UNREAD}: {width:,}x{height:,} pixels "
     if height * width > task.most_pixels:
-        raise Refused(413, f"{said}are more than the {task.most_pixels:,} that are taken")
+        raise Refused(413, f"{said}are more than the allowed {task.most_pixels:,}")
     if max(height, width) > task.most_side:
-        raise Refused(413, f"{said}have a side longer than the {task.most_side:,} that are taken")
+        raise Refused(413, f"{said}have a side longer than the allowed {task.most_side:,}")
     if task.short_side**2 * max(height, width) // min(height, width) > task.most_pixels:
-        raise Refused(413, f"{said}are too narrow a strip: resized, it has more than {task.most_pixels:,}")
+        raise Refused(413, f"{said}are too narrow a strip: after resizing, it has more than {task.most_pixels:,}")
 
 
 def known_formats() -> tuple[str, ...]:

@@ -13,12 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from resnetlab.data.images import Data
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice
+from resnetlab.machine import find_device
+from resnetlab.nets.net import ResNet
+from resnetlab.nets.vgg import VGG
 from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
+from resnetlab.training.loop import evaluation_batch
 from resnetlab.training.precision import autocast, has_amx
-from resnetlab.use.agreement import TOLERANCE, compare
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation, deployed, drawn
 from resnetlab.use.exported import (
     MOST_BYTES,
     RUNNERS,
@@ -28,8 +32,11 @@ from resnetlab.use.exported import (
     checked,
     file_engine,
     installed,
+    suffix_of,
 )
+from resnetlab.use.exported_module import WithNormalisation, exported_module, noise
 from resnetlab.use.onnx_graph import OPSET, to_onnx
+from resnetlab.use.parity import TOLERANCE, Scores, compare
 
 ENGINES = ("torch", *RUNNERS)
 NAMES = ("auto", *ENGINES)
@@ -72,27 +79,37 @@ class Tried:
 
     def __str__(self) -> str:
         return (
-            f"{self.same} of {COMPARED} answers to noise are the same, and scores are within "
-            f"{self.greatest_difference:.2g}, of which the greatest is {self.greatest_score:.4g}"
+            f"{self.same} of {COMPARED} answers to noise are the same, and scores differ by at most "
+            f"{self.greatest_difference:.2g}, where the largest is {self.greatest_score:.4g}"
         )
 
 
 def graph_of(classifier: Classifier) -> Graph:
     """What an engine is to run of a classifier."""
-    shape = (classifier.channels, classifier.size, classifier.size)
     if classifier.file:
-        return Graph(shape, file=classifier.file)
-    return Graph(shape, deployed(classifier), marks=str(classifier.net.spec.to_dict()))
+        return Graph(classifier.shape, file=classifier.file)
+    module = exported_module(classifier.net, classifier.normalise)
+    return Graph(classifier.shape, module, marks=str(classifier.net.spec.to_dict()))
+
+
+def engine_device(source: str, device: str, engine: str | None) -> str:
+    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file."""
+    if device == "auto" and (engine in RUNNERS or suffix_of(source)):
+        return "cpu"
+    return find_device(device)
 
 
 def with_engine(
-    classifier: Classifier, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None
+    classifier: Classifier, name: str | None, *, batch: int, told: Callable[[str], object] = lambda _: None
 ) -> Classifier:
     """The classifier, run by an engine of NAMES; told is called with a line that says which, and why.
 
-    batch: how many images at a time `auto` measures. Raises UserError for an engine that is not installed, can't run
-    it, or gives other answers.
+    name: None is torch, or what runs an exported file. batch: how many images at a time `auto` measures. Raises
+    UserError for an engine that is not installed, can't run it, or gives other answers.
     """
+    if name is None and classifier.engine:
+        return classifier
+    name = name or "torch"
     check_device(classifier, name)
     if classifier.device != "cpu":
         return classifier
@@ -103,7 +120,7 @@ def check_device(classifier: Classifier, name: str) -> None:
     """Raise UserError for an engine that is none of NAMES, or is not for the classifier's device."""
     check_choice("engine", name, NAMES)
     if classifier.device != "cpu" and name not in ("auto", "torch"):
-        raise UserError(f"engine={name} runs on the processor: give --device cpu, or --engine torch.")
+        raise UserError(f"engine={name} runs on the CPU: use --device cpu, or --engine torch.")
 
 
 def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None) -> Engine:
@@ -117,9 +134,9 @@ def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object]
     engine, first = made(graph, name), next(filter(is_installed, graph.engines))
     if name != first:
         tried = compared(made(graph, first), engine, graph.shape)
-        told(f"engine: {engine}; beside {first}'s, {tried}")
+        told(f"engine: {engine}; compared with {first}, {tried}")
         if not tried.agrees:
-            raise UserError(f"engine={name}: its answers are not {first}'s ({tried}); take --engine {first}.")
+            raise UserError(f"engine={name}: its answers differ from {first}'s ({tried}); use --engine {first}.")
     return engine
 
 
@@ -137,19 +154,19 @@ def fastest(
 ) -> Engine:
     """The one that takes the least time for a batch, of the first and those that answer as it does."""
     if len(engines) == 1:
-        told(f"engine: {engines[0]}, the only one that is installed and can run it")
+        told(f"engine: {engines[0]}, the only installed one that can run it")
         return engines[0]
     tried = [compared(engines[0], engine, shape) for engine in engines]
     agreeing = [one for one in tried if one.agrees]
-    times = measured([one.engine for one in agreeing], drawn(shape, batch))
+    times = measured([one.engine for one in agreeing], noise(shape, batch))
     timed = sorted((replace(one, milliseconds=t) for one, t in zip(agreeing, times, strict=True)), key=_milliseconds)
     best, *others = timed
     slower = f" ({', '.join(f'{one.engine} {one.milliseconds:.3g}' for one in others)})" if others else ""
-    beside = f"; beside {engines[0].name}'s, {best}" if best.engine is not engines[0] else ""
+    beside = f"; compared with {engines[0].name}, {best}" if best.engine is not engines[0] else ""
     told(f"engine: {best.engine}, {best.milliseconds:.3g} ms for a batch of {batch}{slower}{beside}")
     for one in tried:
         if not one.agrees:
-            told(f"engine: {one.engine} is passed over: beside {engines[0].name}'s, {one}")
+            told(f"engine: {one.engine} is not used: compared with {engines[0].name}, {one}")
     return best.engine
 
 
@@ -160,7 +177,7 @@ def _milliseconds(tried: Tried) -> float:
 
 def compared(reference: Engine, engine: Engine, shape: tuple[int, int, int]) -> Tried:
     """An engine's answers beside another's, to COMPARED images of noise."""
-    pixels = drawn(shape, COMPARED)
+    pixels = noise(shape, COMPARED)
     wanted, got = reference.scores(pixels), engine.scores(pixels)
     check = compare(lambda _: wanted, lambda _: got, pixels)
     same = int((wanted.argmax(1) == got.argmax(1)).sum())
@@ -185,6 +202,27 @@ def measured(engines: Sequence[Engine], pixels: Tensor) -> list[float]:
 def is_installed(name: str) -> bool:
     """Whether an engine can be imported."""
     return name == "torch" or installed(name)
+
+
+def evaluation_engine(
+    engine: str | None, device: str, data: Data, told: Callable[[str], object] = lambda _: None
+) -> Callable[[ResNet | VGG, Normalisation], Scores] | None:
+    """What makes an engine of a network, if one is asked for; None: the network as it stands, on any device.
+
+    told is called with a line for each network that says which engine runs it. Raises UserError.
+    """
+    if engine in (None, "torch") or (engine == "auto" and device != "cpu"):
+        return None
+    if device != "cpu":
+        raise UserError(f"engine={engine} runs on the CPU: use --device cpu, or --engine torch.")
+    batch = min(evaluation_batch(data.test), len(data.test))
+
+    def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:
+        shape = (net.spec.in_channels, net.spec.input_size, net.spec.input_size)
+        graph = Graph(shape, exported_module(net, normalise), marks=str(net.spec.to_dict()))
+        return chosen(graph, str(engine), batch=batch, told=told).scores
+
+    return run
 
 
 def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
@@ -225,8 +263,8 @@ def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
         hashed.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
     path = cache_folder() / f"engine-{hashed.hexdigest()[:24]}.onnx"
     if is_there(path) and not anew:
-        return path, read_regular(path, MOST_BYTES, "remove it, and it is made anew")
-    content = to_onnx(graph.module, drawn(graph.shape, 2), {})
+        return path, read_regular(path, MOST_BYTES, "remove it, and it will be made again")
+    content = to_onnx(graph.module, noise(graph.shape, 2), {})
     with contextlib.suppress(OSError):  # a cache that can't be written is none
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.thumbnail import thumbnail
-from resnetlab.data.views import TEST_SCALES
+from resnetlab.data.tta import TEST_SCALES
 from resnetlab.errors import printable
 from resnetlab.measuring.answers import Answers
 from resnetlab.measuring.calibration import calibration_error, reliability

@@ -28,7 +28,7 @@ PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "pre
 def check_report(folder: Path) -> None:
     """Make the folder. Raises UserError if a report lies there already, or none can be written."""
     if there := [name for name in FILES if (folder / name).exists()]:
-        raise UserError(f"{folder / there[0]}: is there already; remove it, or give --report another folder.")
+        raise UserError(f"{folder / there[0]}: already exists; remove it, or choose another folder for --report.")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

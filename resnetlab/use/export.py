@@ -15,12 +15,13 @@ from resnetlab.data.streaming import Unreadables
 from resnetlab.errors import UserError
 from resnetlab.storage import write_atomically
 from resnetlab.training.classes import Matched, match_classes
-from resnetlab.use.agreement import TOLERANCE, Agreement, Check, Scores, agreement, compare
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation, deployed, description, noise
+from resnetlab.use.description import description
+from resnetlab.use.exported_module import WithNormalisation, exported_module, noise
 from resnetlab.use.onnx_graph import OPSET, onnx_scores, to_onnx
 from resnetlab.use.openvino_graph import openvino_scores, to_openvino
 from resnetlab.use.openvino_graph import quantised as openvino_quantised
+from resnetlab.use.parity import TOLERANCE, Check, Parity, Scores, compare, measure_parity
 from resnetlab.use.quantise import IMAGES, calibration_images, quantised
 from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_scores
 
@@ -75,7 +76,7 @@ class Exported:
     precision: str  # float32 or int8
     bytes: int  # of all files
     checks: tuple[Check, ...]
-    agreement: Agreement | None
+    parity: Parity | None
     calibration_unreadable: int = 0  # of the images to calibrate with, left out
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Exported:
         opset = {"opset": OPSET} if self.format == "onnx" else {}
         tolerance = TOLERANCE if self.precision == "float32" else None  # int8 is told, not judged
         checks = {"tolerance": tolerance, "checks": [asdict(check) for check in self.checks]}
-        found = {"agreement": self.agreement.to_dict()} if self.agreement else {}
+        found = {"agreement": self.parity.to_dict()} if self.parity else {}
         head = {
             "written": str(self.written),
             "format": self.format,
@@ -122,23 +123,24 @@ def export(
     if calibrate:
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
-    content = kind.content(deployed(classifier), noise(classifier, 2), description(classifier))
+    module = exported_module(classifier.net, classifier.normalise)
+    content = kind.content(module, noise(classifier.shape, 2), description(classifier))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
-    checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
+    checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     for check in checks:
         if not check.is_rounding:
             raise UserError(
                 f"{out}: not written, since at batch {check.batch} its scores differ from PyTorch's by "
-                f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the greatest, {check.greatest_score:.3g}."
+                f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the largest, {check.greatest_score:.3g}."
             )
     unreadables = Unreadables(skip, limit=IMAGES)
     if calibrate and kind.quantised:
         content = kind.quantised(content, calibration_images(calibrate, classifier.size, unreadables))
         scores = kind.scores(content)
-        checks = tuple(compare(pytorch, scores, noise(classifier, batch)) for batch in BATCHES)
+        checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     found = None
     if data:
-        found = agreement(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
+        found = measure_parity(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
     for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file that is opened comes last
         path = out.with_suffix(suffix)
         try:
@@ -153,12 +155,12 @@ def check_out(out: Path, to: str) -> None:
     """Raise UserError unless the format's files can be made there; before the work, which may take minutes."""
     suffix, *others = FORMATS[to].suffixes
     if out.suffix != suffix:
-        raise UserError(f"{out}: its name should end in {suffix}.")
+        raise UserError(f"{out}: the name must end in {suffix}.")
     for path in (out, *map(out.with_suffix, others)):
         if path.exists():
-            raise UserError(f"{path}: is there already; remove it, or give another name.")
+            raise UserError(f"{path}: already exists; remove it, or choose another name.")
     if not out.parent.is_dir():
-        raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
+        raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
 
 
 def _check_images(classifier: Classifier, data: Data) -> None:
@@ -166,7 +168,7 @@ def _check_images(classifier: Classifier, data: Data) -> None:
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
     if shape != wanted:
-        raise UserError(f"{data.name}: images of {shape}, and the network takes {wanted}.")
+        raise UserError(f"{data.name}: images of shape {shape}, but the network takes {wanted}.")
 
 
 def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
@@ -174,7 +176,7 @@ def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], clas
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
-        raise UserError(f"{data.name}: {len(data.classes)} classes, and the network has {count}.")
+        raise UserError(f"{data.name}: {len(data.classes)} classes, but the network has {count}.")
     names = classifier.classes if classifier.named else None
     return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
 

@@ -18,12 +18,12 @@ from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
 from resnetlab.schema import Between, trouble
 from resnetlab.storage import Damaged, read_regular
-from resnetlab.use.agreement import Scores
 from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
+from resnetlab.use.parity import Scores
 
 MOST_BYTES = 2**33  # of a file
-HOW_TO = "export the run folder or weight file it was made of: resnetlab export SOURCE --to"
+HOW_TO = "export the run folder or weight file again: resnetlab export SOURCE --to"
 PROGRAMS = ".pt2"
 NEEDED = ("network", "classes", "preprocessing", "normalisation")  # what a file has to say
 
@@ -124,10 +124,18 @@ def suffix_of(source: str | Path) -> str:
     path = expanded(source)
     if path.suffix == PROGRAMS and not path.is_dir():
         raise UserError(
-            f"{source}: torch's programs may run any code when they are loaded, so they are not read here; give the "
-            "run folder, the weight file, or what export --to onnx or openvino made of it."
+            f"{source}: torch programs can run any code when they are loaded, so they are not read here; give the "
+            "run folder, the weight file, or a file written by export --to onnx or openvino."
         )
     return path.suffix if path.suffix in RUN_BY and not path.is_dir() else ""
+
+
+def check_evaluable(source: str) -> None:
+    """Raise UserError for an exported file, which `eval` does not take."""
+    if suffix_of(source):
+        raise UserError(
+            f"{source}: an exported file, whose accuracy 'export --data' measures; give a run folder or weight file."
+        )
 
 
 def installed(name: str) -> bool:
@@ -167,9 +175,11 @@ def read_exported(path: Path) -> ExportedFile:
     takes = ("pixels", "uint8", [-1, channels, crop, crop])
     gives = ("scores", "float32", [-1, len(told["classes"])])
     if (signature.takes, signature.gives) != (takes, gives):
-        raise Damaged(path, f"damaged, it takes {signature.takes} and gives {signature.gives}, and says otherwise")
+        raise Damaged(
+            path, f"damaged, its input {signature.takes} and output {signature.gives} are not those that it states"
+        )
     if short not in (crop, round(crop * TEST_SIDE / CROP)):
-        raise Damaged(path, f"damaged, its images are resized to {short} and cut to {crop} pixels")
+        raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
     return ExportedFile(
         path,
         content,
@@ -189,13 +199,13 @@ def _told(path: Path, texts: dict[str, str]) -> _Told:
     missing = [key for key in NEEDED if key not in texts]
     if missing:
         raise UserError(
-            f"{path}: not written by 'resnetlab export': it does not say its {', '.join(missing)}; {HOW_TO} "
+            f"{path}: not written by 'resnetlab export': it does not state its {', '.join(missing)}; {HOW_TO} "
             f"{'onnx' if path.suffix == '.onnx' else 'openvino'}."
         )
     try:
         told = {key: json.loads(text) for key, text in texts.items() if key in _Told.__annotations__}
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, f"damaged, what it says is not JSON ({error})") from error
+        raise Damaged(path, f"damaged, its metadata are not JSON ({error})") from error
     if wrong := trouble(told, _Told):
         raise Damaged(path, f"damaged, {wrong}")
     return told  # type: ignore[return-value]
@@ -205,7 +215,7 @@ def _normalisation(path: Path, told: _Normalisation) -> Normalisation:
     try:
         return Normalisation(*(torch.tensor(told[key], dtype=torch.float32) for key in ("mean", "std")))
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise Damaged(path, f"damaged, its normalisation is none ({error})") from error
+        raise Damaged(path, f"damaged, its normalisation is not valid ({error})") from error
 
 
 def file_engine(file: ExportedFile, name: str, precision: str = "float32") -> Engine:
@@ -216,7 +226,9 @@ def file_engine(file: ExportedFile, name: str, precision: str = "float32") -> En
     try:
         scores = RUNNERS[name].scores(file.content, precision)
     except UserError as error:
-        raise Damaged(file.path, f"damaged, or not for this {name}: {str(error).rstrip('.')}") from error
+        raise Damaged(
+            file.path, f"damaged, or not supported by this version of {name}: {str(error).rstrip('.')}"
+        ) from error
     return Engine(name, precision if file.precision == "float32" else file.precision, checked(file.path, scores))
 
 

@@ -16,11 +16,11 @@ from resnetlab.errors import UserError, did_you_mean
 from resnetlab.nets.folding import folded
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.use.agreement import Scores
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import WithNormalisation
 from resnetlab.use.engines import Graph, check_device, chosen
 from resnetlab.use.explain import units_of
+from resnetlab.use.exported_module import WithNormalisation
+from resnetlab.use.parity import Scores
 from resnetlab.use.predict import prepared
 
 ROWS = 1024  # whose similarities are held at once
@@ -99,7 +99,7 @@ def embedder(
     if classifier.device != "cpu":
         return lambda pixels: embed(net, classifier.input(pixels), unit).float().cpu()
     module = WithNormalisation(Embedding(folded(net), unit), classifier.normalise).eval().requires_grad_(False)
-    graph = Graph((classifier.channels, classifier.size, classifier.size), module, marks=f"{net.spec.to_dict()} {unit}")
+    graph = Graph(classifier.shape, module, marks=f"{net.spec.to_dict()} {unit}")
     return chosen(graph, engine, batch=batch, told=told).scores
 
 
@@ -154,7 +154,9 @@ def network_mark(classifier: Classifier, unit: str | None) -> str:
 def check_same_network(theirs: str, ours: str) -> None:
     """Raise UserError where features are not of one network and unit (`network_mark`)."""
     if theirs != ours:
-        raise UserError(f"features of {theirs} can't be compared with those of {ours}: make them anew with this one.")
+        raise UserError(
+            f"features of {theirs} can't be compared with those of {ours}: compute them again with this one."
+        )
 
 
 def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighbour, ...]]:

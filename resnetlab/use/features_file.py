@@ -20,11 +20,11 @@ ARRAYS = ("files", "labels", "features", "network")  # of an npz
 def check_out(out: Path) -> None:
     """Raise UserError unless a file of features can be made there; before the work."""
     if out.suffix not in SUFFIXES:
-        raise UserError(f"{out}: its name should end in {' or '.join(SUFFIXES)}.")
+        raise UserError(f"{out}: the name must end in {' or '.join(SUFFIXES)}.")
     if out.exists():
-        raise UserError(f"{out}: is there already; remove it, or give another name.")
+        raise UserError(f"{out}: already exists; remove it, or choose another name.")
     if not out.parent.is_dir():
-        raise UserError(f"{out}: can't be written, there is no folder {out.parent}.")
+        raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
     if out.suffix == ".parquet":
         _pyarrow()
 
@@ -54,7 +54,7 @@ def read(path: Path) -> Features:
         raise UserError(f"{path}: not an npz of features ({' '.join(str(error).split())[:200]}).") from error
     kinds = (files.dtype.kind, labels.dtype.kind, values.dtype, network.dtype.kind)
     if kinds != ("U", "U", np.float32, "U") or values.ndim != 2 or not files.shape == labels.shape == values.shape[:1]:
-        raise UserError(f"{path}: not an npz of features, its arrays are of other kinds or lengths.")
+        raise UserError(f"{path}: not an npz of features: its arrays have other types or lengths.")
     return Features(tuple(files.tolist()), tuple(labels.tolist()), values, str(network))
 
 
@@ -86,4 +86,4 @@ def _pyarrow() -> None:
     try:
         importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise UserError("Parquet needs pyarrow: pip install 'resnetlab[parquet]'; or write .npz.") from error
+        raise UserError("Parquet needs pyarrow: pip install 'resnetlab[parquet]'; or choose .npz.") from error

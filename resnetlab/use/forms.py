@@ -25,7 +25,7 @@ def image_of(content_type: str, body: bytes) -> bytes:
     kind, parameters = parse_options_header(content_type)
     if kind != FORM:
         return body
-    form = Form()
+    form = Form()  # Starlette's own form parsing writes parts above 1 MB to disk, in the process that answers
     try:
         parser = MultipartParser(
             parameters[b"boundary"],
@@ -43,7 +43,7 @@ def image_of(content_type: str, body: bytes) -> bytes:
     except FormParserError:
         form.whole = False
     if not form.whole:
-        raise Refused(400, "the multipart body is damaged, or has no end")
+        raise Refused(400, "the multipart body is damaged or incomplete")
     if form.image is None:
         raise Refused(422, "the form has no field 'image'")
     return bytes(form.image)

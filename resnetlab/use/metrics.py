@@ -2,66 +2,52 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"  # the format's media type
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # the format's media type, as generate_latest writes it
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Histogram:
-    """How many values were at most each of `bounds`, their number and their sum."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
-
-    def add(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def lines(self, name: str, labels: str = "") -> list[str]:
-        """The samples; `labels` are further ones, as `path="/"`."""
-        found, total, comma = [], 0, "," if labels else ""
-        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
-            total += count
-            found.append(f'{name}_bucket{{{labels}{comma}le="{bound}"}} {total}')
-        ends = f"{{{labels}}}" if labels else ""
-        return [*found, f"{name}_sum{ends} {self.sum:.9g}", f"{name}_count{ends} {total}"]
-
-
 class Metrics:
-    """A server's counts since its start."""
+    """A server's counts since its start, in a registry of their own: none of the process, and of no other server."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()  # by path and status
-        self.seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))  # by path
-        self.batches = Histogram(SIZES)
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "resnetlab_requests_total", "Requests answered.", ("path", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "resnetlab_request_seconds",
+            "Seconds from a request's head to the end of its answer.",
+            ("path",),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._batches = Histogram(
+            "resnetlab_batch_size", "Images in a pass through the network.", buckets=SIZES, registry=self._registry
+        )
+        self._queue = Gauge("resnetlab_queue_length", "Images that wait for the network.", registry=self._registry)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self.requests[path, status] += 1
-        self.seconds[path].add(seconds)
+        self._requests.labels(path, status).inc()
+        self._seconds.labels(path).observe(seconds)
 
-    def text(self, waiting: int) -> str:
+    def passed(self, images: int) -> None:
+        """Count a pass through the network."""
+        self._batches.observe(images)
+
+    def text(self, waiting: int) -> bytes:
         """All of it; `waiting` images wait for the network now."""
-        lines = ["# HELP resnetlab_requests_total Requests answered.", "# TYPE resnetlab_requests_total counter"]
-        for (path, status), count in sorted(self.requests.items()):
-            lines.append(f'resnetlab_requests_total{{path="{path}",status="{status}"}} {count}')
-        lines += [
-            "# HELP resnetlab_request_seconds From a request's head to the end of its answer.",
-            "# TYPE resnetlab_request_seconds histogram",
-        ]
-        for path, histogram in sorted(self.seconds.items()):
-            lines += histogram.lines("resnetlab_request_seconds", f'path="{path}"')
-        lines += [
-            "# HELP resnetlab_batch_size Images in a pass through the network.",
-            "# TYPE resnetlab_batch_size histogram",
-            *self.batches.lines("resnetlab_batch_size"),
-            "# HELP resnetlab_queue_length Images that wait for the network.",
-            "# TYPE resnetlab_queue_length gauge",
-            f"resnetlab_queue_length {waiting}",
-        ]
-        return "\n".join(lines) + "\n"
+        self._queue.set(waiting)
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """What generate_latest writes: all but when each sample was created, which the text format has no place for."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError, out_of_memory
-from resnetlab.use.agreement import Scores
+from resnetlab.use.parity import Scores
 from resnetlab.use.torch_program import without_their_own_warnings
 
 if TYPE_CHECKING:
-    from resnetlab.use.deployed import WithNormalisation
+    from resnetlab.use.exported_module import WithNormalisation
 
 # The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
 # and quantisation by channels, which came with 13, is in it.
@@ -31,7 +31,9 @@ def check_installed() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f"{name}, which ONNX needs, can't be imported: pip install 'resnetlab[export]'.") from error
+            raise UserError(
+                f"{name}, which ONNX export needs, can't be imported: pip install 'resnetlab[export]'."
+            ) from error
 
 
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
@@ -42,7 +44,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     """
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
-        raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2 GiB.")
+        raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, but an ONNX file holds less than 2 GiB.")
     with quiet():
         program = torch.onnx.export(
             module,

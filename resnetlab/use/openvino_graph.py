@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.use.agreement import Scores
 from resnetlab.use.onnx_graph import last_line, to_onnx
+from resnetlab.use.parity import Scores
 
 if TYPE_CHECKING:
-    from resnetlab.use.deployed import WithNormalisation
+    from resnetlab.use.exported_module import WithNormalisation
 
 TOLD = "framework"  # the part of a model's rt_info in which OpenVINO keeps what an ONNX file says of itself
 HINTS = {"float32": "f32", "bf16": "bf16"}

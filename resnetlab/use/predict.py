@@ -53,7 +53,7 @@ def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
         else:
             found.append((path, ""))
     if not found:
-        raise UserError(empty[0] if empty else "no image was given: name files, folders of images, or patterns.")
+        raise UserError(empty[0] if empty else "no image given: name files, folders of images, or patterns.")
     for words in empty:
         _log.warning(words)
     return found

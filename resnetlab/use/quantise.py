@@ -32,7 +32,7 @@ def calibration_images(data: Data, size: int, unreadables: Unreadables | None = 
         count += len(pixels)
         yield pixels
     if not count:
-        raise UserError(f"{data.name}: none of {len(chosen)} images to calibrate with can be read.")
+        raise UserError(f"{data.name}: none of {len(chosen)} calibration images can be read.")
 
 
 class _Reader:

@@ -27,10 +27,10 @@ from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECO
 from resnetlab.use.explain import grad_cam, overlay, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
-from resnetlab.use.front import Front
 from resnetlab.use.metrics import TEXT, Metrics
+from resnetlab.use.middleware import RequestMiddleware
 from resnetlab.use.predict import likeliest
-from resnetlab.use.receiving import (
+from resnetlab.use.request_body import (
     AGAIN,
     Limits,
     Room,
@@ -81,24 +81,26 @@ class Problem(BaseModel):
     detail: str
 
 
-NO_HEAT = "an exported file is served, which gives classes and no heat maps: serve the run or weights it was made of"
-ALWAYS = {421: "the Host header names another server", 500: "an error of the server"}
+NO_HEAT = (
+    "this server runs an exported file, which gives no heat maps: serve the run or weights that it was exported from"
+)
+ALWAYS = {421: "the Host header names a different server", 500: "internal server error"}
 OF_IMAGES = {
     400: "a damaged multipart body",
-    408: "the body did not come in time",
-    413: "a body of too many bytes, or an image of too many pixels, too long a side, or that takes too much memory",
-    415: "neither multipart/form-data nor an image, or an image of another format than those of /health",
-    422: "a damaged image, one that takes too long to decode, or a parameter that can't be",
-    503: "more requests, bytes of bodies, or pixels of large images than are taken at once: try again",
+    408: "the body did not arrive in time",
+    413: "the body has too many bytes, or the image has too many pixels, too long a side, or needs too much memory",
+    415: "neither multipart/form-data nor an image, or an image in a format that /health does not list",
+    422: "a damaged image, one that takes too long to decode, or an invalid parameter",
+    503: "more requests, bytes of bodies, or pixels of large images than the server accepts at once: try again",
     504: "no answer in time",
 }
-OF_FILES = {501: "an exported file is served, which has no units to look at"}
-LIMITS = """The image is the body, as image/*, or the field "image" of a form. Formats: {formats}, told by their bytes.
+OF_FILES = {501: "this server runs an exported file, which has no units to look at"}
+LIMITS = """The image is the body, as image/*, or the field "image" of a form. Its bytes decide its format: {formats}.
 
-Limits: {bytes:,} bytes a body and {bodies:,} of all bodies together; {pixels:,} pixels an image, and sides of {side:,}
-at most; {together:,} pixels of all images above {light:,} that are being decoded; {requests:,} requests that wait for
-their answer; {seconds:g} seconds for a body to come, and again for the answer; and for decoding {header:g} seconds of
-the processor and {megapixel:g} more a megapixel."""
+Limits: {bytes:,} bytes per body and {bodies:,} for all bodies together; {pixels:,} pixels per image, and sides of up to
+{side:,}; {together:,} pixels for all images above {light:,} pixels that are being decoded; {requests:,} requests that
+wait for their answer; {seconds:g} seconds for a body to arrive, and again for the answer; {header:g} seconds of CPU
+time to decode an image, and {megapixel:g} more per megapixel."""
 _FORM = {"type": "object", "required": ["image"], "properties": {"image": {"type": "string", "format": "binary"}}}
 BODY = {
     "required": True,
@@ -113,6 +115,100 @@ def _problems(*tables: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": words} for table in tables for code, words in table.items()}
 
 
+class Api:
+    """What the paths answer, from one classifier, its queue and the limits that hold for all requests together."""
+
+    def __init__(self, classifier: Classifier, limits: Limits, decoders: Decoders, batch: int) -> None:
+        self.classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
+        self.limits, self.decoders = limits, decoders
+        self.metrics, self.room = Metrics(), Room(limits)
+        self.batcher = Batcher(self.classifier.probabilities, batch, self.metrics.passed)
+        self.units = units_of(classifier.network) if classifier.network else {}
+
+    def run_by(self, engine: Engine) -> None:
+        """Have another engine run the network from the next pass on; any thread may call it."""
+        self.classifier = replace(self.classifier, engine=engine)
+        self.batcher.classify = self.classifier.probabilities
+
+    def described(self) -> str:
+        """The limits, for a reader of the API."""
+        return LIMITS.format(
+            **asdict(self.limits),
+            formats=", ".join(known_formats()),
+            together=self.decoders.most_pixels,
+            light=LIGHT,
+            header=HEADER_SECONDS,
+            megapixel=MEGAPIXEL_SECONDS,
+        )
+
+    async def _answered(self, request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
+        """What `work` makes of the image of a request, within all limits."""
+        with self.room.body() as body:
+            kind = check_type(request)
+            await body.receive(request)
+
+            async def decoded_and_worked_on() -> Result:
+                short, limits = self.classifier.short_side, self.limits
+                task = Task(kind, len(body.content), short, limits.pixels, limits.side)
+                pixels = await self.decoders.decoded(task, body.content, self._prepared)
+                body.release()
+                return await work(pixels)
+
+            with self.room.place():
+                return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
+
+    def _prepared(self, part: Part) -> Tensor:
+        return self.classifier.cut(finish(part))
+
+    async def predict(
+        self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
+    ) -> Prediction:
+        """POST /predict."""
+        probabilities = await self._answered(request, self.batcher.classified)
+        found = likeliest(probabilities, self.classifier.classes, top)
+        return Prediction(classes=[Found(name=name, probability=value) for name, value in found])
+
+    async def explain(
+        self,
+        request: Request,
+        label: Annotated[str | None, Query(description="The class; default: the likeliest one.")] = None,
+        unit: Annotated[
+            str | None, Query(description="The unit of the network, e.g. layer3.0; default: the last one.")
+        ] = None,
+    ) -> Response:
+        """POST /explain."""
+        if not self.units:
+            raise Unfinished(501, NO_HEAT)
+        for what, value, known in (("label", label, self.classifier.classes), ("unit", unit, tuple(self.units))):
+            if value is not None and value not in known:
+                raise Unfinished(422, f"{what} {shown(value)} is not listed by /health.{did_you_mean(value, known)}")
+
+        async def picture(pixels: Tensor) -> bytes:
+            heat = await self.batcher.alone(partial(_heat, self.classifier, pixels, label, unit))
+            return await asyncio.to_thread(_png, pixels, heat)
+
+        return Response(await self._answered(request, picture), media_type="image/png")
+
+    async def health(self) -> Health:  # a docstring would become its description
+        classifier, limits = self.classifier, self.limits
+        return Health(
+            network=classifier.name,
+            device=classifier.device,
+            engine=classifier.engine.name if classifier.engine else "torch",
+            precision=classifier.engine.precision if classifier.engine else "float32",
+            classes=classifier.classes,
+            units=tuple(self.units),
+            seen=classifier.seen,
+            most_bytes=limits.bytes,
+            most_pixels=limits.pixels,
+            most_side=limits.side,
+            formats=known_formats(),
+        )
+
+    async def counts(self) -> Response:
+        return Response(self.metrics.text(self.batcher.waiting), media_type=TEXT)
+
+
 def make_app(
     classifier: Classifier,
     limits: Limits,
@@ -123,126 +219,49 @@ def make_app(
 ) -> FastAPI:
     """The ASGI application. `hosts`: the names it may be called by, in the Host header; None for any.
 
-    Its `state.run_by(engine)` has another engine run the network from the next pass on; any thread may call it.
+    Its `state.run_by(engine)` is `Api.run_by`.
     """
-    classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
     app = FastAPI(title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None)
-    metrics, room = Metrics(), Room(limits)
-    batcher = Batcher(classifier.probabilities, batch, metrics.batches.add)
-    units = units_of(classifier.network) if classifier.network else {}
-
-    def run_by(engine: Engine) -> None:
-        nonlocal classifier
-        classifier = replace(classifier, engine=engine)
-        batcher.classify = classifier.probabilities
-
-    app.state.run_by = run_by
-    described = LIMITS.format(
-        **asdict(limits),
-        formats=", ".join(known_formats()),
-        together=decoders.most_pixels,
-        light=LIGHT,
-        header=HEADER_SECONDS,
-        megapixel=MEGAPIXEL_SECONDS,
-    )
-
-    def prepared(part: Part) -> Tensor:
-        return classifier.cut(finish(part))
-
-    async def answered(request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
-        """What `work` makes of the image of a request, within all limits."""
-        with room.body() as body:
-            kind = check_type(request)
-            await body.receive(request)
-
-            async def decoded_and_worked_on() -> Result:
-                task = Task(kind, len(body.content), classifier.short_side, limits.pixels, limits.side)
-                pixels = await decoders.decoded(task, body.content, prepared)
-                body.release()
-                return await work(pixels)
-
-            with room.place():
-                return await while_wanted(request, limits.seconds, decoded_and_worked_on())
-
-    @app.post(
-        "/predict",
-        summary="The likeliest classes of an image",
-        description=described,
-        response_model=Prediction,
-        responses=_problems(ALWAYS, OF_IMAGES),
-        openapi_extra={"requestBody": BODY},
-    )
-    async def predict(
-        request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="How many classes.")] = 5
-    ) -> Prediction:
-        probabilities = await answered(request, batcher.classified)
-        found = likeliest(probabilities, classifier.classes, top)
-        return Prediction(classes=[Found(name=name, probability=value) for name, value in found])
-
-    @app.post(
-        "/explain",
-        summary="A picture of where in an image the network found a class (Grad-CAM)",
-        description=described,
-        response_class=Response,
-        responses={
-            200: {"content": {"image/png": {}}, "description": "The picture"},
-            **_problems(ALWAYS, OF_IMAGES, OF_FILES),
-        },
-        openapi_extra={"requestBody": BODY},
-    )
-    async def explain(
-        request: Request,
-        label: Annotated[str | None, Query(description="The class; unset: the likeliest.")] = None,
-        unit: Annotated[str | None, Query(description="Where in the network, as layer3.0; unset: the last.")] = None,
-    ) -> Response:
-        if not units:
-            raise Unfinished(501, NO_HEAT)
-        for what, value, known in (("label", label, classifier.classes), ("unit", unit, tuple(units))):
-            if value is not None and value not in known:
-                raise Unfinished(422, f"{what} {shown(value)} is not one of /health's.{did_you_mean(value, known)}")
-
-        async def picture(pixels: Tensor) -> bytes:
-            heat = await batcher.alone(partial(_heat, classifier, pixels, label, unit))
-            return await asyncio.to_thread(_png, pixels, heat)
-
-        return Response(await answered(request, picture), media_type="image/png")
-
-    @app.get("/health", summary="What is served", response_model=Health, responses=_problems(ALWAYS))
-    async def health() -> Health:
-        return Health(
-            network=classifier.name,
-            device=classifier.device,
-            engine=classifier.engine.name if classifier.engine else "torch",
-            precision=classifier.engine.precision if classifier.engine else "float32",
-            classes=classifier.classes,
-            units=tuple(units),
-            seen=classifier.seen,
-            most_bytes=limits.bytes,
-            most_pixels=limits.pixels,
-            most_side=limits.side,
-            formats=known_formats(),
-        )
-
-    @app.get(
-        "/metrics",
-        summary="Counts, in Prometheus' text format",
-        response_class=PlainTextResponse,
-        responses=_problems(ALWAYS),
-    )
-    async def counts() -> Response:
-        return Response(metrics.text(batcher.waiting), media_type=TEXT)
-
+    api = Api(classifier, limits, decoders, batch)
+    app.state.run_by = api.run_by
+    _add_paths(app, api)
     for path, name in PAGE.items():
         content = files("resnetlab.use").joinpath("page", name).read_bytes()
         media = MEDIA[name.rpartition(".")[2]]
         app.add_api_route(path, partial(_file, content, media), include_in_schema=False)
-
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unfinished, _unfinished)
     app.add_exception_handler(RequestValidationError, _invalid)
     paths = ["/predict", "/explain", "/health", "/metrics", "/openapi.json", *PAGE]
-    app.add_middleware(Front, hosts=hosts, paths=paths, metrics=metrics)
+    app.add_middleware(RequestMiddleware, hosts=hosts, paths=paths, metrics=api.metrics)
     return app
+
+
+def _add_paths(app: FastAPI, api: Api) -> None:
+    """Let the paths of the API be answered."""
+    picture = {"content": {"image/png": {}}, "description": "The picture"}
+    of_image: dict[str, Any] = {"description": api.described(), "openapi_extra": {"requestBody": BODY}}
+    app.post(
+        "/predict",
+        summary="The likeliest classes of an image",
+        response_model=Prediction,
+        responses=_problems(ALWAYS, OF_IMAGES),
+        **of_image,
+    )(api.predict)
+    app.post(
+        "/explain",
+        summary="A heat map of where in an image the network found a class (Grad-CAM)",
+        response_class=Response,
+        responses={200: picture, **_problems(ALWAYS, OF_IMAGES, OF_FILES)},
+        **of_image,
+    )(api.explain)
+    app.get("/health", summary="What is served", response_model=Health, responses=_problems(ALWAYS))(api.health)
+    app.get(
+        "/metrics",
+        summary="Metrics in Prometheus' text format",
+        response_class=PlainTextResponse,
+        responses=_problems(ALWAYS),
+    )(api.counts)
 
 
 def _heat(classifier: Classifier, pixels: Tensor, label: str | None, unit: str | None) -> Tensor:

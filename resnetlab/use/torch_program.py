@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from resnetlab.errors import UserError
-from resnetlab.use.agreement import Scores
+from resnetlab.use.parity import Scores
 
 if TYPE_CHECKING:
-    from resnetlab.use.deployed import WithNormalisation
+    from resnetlab.use.exported_module import WithNormalisation
 
 # What torch's exporters warn of in torch's own code.
 THEIR_OWN = (
@@ -75,14 +75,14 @@ def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        raise UserError("AOTInductor needs a C++ compiler, e.g. g++: install one, or name it by CXX.") from error
+        raise UserError("AOTInductor needs a C++ compiler, e.g. g++: install one, or name it in CXX.") from error
     with tempfile.TemporaryDirectory() as folder, without_their_own_warnings():
         path = Path(folder) / "network.pt2"
         settings = {"aot_inductor.metadata": description}
         try:
             aoti_compile_and_package(_program(module, pixels), package_path=str(path), inductor_configs=settings)
         except CppCompileError as error:
-            reason = next((line for line in error.output.splitlines() if "error" in line), "it says nothing")
+            reason = next((line for line in error.output.splitlines() if "error" in line), "without a message")
             raise UserError(f"the C++ compiler failed on AOTInductor's code ({reason.strip()[:200]}).") from error
         return path.read_bytes()
 

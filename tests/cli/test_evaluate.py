@@ -109,13 +109,13 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
     assert "short side at 5 scales" in page
     assert ", and its mirror image" in page
     assert main(["eval", *ask, "--report", str(tmp_path / "report")]) == 2
-    assert "evaluation.html: is there already" in capsys.readouterr().err
+    assert "evaluation.html: already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data", "digits"], "no network was given: name run folders or weight files"),
+        (["--data", "digits"], "no network given: name run folders or weight files"),
         (["nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
@@ -177,7 +177,7 @@ def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys
     assert "data/ant/0.png: can't be read" in said[2]
     text, told = evaluated(capsys, *ask, "--unreadable", "skip")
     assert "of 7 images right" in text
-    assert f"left out 1 of 8 images that can't be read, e.g. {others}/data/ant/0.png" in told
+    assert f"left out 1 of 8 images, since they can't be read, e.g. {others}/data/ant/0.png" in told
     ask += ("--unreadable", "skip", "--json", "--report", str(others / "report"))
     found = json.loads(evaluated(capsys, *ask)[0])
     assert (found["images"], found["unreadable"]) == (7, 1)
@@ -214,5 +214,5 @@ def test_a_run_on_a_disk_that_is_read_only_is_tested_on_what_it_was_not_trained_
     run = json.loads(said.out)["run"]
     for source in (run, f"{run}/last/weights.safetensors"):
         found = json.loads(evaluated(capsys, source, "--data", str(tmp_path / "own"), "--workers", "0", "--json")[0])
-        assert (found["images"], found["understood"]["part"]) == (2, "drawn as in the training")
+        assert (found["images"], found["understood"]["part"]) == (2, "drawn as in training")
     assert 100 - found["top1"] == pytest.approx(json.loads(said.out)["test_error"])

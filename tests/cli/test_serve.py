@@ -15,7 +15,7 @@ import pytest
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.use.listening import listen, url_of
+from resnetlab.use.http_server import listen, url_of
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
@@ -71,7 +71,7 @@ def test_a_host_that_others_reach_is_warned_of_and_answers_by_any_name(start: St
         assert process.stdout is not None
         assert process.stderr is not None
         port = int(process.stdout.readline().split(":")[-1].split("/")[0])
-        assert process.stderr.readline() == "warning: others can reach this address, and there is no login.\n"
+        assert process.stderr.readline() == "warning: others can reach this address, and the server has no login.\n"
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /health HTTP/1.1\r\nHost: classifier.example\r\nConnection: close\r\n\r\n")
             assert client.makefile("rb").readline().startswith(b"HTTP/1.1 200 ")
@@ -100,12 +100,12 @@ def test_a_port_in_use_is_one_line(weights: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--port", "65536"], "port=65536 is no port"),
-        (["--port", "-1"], "port=-1 is no port"),
+        (["--port", "65536"], "port=65536 is not a port"),
+        (["--port", "-1"], "port=-1 is not a port"),
         (["--host", "192.0.2.1"], "can't listen there"),
-        (["--host", "a..b"], "no address of that name"),
-        (["--host", ""], "no address; give 127.0.0.1 for this machine only"),
-        (["--host", " "], "no address; give 127.0.0.1 for this machine only"),
+        (["--host", "a..b"], "this host name is unknown"),
+        (["--host", ""], "no address given; use 127.0.0.1 for this machine only"),
+        (["--host", " "], "no address given; use 127.0.0.1 for this machine only"),
         (["--queue", "0"], "queue=0 must be 1 or more"),
         (["--timeout", "0"], "timeout=0 must be 1 or more"),
         (["--max-megabytes", "1.5"], "max-megabytes"),
@@ -130,7 +130,7 @@ def test_missing_packages_are_named(weights: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert (
         done.stderr
-        == "error: serving needs packages more: pip install 'resnetlab[serve]' (No module named 'fastapi').\n"
+        == "error: serving needs more packages: pip install 'resnetlab[serve]' (No module named 'fastapi').\n"
     )
 
 

@@ -120,7 +120,7 @@ def test_an_input_without_names(run: Run, tmp_path: Path, command: str, given: b
     assert run(command, given=given) == (
         2,
         b"",
-        b"error: no image was given: name files, folders of images, or patterns.\n",
+        b"error: no image given: name files, folders of images, or patterns.\n",
     )
 
 

@@ -109,7 +109,9 @@ def test_every_place_in_text_is_expanded(
     said = capsys.readouterr().err
     *before, error = said.splitlines()
     assert str(home) in error
-    assert not [line for line in before if "not in the file" not in line]  # what weights without a description lack
+    assert not [
+        line for line in before if "the file does not state" not in line
+    ]  # what weights without a description lack
     assert sorted(path.name for path in here.iterdir()) == ["start.toml", "weights.safetensors"]
 
 

@@ -396,7 +396,7 @@ def read_form(folder: Path) -> None:
     from fastapi import HTTPException, Request
 
     from resnetlab.use.forms import Refused, image_of
-    from resnetlab.use.receiving import check_type
+    from resnetlab.use.request_body import check_type
 
     headers = [(b"content-type", (folder / "type").read_bytes())]
     try:

@@ -191,7 +191,7 @@ def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) ->
         yield served
         served.process.kill()
         assert served.process.stderr is not None
-        said = [line for line in served.process.stderr.read().splitlines() if "not in the file" not in line]
+        said = [line for line in served.process.stderr.read().splitlines() if "the file does not state" not in line]
     assert not said, "nothing that a client does is an error of the server"
 
 

@@ -97,7 +97,7 @@ def test_a_decoder_that_dies_is_the_images_fault_and_is_replaced(held: Any) -> N
         os.kill(pid, signal.SIGSEGV)
         with pytest.raises(Refused) as caught:
             await decoding
-        assert (caught.value.status, "ends the decoder" in caught.value.detail) == (422, True)
+        assert (caught.value.status, "crashes the decoder" in caught.value.detail) == (422, True)
         held.go()
         assert (await decode(held.decoders, plain(40, 40))).shape == (32, 32, 3)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
-from resnetlab.training.checkpoint import Card, weights_bytes
 from resnetlab.use import engines, exported
-from resnetlab.use.agreement import TOLERANCE
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import fastest, graph_of, kept_onnx, torch_scores, with_engine
 from resnetlab.use.exported import Engine
+from resnetlab.use.exported_module import noise
+from resnetlab.use.parity import TOLERANCE
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 OTHERS = ("onnxruntime", "openvino")
@@ -42,14 +42,14 @@ def test_every_engine_answers_as_the_network_to_batches_of_any_size(name: str, r
     assert (engine.name, engine.precision) == (name, "float32")
     answers = []
     for count in (1, 5, 3):
-        pixels = noise(plain, count)
+        pixels = noise(plain.shape, count)
         with torch.inference_mode():
             wanted = plain.net(plain.input(pixels))
         answers.append((engine.scores(pixels), wanted))
     for got, wanted in answers:  # an engine that gives its answers a place must not write the next ones there
         assert got.dtype == torch.float32
         assert (got - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
-    assert [line.startswith(f"engine: {name} in float32; beside torch's, 16 of 16") for line in told] == (
+    assert [line.startswith(f"engine: {name} in float32; compared with torch, 16 of 16") for line in told] == (
         [True] if name in OTHERS else []
     )
 
@@ -60,7 +60,7 @@ def test_torch_with_folded_batch_norm_and_channels_last_answers_the_same(name: s
     classifier = Classifier(net, tuple("abcd"), imagenet(3), whole=True, device="cpu")
     module = graph_of(classifier).module
     assert module
-    pixels = noise(classifier, 6)
+    pixels = noise(classifier.shape, 6)
     with torch.inference_mode():
         wanted = net(classifier.input(pixels))
     assert (torch_scores(module)(pixels) - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
@@ -108,14 +108,14 @@ def test_auto_takes_the_fastest_whose_answers_agree(by_name: dict[str, float]) -
     told = list[str]()
     assert fastest([torch_, near, off, wrong], (3, 8, 8), 16, told.append) is near
     assert told[0].startswith(
-        "engine: near in float32, 4 ms for a batch of 16 (torch in float32 9); beside torch's, 16"
+        "engine: near in float32, 4 ms for a batch of 16 (torch in float32 9); compared with torch, 16"
     )
-    assert [line.split(" is passed")[0] for line in told[1:]] == ["engine: off in float32", "engine: wrong in bf16"]
+    assert [line.split(" is not used")[0] for line in told[1:]] == ["engine: off in float32", "engine: wrong in bf16"]
     assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is half
     by_name["torch"] = 1.0
     assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is torch_
     assert fastest([torch_], (3, 8, 8), 16, told.append) is torch_
-    assert told[-1] == "engine: torch in float32, the only one that is installed and can run it"
+    assert told[-1] == "engine: torch in float32, the only installed one that can run it"
 
 
 def test_measuring_gives_a_time_for_each() -> None:
@@ -136,7 +136,7 @@ def test_an_engine_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyP
         scores=lambda content, precision: lambda pixels: 2 * runner.scores(content, precision)(pixels)
     )
     monkeypatch.setitem(exported.RUNNERS, "openvino", wrong)
-    with pytest.raises(ValueError, match="engine=openvino: its answers are not torch's"):
+    with pytest.raises(ValueError, match="engine=openvino: its answers differ from torch's"):
         with_engine(small(), "openvino", batch=1)
 
 
@@ -180,7 +180,7 @@ def test_without_other_engines_auto_is_torch(monkeypatch: pytest.MonkeyPatch) ->
     engine = with_engine(small(), "auto", batch=2, told=told.append).engine
     assert engine
     assert engine.name == "torch"
-    assert told == ["engine: torch in float32, the only one that is installed and can run it"]
+    assert told == ["engine: torch in float32, the only installed one that can run it"]
 
 
 def test_commands_answer_alike_by_every_engine(run: Path, pictures: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -221,7 +221,7 @@ def test_commands_answer_alike_by_every_engine(run: Path, pictures: Path, tmp_pa
 
 def test_flip_by_an_engine_is_that_of_the_network(tmp_path: Path, capsys: Captured) -> None:
     net = build("cifar_resnet8", num_classes=10, in_channels=1, input_size=8, seed=0)
-    card = Card(net.spec, tuple("0123456789"), imagenet(1), {"data": "digits"})
+    card = ModelMetadata(net.spec, tuple("0123456789"), imagenet(1), {"data": "digits"})
     path = tmp_path / "net.safetensors"
     path.write_bytes(weights_bytes(net, card))
     for flip in ([], ["--flip"]):

@@ -119,7 +119,7 @@ def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
 
 def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("mine")
-    with pytest.raises(UserError, match=r"evaluation.json: is there already; remove it, or give --report another"):
+    with pytest.raises(UserError, match=r"evaluation.json: already exists; remove it, or choose another"):
         check_report(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file: can't write \(File exists\)"):

@@ -27,8 +27,8 @@ from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.export import FORMATS, export
+from resnetlab.use.exported_module import noise
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
@@ -220,7 +220,7 @@ def test_torch_program_runs_any_batch_and_carries_the_description(run: Path, tmp
     program = torch.export.load(out, extra_files=told)
     assert json.loads(told["classes.json"]) == list(classifier.classes)
     assert json.loads(told["preprocessing.json"])["crop"] == 8
-    pixels = noise(classifier, 5)
+    pixels = noise(classifier.shape, 5)
     with torch.inference_mode():
         wanted = classifier.net(classifier.input(pixels))
     assert torch.allclose(program.module()(pixels), wanted, atol=1e-4)
@@ -275,7 +275,7 @@ def test_compiled_package_runs_any_batch_and_carries_the_description(run: Path, 
     assert all(check.is_rounding for check in found.checks)
     package = aoti_load_package(str(out))
     assert json.loads(package.get_metadata()["classes"]) == list(classifier.classes)
-    assert package(noise(classifier, 5)).shape == (5, 10)
+    assert package(noise(classifier.shape, 5)).shape == (5, 10)
 
 
 def test_a_missing_compiler_or_package_is_one_line(
@@ -301,13 +301,13 @@ def test_a_missing_compiler_or_package_is_one_line(
         (["--to", "coreml"], "coreml"),
         (["--int8"], "needs --calibrate DATA"),
         (["--int8", "--calibrate", "digits", "--to", "torch"], "--int8 quantises ONNX"),
-        (["--calibrate", "digits"], "--calibrate belongs to --int8"),
-        (["--out", "x.pt"], "x.pt: its name should end in .onnx"),
-        (["--out", "there.onnx"], "there.onnx: is there already"),
+        (["--calibrate", "digits"], "--calibrate works with --int8"),
+        (["--out", "x.pt"], "x.pt: the name must end in .onnx"),
+        (["--out", "there.onnx"], "there.onnx: already exists"),
         (["--out", "nowhere/x.onnx"], "there is no folder nowhere"),
         (["--which", "first"], "which='first' is not known"),
         (["--data", "cifar11:x"], "can't be read"),
-        (["--data", "COLOURS"], "images of (3, 8, 8), and the network takes (1, 8, 8)."),
+        (["--data", "COLOURS"], "images of shape (3, 8, 8), but the network takes (1, 8, 8)."),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -385,7 +385,7 @@ def weights() -> Path:
 def test_the_first_thousand_of_cifar10(cifar10: Path, weights: Path, tmp_path: Path) -> None:
     data = open_data(f"cifar10:{cifar10}")
     classifier = Classifier.open(weights / "resnet20-12fca82f.th")
-    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).agreement
+    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).parity
     assert found
     assert (found.pytorch_correct, found.same_predictions) == (915, 1000)
 
@@ -397,9 +397,9 @@ def test_all_of_cifar10_in_float32_and_int8(
 ) -> None:
     """The same 10,000 predictions; int8 within half a point."""
     data, classifier = open_data(f"cifar10:{cifar10}"), Classifier.open(weights / file)
-    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).agreement
+    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).parity
     assert found
     assert (found.pytorch_correct, found.same_predictions) == (right, 10_000)
-    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).agreement
+    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).parity
     assert small
     assert abs(small.exported_top1 - small.pytorch_top1) <= 0.5

@@ -79,10 +79,10 @@ def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
     assert main(["predict", str(out), str(pictures), "--engine", "auto"]) == 0
     assert "engine: openvino in int8" in capsys.readouterr().err
     assert main(ask) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     out.unlink()
     assert main(ask) == 2
-    assert "b.bin: is there already" in capsys.readouterr().err
+    assert "b.bin: already exists" in capsys.readouterr().err
 
 
 def test_quantising_reports_to_nobody() -> None:
@@ -143,11 +143,11 @@ DAMAGES = {
     "xml without bin": "bad.bin",
     "xml with short bin": "damaged",
     "xml with odd JSON": "not JSON",
-    "xml of other shape": "says otherwise",
+    "xml of other shape": "are not those that it states",
     "onnx of others": "does not say its network, classes, preprocessing, normalisation; export",
-    "onnx without a class": "says otherwise",
+    "onnx without a class": "are not those that it states",
     "onnx with odd classes": "classes[0] is 0",
-    "onnx with odd means": "its normalisation is none",
+    "onnx with odd means": "its normalisation is not valid",
     "onnx of two outputs": "damaged",
 }
 

@@ -152,12 +152,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     ("options", "words"),
     [
         ([], "give --out FILE, --nearest K, or both"),
-        (["--out", "made.csv"], "made.csv: its name should end in .npz or .parquet"),
-        (["--out", "there.npz"], "there.npz: is there already"),
+        (["--out", "made.csv"], "made.csv: the name must end in .npz or .parquet"),
+        (["--out", "there.npz"], "there.npz: already exists"),
         (["--out", "nowhere/made.npz"], "there is no folder nowhere"),
         (["--nearest", "0"], "nearest=0 must be 1 or more"),
         (["--nearest", "1.5"], "'1.5' must be a whole number"),
-        (["--out", "made.npz", "--among", "there.npz"], "--among belongs to --nearest"),
+        (["--out", "made.npz", "--among", "there.npz"], "--among works with --nearest"),
         (["--nearest", "1", "--among", "missing.npz"], "missing.npz: can't be read"),
         (["--nearest", "1", "--among", "there.npz"], "features of net can't be compared"),
         (["--out", "made.npz", "--at", "layer9.0"], "unit 'layer9.0' is not one of this network's"),
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_one_line(
     assert main(["features", str(weights), *named, *options]) == 2
     *notes, said = capsys.readouterr().err.splitlines()
     assert words in said
-    assert all("not in the file: normalisation" in note for note in notes)
+    assert all("the file does not state: normalisation" in note for note in notes)
     assert Path("there.npz").read_bytes() == WHOLE
     assert not Path("made.npz").exists()
 

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from resnetlab.use.metrics import Histogram, Metrics
+from resnetlab.use.metrics import Metrics
 
 
 def test_a_bucket_holds_what_is_at_most_its_bound() -> None:
-    histogram = Histogram((1, 2.5))
-    for value in (0.5, 1, 1.5, 2.5, 3):
-        histogram.add(value)
-    assert histogram.lines("x", 'path="/"') == [
-        'x_bucket{path="/",le="1"} 2',
-        'x_bucket{path="/",le="2.5"} 4',
-        'x_bucket{path="/",le="+Inf"} 5',
-        'x_sum{path="/"} 8.5',
-        'x_count{path="/"} 5',
-    ]
-    assert histogram.lines("x")[0] == 'x_bucket{le="1"} 2'
-    assert histogram.lines("x")[-1] == "x_count 5"
+    metrics = Metrics()
+    for value in (0.001, 0.005, 0.006, 30, 31):
+        metrics.answered("/", 200, value)
+    lines = metrics.text(0).decode().splitlines()
+    assert 'resnetlab_request_seconds_bucket{le="0.005",path="/"} 2.0' in lines
+    assert 'resnetlab_request_seconds_bucket{le="0.01",path="/"} 3.0' in lines
+    assert 'resnetlab_request_seconds_bucket{le="30.0",path="/"} 4.0' in lines
+    assert 'resnetlab_request_seconds_bucket{le="+Inf",path="/"} 5.0' in lines
+    assert 'resnetlab_request_seconds_count{path="/"} 5.0' in lines
+    assert 'resnetlab_request_seconds_sum{path="/"} 61.012' in lines
+
+
+def test_a_server_counts_for_itself_and_nothing_else() -> None:
+    first, second = Metrics(), Metrics()
+    first.answered("/", 200, 0.1)
+    for metrics in (first, second):
+        lines = metrics.text(0).decode().splitlines()
+        assert {line.split()[2].rpartition("_")[0] for line in lines if line.startswith("# TYPE")} == {
+            "resnetlab_requests",
+            "resnetlab_request",
+            "resnetlab_batch",
+            "resnetlab_queue",
+        }
+    assert 'path="/"' not in second.text(0).decode()
 
 
 def test_every_sample_has_its_kind_before_it() -> None:
     metrics = Metrics()
     metrics.answered("/predict", 200, 0.1)
     metrics.answered("/predict", 503, 0.1)
-    metrics.batches.add(4)
+    metrics.passed(4)
     kinds: dict[str, str] = {}
     samples = {}
-    for line in metrics.text(waiting=7).splitlines():
+    for line in metrics.text(waiting=7).decode().splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split()
             kinds[name] = kind

@@ -79,17 +79,17 @@ def test_what_a_file_does_not_tell_is_said(digits: Path, tmp_path: Path, capsys:
     net = build("resnet18", num_classes=12, seed=0)
     torch.save({"state_dict": net.state_dict(), "ema": net.state_dict()}, tmp_path / "x.pth")
     image = str(digits / "00.png")
-    assumed = ["names of classes (numbers from 0 stand for them)"]
+    assumed = ["names of classes (numbered from 0 instead)"]
     size = "size of images (224 pixels, unless --image-size gives another)"
     assert main(["predict", str(tmp_path / "x.pth"), image]) == 0
-    assert f"x.pth: not in the file: {assumed[0]}, {size}\n" in capsys.readouterr().err
+    assert f"x.pth: the file does not state: {assumed[0]}, {size}\n" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "x.pth"), image, "--image-size", "32", "--json", "--which", "ema"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["assumed"] == assumed
     assert {c["class"] for c in said["images"][0]["classes"]} <= {str(i) for i in range(12)}
     explained = ["explain", str(tmp_path / "x.pth"), image, "--label", "11", "--out", str(tmp_path / "out")]
     assert main([*explained, "--image-size", "32"]) == 0
-    assert "x.pth: not in the file: names of classes" in capsys.readouterr().err
+    assert "x.pth: the file does not state: names of classes" in capsys.readouterr().err
 
 
 def test_features_need_no_head(digits: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -178,9 +178,9 @@ def test_equal_probabilities_keep_the_order_of_classes() -> None:
         (["predict", "RUN", "x.png", "--which", "first"], "which='first' is not known"),
         (["predict", "RUN", "EMPTY"], "no images in it, it is empty"),
         (["predict", "RUN", "EMPTY", "--json"], "no images in it, it is empty"),
-        (["predict", "RUN"], "no image was given"),
+        (["predict", "RUN"], "no image given"),
         (["explain", "RUN", "x.png", "--label", "11"], "label='11' is not known"),
-        (["explain", "RUN", "x.png", "--method", "occlusion", "--unit", "layer1.0"], "--unit belongs to grad_cam"),
+        (["explain", "RUN", "x.png", "--method", "occlusion", "--unit", "layer1.0"], "--unit works with grad_cam"),
     ],
 )
 def test_what_cannot_be_is_one_line(

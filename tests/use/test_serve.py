@@ -23,14 +23,14 @@ import pytest
 from PIL import Image
 
 from resnetlab.cli.main import main
-from resnetlab.use import listening
+from resnetlab.use import http_server
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.predict import likeliest
 
 Noise = Callable[..., bytes]
 MEGABYTE = 10**6
 TYPE = "multipart/form-data; boundary=xyz"
-FORMATS = "not an image of a format that is taken: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+FORMATS = "not an image in a supported format: JPEG, PNG, WEBP, GIF, BMP, TIFF"
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -110,10 +110,10 @@ def test_health_metrics_and_the_page(serving: Any, noise: Noise) -> None:
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         lines = dict(line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if line[0] != "#")
         for path, status, count in (("/predict", 200, 3), ("/predict", 405, 1), ("other", 404, 2), ("/", 200, 1)):
-            assert lines[f'resnetlab_requests_total{{path="{path}",status="{status}"}}'] == str(count)
-        assert lines['resnetlab_request_seconds_bucket{path="/predict",le="+Inf"}'] == "4"
-        assert lines['resnetlab_batch_size_bucket{le="1"}'] == lines["resnetlab_batch_size_count"] == "3"
-        assert lines["resnetlab_queue_length"] == "0"
+            assert float(lines[f'resnetlab_requests_total{{path="{path}",status="{status}"}}']) == count
+        assert lines['resnetlab_request_seconds_bucket{le="+Inf",path="/predict"}'] == "4.0"
+        assert lines['resnetlab_batch_size_bucket{le="1.0"}'] == lines["resnetlab_batch_size_count"] == "3.0"
+        assert lines["resnetlab_queue_length"] == "0.0"
 
 
 def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
@@ -146,7 +146,7 @@ def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
         ("POST", "/predict?top=0", "image/png", b"x", 422, "top: "),
         ("POST", "/predict?top=1e3", "image/png", b"x", 422, "top: "),
         ("POST", "/predict?top=" + "9" * 5000, "image/png", b"x", 422, "top: "),
-        ("POST", "/explain?label=cat", "image/png", b"x", 422, "label 'cat' is not one of /health's."),
+        ("POST", "/explain?label=cat", "image/png", b"x", 422, "label 'cat' is not listed by /health."),
         ("POST", "/explain?label=%0a" + "x" * 5000, "image/png", b"x", 422, "label '\\nxxx"),
         (
             "POST",
@@ -154,7 +154,7 @@ def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
             "image/png",
             b"x",
             422,
-            "unit 'layer9' is not one of /health's. Did you mean layer",
+            "unit 'layer9' is not listed by /health. Did you mean layer",
         ),
         ("POST", "/explain?unit=", "image/png", b"x", 422, "unit '' is not one of"),
     ],
@@ -170,9 +170,9 @@ def test_bad_requests_get_their_status(
 def test_bad_images_get_their_status(server: Any, noise: Noise) -> None:
     jpeg = noise(height=400, width=400, format="JPEG")
     for image, status, words in (
-        (png_header(60_000, 60_000), 413, "more than the 25,000,000 pixels that are taken"),
-        (png_header(5_001, 5_000), 413, "5,001x5,000 pixels are more than the 25,000,000 that are taken"),
-        (png_header(32_769, 1), 413, "a side longer than the 32,768 that are taken"),
+        (png_header(60_000, 60_000), 413, "more than the allowed 25,000,000 pixels"),
+        (png_header(5_001, 5_000), 413, "5,001x5,000 pixels are more than the allowed 25,000,000"),
+        (png_header(32_769, 1), 413, "a side longer than the allowed 32,768"),
         (png_header(30_000, 1), 413, "too narrow a strip"),
         (png_header(2**31 - 1, 2**31 - 1), 413, "pixels"),
         (png_header(0, 10), 422, "can't be read"),
@@ -274,7 +274,7 @@ def test_many_at_once_are_answered_or_told_to_come_back(server: Any, noise: Nois
 
 
 def test_who_sends_no_whole_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.6)  # an answer may take longer than a head
@@ -282,8 +282,8 @@ def test_who_sends_no_whole_head_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         await send({"type": "http.response.body"})
 
     ready = threading.Event()
-    with listening.listen("127.0.0.1", 0) as listener:
-        running = listening.server_of(app, 5, ready.set)
+    with http_server.listen("127.0.0.1", 0) as listener:
+        running = http_server.server_of(app, 5, ready.set)
         thread = threading.Thread(target=running.run, args=[[listener]])
         thread.start()
         assert ready.wait(600)

@@ -21,7 +21,7 @@ from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.exported import Engine
-from resnetlab.use.receiving import Limits
+from resnetlab.use.request_body import Limits
 from resnetlab.use.serve import make_app
 
 Noise = Callable[..., bytes]
@@ -102,9 +102,9 @@ def test_requests_that_come_during_a_pass_share_the_next(
         gate.set()
         answers = await asyncio.gather(first, *others)
         assert await metric(app, "resnetlab_batch_size_count") == 3  # 1, 4, 2
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="1"}') == 1
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="2"}') == 2
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="4"}') == 3
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="1.0"}') == 1
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="2.0"}') == 2
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="4.0"}') == 3
         return answers
 
     async def running(app: FastAPI) -> bool:
@@ -177,7 +177,7 @@ def test_who_leaves_frees_the_place_and_is_in_no_batch(
         await until(lambda: is_metric("resnetlab_queue_length", 1))
         gate.set()
         assert [status for status, _, _ in await asyncio.gather(first, last)] == [200, 200]
-        assert await metric(app, 'resnetlab_batch_size_bucket{le="1"}') == 2
+        assert await metric(app, 'resnetlab_batch_size_bucket{le="1.0"}') == 2
         assert await metric(app, 'resnetlab_requests_total{path="/predict",status="499"}') == 2
 
     asyncio.run(scene())
@@ -198,7 +198,7 @@ def test_an_error_of_the_server_is_bare_and_the_next_request_is_answered(
     app = make_app(classifier, Limits(), decoders)
 
     async def scene() -> None:
-        assert (await ask(app, "/predict", noise()))[::2] == (500, {"detail": "an error of the server"})
+        assert (await ask(app, "/predict", noise()))[::2] == (500, {"detail": "internal server error"})
         assert (await ask(app, "/predict", noise()))[0] == 200
 
     asyncio.run(scene())
@@ -232,7 +232,7 @@ def test_pixels_are_limited_as_asked(
     async def scene() -> None:
         assert (await ask(app, "/predict", noise(height=40, width=40)))[0] == 200
         status, _, said = await ask(app, "/predict", noise(height=40, width=44))
-        assert (status, "44x40 pixels are more than the 1,600" in said["detail"]) == (413, True)
+        assert (status, "44x40 pixels are more than the allowed 1,600" in said["detail"]) == (413, True)
 
     asyncio.run(scene())
 
@@ -240,7 +240,7 @@ def test_pixels_are_limited_as_asked(
 def test_bodies_are_bounded_together(
     classifier: Classifier, gate: threading.Event, decoders: Decoders, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnetlab.use.receiving.LINGER_SECONDS", 0.01)
+    monkeypatch.setattr("resnetlab.use.request_body.LINGER_SECONDS", 0.01)
     size = len(noise())
     app = make_app(classifier, Limits(bytes=size, bodies=size), decoders)
 

@@ -171,14 +171,14 @@ def test_what_is_refused_is_said_and_the_next_picture_goes(browser: Any, server:
     large = {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": bytes(2_500_000)}
     with opened(browser, server, refusals=2) as page:
         page.get_by_label("Choose an image").set_input_files(text)
-        page.get_by_role("alert").get_by_text("not an image of a format that is taken").wait_for()
+        page.get_by_role("alert").get_by_text("not an image in a supported format").wait_for()
         assert page.locator("#result").is_hidden()
         page.get_by_label("Choose an image").set_input_files(large)
-        page.get_by_role("alert").get_by_text("The picture has 2.5 MB; 2.0 MB are taken.").wait_for()
+        page.get_by_role("alert").get_by_text("The picture has 2.5 MB; the limit is 2.0 MB.").wait_for()
         choose(page, picture)
         assert page.get_by_role("alert").inner_text() == ""
         page.get_by_label("Choose an image").set_input_files(text)
-        page.get_by_role("alert").get_by_text("not an image of a format that is taken").wait_for()
+        page.get_by_role("alert").get_by_text("not an image in a supported format").wait_for()
         assert page.locator("#result").is_hidden(), "what is shown belongs to another picture"
 
 

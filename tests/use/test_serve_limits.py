@@ -18,10 +18,10 @@ from PIL import Image
 
 from resnetlab import build
 from resnetlab.data.normalisation import imagenet
-from resnetlab.use import listening
+from resnetlab.use import http_server
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
-from resnetlab.use.receiving import Limits
+from resnetlab.use.request_body import Limits
 from resnetlab.use.serve import make_app
 
 Noise = Callable[..., bytes]
@@ -42,8 +42,8 @@ def running(decoders: Decoders, **limits: Any) -> Iterator[int]:
     classifier = Classifier(build("cifar_resnet8").eval(), tuple("abcdefghij"), imagenet(3), whole=True, device="cpu")
     app = make_app(classifier, Limits(**{"seconds": PATIENCE, **limits}), decoders)
     ready = threading.Event()
-    with listening.listen("127.0.0.1", 0) as listener:
-        server = listening.server_of(app, PATIENCE, ready.set)
+    with http_server.listen("127.0.0.1", 0) as listener:
+        server = http_server.server_of(app, PATIENCE, ready.set)
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         assert ready.wait(PATIENCE)
@@ -127,9 +127,9 @@ def test_bodies_of_slow_clients_are_bounded_together(decoders: Decoders, noise: 
 def test_more_connections_than_are_held_end_idle_ones(
     decoders: Decoders, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS", 10)
-    monkeypatch.setattr(listening, "YOUNG_SECONDS", -1)
-    monkeypatch.setattr(listening, "HEAD_SECONDS", PATIENCE)
+    monkeypatch.setattr(http_server, "CONNECTIONS", 10)
+    monkeypatch.setattr(http_server, "YOUNG_SECONDS", -1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", PATIENCE)
     with running(decoders) as port, contextlib.ExitStack() as opened:
         for _ in range(200):
             opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
@@ -140,8 +140,8 @@ def test_more_connections_than_are_held_end_idle_ones(
 def test_where_none_is_idle_a_body_that_has_long_been_coming_ends(
     decoders: Decoders, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS", 3)
-    monkeypatch.setattr(listening, "YOUNG_SECONDS", -1)
+    monkeypatch.setattr(http_server, "CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "YOUNG_SECONDS", -1)
     with running(decoders) as port, contextlib.ExitStack() as opened:
         slow = [opened.enter_context(slow_client(port)) for _ in range(3)]
         assert ask(port, "/health")[0] == 200
@@ -153,8 +153,8 @@ def test_where_none_is_idle_a_body_that_has_long_been_coming_ends(
 def test_connections_that_are_busy_are_not_ended_for_a_new_one(
     held: Any, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS", 1)
-    monkeypatch.setattr(listening, "YOUNG_SECONDS", -1)
+    monkeypatch.setattr(http_server, "CONNECTIONS", 1)
+    monkeypatch.setattr(http_server, "YOUNG_SECONDS", -1)
     with running(held.decoders) as port, ThreadPoolExecutor(2) as clients:
         decoding = []
         for count in (1, 2):
@@ -168,7 +168,7 @@ def test_connections_that_are_busy_are_not_ended_for_a_new_one(
 
 
 def test_who_does_not_read_is_let_go(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "READ_SECONDS", 0.2)
     with running(decoders) as port, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port))

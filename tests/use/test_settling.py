@@ -15,9 +15,9 @@ from resnetlab import build
 from resnetlab.data.normalisation import imagenet
 from resnetlab.use import settling as room
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.deployed import noise
 from resnetlab.use.engines import Engine
 from resnetlab.use.export import export
+from resnetlab.use.exported_module import noise
 from resnetlab.use.settling import settling
 
 PATIENCE = 600  # seconds, which no test waits for unless something hangs
@@ -57,7 +57,7 @@ def test_the_engine_that_is_used_answers_as_the_network(classifier: Classifier) 
         assert heard.something.wait(PATIENCE)
     (engine,) = heard.used
     assert heard.told[0].startswith(f"engine: {engine}, ")
-    pixels = noise(classifier, 3)
+    pixels = noise(classifier.shape, 3)
     alone = replace(classifier, engine=None).probabilities(pixels)
     assert torch.allclose(replace(classifier, engine=engine).probabilities(pixels), alone, atol=1e-4)
 

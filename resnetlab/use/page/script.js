@@ -58,7 +58,7 @@ async function show(file) {
   try {
     served ??= await (await ask("health")).json();
     if (file.size > served.most_bytes)
-      throw new Error(`The picture has ${(file.size / 1e6).toFixed(1)} MB; ${(served.most_bytes / 1e6).toFixed(1)} MB are taken.`);
+      throw new Error(`The picture has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${(served.most_bytes / 1e6).toFixed(1)} MB.`);
     const { classes } = await (await ask("predict", file)).json();
     if (mine !== asked) return;
     picture = file;

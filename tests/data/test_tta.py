@@ -13,7 +13,7 @@ from resnetlab.data.cuts import middle
 from resnetlab.data.decoding import decode
 from resnetlab.data.files import Files
 from resnetlab.data.open import open_data
-from resnetlab.data.views import VIEWS, at_scales, five_crops, one_crop, read_views, sides
+from resnetlab.data.tta import VIEWS, at_scales, five_crops, one_crop, read_views, sides
 from resnetlab.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""The views of an image that a test averages over: ten crops, or the whole image at several scales; read ahead."""
+"""Test-time augmentation: the views of an image that are averaged, ten crops or several scales; read ahead."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SECURITY = {
 _HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 
 
-class Front:
+class RequestMiddleware:
     """ASGI middleware.
 
     `hosts` are the names that a request may call this server by, None for any: a page of a foreign site whose name
@@ -49,15 +49,17 @@ class Front:
             await send(message)
 
         try:
+            # Starlette's TrustedHostMiddleware answers 400 in plain text, not 421, and can't read [::1].
             if self.hosts is None or _host(scope) in self.hosts:
                 await self.app(scope, receive, note_and_send)
             else:
-                refused = JSONResponse({"detail": "this server is not asked by that name"}, 421)
+                refused = JSONResponse({"detail": "this server does not answer to that host name"}, 421)
                 await refused(scope, receive, note_and_send)
         except Exception:
+            # Starlette's handler of exceptions stands outside all middleware: its answer would lack count and headers.
             traceback.print_exc(file=sys.stderr)
             if not status:
-                await JSONResponse({"detail": "an error of the server"}, 500)(scope, receive, note_and_send)
+                await JSONResponse({"detail": "internal server error"}, 500)(scope, receive, note_and_send)
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.answered(path, status, time.perf_counter() - began)

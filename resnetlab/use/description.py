@@ -1,44 +1,11 @@
-"""What is exported of a classifier: one graph from pixels to scores, and what its file says of itself."""
+"""What an exported file says of itself, so that other programs can prepare images and name classes."""
 
 from __future__ import annotations
 
 import json
 
-import torch
-from torch import Tensor, nn
-
 from resnetlab.data.cuts import CROP, TEST_SIDE
-from resnetlab.data.normalisation import Normalisation
-from resnetlab.nets.folding import folded
-from resnetlab.nets.net import ResNet
-from resnetlab.nets.vgg import VGG
 from resnetlab.use.classifier import Classifier
-
-
-class WithNormalisation(nn.Module):
-    """A network with its normalisation before it: pixels, uint8 N C H W, -> scores before the softmax, float32 N K."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: nn.Module, normalise: Normalisation):
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", normalise.mean)
-        self.register_buffer("std", normalise.std)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.net((pixels.float() / 255 - self.mean) / self.std)
-
-
-def deployed(classifier: Classifier) -> WithNormalisation:
-    """The classifier's network for export: batch norm folded, the normalisation within, in evaluation mode."""
-    return with_normalisation(classifier.net, classifier.normalise)
-
-
-def with_normalisation(net: ResNet | VGG, normalise: Normalisation) -> WithNormalisation:
-    """The same of a network and a normalisation."""
-    return WithNormalisation(folded(net), normalise).eval().requires_grad_(False)
 
 
 def description(classifier: Classifier) -> dict[str, str]:
@@ -77,13 +44,3 @@ def description(classifier: Classifier) -> dict[str, str]:
     if classifier.assumed:
         values["assumed"] = classifier.assumed
     return {key: json.dumps(value) for key, value in values.items()}
-
-
-def noise(classifier: Classifier, images: int) -> Tensor:
-    """Pixels to try a network with, the same each time: uint8 N C H W."""
-    return drawn((classifier.channels, classifier.size, classifier.size), images)
-
-
-def drawn(shape: tuple[int, int, int], images: int) -> Tensor:
-    """The same for images of a shape, C H W."""
-    return torch.randint(0, 256, (images, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(images))

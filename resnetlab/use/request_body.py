@@ -109,7 +109,7 @@ class Body:
     async def receive(self, request: Request) -> None:
         """Read it whole. Raises 413, 408 or 503 as soon as it is clear that it is too much or too slow."""
         limits = self.room.limits
-        too_large = Unfinished(413, f"the body has more than the {limits.bytes:,} bytes that are taken")
+        too_large = Unfinished(413, f"the body has more than the allowed {limits.bytes:,} bytes")
         said = request.headers.get("content-length", "").lstrip("0")
         if said.isdecimal() and (len(said) > 18 or int(said) > limits.bytes):
             raise too_large
@@ -123,14 +123,14 @@ class Body:
                     self.content += chunk
                     self.room.bytes += len(chunk)
         except TimeoutError:
-            raise Unfinished(408, f"the body did not come within {limits.seconds:g} seconds") from None
+            raise Unfinished(408, f"the body did not arrive within {limits.seconds:g} seconds") from None
         except ClientDisconnect:
             raise HTTPException(CLIENT_GONE, "the client has left") from None
 
 
 def busy(kind: type[HTTPException]) -> HTTPException:
     """The answer where more is asked for than there is room for."""
-    return kind(503, "too many requests at this moment: try again", AGAIN)
+    return kind(503, "too many requests at the moment: try again", AGAIN)
 
 
 def check_type(request: Request) -> str:
@@ -139,7 +139,7 @@ def check_type(request: Request) -> str:
     kind, parameters = parse_options_header(given)
     if kind == FORM:
         if not parameters.get(b"boundary"):
-            raise Unfinished(400, "the multipart body has no boundary in its content type")
+            raise Unfinished(400, "the content type of the multipart body has no boundary")
     elif not kind.startswith(b"image/"):
         raise Unfinished(415, "send multipart/form-data with the field 'image', or the image itself as image/*")
     return given

@@ -35,7 +35,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Parity:
     """PyTorch's predictions and an exported network's on the same test images."""
 
     data: str
@@ -64,11 +64,11 @@ def compare(pytorch: Scores, exported: Scores, pixels: Tensor) -> Check:
     """Run both on one batch. Raises UserError where PyTorch's own scores are not finite."""
     wanted, got = pytorch(pixels), exported(pixels)
     if not wanted.isfinite().all():
-        raise UserError("the network's scores are not finite in PyTorch already: its training diverged.")
+        raise UserError("the network's scores are already not finite in PyTorch: its training diverged.")
     return Check(len(pixels), (wanted - got).abs().max().item(), wanted.abs().max().item())
 
 
-def agreement(
+def measure_parity(
     pytorch: Scores,
     exported: Scores,
     data: Data,
@@ -77,7 +77,7 @@ def agreement(
     outputs: Sequence[int] | None = None,
     skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
-) -> Agreement:
+) -> Parity:
     """Run both on the data's test images; files are cut to `size`.
 
     outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
@@ -97,4 +97,4 @@ def agreement(
         progress(images, total)
     if not images:
         raise UserError(f"{data.name}: none of its {total} test images can be read; see 'resnetlab data audit'.")
-    return Agreement(data.name, images, same, right, exported_right, unreadables.count)
+    return Parity(data.name, images, same, right, exported_right, unreadables.count)

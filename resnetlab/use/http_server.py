@@ -44,19 +44,19 @@ def url_of(listener: socket.socket) -> str:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises UserError."""
     if not 0 <= port <= 65535:
-        raise UserError(f"port={port} is no port: choose 1 to 65535, or 0 for a free one.")
+        raise UserError(f"port={port} is not a port: choose 1 to 65535, or 0 for a free one.")
     where = f"host {shown(host)}, port {port}"
     if not host.strip():
-        raise UserError(f"{where}: no address; give 127.0.0.1 for this machine only, or :: for all addresses.")
+        raise UserError(f"{where}: no address given; use 127.0.0.1 for this machine only, or :: for all addresses.")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = address[0] == "::" and socket.has_dualstack_ipv6()  # IPv4 too: who asks for all means all
         return socket.create_server(address[:2], family=family, backlog=2048, dualstack_ipv6=both)
     except (socket.gaierror, UnicodeError) as error:
-        raise UserError(f"{where}: no address of that name is known; give another --host.") from error
+        raise UserError(f"{where}: this host name is unknown; choose another --host.") from error
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise UserError(f"{where}: can't listen there ({reason}); give another --port or --host.") from error
+        raise UserError(f"{where}: can't listen there ({reason}); choose another --port or --host.") from error
 
 
 def run(app: Any, listener: socket.socket, seconds: float, ready: Callable[[], None]) -> None:

@@ -1,0 +1,75 @@
+"""Options that several commands share, and the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+
+from resnetlab.errors import UserError, check_choice
+
+
+def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise UserError(f"{tokens[0].value!r} must be a whole number.") from error
+
+
+WholeNumber = Parameter(converter=_whole_number)  # cyclopts by itself reads 1.5 as 2
+WHICH = ("last", "best", "ema")
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
+Runs = Annotated[Path, Parameter(help="The folder in which runs are kept.")]
+Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
+Workers = Annotated[
+    int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
+]
+Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
+SourceOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+Images = Annotated[
+    tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
+]
+Net = Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")]
+Which = Annotated[
+    str, Parameter(help="A run's last or best weights; ema: the averaged weights of a file that has both.")
+]
+ImageSize = Annotated[
+    int | None, WholeNumber, Parameter(help="Side length of the images in pixels, if the file does not state it.")
+]
+BatchSize = Annotated[int, WholeNumber, Parameter(help="Number of images per batch.")]
+Engine = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"] | None,
+    Parameter(
+        help="What runs the network; auto: the fastest with the same answers; default: torch, or what runs the file."
+    ),
+]
+ClassNames = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative="",
+        show_default=False,
+        help="Names that the data's classes had in training, if they differ: hund=dog,katze=cat.",
+    ),
+]
+ClassOrder = Annotated[
+    Literal["text", "natural"],
+    Parameter(
+        help="For files without class names: text (10, 2), as torchvision sorts, or natural (2, 10), as timm does."
+    ),
+]
+Unreadable = Annotated[
+    Literal["error", "skip"] | None,
+    Parameter(help="For an unreadable file: error stops and names it, skip leaves it out; default: as in training."),
+]
+UNREADABLE = 1  # exit code if some image could not be read
+
+
+def check(which: str = "last", **counts: int | None) -> None:
+    """Raise UserError for weights that a run doesn't keep, and for counts below 1; None is one that isn't given."""
+    check_choice("which", which, WHICH)
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value} must be 1 or more.")

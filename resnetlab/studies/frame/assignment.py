@@ -1,0 +1,119 @@
+"""Assignment: which studies a command is to run, at which scale, on which images or networks of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetlab.errors import UserError
+from resnetlab.machine import available_cores, find_device
+from resnetlab.nets.zoo import spec
+from resnetlab.paths import expanded
+from resnetlab.studies import STUDIES
+from resnetlab.studies.frame.cluster import run_on_ray
+from resnetlab.studies.frame.measurement import Weights
+from resnetlab.studies.frame.record import Record, conclude
+from resnetlab.studies.frame.run import Event, run_plan
+from resnetlab.studies.frame.scales import WEIGHTS
+from resnetlab.studies.frame.study import Plan, Study, study
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A study to run, its plan, and the command that a record says it was made by."""
+
+    study: Study
+    scale: str
+    plan: Plan
+    command: str
+
+    @property
+    def title(self) -> str:
+        """What it is, for a line of progress."""
+        return f"{self.study.name}, {self.scale}"
+
+
+def assignments(
+    name: str | None,
+    scale: str,
+    *,
+    data: str | None = None,
+    weights: Iterable[str] = (),
+    epochs: float | None = None,
+    seeds: int | None = None,
+) -> list[Assignment]:
+    """One study, or all of them with None; weights: texts NAME=FILE, of networks to measure. Raises UserError."""
+    chosen = [study(n) for n in STUDIES] if name is None else [study(name)]
+    files = weight_files(weights)
+    if files:
+        chosen = [s for s in chosen if s.takes_weights]
+        if not chosen:
+            raise UserError(
+                f"{name}: can't measure networks from other projects, it has to train its own; leave out --weights."
+            )
+    taken = WEIGHTS if files else scale
+    if taken != "quick" and data is None:
+        raise UserError(f"scale {taken!r} needs the images: give --data cifar10:DIR.")
+    options = [] if files else ["--scale", scale]
+    options += [f"--data {data.split(':')[0]}:DIR"] if data else []
+    options += [f"--weights {w.net}=FILE" for w in files]
+    options += [f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None]
+    return [
+        Assignment(
+            one,
+            taken,
+            one.plan(taken, data, files).limited(epochs, seeds),
+            " ".join(["resnetlab study run", one.name, *options]),
+        )
+        for one in chosen
+    ]
+
+
+def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
+    """What --weights names. Raises UserError."""
+    found = []
+    for text in texts:
+        net, equals, file = text.partition("=") if "(" not in text else text.rpartition("=")
+        if not (equals and net and file):
+            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt.")
+        spec(net)
+        path = expanded(file)
+        if not path.is_file():
+            raise UserError(f"{path}: no such weight file.")
+        found.append(Weights(net, path))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where runs and measurements take place."""
+
+    runs: Path
+    device: str
+    jobs: int | None = None  # trainings at once; None: one for each core, one on a GPU
+    ray: str | None = None  # address of a cluster to train on
+
+    @classmethod
+    def checked(cls, runs: Path, device: str, jobs: int | None, ray: str | None) -> Workplace:
+        """Of the options of a command. Raises UserError for a device that this machine lacks."""
+        return cls(runs, device if ray is not None else find_device(device), jobs, ray)
+
+    @property
+    def most(self) -> int:
+        """Trainings at once, without Ray."""
+        return self.jobs or (1 if self.device not in ("cpu", "auto") else available_cores())
+
+    @property
+    def words(self) -> str:
+        """For a line of progress."""
+        return f"{self.most} at once" if self.ray is None else f"on Ray ({self.ray})"
+
+    def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
+        """Run what is missing of a study, and conclude; follow takes the events, and gives the failures' reasons."""
+        trainings, device = None, self.device
+        if self.ray is not None:
+            trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=device)
+            device = "cpu" if device == "auto" else device  # where what is trained is measured: here
+        failed = follow(task, run_plan(task.plan, self.runs, jobs=self.most, device=device, trainings=trainings))
+        return conclude(task.study, task.scale, task.plan, self.runs, task.command, failed, device)

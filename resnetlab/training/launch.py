@@ -1,0 +1,144 @@
+"""Launch: a training as a command starts it, checked, with the lines that say what is trained and what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetlab.data.files import Files, written_since
+from resnetlab.data.understood import Understood
+from resnetlab.data.workers import decoding_workers
+from resnetlab.errors import UserError, shown
+from resnetlab.machine import find_device
+from resnetlab.run_files import last_epoch
+from resnetlab.training.distributed import Distributed, check_same, local_device
+from resnetlab.training.loop import Status
+from resnetlab.training.loop import train as train_run
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run, make_run
+from resnetlab.training.setup import normalisation_of
+from resnetlab.training.signals import Stop
+
+WHOSE_NORMALISATION = {
+    "source": "from the source file",
+    "imagenet": "ImageNet's",
+    "pixel_mean": "each pixel's mean over the training images",
+    "channel_mean_std": "each channel's mean and deviation over the training images",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run, and what this process trains it on."""
+
+    run: Run
+    asked: Recipe  # as it was given
+    distributed: Distributed
+    device: str
+    workers: int  # processes that decode
+    threads: int | None = None
+    checkpoint_steps: int | None = None
+
+    def measure(self, progress: Callable[[int, int], object]) -> None:
+        """Measure the training images for the normalisation; the run keeps it, so that this can be shown."""
+        normalisation_of(self.run, workers=self.workers, progress=progress)
+
+    def train(self, stop: Stop | None = None) -> Iterator[Status]:
+        """Train, or read a finished run; as `loop.train`."""
+        return train_run(
+            self.run,
+            device=self.device,
+            threads=self.threads,
+            workers=self.workers,
+            checkpoint_steps=self.checkpoint_steps,
+            stop=stop,
+            distributed=self.distributed,
+        )
+
+    def warnings(self) -> list[str]:
+        """What may be wrong with the data, in lines."""
+        lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
+        if not lost:
+            return []
+        some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        return [
+            f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
+            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+        ]
+
+    def introduction(self, *, warn_of_scratch: bool) -> list[str]:
+        """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""
+        run = self.run
+        lines = [f"{run.spec.name} on {run.data.name}: {run.folder}", str(understood_of(run, self.asked))]
+        if run.start:
+            lines.append(run.start.note)
+        elif warn_of_scratch:
+            lines.append(
+                "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
+            )
+        return lines
+
+    def how_to_train_anew(self) -> str:
+        """What to do where the run is finished and another training is wanted."""
+        run = self.run
+        finished = (run.folder / "result.json").stat().st_mtime
+        sides = (side for side in (run.data.train, run.data.test) if isinstance(side, Files))
+        newer = sum(written_since(side, finished) for side in sides)
+        written = f"{newer:,} of the data's files were written since then, with the same names and sizes; "
+        return f"{written if newer else ''}to train again, remove {run.folder} or give another --seed"
+
+    def conclusion(self, *, early: bool) -> list[str]:
+        """What should be known of a finished run beside its errors; early: whether it was stopped early."""
+        run, lines = self.run, []
+        result = run.result()
+        assert result is not None
+        if early:
+            lines.append(
+                f"stopped early: the validation error has not fallen below {result['best_error']:.2f} % for "
+                f"{run.recipe.stop_after} epochs; best/ has the weights with the lowest"
+            )
+        if missing := last_epoch(run.folder).get("unreadable"):
+            lines.append(f"the last epoch lacked {missing} unreadable files; 'resnetlab data audit' names them")
+        return lines
+
+
+def launch(
+    recipe: Recipe,
+    runs: Path,
+    distributed: Distributed,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    checkpoint_steps: int | None = None,
+    dry_run: bool = False,
+) -> Launch:
+    """Check all that can be checked before a training; the run is the same in every process. Raises UserError.
+
+    dry_run: nothing is written.
+    """
+    processors = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= processors:
+        raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors of this machine.")
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
+    where = find_device(local_device(device, distributed))
+    run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train"))
+    check_same(distributed, run.id)
+    in_memory = run.data.shape is not None
+    decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)
+    return Launch(run, recipe, distributed, where, decoders, threads, checkpoint_steps)
+
+
+def understood_of(run: Run, asked: Recipe) -> Understood:
+    """What a training takes its data and its weights for; asked: the recipe as it was given."""
+    assumed = asked.normalise == "source" != run.recipe.normalise
+    return Understood.of(
+        run.data,
+        held_out=run.recipe.validation_images,
+        size=run.spec.input_size,
+        layout=run.start.naming if run.start else "resnetlab, from scratch",
+        normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file does not state one" * assumed),
+    )

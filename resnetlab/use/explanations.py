@@ -1,0 +1,106 @@
+"""Explanations: a picture for each image, with where a network found its answer beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetlab.data.decoding import Unreadable
+from resnetlab.data.own import make_place_for_pictures
+from resnetlab.data.walk import is_image
+from resnetlab.errors import UserError, check_choice
+from resnetlab.paths import one_form
+from resnetlab.storage import disk_errors, write_atomically
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.explain import grad_cam, occlusion, side_by_side
+from resnetlab.use.predict import find_images
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The picture that explains a class of an image, or why there is none."""
+
+    file: str
+    name: str = ""  # of the class
+    probability: float = 0.0
+    picture: Path = Path()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        answer = {"class": self.name, "probability": self.probability}
+        return {"file": self.file, **answer, "picture": str(self.picture)}
+
+
+def check_method(classifier: Classifier, method: str, unit: str | None, label: str | None) -> str | None:
+    """The label as the network's classes have it, whose accents may be written otherwise. Raises UserError.
+
+    An exported file, an unknown label, and a unit for another method than grad_cam are refused.
+    """
+    _ = classifier.net  # or a line says that an exported file can't be looked into
+    if label is not None:
+        if label not in classifier.classes:
+            label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
+        check_choice("label", label, classifier.classes)
+    if method == "occlusion" and unit is not None:
+        raise UserError("--unit works with grad_cam only; leave it out, or use --method grad_cam.")
+    return label
+
+
+def explain_images(
+    classifier: Classifier,
+    names: Iterable[str],
+    out: Path,
+    *,
+    method: str = "grad_cam",
+    unit: str | None = None,
+    label: str | None = None,
+) -> Iterator[Explanation]:
+    """Write a picture into `out` for each image that the names mean (`find_images`), and yield what it shows.
+
+    method: grad_cam, at `unit`, or occlusion. label: the class to explain, by default the likeliest. Raises UserError
+    where the folder can't be written.
+    """
+    with disk_errors(out):
+        make_place_for_pictures(out, is_image)
+    taken = set[str]()
+    for path in find_images(names):  # before pictures are written, perhaps among them
+        try:
+            pixels = classifier.prepare(path.read_bytes())
+        except (Unreadable, OSError, ValueError) as error:
+            yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
+            continue
+        probabilities = classifier.probabilities(pixels[None])[0]
+        chosen = classifier.classes.index(label) if label else int(probabilities.argmax())
+        picture, encoded = out / _free_name(path, taken), io.BytesIO()
+        side_by_side(pixels, _heat(classifier, pixels, chosen, method, unit)).save(encoded, "PNG")
+        with disk_errors(out):
+            write_atomically(picture, encoded.getvalue())
+        yield Explanation(str(path), classifier.classes[chosen], float(probabilities[chosen]), picture)
+
+
+def _heat(classifier: Classifier, pixels: Tensor, chosen: int, method: str, unit: str | None) -> Tensor:
+    """Where the class is found in an image, uint8 C H W: H W."""
+    x, target = classifier.input(pixels[None]), torch.tensor([chosen], device=classifier.device)
+    if method == "occlusion":
+        patch = max(classifier.size // 7, 2)
+        return occlusion(classifier.net, x, target, patch, max(patch // 2, 1))[0]
+    return grad_cam(classifier.net, x, target, unit)[0]
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    """A picture's name: the image's, with a number where another image has it."""
+    name, count = path.stem, 1
+    while name in taken:
+        count += 1
+        name = f"{path.stem}-{count}"
+    taken.add(name)
+    return f"{name}.png"

@@ -1,0 +1,51 @@
+"""Service: a classifier behind HTTP until a signal ends it, with the processes that decode and the choice of engine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.decoders import BESIDE, Decoders
+from resnetlab.use.engines import with_engine
+from resnetlab.use.http_server import LOOPBACK, is_loopback, run, url_of
+from resnetlab.use.request_body import Limits
+from resnetlab.use.serve import make_app
+from resnetlab.use.settling import settling
+
+
+def serve_classifier(
+    classifier: Classifier,
+    listener: socket.socket,
+    limits: Limits,
+    *,
+    host: str,
+    engine: str = "auto",
+    batch: int = 16,
+    ready: Callable[[str], object],
+    told: Callable[[str], object],
+) -> None:
+    """Answer requests until a signal (`http_server.run`); ready is called with the line that says where.
+
+    host: as it was asked for; on a loopback address only requests that call the server by its names are answered.
+    engine: as in `with_engine`, or `auto`: PyTorch at once, and the fastest engine when it is known. told is called
+    with lines that say which engine runs, and warn. Raises UserError as `with_engine` does.
+    """
+    settles = engine == "auto" and classifier.device == "cpu"  # what is opened answers until the fastest is found
+    first = with_engine(classifier, None if settles else engine, batch=batch, told=told)
+    hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
+    with Decoders(limits.pixels + BESIDE) as decoders:
+        app = make_app(first, limits, decoders, batch=batch, hosts=hosts)
+        background = settling(classifier, batch, app.state.run_by, told) if settles else nullcontext(lambda: None)
+        with background as settle:
+
+            def start() -> None:
+                decoders.start()  # not before, when they would take time from what must be ready first
+                what = f"{classifier.name}, {len(classifier.classes)} classes, on {classifier.device}"
+                ready(f"{what}: {url_of(listener)} (Ctrl-C stops it)")
+                if hosts is None:
+                    told("warning: others can reach this address, and the server has no login.")
+                settle()
+
+            run(app, listener, limits.seconds, start)
