@@ -91,7 +91,7 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
             "paper": "8.75 % (Table 6)",
             "measured": "+52.6 [+40.2, +65.0]",
         }
-        | {"verdict": verdict}
+        | {"verdict": verdict.word}
         for i, verdict in enumerate(VERDICTS)
     ]
     header = ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"]
