@@ -78,10 +78,10 @@ def evaluate(
     from resnetlab.cli.screen import counting, say
     from resnetlab.data.images import open_data
     from resnetlab.data.understood import Understood
+    from resnetlab.report.evaluation_report import check_report, summary, write_report
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import evaluate as evaluate_on
     from resnetlab.training.evaluate import trained_on
-    from resnetlab.use.evaluation_report import check_report, summary, write_report
 
     check_choice("which", which, WHICH)
     if not sources:

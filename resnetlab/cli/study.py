@@ -90,11 +90,11 @@ def run(
     Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
     """
     from resnetlab.errors import UserError
+    from resnetlab.report.study_pages import write_report
     from resnetlab.storage import disk_errors
     from resnetlab.studies import STUDIES
     from resnetlab.studies.frame.scales import WEIGHTS
     from resnetlab.studies.frame.study import study
-    from resnetlab.studies.report import write_report
 
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
@@ -197,7 +197,7 @@ def _run_one(
 @app.command
 def report(*, results: Results = Path("reports"), json: Json = False) -> None:
     """Write the report from the records in a results folder."""
-    from resnetlab.studies.report import write_report
+    from resnetlab.report.study_pages import write_report
 
     page = write_report(results)
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")

@@ -31,7 +31,7 @@ from resnetlab.data.images import Data, open_data
 from resnetlab.data.pack import INDEX, _checksum, verify
 from resnetlab.data.packing import pack
 from resnetlab.errors import UserError
-from resnetlab.studies.report import write_report
+from resnetlab.report.study_pages import write_report
 from resnetlab.training.recipe import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import features_file

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import html
 import io
 import json
 import math
 import re
 from dataclasses import dataclass
-from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetlab.errors import UserError
+from resnetlab.report.overview import QUESTIONS, Question
+from resnetlab.report.page import date, duration, render
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
-from resnetlab.studies.figures import svg
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
-from resnetlab.studies.overview import QUESTIONS, Question
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
 
@@ -315,47 +310,17 @@ def _made(record: Record) -> list[tuple[Both, Words]]:
             if m.get("commit")
             else Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
         ),
-        (Both("date", "日期"), _date(record.date)),
+        (Both("date", "日期"), date(record.date)),
         (Both("runs", "运行"), counts),
         (Both("time", "用时"), spent),
     ]
 
 
-def _date(iso: str) -> str:
-    at = datetime.datetime.fromisoformat(iso)
-    return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them: "48 s", "9 min", "3.2 h", "2.4 days"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-@cache
-def _template() -> Template:
-    """The page; compiling it takes longer than filling it in, and a report has a page for each study."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("resnetlab.studies", "."),
-        autoescape=True,  # records are files: what they say is text, never markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["both"] = both
-    return environment.get_template("report.html.j2")
-
-
 def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
     """A page: the overview if there are answers (which may be none), and the sections that it shows."""
     verdicts = [row.verdict for section in sections for row in section.rows]
-    return _template().render(
+    return render(
+        "studies",
         sections=sections,
         shown=shown,
         answers=answers,
@@ -366,7 +331,4 @@ def _html(sections: list[Section], shown: list[Section], answers: list[Answer] |
         failed_rule=SHARED("failed_rule"),
         runs=sum(s.record.runs for s in sections),
         seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in sections),
-        light=svg.declarations(svg.LIGHT),
-        dark=svg.declarations(svg.DARK),
-        sans=svg.SANS,
     )
