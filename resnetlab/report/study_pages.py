@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
-from resnetlab.report.overview import QUESTIONS, Question
+from resnetlab.report.overview import QUESTIONS, TEXT, Question
 from resnetlab.report.page import date, duration, render
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
@@ -137,10 +137,10 @@ def _section(record: Record) -> Section:
     for verdict in (record.verdict, *(row.verdict for row in rows)):
         Verdict.of(verdict)  # raises ValueError for what is none
     facts = [
-        (Both("Source", "出处"), both(record.source)),
-        (Both("Method", "方法"), both(record.method)),
-        (Both("Verdict rule", "判定规则"), both(record.rule)),
-        *([(Both("At this scale", "本规模下"), both(record.note))] if record.note else []),
+        (TEXT("facts.source"), both(record.source)),
+        (TEXT("facts.method"), both(record.method)),
+        (TEXT("facts.rule"), both(record.rule)),
+        *([(TEXT("facts.note"), both(record.note))] if record.note else []),
     ]
     return Section(
         id=name,
@@ -280,40 +280,32 @@ def _table_view(number: int, values: dict[str, Any]) -> TableView:
 def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
     processor = re.sub(r"\((R|TM|C)\)", "", str(m.get("processor") or "unknown processor"))
-    failed = len(record.failures)
-    counts = Both(f"{record.runs:,} finished", f"完成 {record.runs:,} 次")
-    if record.measurements:
-        counts += Both(f", and {record.measurements:,} measurements", f"，另有 {record.measurements:,} 项测量")
-    if failed:
-        counts += Both(f", {failed:,} failed", f"，失败 {failed:,} 项")
-    spent = Both(
-        f"{duration(record.training_seconds)} of training, summed over the runs",
-        f"训练合计 {duration(record.training_seconds)}",
-    )
-    if record.measurements:
-        spent += Both(
-            f"; {duration(record.measuring_seconds)} of measuring", f"；测量 {duration(record.measuring_seconds)}"
-        )
+    software = f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}"
     return [
-        (
-            Both("machine", "机器"),
-            f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}",
-        ),
-        (Both("device", "设备"), str(m.get("device", "unknown"))),
-        (
-            Both("software", "软件"),
-            f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}",
-        ),
-        (
-            Both("commit", "提交"),
-            str(m["commit"])
-            if m.get("commit")
-            else Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
-        ),
-        (Both("date", "日期"), date(record.date)),
-        (Both("runs", "运行"), counts),
-        (Both("time", "用时"), spent),
+        (TEXT("made.machine"), f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}"),
+        (TEXT("made.device"), str(m.get("device", "unknown"))),
+        (TEXT("made.software"), software),
+        (TEXT("made.commit"), str(m["commit"]) if m.get("commit") else TEXT("made.no_commit")),
+        (TEXT("made.date"), date(record.date)),
+        (TEXT("made.runs"), _counts(record)),
+        (TEXT("made.time"), _spent(record)),
     ]
+
+
+def _counts(record: Record) -> Both:
+    """How many runs and measurements finished and failed, naming only what there was."""
+    key = {
+        (False, False): "counts.finished",
+        (True, False): "counts.measured",
+        (False, True): "counts.failed",
+        (True, True): "counts.measured_failed",
+    }[bool(record.measurements), bool(record.failures)]
+    return TEXT(key, runs=record.runs, measurements=record.measurements, failed=len(record.failures))
+
+
+def _spent(record: Record) -> Both:
+    training, measuring = duration(record.training_seconds), duration(record.measuring_seconds)
+    return TEXT("spent.measuring" if record.measurements else "spent.training", training=training, measuring=measuring)
 
 
 def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
