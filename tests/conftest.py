@@ -17,11 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from resnetlab.cli import screen
+from resnetlab.data.files import Files
+from resnetlab.data.images import Data
+from resnetlab.data.source import LooseFiles, Names
 from resnetlab.training import loop, session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,6 +118,26 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return folder
 
     return unpacked
+
+
+def loose_files(root: Path, classes: tuple[str, ...]) -> Files:
+    """Every file in ROOT/CLASS, as it is listed."""
+    found = [(i, f"{c}/{f}") for i, c in enumerate(classes) for f in sorted(os.listdir(root / c))]
+    found = [(i, name) for i, name in found if os.path.isfile(root / name)]
+    sizes = np.array([os.path.getsize(root / name) for _, name in found], dtype=np.int64)
+    labels = np.array([i for i, _ in found], dtype=np.int32)
+    return Files.all_of(LooseFiles(root, Names(name for _, name in found), labels, sizes))
+
+
+@pytest.fixture(scope="session")
+def loose_data() -> Callable[[Path], Data]:
+    """ROOT/train/CLASS/FILE and ROOT/val/CLASS/FILE as data, whatever the files are."""
+
+    def read(root: Path) -> Data:
+        classes = tuple(sorted(os.listdir(root / "train")))
+        return Data(root.name, loose_files(root / "train", classes), loose_files(root / "val", classes), classes)
+
+    return read
 
 
 FLAGS = (

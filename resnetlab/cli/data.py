@@ -175,8 +175,8 @@ def audit(
     """Read all training and test images; report unreadable, duplicate and unusual ones, and test images in training."""
     from resnetlab.cli.screen import counting
     from resnetlab.data.audit import audit as audit_data
-    from resnetlab.data.audit_page import write_page
     from resnetlab.data.open import open_data
+    from resnetlab.report.audit_page import write_page
 
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise UserError(f"{html}: can't be written; give a file in an existing folder.")

@@ -71,10 +71,10 @@ def evaluate(
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
     from resnetlab.data.open import open_data
+    from resnetlab.report.evaluation_report import write_report
     from resnetlab.training.classes import read_given
     from resnetlab.training.evaluate import trained_on
     from resnetlab.use.engines import engine_device
-    from resnetlab.use.evaluation_report import write_report
 
     _check(sources, which, report)
     where = engine_device("", device, engine)
@@ -97,7 +97,7 @@ def left_out(places: Sequence[str], total: int) -> str:
 
 def _check(sources: tuple[str, ...], which: str, report: Path | None) -> None:
     """Raise UserError where no evaluation is possible; before the work, which may take hours."""
-    from resnetlab.use.evaluation_report import check_report
+    from resnetlab.report.evaluation_report import check_report
     from resnetlab.use.exported import check_evaluable
 
     check(which)
@@ -136,7 +136,7 @@ def _evaluated(
 
 def _answer(found: Evaluation, data: Data, report: Path | None, *, json: bool) -> None:
     from resnetlab.data.understood import Understood
-    from resnetlab.use.evaluation_report import summary
+    from resnetlab.report.evaluation_report import summary
 
     if json:
         answer = summary(found) | {"understood": Understood.of(data).to_dict()}

@@ -115,8 +115,8 @@ def _carried_out(
 ) -> tuple[list[Record], Path]:
     """Run the studies one after another, keep and show their records; return them, and the report's page."""
     from resnetlab.cli.screen import say
+    from resnetlab.report.study_pages import write_report
     from resnetlab.storage import disk_errors
-    from resnetlab.studies.report import write_report
 
     with disk_errors(results):
         results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
@@ -147,7 +147,7 @@ def _answer(record: Record) -> dict[str, Any]:
 @app.command
 def report(*, results: Results = Path("reports"), json: Json = False) -> None:
     """Write the report from the records in a results folder."""
-    from resnetlab.studies.report import write_report
+    from resnetlab.report.study_pages import write_report
 
     page = write_report(results)
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")

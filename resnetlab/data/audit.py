@@ -1,4 +1,4 @@
-"""The audit of a data set of files: what can't be read, what is there twice, what is odd; `audit_page` draws it."""
+"""The audit of a data set of files: what can't be read, what is there twice, what is odd; `report` draws it."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import dataclass, fields
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -134,9 +135,7 @@ class DropoutShortcut:
 
 
 Mix = Plain | Add | Scale | ExclusiveGate | ShortcutGate | DropoutShortcut
-MIXES: dict[str, type[Mix]] = {
-    cls.__name__: cls for cls in (Plain, Add, Scale, ExclusiveGate, ShortcutGate, DropoutShortcut)
-}
+MIXES: dict[str, type[Mix]] = {cls.__name__: cls for cls in get_args(Mix)}
 
 
 def _as_numbers(mix: Mix) -> None:

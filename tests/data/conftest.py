@@ -1,22 +1,16 @@
-"""A local HTTP server on which anything can go wrong; folders of image files as data."""
+"""A local HTTP server on which anything can go wrong."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from resnetlab.data.files import Files
-from resnetlab.data.images import Data
 from resnetlab.data.open import File, Published
-from resnetlab.data.source import LooseFiles, Names
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: more than a socket takes at once
 NAME = "train-images-idx3-ubyte.gz"
@@ -112,23 +106,3 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         server.ended.set()
         httpd.shutdown()
         httpd.server_close()
-
-
-def loose_files(root: Path, classes: tuple[str, ...]) -> Files:
-    """Every file in ROOT/CLASS, as it is listed."""
-    found = [(i, f"{c}/{f}") for i, c in enumerate(classes) for f in sorted(os.listdir(root / c))]
-    found = [(i, name) for i, name in found if os.path.isfile(root / name)]
-    sizes = np.array([os.path.getsize(root / name) for _, name in found], dtype=np.int64)
-    labels = np.array([i for i, _ in found], dtype=np.int32)
-    return Files.all_of(LooseFiles(root, Names(name for _, name in found), labels, sizes))
-
-
-@pytest.fixture(scope="session")
-def loose_data() -> Callable[[Path], Data]:
-    """ROOT/train/CLASS/FILE and ROOT/val/CLASS/FILE as data, whatever the files are."""
-
-    def read(root: Path) -> Data:
-        classes = tuple(sorted(os.listdir(root / "train")))
-        return Data(root.name, loose_files(root / "train", classes), loose_files(root / "val", classes), classes)
-
-    return read

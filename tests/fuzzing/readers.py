@@ -32,7 +32,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.pack import INDEX, _checksum, pack, verify
 from resnetlab.errors import UserError
-from resnetlab.studies.report import write_report
+from resnetlab.report.study_pages import write_report
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use import features_file

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from resnetlab.errors import UserError
+from resnetlab.report.study_pages import write_report
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Subject, take
 from resnetlab.studies.frame.record import conclude
 from resnetlab.studies.frame.statistics import REPRODUCED
 from resnetlab.studies.frame.study import Finding, Plan, study
-from resnetlab.studies.report import write_report
 
 Mutations = Callable[[Any], Sequence[Callable[[], Any]]]
 SERIES = {"label": "plain-8 test", "dashed": False, "colour": 0, "x": [1.0, 2.0], "mean": [9.0, 4.0]}

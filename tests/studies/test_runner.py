@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import UserError
+from resnetlab.report.study_pages import write_report
 from resnetlab.studies import STUDIES
 from resnetlab.studies.frame import run as runner
 from resnetlab.studies.frame.record import RECORD_FORMAT, Record, conclude, read_records
@@ -23,7 +24,6 @@ from resnetlab.studies.frame.run import KILLED, Event, run_missing
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED
 from resnetlab.studies.frame.study import Plan, Study, study
 from resnetlab.studies.frame.text import SHARED
-from resnetlab.studies.report import write_report
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run

@@ -23,11 +23,11 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.data.source import LooseFiles, Names
 from resnetlab.errors import UserError
 from resnetlab.measuring.answers import Answers
+from resnetlab.report.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
+from resnetlab.report.evaluation_report import check_report, numbers, summary, write_report
 from resnetlab.studies.figures import svg
 from resnetlab.training.classes import Matched
 from resnetlab.training.evaluate import Evaluation, Member
-from resnetlab.use.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
-from resnetlab.use.evaluation_report import check_report, numbers, summary, write_report
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'"
 Made = Callable[..., tuple[Evaluation, Data]]

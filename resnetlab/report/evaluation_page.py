@@ -13,6 +13,7 @@ from resnetlab.measuring.answers import Answers
 from resnetlab.measuring.calibration import calibration_error, reliability
 from resnetlab.measuring.confusion import ClassResult, Confusion, class_results, confusions
 from resnetlab.measuring.intervals import wilson
+from resnetlab.report.page import render
 from resnetlab.training.evaluate import Evaluation
 
 CLASSES_SHOWN = 50
@@ -41,23 +42,14 @@ class Mistake:
 
 def html(found: Evaluation, data: Data, text: str) -> str:
     """The evaluation as one page; the images that it shows are read once more. text: the data as it was named."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("resnetlab.use", "."),
-        autoescape=True,  # classes and files may be called anything
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"printable": printable, "interval": interval, "share": share}
     answers, names = found.answers, [printable(name) for name in found.classes]
     results = class_results(answers.labels, answers.predicted, len(names))
     cells = confusions(answers.labels, answers.predicted)
     bins = reliability(answers.confidence, answers.right)
     whole = "each image as it is" if isinstance(data.test, Images) else VIEWS_IN_WORDS[found.views]
-    return environment.get_template("evaluation.html.j2").render(
-        title=_title(found, data),
+    return render(
+        "evaluation",
+        heading=_title(found, data),
         found=found,
         text=text,
         accuracy=found.accuracy,
@@ -74,16 +66,6 @@ def html(found: Evaluation, data: Data, text: str) -> str:
         wrong=found.accuracy.images - found.accuracy.top1_correct,
         small=isinstance(data.test, Images),
     )
-
-
-def interval(ends: tuple[float, float], digits: int = 1) -> str:
-    """An interval of shares in %: "91.2 to 92.3"."""
-    return " to ".join(f"{100 * end:.{digits}f}" for end in ends)
-
-
-def share(value: float | None) -> str:
-    """A share in %, or a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def image_name(images: Images | Files, i: int) -> str:

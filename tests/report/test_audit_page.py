@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.audit import audit
-from resnetlab.data.audit_page import SHOWN, html, write_page
 from resnetlab.data.images import Data
 from resnetlab.errors import UserError
+from resnetlab.report.audit_page import SHOWN, html, write_page
 from resnetlab.studies.figures import svg
 
 Read = Callable[[Path], Data]

@@ -14,12 +14,13 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetlab.errors import UserError
+from resnetlab.report.page import duration
+from resnetlab.report.study_pages import write_report
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures import svg
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Record
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.report import duration, write_report
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from resnetlab.report.study_pages import write_report
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Failure, Record
 from resnetlab.studies.frame.statistics import NOT_REPRODUCED, VERDICTS
 from resnetlab.studies.frame.text import Both
-from resnetlab.studies.report import write_report
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
 
@@ -91,7 +91,7 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
             "paper": "8.75 % (Table 6)",
             "measured": "+52.6 [+40.2, +65.0]",
         }
-        | {"verdict": verdict}
+        | {"verdict": verdict.word}
         for i, verdict in enumerate(VERDICTS)
     ]
     header = ["network", "training error (%)", "test error (%)", "paper, test (%)", "seeds", "seconds a run"]

@@ -18,9 +18,9 @@ from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
 from resnetlab.measuring.confusion import class_results, confusions
 from resnetlab.measuring.intervals import wilson
+from resnetlab.report.evaluation_page import html, image_name
 from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.training.evaluate import Evaluation
-from resnetlab.use.evaluation_page import html, image_name
 
 PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "predictions.csv")
 

@@ -11,6 +11,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.oddities import HUGE, STRETCHED, TINY
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
+from resnetlab.report.page import render
 from resnetlab.storage import write_atomically
 
 SHOWN = 24  # rows of pictures in a section
@@ -82,20 +83,12 @@ def write_page(found: Audit, data: Data, path: Path) -> None:
 
 def html(found: Audit, data: Data) -> str:
     """The audit as one page that needs nothing else; the images that it shows are read once more."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("resnetlab.data", "."),
-        autoescape=True,  # files may be called anything
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
     largest = sorted(found.classes, key=lambda each: (-each.train, each.name))
     half = CLASSES_SHOWN // 2
     shown = largest if len(largest) <= CLASSES_SHOWN else [*largest[:half], *largest[-half:]]
-    return environment.get_template("audit.html.j2").render(
+    return render(
+        "audit",
+        heading=found.name,
         found=found,
         galleries=[gallery for gallery in _galleries(found, data) if gallery.count],
         classes=shown,

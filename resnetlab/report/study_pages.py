@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import html
 import io
 import json
 import math
 import re
 from dataclasses import dataclass
-from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetlab.errors import UserError
+from resnetlab.report.overview import QUESTIONS, TEXT, Question
+from resnetlab.report.page import date, duration, render
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
-from resnetlab.studies.figures import svg
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
-from resnetlab.studies.overview import QUESTIONS, Question
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
 
@@ -142,10 +137,10 @@ def _section(record: Record) -> Section:
     for verdict in (record.verdict, *(row.verdict for row in rows)):
         Verdict.of(verdict)  # raises ValueError for what is none
     facts = [
-        (Both("Source", "出处"), both(record.source)),
-        (Both("Method", "方法"), both(record.method)),
-        (Both("Verdict rule", "判定规则"), both(record.rule)),
-        *([(Both("At this scale", "本规模下"), both(record.note))] if record.note else []),
+        (TEXT("facts.source"), both(record.source)),
+        (TEXT("facts.method"), both(record.method)),
+        (TEXT("facts.rule"), both(record.rule)),
+        *([(TEXT("facts.note"), both(record.note))] if record.note else []),
     ]
     return Section(
         id=name,
@@ -285,77 +280,39 @@ def _table_view(number: int, values: dict[str, Any]) -> TableView:
 def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
     processor = re.sub(r"\((R|TM|C)\)", "", str(m.get("processor") or "unknown processor"))
-    failed = len(record.failures)
-    counts = Both(f"{record.runs:,} finished", f"完成 {record.runs:,} 次")
-    if record.measurements:
-        counts += Both(f", and {record.measurements:,} measurements", f"，另有 {record.measurements:,} 项测量")
-    if failed:
-        counts += Both(f", {failed:,} failed", f"，失败 {failed:,} 项")
-    spent = Both(
-        f"{duration(record.training_seconds)} of training, summed over the runs",
-        f"训练合计 {duration(record.training_seconds)}",
-    )
-    if record.measurements:
-        spent += Both(
-            f"; {duration(record.measuring_seconds)} of measuring", f"；测量 {duration(record.measuring_seconds)}"
-        )
+    software = f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}"
     return [
-        (
-            Both("machine", "机器"),
-            f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}",
-        ),
-        (Both("device", "设备"), str(m.get("device", "unknown"))),
-        (
-            Both("software", "软件"),
-            f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}",
-        ),
-        (
-            Both("commit", "提交"),
-            str(m["commit"])
-            if m.get("commit")
-            else Both("not recorded: run outside a checkout", "未记录：不在代码库中运行"),
-        ),
-        (Both("date", "日期"), _date(record.date)),
-        (Both("runs", "运行"), counts),
-        (Both("time", "用时"), spent),
+        (TEXT("made.machine"), f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}"),
+        (TEXT("made.device"), str(m.get("device", "unknown"))),
+        (TEXT("made.software"), software),
+        (TEXT("made.commit"), str(m["commit"]) if m.get("commit") else TEXT("made.no_commit")),
+        (TEXT("made.date"), date(record.date)),
+        (TEXT("made.runs"), _counts(record)),
+        (TEXT("made.time"), _spent(record)),
     ]
 
 
-def _date(iso: str) -> str:
-    at = datetime.datetime.fromisoformat(iso)
-    return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
+def _counts(record: Record) -> Both:
+    """How many runs and measurements finished and failed, naming only what there was."""
+    key = {
+        (False, False): "counts.finished",
+        (True, False): "counts.measured",
+        (False, True): "counts.failed",
+        (True, True): "counts.measured_failed",
+    }[bool(record.measurements), bool(record.failures)]
+    return TEXT(key, runs=record.runs, measurements=record.measurements, failed=len(record.failures))
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them: "48 s", "9 min", "3.2 h", "2.4 days"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-@cache
-def _template() -> Template:
-    """The page; compiling it takes longer than filling it in, and a report has a page for each study."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("resnetlab.studies", "."),
-        autoescape=True,  # records are files: what they say is text, never markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["both"] = both
-    return environment.get_template("report.html.j2")
+def _spent(record: Record) -> Both:
+    training, measuring = duration(record.training_seconds), duration(record.measuring_seconds)
+    return TEXT("spent.measuring" if record.measurements else "spent.training", training=training, measuring=measuring)
 
 
 def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
     """A page: the overview if there are answers (which may be none), and the sections that it shows."""
     verdicts = [row.verdict for section in sections for row in section.rows]
-    return _template().render(
+    return render(
+        "studies",
         sections=sections,
         shown=shown,
         answers=answers,
@@ -366,7 +323,4 @@ def _html(sections: list[Section], shown: list[Section], answers: list[Answer] |
         failed_rule=SHARED("failed_rule"),
         runs=sum(s.record.runs for s in sections),
         seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in sections),
-        light=svg.declarations(svg.LIGHT),
-        dark=svg.declarations(svg.DARK),
-        sans=svg.SANS,
     )

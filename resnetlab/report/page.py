@@ -1,0 +1,71 @@
+"""A page from its template: one Jinja environment for all, one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.errors import printable
+from resnetlab.studies.figures import svg
+from resnetlab.studies.frame.text import both
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, **values: Any) -> str:
+    """The page: a template of this folder by its name, e.g. "audit", filled in."""
+    return _environment().get_template(f"{template}.html.j2").render(values)
+
+
+@cache
+def _environment() -> Environment:
+    """Kept, as compiling a template takes longer than filling it in, and a report has a page for each study."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("resnetlab.report", "."),
+        autoescape=True,  # records are files, and files and classes may be called anything: text, never markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "both": both,
+        "duration": duration,
+        "interval": interval,
+        "printable": printable,
+        "share": share,
+    }
+    environment.globals |= {
+        "light": svg.declarations(svg.LIGHT),
+        "dark": svg.declarations(svg.DARK),
+        "sans": svg.SANS,
+    }
+    return environment
+
+
+def date(iso: str) -> str:
+    """A moment as a reader writes it: "2 January 2026, 03:04 UTC"."""
+    at = datetime.datetime.fromisoformat(iso)
+    return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them: "48 s", "9 min", "3.2 h", "2.4 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def interval(ends: tuple[float, float], digits: int = 1) -> str:
+    """An interval of shares in %: "91.2 to 92.3"."""
+    return " to ".join(f"{100 * end:.{digits}f}" for end in ends)
+
+
+def share(value: float | None) -> str:
+    """A share in %, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f}"
