@@ -89,7 +89,7 @@ def test_every_key_that_is_asked_for_is_there(folder: Path) -> None:
 
 
 def test_every_text_that_studies_share_is_used() -> None:
-    source = code(ROOM)
+    source = code(ROOM) + code(ROOM.parent / "report")
     keys = {key for key in SHARED.leaves if f'"{key}"' not in source}
     assert sorted(key for key in keys if not any(key.startswith(prefix) for prefix in prefixes(source))) == []
 
