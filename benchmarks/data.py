@@ -38,9 +38,9 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader
 from resnetlab.data.pack import pack, read_pack
 from resnetlab.data.seeds import uniform
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.statistics import measure
-from resnetlab.data.streaming import Reading, read_ahead
+from resnetlab.data.streaming import ReadPlan, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
 SIZE, BATCH = 224, 128
@@ -51,14 +51,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def files_of(paths: Sequence[Path]) -> Files:
     """Files in one list, all of one class."""
     root = Path("/")
-    names = Names(str(path.resolve().relative_to(root)) for path in paths)
+    names = StringArray(str(path.resolve().relative_to(root)) for path in paths)
     sizes = np.array([path.stat().st_size for path in paths], np.int64)
-    return Files.all_of(LooseFiles(root, names, np.zeros(len(paths), np.int32), sizes))
+    return Files.all_of(FolderFiles(root, names, np.zeros(len(paths), np.int32), sizes))
 
 
 def ours(files: Files, epoch: int = 0) -> list[Tensor]:
     """Our pipeline over all files, as a worker does it: batches of uint8 N 3 224 224."""
-    reading = Reading(files, torch.arange(len(files)), RESIZED_CROP, SIZE, seed=0, epoch=epoch)
+    reading = ReadPlan(files, torch.arange(len(files)), RESIZED_CROP, SIZE, seed=0, epoch=epoch)
     spans = [(a, min(a + BATCH, len(files))) for a in range(0, len(files), BATCH)]
     return [read.pixels for read in read_ahead(reading, spans)]
 
@@ -244,9 +244,9 @@ def memory_rows(folder: Path, runs: int) -> list[Row]:
         parent.mkdir(parents=True)
     for path in paths:
         path.write_bytes(buffer.getvalue())
-    names = Names(str(path.relative_to(raw)) for path in paths)
+    names = StringArray(str(path.relative_to(raw)) for path in paths)
     labels = np.array([int(path.parent.name) for path in paths], np.int32)
-    files = Files.all_of(LooseFiles(raw, names, labels, np.full(count, len(buffer.getvalue()), np.int64)))
+    files = Files.all_of(FolderFiles(raw, names, labels, np.full(count, len(buffer.getvalue()), np.int64)))
     pack(Data("benchmark", files, files[:2], tuple(f"{i:04d}" for i in range(100))), folder / "many")
     times = []
     for _ in range(runs):

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 from resnetlab.cli import screen
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.training import loop, session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +126,7 @@ def loose_files(root: Path, classes: tuple[str, ...]) -> Files:
     found = [(i, name) for i, name in found if os.path.isfile(root / name)]
     sizes = np.array([os.path.getsize(root / name) for _, name in found], dtype=np.int64)
     labels = np.array([i for i, _ in found], dtype=np.int32)
-    return Files.all_of(LooseFiles(root, Names(name for _, name in found), labels, sizes))
+    return Files.all_of(FolderFiles(root, StringArray(name for _, name in found), labels, sizes))
 
 
 @pytest.fixture(scope="session")

@@ -29,20 +29,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 400  # of a file
 LONGEST = 60  # lines of a function, its signature and docstring included
 LONGEST_COMMAND = 40  # of the functions of cli/
-# What is longer, and has yet to be parted: a list to shorten only.
-LONG_FUNCTIONS = {"training/evaluate.py": {"evaluate"}}
 
-# Studies that have yet to move into folders of their own, with their texts in a catalogue (`text.toml`); strike out
-# what has moved.
-STUDIES_WITH_TEXT_IN_CODE = {
-    f"studies/{name}.py"
-    for name in (
-        *("boosting", "bottleneck", "depth", "depth_views", "identity", "identity_found", "lesion", "lesion_figures"),
-        *("lesion_paths", "mixing", "orders", "orders_claims", "orders_views", "scaling", "scaling_claims"),
-        *("scaling_theory", "scaling_views", "shattered", "shattered_finding", "shattered_results", "shortcuts"),
-        *("shortcuts_views",),
-    )
-}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -121,7 +108,7 @@ def test_no_file_imports_torchvision() -> None:
 def test_no_code_holds_chinese_text() -> None:
     """Texts in two languages stand side by side in a catalogue, where a reader of either can mend them."""
     found = {str(p.relative_to(PACKAGE)) for p in FILES if CHINESE.search(p.read_text(encoding="utf-8"))}
-    assert sorted(found - STUDIES_WITH_TEXT_IN_CODE) == []
+    assert sorted(found) == []
 
 
 def test_the_command_line_starts_without_the_slow_imports() -> None:
@@ -137,16 +124,11 @@ def test_every_file_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_are_short(path: Path) -> None:
-    """Equality, so that what has been parted leaves the lists of exceptions."""
     name, text = path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
     most = LONGEST_COMMAND if name.startswith("cli/") else LONGEST
     long = {function for function, lines in lengths_of(text).items() if lines > most}
-    assert long == LONG_FUNCTIONS.get(name, set())
+    assert long == set()
     assert len(text.splitlines()) <= MOST_LINES
-
-
-def test_exceptions_name_files_that_are_there() -> None:
-    assert LONG_FUNCTIONS.keys() <= {path.relative_to(PACKAGE).as_posix() for path in FILES}
 
 
 def test_functions_are_measured_whole() -> None:

@@ -12,7 +12,7 @@ from resnetlab.cli.options import Json
 
 if TYPE_CHECKING:
     from resnetlab.measuring.complexity import Complexity
-    from resnetlab.measuring.printed import Printed
+    from resnetlab.measuring.reported import Reported
 
 Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
@@ -40,11 +40,11 @@ def describe(net: Net | None = None, /, *, json: Json = False) -> None:
 def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     """Show networks side by side, with the figures printed in the papers, if any."""
     from resnetlab.measuring.complexity import complexity
-    from resnetlab.measuring.printed import printed
+    from resnetlab.measuring.reported import reported
     from resnetlab.nets.zoo import spec
 
     specs = [spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
-    rows = [(complexity(s), printed(s)) for s in specs]
+    rows = [(complexity(s), reported(s)) for s in specs]
     if json:
         _print_json({"networks": [_without_layers(c) | {"printed": _as_json(p)} for c, p in rows]})
         return
@@ -78,7 +78,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
 COMPARE_WIDTH = 120  # columns that the widest row of `compare` needs
 
 
-def _cells(c: Complexity, found: tuple[str, Printed] | None) -> tuple[str, ...]:
+def _cells(c: Complexity, found: tuple[str, Reported] | None) -> tuple[str, ...]:
     name, p = found or ("", None)
     other = " v1" if p and name != c.name else ""  # the paper's form of a v1.5 net
     return (
@@ -97,7 +97,7 @@ def _without_layers(c: Complexity) -> dict[str, object]:
     return {k: v for k, v in c.to_dict().items() if k != "layers"}
 
 
-def _as_json(found: tuple[str, Printed] | None) -> dict[str, object] | None:
+def _as_json(found: tuple[str, Reported] | None) -> dict[str, object] | None:
     return {"network": found[0], **asdict(found[1])} if found else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from resnetlab.data import decoding
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
-from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
+from resnetlab.data.near_duplicates import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, oddities
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError

@@ -17,7 +17,7 @@ import numpy as np
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.standing import standing, text
 from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out
 from resnetlab.errors import UserError
@@ -81,7 +81,7 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
     return replace(_parts(kind, source, classes, tested, DRAWN), drawn=True)
 
 
-def _parts(kind: str, source: LooseFiles, classes: list[str], tested: np.ndarray, part: str) -> Data:
+def _parts(kind: str, source: FolderFiles, classes: list[str], tested: np.ndarray, part: str) -> Data:
     """A data set of one source, some or all of whose images are tested on, bool N."""
     train, test = (Files(source, np.flatnonzero(rows)) for rows in (~tested, tested))
     return Data(kind, train, test, class_names(classes), part)
@@ -154,7 +154,7 @@ def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> 
     return called
 
 
-def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles:
+def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFiles:
     """Find the images of each class, at any depth in its folder: by class, then by path, both by code points.
 
     With `may_lack` a class may be without images or without a folder. Raises UserError for one that isn't, and if
@@ -176,14 +176,14 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> LooseFiles
                 sizes.append(size)
                 yield f"{name}/{path}"
 
-    found = Names(names())
+    found = StringArray(names())
     if not len(found):
         raise UserError(no_images(folder, others))
     tell_left_out(folder, others)
-    return LooseFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
+    return FolderFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
 
 
-def split(folder: Path, source: LooseFiles, classes: list[str], purpose: Purpose = "train") -> np.ndarray:
+def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpose = "train") -> np.ndarray:
     """Which images are tested on, bool N: those that `resnetlab-split.json` names; of a class it lacks, drawn.
 
     Drawn are 20 % of the class, one at least, with the smallest hashes of their names; to train, they are written down.

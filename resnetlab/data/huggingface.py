@@ -12,7 +12,7 @@ import numpy as np
 from resnetlab.data.files import Files
 from resnetlab.data.folder import TEST, TRAIN, check_is_folder
 from resnetlab.data.images import Data, Purpose
-from resnetlab.data.source import Names
+from resnetlab.data.source import StringArray
 from resnetlab.errors import UserError
 
 MARK = "dataset_dict.json"  # what `DatasetDict.save_to_disk` writes
@@ -25,7 +25,7 @@ class Rows:
     folder: Path
     split: Any  # a datasets.Dataset with one column
     column: str
-    names: Names
+    names: StringArray
     labels: np.ndarray
     sizes: np.ndarray
 
@@ -113,7 +113,7 @@ def _rows(folder: Path, split: Any, image: str, label: str, classes: tuple[str, 
         path = paths[row].as_py()
         sizes[row] = os.path.getsize(path) if path and os.path.isfile(path) else 0
     plain = [name.replace("/", "_") for name in classes]
-    names = Names(f"{plain[at]}/{row}" for row, at in enumerate(labels.tolist()))
+    names = StringArray(f"{plain[at]}/{row}" for row, at in enumerate(labels.tolist()))
     return Rows(
         folder, split.select_columns([image]).cast_column(image, Image(decode=False)), image, names, labels, sizes
     )

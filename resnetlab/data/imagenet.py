@@ -18,7 +18,7 @@ import numpy as np
 from resnetlab.data.files import Files
 from resnetlab.data.folder import check_classes, check_is_folder, class_folders, scan
 from resnetlab.data.images import Data, Purpose
-from resnetlab.data.source import InsideFiles, LooseFiles, Names, Source
+from resnetlab.data.source import ArchiveFiles, FolderFiles, Source, StringArray
 from resnetlab.data.tars import Index, index_of
 from resnetlab.data.walk import images_below
 from resnetlab.errors import UserError, shown
@@ -112,27 +112,27 @@ def _val(folder: Path, classes: list[str]) -> Source:
             raise UserError(f"{val / unknown[0]}: this class has no training images; move it away.")
         return scan(val, classes, may_lack=True)
     found = images_below(val, [])
-    paths = Names(path for path, _ in found)
+    paths = StringArray(path for path, _ in found)
     order, names, labels = _ordered(paths, _labels(folder, val, classes, paths), classes)
     sizes = np.array([size for _, size in found], dtype=np.int64)[order]
-    return LooseFiles(val, names, labels, sizes, Names(paths[i] for i in order.tolist()))
+    return FolderFiles(val, names, labels, sizes, StringArray(paths[i] for i in order.tolist()))
 
 
-def _ordered(names: Names, wnids: list[str], classes: list[str]) -> tuple[np.ndarray, Names, np.ndarray]:
+def _ordered(names: StringArray, wnids: list[str], classes: list[str]) -> tuple[np.ndarray, StringArray, np.ndarray]:
     """Order images, the i-th of class `wnids[i]`, by "WNID/FILE": their rows in that order, those names, labels."""
     label_of = {wnid: i for i, wnid in enumerate(classes)}
     full = [f"{wnid}/{name.rpartition('/')[2]}" for wnid, name in zip(wnids, names, strict=True)]
     order = sorted(range(len(full)), key=full.__getitem__)
     labels = np.array([label_of[wnids[i]] for i in order], dtype=np.int32)
-    return np.array(order, dtype=np.int64), Names(full[i] for i in order), labels
+    return np.array(order, dtype=np.int64), StringArray(full[i] for i in order), labels
 
 
-def _inside(tar: Path, index: Index, order: np.ndarray, names: Names, labels: np.ndarray) -> InsideFiles:
+def _inside(tar: Path, index: Index, order: np.ndarray, names: StringArray, labels: np.ndarray) -> ArchiveFiles:
     which = np.zeros(len(order), dtype=np.int32)
-    return InsideFiles((tar,), names, labels, index.sizes[order], which, index.starts[order])
+    return ArchiveFiles((tar,), names, labels, index.sizes[order], which, index.starts[order])
 
 
-def _labels(folder: Path, place: Path, classes: list[str], names: Names) -> list[str]:
+def _labels(folder: Path, place: Path, classes: list[str], names: StringArray) -> list[str]:
     """The WordNet id of each validation image in `place`: line i of the ground truth is that of the i-th image."""
     source, wnids = _ground_truth(folder, place)
     if len(wnids) != len(names):

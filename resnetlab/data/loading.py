@@ -18,7 +18,7 @@ from resnetlab.data.images import Images
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
 from resnetlab.data.seeds import epoch_order, seed_of, uniform
-from resnetlab.data.streaming import Reading, Unreadables, read_ahead
+from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
 POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
@@ -84,7 +84,7 @@ class Loader:
     workers: int = 0  # processes that decode files ahead
     rank: int = 0
     ranks: int = 1
-    unreadables: Unreadables = field(default_factory=Unreadables)
+    unreadables: BadImages = field(default_factory=BadImages)
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
@@ -125,7 +125,7 @@ class Loader:
                 batch = images[order[a:b].to(images.labels.device)]
                 yield batch.pixels, batch.labels, torch.arange(a, b)
             return
-        reading = Reading(images, order, CUTS[self.augmentation.augment], self.size, seed, epoch)
+        reading = ReadPlan(images, order, CUTS[self.augmentation.augment], self.size, seed, epoch)
         for read in read_ahead(reading, spans, workers=self.workers, pin=self.device.startswith("cuda")):
             self.unreadables.note(images, read.trouble)
             labels = images.labels[order[read.positions]]
@@ -181,7 +181,7 @@ class Loader:
 
 
 def plain_batches(
-    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: Unreadables
+    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: BadImages
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
     for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables):
@@ -190,7 +190,7 @@ def plain_batches(
 
 
 def placed_batches(
-    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: Unreadables
+    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: BadImages
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As `plain_batches`, with the numbers of the images, int64 N, in place of labels; a batch may have none."""
     spans = [(a, min(a + batch_size, last)) for a in range(first, last, batch_size)]
@@ -198,7 +198,7 @@ def placed_batches(
         for a, b in spans:
             yield images.pixels[a:b], torch.arange(a, b)
         return
-    reading = Reading(images, torch.arange(last), MIDDLE, size)
+    reading = ReadPlan(images, torch.arange(last), MIDDLE, size)
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
         yield read.pixels, read.positions

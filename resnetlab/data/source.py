@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 
-class Names(Sequence[str]):
+class StringArray(Sequence[str]):
     """A list of texts in one block of bytes; a Python list of them would take four times the memory."""
 
     def __init__(self, names: Iterable[str] | bytes, ends: np.ndarray | None = None):
@@ -45,7 +45,7 @@ class Source(Protocol):
     """Where encoded images come from; each file, tar or pack of them is one."""
 
     @property
-    def names(self) -> Names:
+    def names(self) -> StringArray:
         """What each is called, "CLASS/FILE"; of two sources with these names and sizes one can stand for the other."""
 
     @property
@@ -70,14 +70,14 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class LooseFiles:
+class FolderFiles:
     """Images that are files of their own, at `folder`/`paths[i]`."""
 
     folder: Path
-    names: Names
+    names: StringArray
     labels: np.ndarray
     sizes: np.ndarray
-    paths: Names | None = None  # where they are not the names
+    paths: StringArray | None = None  # where they are not the names
 
     def read(self, row: int) -> bytes:
         """The file's content."""
@@ -93,11 +93,11 @@ class LooseFiles:
 
 
 @dataclass(frozen=True)
-class InsideFiles:
+class ArchiveFiles:
     """Images that lie one after another in larger files: tars, or the tars of a pack."""
 
     containers: tuple[Path, ...]
-    names: Names
+    names: StringArray
     labels: np.ndarray
     sizes: np.ndarray
     which: np.ndarray  # the container of each, int32 N

@@ -16,7 +16,7 @@ from resnetlab.data.images import Images
 from resnetlab.data.loading import plain_batches
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.seeds import seed_of
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.storage import cache_folder, keep_if_possible
 
@@ -114,7 +114,7 @@ def measure(
     found = _measured.get(path) or read_statistics(path)
     if not found:
         some = sample(images)
-        skipping = Unreadables(skip=True, limit=len(some))
+        skipping = BadImages(skip=True, limit=len(some))
 
         def batches() -> Iterator[Tensor]:
             done = 0

@@ -36,7 +36,7 @@ _said: list[str] = []
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadPlan:
     """What is to be read of files: in which order, how it is cut, and where the random numbers come from."""
 
     files: Files
@@ -56,7 +56,7 @@ class Read(NamedTuple):
 
 
 @dataclass
-class Unreadables:
+class BadImages:
     """What becomes of an image that can't be read: an error that names it, or it is left out and counted."""
 
     skip: bool = False
@@ -91,7 +91,7 @@ class _Sent(NamedTuple):
 class _Batches(Dataset[_Sent]):
     """What happens in a worker."""
 
-    def __init__(self, reading: Reading, workers: int, *, shared: bool) -> None:
+    def __init__(self, reading: ReadPlan, workers: int, *, shared: bool) -> None:
         self.reading, self.shared = reading, shared
         # Which process decodes which image: if one dies, this says of what. Process, image; -1: none.
         self.busy = [RawArray("q", [-1, -1]) for _ in range(workers)] or [[-1, -1]]
@@ -133,7 +133,7 @@ def _in_shared_memory(pixels: np.ndarray) -> Tensor | np.ndarray:
 
 
 def read_ahead(
-    reading: Reading, spans: list[tuple[int, int]], *, workers: int = 0, pin: bool = False
+    reading: ReadPlan, spans: list[tuple[int, int]], *, workers: int = 0, pin: bool = False
 ) -> Iterator[Read]:
     """Read one span of positions after another, `workers` processes ahead; with 0 this process does it.
 

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from resnetlab.data.source import InsideFiles, Names
+from resnetlab.data.source import ArchiveFiles, StringArray
 from resnetlab.errors import UserError, shown
 from resnetlab.storage import cache_folder, flush_to_disk, keep_if_possible
 
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 class Index(NamedTuple):
     """The regular files in a tar, as they lie in it; one in a tar within it is called "TAR/FILE", without ".tar"."""
 
-    names: Names
+    names: StringArray
     starts: np.ndarray  # the first byte of each in the outer tar, int64 N
     sizes: np.ndarray  # int64 N
 
@@ -98,7 +98,7 @@ def make_index(tar: Path) -> Index:
 
     _log.warning("%s: indexing the headers, once; the index is kept", tar)
     try:
-        found = Names(names())
+        found = StringArray(names())
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(f"{tar}: not a complete tar ({error}); check its checksum, or download it again.") from error
     except OSError as error:
@@ -160,7 +160,7 @@ def _load(place: Path, key: dict[str, str], size: int) -> Index | None:
     ordered = np.diff(ends, prepend=0) >= 0
     if not (within.all() and ordered.all() and (ends[-1] if len(ends) else 0) == len(content)):
         return None
-    return Index(Names(content.tobytes(), ends), starts, sizes)
+    return Index(StringArray(content.tobytes(), ends), starts, sizes)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class CheckedFiles(InsideFiles):
+class CheckedFiles(ArchiveFiles):
     """Images that were written by `TarWriter`; each is held to its checksum when it is read."""
 
     crc32: np.ndarray  # uint32 N
@@ -202,7 +202,7 @@ class CheckedFiles(InsideFiles):
             room = np.array([shard.bytes for shard in shards], dtype=np.int64)[which] - starts
             require(starts.min() >= 0 and sizes.min() >= 0 and (sizes <= room).all(), "an image lies outside its shard")
         require(len(arrays["names"]) == (ends[-1] if count else 0), "its names are cut")
-        names = Names(arrays["names"].tobytes(), ends)
+        names = StringArray(arrays["names"].tobytes(), ends)
         return cls(tuple(folder / s.file for s in shards), names, labels, sizes, which, starts, arrays["crc32"])
 
     def read(self, row: int) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from resnetlab.data.cuts import CROP, TEST_SIDE, middle
 from resnetlab.data.decoding import Unreadable, decode_resized
 from resnetlab.data.files import Files
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.data.workers import KILLED, over_images
 
 TEST_SCALES = (224, 256, 384, 480, 640)  # short sides (He 2015, section 3.4); they grow with the network's input
@@ -61,14 +61,14 @@ VIEWS = {
 
 
 def read_views(
-    files: Files, views: Views, size: int, workers: int = 0, unreadables: Unreadables | None = None
+    files: Files, views: Views, size: int, workers: int = 0, unreadables: BadImages | None = None
 ) -> Iterator[list[np.ndarray] | None]:
     """Yield the views of each image in order; `workers` processes decode ahead, with 0 this one does it.
 
     None stands for one that can't be read, where `unreadables` says to skip it. Raises UserError, naming the file, if
     not.
     """
-    unreadables = unreadables or Unreadables()
+    unreadables = unreadables or BadImages()
     read = partial(_read, views.cut, size)
     found = over_images(read, files, workers) if workers else (read(files, i) for i in range(len(files)))
     for i, parts in enumerate(found):

@@ -9,10 +9,10 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.data.tta import TEST_SCALES
 from resnetlab.errors import printable
-from resnetlab.measuring.answers import Answers
 from resnetlab.measuring.calibration import calibration_error, reliability
 from resnetlab.measuring.confusion import ClassResult, Confusion, class_results, confusions
 from resnetlab.measuring.intervals import wilson
+from resnetlab.measuring.predictions import Predictions
 from resnetlab.report.page import render
 from resnetlab.training.evaluate import Evaluation
 
@@ -105,7 +105,7 @@ def _most_frequent(cells: list[Confusion], results: list[ClassResult]) -> list[t
     return [(cell, cell.images / results[cell.label].images) for cell in wrong[:CONFUSIONS_SHOWN]]
 
 
-def _mistakes(answers: Answers, images: Images | Files, names: list[str]) -> list[Mistake]:
+def _mistakes(answers: Predictions, images: Images | Files, names: list[str]) -> list[Mistake]:
     """The wrong answers of which the network was surest, in that order."""
     wrong = (~answers.right & (answers.predicted >= 0)).nonzero()[:, 0]
     surest = wrong[answers.confidence[wrong].argsort(descending=True, stable=True)][:MISTAKES_SHOWN]

@@ -17,7 +17,7 @@ import torch
 
 from resnetlab.data.loading import Batch, batch_ends
 from resnetlab.data.normalisation import Normalisation
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
@@ -171,7 +171,7 @@ class _Trial:
             Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)),
             device=device,
             workers=workers,
-            unreadables=Unreadables(skip=True, limit=len(run.data.train)),
+            unreadables=BadImages(skip=True, limit=len(run.data.train)),
         )
 
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:

@@ -19,13 +19,13 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.statistics import measure
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError, check_choice
 from resnetlab.measuring.accuracy import Accuracy
-from resnetlab.measuring.answers import Answers, average, can_be_convolutional, log_probabilities, over_views
 from resnetlab.measuring.halving import in_halves
+from resnetlab.measuring.predictions import Predictions, average, can_be_convolutional, log_probabilities, over_views
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.run_files import read_settings
@@ -60,7 +60,7 @@ class Evaluation:
 
     members: tuple[Member, ...]
     accuracies: tuple[Accuracy, ...]  # of each member by itself
-    answers: Answers
+    answers: Predictions
     views: str
     flip: bool
     classes: tuple[str, ...]  # of which labels and answers are numbers: the data's, or all of the networks'
@@ -151,7 +151,7 @@ def _streams(
     """`_batches` of each network over the test images; workers: of all together."""
     images = data.test.to(device) if isinstance(data.test, Images) else data.test
     share = max(1, workers // len(members)) if workers else 0
-    return [_batches(m, images, views, device, share, Unreadables(skip, limit=len(images))) for m in members]
+    return [_batches(m, images, views, device, share, BadImages(skip, limit=len(images))) for m in members]
 
 
 def _answers_of_all(
@@ -159,13 +159,13 @@ def _answers_of_all(
     labels: Tensor,
     orders: Sequence[list[int] | None],
     progress: Callable[[int, int], object],
-) -> tuple[list[Answers], Tensor]:
+) -> tuple[list[Predictions], Tensor]:
     """What each network answers and, last, all together; and the numbers, int64, of the images that all could read.
 
     streams: `_batches` of each network; labels: int64, of all images; orders: of each network's outputs, those of the
     common answers.
     """
-    parts: list[list[Answers]] = [[] for _ in range(len(streams) + 1)]
+    parts: list[list[Predictions]] = [[] for _ in range(len(streams) + 1)]
     read = torch.empty(0, dtype=torch.int64)
     for batches in zip(*streams, strict=True):
         new = reduce(_both, (numbers for numbers, _ in batches))
@@ -174,9 +174,9 @@ def _answers_of_all(
             logs = [log[torch.isin(numbers, new).to(labels.device)] for numbers, log in batches]
             logs = [log if order is None else log[:, order] for log, order in zip(logs, orders, strict=True)]
             for part, log in zip(parts, [*logs, average(logs)], strict=True):
-                part.append(Answers.of(log, labels[new.to(labels.device)]))
+                part.append(Predictions.of(log, labels[new.to(labels.device)]))
         progress(len(read), len(labels))
-    return [Answers.joined(part) for part in parts], read
+    return [Predictions.joined(part) for part in parts], read
 
 
 def _check_asked(
@@ -346,7 +346,7 @@ def _answers(member: Member, views: Views, device: str, pixels: Tensor) -> Tenso
 
 
 def _batches(
-    member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: Unreadables
+    member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: BadImages
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from resnetlab.data.loading import Batch, Loader, batch_ends
 from resnetlab.data.seeds import seed_of
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
@@ -139,7 +139,7 @@ class TrainingSession:
                 normalise,
                 device=job.device,
                 workers=job.workers,
-                unreadables=Unreadables(recipe.unreadable == "skip", recipe.unreadable_limit),
+                unreadables=BadImages(recipe.unreadable == "skip", recipe.unreadable_limit),
                 distributed=distributed,
             ),
             stepper=stepper,

@@ -10,7 +10,7 @@ from resnetlab.data.images import Images
 from resnetlab.data.loading import Loader
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.statistics import NORMALISATIONS, measure
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
@@ -48,7 +48,7 @@ def make_loader(
     *,
     device: str,
     workers: int,
-    unreadables: Unreadables,
+    unreadables: BadImages,
     distributed: Distributed | None = None,
 ) -> Loader:
     """What makes the run's batches, of which each process has its part."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.storage import write_atomically
 from resnetlab.training.classes import Matched, match_classes
@@ -133,7 +133,7 @@ def export(
                 f"{out}: not written, since at batch {check.batch} its scores differ from PyTorch's by "
                 f"{check.greatest_difference:.3g}, more than {TOLERANCE:g} of the largest, {check.greatest_score:.3g}."
             )
-    unreadables = Unreadables(skip, limit=IMAGES)
+    unreadables = BadImages(skip, limit=IMAGES)
     if calibrate and kind.quantised:
         content = kind.quantised(content, calibration_images(calibrate, classifier.size, unreadables))
         scores = kind.scores(content)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.data.loading import plain_batches
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.training.loop import evaluation_batch
 
@@ -85,7 +85,7 @@ def measure_parity(
     for a file that can't be read, and with `skip` where none can.
     """
     images = same = right = exported_right = 0
-    total, unreadables = len(data.test), Unreadables(skip, limit=len(data.test))
+    total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))
     output_of = torch.tensor(range(len(data.classes)) if outputs is None else outputs)
     for pixels, numbers in plain_batches(data.test, 0, total, evaluation_batch(data.test), size, 0, unreadables):
         labels = output_of[numbers]

@@ -12,14 +12,14 @@ from torch import Tensor
 from resnetlab.data.images import Data
 from resnetlab.data.loading import plain_batches
 from resnetlab.data.seeds import seed_of
-from resnetlab.data.streaming import Unreadables
+from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 
 IMAGES = 512  # to calibrate with
 BATCH = 32
 
 
-def calibration_images(data: Data, size: int, unreadables: Unreadables | None = None) -> Iterator[Tensor]:
+def calibration_images(data: Data, size: int, unreadables: BadImages | None = None) -> Iterator[Tensor]:
     """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cut to `size`.
 
     Where there are none to train on, they are test images. Raises UserError if none can be read.
@@ -28,7 +28,7 @@ def calibration_images(data: Data, size: int, unreadables: Unreadables | None = 
     generator = torch.Generator().manual_seed(seed_of("calibration images", 0))
     chosen = images[torch.randperm(len(images), generator=generator)[:IMAGES].sort().values]
     count = 0
-    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or Unreadables()):
+    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages()):
         count += len(pixels)
         yield pixels
     if not count:

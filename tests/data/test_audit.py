@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from resnetlab.cli.main import main
 from resnetlab.data.audit import Audit, audit
 from resnetlab.data.images import Data
-from resnetlab.data.look_alikes import NEAR, NEAR_FINE, difference_hash, nearest_looks
+from resnetlab.data.near_duplicates import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.open import open_data
 from resnetlab.data.pack import pack
 
@@ -215,7 +215,7 @@ def test_nothing_readable_and_a_class_without_images(tmp_path: Path, loose_data:
 
 
 def test_an_image_that_kills_the_decoder_is_named(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "import os\nfrom resnetlab.data.source import LooseFiles\n\nclass Killing(LooseFiles):\n"
+    module = "import os\nfrom resnetlab.data.source import FolderFiles\n\nclass Killing(FolderFiles):\n"
     module += (
         "    def read(self, row):\n        return os.abort() if 'grey.' in self.names[row] else super().read(row)\n"
     )

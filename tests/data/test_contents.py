@@ -19,7 +19,7 @@ from resnetlab.data.files import Files, written_since
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.pack import pack
-from resnetlab.data.source import LooseFiles
+from resnetlab.data.source import FolderFiles
 from resnetlab.data.statistics import kept_statistics
 
 WAYS = {  # how Pillow writes an ending, without compression
@@ -97,8 +97,8 @@ def test_no_file_is_read_twice_and_any_change_is_seen(
     monkeypatch.setattr(contents, "SETTLED", -1.0)  # or what was just written would not be kept
     folder = write(tmp_path / "d", "bmp")
     read: list[str] = []
-    whole = LooseFiles.read
-    monkeypatch.setattr(LooseFiles, "read", lambda self, row: read.append(self.names[row]) or whole(self, row))
+    whole = FolderFiles.read
+    monkeypatch.setattr(FolderFiles, "read", lambda self, row: read.append(self.names[row]) or whole(self, row))
     first = open_data(str(folder)).fingerprint
     assert len(read) == 8
     assert open_data(str(folder)).fingerprint == first

@@ -21,7 +21,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.folder import SPLIT
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.open import open_data
-from resnetlab.data.source import Names
+from resnetlab.data.source import StringArray
 from resnetlab.errors import UserError
 
 
@@ -448,10 +448,10 @@ def test_the_index_takes_less_than_100_bytes_an_image(tmp_path: Path) -> None:
 
 def test_names_are_a_list_of_texts() -> None:
     texts = ["a/1.png", "", "é", "\udcff"]
-    held = Names(iter(texts))
+    held = StringArray(iter(texts))
     assert (len(held), list(held), held[2]) == (4, texts, "é")
-    assert list(Names(held.content, held.ends)) == texts
-    assert list(Names([])) == []
+    assert list(StringArray(held.content, held.ends)) == texts
+    assert list(StringArray([])) == []
 
 
 def test_real_photographs(real_images: Callable[[str], Path]) -> None:

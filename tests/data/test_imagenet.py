@@ -20,7 +20,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.imagenet import DEVKIT, META, TRAIN_TAR, TRUTH, VAL_TAR, class_names
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
-from resnetlab.data.source import InsideFiles
+from resnetlab.data.source import ArchiveFiles
 from resnetlab.errors import UserError
 
 WNIDS = ["n03126707", "n01440764", "n02012849"]  # as they lie in the tar, in no order
@@ -140,7 +140,7 @@ def test_the_official_files_are_read_in_place(official: Path, caplog: pytest.Log
         wnid, _, file = name.partition("/")
         assert content == {**TRAIN_IMAGES[wnid], **VAL_IMAGES}[file]
     assert isinstance(data.train, Files)
-    assert isinstance(data.train.source, InsideFiles)
+    assert isinstance(data.train.source, ArchiveFiles)
     assert data.train.place(0) == f"{official / TRAIN_TAR}: n01440764/n01440764_12.JPEG"
     assert f"{official}: 3 of ImageNet's 1,000 classes" in caplog.text
 

@@ -22,9 +22,9 @@ from resnetlab.data.files import Files
 from resnetlab.data.loading import Augmentation, Loader
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.seeds import uniform
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.statistics import kept_statistics, measure
-from resnetlab.data.streaming import Reading, Unreadables, read_ahead
+from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 from resnetlab.errors import UserError
 
 AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))
@@ -33,7 +33,7 @@ AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))
 def files_at(folder: Path, names: Sequence[str]) -> Files:
     """Files of a folder whose labels are their numbers."""
     sizes = np.array([(folder / name).stat().st_size for name in names], np.int64)
-    return Files.all_of(LooseFiles(folder, Names(names), np.arange(len(names), dtype=np.int32), sizes))
+    return Files.all_of(FolderFiles(folder, StringArray(names), np.arange(len(names), dtype=np.int32), sizes))
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ def test_an_epoch_goes_on_at_any_sample_without_those_before(
     whole = seen(pictures)
     before = {i for i, _ in whole[:start]}
 
-    def read(self: LooseFiles, row: int) -> bytes:
+    def read(self: FolderFiles, row: int) -> bytes:
         assert row not in before, "an image before the start was read"
         return Path(self.place(row)).read_bytes()
 
-    monkeypatch.setattr(LooseFiles, "read", read)
+    monkeypatch.setattr(FolderFiles, "read", read)
     rest = seen(pictures, start, workers=workers)
     assert equal(rest, whole[start:] if start < 36 else [])  # one image alone is no training batch
 
@@ -109,7 +109,7 @@ for x, labels, *_ in loader.training(files, 8, seed=3, epoch=0):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_killed_in_mid_epoch_the_sequence_goes_on(pictures: Files, workers: int, ranks: int) -> None:
-    assert isinstance(pictures.source, LooseFiles)
+    assert isinstance(pictures.source, FolderFiles)
     code = KILLED.format(tests=str(Path(__file__).parent))
 
     def start(*arguments: int) -> subprocess.Popen[str]:
@@ -172,15 +172,15 @@ def with_bad_ones(pictures: Files, tmp_path: Path) -> Files:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: int) -> None:
-    def labels(unreadables: Unreadables, evaluate: bool = False) -> list[int]:
+    def labels(unreadables: BadImages, evaluate: bool = False) -> list[int]:
         loader = Loader(AS_IS, 15, size=16, workers=workers, unreadables=unreadables)
         if evaluate:
             return [i for _, batch in loader.evaluation(with_bad_ones, 4) for i in batch.tolist()]
         return [i for batch in loader.training(with_bad_ones, 4, 0, 0) for i in batch.labels.tolist()]
 
     with pytest.raises(UserError, match=r"(truncated|empty|text|gone|folder)\.\w+: can't be read \(.+\); repair"):
-        labels(Unreadables())
-    skipping = Unreadables(skip=True, limit=5)
+        labels(BadImages())
+    skipping = BadImages(skip=True, limit=5)
     assert sorted(labels(skipping, evaluate=True)) == list(range(10))
     assert skipping.count == 5
     skipping.count = 0
@@ -188,7 +188,7 @@ def test_unreadable_files_are_named_or_counted(with_bad_ones: Files, workers: in
     assert set(found) <= set(range(10))
     assert len(found) == len(set(found)) >= 8  # a batch with one image left is no training batch
     with pytest.raises(UserError, match="exceeds unreadable_limit=4"):
-        labels(Unreadables(skip=True, limit=4))
+        labels(BadImages(skip=True, limit=4))
 
 
 def _die(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
@@ -224,7 +224,7 @@ def deadly(tmp_path: Path) -> Files:
 
 
 def read_by(files: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray]) -> None:
-    for _ in read_ahead(Reading(files, torch.arange(8), Cut(cut, 0, False), 4), [(0, 3), (3, 6), (6, 8)], workers=2):
+    for _ in read_ahead(ReadPlan(files, torch.arange(8), Cut(cut, 0, False), 4), [(0, 3), (3, 6), (6, 8)], workers=2):
         pass
 
 
@@ -300,7 +300,7 @@ def test_without_any_shared_memory_the_main_process_reads(
 @pytest.mark.parametrize("size", ["4k", "64k"])
 def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
     """In a namespace of its own, for which the system has to allow it."""
-    assert isinstance(pictures.source, LooseFiles)
+    assert isinstance(pictures.source, FolderFiles)
     code = KILLED.format(tests=str(Path(__file__).parent)).replace("    sys.stdin.readline()", "    #")
     command = [sys.executable, "-c", code, str(pictures.source.folder), "2", "0", "1"]
     mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm || exit 99; exec "$@"'
@@ -325,7 +325,7 @@ def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
 @pytest.mark.parametrize("name", CUTS)
 def test_half_of_the_random_cuts_are_mirrored(pictures: Files, name: str) -> None:
     cut, count = CUTS[name], len(pictures)
-    (read,) = read_ahead(Reading(pictures, torch.arange(count), cut, 16, seed=5, epoch=2), [(0, count)])
+    (read,) = read_ahead(ReadPlan(pictures, torch.arange(count), cut, 16, seed=5, epoch=2), [(0, count)])
     draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", cut.draws), ("flip", 1)))
     mirrored = 0
     for i, pixels in enumerate(read.pixels):
@@ -376,7 +376,7 @@ def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypat
     path = kept_statistics(pictures, 16)
     assert tmp_path in path.parents
     monkeypatch.setattr(statistics, "_measured", {})
-    monkeypatch.setattr(LooseFiles, "read", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(FolderFiles, "read", lambda *_: pytest.fail("measured again"))
     again = measure(pictures, 16)
     assert torch.equal(again.sums, found.sums)
     assert torch.equal(again.levels, found.levels)

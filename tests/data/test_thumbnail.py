@@ -13,7 +13,7 @@ from PIL import Image
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.thumbnail import THUMBNAIL, thumbnail
 
 
@@ -33,7 +33,7 @@ def test_an_image_in_memory_loses_nothing(channels: int) -> None:
 def test_a_file_is_made_small_and_what_cannot_be_read_has_none(tmp_path: Path) -> None:
     Image.new("RGB", (900, 600), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    names = Names(["a.png", "b.png", "gone.png"])
-    files = Files.all_of(LooseFiles(tmp_path, names, np.zeros(3, np.int32), np.ones(3, np.int64)))
+    names = StringArray(["a.png", "b.png", "gone.png"])
+    files = Files.all_of(FolderFiles(tmp_path, names, np.zeros(3, np.int32), np.ones(3, np.int64)))
     assert shown(thumbnail(files, 0), "jpeg").shape == (THUMBNAIL * 2 // 3, THUMBNAIL, 3)
     assert thumbnail(files, 1) == thumbnail(files, 2) == ""

@@ -87,7 +87,7 @@ def test_processes_that_cannot_start_are_no_images_fault() -> None:
         "from resnetlab.data.files import Files; from resnetlab.data.source import *\n"
         "from resnetlab.data.workers import over_images\n"
         "one = np.zeros(1, np.int32)\n"
-        "files = Files.all_of(LooseFiles(Path('.'), Names(['a/b']), one, one.astype(np.int64)))\n"
+        "files = Files.all_of(FolderFiles(Path('.'), StringArray(['a/b']), one, one.astype(np.int64)))\n"
         "list(over_images(os.path.join, files, 1))"
     )
     done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False)  # no file

@@ -21,7 +21,7 @@ PUBLISHED = bytes(range(256)) * 1200  # 307,200 bytes, what the local server has
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasurementContext:
     """A command as it is run in a folder: SOURCE stands for what lies beside it, OUT for what it writes there."""
 
     command: tuple[str, ...]
@@ -148,24 +148,24 @@ def file_server(folder: Path) -> Iterator[int]:
             server.kill()
 
 
-SUBJECTS: dict[str, Subject] = {
-    "train": Subject(TRAIN, check_run, "runs"),
-    "data pack": Subject(("data", "pack", "SOURCE/images", "pack", "--workers", "1"), check_pack, "pack"),
-    "convert": Subject(
+SUBJECTS: dict[str, MeasurementContext] = {
+    "train": MeasurementContext(TRAIN, check_run, "runs"),
+    "data pack": MeasurementContext(("data", "pack", "SOURCE/images", "pack", "--workers", "1"), check_pack, "pack"),
+    "convert": MeasurementContext(
         ("convert", "SOURCE/run", "net.safetensors", "--to", "resnetlab"), check_weights, "net.safetensors"
     ),
-    "export": Subject(("export", "SOURCE/run", "--out", "net.onnx"), check_export, "net.onnx"),
-    "features": Subject(
+    "export": MeasurementContext(("export", "SOURCE/run", "--out", "net.onnx"), check_export, "net.onnx"),
+    "features": MeasurementContext(
         ("features", "SOURCE/run", "SOURCE/images/val", "--out", "features.npz"), check_features, "features.npz"
     ),
-    "explain": Subject(("explain", "SOURCE/run", "SOURCE/images/val"), check_pictures, "explained"),
-    "eval --report": Subject(
+    "explain": MeasurementContext(("explain", "SOURCE/run", "SOURCE/images/val"), check_pictures, "explained"),
+    "eval --report": MeasurementContext(
         ("eval", "SOURCE/run", "--data", "SOURCE/images", "--report", "report", "--workers", "0"), check_json, "report"
     ),
-    "study run": Subject(
+    "study run": MeasurementContext(
         ("study", "run", "degradation", "--seeds", "1", "--epochs", "0.02", "--jobs", "1", "--results", "results"),
         check_json,
         "results/degradation-quick-curves.csv",
     ),
-    "data fetch": Subject(("data", "fetch", "mnist", "data"), check_fetched, "data"),
+    "data fetch": MeasurementContext(("data", "fetch", "mnist", "data"), check_fetched, "data"),
 }

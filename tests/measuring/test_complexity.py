@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.measuring import complexity as counting
 from resnetlab.measuring.complexity import complexity, measured_complexity
-from resnetlab.measuring.printed import PRINTED, printed
+from resnetlab.measuring.reported import REPORTED, reported
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import names, on_meta, spec
 
@@ -97,21 +97,21 @@ def test_layers_name_what_runs() -> None:
 
 
 def test_printed_figures_belong_to_networks_that_build() -> None:
-    assert set(PRINTED) <= set(names())
-    assert printed(spec("resnet152")) == ("resnet152_v1", PRINTED["resnet152_v1"])
-    assert printed(spec("cifar_resnet20")) == ("cifar_resnet20", PRINTED["cifar_resnet20"])
+    assert set(REPORTED) <= set(names())
+    assert reported(spec("resnet152")) == ("resnet152_v1", REPORTED["resnet152_v1"])
+    assert reported(spec("cifar_resnet20")) == ("cifar_resnet20", REPORTED["cifar_resnet20"])
 
 
 @pytest.mark.parametrize(
     "name", ["resnet50(input_size=32)", "resnet18(num_classes=10)", "cifar_resnet20(mix=Scale(0.5, 1))", "vgg19_bn"]
 )
 def test_other_networks_than_the_papers_have_no_printed_figures(name: str) -> None:
-    assert printed(spec(name)) is None
+    assert reported(spec(name)) is None
 
 
 def test_printed_figures_are_the_papers() -> None:
     """The errors of He 2015, Tables 2, 3 and 6; He 2016, Tables 2 and 4; WRN."""
-    assert {name: p.error for name, p in PRINTED.items() if p.error} == {
+    assert {name: p.error for name, p in REPORTED.items() if p.error} == {
         "plain18": 27.94,
         "plain34": 28.54,
         "resnet34": 24.52,
@@ -135,13 +135,13 @@ def test_printed_figures_are_the_papers() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [n for n in PRINTED if n not in ("resnet34", "resnet50_v1")])
+@pytest.mark.parametrize("name", [n for n in REPORTED if n not in ("resnet34", "resnet50_v1")])
 def test_our_counts_round_to_the_printed_ones(name: str) -> None:
     """But for ResNet-34, whose 3.6e9 is that of option A, and ResNet-50's 3.8e9, which no counting explains.
 
     VGG-16's leaves out the fc layers, and the 10.2M of pre-activation 1001 the batch norms.
     """
-    figures = PRINTED[name]
+    figures = REPORTED[name]
     found = complexity(spec(name))
     if figures.multiply_adds:
         fc = sum(layer.multiply_adds for layer in found.layers if layer.kind == "fc") if name == "vgg16" else 0

@@ -20,9 +20,9 @@ from resnetlab import build
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.normalisation import imagenet
-from resnetlab.data.source import LooseFiles, Names
+from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.errors import UserError
-from resnetlab.measuring.answers import Answers
+from resnetlab.measuring.predictions import Predictions
 from resnetlab.report.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
 from resnetlab.report.evaluation_report import check_report, numbers, summary, write_report
 from resnetlab.studies.figures import svg
@@ -63,17 +63,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         labels = torch.randint(0, classes, (images,), generator=generator)
         scores = torch.randn(images, classes, generator=generator, dtype=torch.float64)
         scores[torch.arange(images), labels] += sure
-        found = Answers.of(scores.log_softmax(1), labels)
+        found = Predictions.of(scores.log_softmax(1), labels)
         names = tuple(f"class {i}" for i in range(classes - 1)) + (HOSTILE,)
         test: Images | Files = Images(torch.zeros(images, 3, 8, 8, dtype=torch.uint8), labels)
         if in_files:
-            paths = Names(f"a/{i}.png" for i in range(images))
+            paths = StringArray(f"a/{i}.png" for i in range(images))
             (folder / "a").mkdir(exist_ok=True)
             noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
             for i in range(images):
                 Image.fromarray(noise).save(folder / f"a/{i}.png")
             sizes = np.ones(images, dtype=np.int64)
-            test = Files.all_of(LooseFiles(folder, paths, labels.numpy().astype(np.int32), sizes))
+            test = Files.all_of(FolderFiles(folder, paths, labels.numpy().astype(np.int32), sizes))
         matched = Matched(names, tuple(range(classes)), HOSTILE)
         member = Member(HOSTILE, net, imagenet(), "0123abcd", "torchvision", "from the file", matched)
         done = Evaluation((member,), (found.accuracy,), found, "1-crop", False, names, test)
@@ -108,7 +108,7 @@ def test_the_three_files_say_the_same(made: Made, tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
     found, data = made(3, 2)
-    lost = Answers.of(torch.full((2, 3), torch.nan, dtype=torch.float64), found.answers.labels)
+    lost = Predictions.of(torch.full((2, 3), torch.nan, dtype=torch.float64), found.answers.labels)
     broken = replace(found, accuracies=(lost.accuracy,), answers=lost)
     said = numbers(broken, data, text="noise", which="last", device="cpu")
     assert json.loads(json.dumps(said, allow_nan=False))["loss"] is None

@@ -12,7 +12,7 @@ from resnetlab.studies.frame.measurement import Measurement, Weights
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())
@@ -37,7 +37,7 @@ def values(m: Measurement, sign: float = 1.0, noise: float = 0.01) -> dict[str, 
     }
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

@@ -16,10 +16,10 @@ from resnetlab.studies.bottleneck.measure import UNITS
 from resnetlab.studies.bottleneck.study import NETS, WEIGHTS
 from resnetlab.studies.frame.costs import BUSY_RULE
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measured, Subject
+from resnetlab.studies.frame.measurement import Measured, MeasurementContext
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 
 TIMES = {"pair-256": 8.0, "pair-64": 1.0, "bottleneck": 1.2, "with projection": 2.0}
 NET_TIMES = {"resnet152_v1": 1.0, "vgg16": 1.1, "vgg19": 1.3}
@@ -41,7 +41,7 @@ def judged(
     changed: tuple[str, str, str, int] | None = None,
     lost: str = "",
     load: Load = Load(2, 0.0, 0.0, None),  # noqa: B008
-) -> Finding:
+) -> StudyResult:
     """The finding of these seconds, give or take, with one count changed, and a measurement that failed."""
     values = copy.deepcopy(counts)
     for function, seconds in (("measure_units", units), ("measure_networks", nets)):
@@ -61,7 +61,7 @@ def judged(
     return STUDY.judge(evidence)
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -143,6 +143,6 @@ def test_every_scale_times_alone_and_trains_nothing(scale: str) -> None:
 
 def test_units_are_timed_as_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "MAP", 4)
-    found = measure.measure_units(Subject({"batch": 2, "rounds": 2}, 0, "cpu", None, None, None, None))
+    found = measure.measure_units(MeasurementContext({"batch": 2, "rounds": 2}, 0, "cpu", None, None, None, None))
     assert {name: cost["weights"] for name, cost in found.items()} == WEIGHTS
     assert all(len(cost["seconds"]) == 2 for cost in found.values())

@@ -12,11 +12,11 @@ from resnetlab.studies import degradation, mixing
 from resnetlab.studies.carry.figures import GATES, PLAIN
 from resnetlab.studies.carry.study import BY_EPOCH, START_AND_END, STUDY
 from resnetlab.studies.frame.cases import ADD, CASES, case_of
-from resnetlab.studies.frame.evidence import Evidence, Outcome
-from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.evidence import Evidence, RunResult
+from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -38,7 +38,7 @@ def judged(
     drift: float = 0.001,
     seeds: int | None = None,
     lost: tuple[str, ...] = (),
-) -> Finding:
+) -> StudyResult:
     """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed."""
 
     def case(run: Recipe) -> str:
@@ -50,7 +50,7 @@ def judged(
         error = errors(case(r)) + 0.05 * (r.seed % 3 - 1)
         result = {"train_error": error / 2, "test_error": error, "seconds": 1.0}
         if case(r) not in lost:
-            outcomes.append(Outcome(r, result, [], {}))
+            outcomes.append(RunResult(r, result, [], {}))
     for m in plan.measurements:
         assert m.run is not None
         share = start(CASES[case(m.run)].bias or 0.0)
@@ -75,7 +75,7 @@ def other_way(case: str) -> float:
     return 5.0 if case == PLAIN else 70 - papers_way(case)
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -158,8 +158,8 @@ def test_gates_are_watched_through_a_training(tmp_path: Path) -> None:
     """The training that is repeated is the run itself: its last values are those of the finished network."""
     one = recipe("digits", net="cifar_resnet8(mix=ExclusiveGate(bias=-1))", epochs=2)
     list(train(make_run(one, tmp_path), threads=1))
-    found = take(Measurement(START_AND_END, run=one), tmp_path).values
-    watched = take(Measurement(BY_EPOCH, run=one), tmp_path).values
+    found = measure_or_cached(Measurement(START_AND_END, run=one), tmp_path).values
+    watched = measure_or_cached(Measurement(BY_EPOCH, run=one), tmp_path).values
     assert len(watched["mean"]) == len(watched["left"]) == 3
     assert watched["left"][0] == found["start"][0]["left"]
     assert watched["left"][-1] == found["end"][0]["left"]

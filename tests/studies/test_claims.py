@@ -25,7 +25,7 @@ from resnetlab.studies.frame.evidence import (
     Evidence,
     Group,
     Groups,
-    Outcome,
+    RunResult,
     all_measured,
     measured_by,
     runs_by,
@@ -188,7 +188,7 @@ def test_evidence_is_grouped_by_network() -> None:
         return recipe("digits", net=net, seed=seed)
 
     done = [
-        Outcome(run(net, seed), {"train_error": 1.0}, [], {})
+        RunResult(run(net, seed), {"train_error": 1.0}, [], {})
         for seed in (0, 1)
         for net in ("cifar_resnet20", "cifar_plain20")
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.frame.costs import base_name, cost_table, measure_networks, quartiles, time_panel, times
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 
 def cost(adds: float, seconds: list[float], **more: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def cost(adds: float, seconds: list[float], **more: Any) -> dict[str, Any]:
 def test_networks_are_measured_by_the_names_they_are_asked_for() -> None:
     names = ["cifar_resnet8", "cifar_resnet8(shortcut=C)"]
     settings = {"nets": names, "batch": 2, "rounds": 2, "training": False}
-    found = measure_networks(Subject(settings, 0, "cpu", None, None, None, None))
+    found = measure_networks(MeasurementContext(settings, 0, "cpu", None, None, None, None))
     assert list(found) == names
     assert base_name(found) == "cifar_resnet8"
     assert found[names[1]]["depth"] == spec(names[1]).depth

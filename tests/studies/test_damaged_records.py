@@ -15,10 +15,10 @@ from resnetlab.errors import UserError
 from resnetlab.report.study_pages import write_report
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement, Subject, take
-from resnetlab.studies.frame.record import conclude
+from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, measure_or_cached
+from resnetlab.studies.frame.record import make_record
 from resnetlab.studies.frame.statistics import REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan, study
+from resnetlab.studies.frame.study import Plan, StudyResult, study
 
 Mutations = Callable[[Any], Sequence[Callable[[], Any]]]
 SERIES = {"label": "plain-8 test", "dashed": False, "colour": 0, "x": [1.0, 2.0], "mean": [9.0, 4.0]}
@@ -82,7 +82,7 @@ def test_every_field_of_a_record(tmp_path: Path, mutations: Mutations, step: int
     assert ends.count(False) > 100
 
 
-def things_of(subject: Subject) -> dict[str, Any]:
+def things_of(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement for these tests."""
     return {"errors": [1.5, 2.5], "name": "plain", "of": {"units": 3}}
 
@@ -90,15 +90,15 @@ def things_of(subject: Subject) -> dict[str, Any]:
 ASKED = Measurement(f"{__name__}:things_of")
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """A rule that trusts what was measured."""
     words = [f"{sum(m.values['errors']):.2f} {m.values['of']['units']:d}" for m in evidence.measured]
-    return Finding([Row("c", "p", " ".join(words), REPRODUCED)])
+    return StudyResult([Row("c", "p", " ".join(words), REPRODUCED)])
 
 
 @pytest.mark.parametrize("checksum", [True, False], ids=["kept", "kept by an older version"])
 def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations, checksum: bool) -> None:
-    take(ASKED, tmp_path)
+    measure_or_cached(ASKED, tmp_path)
     (path,) = (tmp_path / "measured").iterdir()
     whole = json.loads(path.read_text())
     if not checksum:
@@ -108,7 +108,7 @@ def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations,
     for change in mutations(whole):
         path.write_text(json.dumps(change()))
         try:
-            record = conclude(made_up, "quick", Plan((), "", measurements=(ASKED,)), tmp_path, "c")
+            record = make_record(made_up, "quick", Plan((), "", measurements=(ASKED,)), tmp_path, "c")
         except UserError as error:
             told.append(str(error))
         else:
@@ -119,8 +119,8 @@ def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations,
 
 
 def test_a_measurement_that_was_changed_is_named(tmp_path: Path) -> None:
-    take(ASKED, tmp_path)
+    measure_or_cached(ASKED, tmp_path)
     (path,) = (tmp_path / "measured").iterdir()
     path.write_text(path.read_text().replace("2.5", "2.6"))
     with pytest.raises(UserError, match=r"damaged, its checksum differs; remove it, and it is made again"):
-        take(ASKED, tmp_path)
+        measure_or_cached(ASKED, tmp_path)

@@ -9,15 +9,15 @@ import pytest
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY
 from resnetlab.studies.frame.claims import Row
-from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 
 Errors = Callable[[str, int], float]  # (kind, depth) -> %
 
 
-def judged(scale: str, train: Errors, test: Errors, spread: float = 0.2, seeds: int | None = None) -> Finding:
+def judged(scale: str, train: Errors, test: Errors, spread: float = 0.2, seeds: int | None = None) -> StudyResult:
     """The finding if every seed ended with these errors, give or take."""
     outcomes = []
     for r in STUDY.plan(scale, None, ()).limited(None, seeds).recipes:
@@ -26,7 +26,7 @@ def judged(scale: str, train: Errors, test: Errors, spread: float = 0.2, seeds: 
         shift = spread * (r.seed % 3 - 1)
         result = {"train_error": train(kind, depth) + shift, "test_error": test(kind, depth) + shift, "seconds": 1.0}
         line = {"epoch": 1, "train_error": result["train_error"], "test_error": result["test_error"]}
-        outcomes.append(Outcome(r, result, [line, line | {"epoch": 2}], {}))
+        outcomes.append(RunResult(r, result, [line, line | {"epoch": 2}], {}))
     return STUDY.judge(Evidence(scale, outcomes))
 
 
@@ -42,7 +42,7 @@ def flat(kind: str, depth: int) -> float:
     return 20.0
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -90,7 +90,7 @@ def test_a_residual_net_that_is_better_does_not_make_plain_nets_rise() -> None:
     assert [row.verdict for row in finding.rows[:3]] == [NOT_REPRODUCED, REPRODUCED, REPRODUCED]
 
 
-def without(scale: str, *lost: tuple[str, int]) -> Finding:
+def without(scale: str, *lost: tuple[str, int]) -> StudyResult:
     """The finding if everything is as in the paper, but the runs of these nets and seeds failed."""
     outcomes, failed = [], []
     for r in STUDY.plan(scale, None, ()).recipes:
@@ -100,7 +100,7 @@ def without(scale: str, *lost: tuple[str, int]) -> Finding:
         if (r.net, r.seed) in lost:
             failed.append(r)
         else:
-            outcomes.append(Outcome(r, result, [{"epoch": 1} | result], {}))
+            outcomes.append(RunResult(r, result, [{"epoch": 1} | result], {}))
     return STUDY.judge(Evidence(scale, outcomes, failed=failed))
 
 
@@ -131,7 +131,7 @@ def test_no_run_at_all_is_no_verdict(scale: str) -> None:
 
 def test_no_missing_run_saves_what_another_claim_refutes() -> None:
     rows = [Row("c", "p", "m", verdict) for verdict in (REPRODUCED, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED)]
-    assert Finding(rows).verdict == NOT_REPRODUCED
+    assert StudyResult(rows).verdict == NOT_REPRODUCED
 
 
 def test_the_words_follow_the_data() -> None:

@@ -12,11 +12,11 @@ from resnetlab.data.statistics import measure
 from resnetlab.studies import degradation
 from resnetlab.studies.depth.measure import FIRST_152, FIRST_1202, measure_first_steps
 from resnetlab.studies.depth.study import STUDY
-from resnetlab.studies.frame.evidence import Evidence, Outcome
-from resnetlab.studies.frame.measurement import Measured, Measurement, Subject
+from resnetlab.studies.frame.evidence import Evidence, RunResult
+from resnetlab.studies.frame.measurement import Measured, Measurement, MeasurementContext
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan
+from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.training.recipe import Recipe
 
 Errors = Callable[[int], float]  # depth -> %
@@ -48,14 +48,14 @@ def judged(
     spread: float = 0.01,
     lost: Callable[[Recipe | Measurement], bool] = lambda _: False,
     plan: Plan | None = None,
-) -> Finding:
+) -> StudyResult:
     """The finding of these errors by depth, give or take, and of first steps that end at `end`."""
     plan = plan or STUDY.plan(scale, None, ())
     outcomes = []
     for r in plan.recipes:
         shift = spread * (r.seed % 3 - 1)
         result = {"train_error": train(depth_of(r.net)) + shift, "test_error": test(depth_of(r.net)) + shift}
-        outcomes.append(Outcome(r, result, [], {}))
+        outcomes.append(RunResult(r, result, [], {}))
     return STUDY.judge(
         Evidence(
             scale,
@@ -74,7 +74,7 @@ def papers_test(depth: int) -> float:
     return 7.93 if depth == 1202 else 9 - depth / 50
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -141,7 +141,7 @@ def first_steps(lr: float, seed: int = 0, size: int | None = None) -> dict[str, 
     data = open_data("digits")
     settings = {"net": "cifar_resnet8", "steps": 30, "batch": 32, "lr": lr, "size": size}
     return measure_first_steps(
-        Subject(settings, seed, "cpu", None, None, data, measure(data.train, 0).channel_mean_std())
+        MeasurementContext(settings, seed, "cpu", None, None, data, measure(data.train, 0).channel_mean_std())
     )
 
 

@@ -11,11 +11,11 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.studies import degradation
-from resnetlab.studies.frame.evidence import Evidence, Outcome
-from resnetlab.studies.frame.measurement import Measured, Measurement, Subject, opened, take
+from resnetlab.studies.frame.evidence import Evidence, RunResult
+from resnetlab.studies.frame.measurement import Measured, Measurement, MeasurementContext, measure_or_cached, opened
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.identity.measure import fit, train_on
 from resnetlab.studies.identity.study import CONSTRUCT, FIT, STUDY, TRAIN_ON
 from resnetlab.training.loop import train
@@ -39,7 +39,7 @@ def judged(
     seeds: int | None = None,
     lost: str = "",
     scale: str = "quick",
-) -> Finding:
+) -> StudyResult:
     """The finding if stacks ended with these losses, constructed nets differed so (largest, answers changed), and
     training on led to these errors (plain, residual); the measurements of the function `lost` failed.
     """
@@ -48,7 +48,7 @@ def judged(
     for r in plan.recipes:
         error = 0.2 + 0.1 * r.seed
         result = {"train_error": error, "test_error": 3.0, "seconds": 1.0}
-        outcomes.append(Outcome(r, result, [{"epoch": 1} | result], {}))
+        outcomes.append(RunResult(r, result, [{"epoch": 1} | result], {}))
     measured = []
     for m in plan.measurements:
         shift = 1 + 0.01 * m.seed
@@ -67,7 +67,7 @@ def judged(
     return STUDY.judge(Evidence(scale, outcomes, kept, failed))
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -137,12 +137,12 @@ def test_training_on_is_what_a_run_does(tmp_path: Path) -> None:
     list(train(run, threads=1))
     net = build(run.spec, seed=one.seed)
     assert isinstance(net, ResNet)
-    subject = Subject({"units": 1, "epochs": 2}, 0, "cpu", one, net, opened("digits"), normalisation_of(run))
+    subject = MeasurementContext({"units": 1, "epochs": 2}, 0, "cpu", one, net, opened("digits"), normalisation_of(run))
     found = train_on(subject)
     errors = [line["train_error"] for line in read_epochs(run.folder)]
     assert found["train_errors"] == pytest.approx(errors, rel=1e-12), "but for how a share is made a percentage"
     assert found["test_error"] == read_epochs(run.folder)[-1]["test_error"]
-    shorter = Subject(
+    shorter = MeasurementContext(
         {"units": 1, "epochs": 9}, 0, "cpu", one.override(epochs=1), net, subject.images, subject.normalisation
     )
     assert len(train_on(shorter)["train_errors"]) == 1, "no longer than the run, which --epochs may shorten"
@@ -152,7 +152,7 @@ def test_a_trained_net_is_made_deeper(tmp_path: Path) -> None:
     for kind in ("plain", "resnet"):
         one = recipe("digits", net=f"cifar_{kind}8", epochs=1)
         list(train(make_run(one, tmp_path), threads=1))
-        found = take(Measurement(CONSTRUCT, {"units": 3}, run=one), tmp_path).values
+        found = measure_or_cached(Measurement(CONSTRUCT, {"units": 3}, run=one), tmp_path).values
         assert found["exact"]["images"] == 360
         assert found["exact"]["changed"] == 0
         assert (found["exact"]["largest"] == 0) or kind == "plain"
@@ -161,7 +161,9 @@ def test_a_trained_net_is_made_deeper(tmp_path: Path) -> None:
 
 def test_a_stack_learns_to_pass_x_on() -> None:
     def last(mix: str, rates: list[float]) -> dict[str, float]:
-        return fit(Subject({"mix": mix, "units": 1, "steps": 80, "rates": rates}, 0, "cpu", None, None, None, None))
+        return fit(
+            MeasurementContext({"mix": mix, "units": 1, "steps": 80, "rates": rates}, 0, "cpu", None, None, None, None)
+        )
 
     residual, plain = last("Add()", [0.3]), last("Plain()", [0.3])
     assert residual["last"] < 1e-3 < 0.05 < plain["last"] < plain["first"]

@@ -9,7 +9,7 @@ from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import Both
 from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises
 
@@ -46,7 +46,7 @@ def values(m: Measurement, papers: bool = True, noise: float = 0.1) -> dict[str,
     }
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

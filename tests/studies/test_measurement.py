@@ -15,11 +15,11 @@ from resnetlab.measuring.load import Load
 from resnetlab.studies.frame import measurement
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights, take
-from resnetlab.studies.frame.record import conclude
+from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights, measure_or_cached
+from resnetlab.studies.frame.record import make_record
 from resnetlab.studies.frame.run import Event, run_missing, run_plan
 from resnetlab.studies.frame.statistics import NOT_JUDGED, REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan, study
+from resnetlab.studies.frame.study import Plan, StudyResult, study
 from resnetlab.training.recipes import recipe
 from resnetlab.weights.load import load
 
@@ -28,24 +28,24 @@ RUN = recipe("digits", net="cifar_resnet8", epochs=1)
 calls: list[Any] = []
 
 
-def depth_of(subject: Subject) -> dict[str, Any]:
+def depth_of(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement for these tests."""
     calls.append(subject.settings)
     x, labels = subject.batch(40)
     return {"units": len(list(subject.net.units())), "x": list(x.shape), "labels": labels.tolist(), **subject.settings}
 
 
-def seed_of(subject: Subject) -> dict[str, Any]:
+def seed_of(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement without network or data."""
     return {"seed": subject.seed, "tuple": (1, 2)}
 
 
-def failing(subject: Subject) -> dict[str, Any]:
+def failing(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement that fails by a fault of its own."""
     raise ZeroDivisionError("made up")
 
 
-def timing(subject: Subject) -> dict[str, Any]:
+def timing(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement on a machine that is busy the first time."""
     calls.append("timing")
     return {"net": {"load": Load(2, 0.0, 2.0 if len(calls) == 1 else 0.0, None).to_dict(), "call": len(calls)}}
@@ -64,12 +64,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_measured_once_and_then_read(runs: Path) -> None:
     calls.clear()
-    first = take(OF_RUN, runs)
+    first = measure_or_cached(OF_RUN, runs)
     assert first.values["units"] == 3
     assert first.values["x"] == [40, 1, 8, 8]
-    assert take(OF_RUN, runs).values == first.values
+    assert measure_or_cached(OF_RUN, runs).values == first.values
     assert len(calls) == 1
-    take(replace(OF_RUN, settings={"eps": 0.2}), runs)
+    measure_or_cached(replace(OF_RUN, settings={"eps": 0.2}), runs)
     assert len(calls) == 2, "other settings are another measurement"
 
 
@@ -84,25 +84,27 @@ def test_what_was_timed_on_a_busy_machine_is_told_and_timed_again(tmp_path: Path
     timed = Measurement(f"{HERE}:timing", alone=True)
     for wanted in (1, 2, 2):
         assert [e.done for e in run_missing((timed,), tmp_path)] == [True]
-        assert take(timed, tmp_path).values["net"]["call"] == wanted, "the record is of what was measured last"
+        assert measure_or_cached(timed, tmp_path).values["net"]["call"] == wanted, (
+            "the record is of what was measured last"
+        )
 
 
 def test_changed_code_measures_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take(OF_RUN, runs)
+    measure_or_cached(OF_RUN, runs)
     calls.clear()
     monkeypatch.setattr(measurement, "_code", lambda source: "other")
-    take(OF_RUN, runs)
+    measure_or_cached(OF_RUN, runs)
     assert len(calls) == 1
 
 
 def test_a_weight_file_is_measured_in_place_of_a_run(runs: Path, tmp_path: Path) -> None:
     (file,) = runs.glob("*/last/weights.safetensors")
     of_file = replace(OF_RUN, run=None, weights=Weights("cifar_resnet8(in_channels=1)", file), data="digits")
-    assert take(of_file, tmp_path).values == take(OF_RUN, runs).values
+    assert measure_or_cached(of_file, tmp_path).values == measure_or_cached(OF_RUN, runs).values
 
 
 def test_what_needs_no_network_gets_none(tmp_path: Path) -> None:
-    assert take(ALONE, tmp_path).values == {"seed": 3, "tuple": [1, 2]}, "as JSON gives it back"
+    assert measure_or_cached(ALONE, tmp_path).values == {"seed": 3, "tuple": [1, 2]}, "as JSON gives it back"
     subject = measurement._subject(ALONE, tmp_path, "cpu")
     with pytest.raises(UserError, match="needs a network of residual units"):
         _ = subject.net
@@ -110,16 +112,16 @@ def test_what_needs_no_network_gets_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"values": 3, "machine": {}}'])
 def test_a_damaged_answer_is_named(tmp_path: Path, content: str) -> None:
-    take(ALONE, tmp_path)
+    measure_or_cached(ALONE, tmp_path)
     (path,) = (tmp_path / "measured").iterdir()
     path.write_text(content)
     with pytest.raises(UserError, match=str(path)):
-        take(ALONE, tmp_path)
+        measure_or_cached(ALONE, tmp_path)
 
 
 def test_a_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finished"):
-        take(OF_RUN, tmp_path)
+        measure_or_cached(OF_RUN, tmp_path)
 
 
 def test_a_plan_trains_then_measures_and_what_times_comes_last(tmp_path: Path) -> None:
@@ -133,9 +135,9 @@ def test_a_plan_trains_then_measures_and_what_times_comes_last(tmp_path: Path) -
     assert "ZeroDivisionError: made up" in failed
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """A rule for these tests."""
-    return Finding([Row("c", "p", "m", NOT_JUDGED if evidence.failed else REPRODUCED)])
+    return StudyResult([Row("c", "p", "m", NOT_JUDGED if evidence.failed else REPRODUCED)])
 
 
 def test_the_record_counts_and_tells_what_failed(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_the_record_counts_and_tells_what_failed(tmp_path: Path) -> None:
     failed = {e.index: e.failed for e in events if e.failed}
     assert failed[3] == "the run that it measures failed."
     made_up = replace(study("degradation"), judge=judge)
-    record = conclude(made_up, "quick", plan, tmp_path, "c", failed)
+    record = make_record(made_up, "quick", plan, tmp_path, "c", failed)
     assert (record.runs, record.measurements, len(record.failures), record.verdict) == (1, 1, 2, NOT_JUDGED.word)
     assert "test_measurement depth_of" in record.failures[1]["net"]
     json.dumps(record.to_dict())
@@ -168,5 +170,5 @@ def test_a_smaller_budget_shortens_runs_and_what_measures_them() -> None:
 def test_measuring_leaves_a_network_as_it_was(runs: Path) -> None:
     (folder,) = runs.glob("cifar*")
     before = load(folder).state_dict()
-    take(replace(OF_RUN, settings={"again": 1}), runs)
+    measure_or_cached(replace(OF_RUN, settings={"again": 1}), runs)
     assert all(torch.equal(v, load(folder).state_dict()[k]) for k, v in before.items())

@@ -11,17 +11,17 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import degradation
 from resnetlab.studies.frame.cases import ADD, CASES, case_of
-from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
 
 Errors = Callable[[str], float]  # case -> %
 
 
-def judged(scale: str, errors: Errors, spread: float = 0.2, seeds: int | None = None, lost: str = "") -> Finding:
+def judged(scale: str, errors: Errors, spread: float = 0.2, seeds: int | None = None, lost: str = "") -> StudyResult:
     """The finding if every seed of a case ended with this error, give or take, and those of `lost` failed."""
     outcomes, failed = [], []
     for r in STUDY.plan(scale, None, ()).limited(None, seeds).recipes:
@@ -30,7 +30,7 @@ def judged(scale: str, errors: Errors, spread: float = 0.2, seeds: int | None = 
         if case_of(r) == lost:
             failed.append(r)
         else:
-            outcomes.append(Outcome(r, result, [{"epoch": 1} | result, {"epoch": 2} | result], {}))
+            outcomes.append(RunResult(r, result, [{"epoch": 1} | result, {"epoch": 2} | result], {}))
     return STUDY.judge(Evidence(scale, outcomes, failed=list(failed)))
 
 
@@ -42,7 +42,7 @@ def other_way(case: str) -> float:
     return 20 - papers_way(case) / 5
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

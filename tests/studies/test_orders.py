@@ -11,10 +11,10 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY as DEGRADATION
 from resnetlab.studies.figures.draw import draw
-from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan
+from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.orders.figures import PAPER, Key, net
 from resnetlab.studies.orders.study import STUDY
 from resnetlab.training.recipe import Recipe
@@ -41,7 +41,7 @@ def judged(
     spread: float = 0.02,
     plan: Plan | None = None,
     lost: Callable[[Recipe], bool] = lambda _: False,
-) -> Finding:
+) -> StudyResult:
     """The finding if training and test errors are these, give or take."""
     plan = plan or STUDY.plan(scale, DATA[scale], ())
     outcomes = []
@@ -51,11 +51,11 @@ def judged(
         error = errors(found) + spread * (r.seed % 3 - 1)
         result = {"train_error": error, "test_error": error, "epochs": 15.0, "seconds": 1.0}
         if not lost(r):
-            outcomes.append(Outcome(r, result, [result | {"epoch": 1}, result | {"epoch": 2}], {}))
+            outcomes.append(RunResult(r, result, [result | {"epoch": 1}, result | {"epoch": 2}], {}))
     return STUDY.judge(Evidence(scale, outcomes, [], [r for r in plan.recipes if lost(r)]))
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

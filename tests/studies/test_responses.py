@@ -11,7 +11,7 @@ from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.responses import STUDY
 
 MadeUp = Callable[..., Evidence]
@@ -32,7 +32,7 @@ def values(m: Measurement, sign: float = 1.0, noise: float = 0.02, share: float 
     }
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

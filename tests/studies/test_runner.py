@@ -19,7 +19,7 @@ from resnetlab.errors import UserError
 from resnetlab.report.study_pages import write_report
 from resnetlab.studies import STUDIES
 from resnetlab.studies.frame import run as runner
-from resnetlab.studies.frame.record import RECORD_FORMAT, Record, conclude, read_records
+from resnetlab.studies.frame.record import RECORD_FORMAT, Record, make_record, read_records
 from resnetlab.studies.frame.run import KILLED, Event, run_missing
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED
 from resnetlab.studies.frame.study import Plan, Study, study
@@ -72,7 +72,7 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, trained: Path, 
     again = list(run_missing(RECIPES, tmp_path, jobs=1))
     assert finished(again) == list(range(len(RECIPES)))
     assert not [e for e in again if e.status]
-    record = conclude(small_study(), "quick", PLAN, tmp_path, "the command")
+    record = make_record(small_study(), "quick", PLAN, tmp_path, "the command")
     assert record.runs == len(RECIPES)
     record.save(tmp_path / "results")
     (read,) = read_records(tmp_path / "results")
@@ -157,7 +157,7 @@ def test_data_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: 
 def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path) -> None:
     """Also a finished run whose folder is damaged since, and with no run left at all."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    record = conclude(small_study(), "quick", PLAN, tmp_path, "c", {3: "it diverged."})
+    record = make_record(small_study(), "quick", PLAN, tmp_path, "c", {3: "it diverged."})
     assert (record.runs, len(record.failures)) == (len(RECIPES) - 1, 1)
     (failure,) = record.failures
     assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
@@ -167,9 +167,9 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path
     assert str(record.rule).endswith(str(SHARED("failed_rule")))
     assert record.verdict in (NOT_JUDGED.word, NOT_REPRODUCED.word)
     (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
-    record = conclude(small_study(), "quick", PLAN, tmp_path, "c")
+    record = make_record(small_study(), "quick", PLAN, tmp_path, "c")
     assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
-    record = conclude(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
+    record = make_record(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
     assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED.word, [])
     record.save(tmp_path / "results")
     page = write_report(tmp_path / "results").read_text()

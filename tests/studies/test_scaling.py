@@ -15,11 +15,11 @@ from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY as DEGRADATION
 from resnetlab.studies.figures.draw import draw
-from resnetlab.studies.frame.evidence import Evidence, Outcome
-from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.evidence import Evidence, RunResult
+from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan
+from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.scaling import STUDY
 from resnetlab.studies.scaling.figures import FROZEN, HALF, NONE
 from resnetlab.training.loop import train
@@ -60,14 +60,16 @@ class World:
             "gradient_factor": [None] * (units + 1) if no_h else forward[::-1],
         }
 
-    def outcome(self, recipe: Any) -> Outcome:
+    def outcome(self, recipe: Any) -> RunResult:
         """What a run ends with."""
         mix, shift = spec(recipe.net).mix, self.spread * (recipe.seed % 3 - 1)  # type: ignore[union-attr]
         errors = {"train_error": self.train(mix) + shift, "test_error": self.test(mix) + shift}
         lines = [{"epoch": epoch} | errors for epoch in (1, 2)]
-        return Outcome(recipe, errors | {"seconds": 1.0}, lines, {})
+        return RunResult(recipe, errors | {"seconds": 1.0}, lines, {})
 
-    def judged(self, scale: str, plan: Plan | None = None, lost: Callable[[Any], bool] = lambda _: False) -> Finding:
+    def judged(
+        self, scale: str, plan: Plan | None = None, lost: Callable[[Any], bool] = lambda _: False
+    ) -> StudyResult:
         """The finding, where what is `lost` failed."""
         plan = plan or STUDY.plan(scale, DATA[scale], ())
         evidence = Evidence(
@@ -79,7 +81,7 @@ class World:
         return STUDY.judge(evidence)
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -199,7 +201,7 @@ def test_the_papers_runs_warm_up_as_it_says() -> None:
 
 def take_one(function: str, net: str, folder: Path) -> dict[str, Any]:
     name = f"resnetlab.studies.scaling.measure:{function}"
-    return take(Measurement(name, {"net": net, "images": 32}, data="digits", seed=1), folder).values
+    return measure_or_cached(Measurement(name, {"net": net, "images": 32}, data="digits", seed=1), folder).values
 
 
 def test_scale_0_1_is_the_plain_net_and_another_scale_is_not(tmp_path: Path) -> None:
@@ -216,6 +218,6 @@ def test_a_trained_net_is_measured_with_the_weights_of_its_run(tmp_path: Path) -
     short = recipe("digits", net="cifar_preresnet8(mix=Scale(0.5, 1))", epochs=0.1)
     list(train(make_run(short, tmp_path), threads=1))
     function = "resnetlab.studies.scaling.measure:trained"
-    found = take(Measurement(function, {"images": 32}, run=short), tmp_path).values
+    found = measure_or_cached(Measurement(function, {"images": 32}, run=short), tmp_path).values
     assert found["gradient_factor"] == pytest.approx([0.125, 0.25, 0.5, 1])
     assert found["gradient"] != take_one("start", short.net, tmp_path)["gradient"]

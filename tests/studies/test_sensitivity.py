@@ -11,7 +11,7 @@ from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.sensitivity import STUDY
 
 MadeUp = Callable[..., Evidence]
@@ -26,7 +26,7 @@ def values(m: Measurement, size: float = 0.25, plain: float = 0.01, noise: float
     return {"units": [{"unit": f"layer1.{i}"} | unit for i in range((net_of(m).depth - 2) // 2)]}
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

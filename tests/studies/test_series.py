@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import geometric_mean
 
 from resnetlab.studies.figures.series import along, error_lines, over_seeds
-from resnetlab.studies.frame.evidence import Outcome
+from resnetlab.studies.frame.evidence import RunResult
 from resnetlab.training.recipes import recipe
 
 
@@ -27,7 +27,7 @@ def test_a_line_along_x_has_the_seeds_that_there_are() -> None:
 
 def test_errors_are_drawn_by_epoch_training_dashed() -> None:
     lines = [{"epoch": e, "train_error": 10.0 / e, "test_error": 20.0 / e} for e in (1, 2)]
-    training, test = error_lines("net", 0, [Outcome(recipe("digits"), {}, lines, {})])
+    training, test = error_lines("net", 0, [RunResult(recipe("digits"), {}, lines, {})])
     assert (training.label, training.dashed, training.mean) == ("net training", True, [10.0, 5.0])
     assert (test.label, test.dashed, test.mean) == ("net test", False, [20.0, 10.0])
     assert error_lines("net", 0, []) == []

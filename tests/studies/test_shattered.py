@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.shattered import STUDY
 
@@ -63,14 +63,14 @@ def judged(
     spread: float = 0.01,
     seeds: int = 99,
     lost: Callable[[Measurement], bool] = lambda m: False,
-) -> Finding:
+) -> StudyResult:
     """The finding if the measurements had these answers."""
     planned = [m for m in PLANNED["quick"] if m.seed < seeds]
     made = [Measured(m, answer(m, lag_1 or PAPERS, pixels, spread), 1.0, {}) for m in planned if not lost(m)]
     return STUDY.judge(Evidence("quick", measured=made, failed=[m for m in planned if lost(m)]))
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -145,7 +145,7 @@ def test_every_measurement_is_planned_once(scale: str) -> None:
 def test_what_is_measured(tmp_path: Path) -> None:
     def values(function: str, data: str | None = None, **settings: Any) -> dict[str, Any]:
         measurement = Measurement(f"resnetlab.studies.shattered.measure:{function}", settings, data=data)
-        return take(measurement, tmp_path).values
+        return measure_or_cached(measurement, tmp_path).values
 
     found = values("grid", variant="plain BN", depths=[2, 4], lags=3)
     assert [len(acf) for acf in found["acf"]] == [4, 4]

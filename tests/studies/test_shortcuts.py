@@ -10,11 +10,11 @@ import pytest
 from resnetlab.measuring.load import Load
 from resnetlab.nets.zoo import build, spec
 from resnetlab.studies import degradation
-from resnetlab.studies.frame.evidence import Evidence, Outcome
+from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan
+from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.shortcuts import STUDY
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, net_of
 from resnetlab.training.recipe import Recipe
@@ -59,13 +59,13 @@ def judged(
     lost: Callable[[Recipe | Measurement], bool] = lambda _: False,
     plan: Plan | None = None,
     others: float = 0.0,
-) -> Finding:
+) -> StudyResult:
     """The finding if every seed ended with these errors, give or take, but for what was lost."""
     plan = plan or STUDY.plan(scale, None, ())
     outcomes = []
     for r in plan.recipes:
         error = errors[kind_of(r.net)] + spread * (r.seed % 3 - 1)
-        outcomes.append(Outcome(r, {"train_error": error, "test_error": error}, [], {}))
+        outcomes.append(RunResult(r, {"train_error": error, "test_error": error}, [], {}))
     measured = [Measured(m, values_of(m, costs, seconds, unit, others), 1.0, {}) for m in plan.measurements]
     return STUDY.judge(
         Evidence(
@@ -77,7 +77,7 @@ def judged(
     )
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 

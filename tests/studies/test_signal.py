@@ -11,10 +11,10 @@ import pytest
 
 from resnetlab.errors import UserError
 from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measured, Measurement, take
+from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
-from resnetlab.studies.frame.study import Finding
+from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.signal import STUDY
 
@@ -65,14 +65,14 @@ def judged(
     scale: str = "quick",
     seeds: int = 9,
     lost: Callable[[Measurement], bool] = lambda m: False,
-) -> Finding:
+) -> StudyResult:
     """The finding if the measurements had these answers."""
     planned = [m for m in PLANNED[scale] if m.seed < seeds]
     made = [Measured(m, answer(m, growths, starts, spread, off), 1.0, {}) for m in planned if not lost(m)]
     return STUDY.judge(Evidence(scale, measured=made, failed=[m for m in planned if lost(m)]))
 
 
-def verdicts(finding: Finding) -> list[str]:
+def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
 
 
@@ -154,19 +154,19 @@ def small(function: str, **settings: Any) -> Measurement:
 
 
 def test_what_is_measured_before_training(tmp_path: Path) -> None:
-    values = take(small("at_start"), tmp_path).values
+    values = measure_or_cached(small("at_start"), tmp_path).values
     assert len(values["signal"]) == len(values["gradient"]) == 6
     assert values["signal_growth"] < 0.2
     assert values["predicted"]["gradient_growth"] == pytest.approx(values["gradient_growth"], rel=0.1)
-    assert "predicted" not in take(small("at_start", norm="batch"), tmp_path).values
+    assert "predicted" not in measure_or_cached(small("at_start", norm="batch"), tmp_path).values
 
 
 def test_every_rate_is_tried_by_a_net_that_does_not_start(tmp_path: Path) -> None:
-    values = take(small("start"), tmp_path).values
+    values = measure_or_cached(small("start"), tmp_path).values
     assert values["step"] is None
     assert [t["rate"] for t in values["tries"]] == [0.1, 0.01]
 
 
 def test_a_net_without_two_units_in_a_stage_has_no_growth(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one unit"):
-        take(small("at_start", depth=8), tmp_path)
+        measure_or_cached(small("at_start", depth=8), tmp_path)

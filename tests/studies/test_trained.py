@@ -17,7 +17,7 @@ from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.evidence import Evidence as Found
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights
 from resnetlab.studies.frame.networks import Net, checked_batch, measured_networks, net_of, networks
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED, Sample
@@ -27,11 +27,11 @@ STUDIES = ("responses", "lesion", "boosting", "sensitivity")
 FILE = Path("x.pt")
 
 
-def subject_of(name: str, settings: dict[str, Any]) -> Subject:
+def subject_of(name: str, settings: dict[str, Any]) -> MeasurementContext:
     """An untrained network, given the digits."""
     data = open_data("digits")
     net = build(name, in_channels=data.train.pixels.shape[1])
-    return Subject(settings, 0, "cpu", None, net.eval(), data, measure(data.train, 0).channel_mean_std())
+    return MeasurementContext(settings, 0, "cpu", None, net.eval(), data, measure(data.train, 0).channel_mean_std())
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -244,12 +244,12 @@ def test_what_an_engine_cannot_do_is_one_line(run: Path, files: Path, pictures: 
         (["predict", onnx_file, images, "--net", "resnet18"], "leave --net out"),
         (["predict", onnx_file, images, "--which", "best"], "leave --which out"),
         (["predict", onnx_file, images, "--image-size", "8"], "leave --image-size out"),
-        (["explain", onnx_file, images], "give the run folder or weight file that it was made of"),
-        (["features", onnx_file, images, "--nearest", "1"], "give the run folder or weight file that it was made of"),
-        (["export", xml], "give the run folder or weight file that it was made of"),
+        (["explain", onnx_file, images], "the run folder or weight file that it was exported from"),
+        (["features", onnx_file, images, "--nearest", "1"], "the run folder or weight file that it was exported from"),
+        (["export", xml], "the run folder or weight file that it was exported from"),
         (["eval", xml, "--data", "digits"], "give a run folder or weight file"),
         (["predict", str(files / "none.onnx"), images], "none.onnx"),
-        (["predict", str(run) + ".pt2", images], "may run any code"),
+        (["predict", str(run) + ".pt2", images], "can run any code"),
     ):
         assert main(command) == 2, command
         said = capsys.readouterr()

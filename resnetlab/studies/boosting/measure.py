@@ -8,13 +8,13 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.measuring.boosting import alignments, read_outs
 from resnetlab.measuring.responses import branch_shares
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.networks import checked_batch
 
 BATCH = 25
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: MeasurementContext) -> dict[str, Any]:
     """By unit: cosines of F with the descent direction, answers of the head from here on, ‖F‖/‖h‖."""
     x, labels = checked_batch(subject)
     batches = list(zip(x.split(BATCH), labels.split(BATCH), strict=True))

@@ -14,7 +14,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Metric
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
 from resnetlab.studies.frame.statistics import Sample
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -29,12 +29,12 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return measuring(TEXT, scale, data, weights, Asked(MEASURE, images, kinds=("residual",)), **images)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare cosines with zero and with those of other images; see whether the head's answers get better."""
     nets = measured_networks(evidence, MEASURE).of("residual")
     measured = [net for net in nets if net.done]
     figures = [_figure(measured)] if measured else []
-    return Finding(rows(TEXT, claims(nets)), figures, [_table(nets)], TEXT("words"), _answer(nets))
+    return StudyResult(rows(TEXT, claims(nets)), figures, [_table(nets)], TEXT("words"), _answer(nets))
 
 
 def claims(nets: list[Group[Net]]) -> Iterator[Claim]:

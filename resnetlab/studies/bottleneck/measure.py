@@ -12,7 +12,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.costs import Costs
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 MAP = 56  # pixels: the maps of Figure 5 are those of conv2_x
 
@@ -30,7 +30,7 @@ UNITS: dict[str, NetSpec] = {
 }
 
 
-def measure_units(subject: Subject) -> Costs:
+def measure_units(subject: MeasurementContext) -> Costs:
     """Exact counts of each unit, and seconds of its training step (the input's gradient too), taken in turn."""
     steps = []
     for spec in UNITS.values():

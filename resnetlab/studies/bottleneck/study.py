@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from resnetlab.measuring.printed import PRINTED
+from resnetlab.measuring.reported import REPORTED
 from resnetlab.studies.bottleneck.measure import MAP, measure_units
 from resnetlab.studies.figures.figure import Figure, Table
 from resnetlab.studies.frame.claims import Claim, Comparison, claim, exact, holds, ratio_within, rows
@@ -24,7 +24,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Metric, all_measur
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import Verdict
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
@@ -51,13 +51,13 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return Plan((), TEXT("expected"), TEXT("note", batch=batch), measurements)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare counts exactly, and times by their ratio within one run."""
     units, nets = (all_measured(evidence, function) for function in (MEASURE_UNITS, MEASURE_NETWORKS))
     found = rows(TEXT, [*claims_of_units(units), *claims_of_nets(nets)])
     words = [*map(_words_of_units, units.values), *map(_words_of_nets, nets.values)]
     answer = [*map(_answer_of_units, units.values), *map(_answer_of_nets, nets.values)]
-    return Finding(found, _figures(units, nets), _tables(units, nets), joined(words, "\n\n"), joined(answer))
+    return StudyResult(found, _figures(units, nets), _tables(units, nets), joined(words, "\n\n"), joined(answer))
 
 
 def claims_of_units(units: Group[str]) -> Iterator[Claim]:
@@ -85,8 +85,8 @@ def claims_of_units(units: Group[str]) -> Iterator[Claim]:
 
 def claims_of_nets(nets: Group[str]) -> Iterator[Claim]:
     """That 152 layers of bottlenecks cost less than VGG's 16 and 19."""
-    printed = [(PRINTED[name].multiply_adds or 0) / 1e9 for name in NETS]
-    yield claim("fewer", [_fewest(nets)], values={"printed": printed})
+    reported = [(REPORTED[name].multiply_adds or 0) / 1e9 for name in NETS]
+    yield claim("fewer", [_fewest(nets)], values={"printed": reported})
     yield claim("net_faster", [longer(nets, "vgg19", than="resnet152_v1")])
 
 

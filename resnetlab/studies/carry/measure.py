@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetlab.measuring.gates import carries
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.training.loop import train
 from resnetlab.training.run import make_run
 from resnetlab.weights.load import load
@@ -21,7 +21,7 @@ from resnetlab.weights.load import load
 IMAGES = 64
 
 
-def start_and_end(subject: Subject) -> dict[str, Any]:
+def start_and_end(subject: MeasurementContext) -> dict[str, Any]:
     """The carry of each unit, in the network as it was initialised and as it ended; on test images.
 
     At the start batch norm takes the batch's statistics, since it has no others yet.
@@ -31,7 +31,7 @@ def start_and_end(subject: Subject) -> dict[str, Any]:
     return {"start": [asdict(c) for c in start], "end": [asdict(c) for c in carries(subject.net, x)]}
 
 
-def by_epoch(subject: Subject) -> dict[str, Any]:
+def by_epoch(subject: MeasurementContext) -> dict[str, Any]:
     """Train the run again, from its seed, and look at the gates after every epoch; the first values are the start's.
 
     "mean" is the mean carry over units, "left" what is left at the last unit of what enters the first.
@@ -49,7 +49,7 @@ def by_epoch(subject: Subject) -> dict[str, Any]:
     return {"mean": [mean for mean, _ in found], "left": [left for _, left in found]}
 
 
-def _fresh(subject: Subject) -> ResNet:
+def _fresh(subject: MeasurementContext) -> ResNet:
     """The network as its run began with it."""
     assert subject.recipe is not None
     net = build(subject.net.spec, seed=subject.recipe.seed)

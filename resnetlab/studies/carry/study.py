@@ -34,7 +34,7 @@ from resnetlab.studies.frame.evidence import (
 )
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.statistics import REPRODUCED, difference
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 from resnetlab.training.recipe import Recipe
 
@@ -56,7 +56,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return Plan((*shared, *plain), expected, note, tuple(measurements))
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare gates with each other, with Add and with no shortcut at all; and their carry with theory."""
     order = (PLAIN, *CASES)
     gates = measured_by(evidence, START_AND_END, _measured_case, order)
@@ -66,7 +66,9 @@ def judge(evidence: Evidence) -> Finding:
     nets = Groups({n: Group(n, net.done, [*net.failed, *gates[n].failed]) for n, net in runs.items()})
     words, answer = _words(nets, gates)
     figures = [figure for figure in (unit_figure(gates), start_figure(gates), epoch_figure(watched)) if figure.panels]
-    return Finding(rows(TEXT, claims(nets, gates)), figures, [errors_table(nets, gates), theory_table()], words, answer)
+    return StudyResult(
+        rows(TEXT, claims(nets, gates)), figures, [errors_table(nets, gates), theory_table()], words, answer
+    )
 
 
 def _case(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from resnetlab.measuring.printed import PRINTED
+from resnetlab.measuring.reported import REPORTED
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import error_lines
 from resnetlab.studies.frame.claims import Claim, claim, less, more, no_more, rows
@@ -15,7 +15,7 @@ from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.networks import KINDS, Net, net_named
 from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import Sample, difference
-from resnetlab.studies.frame.study import Finding, Plan, Scale, planned, stated
+from resnetlab.studies.frame.study import Plan, Scale, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
@@ -40,12 +40,12 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, recipes)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare the deepest and the shallowest nets of each kind, over seeds."""
     nets = runs_by(evidence, lambda recipe: net_named(recipe.net))
     words = _words(nets)
     figures = [_figure(nets)] if evidence.outcomes else []
-    return Finding(rows(TEXT, claims(nets, evidence.scale)), figures, [_table(nets)], words, answer=words)
+    return StudyResult(rows(TEXT, claims(nets, evidence.scale)), figures, [_table(nets)], words, answer=words)
 
 
 def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
@@ -97,7 +97,7 @@ def _figure(nets: Groups[Net]) -> Figure:
 def _table(nets: Groups[Net]) -> Table:
     cells: list[list[Words]] = []
     for key, net in nets.items():
-        on_paper = PRINTED.get(f"cifar_{KINDS[key.kind]}{key.depth}")
+        on_paper = REPORTED.get(f"cifar_{KINDS[key.kind]}{key.depth}")
         cells.append(
             [
                 str(key),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from resnetlab.measuring.printed import PRINTED
+from resnetlab.measuring.reported import REPORTED
 from resnetlab.studies.depth.measure import FIRST
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table, table
 from resnetlab.studies.figures.series import over_seeds
@@ -91,7 +91,7 @@ def tables(nets: Groups[int], costs: list[Costs]) -> list[Table]:
     """Errors by depth beside what the paper prints; and what each depth costs, counted and timed."""
     cells: list[list[Words]] = []
     for depth, net in nets.items():
-        on_paper = PRINTED.get(f"cifar_resnet{depth}")
+        on_paper = REPORTED.get(f"cifar_resnet{depth}")
         cells.append(
             [
                 f"{depth:,}",

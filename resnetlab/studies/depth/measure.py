@@ -10,7 +10,7 @@ import torch.nn.functional as tf
 
 from resnetlab.data.loading import Batch
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import Stepper, make_optimiser
 
@@ -23,7 +23,7 @@ FIRST: dict[str, dict[str, Any]] = {
 }
 
 
-def measure_first_steps(subject: Subject) -> dict[str, Any]:
+def measure_first_steps(subject: MeasurementContext) -> dict[str, Any]:
     """Train the net of the settings for some steps; each batch's loss (None if not finite) and error in %.
 
     Settings: net, steps, batch, lr (constant), and size, the side in pixels that images are brought to, or None.

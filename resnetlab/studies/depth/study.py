@@ -25,7 +25,7 @@ from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.networks import net_named
 from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import Sample, Verdict
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
@@ -74,7 +74,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, recipes, [*first, Measurement(COSTS, nets, alone=True)])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare errors by depth over seeds; show costs by depth."""
     nets = runs_by(evidence, lambda recipe: net_named(recipe.net).depth)
     first = measured_by(evidence, FIRST_STEPS, lambda m: str(m.settings["net"]), order=FIRST)
@@ -82,7 +82,9 @@ def judge(evidence: Evidence) -> Finding:
     figures = [error_figure(nets)] if any(net.done for net in nets.values()) else []
     figures += [step_figure(first)] if any(net.done for net in first.values()) else []
     figures += map(cost_figure, costs)
-    return Finding(rows(TEXT, claims(nets, first)), figures, tables(nets, costs), _words(costs), _answer(nets, first))
+    return StudyResult(
+        rows(TEXT, claims(nets, first)), figures, tables(nets, costs), _words(costs), _answer(nets, first)
+    )
 
 
 def claims(nets: Groups[int], first: Groups[str]) -> Iterator[Claim]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from resnetlab.studies.figures.figure import Series
-from resnetlab.studies.frame.evidence import Outcome
+from resnetlab.studies.frame.evidence import RunResult
 
 
 def over_seeds(
@@ -59,7 +59,7 @@ def _line(
     )
 
 
-def error_lines(name: str, colour: int, group: Sequence[Outcome]) -> list[Series]:
+def error_lines(name: str, colour: int, group: Sequence[RunResult]) -> list[Series]:
     """Training error (dashed) and test error (solid) of a group of runs by epoch, in %; none of an empty group."""
     if not group:
         return []

@@ -13,7 +13,7 @@ from resnetlab.paths import expanded
 from resnetlab.studies import STUDIES
 from resnetlab.studies.frame.cluster import run_on_ray
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.record import Record, conclude
+from resnetlab.studies.frame.record import Record, make_record
 from resnetlab.studies.frame.run import Event, run_plan
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.study import Plan, Study, study
@@ -110,10 +110,10 @@ class Workplace:
         return f"{self.most} at once" if self.ray is None else f"on Ray ({self.ray})"
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
-        """Run what is missing of a study, and conclude; follow takes the events, and gives the failures' reasons."""
+        """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures."""
         trainings, device = None, self.device
         if self.ray is not None:
             trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=device)
             device = "cpu" if device == "auto" else device  # where what is trained is measured: here
         failed = follow(task, run_plan(task.plan, self.runs, jobs=self.most, device=device, trainings=trainings))
-        return conclude(task.study, task.scale, task.plan, self.runs, task.command, failed, device)
+        return make_record(task.study, task.scale, task.plan, self.runs, task.command, failed, device)

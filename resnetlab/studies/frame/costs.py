@@ -12,7 +12,7 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.studies.figures.figure import Panel, Series, Table
 from resnetlab.studies.frame.claims import Comparison, Instead
 from resnetlab.studies.frame.evidence import Group
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.statistics import NOT_JUDGED, Ratio, Verdict, ratio
 from resnetlab.studies.frame.text import SHARED, Words
 
@@ -23,7 +23,7 @@ Costs = dict[str, Cost]  # by network or unit
 BUSY_RULE = SHARED("busy.rule", cores=BUSY_CORES, wait=BUSY_WAIT)
 
 
-def measure_networks(subject: Subject) -> Costs:
+def measure_networks(subject: MeasurementContext) -> Costs:
     """Exact counts of each network of the settings' "nets", and seconds of each round, by name.
 
     "batch" images; "training" says whether a training step or a forward pass in evaluation is timed.

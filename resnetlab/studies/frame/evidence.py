@@ -24,7 +24,7 @@ def test_error(result: dict[str, Any]) -> float:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """A finished run: how it was trained, what it ended with, and its metrics by epoch."""
 
     recipe: Recipe
@@ -38,7 +38,7 @@ class Evidence:
     """What finished of a study's plan, and what failed. Each may be empty."""
 
     scale: str  # one of SCALES, or WEIGHTS
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[RunResult] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     failed: list[Recipe | Measurement] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Group(Generic[K]):
     """The runs, or the measurements, of one key: a value per seed, and those that failed."""
 
     key: K
-    done: Sequence[Outcome | Measured] = ()
+    done: Sequence[RunResult | Measured] = ()
     failed: Sequence[Recipe | Measurement] = ()
 
     def __str__(self) -> str:
@@ -57,12 +57,12 @@ class Group(Generic[K]):
     @property
     def values(self) -> list[dict[str, Any]]:
         """The results of the runs, or what was measured, by seed."""
-        return [one.result if isinstance(one, Outcome) else one.values for one in self.done]
+        return [one.result if isinstance(one, RunResult) else one.values for one in self.done]
 
     @property
-    def runs(self) -> list[Outcome]:
+    def runs(self) -> list[RunResult]:
         """The runs, with their epochs."""
-        return [one for one in self.done if isinstance(one, Outcome)]
+        return [one for one in self.done if isinstance(one, RunResult)]
 
     @property
     def whole(self) -> bool:
@@ -134,7 +134,7 @@ def all_measured(evidence: Evidence, function: str) -> Group[str]:
 
 
 def _grouped(
-    done: Sequence[tuple[K, Outcome | Measured]], lost: Sequence[tuple[K, Recipe | Measurement]], order: Iterable[K]
+    done: Sequence[tuple[K, RunResult | Measured]], lost: Sequence[tuple[K, Recipe | Measurement]], order: Iterable[K]
 ) -> Groups[K]:
     there = {key for key, _ in (*done, *lost)}
     keys = [key for key in order if key in there] or sorted(there)

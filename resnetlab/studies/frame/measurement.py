@@ -50,9 +50,9 @@ class Weights:
 class Measurement:
     """A measurement that a study plans.
 
-    `function` is "module:name" of a function (Subject) -> JSON values. It gets the network of a run (or of a weight
-    file), if one is named, and the images of `data`: of the run's where it is left out. What times something is to
-    be `alone`: nothing else runs beside it.
+    `function` is "module:name" of a function (MeasurementContext) -> JSON values. It gets the network of a run (or of
+    a weight file), if one is named, and the images of `data`: of the run's where it is left out. What times something
+    is to be `alone`: nothing else runs beside it.
     """
 
     function: str
@@ -78,7 +78,7 @@ class Measurement:
         return package.rpartition(".")[2] if last == MODULE else last, function
 
 
-def named(function: Callable[[Subject], dict[str, Any]]) -> str:
+def named(function: Callable[[MeasurementContext], dict[str, Any]]) -> str:
     """What a plan calls a function that measures: "module:name"."""
     return f"{function.__module__}:{function.__name__}"
 
@@ -105,7 +105,7 @@ class _Kept(TypedDict):
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasurementContext:
     """What a measurement's function is given; `net`, in evaluation mode, and `data` where it names them."""
 
     settings: dict[str, Any]
@@ -141,14 +141,16 @@ class Subject:
         return torch.cat([x for x, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
-def take(measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_busy: bool = False) -> Measured:
+def measure_or_cached(
+    measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_busy: bool = False
+) -> Measured:
     """Measure, or read what was measured before; the answer is kept in `runs`/measured.
 
     again_if_busy: measure again what was timed while the machine was busy.
     Raises UserError if a run that it needs is not finished, or a file can't be read or written.
     """
     module, _, name = measurement.function.partition(":")
-    function: Callable[[Subject], dict[str, Any]] = getattr(importlib.import_module(module), name)
+    function: Callable[[MeasurementContext], dict[str, Any]] = getattr(importlib.import_module(module), name)
     path = _path(measurement, function, runs)
     if is_there(path):
         found = read_json(path, _Kept, ANEW)
@@ -220,7 +222,7 @@ def _code(source: str) -> str:
     return hashed.hexdigest()
 
 
-def _subject(measurement: Measurement, runs: Path, device: str) -> Subject:
+def _subject(measurement: Measurement, runs: Path, device: str) -> MeasurementContext:
     data = _data(measurement)
     network, normalisation = None, None
     if measurement.run:
@@ -234,7 +236,7 @@ def _subject(measurement: Measurement, runs: Path, device: str) -> Subject:
         normalisation = card.normalisation if card else None
     if data is not None and normalisation is None:
         normalisation = measure(data.train, 0).channel_mean_std()
-    return Subject(
+    return MeasurementContext(
         measurement.settings,
         measurement.seed,
         device,

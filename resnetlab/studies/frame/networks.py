@@ -12,7 +12,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.frame.evidence import Evidence, Groups, measured_by
-from resnetlab.studies.frame.measurement import Measurement, Subject, Weights
+from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights
 from resnetlab.studies.frame.scales import WEIGHTS, base, for_depth
 from resnetlab.studies.frame.study import Plan
 from resnetlab.studies.frame.text import SHARED, Catalogue, joined
@@ -120,7 +120,7 @@ def _check_alike(weights: tuple[Weights, ...]) -> None:
             raise UserError(f"{one.net} and {other}: {depth} layers each, but of other units; measure one at a time.")
 
 
-def checked_batch(subject: Subject) -> tuple[Tensor, Tensor]:
+def checked_batch(subject: MeasurementContext) -> tuple[Tensor, Tensor]:
     """The first test images, as many as the measurement's settings say: x N C H W, labels N.
 
     Raises UserError for a network whose scores are not finite, or are the same for every image.

@@ -19,10 +19,10 @@ from resnetlab.schema import Seconds, Whole, trouble
 from resnetlab.storage import Damaged, disk_errors, read_json, write_atomically
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
-from resnetlab.studies.frame.evidence import Evidence, Outcome
-from resnetlab.studies.frame.measurement import Measurement, opened, take
+from resnetlab.studies.frame.evidence import Evidence, RunResult
+from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, opened
 from resnetlab.studies.frame.scales import SCALES, WEIGHTS
-from resnetlab.studies.frame.study import Finding, Plan, Study
+from resnetlab.studies.frame.study import Plan, Study, StudyResult
 from resnetlab.studies.frame.text import SHARED, Words, both
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
@@ -156,7 +156,7 @@ def one_line(error: BaseException) -> str:
     return words if len(words) <= LONGEST_REASON else f"{words[:LONGEST_REASON]}..."
 
 
-def outcome(run: Run) -> Outcome:
+def outcome(run: Run) -> RunResult:
     """What a finished run ended with. Raises UserError if it is not finished, or its folder is damaged."""
     result = run.result()
     if result is None:
@@ -165,7 +165,7 @@ def outcome(run: Run) -> Outcome:
     if len(epochs) != result["epochs"]:
         what = f"damaged, it holds {len(epochs)} epochs, and {RESULT} says {result['epochs']}"
         raise Damaged(run.folder / METRICS, what, START_ANEW)
-    return Outcome(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
+    return RunResult(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
 
 
 def failure(one: Recipe | Measurement, reason: str) -> Failure:
@@ -179,7 +179,7 @@ def failure(one: Recipe | Measurement, reason: str) -> Failure:
     return Failure(one.net, words, one.seed, reason)
 
 
-def conclude(
+def make_record(
     study: Study,
     scale: str,
     plan: Plan,
@@ -238,14 +238,14 @@ def _gathered(
             if isinstance(one, Recipe):
                 evidence.outcomes.append(outcome(make_run(one, runs, opened(one.data))))
             else:
-                evidence.measured.append(take(one, runs, device))
+                evidence.measured.append(measure_or_cached(one, runs, device))
         except UserError as error:
             evidence.failed.append(one)
             failures.append(failure(one, reason(error, runs)))
     return evidence, failures
 
 
-def _judged(study: Study, evidence: Evidence, runs: Path) -> Finding:
+def _judged(study: Study, evidence: Evidence, runs: Path) -> StudyResult:
     """What the study finds. Raises UserError where kept measurements that nothing vouches for are of another form."""
     try:
         return study.judge(evidence)

@@ -21,7 +21,7 @@ from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import spec
 from resnetlab.storage import disk_errors, disk_is_full
-from resnetlab.studies.frame.measurement import Measurement, opened, take
+from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, opened
 from resnetlab.studies.frame.record import reason
 from resnetlab.studies.frame.study import Plan
 from resnetlab.training.loop import Status, train
@@ -115,7 +115,7 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> I
         yield from train(make_run(one, runs), device=device, threads=threads)
     else:
         torch.set_num_threads(threads)
-        take(one, runs, device, again_if_busy=True)
+        measure_or_cached(one, runs, device, again_if_busy=True)
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:

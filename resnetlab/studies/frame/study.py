@@ -61,7 +61,7 @@ def planned(
 
 
 @dataclass(frozen=True)
-class Finding:
+class StudyResult:
     """What a study found: claims with verdicts, figures, tables, and honest words."""
 
     rows: list[Row]
@@ -88,7 +88,7 @@ class Study:
     rule: Words
     # (scale, where the data lies, networks of others) -> what to do; the last are given if it takes_weights
     plan: Callable[[str, str | None, tuple[Weights, ...]], Plan]
-    judge: Callable[[Evidence], Finding]
+    judge: Callable[[Evidence], StudyResult]
     theory: Words = ""  # derivations: paragraphs with LaTeX between $ and $, an empty line between them
     takes_weights: bool = False
 
@@ -97,7 +97,7 @@ def stated(
     text: Catalogue,
     *,
     plan: Callable[[str, str | None, tuple[Weights, ...]], Plan],
-    judge: Callable[[Evidence], Finding],
+    judge: Callable[[Evidence], StudyResult],
     takes_weights: bool = False,
     **values: Any,
 ) -> Study:

@@ -17,7 +17,7 @@ from resnetlab.measuring.construction import deepened, deviation
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.training.schedule import ScheduleState, learning_rate, total_steps
 from resnetlab.training.step import make_stepper
 
@@ -27,7 +27,7 @@ CLIP = 1.0  # norm of the gradient: the first losses of a deep residual stack ar
 LAST = 20  # steps over which the final loss is averaged
 
 
-def construct(subject: Subject) -> dict[str, Any]:
+def construct(subject: MeasurementContext) -> dict[str, Any]:
     """Settings `units`: of the deeper net, per stage. How far its scores are from the shallow net's.
 
     "exact": built as exactly as its kind allows; "calibrated": a plain net's batch norms with statistics of the data.
@@ -43,7 +43,7 @@ def construct(subject: Subject) -> dict[str, Any]:
     }
 
 
-def train_on(subject: Subject) -> dict[str, Any]:
+def train_on(subject: MeasurementContext) -> dict[str, Any]:
     """Settings `units` and `epochs`: train the constructed net by the shallow one's recipe, so many epochs of it.
 
     The errors of the training batches by epoch, and of the test images at the end, in %. A plain net's batch norms
@@ -76,7 +76,7 @@ def train_on(subject: Subject) -> dict[str, Any]:
     return {"train_errors": errors, "test_error": accuracy(net, loader.evaluation(test, 500)).error}
 
 
-def fit(subject: Subject) -> dict[str, Any]:
+def fit(subject: MeasurementContext) -> dict[str, Any]:
     """Settings `mix`, `units`, `steps`, `rates`: fit a stack of units to x → x; its final loss, with the best rate."""
     s = subject.settings
     losses = [_fitted(s["mix"], s["units"], s["steps"], rate, subject.seed) for rate in s["rates"]]
@@ -110,5 +110,5 @@ def _fitted(mix: str, units: int, steps: int, rate: float, seed: int) -> tuple[f
     return float(losses[0]), float(torch.stack(losses[-LAST:]).mean())
 
 
-def _units(subject: Subject) -> list[int]:
+def _units(subject: MeasurementContext) -> list[int]:
     return [subject.settings["units"]] * len(subject.net.spec.stages)

@@ -14,7 +14,7 @@ from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.networks import KINDS, Net, measured_networks, net_named
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import difference
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.identity.figures import (
     DEEP,
@@ -78,13 +78,13 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, recipes, measurements)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare constructed nets with what they are built from, and residual stacks with plain ones."""
     nets = runs_by(evidence, lambda recipe: net_named(recipe.net))
     built, trained = (measured_networks(evidence, function) for function in (CONSTRUCT, TRAIN_ON))
     stacks = measured_by(evidence, FIT, _stack)
     answer = _answer(built, trained, stacks)
-    return Finding(
+    return StudyResult(
         rows(TEXT, claims(nets, built, trained, stacks)),
         [figure for figure in (fit_figure(stacks), training_figure(nets, trained)) if figure.panels],
         [construction_table(nets, built, trained), fit_table(stacks)],

@@ -15,14 +15,14 @@ from resnetlab.measuring.lesion import (
     same_sized,
 )
 from resnetlab.measuring.paths import Unrolled
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.networks import checked_batch
 
 BATCH = 100
 STEPS = 6  # how many numbers of deleted units, and of swaps, are tried
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: MeasurementContext) -> dict[str, Any]:
     """Errors in %: intact, without each unit, with several random ones deleted, after random swaps."""
     net, s = subject.net, subject.settings
     if all(len(stage) < 2 for stage in same_sized(net)):
@@ -50,7 +50,7 @@ def measure(subject: Subject) -> dict[str, Any]:
     }
 
 
-def paths(subject: Subject) -> dict[str, Any]:
+def paths(subject: MeasurementContext) -> dict[str, Any]:
     """The mean norm of the images' gradient along random paths, by their length from 0."""
     unrolled = Unrolled(subject.net, *checked_batch(subject))
     return {"norms": unrolled.norm_by_length(subject.settings["draws"], subject.seed)}

@@ -15,7 +15,7 @@ from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.statistics import NOT_REPRODUCED, Sample, Verdict, difference
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.lesion.figures import error_figure, path_figure
 from resnetlab.studies.lesion.measure import STEPS, measure, paths
@@ -42,7 +42,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return measuring(TEXT, scale, data, weights, lesions, gradients, **s)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare what one deletion costs each kind of net; how errors grow with more; which paths carry gradient."""
     nets, gradients = measured_networks(evidence, MEASURE), measured_networks(evidence, PATHS)
     figures = []
@@ -51,7 +51,7 @@ def judge(evidence: Evidence) -> Finding:
     if unrolled := gradients.done("residual"):
         figures.append(path_figure(unrolled))
     found = rows(TEXT, [*lesion_claims(nets), *path_claims(gradients)])
-    return Finding(found, figures, [_table(nets)], TEXT("words"), _answer(nets, gradients))
+    return StudyResult(found, figures, [_table(nets)], TEXT("words"), _answer(nets, gradients))
 
 
 def lesion_claims(nets: Groups[Net]) -> Iterator[Claim]:

@@ -13,7 +13,7 @@ from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, m
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, difference, weakest
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
@@ -26,12 +26,12 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return Plan(recipes(scale, data), SHARED(f"cases.{scale}.expected"), SHARED(f"cases.{scale}.note"))
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare every case with Add, over seeds."""
     nets = runs_by(evidence, case_of, CASES)
     words, answer = _words(nets)
     figures = [_figure(nets)] if evidence.outcomes else []
-    return Finding(rows(TEXT, claims(nets, evidence.scale)), figures, [_table(nets)], words, answer)
+    return StudyResult(rows(TEXT, claims(nets, evidence.scale)), figures, [_table(nets)], words, answer)
 
 
 def claims(nets: Groups[str], scale: str) -> Iterator[Claim]:

@@ -13,7 +13,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, t
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_REPRODUCED, REPRODUCED, Verdict, difference
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.orders.figures import Key, by_order, called, curves, error_table, net
 
@@ -51,12 +51,12 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, [r.override(net=name, seed=seed) for seed in range(s.seeds) for r, name in nets])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare each order with the original one."""
     nets = runs_by(evidence, lambda recipe: Key.of(recipe.net))
     depths = sorted({key.depth for key in nets if key.order == "bn_after_add"})
     deepest = max(key.depth for key in nets)
-    return Finding(
+    return StudyResult(
         rows(TEXT, claims(nets, depths, deepest, evidence.scale)),
         curves(nets, list(dict.fromkeys((*depths, deepest)))),
         [error_table(nets)],

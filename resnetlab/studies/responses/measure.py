@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from resnetlab.measuring.responses import branch_shares, response_stds
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.networks import checked_batch
 
 BATCH = 100
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: MeasurementContext) -> dict[str, Any]:
     """The deviation of each layer's response, the stem's first; of a residual net also ‖F‖/‖h‖ of each unit."""
     x, _ = checked_batch(subject)
     stds = response_stds(subject.net, x.split(BATCH))

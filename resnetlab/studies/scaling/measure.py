@@ -11,20 +11,20 @@ import torch.nn.functional as tf
 from resnetlab.measuring.propagation import propagation
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 
-def start(subject: Subject) -> dict[str, Any]:
+def start(subject: MeasurementContext) -> dict[str, Any]:
     """How a batch passes a network that is not trained."""
     return asdict(propagation(_built(subject, subject.settings["net"]), *_batch(subject)))
 
 
-def trained(subject: Subject) -> dict[str, Any]:
+def trained(subject: MeasurementContext) -> dict[str, Any]:
     """How a batch passes a network that is trained."""
     return asdict(propagation(subject.net, *_batch(subject)))
 
 
-def same(subject: Subject) -> dict[str, Any]:
+def same(subject: MeasurementContext) -> dict[str, Any]:
     """Whether a network is the plain one as a function: the largest difference of scores and of weights' gradients."""
     # On the CPU, where the same sums are added up in the same order each time.
     net = _built(subject, subject.settings["net"]).cpu()
@@ -38,11 +38,11 @@ def same(subject: Subject) -> dict[str, Any]:
     return {"numbers": len(results[0]), "largest_difference": float((results[0] - results[1]).abs().max())}
 
 
-def _batch(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(subject: MeasurementContext) -> tuple[torch.Tensor, torch.Tensor]:
     return subject.batch(subject.settings["images"], "train")
 
 
-def _built(subject: Subject, name: str) -> ResNet:
+def _built(subject: MeasurementContext, name: str) -> ResNet:
     assert subject.data.shape is not None, "the scales' data sets have images of one size"
     channels, classes = subject.data.shape[0], len(subject.data.classes)
     made = build(name, seed=subject.seed, in_channels=channels, num_classes=classes)

@@ -23,7 +23,7 @@ from resnetlab.studies.frame.statistics import (
     difference,
     weakest,
 )
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.scaling.figures import (
     ADD,
@@ -90,14 +90,14 @@ def _name(mix: Mix, depth: int, order: str = "post") -> str:
     return name if mix == ADD else f"{name}(mix={mix!r})"
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare the measured factors with the product of scales, and training with scaled and unscaled shortcuts."""
     runs = runs_by(evidence, Net.of, NETS)
     starts, as_plain, ends = (measured_by(evidence, what, Net.of, NETS) for what in (START, SAME, AFTER))
     depth = next(net.depth for net in runs)
     nets = Nets(depth, runs, starts, ends, as_plain[Net(NONE, depth)])
     found = rows(TEXT, claims(nets, evidence.scale))
-    return Finding(found, figures(nets), tables(nets), _words(nets), _answer(nets))
+    return StudyResult(found, figures(nets), tables(nets), _words(nets), _answer(nets))
 
 
 def claims(nets: Nets, scale: str) -> Iterator[Claim]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.sensitivity import reactions
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.networks import checked_batch
 
 BATCH = 100
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: MeasurementContext) -> dict[str, Any]:
     """How each unit's F and H react to a change of its weights, and of its input."""
     x, _ = checked_batch(subject)
     found = reactions(subject.net, x.split(BATCH), subject.settings["change"], subject.seed)

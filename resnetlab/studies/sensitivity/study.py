@@ -14,7 +14,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
 from resnetlab.studies.frame.statistics import Sample, Verdict, difference
-from resnetlab.studies.frame.study import Finding, Plan, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.sensitivity.measure import measure
 
@@ -32,11 +32,11 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return measuring(TEXT, scale, data, weights, Asked(MEASURE, settings), images=COUNTS[scale])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare the reactions of F and H, in logarithms: a factor above 1 is a logarithm above 0."""
     nets = measured_networks(evidence, MEASURE)
     figures = [_figure(nets)] if any(net.done for net in nets.values()) else []
-    return Finding(rows(TEXT, claims(nets)), figures, [_table(nets)], TEXT("words"), _answer(nets))
+    return StudyResult(rows(TEXT, claims(nets)), figures, [_table(nets)], TEXT("words"), _answer(nets))
 
 
 def claims(nets: Groups[Net]) -> Iterator[Claim]:

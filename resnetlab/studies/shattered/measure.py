@@ -22,10 +22,10 @@ from resnetlab.measuring.fully_connected import (
 )
 from resnetlab.measuring.pixel_gradients import pixel_gradients
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 
-def noise(subject: Subject) -> dict[str, Any]:
+def noise(subject: MeasurementContext) -> dict[str, Any]:
     """Autocorrelation of brown and of white noise, as long as the sequences of gradients."""
     lags = subject.settings["lags"]
     return {
@@ -34,7 +34,7 @@ def noise(subject: Subject) -> dict[str, Any]:
     }
 
 
-def grid(subject: Subject) -> dict[str, Any]:
+def grid(subject: MeasurementContext) -> dict[str, Any]:
     """By depth: autocorrelation of df/dx along the line (None if it has vanished), its norm, and shared units."""
     s = subject.settings
     made = _made(subject, None)
@@ -46,7 +46,7 @@ def grid(subject: Subject) -> dict[str, Any]:
     }
 
 
-def pairs(subject: Subject) -> dict[str, Any]:
+def pairs(subject: MeasurementContext) -> dict[str, Any]:
     """By depth: correlation of gradients at pairs of independent points, and the units that pairs share."""
     made = _made(subject, subject.seed)
     return {
@@ -56,14 +56,14 @@ def pairs(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _made(subject: Subject, points: int | None) -> list[Gradients]:
+def _made(subject: MeasurementContext, points: int | None) -> list[Gradients]:
     """The gradients of one variant by depth, at the line's points or at those of a seed."""
     at = (grid_points() if points is None else gaussian_points(points)).to(subject.device)
     variant = VARIANTS[subject.settings["variant"]]
     return [input_gradients(variant, depth, at, subject.seed) for depth in subject.settings["depths"]]
 
 
-def pixels(subject: Subject) -> dict[str, Any]:
+def pixels(subject: MeasurementContext) -> dict[str, Any]:
     """Autocorrelation over the image of the pixels' gradients, of the images and of white noise; effective ranks."""
     s, channels = subject.settings, subject.data.shape[0] if subject.data.shape else 3
     classes = len(subject.data.classes)

@@ -14,7 +14,7 @@ from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, 
 from resnetlab.studies.frame.networks import KINDS, Net
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import NOT_REPRODUCED
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shattered.figures import at, at_lag, depths, figures, found, mean, tables
 from resnetlab.studies.shattered.measure import grid, noise, pairs, pixels
@@ -64,12 +64,12 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, measurements=measurements)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Fully connected nets at the greatest depth against noise, and convolutional ones against each other."""
     on_line, at_pairs = (measured_by(evidence, function, _variant, order=VARIANTS) for function in (GRID, PAIRS))
     of_noise = all_measured(evidence, NOISE)
     of_images = measured_by(evidence, PIXELS, _net)
-    return Finding(
+    return StudyResult(
         rows(TEXT, [*claims(on_line, of_noise), *pixel_claims(of_images)]),
         figures(on_line, at_pairs, of_noise, of_images),
         tables(on_line, at_pairs, of_images),

@@ -13,7 +13,7 @@ from resnetlab.studies.frame.text import Catalogue, Words
 TEXT = Catalogue.of(__name__)
 OPTIONS = ("A", "B", "C")
 KINDS = ("plain", *OPTIONS)
-PRINTED = {"plain": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}  # %, ImageNet, 34 layers, 10 crops: He 2015, Table 3
+REPORTED = {"plain": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}  # %, ImageNet, 34 layers, 10 crops: He 2015, Table 3
 
 
 class Net(NamedTuple):
@@ -37,7 +37,7 @@ def error_table(nets: Groups[Net]) -> Table:
             net_of(*net.key),
             _over_seeds(net, train_error),
             _over_seeds(net, test_error),
-            f"{PRINTED[net.key.kind]:.2f}",
+            f"{REPORTED[net.key.kind]:.2f}",
             str(len(net.done)),
         ]
         for net in nets.values()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from resnetlab.measuring.padding import padded_units
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 
-def measure_padding(subject: Subject) -> dict[str, Any]:
+def measure_padding(subject: MeasurementContext) -> dict[str, Any]:
     """The units that pad: max |h| and max |y − F| in the added channels, and the branch beside the shortcut."""
     x, _ = subject.batch(subject.settings["images"])
     return {"units": [unit.to_dict() for unit in padded_units(subject.net, x)]}

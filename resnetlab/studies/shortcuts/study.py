@@ -23,7 +23,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measur
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import REPRODUCED, Verdict, decide, difference
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, Net, error_table, net_of, times_figure
 from resnetlab.studies.shortcuts.measure import measure_padding
@@ -32,7 +32,7 @@ TEXT = Catalogue.of(__name__)
 MEASURE_PADDING, MEASURE_NETWORKS = named(measure_padding), named(measure_networks)
 SHARE = 0.5  # of what a shortcut gains over none: what the options may differ by and be called alike
 COUNTS = ("parameters", "multiply_adds", "training_bytes")
-Names = tuple[str, ...]  # of networks that are alike but for the option, in the order of OPTIONS
+StringArray = tuple[str, ...]  # of networks that are alike but for the option, in the order of OPTIONS
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, recipes, [*padded, *timed])
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Compare the options' errors over seeds, their counts exactly, their times within one run."""
     nets = runs_by(evidence, lambda recipe: NETS[recipe.net], NETS.values())
     depth = max(net.depth for net in nets)
     deepest = [nets[Net(kind, depth)] for kind in KINDS]
-    costs: Groups[Names] = measured_by(evidence, MEASURE_NETWORKS, lambda m: tuple(m.settings["nets"]))
+    costs: Groups[StringArray] = measured_by(evidence, MEASURE_NETWORKS, lambda m: tuple(m.settings["nets"]))
     padded = all_measured(evidence, MEASURE_PADDING)
     found = [*claims_of_costs(costs), *claims_of_errors(deepest), claim("padding", [_carries_nothing(padded)])]
     measured = [one for family in costs.values() for one in family.values]
     tables = [cost_table(TEXT("costs.caption"), one, TEXT("costs.first")) for one in measured]
-    return Finding(
+    return StudyResult(
         rows(TEXT, found),
         [times_figure(measured)] if measured else [],
         [error_table(nets), *tables],
@@ -95,7 +95,7 @@ def judge(evidence: Evidence) -> Finding:
     )
 
 
-def claims_of_costs(costs: Groups[Names]) -> Iterator[Claim]:
+def claims_of_costs(costs: Groups[StringArray]) -> Iterator[Claim]:
     """That C costs the most, by counts and by the clock."""
     yield claim("most", [_most(nets) for nets in costs.values()])
     longest = [
@@ -114,7 +114,7 @@ def claims_of_errors(deepest: Sequence[Group[Net]]) -> Iterator[Claim]:
     yield claim("alike", [_alike(plain, options)], values={"share": SHARE, "depth": plain.key.depth})
 
 
-def _most(costs: Group[Names]) -> Comparison:
+def _most(costs: Group[StringArray]) -> Comparison:
     """That nets with C have more of everything that is counted than those with A and B."""
 
     def judged() -> tuple[Verdict, Mapping[str, Any]]:

@@ -12,10 +12,10 @@ from resnetlab.measuring.signal import backward_growth, growth, layers_per_unit,
 from resnetlab.measuring.starting import first_steps
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
-from resnetlab.studies.frame.measurement import Subject
+from resnetlab.studies.frame.measurement import MeasurementContext
 
 
-def at_start(subject: Subject) -> dict[str, Any]:
+def at_start(subject: MeasurementContext) -> dict[str, Any]:
     """Signals and gradients by unit, their growth per layer, and what He's recursion says of them."""
     net = _net(subject)
     x, labels = subject.batch(subject.settings["images"], "train")
@@ -46,7 +46,7 @@ def at_start(subject: Subject) -> dict[str, Any]:
     return values
 
 
-def start(subject: Subject) -> dict[str, Any]:
+def start(subject: MeasurementContext) -> dict[str, Any]:
     """Whether the network starts to learn at one of the rates; those after the first that does are not tried."""
     net, s = _net(subject), subject.settings
     x, labels = subject.batch(s["pool"], "train")
@@ -61,7 +61,7 @@ def start(subject: Subject) -> dict[str, Any]:
     return {"step": tries[-1]["step"], "rate": tries[-1]["rate"], "tries": tries}
 
 
-def _net(subject: Subject) -> ResNet:
+def _net(subject: MeasurementContext) -> ResNet:
     s, data = subject.settings, subject.data
     channels = data.shape[0] if data.shape else 3
     name = f"cifar_{s['kind']}{s['depth']}(init={s['init']}, norm={s['norm']})"

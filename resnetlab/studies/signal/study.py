@@ -13,7 +13,7 @@ from resnetlab.studies.frame.claims import Claim, claim, counted, less, more, no
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, measured_by, together
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.study import Finding, Plan, planned, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words
 from resnetlab.studies.signal.figures import INITS, YANG, Net, figure, growth, started, tables
 from resnetlab.studies.signal.measure import at_start, start
@@ -68,13 +68,13 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     return planned(TEXT, scale, measurements=measurements)
 
 
-def judge(evidence: Evidence) -> Finding:
+def judge(evidence: Evidence) -> StudyResult:
     """Signals and gradients of the deepest nets, and which nets of those that were trained have started."""
     signals, starts = (measured_by(evidence, function, Net.of) for function in (AT_START, START))
     deepest = max(net.depth for net in signals)
     figures: list[Figure] = [drawn] if (drawn := figure(signals, deepest)) else []
     found = rows(TEXT, [*claims(signals, deepest), *start_claims(starts)])
-    return Finding(found, figures, tables(signals, starts), TEXT("words"), _answer(signals, starts))
+    return StudyResult(found, figures, tables(signals, starts), TEXT("words"), _answer(signals, starts))
 
 
 def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.measuring.answers import Answers, average, log_probabilities, over_views, scores_over_places
+from resnetlab.measuring.predictions import Predictions, average, log_probabilities, over_views, scores_over_places
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build, on_meta, spec
@@ -93,7 +93,7 @@ def test_an_average_of_probabilities_loses_no_small_one() -> None:
 
 
 def test_views_of_several_shapes_go_in_groups_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetlab.measuring.answers.PIXELS_AT_ONCE", 2 * 4 * 4)
+    monkeypatch.setattr("resnetlab.measuring.predictions.PIXELS_AT_ONCE", 2 * 4 * 4)
     batches: list[tuple[int, ...]] = []
 
     def answer(x: Tensor) -> Tensor:
@@ -117,12 +117,12 @@ def test_what_counts_as_right() -> None:
         dtype=torch.float64,
     ).log_softmax(1)
     labels = torch.tensor([0, 1, 0, 1, 4])
-    found = Answers.of(rows, labels)
+    found = Predictions.of(rows, labels)
     assert found.rank[:4].tolist() == [0, 1, 5, 0]
     assert found.predicted.tolist() == [0, 0, 5, 1, -1]
     assert found.right.tolist() == [True, False, False, True, False]
     assert found.confidence[2].item() == pytest.approx(math.exp(6) / sum(math.exp(v) for v in range(1, 7)))
-    counted = Answers.joined([Answers.of(rows[:2], labels[:2]), Answers.of(rows[2:], labels[2:])]).accuracy
+    counted = Predictions.joined([Predictions.of(rows[:2], labels[:2]), Predictions.of(rows[2:], labels[2:])]).accuracy
     assert (counted.images, counted.top1_correct, counted.top5_correct) == (5, 2, 3)
-    few = Answers.of(torch.full((1, 3), math.nan, dtype=torch.float64), torch.tensor([0]))
+    few = Predictions.of(torch.full((1, 3), math.nan, dtype=torch.float64), torch.tensor([0]))
     assert few.accuracy.top5_correct == 0  # though there are fewer than five classes

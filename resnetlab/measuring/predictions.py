@@ -84,7 +84,7 @@ def over_views(answer: Callable[[Tensor], Tensor], images: Sequence[Sequence[Ten
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What was answered to each image, in order: tensors of N."""
 
     labels: Tensor  # int64
@@ -94,7 +94,7 @@ class Answers:
     rank: Tensor  # int64: how many classes are likelier than the label
 
     @classmethod
-    def of(cls, log_probabilities: Tensor, labels: Tensor) -> Answers:
+    def of(cls, log_probabilities: Tensor, labels: Tensor) -> Predictions:
         """From ln of probabilities, float64 N K, and labels, int64 N."""
         own = log_probabilities.gather(1, labels[:, None])  # N 1
         finite = log_probabilities.isfinite().all(1)
@@ -105,7 +105,7 @@ class Answers:
         return cls(*(t.cpu() for t in (labels, predicted, confidence, -own[:, 0], rank)))
 
     @classmethod
-    def joined(cls, parts: Sequence[Answers]) -> Answers:
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         """Those of several batches as one."""
         names = ("labels", "predicted", "confidence", "loss", "rank")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
