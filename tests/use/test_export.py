@@ -347,7 +347,7 @@ def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
     assert main([*ask, "--unreadable", "skip", "--json"]) == 0
     said = capsys.readouterr()
     assert "calibrating on 6 of 6 test images of folder" in said.err
-    assert "testing: left out 1 that can't be read" in said.err
+    assert "testing: left out 1 that cannot be read" in said.err
     found = json.loads(said.out)
     assert (found["agreement"]["images"], found["agreement"]["unreadable"], found["calibration_unreadable"]) == (
         5,
