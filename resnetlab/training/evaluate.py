@@ -126,8 +126,9 @@ def evaluate(
     skip = unreadable == "skip" if unreadable else all(member.skips for member in members)
     streams = _streams(members, data, way, device, workers, skip)
     labels = torch.tensor(label_of, device=device)[data.test.labels.to(device)]
-    (*alone, together), read = _answers_of_all(streams, labels, orders, progress)
+    parts, read = _answers_of_all(streams, labels, orders, progress)
     left_out = _left_out(data, read)
+    *alone, together = map(Predictions.joined, parts)
     looked_at = data.test[read] if left_out else data.test
     return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
 
@@ -159,9 +160,10 @@ def _answers_of_all(
     labels: Tensor,
     orders: Sequence[list[int] | None],
     progress: Callable[[int, int], object],
-) -> tuple[list[Predictions], Tensor]:
-    """What each network answers and, last, all together; and the numbers, int64, of the images that all could read.
+) -> tuple[list[list[Predictions]], Tensor]:
+    """What each network answers and, last, all together, batch by batch; and what could be read.
 
+    That is the numbers, int64, of the images that all networks could read.
     streams: `_batches` of each network; labels: int64, of all images; orders: of each network's outputs, those of the
     common answers.
     """
@@ -176,7 +178,7 @@ def _answers_of_all(
             for part, log in zip(parts, [*logs, average(logs)], strict=True):
                 part.append(Predictions.of(log, labels[new.to(labels.device)]))
         progress(len(read), len(labels))
-    return [Predictions.joined(part) for part in parts], read
+    return parts, read
 
 
 def _check_asked(

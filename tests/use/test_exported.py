@@ -88,7 +88,7 @@ def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
 def test_quantising_reports_to_nobody() -> None:
     """NNCF tells its makers how it is used, unless it is told not to before it is imported."""
     code = (
-        "import sys, torch; from resnetlab.use.openvino_graph import *; from resnetlab.use.onnx_graph import *\n"
+        "import torch; from resnetlab.use.openvino_graph import quantised, written\n"
         "import openvino as ov, numpy as np, openvino.opset13 as op\n"
         "x = op.parameter([-1, 3, 8, 8], np.uint8, name='pixels'); y = op.convert(x, 'f32')\n"
         "y = op.convolution(y, np.ones((4, 3, 3, 3), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])\n"
@@ -144,7 +144,7 @@ DAMAGES = {
     "xml with short bin": "damaged",
     "xml with odd JSON": "not JSON",
     "xml of other shape": "are not those that it states",
-    "onnx of others": "does not say its network, classes, preprocessing, normalisation; export",
+    "onnx of others": "does not state its network, classes, preprocessing, normalisation; export",
     "onnx without a class": "are not those that it states",
     "onnx with odd classes": "classes[0] is 0",
     "onnx with odd means": "its normalisation is not valid",

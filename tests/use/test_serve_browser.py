@@ -221,6 +221,6 @@ def test_nothing_is_faint(browser: Any, server: Any, picture: Path, scheme: str,
         page.get_by_label("Choose an image").set_input_files(
             {"name": "x.png", "mimeType": "image/png", "buffer": b"no image"}
         )
-        page.get_by_role("alert").get_by_text("not an image of a format").wait_for()
+        page.get_by_role("alert").get_by_text("not an image in a supported format").wait_for()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
         assert page.evaluate(FAINT) == []

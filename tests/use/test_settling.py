@@ -101,4 +101,4 @@ def test_an_exported_file_is_served_without_heat_maps(
         assert found["probability"] == pytest.approx(float(probabilities.max()), abs=1e-4)
         answer = served.post("/explain", noise(1))
         assert answer.status == 501
-        assert answer.json()["detail"].startswith("an exported file is served, which gives classes and no heat maps")
+        assert answer.json()["detail"].startswith("this server runs an exported file, which gives no heat maps")
