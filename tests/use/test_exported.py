@@ -85,6 +85,7 @@ def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
     assert "b.bin: already exists" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # a process of its own, since NNCF decides when it is imported
 def test_quantising_reports_to_nobody() -> None:
     """NNCF tells its makers how it is used, unless it is told not to before it is imported."""
     code = (
