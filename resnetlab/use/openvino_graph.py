@@ -29,6 +29,7 @@ def check_installed(*, int8: bool = False) -> None:
     """Raise UserError where a package is missing; int8: that quantises, too."""
     import importlib
 
+    os.environ.setdefault("NNCF_CI", "1")  # before NNCF is imported, or it reports its use to its makers
     for name in ("openvino", *(("nncf",) if int8 else ())):
         try:
             importlib.import_module(name)
@@ -110,7 +111,6 @@ def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[by
     correction of biases. Raises UserError where a package is missing.
     """
     check_installed(int8=True)
-    os.environ.setdefault("NNCF_CI", "1")  # or it reports its use to its makers
     import logging
 
     import nncf
