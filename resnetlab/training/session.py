@@ -77,7 +77,7 @@ class EpochState:
     totals: EpochTotals
     rng_state: RngState  # to resume with within it
     sums: Tensor  # float64: loss and wrong images so far, and steps since `first_step` with a finite loss
-    # Since this session began or resumed the epoch:
+    # Since the epoch was begun, or taken up again from a checkpoint:
     first_step: int = 0  # the step at which it did
     started: float = 0.0  # when, by time.perf_counter()
     seen: int = 0  # images
