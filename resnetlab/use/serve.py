@@ -158,7 +158,7 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> Tensor:
-        return self.classifier.cut(finish(part))
+        return self.classifier.crop(finish(part))
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
