@@ -21,8 +21,8 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
-    SourceOrExported,
+    RunOrWeights,
+    RunWeightsOrExported,
     Which,
     WholeNumber,
     check,
@@ -47,7 +47,7 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     images: Images = (),
     /,
     *,
@@ -81,7 +81,7 @@ def predict(
 
 
 def explain(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,
