@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetlab.cli.fetching import fetch_sources
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import NAMES, Json, Which, check
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"

@@ -23,7 +23,7 @@ Net = Annotated[
 Pattern = Annotated[str | None, Parameter(help="Only networks whose name contains this, or matches it with * and ?.")]
 Sort = Annotated[
     Literal["name", "depth", "parameters", "multiply-adds", "error", "accuracy"] | None,
-    Parameter(help="Sort by this, best accuracy or smallest first; default: the order of the papers."),
+    Parameter(help="Sort by this, best accuracy or smallest first; default: family by family."),
 ]
 
 
@@ -40,13 +40,14 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
     if json:
         _print_json({"networks": [row.to_dict() for row in rows], "patterns": list(PATTERNS)})
         return
-    from resnetlab.cli.screen import console, print_table
+    from resnetlab.api.screen import console, print_table
 
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "paper's error %", "weights: top-1 %")
     print_table(headers, [_listed(row) for row in rows], left=("network", "input", "weights: top-1 %"))
     console().print(
-        "error: CIFAR-10, or ImageNet's top-1 with 10 crops; weights: pretrained:NAME on CIFAR-10, torchvision:NAME as "
-        "torchvision states it on ImageNet\nCIFAR networks can have any depth: " + ", ".join(PATTERNS),
+        "error: on CIFAR-10, or ImageNet's top-1 with 10 crops; weights: those in the package on CIFAR-10, "
+        "torchvision's on ImageNet, as torchvision states it\nCIFAR networks can have any depth: "
+        + ", ".join(PATTERNS),
         style="dim",
         highlight=False,
         markup=False,
@@ -54,7 +55,7 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
 
 
 def _listed(row: NetworkRow) -> tuple[str, ...]:
-    weights = (f"{w.source.removesuffix(f':{row.name}')} {w.top1:.2f}" for w in row.weights)
+    weights = (f"{w.source} {w.top1:.2f}" for w in row.weights)
     return (
         row.name,
         str(row.depth),
@@ -98,7 +99,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console, print_listed
+    from resnetlab.api.screen import console, print_listed
 
     cells = [_cells(c, p) for c, p in rows]
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
@@ -149,9 +150,7 @@ def _as_json(found: tuple[str, Reported] | None) -> dict[str, object] | None:
 
 
 def _show(c: Complexity) -> None:
-    from rich.table import Table
-
-    from resnetlab.cli.screen import console, fits, print_listed
+    from resnetlab.api.screen import console, print_table
 
     headers = ("layer", "kind", "output", "parameters", "multiply-adds")
     rows = [
@@ -164,15 +163,7 @@ def _show(c: Complexity) -> None:
         )
         for layer in c.layers
     ]
-    if fits(headers, rows):
-        table = Table()
-        for header in headers:
-            table.add_column(header, justify="left" if header in ("layer", "kind") else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        console().print(table)
-    else:
-        print_listed(headers, rows)
+    print_table(headers, rows, left=("layer", "kind"))
     facts = {
         "network": c.name,
         "depth": f"{c.depth} weight layers on the main path",

@@ -28,8 +28,8 @@ Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
 NAMES = "pretrained:NAME, torchvision:NAME, timm/NAME or hf:OWNER/NAME"  # of published weights
-Source = Annotated[str, Parameter(help=f"A run folder, a weight file, or {NAMES}.")]
-SourceOrExported = Annotated[
+RunOrWeights = Annotated[str, Parameter(help=f"A run folder, a weight file, or {NAMES}.")]
+RunWeightsOrExported = Annotated[
     str, Parameter(help=f"A run folder, a weight file, an exported .onnx or .xml, or {NAMES}.")
 ]
 Images = Annotated[

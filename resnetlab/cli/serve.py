@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.fetching import fetch_sources
-from resnetlab.cli.options import Device, ImageSize, Net, SourceOrExported, Which, WholeNumber, check
+from resnetlab.api.fetching import fetch_sources
+from resnetlab.cli.options import Device, ImageSize, Net, RunWeightsOrExported, Which, WholeNumber, check
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]
@@ -26,7 +26,7 @@ Timeout = Annotated[int, WholeNumber, Parameter(help="Seconds to wait for a requ
 
 
 def serve(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     /,
     *,
     net: Net = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.fetching import fetch_sources
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     UNREADABLE,
     BatchSize,
@@ -22,8 +22,8 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
-    SourceOrExported,
+    RunOrWeights,
+    RunWeightsOrExported,
     Which,
     WholeNumber,
     check,
@@ -48,7 +48,7 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     images: Images = (),
     /,
     *,
@@ -63,7 +63,7 @@ def predict(
     csv: Csv = False,
 ) -> int:
     """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device, with_engine
     from resnetlab.use.predict import find_images
@@ -83,7 +83,7 @@ def predict(
 
 
 def explain(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,
@@ -98,7 +98,7 @@ def explain(
     json: Json = False,
 ) -> int:
     """Write a picture of each image beside a heat map of what the network's answer is based on."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images

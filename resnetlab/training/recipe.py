@@ -113,6 +113,10 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
+        if hasattr(self.net, "to_dict"):  # a NetSpec, or a VGG net's
+            from resnetlab.nets.zoo import text_of  # a recipe is read without torch
+
+            object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
         hints = get_type_hints(Recipe)
         for name, hint in hints.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))

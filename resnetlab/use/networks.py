@@ -12,7 +12,7 @@ from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.measuring.complexity import complexity
 from resnetlab.measuring.reported import reported
 from resnetlab.nets.spec import NetSpec
-from resnetlab.nets.zoo import PATTERNS, Spec, names, spec
+from resnetlab.nets.zoo import Spec, names, spec
 from resnetlab.weights import packaged
 from resnetlab.weights.published import TORCHVISION
 
@@ -130,6 +130,3 @@ def _row(net: Spec) -> NetworkRow:
         printed[1].source if printed and error else "",
         named_weights(net.name),
     )
-
-
-FAMILIES = ", ".join(PATTERNS)  # of which the table has only the depths that papers name

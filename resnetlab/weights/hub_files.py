@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import resnetlab
-from resnetlab.data.fetch import TIMEOUT, Progress, download, held, writing
+from resnetlab.data.fetch import TIMEOUT, DownloadProgress, download, held, writing
 from resnetlab.data.open import File
 from resnetlab.errors import UserError
 from resnetlab.storage import cache_folder, write_atomically
@@ -38,7 +38,7 @@ def place(name: str) -> Path:
     return _of_huggingface_hub(*_parsed(name)) or _folder(name)
 
 
-def fetch(name: str) -> Iterator[Progress]:
+def fetch(name: str) -> Iterator[DownloadProgress]:
     """Fetch the weights of a repository, "owner/name" or "owner/name@revision", and its config.json; once.
 
     Yields nothing where they are there already, whatever has become of the repository since. Raises UserError where

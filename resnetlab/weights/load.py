@@ -21,7 +21,7 @@ from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
-from resnetlab.weights.interop import OURS, Found, normalisation, read_state
+from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
 from resnetlab.weights.sources import hub_hint, imagenet_classes, located
 
@@ -178,7 +178,7 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _metadata(found: Found) -> ModelMetadata | None:
+def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     """What the naming scheme of a peer's file tells beside the network."""
     known = normalisation(found.naming, found.spec)
     if known is None:

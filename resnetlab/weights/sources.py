@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from resnetlab.data.fetch import Progress, check_file, download, held, writing
+from resnetlab.data.fetch import DownloadProgress, check_file, download, held, writing
 from resnetlab.data.imagenet import class_names
 from resnetlab.data.open import File
 from resnetlab.errors import UserError, did_you_mean, shown
@@ -37,7 +37,9 @@ class Kind(NamedTuple):
     """What is done with a name of a kind: where its weights lie, and how they are brought there."""
 
     place: Callable[[str], Path]  # a file, or a folder of the hub's
-    fetch: Callable[[str], Iterator[Progress]]  # raises UserError where that can't be; yields nothing if it is there
+    fetch: Callable[
+        [str], Iterator[DownloadProgress]
+    ]  # raises UserError where that can't be; yields nothing if it is there
 
 
 def located(source: str | Path) -> Path:
@@ -57,7 +59,7 @@ def located(source: str | Path) -> Path:
     return KINDS[kind].place(name)
 
 
-def fetch_weights(source: str | Path) -> Iterator[Progress]:
+def fetch_weights(source: str | Path) -> Iterator[DownloadProgress]:
     """Fetch the weights that a name stands for, yielding progress: nothing for what is here, and for a path.
 
     A download that stopped is resumed. Raises UserError as `located` does.
@@ -102,7 +104,7 @@ def _named(source: str | Path) -> tuple[str, str] | None:
     return ("hf", text) if TIMM.fullmatch(text) and not os.path.lexists(text) else None
 
 
-def _in_package(name: str) -> Iterator[Progress]:
+def _in_package(name: str) -> Iterator[DownloadProgress]:
     packaged.path_of(name)
     return iter(())
 
@@ -120,7 +122,7 @@ def _torchvision_place(name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / _torchvision_file(name).name
 
 
-def _from_torchvision(name: str) -> Iterator[Progress]:
+def _from_torchvision(name: str) -> Iterator[DownloadProgress]:
     """Fetch a file of torchvision's unless it is there, where it is checked, too."""
     published, path = _torchvision_file(name), _torchvision_place(name)
     file = File(published.name, 0, published.sha256)

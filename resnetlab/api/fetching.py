@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from resnetlab.data.fetch import Progress
+    from resnetlab.data.fetch import DownloadProgress
 
 
 class Followed(NamedTuple):
@@ -17,11 +17,11 @@ class Followed(NamedTuple):
     was_there: bool  # whether all files were there already
 
 
-def follow(events: Iterable[Progress]) -> Followed:
+def follow(events: Iterable[DownloadProgress]) -> Followed:
     """Show how a download goes, to its end."""
     from rich.filesize import decimal
 
-    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.api.screen import progress_bars, say
 
     received, was_there = 0, True
     with progress_bars() as bars:
