@@ -196,6 +196,8 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
     size: int  # of images, pixels a side
     classes: tuple[str, ...] | None
+    short_side: int  # to which images are resized before they are cut to that size
+    interpolation: str
 
 
 def preprocessing(folder: Path) -> Preprocessing | None:
@@ -205,8 +207,12 @@ def preprocessing(folder: Path) -> Preprocessing | None:
         pretrained = told["pretrained_cfg"]
         mean, std = (tuple(map(float, pretrained[key])) for key in ("mean", "std"))
         _, height, width = map(int, pretrained["input_size"])
+        short_side = round(height / float(pretrained.get("crop_pct", 0.875)))
+        interpolation = str(pretrained.get("interpolation", "bilinear"))
         labels = told.get("label_names") or pretrained.get("label_names")
         classes = tuple(map(str, labels)) if labels else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
-    return Preprocessing(mean, std, height, classes) if height == width and all(std) else None
+    if height != width or not all(std):
+        return None
+    return Preprocessing(mean, std, height, classes, short_side, interpolation)

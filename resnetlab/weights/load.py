@@ -23,7 +23,7 @@ from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
-from resnetlab.weights.sources import hub_hint, imagenet_classes, located
+from resnetlab.weights.sources import hub_hint, imagenet_classes, located, other_preparation
 
 _log = logging.getLogger(__name__)
 
@@ -192,6 +192,8 @@ def _with_stated(loaded: Loaded, source: str | Path) -> Loaded:
     stated = preprocessing(loaded.file.parent) if loaded.file.name in (MODEL, OLD_MODEL) else None
     spec, metadata = loaded.net.spec, loaded.metadata
     classes = imagenet_classes(source, spec) if loaded.has_head else None
+    if (other := other_preparation(source, stated)) and isinstance(spec, NetSpec) and spec.stem != "cifar":
+        _log.warning("%s: %s.", source, other)
     if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
         normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
         metadata = ModelMetadata(spec, None, normalise, recipe={})

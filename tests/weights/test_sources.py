@@ -135,8 +135,15 @@ def test_without_a_network_one_line_says_what_to_do(
         assert advice in said
 
 
-def test_a_repository_is_fetched_once_with_its_preprocessing(hub: Any, net: Net) -> None:
+def test_a_repository_is_fetched_once_with_its_preprocessing(
+    hub: Any, net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
     loaded = load_described("timm/resnet18.a1_in1k")
+    assert [record.getMessage() for record in caplog.records] == [
+        "timm/resnet18.a1_in1k: downloading model.safetensors",
+        "timm/resnet18.a1_in1k: its project resizes the short side of images to 168 pixels (here 183) and with bicubic "
+        "interpolation (here bilinear), so the accuracy may differ from what it states.",
+    ]
     assert_same(loaded.net, net)
     assert loaded.metadata is not None
     assert loaded.metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
@@ -250,6 +257,22 @@ def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None
         str(tmp_path): tmp_path.name,
     }
     assert {source: short_name(source) for source in wanted} == wanted
+
+
+def test_what_a_project_does_otherwise_is_said() -> None:
+    assert sources.other_preparation("torchvision:resnet50", None) == ""
+    assert "to 232 pixels (here 256), so" in sources.other_preparation("torchvision:resnet50.v2", None)
+    assert sources.other_preparation("resnet50.pth", None) == ""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [b"", b"[]", b"{}", b'{"pretrained_cfg": 1}', json.dumps(TOLD).replace("160, 160", "160, 96").encode()]
+    + [json.dumps(TOLD).replace("0.95", value).encode() for value in ("0", "NaN", '"x"')],
+)
+def test_a_config_that_says_nothing_of_use(config: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(config)
+    assert hub_files.preprocessing(tmp_path) is None
 
 
 def test_torchvisions_table() -> None:
