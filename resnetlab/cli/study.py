@@ -137,11 +137,13 @@ def _carried_out(
 
 
 def _answer(record: Record) -> dict[str, Any]:
-    """What a program wants of a record: texts in English."""
+    """What a program wants of a record: texts in English; "claims" counts them by their verdict."""
+    from resnetlab.studies.frame.statistics import tally
+
     rows = [{k: str(both(v)) for k, v in row.items()} for row in record.rows]
-    return {"study": record.study, "scale": record.scale, "verdict": record.verdict, "rows": rows} | {
-        "failures": record.failures
-    }
+    counts = {verdict.word: count for verdict, count in tally(record.verdicts).items()}
+    about = {"study": record.study, "scale": record.scale, "verdict": record.verdict, "claims": counts}
+    return about | {"rows": rows, "failures": record.failures}
 
 
 @app.command
@@ -216,7 +218,10 @@ def _show(record: Record) -> None:
             shown.add_row(*map(escape, row))
         console().print(shown)
     headers = ["claim", "paper", "measured", "verdict"]
+    remarks = [str(both(row.get("remark", ""))) for row in record.rows]
     rows = [[str(both(row[k])) for k in headers] for row in record.rows]
+    for row, remark in zip(rows, remarks, strict=True):
+        row[2] += f"\n{remark}" if remark else ""
     if console().width >= ROWS_WIDTH:
         shown = Table(*headers, show_lines=True)
         for row in rows:
