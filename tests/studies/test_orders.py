@@ -13,7 +13,7 @@ from resnetlab.studies.degradation import STUDY as DEGRADATION
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.orders.figures import PAPER, Key, net
 from resnetlab.studies.orders.study import STUDY
@@ -69,7 +69,7 @@ def test_contrary_data_refute_every_claim() -> None:
 
 
 def test_orders_that_are_all_alike_confirm_that_one_claim() -> None:
-    expected = [CONTRADICTED, CONTRADICTED, REPRODUCED, CONTRADICTED, CONTRADICTED, CONTRADICTED]
+    expected = [UNDECIDED, UNDECIDED, REPRODUCED, UNDECIDED, UNDECIDED, UNDECIDED]
     assert verdicts(judged("paper", alike)) == expected
 
 

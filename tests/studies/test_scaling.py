@@ -132,7 +132,7 @@ def test_a_factor_that_is_missing_is_no_product() -> None:
             return found | {key: [None] * len(v) for key, v in found.items() if key.startswith("grad")}
 
     finding = Dead().judged("quick")
-    assert verdicts(finding)[:3] == [CONTRADICTED] * 3
+    assert verdicts(finding)[:3] == [CONTRADICTED, CONTRADICTED, NOT_JUDGED]
     assert "does not agree" in str(finding.answer)
     json.dumps([f.panels for f in finding.figures], allow_nan=False, default=vars)
 

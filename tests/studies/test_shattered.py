@@ -97,7 +97,7 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_a_vanished_gradient_is_not_called_shattered() -> None:
     finding = judged(PAPERS | {"plain BN": None})
-    assert verdicts(finding)[0] == verdicts(finding)[3] == CONTRADICTED
+    assert verdicts(finding)[0] == verdicts(finding)[3] == NOT_JUDGED
     assert "vanished" in both(finding.rows[0].measured).en
 
 

@@ -10,11 +10,14 @@ from typing import Any
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
+from resnetlab.studies.frame.budget import total_epochs
 from resnetlab.studies.frame.claims import Row, in_words
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
+from resnetlab.studies.frame.scales import CIFAR
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Plan:
     def limited(self, epochs: float | None, seeds: int | None) -> Plan:
         """The plan with shorter runs and with the seeds below `seeds` only; its note says so, if that is less."""
 
-        def shorter(recipe: Recipe) -> Recipe:
-            enough = epochs is None or (recipe.epochs is not None and recipe.epochs <= epochs)
-            return recipe if enough else recipe.override(epochs=epochs)
+        def shorter(one: Recipe) -> Recipe:
+            enough = epochs is None or (one.epochs is not None and one.epochs <= epochs)
+            return one if enough else one.override(epochs=epochs)
 
         def kept(seed: int) -> bool:
             return seeds is None or seed < seeds
@@ -60,7 +63,13 @@ def planned(
     text: Catalogue, scale: str, recipes: Sequence[Recipe] = (), measurements: Sequence[Measurement] = ()
 ) -> Plan:
     """The plan of a scale; what to expect of it, and what to know of it, stand in the study's catalogue."""
-    return Plan(tuple(recipes), text(f"scales.{scale}.expected"), text(f"scales.{scale}.note"), tuple(measurements))
+    note = text(f"scales.{scale}.note", epochs=recipe(CIFAR).epochs)
+    return Plan(tuple(recipes), expected(text, f"scales.{scale}.expected", recipes), note, tuple(measurements))
+
+
+def expected(text: Catalogue, key: str, recipes: Sequence[Recipe]) -> Words:
+    """How long a scale takes: as the catalogue says, or, where it doesn't, how much is trained."""
+    return text(key) if key in text else SHARED("expected.training", epochs=total_epochs(recipes))
 
 
 @dataclass(frozen=True)

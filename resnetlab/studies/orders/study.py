@@ -28,12 +28,12 @@ class Scale:
     depths: tuple[int, ...]  # of all five orders
     deepest: int  # of the original and the full pre-activation order
     seeds: int
-    epochs: float | None = None  # of the deepest, which are costly: the start of training shows how they learn
+    epochs: float | None = None  # of the deepest, if fewer: the start of training shows how they learn
 
 
 SCALES = {
     "quick": Scale((20, 56), 110, seeds=3, epochs=4.0),
-    "cifar": Scale((56,), 164, seeds=3, epochs=2.0),
+    "cifar": Scale((56,), 164, seeds=3),
     "paper": Scale((110, 164), 1001, seeds=5),
 }
 
