@@ -79,11 +79,11 @@ def explain_images(
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
             continue
-        pixels = classifier.cut(resized)
+        pixels = classifier.crop(resized)
         probabilities = classifier.probabilities(pixels[None])[0]
         chosen = classifier.classes.index(label) if label else int(probabilities.argmax())
         heat = _heat(classifier, pixels, chosen, method, unit)
-        suffix, drawn = encoded(side_by_side(photo, heat, classifier.crop(resized)), content)
+        suffix, drawn = encoded(side_by_side(photo, heat, classifier.crop_area(resized)), content)
         picture = out / (_free_name(path, taken) + suffix)
         with disk_errors(out):
             write_atomically(picture, drawn)

@@ -47,7 +47,7 @@ PAGE = {"/": "index.html", "/style.css": "style.css", "/script.js": "script.js"}
 MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
-class Found(BaseModel):
+class ClassProbability(BaseModel):
     """A class, and how probable the network holds it to be."""
 
     name: str = Field(serialization_alias="class")
@@ -66,7 +66,7 @@ class Seen(BaseModel):
 class Prediction(BaseModel):
     """The likeliest classes, the first first, and what they were found in."""
 
-    classes: list[Found]
+    classes: list[ClassProbability]
     crop: Seen
 
 
@@ -182,7 +182,7 @@ class Api:
 
     def _prepared(self, part: Part) -> tuple[Tensor, Crop]:
         image = finish(part)
-        return self.classifier.cut(image), self.classifier.crop(image)
+        return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
@@ -191,7 +191,7 @@ class Api:
 
         async def classified(pixels: Tensor, crop: Crop) -> Prediction:
             found = likeliest(await self.batcher.classified(pixels), self.classifier.classes, top)
-            classes = [Found(name=name, probability=value) for name, value in found]
+            classes = [ClassProbability(name=name, probability=value) for name, value in found]
             return Prediction(classes=classes, crop=Seen(**crop._asdict()))
 
         return await self._answered(request, classified)
