@@ -120,7 +120,7 @@ def _coloured(values: Image.Image) -> Image.Image:
 
 
 def _enlarged(image: np.ndarray) -> Image.Image:
-    """From uint8 H W 3, as many whole times as large as brings its short side near _SHORT, unless the other gets too long."""
+    """From uint8 H W 3, as many whole times as large as brings its short side near _SHORT, or the other to _LONG."""
     short, long = sorted(image.shape[:2])
     times = max(1, min(round(_SHORT / short), _LONG // long))
     picture = Image.fromarray(image)
