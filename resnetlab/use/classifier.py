@@ -21,7 +21,7 @@ from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
 from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_exported, suffix_of
-from resnetlab.use.heat import Crop
+from resnetlab.use.heat import CropArea
 from resnetlab.use.recorded_accuracy import RecordedAccuracy, recorded_accuracy
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
@@ -189,11 +189,11 @@ class Classifier:
             image = np.rint(image @ np.array(LUMA))[:, :, None].astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
-    def crop_area(self, image: np.ndarray) -> Crop:
+    def crop_area(self, image: np.ndarray) -> CropArea:
         """Which part of an image that was resized, uint8 H W 3, `crop` gives."""
         height, width = image.shape[:2]
         top, left = self._corner(image)
-        return Crop(left / width, top / height, self.size / width, self.size / height)
+        return CropArea(left / width, top / height, self.size / width, self.size / height)
 
     def _corner(self, image: np.ndarray) -> tuple[int, int]:
         top, left = (round((side - self.size) / 2) for side in image.shape[:2])

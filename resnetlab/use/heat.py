@@ -22,7 +22,7 @@ _SHORT, _LONG = 256, 2048  # pixels: what a small picture's short side is enlarg
 _MOST_JPEG = 65_500  # pixels of a side
 
 
-class Crop(NamedTuple):
+class CropArea(NamedTuple):
     """The part of an upright image that a network sees, in shares of the image's width and height."""
 
     left: float
@@ -37,7 +37,7 @@ class Crop(NamedTuple):
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-WHOLE = Crop(0.0, 0.0, 1.0, 1.0)
+WHOLE = CropArea(0.0, 0.0, 1.0, 1.0)
 
 
 def heat_image(heat: Tensor) -> Image.Image:
@@ -52,7 +52,7 @@ def overlay(pixels: Tensor, heat: Tensor) -> Image.Image:
     return picture
 
 
-def side_by_side(photo: np.ndarray, heat: Tensor, crop: Crop) -> Image.Image:
+def side_by_side(photo: np.ndarray, heat: Tensor, crop: CropArea) -> Image.Image:
     """The photograph (uint8 H W 3), and beside it the same under the heat (H W, 0 to 1) of its part `crop`.
 
     Both have the photograph's own resolution; small ones are enlarged. What is not in `crop` is faded.
@@ -76,7 +76,7 @@ def encoded(picture: Image.Image, like: bytes) -> tuple[str, bytes]:
     return ".png", written.getvalue()
 
 
-def _paint(canvas: Image.Image, heat: Tensor, crop: Crop, area: tuple[int, int, int, int]) -> None:
+def _paint(canvas: Image.Image, heat: Tensor, crop: CropArea, area: tuple[int, int, int, int]) -> None:
     """Lay the heat on the part `crop` of the picture that stands in `area` of the canvas, and fade the rest of it."""
     left, top, right, bottom = area
     inner = crop.box(right - left, bottom - top)

@@ -27,7 +27,7 @@ from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECO
 from resnetlab.use.explain import grad_cam, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
-from resnetlab.use.heat import COLOURS, Crop, heat_image, overlay
+from resnetlab.use.heat import COLOURS, CropArea, heat_image, overlay
 from resnetlab.use.metrics import TEXT, Metrics
 from resnetlab.use.middleware import RequestMiddleware
 from resnetlab.use.predict import likeliest
@@ -164,7 +164,7 @@ class Api:
             megapixel=MEGAPIXEL_SECONDS,
         )
 
-    async def _answered(self, request: Request, work: Callable[[Tensor, Crop], Awaitable[Result]]) -> Result:
+    async def _answered(self, request: Request, work: Callable[[Tensor, CropArea], Awaitable[Result]]) -> Result:
         """What `work` makes of the image of a request, and of which part of it that is, within all limits."""
         with self.room.body() as body:
             kind = check_type(request)
@@ -180,7 +180,7 @@ class Api:
             with self.room.place():
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
-    def _prepared(self, part: Part) -> tuple[Tensor, Crop]:
+    def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
         image = finish(part)
         return self.classifier.crop(image), self.classifier.crop_area(image)
 
@@ -189,7 +189,7 @@ class Api:
     ) -> Prediction:
         """POST /predict."""
 
-        async def classified(pixels: Tensor, crop: Crop) -> Prediction:
+        async def classified(pixels: Tensor, crop: CropArea) -> Prediction:
             found = likeliest(await self.batcher.classified(pixels), self.classifier.classes, top)
             classes = [ClassProbability(name=name, probability=value) for name, value in found]
             return Prediction(classes=classes, crop=Seen(**crop._asdict()))
@@ -219,7 +219,7 @@ class Api:
             if value is not None and value not in known:
                 raise Unfinished(422, f"{what} {shown(value)} is not listed by /health.{did_you_mean(value, known)}")
 
-        async def picture(pixels: Tensor, _: Crop) -> bytes:
+        async def picture(pixels: Tensor, _: CropArea) -> bytes:
             heat = await self.batcher.alone(partial(_heat, self.classifier, pixels, label, unit))
             return await asyncio.to_thread(_png, pixels, heat, view)
 

@@ -10,7 +10,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from resnetlab.use.heat import STRENGTH, WHOLE, Crop, encoded, heat_image, overlay, side_by_side
+from resnetlab.use.heat import STRENGTH, WHOLE, CropArea, encoded, heat_image, overlay, side_by_side
 
 
 def test_a_heat_map_is_its_values_and_its_palette_the_colours() -> None:
@@ -40,7 +40,7 @@ def test_the_photograph_keeps_its_resolution_and_its_crop_has_the_heat() -> None
     photo = np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8)
     heat = torch.zeros(4, 4)
     heat[:, 2:] = 1
-    picture = np.asarray(side_by_side(photo, heat, Crop(0.2, 0.1, 0.48, 0.8))).astype(float)
+    picture = np.asarray(side_by_side(photo, heat, CropArea(0.2, 0.1, 0.48, 0.8))).astype(float)
     assert picture.shape == (300, 2 * 500 + 8, 3)
     assert (picture[:, :500] == photo).all()
     assert (picture[:, 500:508] == 255).all()
@@ -74,8 +74,8 @@ def test_small_pictures_are_enlarged(size: tuple[int, int], shown: tuple[int, in
     assert picture.getpixel((0, 0)) == (9, 9, 9)
 
 
-@pytest.mark.parametrize("crop", [Crop(0.0, 0.49, 1.0, 0.02), Crop(0.999, 0.999, 0.001, 0.001), WHOLE])
-def test_a_crop_has_a_pixel_at_least_and_lies_within(crop: Crop) -> None:
+@pytest.mark.parametrize("crop", [CropArea(0.0, 0.49, 1.0, 0.02), CropArea(0.999, 0.999, 0.001, 0.001), WHOLE])
+def test_a_crop_has_a_pixel_at_least_and_lies_within(crop: CropArea) -> None:
     for width, height in ((1, 1), (7, 3), (3000, 2)):
         left, top, right, bottom = crop.box(width, height)
         assert 0 <= left < right <= width

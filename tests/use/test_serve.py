@@ -28,7 +28,7 @@ from resnetlab.data.decoding import decode
 from resnetlab.data.open import open_data
 from resnetlab.use import http_server
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.heat import COLOURS, Crop, side_by_side
+from resnetlab.use.heat import COLOURS, CropArea, side_by_side
 from resnetlab.use.predict import likeliest
 
 Noise = Callable[..., bytes]
@@ -94,7 +94,7 @@ def test_explain_is_what_the_command_draws(
         assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
         heat = Image.open(io.BytesIO(answer.body))
         assert (heat.mode, heat.size) == ("P", (32, 32))
-        crop = Crop(**server.post("/predict", image).json()["crop"])
+        crop = CropArea(**server.post("/predict", image).json()["crop"])
         values = torch.from_numpy(np.asarray(heat).copy()) / 255
         wanted = side_by_side(decode(image), values, crop)
         drawn = Image.open(tmp_path / "out" / name)
