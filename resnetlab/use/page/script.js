@@ -198,7 +198,7 @@ at("photo").addEventListener("load", () => {
   const { naturalWidth: width, naturalHeight: height } = at("photo");
   at("frame").style.setProperty("--ratio", width / height);
   at("frame").classList.toggle("small", Math.max(width, height) < 128);
-  if (!shownByServer && isTurned(picture.crop, at("photo"))) showServers();
+  if (picture && !shownByServer && isTurned(picture.crop, at("photo"))) showServers();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
