@@ -124,7 +124,7 @@ def export(
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
     module = exported_module(classifier.net, classifier.normalise)
-    content = kind.content(module, noise(classifier.shape, 2), description(classifier))
+    content = kind.content(module, noise(classifier.shape, 2), description(classifier, int8=calibrate is not None))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     for check in checks:
