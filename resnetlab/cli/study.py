@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check
 from resnetlab.errors import UserError
 from resnetlab.studies.frame.text import both
@@ -33,7 +34,9 @@ Scale = Annotated[
 Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")]
 WeightFiles = Annotated[
     tuple[str, ...],
-    Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
+    Parameter(
+        help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated."
+    ),
 ]
 Epochs = Annotated[
     float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
@@ -111,6 +114,7 @@ def run(
         raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
+    fetch_sources(*(text.rpartition("=")[2] for text in weights))
     tasks = assignments(name, scale, data=data, weights=weights, epochs=epochs, seeds=seeds)
     workplace = Workplace.checked(runs, device, jobs, ray)
     if dry_run:

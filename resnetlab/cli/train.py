@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
@@ -94,6 +95,7 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as distributed:
         values = named_recipe(recipe, **given)
+        fetch_sources(values.start)
         setup = {"device": device, "threads": threads, "workers": workers, "checkpoint_steps": checkpoint_steps}
         job = _launched(values, runs, distributed, setup, dry_run)
         if dry_run:

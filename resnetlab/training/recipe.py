@@ -38,7 +38,11 @@ class Recipe:
     """
 
     net: str = _field("cifar_resnet20", "The network's name, as in 'resnetlab describe'; '': the source's network.")
-    start: str = _field("", "The source: a run folder or weight file from whose weights training starts.")
+    start: str = _field(
+        "",
+        "The source from whose weights training starts: a run folder, a weight file, or pretrained:NAME, "
+        "torchvision:NAME, timm/NAME or hf:OWNER/NAME.",
+    )
     freeze: int = _field(
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
@@ -109,6 +113,10 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
+        if hasattr(self.net, "to_dict"):  # a NetSpec, or a VGG net's
+            from resnetlab.nets.zoo import text_of  # a recipe is read without torch
+
+            object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
         hints = get_type_hints(Recipe)
         for name, hint in hints.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
