@@ -16,6 +16,7 @@ from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
+from resnetlab.training.optimiser import unusual_rates
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.setup import normalisation_of
@@ -58,14 +59,16 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data, in lines."""
+        """What may be wrong with the data or with the recipe's rates, in lines."""
+        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
         lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
         if not lost:
-            return []
+            return lines
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         return [
+            *lines,
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
         ]
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
