@@ -156,10 +156,11 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -
 def _follow(job: Launch, log: str | None) -> bool:
     """Train and show how it goes; whether it was stopped early."""
     from resnetlab.cli.screen import progress_bars, say, watching
+    from resnetlab.training.log_lines import LogLines, words_of
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.tracking import tracking
 
-    speaks, reported, early = job.distributed.is_main, None, False
+    speaks, lines, early = job.distributed.is_main, LogLines(), False
     with (
         tracking(job.run, log if speaks else None) as track,
         progress_bars(shown=speaks) as bars,
@@ -169,14 +170,10 @@ def _follow(job: Launch, log: str | None) -> bool:
         task = bars.add_task("training", words="")
         for status in job.train(stop):
             sign_of_life(status.next)
-            reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
-            test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
-            words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
-            bars.update(task, completed=status.step, total=status.steps, words=words)
+            bars.update(task, completed=status.step, total=status.steps, words=words_of(status))
             track()
             early = status.step < status.steps  # of the last one
-            if status.epochs_done > reported and speaks and not sys.stderr.isatty():
-                reported = status.epochs_done
-                say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
+            if (line := lines.due(status)) and speaks and not sys.stderr.isatty():
+                say(line)
         track()  # of a run that was finished before, what its tracker lacks
     return early
