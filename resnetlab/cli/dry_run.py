@@ -17,7 +17,7 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
     from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 
-    say(f"{run.spec.name} on {run.data.name}: trying a few steps")
+    say(f"{run.spec.name} on {run.data.title}: trying a few steps")
     found = dry_run(run, device=device, threads=threads, workers=workers)
     if json:
         print(json_module.dumps(found.to_dict()))

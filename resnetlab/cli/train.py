@@ -60,6 +60,9 @@ CheckpointSteps = Annotated[
     WholeNumber,
     Parameter(help="Steps between checkpoints within an epoch; default: every 10 minutes; does not affect results."),
 ]
+RunName = Annotated[
+    str, Parameter(help="What to call the run: its folder is NAME-HASH. NAME then stands for the newest such run.")
+]
 Serve = Annotated[
     bool, Parameter(negative="", help="Serve the network after training, on a free port of this machine.")
 ]
@@ -70,6 +73,7 @@ def train(
     /,
     *,
     overrides: Fields = None,
+    name: RunName = "",
     runs: Runs = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
@@ -94,7 +98,13 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as distributed:
         values = named_recipe(recipe, **given)
-        setup = {"device": device, "threads": threads, "workers": workers, "checkpoint_steps": checkpoint_steps}
+        setup = {
+            "name": name,
+            "device": device,
+            "threads": threads,
+            "workers": workers,
+            "checkpoint_steps": checkpoint_steps,
+        }
         job = _launched(values, runs, distributed, setup, dry_run)
         if dry_run:
             _try_out(job, json)

@@ -273,7 +273,7 @@ def audit(
     Raises UserError for a data set in memory.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
-        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be audited.")
+        raise UserError(f"{data.title} is loaded into memory; only data sets of image files can be audited.")
     workers = check_workers(workers)
     sides = {"train": data.train, "test": data.test}
     kept = {side: np.zeros(len(files), _KEPT) for side, files in sides.items()}
@@ -308,7 +308,7 @@ def audit(
     readable = {side: rows[rows["readable"]] for side, rows in kept.items()}
     shorts, longs = (np.concatenate([rows[key] for rows in readable.values()]) for key in ("short", "long"))
     return Audit(
-        name=data.name,
+        name=data.title,
         train=len(data.train),
         test=len(data.test),
         readable=len(shorts),

@@ -129,7 +129,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
         start=run.pretrained.note if run.pretrained else "",
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
-        data=run.data.name,
+        data=run.data.title,
         train_images=len(train),
         validation_images=len(validation),
         test_images=len(run.data.test),

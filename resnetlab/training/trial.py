@@ -66,7 +66,7 @@ class Trial:
                 none = False
                 yield batch._replace(x=self.stepper.laid_out(batch.x))
             if none:
-                raise UserError(f"{self.run.data.name}: no batch of {images} has two readable images.")
+                raise UserError(f"{self.run.data.title}: no batch of {images} has two readable images.")
 
     def evaluation(self, images: int) -> float:
         """Seconds that evaluating one image takes."""

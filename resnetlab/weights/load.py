@@ -15,8 +15,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.paths import expanded
-from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
+from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings, source_path
 from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
@@ -85,7 +84,7 @@ def load_described(
 
     What of a file is left out, and which of several sets of weights is taken, is said in a warning of the log.
     """
-    path = _weight_file(expanded(source), which)
+    path = _weight_file(source_path(source), which)
     contents = read_file(path, which)
     if "resnetlab" in contents.header:
         loaded = _ours(path, contents, net, which)
