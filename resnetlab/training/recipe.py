@@ -20,7 +20,8 @@ AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_cr
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
-OptimiserName = Literal["sgd", "muon"]
+OptimiserName = Literal["sgd", "muon", "adamw"]
+BalanceName = Literal["none", "class_weights", "sampling"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the run starts on
 
@@ -71,6 +72,11 @@ class Recipe:
     erasing: float = _field(0.0, "Share of images in which a random rectangle is erased.")
     mixup: float = _field(0.0, "alpha of mixup: images and labels are mixed with a share from Beta(alpha, alpha).")
     cutmix: float = _field(0.0, "alpha of CutMix; if mixup is given too, each batch uses one of them.")
+    balance: BalanceName = _field(
+        "none",
+        "For classes of uneven size. class_weights: the loss counts each class alike; sampling: an epoch shows as many "
+        "images of each class, of a small one repeatedly.",
+    )
     label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
     epochs: float | None = _field(30.0, "Length of the run in epochs; alternatively give iterations.")
     iterations: int | None = _field(None, "Length of the run in steps; alternatively give epochs.")
@@ -86,12 +92,14 @@ class Recipe:
     warmup_lr: float = _field(0.0, "linear: the initial lr; constant, train_error: the lr during warm-up.")
     warmup_error: float = _field(80.0, "train_error: the training error in % that ends the warm-up.")
     optimiser: OptimiserName = _field(
-        "sgd", "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024)."
+        "sgd",
+        "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024); adamw: "
+        "with decoupled weight decay (Loshchilov & Hutter 2019), at a hundredth of SGD's lr.",
     )
     muon_lr: float = _field(0.02, "muon: the highest rate of the convolutions; it falls as lr does.")
-    momentum: float = _field(0.9, "v := momentum * v + gradient.")
-    nesterov: bool = _field(False, "Use Nesterov momentum.")
-    weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient.")
+    momentum: float = _field(0.9, "v := momentum * v + gradient; adamw: beta1.")
+    nesterov: bool = _field(False, "Use Nesterov momentum; sgd and muon only.")
+    weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient; adamw: to the update.")
     decay: DecayName = _field("all", "Apply weight decay to all, as in the papers, or not to batch norm and biases.")
     sync_bn: bool = _field(False, "With several processes: compute batch norm's statistics over the whole batch.")
     channels_last: Switch = _field(
@@ -150,6 +158,8 @@ class Recipe:
             )
         if self.optimiser == "muon" and self.lr == 0:
             raise UserError("optimiser='muon' needs an lr above 0, by which muon_lr falls.")
+        if self.optimiser == "adamw" and self.nesterov:
+            raise UserError("nesterov=True is a form of SGD's momentum; leave it out with optimiser='adamw'.")
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=True needs a momentum above 0.")
         if self.batch_size < 2 * self.accumulate:
@@ -162,7 +172,8 @@ class Recipe:
         """A copy with some fields changed, and those that these replace unless they are given as well.
 
         One of epochs and iterations replaces the other, and both least_iterations; one of validation_images and
-        validation_share the other; a start the network and the normalisation, which are then the source's.
+        validation_share the other; a start the network and the normalisation, which are then the source's; AdamW SGD's
+        nesterov.
         Raises UserError for an unknown field, with the nearest names.
         """
         for key in changes:
@@ -171,6 +182,8 @@ class Recipe:
         for name, replaced in _REPLACED.items():
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes
+        if changes.get("optimiser") == "adamw":
+            changes = {"nesterov": False} | changes
         return replace(self, **changes)
 
     @property
