@@ -62,7 +62,7 @@ def predict(
     csv: Csv = False,
 ) -> int:
     """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device, with_engine
     from resnetlab.use.predict import find_images
@@ -96,7 +96,7 @@ def explain(
     json: Json = False,
 ) -> int:
     """Write a picture of each image beside a heat map of what the network's answer is based on."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images
