@@ -33,7 +33,7 @@ Scale = Annotated[
 Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")]
 WeightFiles = Annotated[
     tuple[str, ...],
-    Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
+    Parameter(negative="", help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
 ]
 Epochs = Annotated[
     float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")

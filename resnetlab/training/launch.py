@@ -58,14 +58,19 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data, in lines."""
+        """What may be wrong with the data, and what of the recipe is ignored, in lines."""
         lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
+        lines = [
+            f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
+            for name, value in self.run.recipe.ignored.items()
+        ]
         if not lost:
-            return []
+            return lines
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         return [
+            *lines,
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
         ]
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:

@@ -60,7 +60,6 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        fused=recipe.fused or None,
     )
 
 
