@@ -35,7 +35,8 @@ Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for
 WeightFiles = Annotated[
     tuple[str, ...],
     Parameter(
-        help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated."
+        negative="",
+        help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated.",
     ),
 ]
 Epochs = Annotated[

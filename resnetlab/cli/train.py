@@ -15,7 +15,7 @@ from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
@@ -33,7 +33,13 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
+                Parameter(
+                    name=_NAMES.get(f.name),
+                    help=f.metadata["help"],
+                    consume_multiple=True,
+                    negative_iterable=(),
+                    show=f.name not in RETIRED,
+                ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,

@@ -121,7 +121,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
     rates, words = _learning_rates(recipe, steps)
     return DryRun(
         recipe=recipe.to_dict(),
-        changed=tuple(k for k, v in recipe.to_dict().items() if v != default[k]),
+        changed=tuple(k for k, v in recipe.to_dict().items() if v != default.get(k)),
         resolved={name: getattr(trial.recipe, name) for name in AUTO},
         folder=str(run.folder),
         state=summary(run.folder).state if run.folder.exists() else "new",

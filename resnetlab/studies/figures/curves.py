@@ -74,7 +74,7 @@ def check_out(path: Path) -> None:
     except OSError as error:
         raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); choose another --out.") from error
     if not ours:
-        raise UserError(f"{path}: is there already and is not a plot of this command; choose another --out.")
+        raise UserError(f"{path}: already exists and is not a plot of this command; choose another --out.")
 
 
 def _curve(label: str, key: str, colour: int, epochs: list[dict[str, Any]], unit: int) -> Series:
