@@ -56,7 +56,7 @@ def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
         if spec.shortcut == "D":
             layers, stride = [average_pool(stride)], 1
         layers.append(conv(spec, c_in, c_out, 1, stride))
-        if spec.norm == "batch" and "b" not in ORDERS[spec.order].lead:
+        if spec.norm == "batch" and "b" not in ORDERS[spec.order].preact:
             layers.append(nn.BatchNorm2d(c_out))
         return nn.Sequential(*layers)
     if not spec.is_plain and (c_in != c_out or stride != 1):

@@ -168,7 +168,7 @@ class NetSpec:
                 f"zero_pad={self.zero_pad!r} belongs to shortcut='A': leave it out.",
             ),
             (
-                self.first_preact != "stem" and not ORDERS[self.order].lead,
+                self.first_preact != "stem" and not ORDERS[self.order].preact,
                 f"first_preact={self.first_preact!r} belongs to a pre-activation order, and order={self.order!r} is "
                 "none: leave it out.",
             ),

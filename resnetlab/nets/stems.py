@@ -47,7 +47,7 @@ def stem_layers(spec: NetSpec) -> Layers:
         convs.append(conv(spec, c_in, c_out, kernel, stride))
         c_in = c_out
     layers: Layers = {"conv1": convs[0] if len(convs) == 1 else nn.Sequential(*convs)}
-    elsewhere = ORDERS[spec.order].lead if spec.first_preact == "unit" else ""
+    elsewhere = ORDERS[spec.order].preact if spec.first_preact == "unit" else ""
     if "b" not in elsewhere:
         layers |= _norm(spec, c_in)
     if "r" not in elsewhere:
