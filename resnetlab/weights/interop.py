@@ -121,7 +121,7 @@ def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
         projections = sum(bool(re.search(r"downsample\.0\.weight$", key)) for key in state)
         pooled = any(re.search(r"downsample\.1\.weight$", key) and len(shape) == 4 for key, shape in shapes.items())
         shortcut: ShortcutName = "D" if pooled else "C" if projections == sum(units) else "B" if projections else "A"
-        reduction, divisor = _squeezed(shapes)
+        reduction, divisor = _squeezed(shapes, sum(units))
         spec = NetSpec(
             stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(len(stages))),
             stem=stem,
@@ -154,10 +154,13 @@ def _stem(shapes: dict[str, tuple[int, ...]]) -> tuple[StemName, int, int]:
     return "deep" if first == second else "tiered", width, in_channels
 
 
-def _squeezed(shapes: dict[str, tuple[int, ...]]) -> tuple[int | None, int]:
-    """The reduction and the divisor of squeeze-and-excitation: SENet's with timm's rounding where they explain it."""
+def _squeezed(shapes: dict[str, tuple[int, ...]], units: int) -> tuple[int | None, int]:
+    """The reduction and the divisor of squeeze-and-excitation: SENet's with timm's rounding where they explain it.
+
+    None and 1 where not every unit has it.
+    """
     found = [shape[:2] for key, shape in shapes.items() if re.fullmatch(r"layer\d\.\d+\.se\.fc1\.weight", key)]
-    if not found:
+    if len(found) != units:
         return None, 1
     inner, channels = found[-1]
     known = [(16, 8), (channels // inner, 1)]
@@ -201,6 +204,9 @@ def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
     for name, values in allowed.items():
         if getattr(spec, name) not in values:
             yield f"it has {name}={getattr(spec, name)!r}, but theirs has {' or '.join(map(repr, values))}"
+    outputs = [stage.width * spec.expansion for stage in spec.stages]
+    if spec.se_reduction and any(squeezed(c, 16, 8) != squeezed(c, 16, spec.se_divisor) for c in outputs):
+        yield "it has inner widths of squeeze-and-excitation that are not timm's: se_divisor=8 gives those"
     if spec.order != "post" and (spec.shortcut == "D") != (spec.stem in ("deep", "tiered")):
         yield f"it has shortcut={spec.shortcut!r} with stem={spec.stem!r}, but theirs has 'D' with deep stems only"
     if tuple(stage.stride for stage in spec.stages) != strides:
