@@ -192,7 +192,8 @@ def _show(found: Audit) -> None:
             console().print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
         if len(lines) > LISTED:
             console().print(f"  and {len(lines) - LISTED:,} more; --json has all", markup=False, highlight=False)
-    console().print(f"\n{printable(found.name)}: {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+    for words in filter(None, (f"{found.name}: {found.verdict}", found.advice)):
+        console().print(f"\n{printable(words)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command

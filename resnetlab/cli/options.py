@@ -28,9 +28,9 @@ Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
 NAMES = "pretrained:NAME, torchvision:NAME, timm/NAME or hf:OWNER/NAME"  # of published weights
-RunOrWeights = Annotated[str, Parameter(help=f"A run folder, a weight file, or {NAMES}.")]
+RunOrWeights = Annotated[str, Parameter(help=f"A run, by its folder, name or hash, a weight file, or {NAMES}.")]
 RunWeightsOrExported = Annotated[
-    str, Parameter(help=f"A run folder, a weight file, an exported .onnx or .xml, or {NAMES}.")
+    str, Parameter(help=f"A run, by its folder, name or hash, a weight file, an exported .onnx or .xml, or {NAMES}.")
 ]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")

@@ -97,7 +97,7 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write a picture of each image beside a heat map of what the network's answer is based on."""
+    """Write a picture of each image beside the same under a heat map of what the network's answer is based on."""
     from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier

@@ -117,4 +117,4 @@ def _calibration(data: Data | None) -> list[str]:
     if not data:
         return []
     side, images = ("training", data.train) if len(data.train) else ("test", data.test)
-    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.name}"]
+    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.title}"]

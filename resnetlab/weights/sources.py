@@ -23,7 +23,7 @@ from resnetlab.data.imagenet import class_names
 from resnetlab.data.open import File
 from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.nets.zoo import Spec
-from resnetlab.paths import expanded
+from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
 from resnetlab.weights.hub_files import REPOSITORY, Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
@@ -50,7 +50,7 @@ def located(source: str | Path) -> Path:
     weights that can't be fetched.
     """
     if not (named := _named(source)):
-        return expanded(source)
+        return source_path(source)
     kind, name = named
     started = False
     for progress in KINDS[kind].fetch(name):
@@ -78,7 +78,7 @@ def short_name(source: str | Path) -> str:
     """What files that are made of a source are called: the last part of its name, or of its path."""
     if named := _named(source):
         return named[1].rpartition("/")[2].replace("@", "-")
-    path = expanded(source).resolve()
+    path = source_path(source).resolve()
     return path.stem if path.is_file() else path.name
 
 

@@ -10,12 +10,14 @@ from resnetlab.errors import UserError
 from resnetlab.machine import available_cores, find_device
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import STUDIES
+from resnetlab.studies.frame.budget import Budget, budget
 from resnetlab.studies.frame.cluster import run_on_ray
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.record import Record, make_record
 from resnetlab.studies.frame.run import Event, run_plan
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.study import Plan, Study, study
+from resnetlab.training.recipe import Recipe
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.sources import is_name, located
 
@@ -112,6 +114,10 @@ class Workplace:
     def words(self) -> str:
         """For a line of progress."""
         return f"{self.most} at once" if self.ray is None else f"on Ray ({self.ray})"
+
+    def budget(self, recipes: Iterable[Recipe]) -> Budget:
+        """What these trainings cost here."""
+        return budget(recipes, self.runs, "cpu" if self.ray is not None and self.device == "auto" else self.device)
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
         """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures."""
