@@ -108,11 +108,7 @@ def run(
     and then the same command without it costs nothing twice. A failed run does not stop the others; the exit code is
     then 1.
     """
-    if (name is None) is not all:
-        raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
-    check(jobs=jobs, seeds=seeds)
-    if jobs is not None and ray is not None:
-        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
+    _check_asked(name, all, seeds, jobs, ray)
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
     fetch_sources(*(text.rpartition("=")[2] for text in weights))
@@ -128,6 +124,15 @@ def run(
     else:
         print(f"report: {page}")
     return 1 if any(r.failures for r in records) else 0
+
+
+def _check_asked(name: str | None, all: bool, seeds: int | None, jobs: int | None, ray: str | None) -> None:
+    """Raise UserError for options that don't fit each other."""
+    if (name is None) is not all:
+        raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
+    check(jobs=jobs, seeds=seeds)
+    if jobs is not None and ray is not None:
+        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
 
 
 def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> None:

@@ -105,15 +105,8 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as distributed:
         values = named_recipe(recipe, **given)
-        fetch_sources(values.start)
-        setup = {
-            "name": name,
-            "device": device,
-            "threads": threads,
-            "workers": workers,
-            "checkpoint_steps": checkpoint_steps,
-        }
-        job = _launched(values, runs, distributed, setup, dry_run)
+        setup: dict[str, Any] = {"name": name, "device": device, "threads": threads, "workers": workers}
+        job = _launched(values, runs, distributed, setup | {"checkpoint_steps": checkpoint_steps}, dry_run)
         if dry_run:
             _try_out(job, json)
             return
@@ -127,6 +120,7 @@ def _launched(recipe: Recipe, runs: Path, distributed: Distributed, setup: dict[
     from resnetlab.api.screen import say
     from resnetlab.training.launch import launch
 
+    fetch_sources(recipe.start)
     job = launch(recipe, runs, distributed, dry_run=dry_run, **setup)
     for line in job.warnings() if distributed.is_main else ():
         say(line)

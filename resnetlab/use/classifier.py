@@ -102,7 +102,7 @@ class Classifier:
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),
-            accuracy=recorded_accuracy(loaded.file, spec.input_size),
+            accuracy=recorded_accuracy(loaded.file, card, spec.input_size),
         )
         return found._answering()
 

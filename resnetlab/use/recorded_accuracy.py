@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict, cast
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.intervals import wilson
 from resnetlab.run_files import SETTINGS, read_epochs, read_result, read_settings
-from resnetlab.schema import MOST_WHOLE, Between, Percent
+from resnetlab.schema import MOST_WHOLE, Between, Percent, trouble
 from resnetlab.storage import is_there
+from resnetlab.weights.metadata import ModelMetadata
 
 Count = Annotated[int, Between(1, MOST_WHOLE)]
 
@@ -48,12 +49,16 @@ class RecordedAccuracy:
         return cls(values["top1"], values.get("images"))
 
 
-def recorded_accuracy(weights: Path, size: int) -> RecordedAccuracy | None:
-    """What a run recorded of the weight file in its folder `last` or `best`, for images of `size` pixels a side.
+def recorded_accuracy(weights: Path, metadata: ModelMetadata | None, size: int) -> RecordedAccuracy | None:
+    """What is recorded of a weight file for images of `size` pixels a side.
 
-    None for other files, for the last weights of an unfinished run, which may be newer than its last evaluation, for
-    images of another size than the run's, and where a record is damaged: a network can be used without it.
+    The file itself states it if the network comes with the package; else its run does, if it is the weight file in the
+    run's folder `last` or `best`. None for other files, for the last weights of an unfinished run, which may be newer
+    than its last evaluation, for images of another size than the run's, and where a record is damaged: a network can be
+    used without it.
     """
+    if metadata and (measured := metadata.measured) and not trouble(measured, AccuracyValues):
+        return RecordedAccuracy.from_dict(cast(AccuracyValues, measured))
     folder, which = weights.parent.parent, weights.parent.name
     if which not in ("last", "best") or not is_there(folder / SETTINGS):
         return None

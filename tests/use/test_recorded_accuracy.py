@@ -47,7 +47,7 @@ def test_the_best_weights_have_that_of_their_epoch(copied: Path) -> None:
 def test_where_nothing_fits_there_is_none(copied: Path) -> None:
     assert Classifier.open(copied).accuracy is not None
     weights = copied / "last" / "weights.safetensors"
-    assert recorded_accuracy(weights, 16) is None, "it was measured at 8 pixels"
+    assert recorded_accuracy(weights, None, 16) is None, "it was measured at 8 pixels"
     lone = shutil.copy(weights, copied.parent / "weights.safetensors")
     assert Classifier.open(lone).accuracy is None
     (copied / "result.json").rename(copied / "other.json")
