@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import astuple, fields, replace
@@ -206,6 +207,23 @@ def spec(name: str, **overrides: Any) -> Spec:
         return found
     changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
     return replace(changed, name=_called(base, found, changed, overrides))
+
+
+def text_of(net: Spec) -> str:
+    """What `spec` reads as this very network: its name, or that of a simple one with all fields that differ from it."""
+    with contextlib.suppress(UserError):  # a name of the user's own
+        if spec(net.name) == net:
+            return net.name
+    base = "vgg16" if isinstance(net, VGGSpec) else "cifar_resnet20" if net.stem == "cifar" else "resnet18"
+    branch = getattr(net, "branch", None)
+    simple = _find(base, branch)
+    names = [f.name for f in fields(net) if f.name != "name" and getattr(net, f.name) != getattr(simple, f.name)]
+    values = {name: getattr(net, name) for name in names}
+    if "stages" in values:
+        values["stages"] = tuple(astuple(stage) for stage in values["stages"])
+    if branch != _default_branch(base):
+        values["branch"] = branch  # it has decided what was found
+    return f"{base}({', '.join(f'{name}={value!r}' for name, value in values.items())})" if values else base
 
 
 def _find(base: str, branch: BranchName | None = None) -> Spec:

@@ -275,6 +275,20 @@ def test_the_name_holds_what_changes_the_network() -> None:
     assert zoo.spec("vgg16(batch_norm=True)") == zoo.spec("vgg16_bn")
 
 
+@given(specs())
+@example(zoo.spec("cifar_resnet20(branch=bottleneck, stages=[(3, 16), (3, 32, 2), (3, 64, 2)])"))  # type: ignore[arg-type]
+@example(NetSpec(stages=(StageSpec(1, 16),), name="mine"))
+@settings(max_examples=100)
+def test_the_text_of_a_spec_is_read_again(spec: NetSpec) -> None:
+    assert zoo.spec(zoo.text_of(spec)) == spec
+
+
+@pytest.mark.parametrize("name", ["resnet50", "cifar_plain20", "vgg16", "vgg19_bn"])
+def test_the_text_of_a_spec_with_a_name_is_short(name: str) -> None:
+    assert zoo.text_of(zoo.spec(name)) == name
+    assert zoo.text_of(zoo.spec(name, num_classes=7)).endswith("num_classes=7)")
+
+
 @given(mixes)
 def test_the_text_of_a_mix_is_read_again(mix: Mix) -> None:
     assert parse_mix(repr(mix)) == mix
