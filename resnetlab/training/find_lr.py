@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from resnetlab.data.seeds import seed_of
+from resnetlab.errors import UserError
 from resnetlab.training.run import Run
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.trial import Trial, settings_kept
@@ -18,7 +19,7 @@ from resnetlab.training.trial import Trial, settings_kept
 LOWEST, HIGHEST = 1e-6, 10.0  # the first and the last rate
 STEPS = 105  # 15 for each power of ten
 SMOOTHED = 7  # steps whose mean loss is one point of the smoothed curve
-DIVERGED = 4.0  # times the lowest smoothed loss, where the test ends
+DIVERGED = 4.0  # times the lowest smoothed loss: where the test ends if that is above the first, too
 FALLEN = 0.95  # of the first smoothed loss: what is not below has not learned
 SHARE = 10.0  # the suggestion is this many times below the rate of the lowest loss
 
@@ -61,9 +62,11 @@ def find_lr(
     """The learning-rate range test (Smith 2017, section 3.3) of a run; its folder is neither made nor touched.
 
     From the run's first weights, on its batches, each step has a rate that is larger by the same factor, until the loss
-    has grown to DIVERGED times its lowest. `lr_factor`s of the recipe hold: Muon's rate grows as lr does. The
-    suggestion is a tenth of the rate at which the loss was lowest, where it still falls steadily (as fastai's). The
-    random state and the number of threads are left as they were. progress is told steps done and in all.
+    has grown to DIVERGED times its lowest and above its first. `lr_factor`s of the recipe hold: Muon's rate grows as lr
+    does. The suggestion is a tenth of the rate at which the loss was lowest, where it still falls steadily (as
+    fastai's). The random state and the number of threads are left as they were. progress is told steps done and in all.
+
+    Raises UserError if the first loss is not finite.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -78,7 +81,12 @@ def find_lr(
                 rates.append(LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
                 losses.append(float(trial.stepper(batch, rates[-1]).loss) / len(batch.labels))
                 progress(step + 1, STEPS)
-                if not losses[-1] <= DIVERGED * min(smooth(losses)):  # or is not a number
+                if not math.isfinite(losses[0]):
+                    raise UserError(
+                        "the loss is not finite in the first step, before anything was learned: images or first "
+                        "weights are damaged, or the signals grow from layer to layer (deep without batch norm)."
+                    )
+                if has_diverged(losses):
                     break
     return judged(rates, losses)
 
@@ -88,14 +96,19 @@ def judged(rates: list[float], losses: list[float]) -> LrTest:
     smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=None)
     fell = lowest is not None and smoothed[lowest] < FALLEN * smoothed[0]
-    grown = not losses[-1] <= DIVERGED * min(smoothed, default=0.0)
     return LrTest(
         tuple(rates),
         tuple(losses),
         tuple(smoothed),
         rates[lowest] if fell and lowest is not None else None,
-        rates[-1] if grown else None,
+        rates[-1] if has_diverged(losses) else None,
     )
+
+
+def has_diverged(losses: list[float]) -> bool:
+    """Whether the last loss is no number, or is far above the lowest and above the first."""
+    smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
+    return not losses[-1] <= max(DIVERGED * min(smoothed, default=0.0), *smoothed[:1], 0.0)
 
 
 def smooth(losses: list[float]) -> list[float]:
