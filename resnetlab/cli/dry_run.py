@@ -27,7 +27,7 @@ def show_dry_run(job: Launch, json: bool) -> None:
     for name, value in found.recipe.items():
         if value == "auto":
             value = f"auto: {_shown(found.resolved[name])} here"
-        differs = f"   (default {_shown(default[name])})" if name in found.changed else ""
+        differs = f"   (default {_shown(default.get(name))})" if name in found.changed else ""
         _line(f"{'*' if differs else ' '} {name:<18} {_shown(value)}{differs}")
     _line("* differs from the default")
     console().print()

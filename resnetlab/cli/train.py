@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
@@ -32,7 +33,13 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
+                Parameter(
+                    name=_NAMES.get(f.name),
+                    help=f.metadata["help"],
+                    consume_multiple=True,
+                    negative_iterable=(),
+                    show=f.name not in RETIRED,
+                ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,
@@ -108,6 +115,7 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as distributed:
         values = named_recipe(recipe, **given)
+        fetch_sources(values.start)
         setup = {
             "name": name,
             "device": device,

@@ -24,9 +24,14 @@ class File:
     """A published file. `unpacks_to` is the folder in it, if it is a .tar.gz."""
 
     name: str
-    size: int
-    sha256: str
+    size: int  # 0: what its server says
+    sha256: str  # or its first digits, where no more is published
     unpacks_to: str = ""
+
+    @property
+    def hash_in_words(self) -> str:
+        """What its SHA-256 should do: be one, or begin with some digits."""
+        return f"be {self.sha256}" if len(self.sha256) == 64 else f"begin with {self.sha256}"
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def dry_run(
     rates, words = _learning_rates(recipe, size.steps) if size.steps else ((), "depends on the length of the run")
     return DryRun(
         recipe=recipe.to_dict(),
-        changed=tuple(k for k, v in recipe.to_dict().items() if v != default[k]),
+        changed=tuple(k for k, v in recipe.to_dict().items() if v != default.get(k)),
         resolved={name: getattr(trial.recipe, name) for name in AUTO},
         folder="" if stand_in else str(run.folder),
         state="unknown" if stand_in else summary(run.folder).state if run.folder.exists() else "new",

@@ -35,6 +35,7 @@ from resnetlab.training.loop import evaluation_batch
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
 from resnetlab.weights.metadata import ModelMetadata
+from resnetlab.weights.sources import is_name
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -245,7 +246,7 @@ def classes_told(source: str, matched: Matched) -> list[str]:
 def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
     """The fingerprints of the data that runs were trained on, as far as their folders tell; see `open_data`."""
     found = set()
-    for path in map(source_path, sources):
+    for path in (source_path(source) for source in sources if not is_name(source)):
         for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
             with contextlib.suppress(UserError, OSError):  # no run, or a damaged one
                 found.add(read_settings(folder)["data"]["fingerprint"])

@@ -64,9 +64,13 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data or with the recipe's rates, in lines."""
-        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
+        """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
         lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
+        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
+        lines += [
+            f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
+            for name, value in self.run.recipe.ignored.items()
+        ]
         if not lost:
             return lines
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")

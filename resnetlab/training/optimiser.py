@@ -58,11 +58,10 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         }
         for (factor, decayed, orthogonal), found in groups.items()
     ]
-    fused = recipe.fused or None
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(described, lr=recipe.lr, betas=(recipe.momentum, BETA2), eps=EPSILON, fused=fused)
+        return torch.optim.AdamW(described, lr=recipe.lr, betas=(recipe.momentum, BETA2), eps=EPSILON)
     kind = Muon if turned else torch.optim.SGD
-    return kind(described, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+    return kind(described, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def tensors_per_weight(recipe: Recipe) -> int:
@@ -125,8 +124,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, recipe: Recipe, state: d
             name = f"{kept.name}.{i}"
             if name not in state:
                 continue
-            if kept.scalar:  # which torch counts on the processor, but in a fused kernel
-                tensor = state[name].detach().to(p.device if recipe.fused else "cpu", torch.float32, copy=True)
+            if kept.scalar:  # which torch counts on the processor
+                tensor = state[name].detach().to("cpu", torch.float32, copy=True)
             else:
                 tensor = torch.empty_like(p).copy_(state[name]).detach()
             optimiser.state[p][kept.key] = tensor

@@ -31,6 +31,11 @@ def _field(default: Any, words: str) -> Any:
     return field(default=default, metadata={"help": words})
 
 
+def _retired(default: Any) -> Any:
+    """A field of earlier versions: read, so that their runs keep their ids, and ignored."""
+    return field(default=default, metadata={"help": "Ignored; runs of earlier versions may have it.", "retired": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is trained on what, and how. Every field is an option of `resnetlab train`.
@@ -39,7 +44,11 @@ class Recipe:
     """
 
     net: str = _field("cifar_resnet20", "The network's name, as in 'resnetlab describe'; '': the source's network.")
-    start: str = _field("", "The source: a run folder or weight file from whose weights training starts.")
+    start: str = _field(
+        "",
+        "The source from whose weights training starts: a run folder, a weight file, or pretrained:NAME, "
+        "torchvision:NAME, timm/NAME or hf:OWNER/NAME.",
+    )
     freeze: int = _field(
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
@@ -109,14 +118,18 @@ class Recipe:
     )
     accumulate: int = _field(1, "Split each batch into this many parts, computed one after another, to save memory.")
     checkpoint_activations: bool = _field(False, "Recompute the units' activations for the gradient, to save memory.")
-    fused: bool = _field(False, "Run the optimiser's update in one kernel.")
     clip_gradient: float = _field(0.0, "Maximum norm of the gradient over all weights; 0: no limit.")
     ema: float = _field(0.0, "Decay of a moving average of the weights, which is evaluated in their place; 0: none.")
     bn_reestimate: int = _field(
         0, "Batches (at most an epoch) over which batch norm's statistics are re-estimated after training; 0: none."
     )
+    fused: bool = _retired(False)  # ran the update in one kernel, which was no faster
 
     def __post_init__(self) -> None:
+        if hasattr(self.net, "to_dict"):  # a NetSpec, or a VGG net's
+            from resnetlab.nets.zoo import text_of  # a recipe is read without torch
+
+            object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
         hints = get_type_hints(Recipe)
         for name, hint in hints.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
@@ -193,12 +206,19 @@ class Recipe:
             label_smoothing=self.label_smoothing,
         )
 
+    @property
+    def ignored(self) -> dict[str, Any]:
+        """The retired fields that are set."""
+        return {name: getattr(self, name) for name, default in RETIRED.items() if getattr(self, name) != default}
+
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON values."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        """The recipe as JSON values; of retired fields only those that are set."""
+        values = {k: v for k, v in asdict(self).items() if k not in RETIRED}
+        return values | {"milestones": list(self.milestones)} | self.ignored
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
+RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
 _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when one is given
     "epochs": {"iterations": None, "least_iterations": 0},

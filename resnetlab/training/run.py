@@ -44,7 +44,7 @@ class Run:
         """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
         # Fields at their default are no part of it, so that a field that is added later changes no run.
         default, elsewhere = Recipe().to_dict(), ("net", "data", "start")
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default[k]}
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default.get(k)}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         defines |= {"start": self.pretrained.digest} if self.pretrained else {}

@@ -76,7 +76,7 @@ def check_out(path: Path, advice: str = CHOOSE) -> None:
     except OSError as error:
         raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); {advice}.") from error
     if not ours:
-        raise UserError(f"{path}: is there already and is not a plot of this command; {advice}.")
+        raise UserError(f"{path}: already exists and is not a plot of this command; {advice}.")
 
 
 def _curve(label: str, key: str, colour: int, epochs: list[dict[str, Any]], unit: int) -> Series:
