@@ -23,7 +23,7 @@ WHICH = ("last", "best", "ema")
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 Runs = Annotated[Path, Parameter(help="The folder in which runs are kept.")]
-Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
+Device = Annotated[str, Parameter(help="cpu, cuda, cuda:N or mps (Apple); auto uses an NVIDIA GPU if there is one.")]
 Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]

@@ -62,6 +62,15 @@ Log = Annotated[
 DryRun = Annotated[
     bool, Parameter(negative="", help="Show the run's settings and its cost in memory and time; train nothing.")
 ]
+FindLr = Annotated[
+    bool,
+    Parameter(
+        name="--find-lr",
+        negative="",
+        help="Try about a hundred steps at growing learning rates, draw their loss to find-lr.svg and suggest a rate; "
+        "train nothing.",
+    ),
+]
 CheckpointSteps = Annotated[
     int | None,
     WholeNumber,
@@ -87,6 +96,7 @@ def train(
     workers: Workers = None,
     log: Log = None,
     dry_run: DryRun = False,
+    find_lr: FindLr = False,
     checkpoint_steps: CheckpointSteps = None,
     serve: Serve = False,
     json: Json = False,
@@ -113,9 +123,9 @@ def train(
             "workers": workers,
             "checkpoint_steps": checkpoint_steps,
         }
-        job = _launched(values, runs, distributed, setup, dry_run)
-        if dry_run:
-            _try_out(job, json)
+        job = _launched(values, runs, distributed, setup, dry_run or find_lr)
+        if dry_run or find_lr:
+            _try_out(job, json, find_lr=find_lr)
             return
         _train(job, log, warn_of_scratch=recipe == "finetune" and not values.start, json=json)
     if serve and distributed.is_main:
@@ -133,11 +143,13 @@ def _launched(recipe: Recipe, runs: Path, distributed: Distributed, setup: dict[
     return job
 
 
-def _try_out(job: Launch, json: bool) -> None:
+def _try_out(job: Launch, json: bool, *, find_lr: bool) -> None:
+    """A few steps, which train nothing."""
     from resnetlab.cli.dry_run import show_dry_run
+    from resnetlab.cli.find_lr import show_find_lr
 
     if job.distributed.is_main:
-        show_dry_run(job.run, job.device, job.threads, job.workers, json)
+        (show_find_lr if find_lr else show_dry_run)(job, json)
 
 
 def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -> None:
