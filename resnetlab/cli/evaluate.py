@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
+    NAMES,
     ClassNames,
     ClassOrder,
     Device,
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from resnetlab.training.evaluate import Evaluation
 
 Sources = Annotated[
-    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several form an ensemble.")
+    tuple[str, ...],
+    Parameter(show_default=False, help=f"Run folders, weight files, or {NAMES}; several form an ensemble."),
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[
@@ -77,6 +80,7 @@ def evaluate(
     from resnetlab.use.engines import engine_device
 
     _check(sources, which, report)
+    fetch_sources(*sources)
     where = engine_device("", device, engine)
     opened = open_data(data, "evaluate", trained_on=trained_on(sources))
     looking = {"nets": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
@@ -102,7 +106,7 @@ def _check(sources: tuple[str, ...], which: str, report: Path | None) -> None:
 
     check(which)
     if not sources:
-        raise UserError("no network given: name run folders or weight files.")
+        raise UserError(f"no network given: give run folders, weight files, or {NAMES}.")
     if report:
         check_report(report)
     for source in sources:

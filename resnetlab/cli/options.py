@@ -27,8 +27,11 @@ Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if 
 Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
-RunOrWeights = Annotated[str, Parameter(help="A run folder or a weight file.")]
-RunWeightsOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+NAMES = "pretrained:NAME, torchvision:NAME, timm/NAME or hf:OWNER/NAME"  # of published weights
+RunOrWeights = Annotated[str, Parameter(help=f"A run, by its folder, name or hash, a weight file, or {NAMES}.")]
+RunWeightsOrExported = Annotated[
+    str, Parameter(help=f"A run, by its folder, name or hash, a weight file, an exported .onnx or .xml, or {NAMES}.")
+]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
 ]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
@@ -32,7 +33,13 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
+                Parameter(
+                    name=_NAMES.get(f.name),
+                    help=f.metadata["help"],
+                    consume_multiple=True,
+                    negative_iterable=(),
+                    show=f.name not in RETIRED,
+                ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,
@@ -60,6 +67,9 @@ CheckpointSteps = Annotated[
     WholeNumber,
     Parameter(help="Steps between checkpoints within an epoch; default: every 10 minutes; does not affect results."),
 ]
+RunName = Annotated[
+    str, Parameter(help="What to call the run: its folder is NAME-HASH. NAME then stands for the newest such run.")
+]
 Serve = Annotated[
     bool, Parameter(negative="", help="Serve the network after training, on a free port of this machine.")
 ]
@@ -70,6 +80,7 @@ def train(
     /,
     *,
     overrides: Fields = None,
+    name: RunName = "",
     runs: Runs = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
@@ -94,7 +105,14 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     with joined(device) as distributed:
         values = named_recipe(recipe, **given)
-        setup = {"device": device, "threads": threads, "workers": workers, "checkpoint_steps": checkpoint_steps}
+        fetch_sources(values.start)
+        setup = {
+            "name": name,
+            "device": device,
+            "threads": threads,
+            "workers": workers,
+            "checkpoint_steps": checkpoint_steps,
+        }
         job = _launched(values, runs, distributed, setup, dry_run)
         if dry_run:
             _try_out(job, json)
@@ -156,10 +174,11 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -
 def _follow(job: Launch, log: str | None) -> bool:
     """Train and show how it goes; whether it was stopped early."""
     from resnetlab.api.screen import progress_bars, say, watching
+    from resnetlab.training.log_lines import LogLines, words_of
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.tracking import tracking
 
-    speaks, reported, early = job.distributed.is_main, None, False
+    speaks, lines, early = job.distributed.is_main, LogLines(), False
     with (
         tracking(job.run, log if speaks else None) as track,
         progress_bars(shown=speaks) as bars,
@@ -169,14 +188,10 @@ def _follow(job: Launch, log: str | None) -> bool:
         task = bars.add_task("training", words="")
         for status in job.train(stop):
             sign_of_life(status.next)
-            reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
-            test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
-            words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
-            bars.update(task, completed=status.step, total=status.steps, words=words)
+            bars.update(task, completed=status.step, total=status.steps, words=words_of(status))
             track()
             early = status.step < status.steps  # of the last one
-            if status.epochs_done > reported and speaks and not sys.stderr.isatty():
-                reported = status.epochs_done
-                say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
+            if (line := lines.due(status)) and speaks and not sys.stderr.isatty():
+                say(line)
         track()  # of a run that was finished before, what its tracker lacks
     return early

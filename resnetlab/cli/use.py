@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     UNREADABLE,
     BatchSize,
@@ -71,6 +72,7 @@ def predict(
     check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
+    fetch_sources(source)
     where = engine_device(source, device, engine)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
     files = find_images(names_given(images))
@@ -102,6 +104,7 @@ def explain(
     from resnetlab.use.explanations import check_method, explain_images
 
     check(which)
+    fetch_sources(source)
     where = find_device(device)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
     label = check_method(classifier, method, unit, label)
