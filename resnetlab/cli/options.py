@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from resnetlab.errors import UserError, check_choice
+from resnetlab.errors import UserError, check_choice, check_counts
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -70,6 +70,4 @@ UNREADABLE = 1  # exit code if some image could not be read
 def check(which: str = "last", **counts: int | None) -> None:
     """Raise UserError for weights that a run doesn't keep, and for counts below 1; None is one that isn't given."""
     check_choice("which", which, WHICH)
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value} must be 1 or more.")
+    check_counts(**counts)
