@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, Source, Unreadable, Which, check
+from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, RunOrWeights, Unreadable, Which, check
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -32,7 +32,7 @@ Tested = Annotated[
 
 
 def export(
-    source: Source,
+    source: RunOrWeights,
     /,
     *,
     to: To = "onnx",

@@ -19,7 +19,7 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
+    RunOrWeights,
     Which,
     WholeNumber,
     check,
@@ -41,7 +41,7 @@ Unreadable = Annotated[
 
 
 def features(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,

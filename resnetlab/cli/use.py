@@ -20,8 +20,8 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
-    SourceOrExported,
+    RunOrWeights,
+    RunWeightsOrExported,
     Which,
     WholeNumber,
     check,
@@ -46,7 +46,7 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     images: Images = (),
     /,
     *,
@@ -76,7 +76,7 @@ def predict(
 
 
 def explain(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,
