@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -71,22 +71,10 @@ def evaluate(
     check(which)
     from resnetlab.api.evaluate import evaluate as evaluate_on
 
-    result = evaluate_on(
-        sources,
-        data,
-        views=views,
-        flip=flip,
-        net=net,
-        which=which,
-        image_size=image_size,
-        classes=classes,
-        class_order=class_order,
-        unreadable=unreadable,
-        report=report,
-        engine=engine,
-        device=device,
-        workers=workers,
-    )
+    looking: dict[str, Any] = {"net": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
+    matching: dict[str, Any] = {"classes": classes, "class_order": class_order, "unreadable": unreadable}
+    running: dict[str, Any] = {"engine": engine, "device": device, "workers": workers}
+    result = evaluate_on(sources, data, report=report, **looking, **matching, **running)
     if json:
         print(json_module.dumps(result.to_dict()))
         return
