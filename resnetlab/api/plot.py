@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from resnetlab.training.runs import find_run
 class Plot:
     """A figure as data, which a notebook shows as a picture."""
 
-    figure: Figure
+    figure: Figure = field(repr=False)
     runs: tuple[Path, ...] = ()  # that it is of
 
     @classmethod

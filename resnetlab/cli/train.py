@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from resnetlab.api.train import TrainingResult
 
 _HINTS = get_type_hints(Recipe)
+# The groups of --help, each from the field at which it begins to the next one's, in the order of Recipe's fields.
+_GROUPS = {
+    "net": "The network, and where it starts",
+    "data": "The data",
+    "augment": "Augmentation",
+    "epochs": "Length and batches",
+    "lr": "The learning rate",
+    "optimiser": "The optimiser",
+    "sync_bn": "Speed and memory",
+    "clip_gradient": "Gradients and averages",
+}
+
+
+def _group_of(field: str) -> Group:
+    """The group of --help that a field belongs to."""
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    begun = [name for name in names[: names.index(field) + 1] if name in _GROUPS]
+    return Group(_GROUPS[begun[-1]], sort_key=names.index(begun[-1]) + 1)
+
+
 # Every field of a recipe as an option of the same name, unset unless given.
 _NAMES = {"start": ("--from", "--start")}  # "from" is a word of Python's
 Overrides: Any = dataclasses.make_dataclass(
@@ -30,7 +50,9 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
+                Parameter(
+                    name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True, group=_group_of(f.name)
+                ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,
