@@ -1,4 +1,4 @@
-"""resnetlab: every network, recipe, figure and claim of the ResNet papers, from Python as from the command line.
+"""The networks, recipes, figures and claims of the ResNet papers, from Python as from the command line.
 
 Networks:
 
@@ -9,7 +9,7 @@ Networks:
 Work, each the same as the command of its name (evaluate is `eval`, plot_runs is `runs plot`):
 
     run = resnetlab.train("digits", net="cifar_resnet20", epochs=5)
-    resnetlab.evaluate(run.run, "digits")
+    resnetlab.evaluate(run, "digits")
     resnetlab.predict("runs/my-flowers", "garden/*.jpg")
     resnetlab.plot_runs(run)                                # error curves, as the papers draw them
     resnetlab.study("degradation")                          # a claim of the papers, tested

@@ -6,7 +6,7 @@ from resnetlab.api.tables import Row, as_html, as_text
 
 ROWS: list[Row] = [
     {"file_name": "<a>.png", "count": 1234, "share": 0.5, "why": None},
-    {"file_name": "b", "count": 5, "share": 12.345, "why": "x"},
+    {"file_name": "b", "count": 5, "share": 12.346, "why": "x"},
 ]
 
 
@@ -21,7 +21,7 @@ def test_numbers_stand_on_the_right() -> None:
 def test_html_is_escaped() -> None:
     shown = as_html(ROWS, {})
     assert '<td style="text-align: left">&lt;a&gt;.png</td>' in shown
-    assert '<td style="text-align: right">12.35</td>' in shown or ">12.34</td>" in shown
+    assert '<td style="text-align: right">12.35</td>' in shown
     assert shown.count("<tr>") == 3
 
 
