@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.api import screen
 from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
+from resnetlab.api.fetching import NAMES, fetch_sources
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
@@ -107,6 +108,7 @@ def evaluate(
         given, text = texts_of(sources, "sources"), text_of(data, "data")
         folder = expanded(text_of(report, "report")) if report is not None else None
         _check(given, folder)
+        fetch_sources(*given)
         where = engine_device("", device, engine)
         opened = open_data(text, "evaluate", trained_on=trained_on(given))
         matching = classes if isinstance(classes, Mapping) else read_given(texts_of(classes, "classes"))
@@ -130,7 +132,7 @@ def left_out(places: Sequence[str], total: int) -> str:
 def _check(sources: Sequence[str], report: Path | None) -> None:
     """Raise UserError where no evaluation is possible; before the work, which may take hours."""
     if not sources:
-        raise UserError("no network given: name run folders or weight files.")
+        raise UserError(f"no network given: give run folders, weight files, or {NAMES}.")
     if report:
         check_report(report)
     for source in sources:

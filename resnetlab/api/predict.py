@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from resnetlab.api import screen
 from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.errors import check_counts
 from resnetlab.use.classifier import Classifier
@@ -98,6 +99,7 @@ def opened(
     **options: Any,
 ) -> tuple[Classifier, list[Path]]:
     """The network, ready to look at images, and the files that are meant; options: those of `Classifier.open`."""
+    fetch_sources(source)
     where = engine_device(source, device, engine)
     classifier = Classifier.open(source, device=where, told=screen.tell, **options)
     files = find_images(images)

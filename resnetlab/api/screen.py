@@ -69,6 +69,22 @@ def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console().print()
 
 
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> None:
+    """Print a table, the columns `left` aligned to the left; rows one below the other where the table does not fit."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not fits(headers, rows):
+        print_listed(headers, rows)
+        return
+    table = Table()
+    for header in headers:
+        table.add_column(header, justify="left" if header in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
 def progress_bars(*, shown: bool = True) -> Progress | NotebookBars:
     """Bars on a terminal or in a notebook if shown; nothing in a log, where `say` prints lines."""
     if shown and has_bars() and in_notebook():

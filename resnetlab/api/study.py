@@ -11,6 +11,7 @@ from typing import Any
 from resnetlab.api import screen
 from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.plot import Plot
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.errors import UserError, check_choice, check_counts
@@ -33,6 +34,7 @@ class ClaimResult:
     paper: str
     measured: str
     verdict: str
+    remark: str = ""  # to the verdict, where there is one
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def study(
         which, files = text_of(name, "study"), texts_of(weights, "weights")
         where = expanded(text_of(results, "results"))
         images = text_of(data, "data") if data is not None else None
+        fetch_sources(*(text.rpartition("=")[2] for text in files))
         tasks = assignments(which, scale, data=images, weights=files, epochs=epochs, seeds=seeds)
         workplace = Workplace.checked(expanded(text_of(runs, "runs")), device, jobs, ray)
         ((record, path),) = carried_out(tasks, workplace, where)
@@ -113,7 +116,11 @@ def carried_out(tasks: list[Assignment], workplace: Workplace, results: Path) ->
     """Run studies one after another, showing how it goes; yield the record of each, and the file that it is kept in."""
     with disk_errors(results):
         results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+    if len(tasks) > 1:
+        screen.say(f"all studies: {workplace.budget(r for task in tasks for r in task.plan.recipes).words}")
     for task in tasks:
+        if len(tasks) == 1 and task.plan.recipes:
+            screen.say(f"{task.title}: {workplace.budget(task.plan.recipes).words}")
         record = workplace.carry_out(task, lambda task, events: _follow(task, workplace.words, events))
         if record.failures:
             total = len(task.plan.recipes) + len(task.plan.measurements)
@@ -131,6 +138,8 @@ def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int,
     counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
     counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
     screen.say(f"{task.title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
+    if plan.note:
+        screen.say(f"{task.title}: {plan.note}")
     started, finished = time.monotonic(), 0
     with screen.progress_bars() as bars:
         overall = bars.add_task("all runs", total=len(labels), words="")
@@ -164,7 +173,8 @@ def _errors_of(status: Status) -> str:
 
 
 def _result(record: Record, path: Path, page: Path) -> StudySummary:
-    rows = ({key: str(both(row[key])) for key in ("claim", "paper", "measured", "verdict")} for row in record.rows)
+    names = ("claim", "paper", "measured", "verdict", "remark")
+    rows = ({name: str(both(row[name])) for name in names} for row in record.rows)
     return StudySummary(
         study=record.study,
         scale=record.scale,

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 from resnetlab.api import screen
 from resnetlab.api.arguments import PathLike, check_kind, text_of
 from resnetlab.api.errors import as_user_errors
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.paths import expanded
 from resnetlab.run_files import read_epochs
 from resnetlab.training.distributed import Distributed, joined
 from resnetlab.training.launch import Launch, launch
+from resnetlab.training.log_lines import LogLines, words_of
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe as named_recipe
 from resnetlab.training.signals import stop_on_signals
@@ -62,6 +64,7 @@ class TrainingResult(Tabular):
 def train(
     recipe: PathLike | Recipe = "digits",
     *,
+    name: str = "",
     runs: PathLike = "runs",
     device: str = "auto",
     threads: int | None = None,
@@ -77,17 +80,19 @@ def train(
         resnetlab.train("finetune", data="flowers", start="resnet18.pth")
 
     recipe is a name, a .toml file, or a `Recipe`; fields are those of `Recipe` that are to differ from it. The same
-    call resumes an unfinished run and reads a finished one. runs is the folder that runs go to, and the other options
-    are those of the command. Progress is shown as a bar in a notebook or on a terminal, and in lines elsewhere; quiet
-    shows none. Under torchrun every process makes the same call and gets the same result.
+    call resumes an unfinished run and reads a finished one. runs is the folder that runs go to, name what the run is
+    called in it (NAME-HASH), and the other options are those of the command. Progress is shown as a bar in a notebook
+    or on a terminal, and in lines elsewhere; quiet shows none. Under torchrun every process makes the same call and
+    gets the same result.
 
     Raises UserError for what the command would refuse, with the same line. Interrupted, a run saves its last step and
     raises `training.signals.Stopped`, which says so.
     """
     with as_user_errors("train"), screen.silenced(quiet):
-        check_kind(str, device=device, log=log)
+        check_kind(str, name=name, device=device, log=log)
         check_kind(int, threads=threads, workers=workers, checkpoint_steps=checkpoint_steps)
-        setup: dict[str, Any] = {"threads": threads, "workers": workers, "checkpoint_steps": checkpoint_steps}
+        setup: dict[str, Any] = {"name": name, "threads": threads, "workers": workers}
+        setup |= {"checkpoint_steps": checkpoint_steps}
         with joined(device) as distributed:
             values = recipe_of(recipe, fields)
             job = launched(values, expanded(text_of(runs, "runs")), distributed, device=device, **setup)
@@ -105,7 +110,11 @@ def recipe_of(recipe: PathLike | Recipe, fields: Mapping[str, Any]) -> Recipe:
 def launched(
     recipe: Recipe, runs: Path, distributed: Distributed, *, device: str, dry_run: bool = False, **setup: Any
 ) -> Launch:
-    """The run, checked; the process that speaks says what may be wrong with its data. setup: as `launch` takes it."""
+    """The run, checked, with the weights that it starts from; setup: as `launch` takes it.
+
+    The process that speaks says what may be wrong with its data.
+    """
+    fetch_sources(recipe.start)
     job = launch(recipe, runs, distributed, device=device, dry_run=dry_run, **setup)
     for line in job.warnings() if distributed.is_main else ():
         screen.say(line)
@@ -140,7 +149,7 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool) -> TrainingRe
 
 def _follow(job: Launch, log: str | None) -> bool:
     """Train and show how it goes; whether it was stopped early."""
-    speaks, reported, early = job.distributed.is_main, None, False
+    speaks, lines, early = job.distributed.is_main, LogLines(), False
     with (
         tracking(job.run, log if speaks else None) as track,
         screen.progress_bars(shown=speaks) as bars,
@@ -150,14 +159,10 @@ def _follow(job: Launch, log: str | None) -> bool:
         task = bars.add_task("training", words="")
         for status in job.train(stop):
             sign_of_life(status.next)
-            reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
-            test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
-            words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
-            bars.update(task, completed=status.step, total=status.steps, words=words)
+            bars.update(task, completed=status.step, total=status.steps, words=words_of(status))
             track()
             early = status.step < status.steps  # of the last one
-            if status.epochs_done > reported and speaks and not screen.has_bars():
-                reported = status.epochs_done
-                screen.say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
+            if (line := lines.due(status)) and speaks and not screen.has_bars():
+                screen.say(line)
         track()  # of a run that was finished before, what its tracker lacks
     return early

@@ -27,6 +27,7 @@ app = cyclopts.App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
+app.command(networks.nets)
 app.command(networks.describe)
 app.command(networks.compare)
 app.command(train.train)

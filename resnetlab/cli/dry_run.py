@@ -17,7 +17,7 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
     from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 
-    say(f"{run.spec.name} on {run.data.name}: trying a few steps")
+    say(f"{run.spec.name} on {run.data.title}: trying a few steps")
     found = dry_run(run, device=device, threads=threads, workers=workers)
     if json:
         print(json_module.dumps(found.to_dict()))
@@ -26,7 +26,7 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
     for name, value in found.recipe.items():
         if value == "auto":
             value = f"auto: {_shown(found.resolved[name])} here"
-        differs = f"   (default {_shown(default[name])})" if name in found.changed else ""
+        differs = f"   (default {_shown(default.get(name))})" if name in found.changed else ""
         _line(f"{'*' if differs else ' '} {name:<18} {_shown(value)}{differs}")
     _line("* differs from the default")
     console().print()
@@ -73,9 +73,11 @@ def _memory(m: Memory) -> str:
 def _time(t: Timing | None, device: str, threads: int) -> str:
     if t is None:
         return "not measured: there is not enough free memory for a few steps"
+    from resnetlab.training.log_lines import duration
+
     where = device if device != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     return (
-        f"about {_duration(t.training_seconds)} of training and {_duration(t.evaluation_seconds)} of evaluation: "
+        f"about {duration(t.training_seconds)} of training and {duration(t.evaluation_seconds)} of evaluation: "
         f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s ({where}; a few steps of "
         f"{t.timed_images} images)"
     )
@@ -87,13 +89,6 @@ def _rate(value: float) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for name, unit in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.1f} s"
 
 
 def _shown(value: Any) -> str:

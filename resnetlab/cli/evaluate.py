@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from resnetlab.cli.options import (
+    NAMES,
     ClassNames,
     ClassOrder,
     Device,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from resnetlab.api.evaluate import EvaluationResult
 
 Sources = Annotated[
-    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several form an ensemble.")
+    tuple[str, ...],
+    Parameter(show_default=False, help=f"Run folders, weight files, or {NAMES}; several form an ensemble."),
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from resnetlab.api.fetching import NAMES
 from resnetlab.errors import UserError, check_choice, check_counts
 
 
@@ -27,8 +28,10 @@ Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if 
 Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
-RunOrWeights = Annotated[str, Parameter(help="A run folder or a weight file.")]
-RunWeightsOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+RunOrWeights = Annotated[str, Parameter(help=f"A run, by its folder, name or hash, a weight file, or {NAMES}.")]
+RunWeightsOrExported = Annotated[
+    str, Parameter(help=f"A run, by its folder, name or hash, a weight file, an exported .onnx or .xml, or {NAMES}.")
+]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
 ]

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check
 from resnetlab.errors import UserError
 from resnetlab.studies.frame.text import both
 
 if TYPE_CHECKING:
+    from resnetlab.studies.frame.assignment import Assignment, Workplace
     from resnetlab.studies.frame.record import Record
 
 app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
@@ -27,7 +29,10 @@ Scale = Annotated[
 Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")]
 WeightFiles = Annotated[
     tuple[str, ...],
-    Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
+    Parameter(
+        negative="",
+        help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated.",
+    ),
 ]
 Epochs = Annotated[
     float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
@@ -42,13 +47,19 @@ Ray = Annotated[
     str | None,
     Parameter(help="Run the trainings on Ray: local starts it here; auto or HOST:PORT joins a cluster."),
 ]
+DryRun = Annotated[bool, Parameter(negative="", help="Print what would run and its cost, and run nothing.")]
 Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
 
 
 @app.command(name="list")
 def list_studies(*, json: Json = False) -> None:
-    """List the studies: claim, source, and the cost of each scale."""
+    """List the studies: claim, source, and the cost of each scale.
+
+    The cost is the number of epochs of cifar_resnet20 that need as many multiply-adds; runs that studies share are
+    counted in each. --dry-run of 'study run' tells the hours on this machine.
+    """
     from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.budget import total_epochs
     from resnetlab.studies.frame.scales import SCALES
     from resnetlab.studies.frame.study import study
 
@@ -62,7 +73,9 @@ def list_studies(*, json: Json = False) -> None:
         for scale in SCALES:
             plan = s.plan(scale, None, ())
             counts = f"{len(plan.recipes)} runs, {len(plan.measurements)} measurements"
-            print(f"  {scale + ':':<7} {counts}, {plan.expected}")
+            trained = f", {total_epochs(plan.recipes):,.1f} epochs of cifar_resnet20" if plan.recipes else ""
+            takes = "" if scale == "cifar" and plan.recipes else f", {plan.expected}"
+            print(f"  {scale + ':':<7} {counts}{trained}{takes}")
 
 
 @app.command
@@ -81,11 +94,14 @@ def run(
     runs: Runs = Path("runs"),
     results: Results = Path("reports"),
     device: Device = "auto",
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Run one study or all of them, decide by their rules, and write records, figures and a report.
 
-    Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
+    Finished runs are reused, whichever study made them. The first seed of every network is trained first, so --seeds 1
+    and then the same command without it costs nothing twice. A failed run does not stop the others; the exit code is
+    then 1.
     """
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
@@ -96,9 +112,14 @@ def run(
     from resnetlab.report.study_pages import write_report
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
+    fetch_sources(*(text.rpartition("=")[2] for text in weights))
     tasks = assignments(name, scale, data=data, weights=weights, epochs=epochs, seeds=seeds)
+    workplace = Workplace.checked(runs, device, jobs, ray)
+    if dry_run:
+        _show_costs(tasks, workplace, json)
+        return 0
     records = []
-    for record, _ in carried_out(tasks, Workplace.checked(runs, device, jobs, ray), results):
+    for record, _ in carried_out(tasks, workplace, results):
         if not json:
             _show(record)
         records.append(record)
@@ -111,12 +132,36 @@ def run(
     return 1 if any(r.failures for r in records) else 0
 
 
+def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> None:
+    """Print what each study would run and what it costs, and all of them together."""
+    costs = {task.study.name: workplace.budget(task.plan.recipes) for task in tasks}
+    together = workplace.budget(recipe for task in tasks for recipe in task.plan.recipes)
+    if json:
+        studies = [
+            {"study": task.study.name, "scale": task.scale, "measurements": len(task.plan.measurements)}
+            | costs[task.study.name].to_dict()
+            for task in tasks
+        ]
+        print(json_module.dumps({"studies": studies, "together": together.to_dict()}))
+        return
+    for task in tasks:
+        print(f"{task.title}: {costs[task.study.name].words}; {len(task.plan.measurements)} measurements")
+        for number, recipe in enumerate(task.plan.recipes if len(tasks) == 1 else (), 1):
+            print(f"  {number:>3}. {recipe.net} seed {recipe.seed}")
+        if len(tasks) == 1 and task.plan.note:
+            print(f"  {task.plan.note}")
+    if len(tasks) > 1:
+        print(f"together, runs that studies share counted once: {together.words}")
+
+
 def _answer(record: Record) -> dict[str, Any]:
-    """What a program wants of a record: texts in English."""
+    """What a program wants of a record: texts in English; "claims" counts them by their verdict."""
+    from resnetlab.studies.frame.statistics import tally
+
     rows = [{k: str(both(v)) for k, v in row.items()} for row in record.rows]
-    return {"study": record.study, "scale": record.scale, "verdict": record.verdict, "rows": rows} | {
-        "failures": record.failures
-    }
+    counts = {verdict.word: count for verdict, count in tally(record.verdicts).items()}
+    about = {"study": record.study, "scale": record.scale, "verdict": record.verdict, "claims": counts}
+    return about | {"rows": rows, "failures": record.failures}
 
 
 @app.command
@@ -149,7 +194,10 @@ def _show(record: Record) -> None:
             shown.add_row(*map(escape, row))
         console().print(shown)
     headers = ["claim", "paper", "measured", "verdict"]
+    remarks = [str(both(row.get("remark", ""))) for row in record.rows]
     rows = [[str(both(row[k])) for k in headers] for row in record.rows]
+    for row, remark in zip(rows, remarks, strict=True):
+        row[2] += f"\n{remark}" if remark else ""
     if console().width >= ROWS_WIDTH:
         shown = Table(*headers, show_lines=True)
         for row in rows:

@@ -13,7 +13,7 @@ from cyclopts import Group, Parameter
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
@@ -51,7 +51,12 @@ Overrides: Any = dataclasses.make_dataclass(
             Annotated[
                 _HINTS[f.name] | None,
                 Parameter(
-                    name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True, group=_group_of(f.name)
+                    name=_NAMES.get(f.name),
+                    help=f.metadata["help"],
+                    consume_multiple=True,
+                    negative_iterable=(),
+                    show=f.name not in RETIRED,
+                    group=_group_of(f.name),
                 ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
@@ -80,6 +85,9 @@ CheckpointSteps = Annotated[
     WholeNumber,
     Parameter(help="Steps between checkpoints within an epoch; default: every 10 minutes; does not affect results."),
 ]
+RunName = Annotated[
+    str, Parameter(help="What to call the run: its folder is NAME-HASH. NAME then stands for the newest such run.")
+]
 Serve = Annotated[
     bool, Parameter(negative="", help="Serve the network after training, on a free port of this machine.")
 ]
@@ -90,6 +98,7 @@ def train(
     /,
     *,
     overrides: Fields = None,
+    name: RunName = "",
     runs: Runs = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
@@ -110,12 +119,8 @@ def train(
     if serve:
         check_server_installed()  # before the training
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
-    setup: dict[str, Any] = {
-        "device": device,
-        "threads": threads,
-        "workers": workers,
-        "checkpoint_steps": checkpoint_steps,
-    }
+    setup: dict[str, Any] = {"name": name, "device": device, "threads": threads, "workers": workers}
+    setup |= {"checkpoint_steps": checkpoint_steps}
     if dry_run:
         _try_out(recipe, given, runs, setup, json)
         return
@@ -131,12 +136,12 @@ def train(
 
 
 def _try_out(recipe: str, fields: dict[str, Any], runs: Path, setup: dict[str, Any], json: bool) -> None:
-    from resnetlab.api.train import launched
+    from resnetlab.api.train import launched, recipe_of
     from resnetlab.cli.dry_run import show_dry_run
     from resnetlab.training.distributed import joined
 
     with joined(setup["device"]) as distributed:
-        job = launched(named_recipe(recipe, **fields), runs, distributed, dry_run=True, **setup)
+        job = launched(recipe_of(recipe, fields), runs, distributed, dry_run=True, **setup)
         if distributed.is_main:
             show_dry_run(job.run, job.device, job.threads, job.workers, json)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     UNREADABLE,
     BatchSize,
@@ -90,13 +91,14 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write a picture of each image beside a heat map of what the network's answer is based on."""
+    """Write a picture of each image beside the same under a heat map of what the network's answer is based on."""
     from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images
 
     check(which)
+    fetch_sources(source)
     where = find_device(device)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
     label = check_method(classifier, method, unit, label)

@@ -17,7 +17,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
-from resnetlab.data.seeds import epoch_order, seed_of, uniform
+from resnetlab.data.seeds import balanced_order, epoch_order, seed_of, uniform
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
@@ -85,6 +85,7 @@ class Loader:
     rank: int = 0
     ranks: int = 1
     unreadables: BadImages = field(default_factory=BadImages)
+    balanced: bool = False  # whether an epoch has as many training images of each class
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
@@ -94,7 +95,9 @@ class Loader:
         batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out;
         with several ranks their share is yielded as it is, so that all of them can leave the batch out.
         """
-        order = epoch_order(seed, epoch, len(images))
+        order = (
+            balanced_order(images.labels.cpu(), seed, epoch) if self.balanced else epoch_order(seed, epoch, len(images))
+        )
         ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
         stops = [b for b in ends if b > start]
         spans = [share(max(a, start), b, self.rank, self.ranks) for a, b in pairwise(ends) if b > start]

@@ -5,9 +5,10 @@ torch and the readers are imported when data is opened, so that help is quick.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,14 @@ class File:
     """A published file. `unpacks_to` is the folder in it, if it is a .tar.gz."""
 
     name: str
-    size: int
-    sha256: str
+    size: int  # 0: what its server says
+    sha256: str  # or its first digits, where no more is published
     unpacks_to: str = ""
+
+    @property
+    def hash_in_words(self) -> str:
+        """What its SHA-256 should do: be one, or begin with some digits."""
+        return f"be {self.sha256}" if len(self.sha256) == 64 else f"begin with {self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,7 @@ READERS: dict[str, Reader] = {
     ),
     "pack": Reader("resnetlab.data.pack:read_pack", "the folder that resnetlab data pack made"),
 }
+NAMED_BY_FOLDER = ("folder", "hf")  # what data of these is called, packed or not, only its folder says
 PUBLISHED = {name: reader.published for name, reader in READERS.items() if reader.published}
 
 
@@ -205,7 +212,16 @@ def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[s
     except OSError as error:
         raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
     assert (data.shape is not None) == reader.in_memory, f"in_memory of {kind!r} is not as its reader has it"
-    return data
+    return replace(data, own_name=_own_name(path)) if data.name in NAMED_BY_FOLDER else data
+
+
+def _own_name(folder: Path) -> str:
+    """What a folder of images is called: its name, with its parent's before that of one side, such as "train"."""
+    from resnetlab.data.folder import SPLIT_WORDS, class_names
+
+    place = Path(os.path.abspath(folder))  # a link keeps its own name
+    parts = place.parts[-2:] if place.name.lower() in SPLIT_WORDS else place.parts[-1:]
+    return "/".join(class_names(parts)) if place.name else ""
 
 
 def _kind_and_folder(text: str) -> tuple[str, str]:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
-import time
-import warnings
-from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from resnetlab.data.loading import Batch, batch_ends
-from resnetlab.data.normalisation import Normalisation
-from resnetlab.data.streaming import BadImages
+from resnetlab.data.loading import batch_ends
 from resnetlab.errors import UserError, out_of_memory
-from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
-from resnetlab.training.precision import AUTO, resolved
+from resnetlab.training.optimiser import tensors_per_weight
+from resnetlab.training.precision import AUTO
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps
-from resnetlab.training.setup import TrainingData, first_network, make_loader
-from resnetlab.training.step import make_stepper
+from resnetlab.training.trial import Trial, flat
 
 TIMED_STEPS = 5
 FIRST_BATCH = 4  # images of the steps that are tried first
@@ -113,9 +106,10 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
         try:
             if cuda:
                 torch.cuda.reset_peak_memory_stats(device)
-            trial = _Trial(run, device, workers)
+            # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
+            trial = Trial(run, flat(run.spec.in_channels), device=device, workers=workers)
             trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
-            momentum = trained if recipe.momentum else 0
+            momentum = trained * tensors_per_weight(recipe)
             memory = Memory(4 * counted.parameters, trained, momentum, batch * counted.training_bytes)
             trouble = trial.nondeterministic()
             timing = _timing(trial, batch, memory, steps, per_epoch)
@@ -127,7 +121,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
     rates, words = _learning_rates(recipe, steps)
     return DryRun(
         recipe=recipe.to_dict(),
-        changed=tuple(k for k, v in recipe.to_dict().items() if v != default[k]),
+        changed=tuple(k for k, v in recipe.to_dict().items() if v != default.get(k)),
         resolved={name: getattr(trial.recipe, name) for name in AUTO},
         folder=str(run.folder),
         state=summary(run.folder).state if run.folder.exists() else "new",
@@ -135,7 +129,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
         start=run.pretrained.note if run.pretrained else "",
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
-        data=run.data.name,
+        data=run.data.title,
         train_images=len(train),
         validation_images=len(validation),
         test_images=len(run.data.test),
@@ -153,80 +147,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
     )
 
 
-class _Trial:
-    """What a few steps need: network, optimiser and batches, as the training loop has them."""
-
-    def __init__(self, run: Run, device: str, workers: int):
-        self.run, self.device = run, device
-        self.data = TrainingData.of(run, device)
-        self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
-        # On a GPU each number of images that is tried would be compiled for.
-        recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
-        self.net = first_network(run, recipe, device)
-        self.stepper = make_stepper(self.net, recipe, device)
-        channels = run.spec.in_channels
-        self.loader = make_loader(
-            run,
-            # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
-            Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)),
-            device=device,
-            workers=workers,
-            unreadables=BadImages(skip=True, limit=len(run.data.train)),
-        )
-
-    def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
-        """What a step of so many images takes, its batch included, after some that are not counted."""
-        self.stepper.train()
-        with contextlib.closing(self._batches(images)) as batches:
-            for step in range(before + steps):
-                if step == before:
-                    self._wait()
-                    started = time.perf_counter()
-                batch = next(batches)
-                self.stepper(
-                    batch._replace(x=self.stepper.laid_out(batch.x)), 0.0
-                )  # a rate of 0 takes as long and can't blow up
-            self._wait()
-        return (time.perf_counter() - started) / steps
-
-    def _batches(self, images: int) -> Generator[Batch, None, None]:
-        for epoch in itertools.count():
-            none = True
-            for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):
-                none = False
-                yield batch
-            if none:
-                raise UserError(f"{self.run.data.name}: no batch of {images} has two readable images.")
-
-    def evaluation(self, images: int) -> float:
-        """Seconds that evaluating one image takes."""
-        some = self.data.test[torch.arange(min(images, len(self.data.test)))]
-        for _ in range(2):  # the first is left out
-            started = time.perf_counter()
-            accuracy(self.net, self.loader.evaluation(some, images))
-            self._wait()
-        return (time.perf_counter() - started) / len(some)
-
-    def nondeterministic(self) -> tuple[str, ...]:
-        """Operations of a training step of which torch knows that they do not repeat themselves on this device."""
-        before = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            try:
-                self.seconds(2, steps=1)
-            finally:
-                torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        split = [str(w.message).partition(" does not have a deterministic") for w in caught]
-        return tuple(dict.fromkeys(operation for operation, separator, _ in split if separator))
-
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-
-
-def _timing(trial: _Trial, batch: int, memory: Memory, steps: int, per_epoch: int) -> Timing | None:
+def _timing(trial: Trial, batch: int, memory: Memory, steps: int, per_epoch: int) -> Timing | None:
     """Time a few steps, the first left out, of as many images as fit and do not take too long."""
     share = 0.9 if trial.device.startswith("cuda") else SHARE_OF_MEMORY
     room = share * free_memory(trial.device) - (memory.total - memory.activations)

@@ -16,6 +16,7 @@ from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
+from resnetlab.training.optimiser import unusual_rates
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.setup import normalisation_of
@@ -58,26 +59,34 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data, in lines."""
+        """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
         lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
+        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
+        lines += [
+            f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
+            for name, value in self.run.recipe.ignored.items()
+        ]
         if not lost:
-            return []
+            return lines
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         return [
+            *lines,
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
         ]
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
         """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""
         run = self.run
-        lines = [f"{run.spec.name} on {run.data.name}: {run.folder}", str(understood_of(run, self.asked))]
+        lines = [f"{run.spec.name} on {run.data.title}: {run.folder}", str(understood_of(run, self.asked))]
         if run.pretrained:
             lines.append(run.pretrained.note)
         elif warn_of_scratch:
             lines.append(
                 "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
             )
+        if run.name and run.folder.name != f"{run.name}-{run.id}":
+            lines.append(f"--name {run.name} has no effect: the run exists already, under the name {run.folder.name}")
         return lines
 
     def how_to_train_anew(self) -> str:
@@ -114,10 +123,11 @@ def launch(
     workers: int | None = None,
     checkpoint_steps: int | None = None,
     dry_run: bool = False,
+    name: str = "",
 ) -> Launch:
     """Check all that can be checked before a training; the run is the same in every process. Raises UserError.
 
-    dry_run: nothing is written.
+    dry_run: nothing is written. name: what the run's folder is to be called.
     """
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
@@ -125,7 +135,7 @@ def launch(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, distributed))
-    run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train"))
+    run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))
     check_same(distributed, run.id)
     in_memory = run.data.shape is not None
     decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)

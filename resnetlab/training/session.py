@@ -48,7 +48,7 @@ from resnetlab.training.schedule import (
     needs_batch_error,
     total_steps,
 )
-from resnetlab.training.setup import TrainingData, first_network, make_loader, normalisation_of
+from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, normalisation_of
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_stepper
 from resnetlab.weights.metadata import ModelMetadata
@@ -121,7 +121,8 @@ class TrainingSession:
         check_share(distributed, recipe.batch_size, len(data.train))
         normalise = distributed.broadcast_from_main(lambda: normalisation_of(run, workers=job.workers))
         net = first_network(run, recipe, job.device)
-        stepper = make_stepper(net, recipe, job.device)
+        weights = class_weights(recipe, data.train.labels, len(run.data.classes))
+        stepper = make_stepper(net, recipe, job.device, weights)
         checkpoint = _resume(run, stepper, distributed)
         progress = checkpoint.progress
         totals, rng_state = _own_part(checkpoint, distributed)

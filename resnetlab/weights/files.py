@@ -22,6 +22,7 @@ from resnetlab.storage import read_regular
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet file in use has below 2
+MOST_HEADER = 100 * 10**6  # bytes, safetensors' own limit
 DEEPEST = 4  # dictionaries within each other, of which the innermost may hold a network
 MOST_BLOBS = 3  # of a layer of Caffe's
 
@@ -112,6 +113,19 @@ def parse_safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], di
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
     return tensors, header.get("__metadata__") or {}
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; its tensors are not read. Raises UserError as `read_file` does."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, MOST_HEADER)))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
+    return header.get("__metadata__") or {}
 
 
 def _read_zip(path: Path, which: str) -> Contents:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, printable
-from resnetlab.run_files import read_epochs, read_settings
+from resnetlab.run_files import data_title, read_epochs, read_settings
 from resnetlab.storage import Damaged, disk_errors, write_atomically
 from resnetlab.studies.figures.draw import draw, draw_file
 from resnetlab.studies.figures.figure import Figure, Panel, Series
@@ -45,7 +45,7 @@ def error_curves(folders: list[Path]) -> Figure:
         for key, words in _WORDS.items()
     ]
     x_label = "iterations" if unit == 1 else "iterations (thousands)"
-    data = {str(settings["data"].get("name")) for _, settings, _ in runs}
+    data = {str(data_title(settings)) for _, settings, _ in runs}
     panel = Panel(printable(data.pop()) if len(data) == 1 else "errors", x_label, "error (%)", series, _limits(series))
     return Figure("curves", "Training error (dashed) and test error (solid) by iteration.", [panel])
 
@@ -74,7 +74,7 @@ def check_out(path: Path) -> None:
     except OSError as error:
         raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); choose another --out.") from error
     if not ours:
-        raise UserError(f"{path}: is there already and is not a plot of this command; choose another --out.")
+        raise UserError(f"{path}: already exists and is not a plot of this command; choose another --out.")
 
 
 def _curve(label: str, key: str, colour: int, epochs: list[dict[str, Any]], unit: int) -> Series:
@@ -104,7 +104,7 @@ def _words(key: str, value: Any) -> str:
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
     """What tells runs apart, what matters most first."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in ("net", "data")}
-    net, data = settings["spec"].get("name") or "net", str(settings["data"].get("name"))
+    net, data = settings["spec"].get("name") or "net", str(data_title(settings))
     return {"net": net, "data": data, "seed": None} | recipe
 
 

@@ -169,8 +169,7 @@ def _side_by_side(
 ) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     others = multiprocessing.active_children()
-    # Long runs first, so that none is left alone at the end; they are taken from the list's end.
-    waiting = sorted(range(len(work)), key=lambda i: (cost(work[i]), -i))
+    waiting = in_turn(work)[::-1]  # taken from the list's end
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
     try:
@@ -275,7 +274,14 @@ def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> En
     return attempt(one, runs, threads, device, _statuses.send)
 
 
-def cost(one: Recipe | Measurement) -> float:
-    """A network's depth, for want of a better measure before it is built."""
-    recipe = one if isinstance(one, Recipe) else one.run
-    return spec(recipe.net).depth if recipe else 0.0
+def in_turn(work: Sequence[Recipe | Measurement]) -> list[int]:
+    """The order in which work begins, by its places: the first seed of everything comes first, as it tells the most.
+
+    Of a seed the deepest networks come first, so that none is left alone at the end.
+    """
+
+    def turn(i: int) -> tuple[int, float, int]:
+        recipe = one if isinstance(one := work[i], Recipe) else one.run
+        return one.seed, -spec(recipe.net).depth if recipe else 0.0, i
+
+    return sorted(range(len(work)), key=turn)
