@@ -94,8 +94,9 @@ def evaluate(
         resnetlab.evaluate("runs/cifar_resnet20-digits-0123456789ab", "digits")
         resnetlab.evaluate(["a.pth", "b.pth"], "flowers", views="10-crop")      # an ensemble
 
-    sources are run folders or weight files; of several the softmax is averaged. data is named as in the command
-    line, and so are the options: views 1-crop, 10-crop or multi-scale; net the network's name where a file does not
+    sources are runs, by their folders, names or hashes, weight files, or published weights such as
+    pretrained:cifar_resnet20; of several the softmax is averaged. data is named as in the command line, and so are the
+    options: views 1-crop, 10-crop or multi-scale; net the network's name where a file does not
     determine it; classes the names that the data's classes had in training, as a dict or as text "hund=dog"; report a
     folder for a page. quiet shows no progress.
 

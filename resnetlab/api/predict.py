@@ -68,8 +68,9 @@ def predict(
 
         resnetlab.predict("runs/my-flowers", "garden/*.jpg", top=3)
 
-    source is a run folder, a weight file, or an exported file; images are files, folders and patterns, one or
-    several; the options are those of the command. quiet shows no progress.
+    source is a run, by its folder, name or hash, a weight file, an exported file, or published weights such as
+    pretrained:cifar_resnet20; images are files, folders and patterns, one or several; the options are those of the
+    command. quiet shows no progress.
 
     Raises UserError for what the command would refuse, with the same line. An image that can't be read is no error:
     its `error` says why.
