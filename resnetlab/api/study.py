@@ -14,7 +14,7 @@ from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.plot import Plot
 from resnetlab.api.tables import Row, Tabular
-from resnetlab.errors import UserError, check_choice, check_counts
+from resnetlab.errors import check_choice, check_counts
 from resnetlab.paths import expanded
 from resnetlab.report.study_pages import write_report
 from resnetlab.storage import disk_errors
@@ -100,8 +100,6 @@ def study(
         check_kind(float, epochs=epochs)
         check_choice("scale", scale, SCALES)
         check_counts(jobs=jobs, seeds=seeds)
-        if jobs is not None and ray is not None:
-            raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
         which, files = text_of(name, "study"), texts_of(weights, "weights")
         where = expanded(text_of(results, "results"))
         images = text_of(data, "data") if data is not None else None

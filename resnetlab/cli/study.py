@@ -106,10 +106,6 @@ def run(
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
     check(jobs=jobs, seeds=seeds)
-    if jobs is not None and ray is not None:
-        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
-    from resnetlab.api.study import carried_out
-    from resnetlab.report.study_pages import write_report
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
     fetch_sources(*(text.rpartition("=")[2] for text in weights))
@@ -118,11 +114,19 @@ def run(
     if dry_run:
         _show_costs(tasks, workplace, json)
         return 0
+    return _carried_out(tasks, workplace, results, all=all, json=json)
+
+
+def _carried_out(tasks: list[Assignment], workplace: Workplace, results: Path, *, all: bool, json: bool) -> int:
+    """Run the studies, show what each found, and write the report; return the exit code."""
+    from resnetlab.api.study import carried_out
+    from resnetlab.report.study_pages import write_report
+
     records = []
     for record, _ in carried_out(tasks, workplace, results):
+        records.append(record)
         if not json:
             _show(record)
-        records.append(record)
     page = write_report(results)
     if json:
         found = [_answer(r) for r in records]
