@@ -1,19 +1,21 @@
-"""The accuracy of a network as its run recorded it, for those who use it to know how far it can be trusted."""
+"""The accuracy of a network as its run or file states it, for those who use it to know how far it can be trusted."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict, cast
+from typing import Annotated, NotRequired, TypedDict
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.intervals import wilson
 from resnetlab.run_files import SETTINGS, read_epochs, read_result, read_settings
 from resnetlab.schema import MOST_WHOLE, Between, Percent, trouble
 from resnetlab.storage import is_there
-from resnetlab.weights.metadata import ModelMetadata
+from resnetlab.weights.load import Loaded
+from resnetlab.weights.published import TORCHVISION
 
+VALIDATION_IMAGES = 50_000  # of ImageNet
 Count = Annotated[int, Between(1, MOST_WHOLE)]
 
 
@@ -49,16 +51,30 @@ class RecordedAccuracy:
         return cls(values["top1"], values.get("images"))
 
 
-def recorded_accuracy(weights: Path, metadata: ModelMetadata | None, size: int) -> RecordedAccuracy | None:
-    """What is recorded of a weight file for images of `size` pixels a side.
+def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -> RecordedAccuracy | None:
+    """What is stated of a loaded network: by its run, by its file, or by torchvision, where `source` is a name of its.
 
-    The file itself states it if the network comes with the package; else its run does, if it is the weight file in the
-    run's folder `last` or `best`. None for other files, for the last weights of an unfinished run, which may be newer
-    than its last evaluation, for images of another size than the run's, and where a record is damaged: a network can be
-    used without it.
+    image_size: where it is not the file's own. None where nothing is stated for images of that size.
     """
-    if metadata and (measured := metadata.measured) and not trouble(measured, AccuracyValues):
-        return RecordedAccuracy.from_dict(cast(AccuracyValues, measured))
+    if found := recorded_accuracy(loaded.file, loaded.net.spec.input_size):
+        return found
+    measured = loaded.metadata.measured if loaded.metadata else {}
+    kind, _, name = str(source).partition(":")
+    if image_size is not None:
+        return None
+    if measured and not trouble(measured, AccuracyValues):
+        return RecordedAccuracy(measured["top1"], measured.get("images"))
+    if kind == "torchvision" and name in TORCHVISION:
+        return RecordedAccuracy(TORCHVISION[name].top1, VALIDATION_IMAGES)
+    return None
+
+
+def recorded_accuracy(weights: Path, size: int) -> RecordedAccuracy | None:
+    """What a run recorded of the weight file in its folder `last` or `best`, for images of `size` pixels a side.
+
+    None for other files, for the last weights of an unfinished run, which may be newer than its last evaluation, for
+    images of another size than the run's, and where a record is damaged: a network can be used without it.
+    """
     folder, which = weights.parent.parent, weights.parent.name
     if which not in ("last", "best") or not is_there(folder / SETTINGS):
         return None

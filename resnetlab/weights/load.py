@@ -18,6 +18,7 @@ from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
+from resnetlab.weights.architectures import check_architecture
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
@@ -119,6 +120,8 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
     """The network of a file that is told by its tensors' names."""
+    if not net:
+        check_architecture(path, contents.architecture, (MODEL, OLD_MODEL))
     try:
         found = read_state(contents.tensors, net, "last" if contents.is_average else which)
     except UserError as error:

@@ -19,8 +19,6 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.studies.frame.assignment import assignments
 from resnetlab.training.evaluate import evaluate_on
-from resnetlab.use.classifier import Classifier
-from resnetlab.use.recorded_accuracy import RecordedAccuracy
 from resnetlab.weights.load import load_described
 from resnetlab.weights.packaged import FOLDER, names, path_of, stated
 
@@ -109,13 +107,6 @@ def test_the_commands_take_them(
     capsys.readouterr()
     assert main(["predict", "pretrained:cifar_resnet21", "x.png"]) == 2
     assert "Did you mean cifar_resnet20?" in capsys.readouterr().err
-
-
-def test_the_accuracy_goes_with_the_network() -> None:
-    measured = stated("cifar_resnet20").measured
-    accuracy = Classifier.open("pretrained:cifar_resnet20").accuracy
-    assert accuracy == RecordedAccuracy(measured["top1"], measured["images"])
-    assert Classifier.open("pretrained:cifar_resnet20", image_size=48).accuracy is None, "it was measured at 32 pixels"
 
 
 def test_studies_measure_them() -> None:
