@@ -258,7 +258,7 @@ def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_pat
         ({"start": "note.txt"}, "note.txt: "),
         (
             {"start": "SOURCE", "data": "PICTURES"},
-            r"a network for images with 1 channel, but those of pictures\d+ have 3",
+            r"for images with 1 channel, but those of pictures\d+ have 3",
         ),
         ({"start": "SOURCE", "net": "cifar_resnet14"}, "does not fit cifar_resnet14: it lacks layer1.1"),
         ({"start": "SOURCE", "net": "cifar_resnt"}, "network 'cifar_resnt' is not known"),
