@@ -19,8 +19,8 @@ from resnetlab.report.page import date, duration, render
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
-from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
-from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
+from resnetlab.studies.frame.record import Failure, Record, RecordedRow, fullest, read_records
+from resnetlab.studies.frame.statistics import VERDICTS, tally
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
 
 _NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?( ± \d+(\.\d+)?)?( ?%)?|[–-]?")
@@ -80,6 +80,7 @@ class Section:
     claim: Both
     facts: list[tuple[Both, Both]]
     rows: list[RecordedRow]
+    tally: dict[str, int]  # by the verdict's word, from strong to weak: how many claims have it
     figures: list[FigureView]
     tables: list[TableView]
     words: list[Both]
@@ -132,10 +133,8 @@ def write_report(results: Path) -> Path:
 
 def _section(record: Record) -> Section:
     json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
-    name = f"{record.study}-{record.scale}"
-    rows = [_row(row) for row in record.rows]
-    for verdict in (record.verdict, *(row.verdict for row in rows)):
-        Verdict.of(verdict)  # raises ValueError for what is none
+    name = record.name
+    counts = tally(record.verdicts)  # raises ValueError for a word that is none
     facts = [
         (TEXT("facts.source"), both(record.source)),
         (TEXT("facts.method"), both(record.method)),
@@ -148,8 +147,9 @@ def _section(record: Record) -> Section:
         title=both(record.title),
         claim=both(record.claim),
         facts=facts,
-        rows=rows,
-        figures=[_figure_view(name, i, _figure(f)) for i, f in enumerate(record.figures, 1)],
+        rows=[_row(row) for row in record.rows],
+        tally={verdict.word: count for verdict, count in counts.items()},
+        figures=[_figure_view(name, i, figure_of(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(i, t) for i, t in enumerate(record.tables, 1)],
         words=_paragraphs(record.words),
         answer=both(record.answer),
@@ -164,11 +164,12 @@ def _answers(sections: list[Section]) -> list[Answer]:
     """The questions that have an answer, each with the first picture of its decisive study."""
     found = []
     for question in QUESTIONS:
-        said = [s for name in question.studies for s in sections if s.record.study == name and s.answer.en]
+        there = _fullest(sections)
+        said = [s for name in question.studies for s in there if s.record.study == name and s.answer.en]
         decisive = next((s for s in said if s.figures), None)
         panel = None
         if decisive:
-            figure = _figure(decisive.record.figures[0])
+            figure = figure_of(decisive.record.figures[0])
             panel = _panel_view(figure, figure.panels[0], f"overview-{decisive.id}")
         if said:
             found.append(Answer(question, said, panel))
@@ -201,10 +202,10 @@ def _mathml(latex: str) -> str:
 
 def _row(values: dict[str, Any]) -> RecordedRow:
     row = RecordedRow(**values)
-    return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict)
+    return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict, both(row.remark))
 
 
-def _figure(values: dict[str, Any]) -> Figure:
+def figure_of(values: dict[str, Any]) -> Figure:
     """A figure from its JSON values."""
     panels = [
         Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})
@@ -309,18 +310,31 @@ def _spent(record: Record) -> Both:
 
 
 def _html(sections: list[Section], shown: list[Section], answers: list[Answer] | None) -> str:
-    """A page: the overview if there are answers (which may be none), and the sections that it shows."""
-    verdicts = [row.verdict for section in sections for row in section.rows]
+    """A page: the overview if there are answers (which may be none), and the sections that it shows.
+
+    In the overview stand the fullest records of each study; it names the others, which have their pages.
+    """
+    standing = _fullest(sections)
+    others = [section for section in sections if section not in standing]
+    verdicts = [verdict for section in standing for verdict in section.record.verdicts]
     return render(
         "studies",
         sections=sections,
+        standing=standing,
+        others={name: [s for s in others if s.record.study == name] for name in {s.record.study for s in others}},
         shown=shown,
         answers=answers,
-        tally={v.word: verdicts.count(v.word) for v in Verdict},
-        verdict_words={v.word: SHARED(f"verdicts.{v.name}") for v in Verdict},
-        not_tested=NOT_TESTED.word,
-        not_judged=NOT_JUDGED.word,
+        tally={verdict.word: count for verdict, count in tally(verdicts).items()},
+        verdict_words={v.word: SHARED(f"verdicts.{v.name}") for v in VERDICTS},
+        meanings={v.word: SHARED(f"meaning.{v.name}") for v in VERDICTS},
+        kinds={v.word: v.name.lower().replace("_", "-") for v in VERDICTS},
         failed_rule=SHARED("failed_rule"),
-        runs=sum(s.record.runs for s in sections),
-        seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in sections),
+        runs=sum(s.record.runs for s in standing),
+        seconds=sum(s.record.training_seconds + s.record.measuring_seconds for s in standing),
     )
+
+
+def _fullest(sections: list[Section]) -> list[Section]:
+    """Those whose records may stand for their study."""
+    kept = fullest([section.record for section in sections])
+    return [section for section in sections if section.record in kept]

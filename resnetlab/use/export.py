@@ -124,7 +124,7 @@ def export(
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
     module = exported_module(classifier.net, classifier.normalise)
-    content = kind.content(module, noise(classifier.shape, 2), description(classifier))
+    content = kind.content(module, noise(classifier.shape, 2), description(classifier, int8=calibrate is not None))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     for check in checks:
@@ -167,7 +167,7 @@ def _check_images(classifier: Classifier, data: Data) -> None:
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
     if shape != wanted:
-        raise UserError(f"{data.name}: images of shape {shape}, but the network takes {wanted}.")
+        raise UserError(f"{data.title}: images of shape {shape}, but the network takes {wanted}.")
 
 
 def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
@@ -175,9 +175,9 @@ def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], clas
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
-        raise UserError(f"{data.name}: {len(data.classes)} classes, but the network has {count}.")
+        raise UserError(f"{data.title}: {len(data.classes)} classes, but the network has {count}.")
     names = classifier.classes if classifier.named else None
-    return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
+    return match_classes(classifier.source, names, data.title, data.classes, classes, class_order)
 
 
 def _pytorch_scores(classifier: Classifier) -> Scores:

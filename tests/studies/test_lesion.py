@@ -10,7 +10,7 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import Both
 from resnetlab.studies.lesion.measure import kendall_taus
@@ -65,7 +65,7 @@ def test_contrary_lesions_refute_every_claim_but_arithmetic(made_up: MadeUp) -> 
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, papers=False)))
     found = verdicts(finding)
     assert found.pop(ARITHMETIC) == REPRODUCED
-    assert found == [NOT_REPRODUCED] * 8
+    assert found == [CONTRADICTED] * 8
     assert "no shorter than most paths" in str(finding.answer)
 
 
@@ -114,7 +114,7 @@ def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_u
     finding = STUDY.judge(made_up(PLAN, unharmed, lost=["cifar_plain20", "cifar_plain56"]))
     assert (finding.rows[4].measured, finding.rows[4].verdict) == (
         Both("deleting units raises no error", "删除单元未使误差上升"),
-        NOT_REPRODUCED,
+        NOT_JUDGED,
     )
     assert str(finding.answer).startswith("Open: no plain and residual net")
 
