@@ -172,8 +172,11 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
             f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels per side; leave "
             f"--image-size {size} out."
         )
-    loaded.net.spec = spec = replace(spec, input_size=size)
-    return replace(loaded, metadata=replace(metadata, spec=spec) if metadata else None, tells_size=True)
+    if metadata:
+        measured = metadata.measured if size == spec.input_size else {}  # at the file's own size
+        metadata = replace(metadata, spec=replace(spec, input_size=size), measured=measured)
+    loaded.net.spec = replace(spec, input_size=size)
+    return replace(loaded, metadata=metadata, tells_size=True)
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
