@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,27 +36,11 @@ def fetch(
     """Download a data set and verify it; the same command resumes a download, and leaves a complete one alone."""
     from rich.filesize import decimal
 
-    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.api.fetching import follow
     from resnetlab.data.fetch import fetch as fetch_data
 
     started = time.monotonic()
-    received, was_there = 0, True
-    with progress_bars() as bars:
-        tasks: dict[str, Any] = {}
-        tenths: dict[str, int] = {}
-        for p in fetch_data(name, dest):
-            received = p.received
-            was_there &= p.words == "already complete"
-            if p.file not in tasks:
-                tasks[p.file] = bars.add_task(p.file, total=p.size, words="")
-                tenths[p.file] = 10 * p.done // p.size
-            amount = f"{decimal(p.done)} of {decimal(p.size)}"
-            bars.update(tasks[p.file], completed=p.done, words=amount)
-            if p.words:
-                say(f"{p.file}: {p.words}")
-            elif 10 * p.done // p.size > tenths[p.file] and not sys.stderr.isatty():
-                tenths[p.file] = 10 * p.done // p.size
-                say(f"{p.file}: {amount}")
+    received, was_there = follow(fetch_data(name, dest))
     seconds = time.monotonic() - started
     if json:
         files = [file.name for file in PUBLISHED[name].files]
@@ -97,7 +80,7 @@ def pack(
 
     Files are copied unchanged, without decoding. With --short-side every image is decoded, and larger ones are resized.
     """
-    from resnetlab.cli.screen import counting, say
+    from resnetlab.api.screen import counting, say
     from resnetlab.data.open import open_data
     from resnetlab.data.pack import pack as pack_data
 
@@ -146,7 +129,7 @@ def _show_pack(contents: Contents, dest: Path, happened: str) -> None:
 @app.command
 def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /, *, json: Json = False) -> None:
     """Read every byte of a pack and compare it with the checksums; exit with code 2 if anything is damaged."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.pack import verify as verify_pack
 
     with counting("verifying") as progress:
@@ -173,7 +156,7 @@ def audit(
     json: Json = False,
 ) -> None:
     """Read all training and test images; report unreadable, duplicate and unusual ones, and test images in training."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.open import open_data
     from resnetlab.report.audit_page import write_page
@@ -197,7 +180,7 @@ def _show(found: Audit) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console
+    from resnetlab.api.screen import console
 
     table = Table(show_header=False)
     for what, words in found.summary():
@@ -209,7 +192,8 @@ def _show(found: Audit) -> None:
             console().print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
         if len(lines) > LISTED:
             console().print(f"  and {len(lines) - LISTED:,} more; --json has all", markup=False, highlight=False)
-    console().print(f"\n{printable(found.name)}: {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+    for words in filter(None, (f"{found.name}: {found.verdict}", found.advice)):
+        console().print(f"\n{printable(words)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -222,7 +206,7 @@ def stats(
     json: Json = False,
 ) -> None:
     """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.open import open_data
     from resnetlab.data.statistics import measure
     from resnetlab.data.workers import check_workers

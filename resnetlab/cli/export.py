@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, Source, Unreadable, Which, check
+from resnetlab.api.fetching import fetch_sources
+from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, RunOrWeights, Unreadable, Which, check
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -32,7 +33,7 @@ Tested = Annotated[
 
 
 def export(
-    source: Source,
+    source: RunOrWeights,
     /,
     *,
     to: To = "onnx",
@@ -53,12 +54,13 @@ def export(
     ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
     check(which)
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.export_job import Target, export_job
 
     target = Target(source, to, out, int8, calibrate)
+    fetch_sources(source)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, told=tell)
     given = read_given(classes)
     job = export_job(classifier, target, data=data, classes=given, class_order=class_order, unreadable=unreadable)
@@ -72,7 +74,7 @@ def export(
 
 def _run(job: ExportJob) -> Exported:
     """Write the file, and say what the data are taken for, and what was left out of them."""
-    from resnetlab.cli.screen import counting, say, tell
+    from resnetlab.api.screen import counting, say, tell
 
     for line in job.introduction():
         tell(line)

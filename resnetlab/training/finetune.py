@@ -19,16 +19,17 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.paths import expanded
+from resnetlab.run_files import source_path
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.sources import hub_hint, is_name
 
 MOST_CLASSES_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class Pretrained:
     """What a run takes from its source: all weights of a network, or all but a head that is for other classes."""
 
     spec: Spec  # of the source's network
@@ -58,7 +59,7 @@ class Start:
         return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note}
 
 
-def read_start(recipe: Recipe, data: Data) -> Start:
+def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
 
     The head is kept where the file names the very classes of the data, in their order; a file that names none gets a
@@ -66,18 +67,18 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     for one of another number of channels.
     """
     source = recipe.start
-    if not os.path.exists(expanded(source)):
+    if not is_name(source) and not os.path.exists(source_path(source)):
         raise UserError(
-            f"{source}: no such run folder or weight file to start from. A run's id depends on the weights it started "
-            "from, so the command that resumes it needs them too."
+            f"{source}: no such run folder or weight file to start from{hub_hint(source)}. A run's id depends on the "
+            "weights it started from, so the command that resumes it needs them too."
         )
     loaded = _load(recipe)
     net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
-            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.name} have "
-            f"{channels}: start from another network."
+            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.title} "
+            f"have {channels}: start from another network."
         )
     tensors, head = net.state_dict(), _head(net)
     if loaded.classes == data.classes:
@@ -91,12 +92,12 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
-    return Start(spec, kept, new, normalise, note, naming)
+    return Pretrained(spec, kept, new, normalise, note, naming)
 
 
-def check_size(start: Start, recipe: Recipe, size: int) -> None:
+def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
     """Raise UserError if the source's mean is an image of another size than the run's."""
-    height = start.normalisation.mean.shape[1] if start.normalisation else 1
+    height = pretrained.normalisation.mean.shape[1] if pretrained.normalisation else 1
     if height not in (1, size):
         raise UserError(
             f"{recipe.start}: its mean image is {height} pixels wide, but these images are {size}: give "

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
@@ -21,6 +21,7 @@ from resnetlab.storage import Damaged, read_regular
 from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 from resnetlab.use.parity import Scores
+from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
 
 MOST_BYTES = 2**33  # of a file
 HOW_TO = "export the run folder or weight file again: resnetlab export SOURCE --to"
@@ -85,6 +86,7 @@ class ExportedFile:
     normalise: Normalisation  # which the graph does by itself
     precision: str
     assumed: tuple[str, ...]
+    accuracy: RecordedAccuracy | None = None  # that its network's run recorded
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -117,6 +119,7 @@ class _Told(TypedDict):
     normalisation: _Normalisation
     precision: NotRequired[str]
     assumed: NotRequired[list[str]]
+    accuracy: NotRequired[AccuracyValues]
 
 
 def suffix_of(source: str | Path) -> str:
@@ -178,7 +181,7 @@ def read_exported(path: Path) -> ExportedFile:
         raise Damaged(
             path, f"damaged, its input {signature.takes} and output {signature.gives} are not those that it states"
         )
-    if short not in (crop, round(crop * TEST_SIDE / CROP)):
+    if short not in (crop, round(crop * TEST_SIDE / CROP_SIDE)):
         raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
     return ExportedFile(
         path,
@@ -191,6 +194,7 @@ def read_exported(path: Path) -> ExportedFile:
         _normalisation(path, told["normalisation"]),
         told.get("precision", "float32"),
         tuple(told.get("assumed", ())),
+        RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
     )
 
 

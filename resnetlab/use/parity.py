@@ -78,7 +78,7 @@ def measure_parity(
     skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Parity:
-    """Run both on the data's test images; files are cut to `size`.
+    """Run both on the data's test images; files are cropped to `size`.
 
     outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
     that can't be read, and count them. progress is called with how many are done, and of how many. Raises UserError
@@ -96,5 +96,5 @@ def measure_parity(
         exported_right += int((got == labels).sum())
         progress(images, total)
     if not images:
-        raise UserError(f"{data.name}: none of its {total} test images can be read; see 'resnetlab data audit'.")
-    return Parity(data.name, images, same, right, exported_right, unreadables.count)
+        raise UserError(f"{data.title}: none of its {total} test images can be read; see 'resnetlab data audit'.")
+    return Parity(data.title, images, same, right, exported_right, unreadables.count)

@@ -46,7 +46,7 @@ def test_the_list(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch)
     assert rows[trained(runs).name]["epochs"] == 1
     assert answer["others"] == [str(runs / "photos")]
     for width in (140, 60):
-        monkeypatch.setattr("resnetlab.cli.screen.console", lambda width=width: Console(width=width))
+        monkeypatch.setattr("resnetlab.api.screen.console", lambda width=width: Console(width=width))
         assert main(["runs", "--runs", str(runs)]) == 0
         shown = capsys.readouterr().out
         for words in (trained(runs).name, "finished", "damaged: run.json", "1 folder that is not a run: photos"):
@@ -82,7 +82,7 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
         (["runs", "plot", "RUN", "--out", "file"], "file: the ending says what is written"),
         (["runs", "plot", "RUN", "--out", "no/x.svg"], "no/x.svg: can't write (No such file or directory)"),
         (["runs", "plot", "RUN", "--out", "file/x.svg"], "can't"),
-        (["runs", "plot", "RUN", "--out", "mine.svg"], "mine.svg: is there already and is not a plot"),
+        (["runs", "plot", "RUN", "--out", "mine.svg"], "mine.svg: already exists and is not a plot"),
         (["train", "digits", "--log", "tensorbord"], "tensorbord"),
         (["train", "digits", "--dry-run", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
     ],

@@ -56,6 +56,7 @@ SHORTCUTS: dict[str, dict[str, str]] = {
     "A_around": {"shortcut": "A", "zero_pad": "around"},
     "B": {"shortcut": "B"},
     "C": {"shortcut": "C"},
+    "D": {"shortcut": "D"},
 }
 
 # He 2016, section 3 and Table 1, on h, F, the gate's value g and whether the unit trains.
@@ -86,6 +87,12 @@ def batch_norm(state: State, name: str, x: Tensor, training: bool) -> Tensor:
     return tf.batch_norm(x, *statistics, state[f"{name}.weight"], state[f"{name}.bias"], training, 0.1, 1e-5)
 
 
+def means_over(stride: int, x: Tensor) -> Tensor:
+    """Means over stride x stride pixels, and over what is left of them at the end of an odd side."""
+    rows = torch.stack([x[:, :, i : i + stride].mean(2) for i in range(0, x.shape[2], stride)], 2)
+    return torch.stack([rows[..., i : i + stride].mean(3) for i in range(0, x.shape[3], stride)], 3)
+
+
 def reference(
     state: State, x: Tensor, *, order: str, branch: str, shortcut: str, mix: str, stride: int, first: bool, train: bool
 ) -> Tensor:
@@ -102,22 +109,23 @@ def reference(
                 x = conv(state, op, x, stride if op == strided else 1)
         return x
 
-    lead, rest, after = UNITS[order, fields["branch"]]
-    lead = [] if first else lead  # the stem has done it
+    preact, rest, postact = UNITS[order, fields["branch"]]
+    preact = [] if first else preact  # the stem has done it
     changes = x.shape[1] != OUT or stride != 1
-    if mix != "Plain()" and (shortcut == "C" or (shortcut == "B" and changes)):
-        x = run(lead, x)  # shared with the projection (He 2016, section 4.1)
-        h = conv(state, "downsample.0", x, stride)
+    if mix != "Plain()" and (shortcut == "C" or (shortcut in "BD" and changes)):
+        x = run(preact, x)  # shared with the projection (He 2016, section 4.1)
+        pooled, place = (means_over(stride, x), 1) if shortcut == "D" else (x, 0)
+        h = conv(state, f"downsample.{place}", pooled, 1 if shortcut == "D" else stride)
         if order != "full_preact":
-            h = batch_norm(state, "downsample.1", h, train)
+            h = batch_norm(state, f"downsample.{place + 1}", h, train)
         F = run(rest, x)
     else:
-        F = run(lead + rest, x)
+        F = run(preact + rest, x)
         h = torch.zeros_like(F)
         start = (OUT - x.shape[1]) // 2 if shortcut == "A_around" else 0
         h[:, start : start + x.shape[1]] = x[:, :, ::stride, ::stride]
     g = torch.sigmoid(conv(state, "mix.part.conv", x, stride)) if "Gate" in mix else F
-    return run(after, MIXES[mix](h, F, g, train))
+    return run(postact, MIXES[mix](h, F, g, train))
 
 
 def randomised(unit: nn.Module, generator: torch.Generator) -> None:
@@ -213,6 +221,16 @@ def test_sequence_of_a_net(order: str) -> None:
     assert recorded(net, torch.zeros(2, 3, 8, 8)).split() == expected
 
 
+@pytest.mark.parametrize(("order", "stem"), [("relu_preact", ["conv1", "bn1"]), ("full_preact", ["conv1"])])
+def test_the_first_unit_may_have_its_own_activation(order: str, stem: list[str]) -> None:
+    """Then the stem leaves out what that unit has, and what enters its shortcut is not activated (timm's resnetv2)."""
+    spec = NetSpec(stages=((2, 4),), stem="imagenet", stem_width=4, order=order, shortcut="B", first_preact="unit")
+    units = [f"layer1.{i}.{op}" for i in range(2) for op in SEQUENCES[order, "inner"].split()]
+    end = ["last_bn", "last_relu"] if order == "full_preact" else ["last_relu"]
+    expected = [*stem, "maxpool", *units, *end, "avgpool", "fc"]
+    assert recorded(ResNet(spec), torch.zeros(2, 3, 16, 16)).split() == expected
+
+
 def test_sequence_of_the_deep_stem() -> None:
     net = ResNet(NetSpec(stages=((1, 4),), stem="deep", stem_width=4))
     stem = "conv1.0 conv1.1 conv1.2 conv1.3 conv1.4 conv1.5 conv1.6 bn1 relu maxpool"
@@ -227,12 +245,29 @@ def test_squeeze_excitation_and_scalar_end_the_branch() -> None:
     randomised(unit, torch.Generator().manual_seed(0))
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
     s = unit.state_dict()
-    F = unit.run(unit.branch[: unit.branch.index("se")], x)
+    F = unit.run(unit.branch_layers[: unit.branch_layers.index("se")], x)
     squeezed = tf.relu(F.mean((2, 3)) @ s["se.fc1.weight"][:, :, 0, 0].T + s["se.fc1.bias"])
     gate = torch.sigmoid(squeezed @ s["se.fc2.weight"][:, :, 0, 0].T + s["se.fc2.bias"])
     torch.testing.assert_close(unit(x), x + s["scalar.alpha"] * gate[:, :, None, None] * F)
-    assert unit.branch[-3:] == ("conv2", "se", "scalar")
+    assert unit.branch_layers[-3:] == ("conv2", "se", "scalar")
     assert [type(unit.se), type(unit.scalar), unit.se.fc1.out_channels] == [SqueezeExcitation, BranchScalar, 2]
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "divisor", "inner"),
+    [
+        (64, 16, 1, 4),
+        (64, 16, 8, 8),
+        (128, 16, 8, 8),
+        (256, 16, 8, 16),
+        (320, 16, 8, 24),
+        (40, 16, 1, 2),
+        (8, 16, 1, 1),
+    ],
+)
+def test_width_of_squeeze_excitation(channels: int, reduction: int, divisor: int, inner: int) -> None:
+    """SENet divides; timm rounds to a multiple of 8, halves up, and to 8 at least."""
+    assert SqueezeExcitation(channels, reduction, divisor).fc1.out_channels == inner
 
 
 def test_stochastic_depth_keeps_the_expectation() -> None:
@@ -250,12 +285,12 @@ def test_stochastic_depth_skips_the_branch_of_some_images() -> None:
     unit = ResidualUnit(spec, 4, 4, 1, drop=0.5)
     torch.manual_seed(0)
     x = torch.randn(32, 4, 3, 3)
-    y, F = unit(x), unit.run(unit.branch[:-1], x)
+    y, F = unit(x), unit.run(unit.branch_layers[:-1], x)
     skipped = (y == x).flatten(1).all(1)
     assert 0 < skipped.sum() < 32
     torch.testing.assert_close(y[~skipped], (x + 2 * F)[~skipped])
     unit.eval()
-    torch.testing.assert_close(unit(x), x + unit.run(unit.branch[:-1], x))
+    torch.testing.assert_close(unit(x), x + unit.run(unit.branch_layers[:-1], x))
 
 
 def test_stochastic_depth_grows_by_unit() -> None:
@@ -271,7 +306,7 @@ def test_units_start_as_identity(branch: str, order: str, f: Callable[[Tensor], 
     spec = NetSpec(stages=((2, 4), (2, 8)), stem_width=4, branch=branch, order=order, shortcut="B", **start)
     for name, unit in zoo.build(spec, seed=0).units():
         x = torch.randn(2, unit.in_channels, 4, 4)
-        h = unit.h(unit.run(unit.lead, x))
+        h = unit.h(unit.preact(x))
         torch.testing.assert_close(unit(x), f(h), msg=name)
 
 

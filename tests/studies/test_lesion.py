@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import Both
+from resnetlab.studies.lesion.measure import kendall_taus
 from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises
 
 MadeUp = Callable[..., Evidence]
@@ -128,3 +131,8 @@ def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) 
     marked = [s for s in singles if s.marks]
     assert [(s.label, len(s.x)) for s in marked] == [("residual-20", 2), ("residual-56", 2)]
     assert len(singles) == 6
+
+
+def test_an_orders_tau_is_by_its_inversions() -> None:
+    """1 − 4 · inversions / (n (n − 1)) (Kendall 1938)."""
+    assert kendall_taus([[0, 1, 2], [2, 1, 0], [1, 0, 2]]) == [1, -1, pytest.approx(1 / 3)]

@@ -45,6 +45,12 @@ class Weights:
 
     net: str
     file: Path
+    given: str = field(default="FILE", compare=False)  # how a record calls it: the name of published weights, or FILE
+
+    @property
+    def text(self) -> str:
+        """How --weights names it in the command of a record."""
+        return self.given if self.given == f"pretrained:{self.net}" else f"{self.net}={self.given}"
 
 
 @dataclass(frozen=True)
