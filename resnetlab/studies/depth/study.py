@@ -111,7 +111,7 @@ def claims(nets: Groups[int], warmed: Groups[int], first: Groups[str]) -> Iterat
     yield claim(
         "trains_as_well",
         [no_more(train_error, usual[1], than=usual[0], by=TOLERANCE)] if len(usual) == 2 else [],
-        values={"tolerance": TOLERANCE, "how": TEXT("warm_up.with" if remedied else "warm_up.as_is")},
+        values={"tolerance": TOLERANCE, "how": TEXT("warm_up") if remedied else ""},
     )
     without = [(net, twin) for net in remedied for twin in nets.all(110)]
     yield claim("warm_up", [more(train_error, twin, than=net) for net, twin in without])
