@@ -19,7 +19,7 @@ from resnetlab.nets.vgg import VGGSpec
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, State
 from resnetlab.weights.wrapping import unwrapped
 
-OURS = "resnetlab"  # the naming scheme of our own, which tells nothing of the network
+OURS = "resnetlab"  # the naming scheme of our own, which says nothing about the network
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Ide
     before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
     returned as they are. Where there is no fc layer the network has as many classes as the zoo's.
 
-    Raises UserError where the network can't be told, and for tensors that are there twice.
+    Raises UserError where the network can't be determined, and for tensors that are there twice.
     """
     found = unwrapped(state, which)
     state, name = found.state, naming_of(found.state)

@@ -119,7 +119,7 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
-    """The network of a file that is told by its tensors' names."""
+    """The network of a file, determined by its tensors' names."""
     if not net:
         check_architecture(path, contents.architecture, (MODEL, OLD_MODEL))
     try:
