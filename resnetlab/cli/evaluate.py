@@ -12,12 +12,13 @@ from cyclopts import Parameter
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     NAMES,
+    READ,
     ClassNames,
     ClassOrder,
     Device,
     Engine,
-    ImageSize,
     Json,
+    Reading,
     Unreadable,
     Which,
     Workers,
@@ -59,7 +60,7 @@ def evaluate(
     flip: Flip = False,
     net: Nets = (),
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     classes: ClassNames = (),
     class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
@@ -83,7 +84,7 @@ def evaluate(
     fetch_sources(*sources)
     where = engine_device("", device, engine)
     opened = open_data(data, "evaluate", trained_on=trained_on(sources))
-    looking = {"nets": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
+    looking = {"nets": net, "which": which, "views": views, "flip": flip, **vars(reading)}
     matching = {"classes": read_given(classes), "class_order": class_order, "unreadable": unreadable}
     found = _evaluated(sources, opened, where, workers, engine, looking | matching)
     if report:

@@ -14,14 +14,15 @@ from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
+    READ,
     UNREADABLE,
     BatchSize,
     Device,
     Engine,
     Images,
-    ImageSize,
     Json,
     Net,
+    Reading,
     RunOrWeights,
     RunWeightsOrExported,
     Which,
@@ -54,7 +55,7 @@ def predict(
     *,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     top: Top = 5,
     batch_size: BatchSize = 32,
     engine: Engine = None,
@@ -74,7 +75,7 @@ def predict(
         raise UserError("give --json or --csv, not both.")
     fetch_sources(source)
     where = engine_device(source, device, engine)
-    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
     files = find_images(names_given(images))
     classifier = with_engine(classifier, engine, batch=min(batch_size, len(files)), told=tell)
     found = predictions(classifier, files, top=top, batch=batch_size)
@@ -89,7 +90,7 @@ def explain(
     *,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     method: Method = "grad_cam",
     unit: Unit = None,
     label: Label = None,
@@ -106,7 +107,7 @@ def explain(
     check(which)
     fetch_sources(source)
     where = find_device(device)
-    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
     label = check_method(classifier, method, unit, label)
     found = []
     for one in explain_images(classifier, names_given(images), out, method=method, unit=unit, label=label):
