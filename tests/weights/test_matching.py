@@ -105,6 +105,12 @@ def test_a_shortcut_without_a_mark_is_told_by_its_shape() -> None:
     assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
 
 
+def test_where_zeros_stand_is_said_by_the_name() -> None:
+    wanted = network("cifar_resnet8(zero_pad=around)")
+    found = match_order(dict(wanted.state_dict()), "cifar_resnet8(zero_pad=around)")
+    assert found.spec == wanted.spec
+
+
 def test_what_the_file_knows_better() -> None:
     wanted = network("cifar_resnet8(shortcut=B, num_classes=7)")
     state = {NAMINGS["bn and linear"](key): tensor for key, tensor in wanted.state_dict().items()}
