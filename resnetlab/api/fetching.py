@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from resnetlab.data.fetch import DownloadProgress
+
+NAMES = "pretrained:NAME, torchvision:NAME, timm/NAME or hf:OWNER/NAME"  # of published weights
 
 
 class Followed(NamedTuple):
@@ -21,7 +22,7 @@ def follow(events: Iterable[DownloadProgress]) -> Followed:
     """Show how a download goes, to its end."""
     from rich.filesize import decimal
 
-    from resnetlab.api.screen import progress_bars, say
+    from resnetlab.api.screen import has_bars, progress_bars, say
 
     received, was_there = 0, True
     with progress_bars() as bars:
@@ -38,7 +39,7 @@ def follow(events: Iterable[DownloadProgress]) -> Followed:
             bars.update(tasks[p.file], completed=p.done, total=p.size, words=amount)
             if p.words:
                 say(f"{p.file}: {p.words}")
-            elif tenth > tenths[p.file] and not sys.stderr.isatty():
+            elif tenth > tenths[p.file] and not has_bars():
                 tenths[p.file] = tenth
                 say(f"{p.file}: {amount}")
     return Followed(received, was_there)

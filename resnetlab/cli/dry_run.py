@@ -9,16 +9,17 @@ from resnetlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from resnetlab.training.dry_run import DryRun, Memory, Timing
-    from resnetlab.training.run import Run
+    from resnetlab.training.launch import Launch
 
 
-def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json: bool) -> None:
+def show_dry_run(job: Launch, json: bool) -> None:
     """Print what the run would be, and what it would take."""
     from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 
-    say(f"{run.spec.name} on {run.data.title}: trying a few steps")
-    found = dry_run(run, device=device, threads=threads, workers=workers)
+    run = job.run
+    say(f"{run.spec.name} on {run.data.title}: trying a few steps{' on made-up images' if job.stand_in else ''}")
+    found = dry_run(run, device=job.device, threads=job.threads, workers=job.workers, stand_in=job.stand_in)
     if json:
         print(json_module.dumps(found.to_dict()))
         return
@@ -41,23 +42,37 @@ def _line(words: str) -> None:
 
 
 def _facts(d: DryRun) -> dict[str, str]:
-    images = f"{d.train_images:,} for training, {d.test_images:,} for testing"
+    images = f"{_count(d.train_images)} for training, {_count(d.test_images)} for testing"
     held_out = f", {d.validation_images:,} held out" if d.validation_images else ""
     rates = ", ".join(f"{lr:.4g} at step {step:,}" for step, lr in d.learning_rates)
     stop_after = d.recipe["stop_after"]
     exact = "nothing known to torch: the same machine, torch and threads give the same weights to the last bit"
     early = f"; fewer after {stop_after} evaluations without a lower validation error" if stop_after else ""
     return {
+        **({"data": f"not there: {d.missing.rstrip('.')}"} if d.missing else {}),
+        **({"unknown": f"without the data, {', '.join(d.unknown)}"} if d.unknown else {}),
         "network": f"{d.network}: {d.parameters:,} parameters, {d.multiply_adds:,} multiply-adds per image",
         **({"start": d.start} if d.start else {}),
         "images": f"{images}{held_out}; {' x '.join(map(str, d.image))} each",
-        "steps": f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs{early}",
-        "learning rate": rates + (f"; {d.lr_words}" if d.lr_words else ""),
+        "steps": _steps(d) + early,
+        "learning rate": "; ".join(filter(None, (rates, d.lr_words))),
         "memory": _memory(d.memory),
         "time": _time(d.timing, d.device, d.threads),
         "not repeatable": ", ".join(d.nondeterministic) or exact,
-        "run": f"{d.folder} ({d.state})",
+        **({"run": f"{d.folder} ({d.state})"} if d.folder else {}),
     }
+
+
+def _steps(d: DryRun) -> str:
+    if d.steps is None:
+        return f"an unknown number; {d.recipe['epochs']:g} epochs"
+    if d.steps_per_epoch is None:
+        return f"{d.steps:,} in total"
+    return f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs"
+
+
+def _count(images: int | None) -> str:
+    return "an unknown number" if images is None else f"{images:,}"
 
 
 def _memory(m: Memory) -> str:
@@ -76,11 +91,11 @@ def _time(t: Timing | None, device: str, threads: int) -> str:
     from resnetlab.training.log_lines import duration
 
     where = device if device != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
-    return (
-        f"about {duration(t.training_seconds)} of training and {duration(t.evaluation_seconds)} of evaluation: "
-        f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s ({where}; a few steps of "
-        f"{t.timed_images} images)"
-    )
+    parts = {"training": t.training_seconds, "evaluation": t.evaluation_seconds}
+    total = " and ".join(f"{duration(value)} of {name}" for name, value in parts.items() if value is not None)
+    speed = f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s"
+    steps = f"({where}; a few steps of {t.timed_images} images)"
+    return f"about {total}: {speed} {steps}" if total else f"{speed} {steps}"
 
 
 def _rate(value: float) -> str:

@@ -52,12 +52,9 @@ def plot(
 
     A plot that this command wrote earlier is replaced; any other existing file is an error.
     """
-    from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
-    from resnetlab.training.runs import find_run
+    from resnetlab.api.plot import plot_runs
 
-    check_out(out)
-    folders = [find_run(name, runs) for name in (run, *more)]
-    save_curves(error_curves(folders), out)
+    folders = plot_runs(run, *more, out=out, root=runs).runs
     if json:
         print(json_module.dumps({"written": str(out), "runs": [str(folder) for folder in folders]}))
     else:

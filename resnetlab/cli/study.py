@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,8 +17,6 @@ from resnetlab.studies.frame.text import both
 if TYPE_CHECKING:
     from resnetlab.studies.frame.assignment import Assignment, Workplace
     from resnetlab.studies.frame.record import Record
-    from resnetlab.studies.frame.run import Event
-    from resnetlab.training.loop import Status
 
 app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
 
@@ -111,8 +106,6 @@ def run(
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
     check(jobs=jobs, seeds=seeds)
-    if jobs is not None and ray is not None:
-        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
     fetch_sources(*(text.rpartition("=")[2] for text in weights))
@@ -121,7 +114,20 @@ def run(
     if dry_run:
         _show_costs(tasks, workplace, json)
         return 0
-    records, page = _carried_out(tasks, workplace, results, quiet=json)
+    return _carried_out(tasks, workplace, results, all=all, json=json)
+
+
+def _carried_out(tasks: list[Assignment], workplace: Workplace, results: Path, *, all: bool, json: bool) -> int:
+    """Run the studies, show what each found, and write the report; return the exit code."""
+    from resnetlab.api.study import carried_out
+    from resnetlab.report.study_pages import write_report
+
+    records = []
+    for record, _ in carried_out(tasks, workplace, results):
+        records.append(record)
+        if not json:
+            _show(record)
+    page = write_report(results)
     if json:
         found = [_answer(r) for r in records]
         print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
@@ -152,36 +158,6 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
         print(f"together, runs that studies share counted once: {together.words}")
 
 
-def _carried_out(
-    tasks: list[Assignment], workplace: Workplace, results: Path, *, quiet: bool
-) -> tuple[list[Record], Path]:
-    """Run the studies one after another, keep and show their records; return them, and the report's page."""
-    from resnetlab.api.screen import say
-    from resnetlab.report.study_pages import write_report
-    from resnetlab.storage import disk_errors
-
-    with disk_errors(results):
-        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
-    records = []
-    if len(tasks) > 1:
-        say(f"all studies: {workplace.budget(r for task in tasks for r in task.plan.recipes).words}")
-    for task in tasks:
-        if len(tasks) == 1 and task.plan.recipes:
-            say(f"{task.title}: {workplace.budget(task.plan.recipes).words}")
-        record = workplace.carry_out(task, lambda task, events: _follow(task, workplace.words, events))
-        if record.failures:
-            total = len(task.plan.recipes) + len(task.plan.measurements)
-            say(
-                f"{len(record.failures)} of {total} runs and measurements failed; the same command repeats only "
-                "these, each run from its last checkpoint"
-            )
-        record.save(results)
-        if not quiet:
-            _show(record)
-        records.append(record)
-    return records, write_report(results)
-
-
 def _answer(record: Record) -> dict[str, Any]:
     """What a program wants of a record: texts in English; "claims" counts them by their verdict."""
     from resnetlab.studies.frame.statistics import tally
@@ -199,50 +175,6 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
 
     page = write_report(results)
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
-
-
-def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:
-    """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
-    from resnetlab.api.screen import progress_bars, say
-
-    plan, failed = task.plan, dict[int, str]()
-    labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
-    counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
-    counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
-    say(f"{task.title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
-    if plan.note:
-        say(f"{task.title}: {plan.note}")
-    started, finished = time.monotonic(), 0
-    with progress_bars() as bars:
-        overall = bars.add_task("all runs", total=len(labels), words="")
-        tasks: dict[int, Any] = {}
-        last: dict[int, str] = {}
-        for event in events:
-            label = labels[event.index]
-            if event.status:
-                if event.index not in tasks:
-                    tasks[event.index] = bars.add_task(label, words="")
-                last[event.index] = _errors_of(event.status)
-                done, total = event.status.step, event.status.steps
-                bars.update(tasks[event.index], completed=done, total=total, words=last[event.index])
-            if event.failed:
-                failed[event.index] = event.failed
-                last[event.index] = f"FAILED: {event.failed}"
-            if event.done or event.failed:
-                finished += 1
-                if event.index in tasks:
-                    bars.remove_task(tasks[event.index])
-                bars.update(overall, completed=finished)
-                words = last.get(event.index, "already finished" if event.index < len(plan.recipes) else "done")
-                (bars.console.print if sys.stderr.isatty() else say)(
-                    f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
-                )
-    return failed
-
-
-def _errors_of(status: Status) -> str:
-    test = f", test {status.test_error:.1f} %" if status.test_error is not None else ""
-    return f"training error {status.train_error:.1f} %{test}"
 
 
 ROWS_WIDTH = 72  # columns below which sentences side by side can't be read

@@ -259,7 +259,8 @@ class _Transfer:
                 return
             except _Failed as error:
                 troubles.append(f"{host} {error}")
-                yield self.progress(troubles[-1])
+                if place != places[-1]:  # else the error says it
+                    yield self.progress(troubles[-1])
         total = f" of {self.size:,}" if self.size else ""
         kept = f" {self.have():,}{total} bytes are kept in {self.part}." if self.have() else ""
         raise UserError(

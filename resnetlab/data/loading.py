@@ -19,6 +19,7 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
 from resnetlab.data.seeds import balanced_order, epoch_order, seed_of, uniform
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
+from resnetlab.machine import widest_float
 
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
 POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
@@ -145,7 +146,10 @@ class Loader:
         def draws(purpose: str, count: int) -> Tensor:
             first, last = int(positions[0]), int(positions[-1])
             every = uniform(purpose, seed, epoch, first, last + 1, count)
-            return (every if len(every) == len(positions) else every[positions - first]).to(pixels.device)
+            own = every if len(every) == len(positions) else every[positions - first]
+            if widest_float(pixels.device) == torch.float32:
+                own = own.float().clamp_(max=1 - 2**-24)  # below 1, which the largest are rounded to
+            return own.to(pixels.device)
 
         if how.policy in POLICIES:
             operate, count = POLICIES[how.policy]

@@ -43,6 +43,16 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How large a published data set is: images of both sides, and C H W of those in memory."""
+
+    train: int
+    test: int
+    classes: int
+    shape: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Reader:
     """A row of the table: how one kind of data is read, and where it comes from.
 
@@ -56,6 +66,7 @@ class Reader:
     in_memory: bool = False  # whether all images are read at once, as they are; those in files are cropped to one size
     published: Published | None = None  # where `resnetlab data fetch` finds it
     missing: str = ""
+    counts: Counts | None = None  # where they are always the same
 
 
 READERS: dict[str, Reader] = {
@@ -76,6 +87,7 @@ READERS: dict[str, Reader] = {
             ),
         ),
         missing="resnetlab.data.cifar:missing_batches",
+        counts=Counts(50_000, 10_000, 10, (3, 32, 32)),
     ),
     "cifar100": Reader(
         "resnetlab.data.cifar:read_cifar",
@@ -93,6 +105,7 @@ READERS: dict[str, Reader] = {
             ),
         ),
         missing="resnetlab.data.cifar:missing_batches",
+        counts=Counts(50_000, 10_000, 100, (3, 32, 32)),
     ),
     "mnist": Reader(
         "resnetlab.data.idx:read_mnist",
@@ -123,6 +136,7 @@ READERS: dict[str, Reader] = {
                 ),
             ),
         ),
+        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
     ),
     # Its own place is plain HTTP, so what arrives is held to SHA-256, not to the MD5 that the publishers print.
     "fashion_mnist": Reader(
@@ -157,10 +171,12 @@ READERS: dict[str, Reader] = {
                 ),
             ),
         ),
+        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
     ),
     "imagenet": Reader(
         "resnetlab.data.imagenet:read_imagenet",
         "the folder with the tars of ILSVRC2012, or with its images in train and val",
+        counts=Counts(1_281_167, 50_000, 1000),
     ),
     "hf": Reader(
         "resnetlab.data.huggingface:read_huggingface", "the folder that a Hugging Face DatasetDict was saved to"
@@ -213,6 +229,17 @@ def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[s
         raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
     assert (data.shape is not None) == reader.in_memory, f"in_memory of {kind!r} is not as its reader has it"
     return replace(data, own_name=_own_name(path)) if data.name in NAMED_BY_FOLDER else data
+
+
+def is_absent(text: str) -> bool:
+    """Whether there is nothing at all where the data should lie. Raises UserError for text that names no data."""
+    kind, folder = _kind_and_folder(text)
+    return bool(READERS[kind].folder) and not _exists(folder)
+
+
+def known_counts(text: str) -> Counts | None:
+    """How large the data set that `text` names always is; None where only its folder says it."""
+    return READERS[_kind_and_folder(text)[0]].counts
 
 
 def _own_name(folder: Path) -> str:

@@ -149,7 +149,7 @@ def _section(record: Record) -> Section:
         facts=facts,
         rows=[_row(row) for row in record.rows],
         tally={verdict.word: count for verdict, count in counts.items()},
-        figures=[_figure_view(name, i, _figure(f)) for i, f in enumerate(record.figures, 1)],
+        figures=[_figure_view(name, i, figure_of(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(i, t) for i, t in enumerate(record.tables, 1)],
         words=_paragraphs(record.words),
         answer=both(record.answer),
@@ -169,7 +169,7 @@ def _answers(sections: list[Section]) -> list[Answer]:
         decisive = next((s for s in said if s.figures), None)
         panel = None
         if decisive:
-            figure = _figure(decisive.record.figures[0])
+            figure = figure_of(decisive.record.figures[0])
             panel = _panel_view(figure, figure.panels[0], f"overview-{decisive.id}")
         if said:
             found.append(Answer(question, said, panel))
@@ -205,7 +205,7 @@ def _row(values: dict[str, Any]) -> RecordedRow:
     return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict, both(row.remark))
 
 
-def _figure(values: dict[str, Any]) -> Figure:
+def figure_of(values: dict[str, Any]) -> Figure:
     """A figure from its JSON values."""
     panels = [
         Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})

@@ -23,6 +23,7 @@ from resnetlab.data.streaming import BadImages
 from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError, check_choice
+from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.halving import in_halves
 from resnetlab.measuring.predictions import Predictions, average, can_be_convolutional, log_probabilities, over_views
@@ -344,7 +345,7 @@ def _answers(member: Member, views: Views, device: str, pixels: Tensor) -> Tenso
         x = member.normalise(pixels.to(device, non_blocking=True))
         return log_probabilities(member.net, x, whole=views.whole, mirrored=views.mirrored)
     looked_at = [pixels, pixels.flip(3)] if views.mirrored else [pixels]
-    return average([member.scores(each).double().log_softmax(1) for each in looked_at])
+    return average([member.scores(each).to(widest_float(device)).log_softmax(1) for each in looked_at])
 
 
 def _batches(
@@ -353,7 +354,7 @@ def _batches(
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec
     answer = partial(_answers, member, views, device)
-    none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
+    none = torch.empty(0, spec.num_classes, dtype=widest_float(device), device=device)
     if isinstance(images, Images) or views.crops is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables

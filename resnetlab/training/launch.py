@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.data.files import Files, written_since
+from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
 from resnetlab.errors import UserError, shown
@@ -21,6 +22,7 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
+from resnetlab.training.stand_in import StandIn, stand_in
 
 WHOSE_NORMALISATION = {
     "source": "from the source file",
@@ -28,6 +30,8 @@ WHOSE_NORMALISATION = {
     "pixel_mean": "each pixel's mean over the training images",
     "channel_mean_std": "each channel's mean and deviation over the training images",
 }
+
+DOUBLES = ("policy", "colour_jitter")  # fields whose operations on images compute in double precision
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Launch:
     workers: int  # processes that decode
     threads: int | None = None
     checkpoint_steps: int | None = None
+    stand_in: StandIn | None = None  # of a dry run whose data is not there
 
     def measure(self, progress: Callable[[int, int], object]) -> None:
         """Measure the training images for the normalisation; the run keeps it, so that this can be shown."""
@@ -60,7 +65,7 @@ class Launch:
 
     def warnings(self) -> list[str]:
         """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
-        lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
+        lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
         lines = [line] if (line := unusual_rates(self.run.recipe)) else []
         lines += [
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
@@ -127,7 +132,7 @@ def launch(
 ) -> Launch:
     """Check all that can be checked before a training; the run is the same in every process. Raises UserError.
 
-    dry_run: nothing is written. name: what the run's folder is to be called.
+    dry_run: nothing is written, and data that is not there is stood in for. name: what to call the run's folder.
     """
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
@@ -135,11 +140,28 @@ def launch(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, distributed))
+    doubles = [f"{name}={value!r}" for name in DOUBLES if (value := getattr(recipe, name)) not in ("none", 0)]
+    if where == "mps" and doubles:
+        raise UserError(
+            f"{doubles[0]} computes in double precision, which Apple GPUs lack: leave it out, or use --device cpu."
+        )
+    if dry_run and is_absent(recipe.data):
+        return _on_stand_in(recipe, runs, distributed, where, threads)
     run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))
     check_same(distributed, run.id)
     in_memory = run.data.shape is not None
     decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)
     return Launch(run, recipe, distributed, where, decoders, threads, checkpoint_steps)
+
+
+def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: str, threads: int | None) -> Launch:
+    """A dry run whose data is not there. Raises UserError for what no data could mend."""
+    try:
+        open_data(recipe.data, "read")
+    except UserError as missing:
+        made_up = stand_in(recipe, runs, missing)
+        return Launch(made_up.run, recipe, distributed, device, 0, threads, stand_in=made_up)
+    raise AssertionError(f"{recipe.data} is absent, but can be opened")
 
 
 def understood_of(run: Run, asked: Recipe) -> Understood:

@@ -218,6 +218,9 @@ class Recipe:
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
+Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
+    f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
+)
 RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
 _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when one is given

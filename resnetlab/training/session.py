@@ -26,6 +26,7 @@ from resnetlab.data.loading import Batch, Loader, batch_ends
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError, out_of_memory
+from resnetlab.machine import widest_float
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
     Checkpoint,
@@ -76,7 +77,8 @@ class EpochState:
 
     totals: EpochTotals
     rng_state: RngState  # to resume with within it
-    sums: Tensor  # float64: loss and wrong images so far, and steps since `first_step` with a finite loss
+    # float64, or float32 on an Apple GPU: loss and wrong images so far, and steps since `first_step` with a finite loss
+    sums: Tensor
     # Since the epoch was begun, or taken up again from a checkpoint:
     first_step: int = 0  # the step at which it did
     started: float = 0.0  # when, by time.perf_counter()
@@ -149,7 +151,7 @@ class TrainingSession:
             total_steps=total_steps(recipe, per_epoch),
             progress=progress,
             schedule=checkpoint.schedule,
-            epoch=EpochState(totals, rng_state, torch.zeros(3, dtype=torch.float64, device=job.device)),
+            epoch=EpochState(totals, rng_state, torch.zeros(3, dtype=widest_float(job.device), device=job.device)),
             saved=SavedState(progress.step),
             test_error=metrics.last_epoch["test_error"] if metrics.last_epoch else None,
         )
@@ -175,8 +177,11 @@ class TrainingSession:
             torch.set_rng_state(epoch.rng_state["cpu"])
             if "cuda" in epoch.rng_state and job.device.startswith("cuda"):
                 torch.cuda.set_rng_state(epoch.rng_state["cuda"], job.device)
+            if "mps" in epoch.rng_state and job.device == "mps":
+                torch.mps.set_rng_state(epoch.rng_state["mps"])
         self.loader.unreadables.count = epoch.totals.unreadable
-        epoch.sums = torch.tensor([epoch.totals.loss, epoch.totals.wrong, 0], dtype=torch.float64, device=job.device)
+        sums = [epoch.totals.loss, epoch.totals.wrong, 0]
+        epoch.sums = torch.tensor(sums, dtype=widest_float(job.device), device=job.device)
         # If no step of the epoch is left:
         self.lr = learning_rate(job.recipe, max(0, progress.step - 1), self.total_steps, self.schedule)
         epoch.first_step, epoch.started, epoch.seen = progress.step, time.perf_counter(), 0
@@ -207,7 +212,7 @@ class TrainingSession:
         if needs_batch_error(recipe, self.schedule):
             mistakes, images = self.job.distributed.sums([int(wrong), len(batch.labels)])
             after_step(recipe, progress.step, 100 * mistakes / images, self.schedule)
-        epoch.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
+        epoch.sums += torch.stack([loss, wrong, loss.isfinite()]).to(epoch.sums.dtype)
         epoch.totals.seen += len(batch.labels)
         epoch.seen += len(batch.labels)
         progress.step += 1
@@ -259,6 +264,8 @@ class TrainingSession:
             rng_state = {"cpu": torch.get_rng_state()}
             if device.startswith("cuda"):
                 rng_state["cuda"] = torch.cuda.get_rng_state(device)
+            if device == "mps":
+                rng_state["mps"] = torch.mps.get_rng_state()
             of_processes = distributed.gather_to_main((totals, rng_state))
         with disk_errors(folder):
             self.metrics.sync()

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import torch
 
@@ -24,6 +24,18 @@ from resnetlab.training.step import make_stepper
 def flat(channels: int) -> Normalisation:
     """Some normalisation, where only the time that it takes matters."""
     return Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1))
+
+
+@contextlib.contextmanager
+def settings_kept(device: str, threads: int | None) -> Iterator[None]:
+    """Around trial steps: torch's settings as a training has them, and afterwards the caller's."""
+    callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        torch.set_num_threads(threads or callers_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(callers_threads)
 
 
 class Trial:
@@ -94,3 +106,5 @@ class Trial:
     def _wait(self) -> None:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
+        elif self.device == "mps":
+            torch.mps.synchronize()

@@ -23,7 +23,7 @@ from resnetlab.paths import expanded
 from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_exported, suffix_of
 from resnetlab.use.heat import CropArea
-from resnetlab.use.recorded_accuracy import RecordedAccuracy, recorded_accuracy
+from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
 
@@ -104,7 +104,7 @@ class Classifier:
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),
-            accuracy=recorded_accuracy(loaded.file, spec.input_size),
+            accuracy=None if loaded.normalise else known_accuracy(source, loaded, options["image_size"]),
         )
         return found._answering()
 

@@ -1,4 +1,4 @@
-"""The accuracy of a network as its run recorded it, for those who use it to know how far it can be trusted."""
+"""The accuracy of a network as its run or file states it, for those who use it to know how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Annotated, NotRequired, TypedDict
 from resnetlab.errors import UserError
 from resnetlab.measuring.intervals import wilson
 from resnetlab.run_files import SETTINGS, read_epochs, read_result, read_settings
-from resnetlab.schema import MOST_WHOLE, Between, Percent
+from resnetlab.schema import MOST_WHOLE, Between, Percent, trouble
 from resnetlab.storage import is_there
+from resnetlab.weights.load import Loaded
+from resnetlab.weights.published import TORCHVISION
 
+VALIDATION_IMAGES = 50_000  # of ImageNet
 Count = Annotated[int, Between(1, MOST_WHOLE)]
 
 
@@ -46,6 +49,24 @@ class RecordedAccuracy:
     def from_dict(cls, values: AccuracyValues) -> RecordedAccuracy:
         """The inverse of `to_dict`."""
         return cls(values["top1"], values.get("images"))
+
+
+def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -> RecordedAccuracy | None:
+    """What is stated of a loaded network: by its run, by its file, or by torchvision, where `source` is a name of its.
+
+    image_size: where it is not the file's own. None where nothing is stated for images of that size.
+    """
+    if found := recorded_accuracy(loaded.file, loaded.net.spec.input_size):
+        return found
+    measured = loaded.metadata.measured if loaded.metadata else {}
+    kind, _, name = str(source).partition(":")
+    if image_size is not None:
+        return None
+    if measured and not trouble(measured, AccuracyValues):
+        return RecordedAccuracy(measured["top1"], measured.get("images"))
+    if kind == "torchvision" and name in TORCHVISION:
+        return RecordedAccuracy(TORCHVISION[name].top1, VALIDATION_IMAGES)
+    return None
 
 
 def recorded_accuracy(weights: Path, size: int) -> RecordedAccuracy | None:

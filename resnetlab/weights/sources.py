@@ -85,7 +85,10 @@ def short_name(source: str | Path) -> str:
 def hub_hint(source: str | Path) -> str:
     """How a path that isn't there would be written if it is meant as a repository of the hub, for a message."""
     text = os.fspath(source)
-    return f" (a repository of the Hugging Face hub is written hf:{text})" if REPOSITORY.fullmatch(text) else ""
+    owner = text.partition("/")[0]
+    if not REPOSITORY.fullmatch(text) or owner in (".", "..", "runs") or os.path.lexists(owner):
+        return ""
+    return f" (a repository of the Hugging Face hub is written hf:{text})"
 
 
 def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from resnetlab import build
 from resnetlab.data.open import open_data
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.recorded_accuracy import RecordedAccuracy, recorded_accuracy
+from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy, recorded_accuracy
+from resnetlab.weights import packaged
+from resnetlab.weights.load import Loaded
 
 
 @pytest.fixture
@@ -69,3 +73,24 @@ def test_images_that_could_not_be_read_leave_their_number_open(copied: Path) -> 
 def test_values_come_back() -> None:
     for accuracy in (RecordedAccuracy(70.5, 153), RecordedAccuracy(70.5)):
         assert RecordedAccuracy.from_dict(accuracy.to_dict()) == accuracy
+
+
+def test_files_that_come_with_the_package_state_their_own() -> None:
+    found = Classifier.open("pretrained:cifar_resnet20").accuracy
+    measured = packaged.stated("cifar_resnet20").measured
+    assert found == RecordedAccuracy(measured["top1"], measured["images"])
+    assert Classifier.open("pretrained:cifar_resnet20", image_size=40).accuracy is None
+
+
+@pytest.mark.parametrize("measured", [{}, {"top1": 101.0}, {"top1": "high"}, {"top1": 90.0, "images": 0}])
+def test_a_file_that_states_nonsense_states_nothing(measured: dict[str, object]) -> None:
+    metadata = replace(packaged.stated("cifar_resnet20"), measured=measured)
+    loaded = Loaded(build("cifar_resnet20"), metadata, "resnetlab", Path("x.safetensors"))
+    assert known_accuracy("x.safetensors", loaded, None) is None
+
+
+def test_torchvisions_is_what_it_states() -> None:
+    loaded = Loaded(build("resnet18"), None, "torchvision", Path("resnet18.pth"))
+    assert known_accuracy("torchvision:resnet18", loaded, None) == RecordedAccuracy(69.758, 50_000)
+    assert known_accuracy("resnet18.pth", loaded, None) is None
+    assert known_accuracy("torchvision:resnet18", loaded, 160) is None

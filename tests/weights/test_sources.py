@@ -112,6 +112,7 @@ def test_a_file_that_is_not_the_published_one_is_not_used(torchvision: Any) -> N
         ("hf:owner/name@../../x", r"write hf:OWNER/NAME"),
         ("owner/name", r"no such run folder or weight file \(a repository .* is written hf:owner/name\)"),
         ("timm/../x", r"no such run folder or weight file\."),
+        ("runs/gone", r"runs/gone: no such run folder or weight file\."),
     ],
 )
 def test_names_of_nothing(source: str, message: str) -> None:

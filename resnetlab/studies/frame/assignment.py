@@ -102,7 +102,9 @@ class Workplace:
 
     @classmethod
     def checked(cls, runs: Path, device: str, jobs: int | None, ray: str | None) -> Workplace:
-        """Of the options of a command. Raises UserError for a device that this machine lacks."""
+        """Of the options of a command. Raises UserError for a device that this machine lacks, and for jobs with Ray."""
+        if jobs is not None and ray is not None:
+            raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
         return cls(runs, device if ray is not None else find_device(device), jobs, ray)
 
     @property

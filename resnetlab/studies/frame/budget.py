@@ -151,4 +151,6 @@ def _rate(done: Sequence[Run], device: str) -> float | None:
 def _timed_rate(run: Run, device: str) -> float | None:
     """Seconds per epoch of cifar_resnet20, by a few steps of one run."""
     timing = dry_run(run, device=device, threads=available_cores()).timing
-    return (timing.training_seconds + timing.evaluation_seconds) / epochs_of(run.recipe) if timing else None
+    if timing is None or timing.training_seconds is None or timing.evaluation_seconds is None:
+        return None
+    return (timing.training_seconds + timing.evaluation_seconds) / epochs_of(run.recipe)

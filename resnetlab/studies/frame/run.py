@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -213,7 +215,7 @@ def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection
     """
     reading, writing = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_receive, initargs=(writing,))
-    with _ctrl_c_ignored():  # the process that starts here inherits it: Ctrl-C is the parent's
+    with _ctrl_c_ignored(), _script_hidden():  # the process that starts here inherits it: Ctrl-C is the parent's
         pool.submit(int)
     writing.close()  # the process has its own
     return pool, reading
@@ -242,6 +244,17 @@ def _receive(statuses: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """A process that is spawned imports the caller's script, and would do all over again what stands there."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextlib.contextmanager
