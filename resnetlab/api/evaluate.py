@@ -80,6 +80,8 @@ def evaluate(
     net: str | Sequence[str] = (),
     which: str = "last",
     image_size: int | None = None,
+    match: str = "names",
+    normalise: str | None = None,
     classes: Mapping[str, str] | str | Sequence[str] = (),
     class_order: str = "text",
     unreadable: str | None = None,
@@ -96,16 +98,17 @@ def evaluate(
 
     sources are runs, by their folders, names or hashes, weight files, or published weights such as
     pretrained:cifar_resnet20; of several the softmax is averaged. data is named as in the command line, and so are the
-    options: views 1-crop, 10-crop or multi-scale; net the network's name where a file does not
-    determine it; classes the names that the data's classes had in training, as a dict or as text "hund=dog"; report a
-    folder for a page. quiet shows no progress.
+    options: views 1-crop, 10-crop or multi-scale; net the network's name where a file does not determine it; match
+    "order" for a file with names of its own; normalise what the network was trained with, e.g. "imagenet"; classes the
+    names that the data's classes had in training, as a dict or as text "hund=dog"; report a folder for a page. quiet
+    shows no progress.
 
     Raises UserError for what the command would refuse, with the same line.
     """
     with as_user_errors("eval"), screen.silenced(quiet):
         check_kind(int, image_size=image_size, workers=workers)
         check_kind(str, views=views, which=which, class_order=class_order, unreadable=unreadable, engine=engine)
-        check_kind(str, device=device)
+        check_kind(str, device=device, match=match, normalise=normalise)
         given, text = texts_of(sources, "sources"), text_of(data, "data")
         folder = expanded(text_of(report, "report")) if report is not None else None
         _check(given, folder)
@@ -114,6 +117,7 @@ def evaluate(
         opened = open_data(text, "evaluate", trained_on=trained_on(given))
         matching = classes if isinstance(classes, Mapping) else read_given(texts_of(classes, "classes"))
         options: dict[str, Any] = {"which": which, "views": views, "flip": flip, "image_size": image_size}
+        options |= {"match": match, "normalise": normalise}
         options |= {"classes": matching, "class_order": class_order, "unreadable": unreadable}
         options["nets"] = texts_of(net, "net")
         found = _evaluated(given, opened, where, workers, engine, options)

@@ -58,6 +58,8 @@ def predict(
     net: str | None = None,
     which: str = "last",
     image_size: int | None = None,
+    match: str = "names",
+    normalise: str | None = None,
     top: int = 5,
     batch_size: int = 32,
     engine: str | None = None,
@@ -76,10 +78,10 @@ def predict(
     its `error` says why.
     """
     with as_user_errors("predict"), screen.silenced(quiet):
-        check_kind(str, net=net, which=which, engine=engine, device=device)
+        check_kind(str, net=net, which=which, engine=engine, device=device, match=match, normalise=normalise)
         check_kind(int, image_size=image_size)
         check_counts(top=top, batch_size=batch_size)
-        options = {"net": net, "which": which, "image_size": image_size}
+        options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
         given, where = texts_of(images, "images"), text_of(source, "source")
         classifier, files = opened(where, given, engine=engine, device=device, batch_size=batch_size, **options)
         found = []

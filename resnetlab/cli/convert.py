@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import NAMES, Json, Which, check
+from resnetlab.cli.options import NAMES, READ, Json, Reading, Which, check
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
@@ -24,6 +24,7 @@ def convert(
     to: Annotated[str, Parameter(help=f"The project whose names to use: {NAMING_SCHEMES}.")],
     net: Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")] = None,
     which: Which = "last",
+    reading: Reading = READ,
     json: Json = False,
 ) -> None:
     """Write a network's weights with another project's parameter names; no value changes."""
@@ -31,8 +32,11 @@ def convert(
 
     check(which)
     fetch_sources(source)
-    spec = convert_file(source, out, to, net=net, which=which)
+    made = convert_file(source, out, to, net=net, which=which, **vars(reading))
     if json:
-        print(json_module.dumps({"written": str(out), "layout": to, "network": spec.name}))
-    else:
-        print(f"{out}: {spec.name} with the names of {to}")
+        answer = {"written": str(out), "layout": to, "network": made.spec.name, "not_in_file": made.not_in_file}
+        print(json_module.dumps(answer))
+        return
+    print(f"{out}: {made.spec.name} with the names of {to}")
+    if made.not_in_file:
+        print(f"such a file has no place for {', '.join(made.not_in_file)}")

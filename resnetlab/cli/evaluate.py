@@ -10,12 +10,13 @@ from cyclopts import Parameter
 
 from resnetlab.cli.options import (
     NAMES,
+    READ,
     ClassNames,
     ClassOrder,
     Device,
     Engine,
-    ImageSize,
     Json,
+    Reading,
     Unreadable,
     Which,
     Workers,
@@ -56,7 +57,7 @@ def evaluate(
     flip: Flip = False,
     net: Nets = (),
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     classes: ClassNames = (),
     class_order: ClassOrder = "text",
     unreadable: Unreadable = None,
@@ -73,7 +74,7 @@ def evaluate(
     check(which)
     from resnetlab.api.evaluate import evaluate as evaluate_on
 
-    looking: dict[str, Any] = {"net": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
+    looking: dict[str, Any] = {"net": net, "which": which, "views": views, "flip": flip, **vars(reading)}
     matching: dict[str, Any] = {"classes": classes, "class_order": class_order, "unreadable": unreadable}
     running: dict[str, Any] = {"engine": engine, "device": device, "workers": workers}
     result = evaluate_on(sources, data, report=report, **looking, **matching, **running)

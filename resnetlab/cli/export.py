@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, RunOrWeights, Unreadable, Which, check
+from resnetlab.cli.options import (
+    READ,
+    ClassNames,
+    ClassOrder,
+    Json,
+    Net,
+    Reading,
+    RunOrWeights,
+    Unreadable,
+    Which,
+    check,
+)
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -46,7 +57,7 @@ def export(
     unreadable: Unreadable = None,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     json: Json = False,
 ) -> None:
     """Export a network for other programs, with its classes and preprocessing, after comparing it with PyTorch.
@@ -61,7 +72,7 @@ def export(
 
     target = Target(source, to, out, int8, calibrate)
     fetch_sources(source)
-    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), told=tell)
     given = read_given(classes)
     job = export_job(classifier, target, data=data, classes=given, class_order=class_order, unreadable=unreadable)
     made = _run(job)

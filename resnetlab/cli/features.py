@@ -12,14 +12,15 @@ from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
+    READ,
     UNREADABLE,
     BatchSize,
     Device,
     Engine,
     Images,
-    ImageSize,
     Json,
     Net,
+    Reading,
     RunOrWeights,
     Which,
     WholeNumber,
@@ -52,7 +53,7 @@ def features(
     among: Among = None,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     batch_size: BatchSize = 32,
     unreadable: Unreadable = "error",
     engine: Engine = None,
@@ -71,9 +72,7 @@ def features(
     known = _checked(out, nearest, among)
     fetch_sources(source)
     where = engine_device(source, device, engine)
-    classifier = Classifier.open(
-        source, net=net, which=which, image_size=image_size, device=where, head=False, told=tell
-    )
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, head=False, told=tell)
     found, left_out = _embedded(classifier, images, at, engine or "torch", batch_size, known)
     answer = _answer(found, left_out, out, nearest, known)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,33 @@ Which = Annotated[
 ImageSize = Annotated[
     int | None, WholeNumber, Parameter(help="Side length of the images in pixels, if the file does not state it.")
 ]
+Match = Annotated[
+    Literal["names", "order"],
+    Parameter(
+        help="How a file's tensors are found: names uses their names; order pairs them with those of the network --net "
+        "by order and shape, for names that are not known."
+    ),
+]
+Normalise = Annotated[
+    str | None,
+    Parameter(
+        help="The normalisation that the network was trained with, if the file does not state it: imagenet, cifar10, "
+        "cifar100, or MEAN/STD of pixels from 0 to 1."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What may be said of a weight file that does not say it itself."""
+
+    image_size: ImageSize = None
+    match: Match = "names"
+    normalise: Normalise = None
+
+
+Reading = Annotated[_Reading, Parameter(name="*")]
+READ = _Reading()
 BatchSize = Annotated[int, WholeNumber, Parameter(help="Number of images per batch.")]
 Engine = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"] | None,

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import Device, ImageSize, Net, RunWeightsOrExported, Which, WholeNumber, check
+from resnetlab.cli.options import (
+    READ,
+    Device,
+    Net,
+    Reading,
+    RunWeightsOrExported,
+    Which,
+    WholeNumber,
+    check,
+)
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]
@@ -31,7 +40,7 @@ def serve(
     *,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     engine: Engine = "auto",
@@ -59,7 +68,7 @@ def serve(
     fetch_sources(source)
     with listen(host, port) as listener:  # the port is taken before the network is read
         where = engine_device(source, device, engine)
-        classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
+        classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
         serve_classifier(
             classifier, listener, limits, host=host, engine=engine, batch=batch_size, ready=_announce, told=tell
         )

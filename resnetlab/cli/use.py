@@ -13,14 +13,15 @@ from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
+    READ,
     UNREADABLE,
     BatchSize,
     Device,
     Engine,
     Images,
-    ImageSize,
     Json,
     Net,
+    Reading,
     RunOrWeights,
     RunWeightsOrExported,
     Which,
@@ -53,7 +54,7 @@ def predict(
     *,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     top: Top = 5,
     batch_size: BatchSize = 32,
     engine: Engine = None,
@@ -68,7 +69,7 @@ def predict(
     from resnetlab.api.predict import opened
     from resnetlab.use.predict import predict as predictions_of
 
-    options = {"net": net, "which": which, "image_size": image_size}
+    options = {"net": net, "which": which, **vars(reading)}
     names = names_given(images)
     classifier, files = opened(source, names, engine=engine, device=device, batch_size=batch_size, **options)
     found = predictions_of(classifier, files, top=top, batch=batch_size)  # each is shown as soon as it is there
@@ -83,7 +84,7 @@ def explain(
     *,
     net: Net = None,
     which: Which = "last",
-    image_size: ImageSize = None,
+    reading: Reading = READ,
     method: Method = "grad_cam",
     unit: Unit = None,
     label: Label = None,
@@ -100,7 +101,7 @@ def explain(
     check(which)
     fetch_sources(source)
     where = find_device(device)
-    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
     label = check_method(classifier, method, unit, label)
     found = []
     for one in explain_images(classifier, names_given(images), out, method=method, unit=unit, label=label):

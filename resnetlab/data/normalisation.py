@@ -7,6 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnetlab.errors import UserError, did_you_mean, shown
+
+# Mean and deviation by channel, of pixels / 255, by the name of the images that they are of: the training images.
+KNOWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -37,3 +46,28 @@ def imagenet(channels: int = 3) -> Normalisation:
     if channels == 1:
         mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
     return Normalisation(mean[:, None, None], std[:, None, None])
+
+
+def parse_normalisation(text: str, channels: int) -> Normalisation:
+    """The normalisation that a text names: a key of KNOWN, or MEAN/STD, each one number or one for each channel.
+
+    Raises UserError for another text, and for numbers that can't be.
+    """
+    if text in KNOWN and channels == 3:
+        values = list(KNOWN[text])
+    else:
+        try:
+            values = [tuple(map(float, part.split(","))) for part in text.split("/")]
+        except ValueError:
+            values = []
+    if len(values) != 2 or any(len(numbers) not in (1, channels) for numbers in values):
+        names = f"{', '.join(KNOWN)}, or " if channels == 3 else ""
+        example = "0.49,0.48,0.45/0.25,0.24,0.26" if channels == 3 else "0.5/0.3"
+        raise UserError(
+            f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, each one number or {channels}, "
+            f"e.g. {example}.{did_you_mean(text, KNOWN)}"
+        )
+    mean, std = (torch.tensor(numbers).expand(channels)[:, None, None].clone() for numbers in values)  # C 1 1
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise UserError(f"normalise={shown(text)}: means must be finite, and deviations greater than 0.")
+    return Normalisation(mean, std)

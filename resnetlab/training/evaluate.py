@@ -84,6 +84,8 @@ def evaluate(
     views: str = "1-crop",
     flip: bool = False,
     image_size: int | None = None,
+    match: str = "names",
+    normalise: str | None = None,
     classes: Mapping[str, str] | None = None,
     class_order: str = "text",
     unreadable: str | None = None,
@@ -97,13 +99,12 @@ def evaluate(
 
     nets: their names where files don't tell them, one for all or one for each source. views: one of data.tta.VIEWS,
     whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
-    image_size: the side of the images, where the file doesn't tell it or in its place. classes: what classes of the
-    data were called in the training, where that is another name. class_order: which output is which class, where the
-    file names none, as `outputs_of` says. unreadable: "error", or "skip" to leave out and count the files that can't be
-    read; None is as the networks were trained. workers: processes that decode files ahead, of all members together.
-    engine: makes of each network what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands.
-    told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
-    of how many.
+    image_size, match, normalise: as `load_described`'s. classes: what classes of the data were called in the training,
+    where that is another name. class_order: which output is which class, where the file names none, as `outputs_of`
+    says. unreadable: "error", or "skip" to leave out and count the files that can't be read; None is as the networks
+    were trained. workers: processes that decode files ahead, of all members together. engine: makes of each network
+    what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands. told is called with each line
+    that says what is evaluated, before it is; progress with how many images are done, and of how many.
 
     Files are resized and cropped to the network's size. Images are normalised as the weight file says; where it says
     nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
@@ -113,7 +114,8 @@ def evaluate(
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
-    loaded = _loaded(sources, nets, which, data, image_size)
+    options = {"which": which, "image_size": image_size, "match": match, "normalise": normalise}
+    loaded = _loaded(sources, nets, data, options)
     members = tuple(
         _member(str(source), network, data, way, device, classes or {}, class_order)
         for source, network in zip(sources, loaded, strict=True)
@@ -135,17 +137,12 @@ def evaluate(
     return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
 
 
-def _loaded(
-    sources: Sequence[str | Path], nets: Sequence[str], which: str, data: Data, image_size: int | None
-) -> list[Loaded]:
-    """The network of each source, and what its file says; nets: as `evaluate`'s."""
-    if image_size is not None and data.shape is not None:
+def _loaded(sources: Sequence[str | Path], nets: Sequence[str], data: Data, options: dict[str, Any]) -> list[Loaded]:
+    """The network of each source, and what its file says; nets: as `evaluate`'s; options: as `load_described`'s."""
+    if options["image_size"] is not None and data.shape is not None:
         raise UserError(f"the images of {data.title} are in memory and used uncropped: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
-    return [
-        load_described(source, net=net, which=which, image_size=image_size)
-        for source, net in zip(sources, names, strict=True)
-    ]
+    return [load_described(source, net=net, **options) for source, net in zip(sources, names, strict=True)]
 
 
 def _streams(
@@ -319,6 +316,8 @@ def _member(
 
 def whose_normalisation(loaded: Loaded) -> str:
     """Whose normalisation images are looked at with, in words."""
+    if loaded.normalise:
+        return f"{loaded.normalise}, as given"
     if not loaded.metadata:
         return "ImageNet's, assumed, since the file does not state one"
     return "from the file" if loaded.naming == OURS else f"that of {loaded.naming}'s training"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,28 +58,29 @@ class Classifier:
         net: str | None = None,
         which: str = "last",
         image_size: int | None = None,
+        match: str = "names",
+        normalise: str | None = None,
         device: str = "cpu",
         head: bool = True,
         told: Callable[[str], object] = lambda _: None,
     ) -> Classifier:
-        """From a run folder, a weight file or an exported file; the options are those of `resnetlab.load`.
+        """From a run folder, a weight file or an exported file; the options are those of `load_described`.
 
         Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers;
         told is called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
         """
+        options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
         if suffix_of(source):
-            found = cls._of_exported(source, net, which, image_size, device)
+            found = cls._of_exported(source, options, device)
         else:
-            found = cls._of_weights(source, net, which, image_size, device, head)
+            found = cls._of_weights(source, options, device, head)
         if found.assumed:
             told(f"{source}: the file does not state: {', '.join(found.assumed)}")
         return found
 
     @classmethod
-    def _of_weights(
-        cls, source: str | Path, net: str | None, which: str, image_size: int | None, device: str, head: bool
-    ) -> Classifier:
-        loaded = load_described(source, net=net, which=which, image_size=image_size, head=head)
+    def _of_weights(cls, source: str | Path, options: dict[str, Any], device: str, head: bool) -> Classifier:
+        loaded = load_described(source, head=head, **options)
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
@@ -88,7 +90,7 @@ class Classifier:
         told = (
             (names or not head, NUMBERED),  # features have no classes
             (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
-            (card is not None, "normalisation (ImageNet's)"),
+            (card is not None, "normalisation (ImageNet's, unless --normalise gives another)"),
         )
         found = cls(
             network.to(device),
@@ -102,17 +104,15 @@ class Classifier:
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),
-            accuracy=known_accuracy(source, loaded, image_size),
+            accuracy=None if loaded.normalise else known_accuracy(source, loaded, options["image_size"]),
         )
         return found._answering()
 
     @classmethod
-    def _of_exported(
-        cls, source: str | Path, net: str | None, which: str, image_size: int | None, device: str
-    ) -> Classifier:
-        options = {"--net": net, "--which": which if which != "last" else None, "--image-size": image_size}
-        if given := [name for name, value in options.items() if value is not None]:
-            raise UserError(f"{source}: an exported file states this itself; leave {given[0]} out.")
+    def _of_exported(cls, source: str | Path, options: dict[str, Any], device: str) -> Classifier:
+        for name, value in options.items():
+            if value not in (None, "last", "names"):  # the defaults
+                raise UserError(f"{source}: an exported file states this itself; leave --{name.replace('_', '-')} out.")
         if device.startswith("cuda"):
             raise UserError(f"{source}: exported files run on the CPU; leave --device {device} out.")
         file = read_exported(expanded(source))

@@ -157,7 +157,7 @@ def check_out(out: Path, to: str) -> None:
     if out.suffix != suffix:
         raise UserError(f"{out}: the name must end in {suffix}.")
     for path in (out, *map(out.with_suffix, others)):
-        check_absent(path)
+        check_absent(path, "choose another name with --out")
     if not out.parent.is_dir():
         raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,35 +12,79 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice
+from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.storage import check_absent, write_new
-from resnetlab.weights.interop import OURS, write_state
-from resnetlab.weights.load import load_with_metadata
-from resnetlab.weights.metadata import weights_bytes
-from resnetlab.weights.naming import NAMING_SCHEMES
+from resnetlab.weights.interop import OURS, normalisation, write_state
+from resnetlab.weights.load import load_described
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
+from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 
 
-def convert(source: str | Path, out: Path, naming: str, *, net: str | None = None, which: str = "last") -> Spec:
-    """Write the network of a run folder or weight file to `out`, with the names of a naming scheme; return its spec.
+@dataclass(frozen=True)
+class Converted:
+    """A file that was written: the network in it, and what is known of the network and not in the file, in words."""
 
-    The suffix says how: .safetensors, .pth or .pt (torch), .npz (NumPy). Raises UserError, and writes nothing, where
-    `out` exists, for a source that `load` refuses, and for a network that the scheme can't hold.
+    spec: Spec
+    not_in_file: tuple[str, ...]
+
+
+def convert(
+    source: str | Path,
+    out: Path,
+    naming: str,
+    *,
+    net: str | None = None,
+    which: str = "last",
+    image_size: int | None = None,
+    match: str = "names",
+    normalise: str | None = None,
+) -> Converted:
+    """Write the network of a run folder or weight file to `out`, with the names of a naming scheme.
+
+    The suffix says how: .safetensors, .pth or .pt (torch), .npz (NumPy). The other options are those of
+    `load_described`. Raises UserError, and writes nothing, where `out` exists, for a source that `load` refuses, for a
+    network that the scheme can't hold, and for a normalisation that the file could not state.
     """
     check_choice("to", naming, [OURS, *NAMING_SCHEMES])
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: the name must end in one of {', '.join(SUFFIXES)}.")
     check_absent(out)
-    network, metadata = load_with_metadata(source, net=net, which=which)
+    describes = naming == OURS and out.suffix == ".safetensors"
+    if normalise is not None and not describes:
+        raise UserError(
+            f"{out}: only a .safetensors file with --to {OURS} can state a normalisation; leave --normalise out."
+        )
+    loaded = load_described(source, net=net, which=which, image_size=image_size, match=match, normalise=normalise)
+    network, metadata = loaded.net, loaded.metadata
     state = write_state(network.state_dict(), network.spec, naming)
-    if naming == OURS and out.suffix == ".safetensors":
-        content = weights_bytes(network, metadata or network.spec)
-    else:
-        content = _bytes(state, out.suffix)
-    write_new(out, content)
-    return network.spec
+    write_new(out, weights_bytes(network, metadata or network.spec) if describes else _bytes(state, out.suffix))
+    return Converted(network.spec, () if describes else tuple(_not_in_file(network.spec, metadata, naming)))
+
+
+def _not_in_file(spec: Spec, metadata: ModelMetadata | None, naming: str) -> Iterator[str]:
+    """What is known of a network and not in a file with these names, and what its reader would take otherwise."""
+    if naming == OURS:
+        yield f"which network it is ({spec.name or 'without a name'})"
+    if metadata and metadata.classes:
+        yield "the names of its classes"
+    if isinstance(spec, NetSpec) and spec.input_size != (32 if spec.stem == "cifar" else 224):
+        yield f"the size of its images ({spec.input_size} pixels)"
+    theirs = normalisation(naming, spec)
+    if metadata and not (theirs and _is_same(metadata.normalisation, theirs)):
+        yield "the normalisation of its images"
+    if naming == "caffe":
+        yield "how many batches batch norm has seen"
+
+
+def _is_same(one: Normalisation, other: MeanStd) -> bool:
+    """Whether both normalise alike, but for rounding."""
+    pairs = zip((one.mean, one.std), other, strict=True)
+    return all(t.shape[1:] == (1, 1) and torch.allclose(t.flatten(), torch.tensor(v), atol=1e-5) for t, v in pairs)
 
 
 def _bytes(state: dict[str, Tensor], suffix: str) -> bytes:

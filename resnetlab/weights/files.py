@@ -61,6 +61,7 @@ class Contents:
     choice: str = ""  # which of several networks it is, in words
     is_average: bool = False  # whether these are its averaged weights, beside others
     architecture: str = ""  # what the file says its network is called
+    in_order: bool = True  # whether the tensors are in the network's order; safetensors sorts them by name
 
 
 def read_file(path: Path, which: str = "last") -> Contents:
@@ -85,7 +86,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
     ):  # first, since a length may look like the others
         tensors, header = read_safetensors(path)
-        return Contents(tensors, header, architecture=stated_architecture(header))
+        return Contents(tensors, header, architecture=stated_architecture(header), in_order=False)
     if head.lstrip().startswith(b"<"):
         raise UserError(f"{path}: a web page, not weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):

@@ -16,9 +16,11 @@ from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.orders import EXPANSION, BranchName
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec, StemName
 from resnetlab.nets.vgg import VGGSpec
+from resnetlab.weights.matching import match_order
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, State
 from resnetlab.weights.wrapping import unwrapped
 
+IN_ORDER = "by order"  # in place of a naming scheme, where tensors were paired by their order
 OURS = "resnetlab"  # the naming scheme of our own, which says nothing about the network
 
 
@@ -32,6 +34,13 @@ class IdentifiedState:
     left_out: tuple[str, ...] = ()  # names of what is no part of a network
     choice: str = ""  # which of several networks it is, in words
     other_head: tuple[str, ...] | None = None  # without an fc layer: the names of what there is instead, maybe none
+
+
+def read_in_order(state: State, net: str | None) -> tuple[IdentifiedState, list[str]]:
+    """A network's tensors whatever their names are, as `matching.match_order` pairs them; and the pairs in lines."""
+    matched = match_order(state, net)
+    tensors = _counted(_without_conv_biases(matched.state))
+    return IdentifiedState(IN_ORDER, matched.spec, tensors, matched.left_out), matched.table()
 
 
 def read_state(state: State, net: str | None = None, which: str = "last") -> IdentifiedState:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
@@ -22,7 +22,7 @@ from resnetlab.weights.architectures import check_architecture
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
-from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_state
+from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
 from resnetlab.weights.sources import hub_hint, imagenet_classes, located, other_preparation
 
@@ -39,6 +39,7 @@ def load(
     which: str = "last",
     image_size: int | None = None,
     head: bool = True,
+    match: str = "names",
 ) -> ResNet | VGG:
     """Return the network of a run folder (its "last" or "best" weights) or of a weight file, ours or a peer's.
 
@@ -48,13 +49,14 @@ def load(
     A file that resnetlab wrote says what network it holds, and so do the names in most others (docs/weights.md);
     where they don't, `net` names it. Of a file with averaged weights too, which="ema" gives those. `image_size` is the
     side of the images where the file doesn't tell it. head=False takes a file without a fully connected layer for the
-    network's classes, too: that layer is 0 then. The network comes in evaluation mode.
+    network's classes, too: that layer is 0 then. match="order" pairs the tensors of a file whose names are nobody's
+    here with those of `net` by order and shape. The network comes in evaluation mode.
 
     Raises UserError if the weights don't fit it, naming the first that differ: none is loaded then.
     """
     if pretrained:
         source = f"pretrained:{source}"
-    return load_described(source, net=net, which=which, image_size=image_size, head=head).net
+    return load_described(source, net=net, which=which, image_size=image_size, head=head, match=match).net
 
 
 def load_with_metadata(
@@ -78,6 +80,7 @@ class Loaded:
     file: Path  # of the weights
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
+    normalise: str = ""  # the normalisation that the user gives, as text; in `metadata` it is in the file's place
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -92,17 +95,28 @@ def load_described(
     which: str = "last",
     image_size: int | None = None,
     head: bool = True,
+    match: str = "names",
+    normalise: str | None = None,
 ) -> Loaded:
     """As `load`; also what is known of the network, and where that is from.
 
-    What of a file is left out, and which of several sets of weights is taken, is said in a warning of the log.
+    `normalise` is the normalisation that the network was trained with, as `parse_normalisation` reads it, in place of
+    what the file or its names tell. What of a file is left out, which of several sets of weights is taken, and the
+    pairs of match="order" are said in warnings of the log.
     """
+    check_choice("match", match, ("names", "order"))
     path = _weight_file(located(source), which)
     contents = read_file(path, which)
     if "resnetlab" in contents.header:
+        if match == "order":
+            raise UserError(f"{path}: states which network it holds; leave --match order out.")
         loaded = _ours(path, contents, net, which)
+    elif match == "order":
+        loaded = _in_order(path, contents, net)
     else:
         loaded = _with_stated(_peers(path, contents, net, which, head), source)
+    if normalise is not None:
+        loaded = _normalised(loaded, normalise)
     return _sized(loaded, image_size) if image_size is not None else loaded
 
 
@@ -144,6 +158,33 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
         _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
     return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
+
+
+def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
+    """The network called `net`, of a file whose tensors are its, in its order."""
+    if not contents.in_order:
+        raise UserError(
+            f"{path}: a safetensors file sorts its tensors by name, and --match order needs the network's order; give "
+            "the file that torch.save wrote."
+        )
+    try:
+        found, table = read_in_order(contents.tensors, net)
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
+    made = _network(path, found.spec, found.state)
+    for line in (*filter(None, [contents.choice]), "paired by order:", *table):
+        _log.warning("%s: %s", path, printable(line))
+    if left_out := (*contents.left_out, *found.left_out):
+        _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
+    return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""))
+
+
+def _normalised(loaded: Loaded, text: str) -> Loaded:
+    """The same, for images that are normalised as the user says."""
+    spec, metadata = loaded.net.spec, loaded.metadata
+    given = parse_normalisation(text, spec.in_channels)
+    known = replace(metadata, normalisation=given) if metadata else ModelMetadata(spec, None, given, recipe={})
+    return replace(loaded, metadata=known, normalise=text)
 
 
 def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
@@ -13,10 +14,13 @@ from safetensors import safe_open
 
 import resnetlab
 from resnetlab.cli.convert import NAMING_SCHEMES as NAMED
+from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError
+from resnetlab.nets import zoo
 from resnetlab.weights.convert import convert
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 from resnetlab.weights.naming import NAMING_SCHEMES
 
 PEER = "cifar_resnet8(zero_pad='around')"
@@ -39,7 +43,7 @@ def peers(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("naming", ["akamaster", OURS])
 def test_there_and_back_keeps_every_bit(peers: Path, tmp_path: Path, naming: str, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
-    assert convert(peers, out, naming).name == PEER
+    assert convert(peers, out, naming).spec.name == PEER
     described = naming == "akamaster" or suffix == ".safetensors"
     net, metadata = load_with_metadata(out, net=None if described else PEER)
     wanted = resnetlab.load(peers)
@@ -111,7 +115,12 @@ def test_what_can_not_be_written_is_refused(
 
 def test_the_command(peers: Path, resnetlab: Command) -> None:
     done = resnetlab("convert", "peers.th", "--to", "resnetlab", "out.safetensors", "--json")
-    assert done.stdout == f'{{"written": "out.safetensors", "layout": "resnetlab", "network": "{PEER}"}}\n'
+    assert json.loads(done.stdout) == {
+        "written": "out.safetensors",
+        "layout": "resnetlab",
+        "network": PEER,
+        "not_in_file": [],
+    }
     again = resnetlab("convert", "peers.th", "out.safetensors", "--to", "resnetlab")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == "error: out.safetensors: already exists; remove it, or choose another name.\n"
@@ -119,3 +128,45 @@ def test_the_command(peers: Path, resnetlab: Command) -> None:
 
 def test_the_help_names_every_naming_scheme() -> None:
     assert set(NAMED.replace(" or ", ", ").split(", ")) == {OURS, *NAMING_SCHEMES}
+
+
+def test_what_a_file_has_no_place_for_is_said(tmp_path: Path, resnetlab: Command) -> None:
+    """A run's classes, size and normalisation go into our safetensors only; a reader would take the scheme's."""
+    spec = zoo.spec("resnet18(input_size=64)", num_classes=3)
+    ones = torch.ones(3, 1, 1)
+    card = ModelMetadata(spec, ("ant", "bee", "fly"), Normalisation(0.5 * ones, 0.25 * ones), {"data": "folder:x"})
+    (tmp_path / "ours.safetensors").write_bytes(weights_bytes(zoo.build(spec, seed=0), card))
+    known = ("the names of its classes", "the size of its images (64 pixels)", "the normalisation of its images")
+    assert convert(tmp_path / "ours.safetensors", tmp_path / "a.pth", "torchvision").not_in_file == known
+    which = ("which network it is (resnet18)",)
+    assert convert(tmp_path / "ours.safetensors", tmp_path / "b.pth", OURS).not_in_file == (*which, *known)
+    assert convert(tmp_path / "ours.safetensors", tmp_path / "c.safetensors", OURS).not_in_file == ()
+    done = resnetlab("convert", "ours.safetensors", "d.pth", "--to", "torchvision")
+    assert done.stdout == (
+        "d.pth: resnet18 with the names of torchvision\n"
+        "such a file has no place for the names of its classes, the size of its images (64 pixels), the normalisation "
+        "of its images\n"
+    )
+
+
+def test_what_a_reader_takes_anyway_is_not_missed(peers: Path, tmp_path: Path) -> None:
+    assert convert(peers, tmp_path / "x.pth", "akamaster").not_in_file == ()
+
+
+def test_a_normalisation_that_is_given(peers: Path, tmp_path: Path) -> None:
+    convert(peers, tmp_path / "x.safetensors", OURS, normalise="0.5/0.2,0.3,0.4")
+    metadata = load_with_metadata(tmp_path / "x.safetensors")[1]
+    assert metadata is not None
+    assert metadata.normalisation.mean.flatten().tolist() == [0.5] * 3
+    torch.testing.assert_close(metadata.normalisation.std.flatten(), torch.tensor([0.2, 0.3, 0.4]))
+    with pytest.raises(UserError, match="can state a normalisation; leave --normalise out"):
+        convert(peers, tmp_path / "x.pth", OURS, normalise="cifar10")
+    assert not (tmp_path / "x.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["cifar", "0.5", "0.5/0.2/0.1", "1,2/3", "a/b", "0.5/0", "nan/1", "0.5/-1", "", "1/inf"]
+)
+def test_a_normalisation_that_can_not_be(peers: Path, tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="normalise=.*(must be imagenet, cifar10, cifar100, or MEAN/STD|means must be)"):
+        convert(peers, tmp_path / "x.safetensors", OURS, normalise=text)

@@ -1,0 +1,199 @@
+"""`--match order`: files with names that nobody here knows, paired with a network by order and shape, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import resnetlab
+from resnetlab.errors import UserError
+from resnetlab.nets.net import ResNet
+from resnetlab.weights.interop import IN_ORDER
+from resnetlab.weights.load import load_described
+from resnetlab.weights.matching import match_order
+from resnetlab.weights.naming import State
+
+Rename = Callable[[str], str]
+
+
+def network(name: str) -> ResNet:
+    """With a value of its own at every place of every tensor."""
+    net = resnetlab.build(name, seed=0)
+    assert isinstance(net, ResNet)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    return net
+
+
+def substituted(*pairs: tuple[str, str]) -> Rename:
+    def rename(key: str) -> str:
+        for pattern, replacement in pairs:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    return rename
+
+
+# As public CIFAR files call them: stages, units, layers, shortcuts, stem and head.
+NAMINGS: dict[str, Rename] = {
+    "bn and linear": substituted((r"^conv1", "conv"), (r"^bn1", "bn"), (r"^fc", "linear"), ("downsample", "shortcut")),
+    "stage1.block1": substituted((r"layer(\d)\.(\d)", r"stage\1.block\2"), (r"downsample\.0", "shortcut.conv")),
+    "stage_2.0.conv_1": substituted(
+        (r"layer(\d)", r"stage_\1"),
+        (r"(conv|bn)(\d)", r"\1_\2"),
+        (r"downsample\.0", "shortcut"),
+        (r"^fc", "classifier"),
+    ),
+    "layer1.layer.0": substituted((r"(layer\d)\.", r"\1.layer."), (r"downsample\.", "skip."), (r"^fc", "output")),
+    "features.0": substituted((r"^conv1", "features.0"), (r"^bn1", "features.1"), (r"layer(\d)", r"blocks.\1")),
+    "names of no kind": substituted((r"downsample", "s"), (r"layer", "g"), (r"conv", "c"), (r"bn", "n"), (r"fc", "f")),
+    "under a prefix": lambda key: f"module.net.encoder.{key}".replace("downsample", "proj"),
+}
+NETS = ("cifar_resnet8", "cifar_resnet8(shortcut=B)", "cifar_plain8", "cifar_preresnet8", "cifar_wrn10_1")
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("net", NETS)
+def test_names_of_all_kinds(naming: str, net: str, tmp_path: Path) -> None:
+    wanted = network(net)
+    state = {NAMINGS[naming](key): tensor for key, tensor in wanted.state_dict().items()}
+    assert len(state) == len(wanted.state_dict())
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "theirs.pth")
+    loaded = load_described(tmp_path / "theirs.pth", net=net, match="order")
+    assert (loaded.net.spec, loaded.naming, loaded.metadata) == (wanted.spec, IN_ORDER, None)
+    assert all(torch.equal(tensor, wanted.state_dict()[key]) for key, tensor in loaded.net.state_dict().items())
+
+
+def moved(state: State, unit: str, order: tuple[str, ...]) -> State:
+    """The tensors with those of each unit in another order of its layers."""
+    rest = [key for key in state if not key.startswith(unit)]
+    own = [key for name in order for key in state if key.startswith(f"{unit}.{name}.")]
+    at = min(list(state).index(key) for key in own)
+    return {key: state[key] for key in (*rest[:at], *own, *rest[at:])}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("downsample.0", "downsample.1", "conv1", "bn1", "conv2", "bn2"),
+        ("conv1", "conv2", "bn1", "bn2", "downsample.0", "downsample.1"),
+        ("bn1", "conv1", "bn2", "conv2", "downsample.0", "downsample.1"),
+    ],
+)
+def test_layers_of_a_unit_in_another_order(order: tuple[str, ...]) -> None:
+    wanted = network("cifar_resnet8(shortcut=B)").state_dict()
+    state = moved(moved(dict(wanted), "layer2.0", order), "layer3.0", order)
+    assert list(state) != list(wanted)
+    theirs = {key.replace("downsample", "shortcut"): tensor for key, tensor in state.items()}
+    found = match_order(theirs, "cifar_resnet8(shortcut=B)").state
+    assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
+
+
+def test_a_shortcut_without_a_mark_is_told_by_its_shape() -> None:
+    """The batch norm behind it goes with it, wherever the two stand."""
+    wanted = network("cifar_resnet8(shortcut=B)").state_dict()
+    order = ("downsample.0", "downsample.1", "conv1", "bn1", "conv2", "bn2")
+    state = {key.replace("downsample", "s"): tensor for key, tensor in moved(dict(wanted), "layer2.0", order).items()}
+    found = match_order(state, "cifar_resnet8(shortcut=B)").state
+    assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
+
+
+def test_where_zeros_stand_is_said_by_the_name() -> None:
+    wanted = network("cifar_resnet8(zero_pad=around)")
+    found = match_order(dict(wanted.state_dict()), "cifar_resnet8(zero_pad=around)")
+    assert found.spec == wanted.spec
+
+
+def test_what_the_file_knows_better() -> None:
+    wanted = network("cifar_resnet8(shortcut=B, num_classes=7)")
+    state = {NAMINGS["bn and linear"](key): tensor for key, tensor in wanted.state_dict().items()}
+    assert match_order(state, "cifar_resnet8").spec == wanted.spec
+    old = {key: tensor for key, tensor in state.items() if "num_batches" not in key} | {"conv.bias": torch.ones(16)}
+    assert "conv1.bias" in match_order(old, "cifar_resnet8").state
+
+
+def test_a_bias_before_batch_norm_and_a_head_of_1x1(tmp_path: Path) -> None:
+    wanted = network("cifar_resnet8")
+    state = {f"x.{key}": tensor for key, tensor in wanted.state_dict().items() if "num_batches" not in key}
+    state["x.fc.weight"] = state["x.fc.weight"][:, :, None, None]
+    shift = torch.linspace(-1, 1, 16)
+    biased = {"x.conv1.weight": state.pop("x.conv1.weight"), "x.conv1.bias": shift} | state
+    biased["x.bn1.running_mean"] = biased["x.bn1.running_mean"] + shift
+    torch.save(biased, tmp_path / "x.pth")
+    found = resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8", match="order")
+    torch.testing.assert_close(found.state_dict(), wanted.state_dict(), rtol=0, atol=1e-6)
+
+
+CONVS_FIRST = ("conv1", "conv2", "downsample.0", "bn1", "bn2", "downsample.1")
+AMBIGUOUS: dict[str, tuple[str, Callable[[State], State], str]] = {
+    "a bottleneck's last layer and its shortcut": (
+        "cifar_resnet11(stem_width=64, stages=((1,64,1),(1,64,2)))",
+        lambda s: {key.replace("downsample", "s"): tensor for key, tensor in s.items()},
+        "layer1.0.conv3 and layer1.0.downsample.0 have the same shape, and its names do not say which",
+    ),
+    "batch norms apart from their convolutions, without marks": (
+        "cifar_resnet8(shortcut=B)",
+        lambda s: {k.replace("downsample", "s"): t for k, t in moved(s, "layer2.0", CONVS_FIRST).items()},
+        "layer2.0.bn1 and layer2.0.downsample.1 have the same shape",
+    ),
+    "a last batch norm before the units": (
+        "cifar_preresnet8",
+        lambda s: {k: s[k] for k in sorted(s, key=lambda k: "last_bn" not in k)},
+        "bn1 would be bn1, but comes after last_bn, which would be layer3.0.bn2",
+    ),
+    "units sorted as text": (
+        "cifar_resnet68",
+        lambda s: {k: s[k] for k in sorted(s)},
+        "layer1.2.bn1 comes after layer1.10.conv2, as if sorted by name",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_what_is_ambiguous_is_refused(case: str) -> None:
+    net, change, reason = AMBIGUOUS[case]
+    with pytest.raises(UserError, match=reason):
+        match_order(change(dict(network(net).state_dict())), net)
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (None, "--match order needs the network's name: give --net"),
+        ("cifar_resnet14", "does not fit cifar_resnet14: 2 of its layers have weights of 16x16x3x3"),
+        ("cifar_resnet8(num_classes=5)", "does not fit .*: 1 of its layers have weights of 10x64"),
+        ("vgg16", "is for residual and plain networks, and vgg16 is none"),
+    ],
+)
+def test_other_networks_are_refused(net: str | None, reason: str, tmp_path: Path) -> None:
+    torch.save(network("cifar_resnet8").state_dict(), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=reason):
+        resnetlab.load(tmp_path / "x.pth", net=net, match="order")
+
+
+def test_files_without_an_order_of_their_own_are_refused(tmp_path: Path) -> None:
+    save_file(network("cifar_resnet8").state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="sorts its tensors by name, .* give the file that torch.save wrote"):
+        resnetlab.load(tmp_path / "x.safetensors", net="cifar_resnet8", match="order")
+    with pytest.raises(UserError, match="match='size' is not known: choose one of names, order"):
+        resnetlab.load(tmp_path / "x.safetensors", match="size")
+
+
+def test_the_pairs_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {NAMINGS["stage_2.0.conv_1"](key): t for key, t in network("cifar_resnet8").state_dict().items()}
+    torch.save(state, tmp_path / "x.pth")
+    resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8", match="order")
+    lines = [message.removeprefix(f"{tmp_path / 'x.pth'}: ") for message in caplog.messages]
+    assert lines[0] == "paired by order:"
+    assert [line.split() for line in lines[1:3]] == [
+        ["conv_1", "->", "conv1", "(16x3x3x3)"],
+        ["bn_1", "->", "bn1", "(16)"],
+    ]
+    assert len(lines) == 1 + 2 * 7 + 1
