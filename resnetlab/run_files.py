@@ -76,7 +76,7 @@ class Resolved(TypedDict):
 
 
 class Begun(TypedDict):
-    """What run.json has besides, for a training to go on from and a study to judge."""
+    """What run.json has besides, which a resumed training and a study need."""
 
     id: Text
     resolved: NotRequired[Resolved]

@@ -1,4 +1,4 @@
-"""Whether JSON values are of the types that are stated for them, and in their ranges: what a damaged file is told by.
+"""Whether JSON values are of the types that are stated for them, and in their ranges: how a damaged file is recognised.
 
 A type is what Python writes: int, float, str, bool, None, Any, Literal, X | Y, list[X], tuple[X, Y], dict[str, X], a
 dataclass (no other keys; those with a default may be absent) or a TypedDict (other keys may stand beside). Ranges are
@@ -54,7 +54,7 @@ def _troubles(value: object, kind: Any, name: str) -> Iterator[str]:
         return
     if origin in (Union, types.UnionType):
         found = [trouble(value, part, name) for part in parts]
-        # What is wrong within an object or a list is told, where it is the only one of the choices that may be one.
+        # What is wrong within an object or a list is reported if only one of the choices may be one.
         deep = [f for f, part in zip(found, parts, strict=True) if isinstance(value, dict | list) and _holds(part)]
         if "" not in found:
             yield deep[0] if len(deep) == 1 else _wrong(value, kind, name)

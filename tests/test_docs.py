@@ -42,6 +42,7 @@ def test_the_python_of_the_guide_runs(
 def commands(page: Path) -> list[str]:
     """The commands of a page, in blocks and in its text, without those that leave something open."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"^(    resnetlab [^'\n]*'[^'\n]*)\n +", r"\1 ", text, flags=re.MULTILINE)  # in quotes, of two lines
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     lines += re.findall(r"^    (?:\$ )?(resnetlab .*)$", text, re.MULTILINE)
     lines += re.findall(r"`(resnetlab [^`\n]*)`", text)

@@ -139,7 +139,7 @@ def tell(line: str) -> None:
 
 @contextlib.contextmanager
 def watching() -> Iterator[Callable[[str], None]]:
-    """A function to call at each sign of life with what goes on from then; a long time without one is said in a line.
+    """A function to call at each sign of life with what happens next; a long time without one is reported in a line.
 
     The line comes after QUIET_SECONDS and then each time twice as late.
     """

@@ -43,7 +43,7 @@ class StudySummary(Tabular):
 
     study: str
     scale: str
-    verdict: str  # the weakest of its claims' that were tested
+    verdict: str  # how many of its claims have which verdict, in words
     rule: str  # by which it was decided
     claims: tuple[ClaimResult, ...]
     failures: tuple[str, ...]  # runs and measurements that failed, each with the reason

@@ -141,7 +141,7 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool) -> TrainingRe
     return TrainingResult(
         folder=job.run.folder,
         network=job.run.spec.name or "net",
-        data=job.run.data.name,
+        data=job.run.data.title,
         finished_before=finished_before,
         **{name: result[name] for name in names},
     )

@@ -25,7 +25,7 @@ app = cyclopts.App(
     version=resnetlab.__version__,
     help="Run the networks, recipes, figures and claims of the ResNet papers.",
     help_format="plaintext",
-    suppress_keyboard_interrupt=False,  # main says how to go on
+    suppress_keyboard_interrupt=False,  # main says how to resume
 )
 app.command(networks.nets)
 app.command(networks.describe)

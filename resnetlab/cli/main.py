@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = arguments if arguments is not None else sys.argv[1:]
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()  # here, where a failure can still be told
+        sys.stdout.flush()  # here, where a failure can still be reported
     except (Stopped, KeyboardInterrupt) as stopped:
         return _stopped(stopped, given)
     except Exception as error:

@@ -79,7 +79,7 @@ def _announce(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Print a line of what goes on beside the answers; rich's, which is slower to load, is not needed for it."""
+    """Print a line about what happens beside the answers; rich's, which is slower to load, is not needed for it."""
     print(printable(line), file=sys.stderr, flush=True)
 
 

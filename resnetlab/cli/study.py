@@ -56,7 +56,7 @@ def list_studies(*, json: Json = False) -> None:
     """List the studies: claim, source, and the cost of each scale.
 
     The cost is the number of epochs of cifar_resnet20 that need as many multiply-adds; runs that studies share are
-    counted in each. --dry-run of 'study run' tells the hours on this machine.
+    counted in each. --dry-run of 'study run' estimates the hours on this machine.
     """
     from resnetlab.studies import STUDIES
     from resnetlab.studies.frame.budget import total_epochs

@@ -137,12 +137,11 @@ def train(
     from resnetlab.api.train import train as train_to_the_end
 
     result = train_to_the_end(recipe, runs=runs, log=log, **setup, **given)
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
-        return
-    _show(result, json)
-    if serve:
-        stops_early = named_recipe(recipe, **given).stop_after
-        serve_run(str(result.folder), which="best" if stops_early else "last", port=0, device=device)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        _show(result, json)
+        if serve:
+            stops_early = named_recipe(recipe, **given).stop_after
+            serve_run(str(result.folder), which="best" if stops_early else "last", port=0, device=device)
 
 
 def _try_out(

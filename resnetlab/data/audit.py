@@ -238,7 +238,7 @@ def _span(counts: Iterable[int]) -> str:
 
 
 class _Look(NamedTuple):
-    """What a process tells of an image; of one that can't be read, the reason and the hash of its bytes."""
+    """What a process reports of an image; of one that can't be read, the reason and the hash of its bytes."""
 
     trouble: str
     bytes_hash: bytes = b""
@@ -267,7 +267,7 @@ _KEPT = np.dtype(
 def audit(
     data: Data, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Audit:
-    """Read and decode every image of both sides. `progress` is told images done and in all.
+    """Read and decode every image of both sides. `progress` is called with the images done and in all.
 
     Memory: some 100 bytes an image, beside the images at work.
     Raises UserError for a data set in memory.

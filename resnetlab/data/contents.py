@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 def content_marks(source: Source, rows: Iterable[int]) -> dict[int, str]:
     """A hash of the whole content of each image whose format is one of SIZE_SAYS_NOTHING, by its row; no others.
 
-    An image that can't be read has one too; training tells of it.
+    An image that can't be read has one too; training reports it.
     """
     names, every = source.names, source.names.content.lower()
     if not any(b"." + ending.encode() in every for ending in SIZE_SAYS_NOTHING):

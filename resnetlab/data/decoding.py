@@ -5,7 +5,7 @@ what it is resized to, the inverse transform makes 1/4 or 1/8 of the size at onc
 JPEG that libjpeg-turbo does not decode without a warning, goes to Pillow, which decides.
 
     EXIF's orientation   is applied: sizes and boxes are those of the upright image; XMP's where EXIF has none
-    damage               is an error where Pillow says so; it makes grey of a JPEG's part that is not there
+    damage               is an error where Pillow says so; the missing part of a JPEG becomes grey
     transparency         stands before white
     palette, grey, CMYK  as Pillow converts them, CMYK without its colour profile
     more than 8 bits     the greatest value that the format allows becomes 255

@@ -182,7 +182,7 @@ def download(
     waits: tuple[float, ...] = WAITS,
     token: str = "",
 ) -> Iterator[DownloadProgress]:
-    """Bring `file` into `folder`, by way of a .part that a later call goes on with.
+    """Bring `file` into `folder`, by way of a .part that a later call continues.
 
     `token` is sent to the places as a bearer's, and to no other host that they redirect to. Raises UserError where no
     place has the file, where what they have is not the file (its .part is removed), or where the disk is full (its
@@ -212,7 +212,7 @@ def checksum(path: Path) -> str:
 
 
 def writing(path: Path) -> AbstractContextManager[None]:
-    """Turn a failed write (disk full, no permission) into one line that says how to go on."""
+    """Turn a failed write (disk full, no permission) into one line that says how to continue."""
     return disk_errors(
         path,
         ". Make room or choose another folder; the partial download is kept, and the same command resumes it.",
@@ -236,7 +236,7 @@ class _Transfer:
 
     def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...], token: str = ""):
         self.file, self.part, self.timeout, self.waits, self.token = file, part, timeout, waits, token
-        self.size = file.size  # 0 until a server has told it
+        self.size = file.size  # 0 until a server has stated it
         self.received = 0
         self.etag: str | None = None
         self.ranges = True
@@ -269,7 +269,7 @@ class _Transfer:
         )
 
     def _from(self, url: str) -> Iterator[DownloadProgress]:
-        """Make the .part whole from one place; patience counts anew whenever it gets farther than before."""
+        """Make the .part whole from one place; the count of tries starts again whenever it gets farther than before."""
         farthest, tries = self.have(), 0
         while True:
             try:
@@ -322,7 +322,7 @@ class _Transfer:
             raise self._trouble(error) from error
 
     def _start(self, response: http.client.HTTPResponse, have: int) -> int:
-        """Where the answer starts: at `have`, or at 0 if the server sends everything anew."""
+        """Where the answer starts: at `have`, or at 0 if the server sends everything again."""
         start, total = 0, response.headers.get("Content-Length", "")
         if response.status == http.HTTPStatus.PARTIAL_CONTENT:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -357,6 +357,6 @@ class _Transfer:
         if isinstance(reason, ssl.SSLCertVerificationError):
             return _Failed(f"has an invalid certificate ({reason.verify_message})")
         if isinstance(reason, socket.gaierror) or getattr(reason, "errno", None) in _UNREACHABLE:
-            # Before the first byte there is likely no network at all, and nobody should wait to hear that.
+            # Before the first byte there is likely no network at all, and that should be said at once.
             return (_Lost if self.received else _Failed)(f"can't be reached ({words})")
         return _Lost(f"lost the connection ({words})")

@@ -189,7 +189,7 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
     Drawn are 20 % of the class, one at least, with the smallest hashes of their names; to train, they are written down.
     To evaluate, nothing is drawn: of a class that the file lacks nothing was trained on, so all of it is tested.
     So the test images stay what they are when images are added: an added one is trained on. One that was renamed
-    stays a test image (`standing`); a line says which are gone, and a class that has lost all is drawn from anew.
+    stays a test image (`standing`); a line says which are gone, and for a class that has lost all, new ones are drawn.
     Where the file can't be written the draw is the same, as long as the images are. Raises UserError for a damaged
     file, a class with one image, one that has only test images left, and if every class has lost all of them.
     """

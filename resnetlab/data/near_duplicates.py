@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 # Two images look alike whose hashes differ in no more than these bits: of 64, and of 256. On 1,798 photos, of 1.6
-# million pairs none does; of copies saved anew at half the size and JPEG quality 50, 98 of 100.
+# million pairs none does; of copies saved again at half the size and JPEG quality 50, 98 of 100.
 NEAR, NEAR_FINE = 4, 30
 
 

@@ -106,7 +106,7 @@ def _data(contents: Contents, source: CheckedFiles) -> Data:
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """Read every byte of a pack; return what is damaged, a line each. `progress` is told bytes done and in all.
+    """Read every byte of a pack; return what is damaged, a line each. `progress` gets the bytes done and in all.
 
     Raises UserError as `read_pack` does, but a missing or cut shard is damage, with its images uncounted.
     """
@@ -275,7 +275,7 @@ class _How:
 
     @property
     def encoded(self) -> int | None:
-        """The quality, where images are encoded anew."""
+        """The quality, where images are encoded again."""
         return self.quality if self.short_side else None
 
 
@@ -312,7 +312,7 @@ def _write_side(writer: TarWriter, side: str, files: Files, how: _How, step: Cal
 
 
 class _Prepared(NamedTuple):
-    """An image as it goes into the pack, whether it was encoded anew, and what is wrong with it."""
+    """An image as it goes into the pack, whether it was encoded again, and what is wrong with it."""
 
     content: bytes
     anew: bool

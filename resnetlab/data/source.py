@@ -106,7 +106,7 @@ class ArchiveFiles:
     def read(self, row: int) -> bytes:
         """The bytes of one image; only those are read."""
         path, wanted = self.containers[int(self.which[row])], int(self.sizes[row])
-        # Opened anew each time: some 10 microseconds, and a data set of 1,000 tars holds no 1,000 descriptors open.
+        # Opened each time: some 10 microseconds, and a data set of 1,000 tars holds no 1,000 descriptors open.
         with path.open("rb", buffering=0) as file:
             content = os.pread(file.fileno(), wanted, int(self.starts[row]))
         if len(content) < wanted:

@@ -40,7 +40,7 @@ def text(name: str) -> str:
 def standing(written: frozenset[str], names: Iterable[str]) -> Standing:
     """See which of the written test images are among `names`, by name or by what is left of it.
 
-    An image that is saved anew in another format keeps its name up to the ending, and one that went through a Mac
+    An image that is saved again in another format keeps its name up to the ending, and one that went through a Mac
     keeps all but the normal form of its accents: it is the same test image, which the runs before haven't trained on.
     """
     names = [text(name) for name in names] if written else []

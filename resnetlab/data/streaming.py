@@ -125,7 +125,7 @@ class _Batches(Dataset[_Sent]):
 def _in_shared_memory(pixels: np.ndarray) -> Tensor | np.ndarray:
     """A copy there; where it has no room, the pixels as they are.
 
-    It is made here since torch would make it in a thread, whose failure nobody hears of.
+    It is made here since torch would make it in a thread, whose failure would go unnoticed.
     """
     try:
         return torch.from_numpy(pixels).share_memory_()

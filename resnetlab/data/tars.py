@@ -1,4 +1,4 @@
-"""Tars of images: where each lies in those of others, read once from the headers, then kept; and tars written anew."""
+"""Tars of images: where each lies in those of others, read once from the headers, then kept; and new tars."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def index_of(tar: Path) -> Index:
     """Read the index from `TAR.index.safetensors`, or make it, which for ImageNet's takes minutes, and keep it there.
 
     Where the tar's folder can't be written it is kept in $XDG_CACHE_HOME/resnetlab (~/.cache/resnetlab). An index
-    of a tar of another size or time is made anew. Raises UserError for a tar that is none, is cut, or can't be read.
+    of a tar of another size or time is made again. Raises UserError for a file that is no tar, is truncated, or can't
+    be read.
     """
     try:
         status = tar.stat()
@@ -146,7 +147,7 @@ def _cache(tar: Path) -> Path:
 
 
 def _load(place: Path, key: dict[str, str], size: int) -> Index | None:
-    """The index, if it is there, whole, of this tar, and within it; else None, and it is made anew."""
+    """The index, if it is there, whole, of this tar, and within it; else None, and it is made again."""
     try:
         with safe_open(place, "numpy") as file:
             if json.loads((file.metadata() or {}).get("index", "null")) != key:

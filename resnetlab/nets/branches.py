@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-# What measuring/ takes from here it may go on taking: changed code there voids what was measured.
+# measuring/ imports these from here, and a change of its code would void what was measured.
 from resnetlab.nets.orders import CONVS as CONVS
 from resnetlab.nets.orders import EXPANSION
 from resnetlab.nets.orders import ORDERS as ORDERS

@@ -111,8 +111,8 @@ def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
 def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *, own: bool = False) -> Tensor:
     """relu(h + norm(x)), without h or ReLU where there is none.
 
-    In training mode the running statistics take in the batch; in evaluation mode x is overwritten if it is our `own`:
-    nobody else's, as what a convolution has just made.
+    In training mode the running statistics take in the batch; in evaluation mode x is overwritten if it is our `own`,
+    such as the output that a convolution has just made.
     """
     known = x.dtype in (torch.float32, torch.bfloat16) and norm.weight.dtype == torch.float32
     if not known or x.device.type != "cpu":

@@ -197,7 +197,7 @@ def _mathml(latex: str) -> str:
         found = convert(latex)
     except Exception as error:  # as many kinds as there are ways to write no formula
         raise ValueError(f"a formula can't be read: {latex[:60]!r} ({error!r})") from error
-    return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
+    return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML implies it
 
 
 def _row(values: dict[str, Any]) -> RecordedRow:

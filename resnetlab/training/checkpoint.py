@@ -1,4 +1,4 @@
-"""Checkpoints: weights that describe themselves, and the rest that a run needs to go on.
+"""Checkpoints: weights that describe themselves, and the rest that a run needs to be resumed.
 
     RUN/last/weights.safetensors   parameters and buffers; spec, classes, preprocessing and recipe as metadata
     RUN/last/state.safetensors     the stepper's tensors (momentum); within an epoch each process's random state as
@@ -77,7 +77,7 @@ class _State(TypedDict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on, beside the tensors that `load_checkpoint` puts where they belong."""
+    """What a run needs to be resumed, beside the tensors that `load_checkpoint` puts where they belong."""
 
     progress: TrainingProgress
     schedule: ScheduleState

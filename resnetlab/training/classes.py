@@ -1,4 +1,4 @@
-"""Which output of a network each class of a data set is: by its name, as it is told, or by order without names."""
+"""Which output of a network each class of a data set is: by its name, by a given mapping, or by order without names."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass
 class Distributed:
-    """This process among those of a run; by itself the only one, for which nothing here waits."""
+    """This process among those of a run; alone if there is only one, and then nothing here waits."""
 
     rank: int = 0
     world_size: int = 1

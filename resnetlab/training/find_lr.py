@@ -64,7 +64,7 @@ def find_lr(
     From the run's first weights, on its batches, each step has a rate that is larger by the same factor, until the loss
     has grown to DIVERGED times its lowest and above its first. `lr_factor`s of the recipe hold: Muon's rate grows as lr
     does. The suggestion is a tenth of the rate at which the loss was lowest, where it still falls steadily (as
-    fastai's). The random state and the number of threads are left as they were. progress is told steps done and in all.
+    fastai's). The random state and the number of threads stay as they were. progress gets the steps done and in all.
 
     Raises UserError if the first loss is not finite.
     """

@@ -35,7 +35,7 @@ class Pretrained:
     spec: Spec  # of the source's network
     tensors: dict[str, Tensor]  # that are kept, by name
     new: tuple[str, ...]  # names of the others, which start as the run's seed says
-    normalisation: Normalisation | None  # of the source's images, if the recipe wants it and the file tells it
+    normalisation: Normalisation | None  # of the source's images, if the recipe asks for it and the file states it
     note: str  # what is kept and what is new, in words
     naming: str = OURS  # whose parameter names the source has
 

@@ -1,4 +1,4 @@
-"""The training loop: for each epoch and each of its batches a step; then evaluate, and save. It resumes by itself."""
+"""The training loop: for each epoch and each of its batches a step; then evaluate, and save. Unfinished runs resume."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _evaluate(session: TrainingSession) -> dict[str, float]:
 
 
 def _reestimate(session: TrainingSession) -> None:
-    """After the last step, if the recipe says so: batch norm's statistics anew, over batches of the epoch to come."""
+    """After the last step, re-estimate batch norm's statistics over batches of the next epoch, if the recipe asks."""
     job, recipe, progress = session.job, session.job.recipe, session.progress
     if recipe.bn_reestimate and progress.step == session.total_steps:
         batches = session.loader.training(session.data.train, recipe.batch_size, recipe.seed, progress.epoch + 1)

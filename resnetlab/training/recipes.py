@@ -54,7 +54,7 @@ RECIPES: dict[str, Recipe] = {
     # He 2015, section 3.4. Open points: what error has to plateau, and for how long (here: the training error, or
     # the validation error if images are held out, 5 epochs); pixel_mean is of the middle crops, since crops differ
     # from image to image. Not as there: momentum is torch's form; batches of 256 lay on 8 GPUs with batch norm over
-    # 32 each; the released nets' batch norm statistics were averaged anew after training. 50 layers and more in the
+    # 32 each; the released nets' batch norm statistics were re-estimated after training. 50 layers and more in the
     # paper's form are resnet50_v1 and so on.
     "imagenet_paper": Recipe(
         net="resnet34",

@@ -11,7 +11,7 @@ from typing import Any
 from resnetlab.errors import UserError, printable
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
 from resnetlab.storage import LOCK, Damaged, is_locked, locked
-from resnetlab.training.recipe import FIELDS, Recipe
+from resnetlab.training.recipe import FIELDS, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
 # What a training leaves in its folder, for a moment or for good; a tracker's files too.
@@ -75,7 +75,7 @@ def details(folder: Path) -> RunDetails:
 
 def changed_fields(settings: dict[str, Any]) -> dict[str, Any]:
     """The fields of a run's recipe that are not at their default, in the recipe's order; old versions' others last."""
-    default, recipe = Recipe().to_dict(), settings.get("recipe", {})
+    default, recipe = RETIRED | Recipe().to_dict(), settings.get("recipe", {})
     names = [*FIELDS, *(name for name in recipe if name not in default)]
     return {name: recipe[name] for name in names if name in recipe and recipe[name] != default.get(name)}
 
@@ -122,7 +122,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
 
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
     """What makes a run what it is; where data and source lie is no part of it."""
-    recipe = Recipe().to_dict() | settings["recipe"]
+    recipe = RETIRED | Recipe().to_dict() | settings["recipe"]
     elsewhere = ("net", "data", "start")
     return {
         "network": settings["spec"].get("name"),

@@ -62,7 +62,7 @@ class RunSummary:
 def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
     """The runs in a folder, the latest last, and the folders in it that are no runs.
 
-    Raises UserError if there is no such folder; whatever lies in it is told, never raised.
+    Raises UserError if there is no such folder; whatever is wrong with a run in it is reported, never raised.
     """
     try:
         folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != MEASURED]
@@ -86,7 +86,7 @@ def summary(folder: Path) -> RunSummary:
         lines = read_metrics(folder)
         epochs = [line for line in lines if "epoch" in line]
         result, last_folder = read_result(folder), whole_folder(folder / "last")
-        # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts anew.
+        # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts again.
         if result or len(epochs) > 1 or is_there(last_folder):
             check_regular(last_folder / WEIGHTS)
         running = is_locked(folder)
@@ -123,7 +123,7 @@ def find_run(name: str, root: Path) -> Path:
         found = next((place for place in places if place and place.is_dir()), None)
         is_run = found is not None and is_there(found / SETTINGS)
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
-    except (OSError, ValueError):  # names that no file system takes, homes of nobody
+    except (OSError, ValueError):  # names that no file system takes, homes of unknown users
         found, is_run, near = None, False, ""
     if found is None:
         raise UserError(f"{name[:80]!r}: no such run folder, here or in {root}.{near}")

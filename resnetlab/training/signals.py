@@ -66,7 +66,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signals(*, alone: bool = True) -> Iterator[Stop]:
-    """A Stop that SIGTERM and Ctrl-C ask; outside the main thread, where no signals arrive, nobody does.
+    """A Stop that SIGTERM and Ctrl-C set; outside the main thread, where no signals arrive, nothing sets it.
 
     Of several processes that stop, torchrun sends a signal to those that end last: they ignore it from then on.
     """

@@ -66,7 +66,7 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
 
 
 def _values(line: dict[str, Any], known: dict[str, Any]) -> dict[str, float]:
-    """What a line tells beside its place; an epoch that ends at a logged step repeats what was told there."""
+    """What a line says beside its place; an epoch that ends at a logged step repeats what was said there."""
     return {k: float(v) for k, v in line.items() if k not in ("step", "epoch", *known) and isinstance(v, int | float)}
 
 

@@ -59,7 +59,7 @@ class Trial:
         )
 
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
-        """What a step of so many images takes, its batch included, after some that are not counted."""
+        """How long a step of that many images takes, including its batch, after some that are not counted."""
         self.stepper.train()
         with contextlib.closing(self.batches(images)) as batches:
             for step in range(before + steps):
@@ -71,7 +71,7 @@ class Trial:
         return (time.perf_counter() - started) / steps
 
     def batches(self, images: int) -> Generator[Batch, None, None]:
-        """Batches of so many images, epoch after epoch without an end. Raises UserError where none can be read."""
+        """Batches of that many images, epoch after epoch without end. Raises UserError where none can be read."""
         for epoch in itertools.count():
             none = True
             for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):

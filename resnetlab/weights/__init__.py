@@ -1,1 +1,1 @@
-"""Files of weights, ours and others': read, told apart, loaded, converted."""
+"""Files of weights, ours and others': read, identified, loaded, converted."""

@@ -1,4 +1,4 @@
-"""Networks that a file's tensors can't be told from others by: refused where the file or its folder names them.
+"""Networks whose tensors look like those of others: refused where the file or its folder names them.
 
 An anti-aliasing pool leaves no tensors, nor does a dilated convolution: such a network would load as the plain one with
 the same tensors, and answer wrongly.

@@ -53,7 +53,7 @@ class Inert:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weight file holds: a network's tensors by name, and what is told of them."""
+    """What a weight file holds: a network's tensors by name, and what is said about them."""
 
     tensors: dict[str, Tensor]
     header: dict[str, str] = field(default_factory=dict)  # texts that a safetensors file holds, by key

@@ -21,7 +21,7 @@ from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, Stat
 from resnetlab.weights.wrapping import unwrapped
 
 IN_ORDER = "by order"  # in place of a naming scheme, where tensors were paired by their order
-OURS = "resnetlab"  # the naming scheme of our own, which tells nothing of the network
+OURS = "resnetlab"  # the naming scheme of our own, which says nothing about the network
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Ide
     before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
     returned as they are. Where there is no fc layer the network has as many classes as the zoo's.
 
-    Raises UserError where the network can't be told, and for tensors that are there twice.
+    Raises UserError where the network can't be determined, and for tensors that are there twice.
     """
     found = unwrapped(state, which)
     state, name = found.state, naming_of(found.state)

@@ -133,7 +133,7 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
-    """The network of a file that is told by its tensors' names."""
+    """The network of a file, determined by its tensors' names."""
     if not net:
         check_architecture(path, contents.architecture, (MODEL, OLD_MODEL))
     try:
@@ -213,8 +213,11 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
             f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels per side; leave "
             f"--image-size {size} out."
         )
-    loaded.net.spec = spec = replace(spec, input_size=size)
-    return replace(loaded, metadata=replace(metadata, spec=spec) if metadata else None, tells_size=True)
+    if metadata:
+        measured = metadata.measured if size == spec.input_size else {}  # at the file's own size
+        metadata = replace(metadata, spec=replace(spec, input_size=size), measured=measured)
+    loaded.net.spec = replace(spec, input_size=size)
+    return replace(loaded, metadata=metadata, tells_size=True)
 
 
 def some(names: Sequence[str], most: int = 4) -> str:

@@ -115,7 +115,7 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data", "digits"], "no network given: name run folders or weight files"),
+        (["--data", "digits"], "no network given: give run folders, weight files, or pretrained:NAME"),
         (["nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
@@ -166,7 +166,7 @@ def others(place: Path, tmp_path: Path) -> Path:
 def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys: Captured) -> None:
     ask = (str(others / "named.safetensors"), "--data", str(others / "data"), "--workers", "0")
     assert main(["eval", *ask]) == 2
-    assert "trained on the classes a, b; folder has ant, bee, which are not among them" in capsys.readouterr().err
+    assert "trained on the classes a, b; data has ant, bee, which are not among them" in capsys.readouterr().err
     ask += ("--classes", "ant=b,bee=a")
     assert main(["eval", *ask]) == 2
     said = capsys.readouterr().err.splitlines()

@@ -30,7 +30,7 @@ def features() -> dict[str, bytes]:
 
 
 def records() -> dict[str, bytes]:
-    return {"degradation-cifar.json": (RESULTS / "degradation-cifar.json").read_bytes()}
+    return {"degradation-quick.json": (RESULTS / "degradation-quick.json").read_bytes()}
 
 
 def form() -> dict[str, bytes]:

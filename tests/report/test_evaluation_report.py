@@ -163,7 +163,7 @@ def test_what_is_shown_of_few_classes_and_of_many(made: Made, classes: int) -> N
 
 def test_without_a_mistake(made: Made) -> None:
     text = html(*made(4, 30, sure=99.0), "noise")
-    assert "No image was taken for another class." in text
+    assert "No image was predicted as another class." in text
     assert 'id="mistakes"' not in text
     assert "#mistakes" not in text
 

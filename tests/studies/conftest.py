@@ -18,7 +18,7 @@ Values = Callable[[Measurement], dict[str, Any]]
 def made_up() -> Callable[..., Evidence]:
     """made_up(plan, values, lost): the evidence if every measurement gave values(it), but those of nets in `lost`."""
 
-    def evidence(plan: Plan, values: Values, lost: Container[str] = (), scale: str = "quick") -> Evidence:
+    def evidence(plan: Plan, values: Values, lost: Container[str] = (), scale: str = "cifar") -> Evidence:
         found = Evidence(scale)
         for m in plan.measurements:
             net = m.run.net if m.run else m.weights.net if m.weights else ""

@@ -94,6 +94,13 @@ def test_a_net_without_units_that_change_sizes_is_not_asked_about_them(made_up: 
     assert verdicts(STUDY.judge(made_up(PLAN, whole)))[3] == NOT_TESTED
 
 
+def test_the_quick_scale_does_not_test_what_small_maps_cannot_show(made_up: MadeUp) -> None:
+    finding = STUDY.judge(made_up(PLAN, values, scale="quick"))
+    assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == NOT_TESTED] == [3]
+    assert "4x4 and 2x2" in str(finding.rows[3].remark)
+    assert "have little to shrink" in str(PLAN.note), "said before it runs"
+
+
 def test_rises_tell_units_that_change_sizes_apart() -> None:
     made = {"intact": 10.0, "without": [11.0, None, 13.0, 50.0], "same_size": [True, False, True, False]}
     assert rise(made) == 2

@@ -61,7 +61,7 @@ def test_no_difference_reproduces_only_that_one_is_near() -> None:
     finding = judged("paper", lambda case: 8.0)
     assert verdicts(finding).count(REPRODUCED) == 1
     assert "comes near Add" in str(finding.rows[verdicts(finding).index(REPRODUCED)].claim)
-    assert "Not told apart from Add" in str(finding.answer)
+    assert "Not distinguishable from Add" in str(finding.answer)
 
 
 def test_scatter_and_one_seed_give_a_direction_only() -> None:

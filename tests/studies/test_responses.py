@@ -10,7 +10,7 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.responses import STUDY
 
@@ -58,6 +58,13 @@ def test_one_seed_gives_a_direction_only(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN.limited(None, 1), values))
     assert verdicts(finding) == [DIRECTION] * 4
     assert "one seed" in str(finding.rows[0].measured)
+
+
+def test_the_quick_scale_does_not_test_sizes_that_training_has_not_changed(made_up: MadeUp) -> None:
+    finding = STUDY.judge(made_up(PLAN, values, scale="quick"))
+    assert verdicts(finding) == [*[NOT_TESTED] * 3, REPRODUCED]
+    assert "hardly move batch norm's scales" in str(finding.rows[0].remark)
+    assert "hardly move them" in str(PLAN.note), "said before it runs"
 
 
 def test_the_stem_counts_in_the_figure_and_not_in_the_means(made_up: MadeUp) -> None:

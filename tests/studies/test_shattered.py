@@ -10,11 +10,13 @@ import pytest
 
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
+from resnetlab.studies.frame.networks import Net, net_named, net_of
 from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
-from resnetlab.studies.frame.study import StudyResult
+from resnetlab.studies.frame.study import StudyResult, study
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.shattered import STUDY
+from resnetlab.training.recipes import recipe
 
 Lag1 = dict[str, float | None]  # by variant
 PLANNED = {scale: STUDY.plan(scale, None if scale == "quick" else "cifar10:x", ()).measurements for scale in SCALES}
@@ -45,8 +47,9 @@ def answer(
     name = m.function.rpartition(":")[2]
     if name == "noise":
         return {"brown": curve(0.96), "white": curve(0.0)}
-    if name == "pixels":
-        acf, rank = pixels(s["kind"], s["depth"])
+    if name.startswith("pixels"):
+        net = net_of(m) if m.run else Net({"resnet": "residual"}.get(s["kind"], s["kind"]), s["depth"])
+        acf, rank = pixels("resnet" if net.kind == "residual" else "plain", net.depth)
         noise = {"images": curve(0.6), "white": curve(0.0), "image_rank": 0.1}
         return noise | {"acf": curve(acf), "rank": rank + shift}
     many = len(s["depths"])
@@ -75,14 +78,14 @@ def verdicts(finding: StudyResult) -> list[str]:
 
 
 def test_data_as_in_the_paper_reproduce_it() -> None:
-    assert verdicts(judged()) == [REPRODUCED] * 8
+    assert verdicts(judged()) == [REPRODUCED] * 9
 
 
 def test_contrary_data_refute_every_claim() -> None:
     def contrary(kind: str, depth: int) -> tuple[float, float]:
         return (0.1, 0.8) if kind == "resnet" else (0.2 + depth / 1000, 0.3)
 
-    assert verdicts(judged(OTHER, contrary)) == [CONTRADICTED] * 8
+    assert verdicts(judged(OTHER, contrary)) == [CONTRADICTED] * 9
 
 
 def test_seeds_that_scatter_give_a_direction_only() -> None:
@@ -106,7 +109,8 @@ def test_one_depth_at_which_plain_is_above_refutes_the_order_of_convolutional_ne
         acf, rank = papers_pixels(kind, depth)
         return (0.1 if kind == "resnet" and depth == 20 else acf), rank
 
-    assert verdicts(judged(pixels=crossing))[5] == CONTRADICTED
+    assert verdicts(judged(pixels=crossing))[5::2] == [CONTRADICTED, CONTRADICTED], "before and after training"
+    assert "20: 0.480 plain, 0.100 residual" in str(judged(pixels=crossing).rows[7].measured)
 
 
 def test_a_claim_that_lacks_a_measurement_is_not_judged() -> None:
@@ -133,12 +137,14 @@ def test_the_figures_hold_every_network() -> None:
     assert [len(panel.series) for panel in acf.panels] == [5] * 6 + [2]
     assert [len(panel.series) for panel in theorems.panels] == [4, 2, 5]
     assert all(s.marks is not s.dashed for panel in theorems.panels for s in panel.series)
-    assert [len(panel.series) for panel in pixels.panels] == [4, 2, 2]
+    assert [len(panel.series) for panel in pixels.panels] == [4, 2, 2, 2]
+    assert pixels.panels[1].series[0].x == [2, 4, 8, 20, 56, 110]
+    assert pixels.panels[2].series[0].x == [4, 8, 20, 56], "after training"
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_measurement_is_planned_once(scale: str) -> None:
-    asked = [(m.function, str(m.settings), m.seed) for m in PLANNED[scale]]
+    asked = [(m.function, str(m.settings), m.run, m.seed) for m in PLANNED[scale]]
     assert len(asked) == len(set(asked))
 
 
@@ -155,3 +161,16 @@ def test_what_is_measured(tmp_path: Path) -> None:
     found = values("pixels", "digits", kind="resnet", depth=8, images=32, lags=2)
     assert found["images"][1] > 0.3
     assert 0 < found["rank"] < 1.5
+    two, again = (values("pixels", "digits", kind=kind, depth=2, images=32, lags=2) for kind in ("plain", "resnet"))
+    assert two == again, "no unit, no shortcut"
+    assert two["acf"] != values("pixels", "digits", kind="resnet", depth=4, images=32, lags=2)["acf"]
+
+
+def test_trained_networks_are_those_of_degradation_and_shallower_ones() -> None:
+    recipes = STUDY.plan("quick", None, ()).recipes
+    shared = set(study("degradation").plan("quick", None, ()).recipes)
+    assert {net_named(r.net).depth for r in recipes if r not in shared} == {4}
+    assert {r.override(net=recipe("digits").net, seed=0) for r in recipes} == {recipe("digits")}
+    assert set(STUDY.plan("cifar", "cifar10:x", ()).recipes) <= set(
+        study("degradation").plan("cifar", "cifar10:x", ()).recipes
+    )

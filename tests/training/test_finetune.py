@@ -256,7 +256,10 @@ def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_pat
         ({"start": "x" * 5000}, "no such run folder or weight file to start from"),
         ({"start": "empty"}, "empty: not a run folder"),
         ({"start": "note.txt"}, "note.txt: "),
-        ({"start": "SOURCE", "data": "PICTURES"}, "a network for images with 1 channel, but those of folder have 3"),
+        (
+            {"start": "SOURCE", "data": "PICTURES"},
+            r"for images with 1 channel, but those of pictures\d+ have 3",
+        ),
         ({"start": "SOURCE", "net": "cifar_resnet14"}, "does not fit cifar_resnet14: it lacks layer1.1"),
         ({"start": "SOURCE", "net": "cifar_resnt"}, "network 'cifar_resnt' is not known"),
         ({"start": "SOURCE", "freeze": 5}, "cifar_resnet8 has a stem and 3 stages, so choose 0 to 4"),

@@ -140,7 +140,7 @@ def test_runs_side_by_side(runs: Path, capsys: Captured) -> None:
     assert "0.05" in shown
     settings = json.loads((older / "run.json").read_text())
     del settings["recipe"]["balance"]  # as an older version wrote it
-    settings["recipe"] |= {"lr": 0.01, "of_old": 1}
+    settings["recipe"] |= {"lr": 0.01, "of_old": 1, "fused": False}
     (older / "run.json").write_text(json.dumps(settings))
     assert compare_runs([older, newer]).differences == {"of_old": (1, None)}
     assert main(["runs", "compare", str(newer), newer.name]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from resnetlab.studies.depth.figures import cost_figure, error_figure, step_figure, tables, time_per_image
@@ -23,10 +23,11 @@ from resnetlab.studies.frame.evidence import (
 )
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.networks import net_named
-from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.scales import base, for_depth, warmed_up
 from resnetlab.studies.frame.statistics import Sample, Verdict
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
+from resnetlab.training.recipe import Recipe
 
 TEXT = Catalogue.of(__name__)
 FIRST_STEPS, COSTS = named(measure_first_steps), named(measure_networks)
@@ -49,6 +50,8 @@ class Scale:
     rounds: int
 
 
+WARMED = (110,)  # depths that the scale quick also trains with the paper's warm-up, with as many seeds
+
 SCALES = {
     "quick": Scale((8, 20, 56, 110), {110: 3}, 5, first={FIRST_1202: 40, FIRST_152: 28}, batch=2, rounds=7),
     "cifar": Scale((20, 56, 110), {}, 3, first={FIRST_1202: 200, FIRST_152: 200}, batch=2, rounds=15),
@@ -66,6 +69,8 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         for depth in s.depths
         if seed < s.seeds.get(depth, s.usual)
     ]
+    if scale == "quick":  # the paper's recipe has it from 110 layers on
+        recipes += [warmed_up(r) for r in recipes if net_named(r.net).depth in WARMED]
     first = [
         Measurement(FIRST_STEPS, {"net": net, "steps": steps, "batch": 32, **FIRST[net]}, data=recipe.data, seed=seed)
         for net, steps in s.first.items()
@@ -77,25 +82,39 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 def judge(evidence: Evidence) -> StudyResult:
     """Compare errors by depth over seeds; show costs by depth."""
-    nets = runs_by(evidence, lambda recipe: net_named(recipe.net).depth)
+    nets, warmed = (_by_depth(evidence, warmed) for warmed in (False, True))
     first = measured_by(evidence, FIRST_STEPS, lambda m: str(m.settings["net"]), order=FIRST)
     costs = all_measured(evidence, COSTS).values
     figures = [error_figure(nets)] if any(net.done for net in nets.values()) else []
     figures += [step_figure(first)] if any(net.done for net in first.values()) else []
     figures += map(cost_figure, costs)
     return StudyResult(
-        rows(TEXT, claims(nets, first)), figures, tables(nets, costs), _words(costs), _answer(nets, first)
+        rows(TEXT, claims(nets, warmed, first)), figures, tables(nets, costs), _words(costs), _answer(nets, first)
     )
 
 
-def claims(nets: Groups[int], first: Groups[str]) -> Iterator[Claim]:
+def _by_depth(evidence: Evidence, warmed: bool) -> Groups[int]:
+    """The runs by depth: those that a scale adds with the paper's warm-up, or the others."""
+
+    def is_meant(one: Any) -> bool:
+        return isinstance(one, Recipe) and (one.data == "digits" and one.warmup == "train_error") is warmed
+
+    outcomes = [o for o in evidence.outcomes if is_meant(o.recipe)]
+    failed = [one for one in evidence.failed if is_meant(one)]
+    return runs_by(replace(evidence, outcomes=outcomes, failed=failed), lambda recipe: net_named(recipe.net).depth)
+
+
+def claims(nets: Groups[int], warmed: Groups[int], first: Groups[str]) -> Iterator[Claim]:
     """What deep nets reach that were trained in full, and that those which took first steps start to train."""
-    usual, deepest = nets.all(56, 110), nets.all(110, DEEPEST)
+    deepest, remedied = nets.all(110, DEEPEST), warmed.all(110)
+    usual = [*nets.all(56), *(remedied or nets.all(110))]
     yield claim(
         "trains_as_well",
-        [no_more(train_error, usual[1], than=usual[0], by=TOLERANCE)] if usual else [],
-        values={"tolerance": TOLERANCE},
+        [no_more(train_error, usual[1], than=usual[0], by=TOLERANCE)] if len(usual) == 2 else [],
+        values={"tolerance": TOLERANCE, "how": TEXT("warm_up") if remedied else ""},
     )
+    without = [(net, twin) for net in remedied for twin in nets.all(110)]
+    yield claim("warm_up", [more(train_error, twin, than=net) for net, twin in without])
     yield claim(
         "fitted",
         [less(train_error, net, than=FITTED) for net in nets.all(DEEPEST)],

@@ -22,7 +22,7 @@ from resnetlab.studies.frame.run import End, Event, attempt, end_of, in_turn, re
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 
-RETRIES = 3  # of a run whose process or machine is lost; a run that fails by itself is not tried again
+RETRIES = 3  # of a run whose process or machine is lost; a run that fails for reasons of its own is not tried again
 CONNECTING = 60  # seconds that a cluster has to answer
 INSTALL = "pip install 'resnetlab[ray]'"
 _QUIET = {

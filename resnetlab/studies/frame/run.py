@@ -92,7 +92,8 @@ def run_missing(
     """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
 
     With several jobs the cores are shared out among as many processes. A run that fails, or whose process is
-    killed, does not stop the others. Interrupted, every run goes on from its last checkpoint when asked for again.
+    killed, does not stop the others. After an interruption every run is
+    resumed from its last checkpoint when it is asked for again.
     Raises UserError for a recipe that can't be, before anything is trained, and for a full disk.
     """
     jobs = max(1, min(jobs, len(work)))
@@ -203,7 +204,7 @@ def _side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in others:
-                process.terminate()  # what it trained goes on from its last checkpoint next time
+                process.terminate()  # what it trained is resumed from its last checkpoint next time
         for connection in [statuses for _, statuses in idle] + [lane.statuses for lane in busy]:
             connection.close()
 
@@ -275,7 +276,7 @@ def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> En
 
 
 def in_turn(work: Sequence[Recipe | Measurement]) -> list[int]:
-    """The order in which work begins, by its places: the first seed of everything comes first, as it tells the most.
+    """The order in which work begins, by its places: the first seed of everything comes first, since it says the most.
 
     Of a seed the deepest networks come first, so that none is left alone at the end.
     """

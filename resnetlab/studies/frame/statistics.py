@@ -187,5 +187,5 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
 
 
 def _share_below(count: int, of: int) -> float:
-    """How likely fewer than `count` of so many values lie below their median."""
+    """The probability that fewer than `count` of that many values lie below their median."""
     return sum(math.comb(of, k) for k in range(count)) / 2**of

@@ -69,9 +69,16 @@ def at_lag(lag: int, curves: Sequence[list[float] | None], digits: int = 2) -> s
     return cell([None if curve is None else curve[lag] for curve in curves], digits)
 
 
-def figures(on_line: Groups[str], at_pairs: Groups[str], of_noise: Group[str], of_images: Groups[Net]) -> list[Figure]:
+def figures(
+    on_line: Groups[str],
+    at_pairs: Groups[str],
+    of_noise: Group[str],
+    of_images: Groups[Net],
+    trained: Groups[Net],
+) -> list[Figure]:
     """Balduzzi's Figure 2 with the variants that it leaves out, the theorems, and convolutional nets."""
-    return [figure for figure in (_line(on_line, of_noise), _theorems(at_pairs), _pixels(of_images)) if figure.panels]
+    drawn = (_line(on_line, of_noise), _theorems(at_pairs), _pixels(of_images, trained))
+    return [figure for figure in drawn if figure.panels]
 
 
 def _line(on_line: Groups[str], of_noise: Group[str]) -> Figure:
@@ -109,20 +116,24 @@ def _theorems(at_pairs: Groups[str]) -> Figure:
     return Figure("theorems", TEXT("figures.theorems.caption"), panels)
 
 
-def _pixels(nets: Groups[Net]) -> Figure:
+def _pixels(nets: Groups[Net], trained: Groups[Net]) -> Figure:
     deepest = [net for kind in KINDS for net in nets.of(kind)[-1:]]
     curves = {str(net): found(net, "acf") for net in deepest}
     curves["images"] = [curve for net in nets.values() for curve in found(net, "images")]
     curves["white noise"] = [curve for net in nets.values() for curve in found(net, "white")]
     acf = [_acf(label, i, seeds) for i, (label, seeds) in enumerate(curves.items())]
-    neighbours, ranks = [], []
+    neighbours: list[Series] = []
+    after: list[Series] = []
+    ranks: list[Series] = []
     for i, kind in enumerate(KINDS):
-        by_depth = {net.key.depth: [curve and curve[1] for curve in found(net, "acf")] for net in nets.of(kind)}
-        neighbours.append(along(kind, i, by_depth))
+        for lines, some in ((neighbours, nets), (after, trained)):
+            by_depth = {net.key.depth: [curve and curve[1] for curve in found(net, "acf")] for net in some.of(kind)}
+            lines.append(along(kind, i, by_depth))
         ranks.append(along(kind, i, {net.key.depth: found(net, "rank") for net in nets.of(kind)}))
     panels = [
         *_panel(TEXT("figures.pixels.deepest"), "lag (pixels)", "autocorrelation", acf),
         *_panel(TEXT("figures.pixels.neighbours"), "layers", "autocorrelation at lag 1", neighbours),
+        *_panel(TEXT("figures.pixels.after"), "layers", "autocorrelation at lag 1", after),
         *_panel(TEXT("figures.pixels.rank"), "layers", "rank / that of white noise", ranks),
     ]
     return Figure("pixels", TEXT("figures.pixels.caption"), panels)
@@ -148,7 +159,7 @@ def _curve(label: str, colour: int, variant: str, deepest: int, *, centred: bool
     )
 
 
-def tables(on_line: Groups[str], at_pairs: Groups[str], of_images: Groups[Net]) -> list[Table]:
+def tables(on_line: Groups[str], at_pairs: Groups[str], of_images: Groups[Net], trained: Groups[Net]) -> list[Table]:
     """Autocorrelations and shared units; correlations beside the theorems'; convolutional nets."""
 
     def line(net: Group[str], L: int) -> str:
@@ -162,7 +173,7 @@ def tables(on_line: Groups[str], at_pairs: Groups[str], of_images: Groups[Net]) 
     return [
         _with_depths(table(TEXT, "line", _cells(on_line, line)), on_line),
         _with_depths(table(TEXT, "pairs", _cells(at_pairs, pair)), at_pairs),
-        table(TEXT, "pixels", _pixel_cells(of_images)),
+        table(TEXT, "pixels", _pixel_cells(of_images, trained)),
     ]
 
 
@@ -177,11 +188,12 @@ def _with_depths(made: Table, nets: Groups[str]) -> Table:
     return replace(made, header=[*made.header, *(f"L = {L}" for L in depths(nets))])
 
 
-def _pixel_cells(nets: Groups[Net]) -> list[list[Words]]:
+def _pixel_cells(nets: Groups[Net], trained: Groups[Net]) -> list[list[Words]]:
     cells: list[list[Words]] = []
-    for net in sorted(nets.values(), key=lambda net: (net.key.depth, net.key.kind)):
-        acf = [at_lag(lag, found(net, "acf"), 3) for lag in (1, 2)]
-        cells.append([str(net), *acf, cell(found(net, "rank")), str(len(net.done))])
+    for key, some in (("tables.pixels.untrained", nets), ("tables.pixels.trained", trained)):
+        for net in sorted(some.values(), key=lambda net: (net.key.depth, net.key.kind)):
+            acf = [at_lag(lag, found(net, "acf"), 3) for lag in (1, 2)]
+            cells.append([TEXT(key, net=net), *acf, cell(found(net, "rank")), str(len(net.done))])
     images, white, ranks = (
         [one for net in nets.values() for one in found(net, name)] for name in ("images", "white", "image_rank")
     )

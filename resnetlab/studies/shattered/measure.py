@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from resnetlab.measuring.autocorrelation import (
     autocorrelation,
     brown_noise,
@@ -23,6 +25,8 @@ from resnetlab.measuring.fully_connected import (
 from resnetlab.measuring.pixel_gradients import pixel_gradients
 from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
+
+ONE_UNIT = 4  # layers of a network with one unit of two
 
 
 def noise(subject: MeasurementContext) -> dict[str, Any]:
@@ -64,10 +68,31 @@ def _made(subject: MeasurementContext, points: int | None) -> list[Gradients]:
 
 
 def pixels(subject: MeasurementContext) -> dict[str, Any]:
-    """Autocorrelation over the image of the pixels' gradients, of the images and of white noise; effective ranks."""
+    """Autocorrelation over the image of the pixels' gradients, of the images and of white noise; effective ranks.
+
+    Of an untrained network; two layers are the first convolution and the last layer, with no unit between them.
+    """
     s, channels = subject.settings, subject.data.shape[0] if subject.data.shape else 3
     classes = len(subject.data.classes)
-    net = build(f"cifar_{s['kind']}{s['depth']}", seed=subject.seed, in_channels=channels, num_classes=classes)
+    name = network(s["kind"], max(ONE_UNIT, s["depth"]))
+    net = build(name, seed=subject.seed, in_channels=channels, num_classes=classes)
+    if s["depth"] < ONE_UNIT:
+        net.layer1 = nn.Identity()
+    return _of_pixels(subject, net)
+
+
+def pixels_trained(subject: MeasurementContext) -> dict[str, Any]:
+    """The same of a trained network."""
+    return _of_pixels(subject, subject.net)
+
+
+def network(kind: str, depth: int) -> str:
+    """The zoo's name of a CIFAR network; of four layers there is one with a single unit."""
+    return f"cifar_{kind}{depth}" if depth > ONE_UNIT else f"cifar_{kind}8(stages=((1, 16, 1),))"
+
+
+def _of_pixels(subject: MeasurementContext, net: nn.Module) -> dict[str, Any]:
+    s = subject.settings
     x, labels = subject.batch(s["images"], "train")
     gradients, images = pixel_gradients(net.to(subject.device), x, labels).cpu(), x.cpu()
     return {

@@ -11,16 +11,17 @@ from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
 from resnetlab.studies.frame.claims import Claim, Instead, claim, less, more, rows, within
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measured, measured_by
 from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, named
-from resnetlab.studies.frame.networks import KINDS, Net
-from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.networks import KINDS, Net, measured_networks
+from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import NOT_JUDGED
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shattered.figures import at, at_lag, depths, figures, found, mean, tables
-from resnetlab.studies.shattered.measure import grid, noise, pairs, pixels
+from resnetlab.studies.shattered.measure import ONE_UNIT, grid, network, noise, pairs, pixels, pixels_trained
 
 TEXT = Catalogue.of(__name__)
-NOISE, GRID, PAIRS, PIXELS = named(noise), named(grid), named(pairs), named(pixels)
+NOISE, GRID, PAIRS = named(noise), named(grid), named(pairs)
+PIXELS, TRAINED = named(pixels), named(pixels_trained)
 DEPTHS = (2, 4, 10, 24, 50)  # Balduzzi et al. 2017, Figure 2
 LAGS = 15
 SEEDS = 20
@@ -36,18 +37,21 @@ class Scale:
     seeds: int
     images: int  # of the mini-batch
     lags: int  # in pixels
+    trained: tuple[int, ...] = ()  # depths that are also measured after training, with TRAINED_SEEDS seeds
 
 
+TRAINED_SEEDS = 3
 SCALES = {
-    "quick": Scale((8, 20, 56, 110), seeds=5, images=256, lags=4),
-    "cifar": Scale((8, 20, 56, 110), seeds=5, images=256, lags=8),
-    "paper": Scale((8, 20, 32, 44, 56, 110), seeds=20, images=256, lags=8),
+    "quick": Scale((2, 4, 8, 20, 56, 110), seeds=5, images=256, lags=4, trained=(4, 8, 20, 56)),
+    "cifar": Scale((2, 4, 8, 20, 56, 110), seeds=5, images=256, lags=8, trained=(20, 56)),
+    "paper": Scale((2, 4, 8, 20, 32, 44, 56, 110), seeds=20, images=256, lags=8, trained=(20, 56, 110)),
 }
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Random nets on a line and at random points, noise, and convolutional nets on real images."""
-    s, images = SCALES[scale], base(scale, data).data
+    """Random nets on a line and at random points, noise; convolutional nets on real images, untrained and trained."""
+    s, recipe = SCALES[scale], base(scale, data)
+    images = recipe.data
     measurements: list[Measurement] = []
     for seed in range(SEEDS):
         measurements.append(Measurement(NOISE, {"lags": LAGS}, seed=seed))
@@ -61,18 +65,26 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
         for depth in s.depths
         for kind in KINDS.values()
     ]
-    return planned(TEXT, scale, measurements=measurements)
+    runs = [
+        for_depth(recipe.override(net=network(kind, depth), seed=seed), depth)
+        for seed in range(TRAINED_SEEDS)
+        for depth in s.trained
+        for kind in KINDS.values()
+    ]
+    measured = {"images": s.images, "lags": s.lags}
+    measurements += [Measurement(TRAINED, measured, run=run, seed=run.seed) for run in runs]
+    return planned(TEXT, scale, runs, measurements)
 
 
 def judge(evidence: Evidence) -> StudyResult:
     """Fully connected nets at the greatest depth against noise, and convolutional ones against each other."""
     on_line, at_pairs = (measured_by(evidence, function, _variant, order=VARIANTS) for function in (GRID, PAIRS))
     of_noise = all_measured(evidence, NOISE)
-    of_images = measured_by(evidence, PIXELS, _net)
+    of_images, trained = measured_by(evidence, PIXELS, _net), measured_networks(evidence, TRAINED)
     return StudyResult(
-        rows(TEXT, [*claims(on_line, of_noise), *pixel_claims(of_images)]),
-        figures(on_line, at_pairs, of_noise, of_images),
-        tables(on_line, at_pairs, of_images),
+        rows(TEXT, [*claims(on_line, of_noise), *pixel_claims(of_images, trained)]),
+        figures(on_line, at_pairs, of_noise, of_images, trained),
+        tables(on_line, at_pairs, of_images, trained),
         _words(at_pairs),
         _answer(on_line, of_noise, of_images),
     )
@@ -116,11 +128,13 @@ def _as_net(of_noise: Group[str], kind: str) -> Group[str]:
     return replace(of_noise, done=seeds)
 
 
-def pixel_claims(nets: Groups[Net]) -> Iterator[Claim]:
-    """What becomes of the gradients over the pixels of images, of convolutional nets."""
+def pixel_claims(nets: Groups[Net], trained: Groups[Net]) -> Iterator[Claim]:
+    """What becomes of the gradients over the pixels of images, of convolutional nets, before and after training."""
     plain, residual = nets.of("plain"), nets.of("residual")
-    yield claim("residual_above", [more(lag_1, r, than=p) for p, r in nets.pairs()])
+    with_units = [(p, r) for p, r in nets.pairs() if p.key.depth >= ONE_UNIT]  # others have no shortcut
+    yield claim("residual_above", [more(lag_1, r, than=p) for p, r in with_units])
     yield claim("plain_falls", [less(lag_1, plain[-1], than=plain[0])])
+    yield claim("trained_above", [more(lag_1, r, than=p) for p, r in trained.pairs()])
     yield claim("ranks", [more(rank, plain[-1], than=residual[-1])], values={"depth": plain[-1].key.depth})
 
 
