@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import resnetlab
+from resnetlab.cli.main import main
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.weights.interop import IN_ORDER
@@ -197,3 +198,15 @@ def test_the_pairs_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         ["bn_1", "->", "bn1", "(16)"],
     ]
     assert len(lines) == 1 + 2 * 7 + 1
+
+
+def test_eval_says_what_it_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = "cifar_resnet8(in_channels=1)"
+    state = {NAMINGS["bn and linear"](key): tensor for key, tensor in network(net).state_dict().items()}
+    torch.save(state, tmp_path / "x.pth")
+    given = ["--data", "digits", "--net", net, "--match", "order", "--normalise", "0.3/0.4", "--device", "cpu"]
+    assert main(["eval", str(tmp_path / "x.pth"), *given]) == 0
+    said = capsys.readouterr()
+    assert "top-1" in said.out
+    assert "parameter names: by order; normalisation: 0.3/0.4, as given" in said.err
+    assert main(["eval", str(tmp_path / "x.pth"), *given[:-3], "2/0"]) == 2
