@@ -7,8 +7,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
+from resnetlab.report.panels import axis
 from resnetlab.studies.figures import svg
-from resnetlab.studies.frame.text import both
+from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
+from resnetlab.studies.frame.text import SHARED, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +34,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "axis": axis,
         "both": both,
         "duration": duration,
         "interval": interval,
@@ -44,6 +47,15 @@ def _environment() -> Environment:
         "sans": svg.SANS,
     }
     return environment
+
+
+def verdict_words() -> dict[str, Any]:
+    """What a page needs to show verdicts: their words, and which of them are none."""
+    return {
+        "verdict_words": {v.word: SHARED(f"verdicts.{v.name}") for v in Verdict},
+        "not_tested": NOT_TESTED.word,
+        "not_judged": NOT_JUDGED.word,
+    }
 
 
 def date(iso: str) -> str:

@@ -67,7 +67,7 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     with _canvas(_WIDTH, _HEIGHT) as canvas:
         axes = canvas.add_axes((0, 0, 1, 1))
         box = _plot(axes, figure, panel, Area(0, 0, _WIDTH, _HEIGHT))
-        limits = axes.get_xlim()
+        limits, y_limits = axes.get_xlim(), axes.get_ylim()
         root = to_svg(canvas, prefix)
     del root.attrib["width"], root.attrib["height"]
     root.set("role", "img")
@@ -75,6 +75,7 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     top, bottom = _HEIGHT - box.bottom - box.height, _HEIGHT - box.bottom
     root.set("data-box", f"{box.left:.1f} {top:.1f} {box.left + box.width:.1f} {bottom:.1f}")
     root.set("data-x", " ".join(f"{along(x, panel):g}" for x in limits))
+    root.set("data-y", " ".join(f"{math.log10(y) if panel.y_log else y:g}" for y in y_limits))
     return ElementTree.tostring(root, encoding="unicode")
 
 
