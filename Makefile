@@ -1,4 +1,4 @@
-# make demo: the main job on embedded data, with a report to look at. make test: the tests. Both set themselves up.
+# make demo: the main job on embedded data, with a page to read. make test: the tests. Both set themselves up.
 # make results: all quick studies once more, into the committed results/, from a clean commit.
 
 PYTHON ?= python3
@@ -13,6 +13,7 @@ COMMIT = $(shell git rev-parse --short HEAD)
 
 demo: $(VENV)/run
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
+	$(BIN)/resnetlab study essay --results reports --also results
 
 # A worker process that dies takes the test of that moment with it, which is then run once more, alone.
 test: $(VENV)/dev

@@ -1,4 +1,4 @@
-"""`resnetlab study list | run | report`."""
+"""`resnetlab study list | run | report | essay`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ Ray = Annotated[
     Parameter(help="Run the trainings on Ray: local starts it here; auto or HOST:PORT joins a cluster."),
 ]
 Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
+Also = Annotated[
+    Path | None,
+    Parameter(help="Another folder of records, for the studies that --results does not have."),
+]
 
 
 @app.command(name="list")
@@ -151,6 +155,25 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
 
     page = write_report(results)
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
+
+
+@app.command
+def essay(*, results: Results = Path("reports"), also: Also = None, json: Json = False) -> None:
+    """Write the essay: one page that answers the questions about residual networks by what was measured.
+
+    It is the front page of the report, as one file to send, and needs no network.
+    """
+    from resnetlab.report.essay.page import terminal
+    from resnetlab.report.study_pages import write_essay
+
+    page, library = write_essay(results, also)
+    lines = [str(line) for line in terminal(library)]
+    if json:
+        print(json_module.dumps({"essay": str(page), "result": lines}))
+        return
+    for line in lines:
+        print(line)
+    print(f"essay: {page}\nopen it in a browser: {page.resolve().as_uri()}")
 
 
 def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:

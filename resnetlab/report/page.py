@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import re
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,12 @@ def date(iso: str) -> str:
     """A moment as a reader writes it: "2 January 2026, 03:04 UTC"."""
     at = datetime.datetime.fromisoformat(iso)
     return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """The processor that a record was made on, without its trademarks: "Intel Xeon Processor, 2 cores"."""
+    name = re.sub(r"\((R|TM|C)\)", "", str(machine.get("processor") or "unknown processor"))
+    return f"{name}, {machine.get('cores', '?')} cores"
 
 
 def duration(seconds: float) -> str:

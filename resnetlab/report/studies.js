@@ -17,7 +17,7 @@ for (const figure of document.querySelectorAll(".figure")) {
     const [left, top, right, bottom] = svg.dataset.box.split(" ").map(Number);
     const [low, high] = svg.dataset.x.split(" ").map(Number);
     const place = data.at.map((x) => left + ((x - low) / (high - low)) * (right - left));
-    const cells = [...panel.querySelectorAll("td")], x = panel.querySelector("caption span");
+    const cells = [...panel.querySelectorAll("td")], x = panel.querySelector("caption .at");
     const rule = document.createElementNS(svg.namespaceURI, "path");
     rule.setAttribute("class", "rule");
     svg.prepend(rule);

@@ -18,7 +18,7 @@ from resnetlab.errors import UserError
 from resnetlab.report.essay.library import Library, verdicts_of
 from resnetlab.report.essay.page import essay
 from resnetlab.report.formulas import formulas
-from resnetlab.report.page import date, duration, render, verdict_words
+from resnetlab.report.page import date, duration, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.report.texts import TEXT
 from resnetlab.storage import write_atomically
@@ -249,10 +249,9 @@ def _table_view(number: int, values: dict[str, Any]) -> TableView:
 
 def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
-    processor = re.sub(r"\((R|TM|C)\)", "", str(m.get("processor") or "unknown processor"))
     software = f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}"
     return [
-        (TEXT("made.machine"), f"{processor}, {m.get('cores', '?')} cores; {m.get('system', 'unknown system')}"),
+        (TEXT("made.machine"), f"{processor(m)}; {m.get('system', 'unknown system')}"),
         (TEXT("made.device"), str(m.get("device", "unknown"))),
         (TEXT("made.software"), software),
         (TEXT("made.commit"), str(m["commit"]) if m.get("commit") else TEXT("made.no_commit")),

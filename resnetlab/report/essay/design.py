@@ -44,7 +44,7 @@ def shortcuts(library: Library) -> Facts:
     panel = Panel("", "layers", "test error (%)", lines, y_log=True)
     fits = values["test_plain"].value > max(values[f"test_{o.lower()}"].value for o in OPTIONS) + LOST
     fits = fits and values["test_c"].value > values["test_a"].value and values["kept_c"].value > values["kept_a"].value
-    return Facts(book, values, fits, (panel,), also=("bottleneck",) if "bottleneck" in library.books else ())
+    return Facts(book, values, fits, (panel,))
 
 
 def bottleneck(library: Library) -> Facts:
@@ -122,7 +122,6 @@ def product(library: Library) -> Facts:
 def left(library: Library) -> Facts:
     """What is left when the shortcut is scaled: the whole gradient, and how such nets and gated ones train."""
     book, mixing = library.best("scaling"), library.best("mixing")
-    rows: list[list[str]] = book.at(("tables", 1, "rows"))
     depth = str(int(number_in(both(book.at(("tables", 0, "caption"))).en.split(",")[1])))
     names = {"add": "Add", "half": "Scale(0.5, 1)", "plain": "Plain"}
     values: dict[str, Any] = {"seeds": seeds_of(book), "mixing_seeds": seeds_of(mixing)}
@@ -136,18 +135,17 @@ def left(library: Library) -> Facts:
     for i, case in enumerate(cases):
         if key := _CASES.get(both(case[0]).en):
             values[key] = mixing.cell(0, ("tables", 0, "rows", i), "training error (%)")
-    assert rows
     lines = book.lines("curves", 0)
     labels = {"Add": "x", "Scale(0.5, 1)": "x/2", "Scale(0.5, 0.5)": "x/2 + F/2", "Plain": "plain"}
     errors = [
-        series_at(book, lines[f"{name} training"], label=label, colour=rank)
+        series_at(book, lines[f"{name} training"], label=label, colour=rank, dashed=False)
         for rank, (name, label) in enumerate(labels.items())
     ]
     growth = panel_of(book, "gradients", 1)
     kept = [
         replace(s, label=labels[s.label], colour=[*labels].index(s.label)) for s in growth.series if s.label in labels
     ]
-    panels = (replace(growth, series=kept), Panel("", "epoch", "training error (%)", errors, (0.0, 100.0)))
+    panels = (replace(growth, title="", series=kept), Panel("", "epoch", "training error (%)", errors, (0.0, 100.0)))
     g, e = ({key: values[f"{key}_{what}"].value for key in names} for what in ("growth", "error"))
     fits = g["add"] < g["half"] and g["add"] * g["plain"] < g["half"] ** 2 and e["half"] > e["add"] + LOST
     fits = fits and all(values[key].value > e["add"] for key in ("shut_gate", "conv"))

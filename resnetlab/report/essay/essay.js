@@ -4,11 +4,11 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 const data = (key) => JSON.parse(one(`#data-${key}`)?.textContent ?? "null");
 const SVG = "http://www.w3.org/2000/svg";
 
-// A number as the text has it: 0.058, 13, 7.5 × 10⁻⁹.
+// A number as the text has it, three digits of it: 0.0581, 13.1, 7.45 × 10⁻⁹.
 function written(value) {
-  if (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5)) return String(Number(value.toPrecision(2)));
-  const [mantissa, power] = value.toExponential(1).split("e");
-  return `${mantissa} × 10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
+  if (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5)) return String(Number(value.toPrecision(3)));
+  const [mantissa, power] = value.toExponential(2).split("e");
+  return `${Number(mantissa)} × 10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
 }
 const tenth = (value) => value.toFixed(1).replace("-", "−");
 

@@ -184,7 +184,8 @@ def identity(library: Library) -> Facts:
     values |= _responses(library)
     fits = not plain_solved and values["plain_on"].value >= values["residual_on"].value
     fits = fits and values["deepest_fit"].value > 0.1 and values["plain_built"].value == 0 == values["residual_built"].value
-    return Facts(book, values, fits, (panel_of(book, "fits", 0),), also=("responses",))
+    panel = replace(panel_of(book, "fits", 0), title="")
+    return Facts(book, values, fits, (panel,), also=("responses",))
 
 
 def _responses(library: Library) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def deletion(library: Library) -> Facts:
     one, several = book.lines("errors", 0), book.lines("errors", 1)
     deep, residual = deepest_row(book, 0, "residual")
     _, plain = deepest_row(book, 0, "plain")
-    values = {
+    values: dict[str, Any] = {
         "deep": book.number((*residual, 0), ".0f"),
         "residual_whole": book.cell(0, residual, "intact (%)"),
         "residual_more": book.cell(0, residual, "without a unit of equal sizes"),
@@ -222,7 +223,9 @@ def deletion(library: Library) -> Facts:
         for name, whole in nets.items()
     }
     fits = values["residual_more"].value < values["plain_more"].value
-    return Facts(book, values, fits, (panel_of(book, "errors", 0),), data={"record": book.record.file_name, "nets": data})
+    panel = panel_of(book, "errors", 0)
+    kept = [replace(s, colour=list(nets).index(s.label)) for s in panel.series if s.label in nets]
+    return Facts(book, values, fits, (replace(panel, title="", series=kept),), data={"record": book.record.file_name, "nets": data})
 
 
 
@@ -233,7 +236,7 @@ def carry(library: Library) -> Facts:
     places = {str(both(row[0])): ("tables", 0, "rows", i) for i, row in enumerate(rows)}
     gates = {name: place for name, place in places.items() if "gate" in name}
     add, plain = (next(p for name, p in places.items() if start in name) for start in ("(Add)", "(plain)"))
-    error, test = "training error (%)", "test error (%)"
+    test = "test error (%)"
     exclusive = {name: place for name, place in gates.items() if name.startswith("exclusive")}
     widest = exclusive[max(exclusive, key=lambda name: book.cell(0, exclusive[name], "start", "sci").value)]
     best = min(gates.values(), key=lambda place: book.cell(0, place, test).value)
@@ -251,14 +254,27 @@ def carry(library: Library) -> Facts:
         "best_name": both(book.at((*best, 0))),
         "seeds": library_seeds(library),
     }
-    marks = []
-    named_marks = [("no gate", add), *((name.replace(" gate, b =", ","), place) for name, place in gates.items())]
-    for rank, (name, place) in enumerate(named_marks):
-        x, y = (book.cell(0, place, column, "sci").value for column in ("start", error))
-        marks.append(Series(name, False, rank, [max(x, 1e-10)], [y], [y], [y], marks=True))
     fits = values["widest"].value > values["add"].value and values["shut"].value > values["add"].value + LOST
-    panel = Panel("", "share of the signal left at the start", "training error (%)", marks, (0.0, 100.0), x_log=True)
-    return Facts(book, values, fits, (panel,), also=("mixing",))
+    return Facts(book, values, fits, (_gated(library),), also=("mixing",))
+
+
+def _gated(library: Library) -> Panel:
+    """Training errors of nets with gates, and of those without, from the study of all ways to mix."""
+    mixing = library.best("mixing")
+    lines = mixing.lines("curves", 0) | mixing.lines("curves", 1)
+    wanted = {
+        "Add": "no gate",
+        "exclusive 0": "exclusive, b = 0",
+        "exclusive −6": "exclusive, b = −6",
+        "shortcut-only 0": "shortcut-only, b = 0",
+        "shortcut-only −6": "shortcut-only, b = −6",
+    }
+    there = {label: lines[f"{name} training"] for name, label in wanted.items() if f"{name} training" in lines}
+    series = [
+        series_at(mixing, line, label=label, colour=rank, dashed=False)
+        for rank, (label, line) in enumerate(there.items())
+    ]
+    return Panel("", "epoch", "training error (%)", series, (0.0, 100.0))
 
 
 def bias(book: Book, place: Place) -> Number:

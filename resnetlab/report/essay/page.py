@@ -13,7 +13,7 @@ from resnetlab.report.essay.papers import quotations
 from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import choices
 from resnetlab.report.essay.values import Book, filled, to_html, to_text
-from resnetlab.report.page import date, render, verdict_words
+from resnetlab.report.page import date, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_TESTED, REPRODUCED, Verdict
@@ -220,7 +220,7 @@ def _made(facts: Facts) -> Both:
     return TEXT(
         "words.own",
         date=date(facts.book.record.date).partition(",")[0],
-        machine=f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores",
+        machine=processor(machine),
     )
 
 

@@ -15,7 +15,7 @@ from resnetlab.studies.frame.text import LANGUAGES, Both
 Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 
 # Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
-_TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"'}
+_TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
 _NUMBER = re.compile(r"(?<![\w.])[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
@@ -38,12 +38,12 @@ def to_text(text: str) -> str:
     return re.sub("\ue000[^\ue001]*\ue001", "", text).replace("*", "").replace("`", "")
 
 
-def scientific(value: float, digits: int = 1) -> str:
-    """A number as a page writes it: 0.058, 13.1, 7.5 × 10⁻⁹."""
+def scientific(value: float) -> str:
+    """A number as a page writes it, three digits of it: 0.0581, 13.1, 7.45 × 10⁻⁹."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits + 1}g}".replace("-", "−")
-    mantissa, _, power = f"{value:.{digits}e}".partition("e")
-    return f"{mantissa} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        return f"{float(f'{value:.3g}'):g}".replace("-", "−")
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def written(value: float, form: str) -> str:
