@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from resnetlab.report.overview import TEXT
+
 from resnetlab.studies.figures import svg
 
 PACKAGE = Path(__file__).resolve().parents[2] / "resnetlab"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from resnetlab.report.essay.facts import LOST, Facts, panel_of, seeds_of, series_at
 from resnetlab.report.essay.library import Library
-from resnetlab.report.essay.values import Number, Place, named, number_in, ratio
+from resnetlab.report.essay.values import Book, Place, named, number_in, ratio, where
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.text import both
 
@@ -22,15 +23,15 @@ def shortcuts(library: Library) -> Facts:
     by_depth: dict[int, dict[str, Place]] = {}
     for i, row in enumerate(rows):
         name, _, option = row[0].partition("(shortcut=")
-        depth, option = int(number_in(name.replace("cifar_resnet", "").replace("cifar_plain", ""))), option[:1] or "A"
+        depth, option = int(number_in(name)), option[:1] or "A"
         by_depth.setdefault(depth, {})["plain" if "plain" in name else option] = ("tables", 0, "rows", i)
     deep = max(by_depth)
     values: dict[str, Any] = {"seeds": seeds_of(book)}
     test = "test error (%)"
     values |= {f"test_{name.lower()}": book.cell(0, place, test) for name, place in by_depth[deep].items()}
-    values["deep"] = Number(deep, ".0f", book.record.file_name, f"/tables/0/rows/{by_depth[deep]['A'][-1]}/0")
+    values["deep"] = book.number((*by_depth[deep]["A"], 0), ".0f")
     last = len(book.values["tables"]) - 1  # the larger network's costs
-    costs = {o: book.row(last, lambda cells, o=o: f"shortcut={o}" in cells[0]) for o in OPTIONS}  # type: ignore[misc]
+    costs = {option: book.row(last, _with_option(option)) for option in OPTIONS}
     for option, place in costs.items():
         name = option.lower()
         values[f"parameters_{name}"] = book.cell(last, place, "parameters", ",.0f")
@@ -45,6 +46,10 @@ def shortcuts(library: Library) -> Facts:
     fits = values["test_plain"].value > max(values[f"test_{o.lower()}"].value for o in OPTIONS) + LOST
     fits = fits and values["test_c"].value > values["test_a"].value and values["kept_c"].value > values["kept_a"].value
     return Facts(book, values, fits, (panel,))
+
+
+def _with_option(option: str) -> Callable[[list[str]], bool]:
+    return lambda cells: f"shortcut={option}" in cells[0]
 
 
 def bottleneck(library: Library) -> Facts:
@@ -70,11 +75,19 @@ def bottleneck(library: Library) -> Facts:
     }
     wide, small, narrow = (values[f"{name}_time"].value for name in ("pair_256", "bottleneck", "pair_64"))
     fits = wide > small > narrow and values["vgg19_time"].value > values["resnet152_v1_time"].value
-    data = {"record": book.record.file_name, "times": {name: values[f"{key}_time"].value for name, key in _TIMED.items()}}
+    data = {
+        "record": book.record.file_name,
+        "times": {name: values[f"{key}_time"].value for name, key in _TIMED.items()},
+    }
     return Facts(book, values, fits, (), data=data)
 
 
 _TIMED = {"pair-256": "pair_256", "pair-64": "pair_64", "bottleneck": "bottleneck"}
+
+
+def trained_depth(book: Book) -> int:
+    """The depth of the nets that the study of scales trained, by the caption of its errors."""
+    return int(number_in(both(book.at(("tables", 0, "caption"))).en.partition(",")[2]))
 
 
 def product(library: Library) -> Facts:
@@ -90,11 +103,8 @@ def product(library: Library) -> Facts:
             measured.append(
                 {"layers": layers, "units": units, "scale": SCALES[row[2]], "value": one.value, "at": one.at}
             )
-    trained = int(number_in(both(book.at(("tables", 0, "caption"))).en.split(",")[1]))
-    depth, deepest = trained, max(one["layers"] for one in measured)
-    half, deep_half = (
-        book.row(1, lambda cells, d=d: cells[0] == str(d) and cells[2] == "Scale(0.5, 1)") for d in (depth, deepest)  # type: ignore[misc]
-    )
+    depth, deepest = trained_depth(book), max(one["layers"] for one in measured)
+    half, deep_half = (book.row(1, where((0, str(d)), (2, "Scale(0.5, 1)"))) for d in (depth, deepest))
     values = {
         "deep": book.number((*half, 0), ".0f"),
         "units": book.number((*half, 1), ".0f"),
@@ -122,19 +132,19 @@ def product(library: Library) -> Facts:
 def left(library: Library) -> Facts:
     """What is left when the shortcut is scaled: the whole gradient, and how such nets and gated ones train."""
     book, mixing = library.best("scaling"), library.best("mixing")
-    depth = str(int(number_in(both(book.at(("tables", 0, "caption"))).en.split(",")[1])))
+    depth = str(trained_depth(book))
     names = {"add": "Add", "half": "Scale(0.5, 1)", "plain": "Plain"}
     values: dict[str, Any] = {"seeds": seeds_of(book), "mixing_seeds": seeds_of(mixing)}
     for key, name in names.items():
-        row = book.row(1, lambda cells, n=name: cells[0] == depth and cells[2] == n)  # type: ignore[misc]
+        row = book.row(1, where((0, depth), (2, name)))
         values[f"{key}_growth"] = book.cell(1, row, "whole gradient, post-activation", ",.0f")
         values["deep"] = book.number((*row, 0), ".0f")
     for key, name in (*names.items(), ("frozen", "Scale(0.5, 0.5)")):
         values[f"{key}_error"] = book.cell(0, book.row(0, named(name)), "training error (%)")
     cases: list[list[Any]] = mixing.at(("tables", 0, "rows"))
     for i, case in enumerate(cases):
-        if key := _CASES.get(both(case[0]).en):
-            values[key] = mixing.cell(0, ("tables", 0, "rows", i), "training error (%)")
+        if (called := _CASES.get(both(case[0]).en)) is not None:
+            values[called] = mixing.cell(0, ("tables", 0, "rows", i), "training error (%)")
     lines = book.lines("curves", 0)
     labels = {"Add": "x", "Scale(0.5, 1)": "x/2", "Scale(0.5, 0.5)": "x/2 + F/2", "Plain": "plain"}
     errors = [

@@ -10,7 +10,7 @@ from resnetlab.report.essay.facts import LOST, Facts, deepest_row, panel_of, poi
 from resnetlab.report.essay.library import Library, data_of
 from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.values import Book, Number, Place, named
-from resnetlab.studies.figures.figure import Panel, Series
+from resnetlab.studies.figures.figure import Panel
 from resnetlab.studies.frame.text import both
 
 
@@ -32,7 +32,9 @@ def problem(library: Library) -> Facts:
             line = lines[f"{kind}-{depth} training"]
             values[name] = book.number((*line, "label"), ".0f")
             values[f"{kind}_{name}"] = book.end(line)
-            values[f"{kind}_{name}_low"], values[f"{kind}_{name}_high"] = (book.end(line, of=o) for o in ("low", "high"))
+            values[f"{kind}_{name}_low"], values[f"{kind}_{name}_high"] = (
+                book.end(line, of=o) for o in ("low", "high")
+            )
             values[f"{kind}_{name}_test"] = book.end(lines[f"{kind}-{depth} test"])
     last: Place = (*kinds["plain"][f"plain-{deep} training"], "x")
     values["epochs"] = book.number((*last, len(book.at(last)) - 1), ".0f")
@@ -51,7 +53,9 @@ def summary_panel(library: Library) -> Panel:
         for rank, depth in enumerate((shallow, deep)):
             label = f"{kind}-{depth}"
             series.append(
-                series_at(book, lines[f"{label} training"], label=label, colour=2 * panel + rank, dashed=depth == shallow)
+                series_at(
+                    book, lines[f"{label} training"], label=label, colour=2 * panel + rank, dashed=depth == shallow
+                )
             )
     return Panel("", "epoch", "training error (%)", series, (0.0, 100.0))
 
@@ -66,7 +70,9 @@ def vanishing(library: Library) -> Facts:
         return book.cell(0, book.row(0, lambda r: r[:3] == [f"plain-{deep}", start, norm]), "gradient", ".2f")
 
     def started(start: str, norm: str) -> Number:
-        return book.cell(1, book.row(1, lambda r: r[0].startswith("plain") and r[1:3] == [start, norm]), "started", ".0f")
+        return book.cell(
+            1, book.row(1, lambda r: r[0].startswith("plain") and r[1:3] == [start, norm]), "started", ".0f"
+        )
 
     with_bn = book.row(0, lambda r: r[:3] == [f"plain-{deep}", "He", "BN"])
     values = {
@@ -83,8 +89,8 @@ def vanishing(library: Library) -> Facts:
     fits = values["small"].value < 0.5 and values["bn"].value >= 1 and values["small_started"].value == 0
     lines = []
     wanted = ((1, "gaussian", "no BN, small weights"), (1, "He", "no BN, He"), (4, "He", "BN, He"))
-    for rank, (panel, start, label) in enumerate(wanted):
-        lines.append(series_at(book, book.lines("signals", panel)[f"{start} measured"], label=label, colour=rank))
+    for rank, (place, start, label) in enumerate(wanted):
+        lines.append(series_at(book, book.lines("signals", place)[f"{start} measured"], label=label, colour=rank))
     panel = Panel("", "unit", "gradient norm", lines, y_log=True)
     return Facts(book, values, fits and values["bn_started"].value > 0, (panel,))
 
@@ -183,7 +189,11 @@ def identity(library: Library) -> Facts:
     }
     values |= _responses(library)
     fits = not plain_solved and values["plain_on"].value >= values["residual_on"].value
-    fits = fits and values["deepest_fit"].value > 0.1 and values["plain_built"].value == 0 == values["residual_built"].value
+    fits = (
+        fits
+        and values["deepest_fit"].value > 0.1
+        and values["plain_built"].value == 0 == values["residual_built"].value
+    )
     panel = replace(panel_of(book, "fits", 0), title="")
     return Facts(book, values, fits, (panel,), also=("responses",))
 
@@ -217,7 +227,9 @@ def deletion(library: Library) -> Facts:
     data = {
         name: {
             "whole": {"value": whole.value, "at": whole.at},
-            "one": points(book, [i for i, s in enumerate(book.at(one[name][:-1])) if s["label"] == name], one[name][:-1]),
+            "one": points(
+                book, [i for i, s in enumerate(book.at(one[name][:-1])) if s["label"] == name], one[name][:-1]
+            ),
             "several": points(book, [several[name][-1]], several[name][:-1]),
         }
         for name, whole in nets.items()
@@ -225,8 +237,13 @@ def deletion(library: Library) -> Facts:
     fits = values["residual_more"].value < values["plain_more"].value
     panel = panel_of(book, "errors", 0)
     kept = [replace(s, colour=list(nets).index(s.label)) for s in panel.series if s.label in nets]
-    return Facts(book, values, fits, (replace(panel, title="", series=kept),), data={"record": book.record.file_name, "nets": data})
-
+    return Facts(
+        book,
+        values,
+        fits,
+        (replace(panel, title="", series=kept),),
+        data={"record": book.record.file_name, "nets": data},
+    )
 
 
 def carry(library: Library) -> Facts:

@@ -68,6 +68,4 @@ def points(book: Book, indexes: Sequence[Any], start: Place) -> list[dict[str, A
     return sorted(found, key=lambda point: point["x"])
 
 
-
-
 Gather = Callable[[Library], Facts]

@@ -23,8 +23,10 @@ class Library:
 
     @classmethod
     def of(cls, own: Sequence[Record], others: Sequence[Record] = ()) -> Library:
-        """Of each study, full records before shortened ones, one's own before others', and larger scales before quick."""
-        ranked = [((shortened(r), place, FULLEST.index(r.scale)), r) for place, some in ((0, own), (1, others)) for r in some]
+        """Of each study: full records before shortened ones, one's own before others', the fullest scale first."""
+        ranked = [
+            ((shortened(r), place, FULLEST.index(r.scale)), r) for place, some in ((0, own), (1, others)) for r in some
+        ]
         books: dict[str, list[Book]] = {}
         for _, record in sorted(ranked, key=lambda pair: pair[0]):
             books.setdefault(record.study, []).append(Book.of(record))

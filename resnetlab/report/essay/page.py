@@ -172,7 +172,25 @@ def _fixed_part(key: str, fixed: dict[str, Any]) -> Part:
     }
     how, limits = texts["how"], texts["limits"]
     more = [texts["more"]]
-    return Part(key, texts["question"], None, True, [texts["answer"]], more, how, limits, None, None, 0, [], [], None, "", fixed, {})
+    return Part(
+        key,
+        texts["question"],
+        None,
+        True,
+        [texts["answer"]],
+        more,
+        how,
+        limits,
+        None,
+        None,
+        0,
+        [],
+        [],
+        None,
+        "",
+        fixed,
+        {},
+    )
 
 
 def _unmeasured(key: str, study: str, fixed: dict[str, Any]) -> Part:

@@ -94,7 +94,9 @@ def _errors(library: Library) -> dict[str, dict[str, Any]]:
     """Test errors of the networks that were trained, where the unit differs from the original in one thing."""
     found: dict[str, dict[str, Any]] = {}
 
-    def keep(book: Book, row: int, cells: list[str], mix: str = "add", shortcut: str = "identity", order: str = "post") -> None:
+    def keep(
+        book: Book, row: int, cells: list[str], mix: str = "add", shortcut: str = "identity", order: str = "post"
+    ) -> None:
         header = [both(one).en for one in book.at(("tables", 0, "header"))]
         place = ("tables", 0, "rows", row, header.index("test error (%)"))
         number = book.number(place, ".1f")

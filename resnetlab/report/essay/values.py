@@ -17,7 +17,7 @@ Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 # Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
 _TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
-_NUMBER = re.compile(r"(?<![\w.])[+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+_NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def marked(markup: str) -> str:
@@ -169,6 +169,11 @@ class Book:
 def named(name: str) -> Callable[[list[str]], bool]:
     """Whether a row begins with this cell."""
     return lambda cells: cells[0] == name
+
+
+def where(*cells: tuple[int, str]) -> Callable[[list[str]], bool]:
+    """Whether a row has these texts in these columns."""
+    return lambda row: all(row[column] == text for column, text in cells)
 
 
 def pointer(place: Place) -> str:
