@@ -15,9 +15,8 @@ demo: $(VENV)/run
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
 	$(BIN)/resnetlab study essay --results reports --also results
 
-# A worker process that dies takes the test of that moment with it, which is then run once more, alone.
 test: $(VENV)/dev
-	$(PYTEST) || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(PYTEST)
 
 test-all: $(VENV)/extras
 	$(PYTEST) -m "not faults"

@@ -32,7 +32,7 @@ import resnetlab
 from benchmarks.timing import Row, medians, options, show
 from benchmarks.training import PLAIN, users_step
 from resnetlab.data.augmentation import resized_crop_box
-from resnetlab.data.cuts import CUTS
+from resnetlab.data.crops import CROPS
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader
@@ -44,7 +44,7 @@ from resnetlab.data.streaming import ReadPlan, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
 SIZE, BATCH = 224, 128
-RESIZED_CROP = CUTS["resized_crop_flip"]
+RESIZED_CROP = CROPS["resized_crop_flip"]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -66,13 +66,13 @@ def ours(files: Files, epoch: int = 0) -> list[Tensor]:
 def theirs(files: Files, epoch: int = 0) -> list[Tensor]:
     """The peer's over all files: open, convert, crop, resize, flip, to a tensor, stack; the same crops and flips."""
     count = len(files)
-    cuts = uniform("cut", 0, epoch, 0, count, RESIZED_CROP.draws).tolist()
+    crops = uniform("cut", 0, epoch, 0, count, RESIZED_CROP.draws).tolist()
     flips = uniform("flip", 0, epoch, 0, count, 1)[:, 0].tolist()
     found = []
     for i in range(count):
         with open(files.place(i), "rb") as file:
             image = Image.open(file).convert("RGB")
-        top, left, height, width = resized_crop_box(cuts[i], image.height, image.width)
+        top, left, height, width = resized_crop_box(crops[i], image.height, image.width)
         image = image.crop((left, top, left + width, top + height)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         if flips[i] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
     given = parser.parse_args()
-    with served(given.source, given.net) as (port, pid):
+    with served(given.source, given.net, "auto") as (port, pid):
         rows = asyncio.run(all_of(port, pid))
     found = {"command": "python -m benchmarks.hostile", "note": given.note, "machine": machine()}
     record = json.dumps(found | {"rows": [asdict(row) for row in rows]}, indent=1)

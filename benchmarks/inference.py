@@ -15,7 +15,6 @@ on training images of CIFAR-10; the rows compare its speed with OpenVINO's bf16,
 
 from __future__ import annotations
 
-import io
 import sys
 import tempfile
 from collections.abc import Callable
@@ -49,12 +48,10 @@ SIDE = 2048  # of the matrices whose product gives the limit
 
 def plain_onnx(net: nn.Module, x: Tensor) -> bytes:
     """What torch.onnx.export makes of a network, as users call it: normalised images of any number -> scores."""
-    written = io.BytesIO()
     with quiet():
         program = torch.onnx.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False)
     assert program is not None
-    program.save(written)
-    return written.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 def by_hand(
@@ -82,7 +79,7 @@ def by_hand(
         found["ONNX Runtime by hand"] = lambda: session.run(None, {name: given()})
     if is_installed("openvino"):
         for words, hint in (("", {}), (", float32", {"INFERENCE_PRECISION_HINT": "f32"})):
-            settings = hint | {"INFERENCE_NUM_THREADS": threads}
+            settings: dict[str, object] = {**hint, "INFERENCE_NUM_THREADS": threads}
             found[f"OpenVINO by hand{words}"] = openvino_by_hand(content, given, settings)
     return found
 

@@ -151,7 +151,6 @@ def main() -> None:
     parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
     given: argparse.Namespace = parser.parse_args()
     paths = [path for path in sorted(given.images.rglob("*")) if is_image(path.name)]

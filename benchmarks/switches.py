@@ -118,7 +118,6 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's batches")
     parser.add_argument("--images", type=int, default=10_000, help="training images an epoch")
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--record", type=Path, help="write everything that was measured to this JSON file")
     given = parser.parse_args()
     found = measured(given.data, given.images, given.epochs, given.runs)
     speeds = {name: max(t.images_per_second for t in every) for name, every in found.items()}

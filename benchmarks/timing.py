@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Row:
     runs: int
 
 
-def medians(candidates: list[Callable[[], object]], runs: int) -> list[float]:
+def medians(candidates: Sequence[Callable[[], object]], runs: int) -> list[float]:
     """Median milliseconds of each, taken in turn, so that a busy moment of the machine meets them all."""
     for candidate in candidates:
         candidate()  # the first call allocates and chooses kernels

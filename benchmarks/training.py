@@ -1,6 +1,6 @@
 """A training step, loader included, beside loops as users write them and the convolutions alone; images/s.
 
-python -m benchmarks.training [--quick] [--depths] [--json] [--record FILE] [--runs N]
+python -m benchmarks.training [--quick] [--depths] [--json] [--record FILE] [--runs N] [--figure FROM_RECORD TO_SVG]
 
 Ours is the step of `resnetlab train` with precision, channels_last and compile at auto. The peers are a loop of plain
 PyTorch around the same network (around torchvision's or timm's where they import) in every setting that users know:
@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,6 +28,8 @@ from resnetlab.data.loading import Augmentation, Batch, Loader
 from resnetlab.data.normalisation import imagenet
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import build, spec
+from resnetlab.studies.figures.draw import draw
+from resnetlab.studies.figures.figure import Figure, Panel, Series
 from resnetlab.training.precision import AUTOCAST, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import Stepper, make_optimiser
@@ -156,12 +161,37 @@ def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[R
     ]
 
 
+def figure_of(rows: list[Row]) -> Figure:
+    """Images a second against depth: ours, the plain loop, the fastest peer, and the convolutions alone."""
+    lines: dict[str, dict[float, float]] = {
+        name: {} for name in ("convolutions alone", "ours", "best peer", "plain loop")
+    }
+    for row in rows:
+        depth = float(re.findall(r"cifar_resnet(\d+)", row.what)[0])
+        assert row.limit is not None
+        assert row.peer is not None
+        lines["convolutions alone"][depth], lines["ours"][depth] = row.limit, row.ours
+        lines["plain loop" if str(row.peer_name).endswith(str(PLAIN)) else "best peer"][depth] = row.peer
+    series = [
+        Series(name, name == "convolutions alone", i, list(points), (y := list(points.values())), y, y)
+        for i, (name, points) in enumerate(lines.items())
+    ]
+    panel = Panel("", "layers", "images/s", series, x_log=True, y_log=True)
+    return Figure("depths", "Speed of a training step against depth", [panel])
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = options(str(__doc__).splitlines()[0], runs=7)
     parser.add_argument("--quick", action="store_true", help="cifar_resnet20 alone, without compiled peers: a minute")
     parser.add_argument("--depths", action="store_true", help="CIFAR nets of 20 to 1,202 layers instead")
+    parser.add_argument("--figure", type=Path, nargs=2, help="draw a record of --depths to an SVG file; time nothing")
     chosen = parser.parse_args()
+    if chosen.figure:
+        record, picture = chosen.figure
+        recorded = [Row(**row) for row in json.loads(record.read_text())["rows"]]
+        picture.write_text(draw(figure_of(recorded), "depths") + "\n")
+        return
     torch.set_num_threads(available_cores())
     uncompiled = [setting for setting in SETTINGS if not setting.compiled]
     rows: list[Row] = []

@@ -22,7 +22,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from resnetlab.cli import screen
+from resnetlab.api import screen
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.source import FolderFiles, StringArray

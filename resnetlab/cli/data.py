@@ -37,7 +37,7 @@ def fetch(
     """Download a data set and verify it; the same command resumes a download, and leaves a complete one alone."""
     from rich.filesize import decimal
 
-    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.api.screen import progress_bars, say
     from resnetlab.data.fetch import fetch as fetch_data
 
     started = time.monotonic()
@@ -97,7 +97,7 @@ def pack(
 
     Files are copied unchanged, without decoding. With --short-side every image is decoded, and larger ones are resized.
     """
-    from resnetlab.cli.screen import counting, say
+    from resnetlab.api.screen import counting, say
     from resnetlab.data.open import open_data
     from resnetlab.data.pack import pack as pack_data
 
@@ -146,7 +146,7 @@ def _show_pack(contents: Contents, dest: Path, happened: str) -> None:
 @app.command
 def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /, *, json: Json = False) -> None:
     """Read every byte of a pack and compare it with the checksums; exit with code 2 if anything is damaged."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.pack import verify as verify_pack
 
     with counting("verifying") as progress:
@@ -173,7 +173,7 @@ def audit(
     json: Json = False,
 ) -> None:
     """Read all training and test images; report unreadable, duplicate and unusual ones, and test images in training."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.open import open_data
     from resnetlab.report.audit_page import write_page
@@ -197,7 +197,7 @@ def _show(found: Audit) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console
+    from resnetlab.api.screen import console
 
     table = Table(show_header=False)
     for what, words in found.summary():
@@ -222,7 +222,7 @@ def stats(
     json: Json = False,
 ) -> None:
     """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
-    from resnetlab.cli.screen import counting
+    from resnetlab.api.screen import counting
     from resnetlab.data.open import open_data
     from resnetlab.data.statistics import measure
     from resnetlab.data.workers import check_workers

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json: bool) -> None:
     """Print what the run would be, and what it would take."""
-    from resnetlab.cli.screen import console, say
+    from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 
     say(f"{run.spec.name} on {run.data.name}: trying a few steps")
@@ -35,7 +35,7 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
 
 
 def _line(words: str) -> None:
-    from resnetlab.cli.screen import console
+    from resnetlab.api.screen import console
 
     console().print(words, highlight=False, markup=False, soft_wrap=True)
 

@@ -113,7 +113,7 @@ def _evaluated(
     sources: tuple[str, ...], data: Data, device: str, workers: int | None, engine: str | None, options: dict[str, Any]
 ) -> Evaluation:
     """Evaluate the networks, showing how it goes; options are those of `training.evaluate.evaluate`."""
-    from resnetlab.cli.screen import counting, say, tell
+    from resnetlab.api.screen import counting, say, tell
     from resnetlab.data.workers import decoding_workers
     from resnetlab.training.evaluate import evaluate as evaluate_on
     from resnetlab.use.engines import evaluation_engine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, Source, Unreadable, Which, check
+from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, RunOrWeights, Unreadable, Which, check
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -32,7 +32,7 @@ Tested = Annotated[
 
 
 def export(
-    source: Source,
+    source: RunOrWeights,
     /,
     *,
     to: To = "onnx",
@@ -53,7 +53,7 @@ def export(
     ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
     check(which)
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.export_job import Target, export_job
@@ -72,7 +72,7 @@ def export(
 
 def _run(job: ExportJob) -> Exported:
     """Write the file, and say what the data are taken for, and what was left out of them."""
-    from resnetlab.cli.screen import counting, say, tell
+    from resnetlab.api.screen import counting, say, tell
 
     for line in job.introduction():
         tell(line)

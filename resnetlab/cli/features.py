@@ -19,7 +19,7 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
+    RunOrWeights,
     Which,
     WholeNumber,
     check,
@@ -41,7 +41,7 @@ Unreadable = Annotated[
 
 
 def features(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,
@@ -63,7 +63,7 @@ def features(
     Unreadable files are named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
     check(which, batch_size=batch_size, nearest=nearest)
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device
 
@@ -98,7 +98,7 @@ def _embedded(
     classifier: Classifier, images: tuple[str, ...], at: str | None, engine: str, batch: int, known: Features | None
 ) -> tuple[Features, list[tuple[Path, str]]]:
     """The features of the images that can be read, and the others, each with the reason, which is said."""
-    from resnetlab.cli.screen import counting, tell
+    from resnetlab.api.screen import counting, tell
     from resnetlab.use.features import check_same_network, embedder, network_mark
     from resnetlab.use.features import features as features_of
     from resnetlab.use.predict import labelled_images

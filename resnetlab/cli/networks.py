@@ -51,7 +51,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console, print_listed
+    from resnetlab.api.screen import console, print_listed
 
     cells = [_cells(c, p) for c, p in rows]
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
@@ -104,7 +104,7 @@ def _as_json(found: tuple[str, Reported] | None) -> dict[str, object] | None:
 def _show(c: Complexity) -> None:
     from rich.table import Table
 
-    from resnetlab.cli.screen import console, fits, print_listed
+    from resnetlab.api.screen import console, fits, print_listed
 
     headers = ("layer", "kind", "output", "parameters", "multiply-adds")
     rows = [

@@ -27,8 +27,8 @@ Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if 
 Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
-Source = Annotated[str, Parameter(help="A run folder or a weight file.")]
-SourceOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+RunOrWeights = Annotated[str, Parameter(help="A run folder or a weight file.")]
+RunWeightsOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
 ]

@@ -71,7 +71,7 @@ def _show(found: list[RunSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.cli.screen import console
+    from resnetlab.api.screen import console
 
     headers = ("run", "network", "data", "state", "epochs", "train %", "test %", "best %", "written")
     rows = [_cells(r) for r in found]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Device, ImageSize, Net, SourceOrExported, Which, WholeNumber, check
+from resnetlab.cli.options import Device, ImageSize, Net, RunWeightsOrExported, Which, WholeNumber, check
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]
@@ -25,7 +25,7 @@ Timeout = Annotated[int, WholeNumber, Parameter(help="Seconds to wait for a requ
 
 
 def serve(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     /,
     *,
     net: Net = None,

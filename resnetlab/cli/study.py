@@ -118,7 +118,7 @@ def _carried_out(
     tasks: list[Assignment], workplace: Workplace, results: Path, *, quiet: bool
 ) -> tuple[list[Record], Path]:
     """Run the studies one after another, keep and show their records; return them, and the report's page."""
-    from resnetlab.cli.screen import say
+    from resnetlab.api.screen import say
     from resnetlab.report.study_pages import write_report
     from resnetlab.storage import disk_errors
 
@@ -178,7 +178,7 @@ def essay(*, results: Results = Path("reports"), also: Also = None, json: Json =
 
 def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:
     """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
-    from resnetlab.cli.screen import progress_bars, say
+    from resnetlab.api.screen import progress_bars, say
 
     plan, failed = task.plan, dict[int, str]()
     labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
@@ -225,7 +225,7 @@ def _show(record: Record) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from resnetlab.cli.screen import console, fits, print_listed
+    from resnetlab.api.screen import console, fits, print_listed
 
     for table in record.tables:
         caption, headers = str(both(table["caption"])), [str(both(header)) for header in table["header"]]

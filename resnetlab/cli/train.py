@@ -106,7 +106,7 @@ def train(
 
 def _launched(recipe: Recipe, runs: Path, distributed: Distributed, setup: dict[str, Any], dry_run: bool) -> Launch:
     """The run, checked; the process that speaks says what may be wrong with its data."""
-    from resnetlab.cli.screen import say
+    from resnetlab.api.screen import say
     from resnetlab.training.launch import launch
 
     job = launch(recipe, runs, distributed, dry_run=dry_run, **setup)
@@ -124,7 +124,7 @@ def _try_out(job: Launch, json: bool) -> None:
 
 def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -> None:
     """Train and, in the process that speaks, say how it goes and what came of it."""
-    from resnetlab.cli.screen import counting, say
+    from resnetlab.api.screen import counting, say
 
     finished_before = job.distributed.broadcast_from_main(job.run.result) is not None
     if job.distributed.is_main:
@@ -155,7 +155,7 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -
 
 def _follow(job: Launch, log: str | None) -> bool:
     """Train and show how it goes; whether it was stopped early."""
-    from resnetlab.cli.screen import progress_bars, say, watching
+    from resnetlab.api.screen import progress_bars, say, watching
     from resnetlab.training.signals import stop_on_signals
     from resnetlab.training.tracking import tracking
 

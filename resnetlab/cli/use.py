@@ -21,8 +21,8 @@ from resnetlab.cli.options import (
     ImageSize,
     Json,
     Net,
-    Source,
-    SourceOrExported,
+    RunOrWeights,
+    RunWeightsOrExported,
     Which,
     WholeNumber,
     check,
@@ -47,7 +47,7 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
-    source: SourceOrExported,
+    source: RunWeightsOrExported,
     images: Images = (),
     /,
     *,
@@ -62,7 +62,7 @@ def predict(
     csv: Csv = False,
 ) -> int:
     """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device, with_engine
     from resnetlab.use.predict import find_images
@@ -81,7 +81,7 @@ def predict(
 
 
 def explain(
-    source: Source,
+    source: RunOrWeights,
     images: Images = (),
     /,
     *,
@@ -96,7 +96,7 @@ def explain(
     json: Json = False,
 ) -> int:
     """Write a picture of each image beside a heat map of what the network's answer is based on."""
-    from resnetlab.cli.screen import tell
+    from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images

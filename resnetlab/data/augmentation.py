@@ -31,7 +31,7 @@ def resized_crop_box(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """The part of one image to cut out and resize.
+    """The part of one image to crop and resize.
 
     Its share of the area is uniform in `scale`, its width / height log-uniform in `ratio`, its place uniform.
     If no try fits, it is the largest part in the middle whose ratio is allowed.

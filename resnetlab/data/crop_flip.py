@@ -12,7 +12,7 @@ CROP_FLIP_DRAWS = 3
 
 
 def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: Tensor) -> Tensor:
-    """Normalise, pad each image with zeros, cut out its size at a random place, flip half (He 2015, section 4.2).
+    """Normalise, pad each image with zeros, crop its size at a random place, flip half (He 2015, section 4.2).
 
     pixels: uint8 N C H W; draws: N 3, uniform in [0, 1): the vertical place, the horizontal place, the flip;
     padded: float, at least N images of C H+2p W+2p, zero at its borders, which is written to. Returns float N C H W.

@@ -112,7 +112,7 @@ def decode(content: bytes) -> np.ndarray:
 
 
 def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> np.ndarray:
-    """Cut `crop(height, width)` out of the image and resize it: uint8 size size 3. Raises Unreadable.
+    """Crop the image to `crop(height, width)` and resize it: uint8 size size 3. Raises Unreadable.
 
     The resize is bilinear and antialiased, as Pillow's; `crop` may be called twice. A box that is not inside the
     image is a ValueError.
@@ -154,7 +154,7 @@ def finish(part: Part) -> np.ndarray:
 
 
 def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
-    """Cut out the box that `crop` gives for the upright image's size, and resize it to what `size_of` says."""
+    """Crop to the box that `crop` gives for the upright image's size, and resize it to what `size_of` says."""
     return finish(_part(content, crop, size_of, lambda *_: None))
 
 

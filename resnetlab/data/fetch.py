@@ -37,7 +37,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """How far a file is: bytes there and in all, and words where something has happened.
 
     `received` counts the bytes that came over the network.
@@ -57,7 +57,7 @@ def fetch(
     sources: Mapping[str, Published] = PUBLISHED,
     timeout: float = TIMEOUT,
     waits: tuple[float, ...] = WAITS,
-) -> Iterator[Progress]:
+) -> Iterator[DownloadProgress]:
     """Bring the data set `name` into the folder `dest`, yielding progress; what is there already is checked only.
 
     An archive stays beside what was unpacked from it, and may be deleted. `timeout` is the seconds without a byte
@@ -86,11 +86,13 @@ def fetch(
                 before = received
                 for progress in download(file, dest, sources[name].places, timeout=timeout, waits=waits):
                     received = before + progress.received
-                    yield Progress(file.name, progress.done, file.size, received, progress.words)
+                    yield DownloadProgress(file.name, progress.done, file.size, received, progress.words)
             if file.unpacks_to and not there:
-                yield Progress(file.name, file.size, file.size, received, "unpacking")
+                yield DownloadProgress(file.name, file.size, file.size, received, "unpacking")
                 _unpack(name, path, dest / file.unpacks_to)
-            yield Progress(file.name, file.size, file.size, received, "already complete" if there else "finished")
+            yield DownloadProgress(
+                file.name, file.size, file.size, received, "already complete" if there else "finished"
+            )
 
 
 @contextlib.contextmanager
@@ -167,7 +169,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
 
 def download(
     file: File, folder: Path, places: tuple[str, ...], *, timeout: float = TIMEOUT, waits: tuple[float, ...] = WAITS
-) -> Iterator[Progress]:
+) -> Iterator[DownloadProgress]:
     """Bring `file` into `folder`, by way of a .part that a later call goes on with.
 
     Raises UserError where no place has the file, where what they have is not the file (its .part is removed),
@@ -225,14 +227,14 @@ class _Transfer:
         self.etag: str | None = None
         self.ranges = True
 
-    def progress(self, words: str = "") -> Progress:
-        return Progress(self.file.name, self.have(), self.file.size, self.received, words)
+    def progress(self, words: str = "") -> DownloadProgress:
+        return DownloadProgress(self.file.name, self.have(), self.file.size, self.received, words)
 
     def have(self) -> int:
         """How many bytes the .part holds."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def complete(self, places: tuple[str, ...]) -> Iterator[Progress]:
+    def complete(self, places: tuple[str, ...]) -> Iterator[DownloadProgress]:
         """Make the .part whole, from the first place that can. Raises UserError if none can."""
         troubles = []
         for place in places:
@@ -250,7 +252,7 @@ class _Transfer:
             f"command to resume, {_or_by_hand(self.file, self.part.parent, places)}"
         )
 
-    def _from(self, url: str) -> Iterator[Progress]:
+    def _from(self, url: str) -> Iterator[DownloadProgress]:
         """Make the .part whole from one place; patience counts anew whenever it gets farther than before."""
         farthest, tries = self.have(), 0
         while True:
@@ -266,7 +268,7 @@ class _Transfer:
                 time.sleep(self.waits[tries])
                 tries += 1
 
-    def _request(self, url: str) -> Iterator[Progress]:
+    def _request(self, url: str) -> Iterator[DownloadProgress]:
         """One request, for what is missing."""
         have, size = self.have(), self.file.size
         if have == size:
@@ -285,7 +287,7 @@ class _Transfer:
                     part.write(chunk)
                     done += len(chunk)
                     self.received += len(chunk)
-                    yield Progress(self.file.name, done, size, self.received)
+                    yield DownloadProgress(self.file.name, done, size, self.received)
                 flush_to_disk(part)
 
     def _open(self, request: Request) -> http.client.HTTPResponse:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetlab.data import augmentation as aug
 from resnetlab.data.crop_flip import CROP_FLIP_DRAWS, PAD, crop_flip
-from resnetlab.data.cuts import CUTS, MIDDLE
+from resnetlab.data.crops import CENTRE_CROP, CROPS
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.normalisation import Normalisation
@@ -125,7 +125,7 @@ class Loader:
                 batch = images[order[a:b].to(images.labels.device)]
                 yield batch.pixels, batch.labels, torch.arange(a, b)
             return
-        reading = ReadPlan(images, order, CUTS[self.augmentation.augment], self.size, seed, epoch)
+        reading = ReadPlan(images, order, CROPS[self.augmentation.augment], self.size, seed, epoch)
         for read in read_ahead(reading, spans, workers=self.workers, pin=self.device.startswith("cuda")):
             self.unreadables.note(images, read.trouble)
             labels = images.labels[order[read.positions]]
@@ -198,7 +198,7 @@ def placed_batches(
         for a, b in spans:
             yield images.pixels[a:b], torch.arange(a, b)
         return
-    reading = ReadPlan(images, torch.arange(last), MIDDLE, size)
+    reading = ReadPlan(images, torch.arange(last), CENTRE_CROP, size)
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
         yield read.pixels, read.positions

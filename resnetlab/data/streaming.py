@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from resnetlab.data.cuts import Cut
+from resnetlab.data.crops import Crop
 from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
 from resnetlab.data.memory import SHARED, killings_for_memory, shared_memory
@@ -37,11 +37,11 @@ _said: list[str] = []
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What is to be read of files: in which order, how it is cut, and where the random numbers come from."""
+    """What is to be read of files: in which order, how it is cropped, and where the random numbers come from."""
 
     files: Files
     order: Tensor  # int64 N
-    cut: Cut
+    crop: Crop
     size: int
     seed: int = 0
     epoch: int = 0
@@ -101,7 +101,8 @@ class _Batches(Dataset[_Sent]):
         busy = self.busy[info.id if info else 0]
         busy[0] = os.getpid()
         start, stop = span
-        draws = uniform("cut", r.seed, r.epoch, start, stop, r.cut.draws).tolist()
+        # "cut" is the seed's word for crops, and stays: another would draw others.
+        draws = uniform("cut", r.seed, r.epoch, start, stop, r.crop.draws).tolist()
         mirrored = (uniform("flip", r.seed, r.epoch, start, stop, 1)[:, 0] < 0.5).tolist()
         pixels = np.empty((stop - start, 3, r.size, r.size), np.uint8)
         kept: list[int] = []
@@ -109,8 +110,8 @@ class _Batches(Dataset[_Sent]):
         for position, own, mirror in zip(range(start, stop), draws, mirrored, strict=True):
             busy[1] = image = int(r.order[position])
             try:
-                found = r.cut.cut(r.files.read(image), own, r.size).transpose(2, 0, 1)
-                pixels[len(kept)] = found[:, :, ::-1] if r.cut.flip and mirror else found
+                found = r.crop.pixels(r.files.read(image), own, r.size).transpose(2, 0, 1)
+                pixels[len(kept)] = found[:, :, ::-1] if r.crop.flip and mirror else found
                 kept.append(position)
             except Unreadable as error:
                 trouble.append((image, str(error)))

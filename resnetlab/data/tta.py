@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnetlab.data.cuts import CROP, TEST_SIDE, middle
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE, centre_crop
 from resnetlab.data.decoding import Unreadable, decode_resized
 from resnetlab.data.files import Files
 from resnetlab.data.streaming import BadImages
@@ -21,14 +21,14 @@ LONGEST = 4  # times the short side: of a longer image the middle is taken, so t
 class Views(NamedTuple):
     """A way to look at an image in a test: (encoded image, the network's side) -> parts of it, uint8 H W 3 each."""
 
-    cut: Callable[[bytes, int], list[np.ndarray]]
+    crops: Callable[[bytes, int], list[np.ndarray]]
     mirrored: bool  # the mirror image of each part always belongs to it
     whole: bool  # the parts are larger than the network's input: it is applied at every place of them
 
 
 def one_crop(content: bytes, size: int) -> list[np.ndarray]:
-    """The middle alone (`cuts.middle`)."""
-    return [middle(content, (), size)]
+    """The middle alone (`crops.centre_crop`)."""
+    return [centre_crop(content, (), size)]
 
 
 def five_crops(content: bytes, size: int) -> list[np.ndarray]:
@@ -37,7 +37,7 @@ def five_crops(content: bytes, size: int) -> list[np.ndarray]:
     With their mirror images they are the ten crops of Krizhevsky 2012, section 4.1, and of He 2015, section 3.4. The
     corners are those of the whole image, not of its middle square.
     """
-    image = decode_resized(content, round(size * TEST_SIDE / CROP))
+    image = decode_resized(content, round(size * TEST_SIDE / CROP_SIDE))
     bottom, right = image.shape[0] - size, image.shape[1] - size
     places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
     return [image[top : top + size, left : left + size] for top, left in places]
@@ -50,7 +50,7 @@ def at_scales(content: bytes, size: int) -> list[np.ndarray]:
 
 def sides(size: int) -> list[int]:
     """The short sides for a network of this input size, e.g. 32, 37, 55, 69, 91 for 32."""
-    return [round(size * scale / CROP) for scale in TEST_SCALES]
+    return [round(size * scale / CROP_SIDE) for scale in TEST_SCALES]
 
 
 VIEWS = {
@@ -69,7 +69,7 @@ def read_views(
     not.
     """
     unreadables = unreadables or BadImages()
-    read = partial(_read, views.cut, size)
+    read = partial(_read, views.crops, size)
     found = over_images(read, files, workers) if workers else (read(files, i) for i in range(len(files)))
     for i, parts in enumerate(found):
         if parts is None or isinstance(parts, str):
@@ -79,10 +79,10 @@ def read_views(
             yield parts
 
 
-def _read(cut: Callable[[bytes, int], list[np.ndarray]], size: int, files: Files, i: int) -> list[np.ndarray] | str:
+def _read(crops: Callable[[bytes, int], list[np.ndarray]], size: int, files: Files, i: int) -> list[np.ndarray] | str:
     """The views of one image, or why there are none."""
     try:
-        return [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in cut(files.read(i), size)]  # C H W
+        return [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in crops(files.read(i), size)]  # C H W
     except Unreadable as error:
         return str(error)
     except OSError as error:

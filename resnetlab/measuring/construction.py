@@ -115,4 +115,4 @@ def _pass_through(unit: ResidualUnit, x: Tensor | None) -> None:
 
 def _last_norm(unit: ResidualUnit) -> nn.BatchNorm2d:
     """The last batch norm of F."""
-    return [m for m in (getattr(unit, name) for name in unit.branch) if isinstance(m, nn.BatchNorm2d)][-1]
+    return [m for m in (getattr(unit, name) for name in unit.branch_layers) if isinstance(m, nn.BatchNorm2d)][-1]

@@ -60,7 +60,7 @@ def padded_units(net: ResNet, x: Tensor) -> list[PaddedUnit]:
 def _note(name: str, found: list[PaddedUnit], unit: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     assert isinstance(unit, ResidualUnit)
     assert isinstance(unit.downsample, ZeroPad)
-    x = unit.run(unit.lead, inputs[0])
+    x = unit.preact(inputs[0])
     h, F = unit.h(x), unit.F(x)  # N C' H/s W/s
     y = unit.mix(h, F, x)
     before, after = unit.downsample.pad

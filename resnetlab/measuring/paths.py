@@ -50,7 +50,7 @@ class Unrolled:
             self._units: list[_Unit] = []
             features = self._stem.detach().requires_grad_()  # each unit has a graph of its own
             for _, unit in net.units():
-                x = unit.run(unit.lead, features)
+                x = unit.preact(features)
                 h, F, gated = unit.h(x), unit.F(x), x.detach()
                 through_F = unit.f(unit.mix(h.detach(), F, gated))
                 through_h = unit.f(unit.mix(h, F.detach(), gated))

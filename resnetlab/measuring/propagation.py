@@ -88,14 +88,14 @@ def shortcut_scale(mix: Mix) -> float:
 
 def _shortcut(unit: ResidualUnit, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """At x: the unit with F (and what a gate sees) held at its value, and h by itself."""
-    start = unit.run(unit.lead, x)
+    start = unit.preact(x)
     branch = unit.F(start)
 
     def through(v: Tensor) -> Tensor:
         return unit.f(unit.mix(alone(v), branch, start))
 
     def alone(v: Tensor) -> Tensor:
-        return unit.h(unit.run(unit.lead, v))
+        return unit.h(unit.preact(v))
 
     return through, alone
 

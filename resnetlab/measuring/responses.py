@@ -44,7 +44,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
 def _responding(net: ResNet) -> Iterator[tuple[str, nn.Module]]:
     """Each 3x3 convolution's name, and the module whose output is its response."""
     groups: list[tuple[str, nn.Module, tuple[str, ...]]] = [("", net, net.stem_layers)]
-    groups += [(f"{name}.", unit, unit.lead + unit.branch) for name, unit in net.units()]
+    groups += [(f"{name}.", unit, unit.preact_layers + unit.branch_layers) for name, unit in net.units()]
     for prefix, holder, names in groups:
         for name, following in zip(names, (*names[1:], ""), strict=True):
             layer, after = getattr(holder, name), getattr(holder, following, None)

@@ -63,7 +63,7 @@ def _over(a: float, b: float) -> float | None:
 def _moved_weights(unit: ResidualUnit, change: float, generator: torch.Generator) -> ResidualUnit:
     """A copy of the unit whose branch's filters have each moved by `change` of their norm."""
     moved = copy.deepcopy(unit)
-    for name in moved.branch:
+    for name in moved.branch_layers:
         layer = getattr(moved, name)
         if isinstance(layer, nn.Conv2d):
             layer.weight.copy_(_moved(layer.weight, change, generator))

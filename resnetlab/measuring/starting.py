@@ -15,7 +15,7 @@ STARTED = 0.9  # of ln K, the loss of a network that has learned nothing of K cl
 
 
 @dataclass(frozen=True)
-class Start:
+class FirstSteps:
     """A short training: its mean loss window by window, and whether and when it started."""
 
     rate: float
@@ -26,7 +26,7 @@ class Start:
 
 def first_steps(
     net: nn.Module, x: Tensor, labels: Tensor, rate: float, *, batch: int, window: int, steps: int, seed: int
-) -> Start:
+) -> FirstSteps:
     """Train a copy of `net` until it has started, its loss is not finite, or for `steps` steps.
 
     It has started when the mean loss over a window of steps is below STARTED times ln K, K being the number of
@@ -47,11 +47,11 @@ def first_steps(
             loss.backward()
         recent.append(loss.item())
         if not math.isfinite(recent[-1]):
-            return Start(rate, losses, None, diverged=True)
+            return FirstSteps(rate, losses, None, diverged=True)
         optimiser.step()
         if len(recent) == window:
             losses.append(sum(recent) / window)
             recent.clear()
             if losses[-1] < STARTED * math.log(scores.shape[1]):
-                return Start(rate, losses, step, diverged=False)
-    return Start(rate, losses, None, diverged=False)
+                return FirstSteps(rate, losses, step, diverged=False)
+    return FirstSteps(rate, losses, None, diverged=False)

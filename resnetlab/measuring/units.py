@@ -48,7 +48,7 @@ def stem(net: ResNet, x: Tensor) -> Tensor:
 def steps(net: ResNet, features: Tensor) -> Iterator[Step]:
     """Run the units in order on what enters the first one. The last unit's output is `unit.f(y)`."""
     for name, unit in net.units():
-        x = unit.run(unit.lead, features)
+        x = unit.preact(features)
         h, F = unit.h(x), unit.F(x)
         y = unit.mix(h, F, x)
         yield Step(name, unit, x, h, F, y)
@@ -80,7 +80,7 @@ def without_branch(unit: ResidualUnit, features: Tensor) -> Tensor:
         if not keeps_size(unit):
             raise ValueError("a plain unit that changes sizes can't be removed: nothing else fits in its place")
         return features
-    x = unit.run(unit.lead, features)
+    x = unit.preact(features)
     h = unit.h(x)
     return unit.f(unit.mix(h, torch.zeros_like(h), x))
 

@@ -71,7 +71,7 @@ def unit_layers(spec: NetSpec, c_in: int, width: int, stride: int) -> tuple[Laye
                 made[f"relu{seen[op]}"] = nn.ReLU()
         return made
 
-    return layers(order.lead), layers(body[len(order.lead) :]), layers(order.after)
+    return layers(order.preact), layers(body[len(order.preact) :]), layers(order.postact)
 
 
 class SqueezeExcitation(nn.Module):

@@ -33,7 +33,7 @@ def folded(net: ResNet | VGG) -> ResNet | VGG:
 def layer_runs(module: nn.Module) -> list[tuple[str, ...]]:
     """The names of a module's layers that run one after another, with nothing between them."""
     if isinstance(module, ResidualUnit):
-        return [module.lead, module.branch, module.after]  # between branch and after stands the sum
+        return [module.preact_layers, module.branch_layers, module.postact_layers]  # the sum stands before the last
     if isinstance(module, ResNet):
         return [module.stem_layers, module.last_layers]
     if isinstance(module, nn.Sequential):

@@ -77,8 +77,8 @@ def _fuse_run(layers: list[nn.Module]) -> None:
 
 def _fuse_end(unit: ResidualUnit) -> None:
     """A unit that ends as x⁺ = relu(h(x) + norm(...)), or without h: its last batch norm does all of that."""
-    last, after = getattr(unit, unit.branch[-1]), [getattr(unit, name) for name in unit.after]
-    if type(last) is nn.BatchNorm2d and [type(f) for f in after] == [nn.ReLU] and unit.mix.equation in (Add(), Plain()):
+    last, f = getattr(unit, unit.branch_layers[-1]), [type(getattr(unit, name)) for name in unit.postact_layers]
+    if type(last) is nn.BatchNorm2d and f == [nn.ReLU] and unit.mix.equation in (Add(), Plain()):
         last.forward = partial(_norm_later, last)  # type: ignore[method-assign]
         unit.forward = partial(_unit, unit, last)  # type: ignore[method-assign]
 
@@ -102,9 +102,9 @@ def _norm_later(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
     if not _is_fused(last):
         return ResidualUnit.forward(unit, x)
-    x = unit.run(unit.lead, x)
+    x = unit.preact(x)
     h = unit.h(x) if unit.mix.equation == Add() else None
-    own = isinstance(getattr(unit, unit.branch[-2]), nn.Conv2d)
+    own = isinstance(getattr(unit, unit.branch_layers[-2]), nn.Conv2d)
     return normalised(last, unit.F(x), h, relu=True, own=own)
 
 

@@ -50,29 +50,33 @@ class ResidualUnit(_Named):
     ):
         super().__init__()
         out_channels = width * spec.expansion
-        lead, body, after = unit_layers(spec, in_channels, width, stride)
+        preact, body, postact = unit_layers(spec, in_channels, width, stride)
         if first:
-            lead = {}
+            preact = {}
         shared = projects(spec, in_channels, out_channels, stride)
         body |= tail_layers(spec, out_channels, drop)
-        self.lead = self.hold(lead if shared else {})
-        self.branch = self.hold(body if shared else lead | body)
-        self.after = self.hold(after)
+        self.preact_layers = self.hold(preact if shared else {})
+        self.branch_layers = self.hold(body if shared else preact | body)
+        self.postact_layers = self.hold(postact)
         self.downsample = shortcut(spec, in_channels, out_channels, stride)  # torchvision's name for h
         self.mix = Mixing(spec.mix, in_channels, out_channels, stride)
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+
+    def preact(self, x: Tensor) -> Tensor:
+        """The pre-activation that h and F share; x itself in a unit where they share none."""
+        return self.run(self.preact_layers, x)
 
     def h(self, x: Tensor) -> Tensor:
         return self.downsample(x)
 
     def F(self, x: Tensor) -> Tensor:
-        return self.run(self.branch, x)
+        return self.run(self.branch_layers, x)
 
     def f(self, y: Tensor) -> Tensor:
-        return self.run(self.after, y)
+        return self.run(self.postact_layers, y)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.run(self.lead, x)
+        x = self.preact(x)
         y = self.mix(self.h(x), self.F(x), x)
         return self.f(y)
 
@@ -181,10 +185,10 @@ def _statistics_kept(group: nn.Module) -> Iterator[None]:
 
 def _last_activation(spec: NetSpec, channels: int) -> Layers:
     """The activation after the last sum of a pre-activation net (He 2016, section 4.1)."""
-    lead = ORDERS[spec.order].lead
+    preact = ORDERS[spec.order].preact
     layers: Layers = {}
-    if "b" in lead and spec.norm == "batch":
+    if "b" in preact and spec.norm == "batch":
         layers["last_bn"] = nn.BatchNorm2d(channels)
-    if "r" in lead:
+    if "r" in preact:
         layers["last_relu"] = nn.ReLU()
     return layers

@@ -18,11 +18,11 @@ class Order:
 
     each: str  # every convolution but the last
     last: str  # the last convolution
-    after: str  # what follows the sum: f
+    postact: str  # what follows the sum: f
 
     @property
-    def lead(self) -> str:
-        """What stands before the first convolution: the pre-activation ("" in post-activation orders)."""
+    def preact(self) -> str:
+        """The pre-activation: what stands before the first convolution ("" in post-activation orders)."""
         return self.each[: self.each.index("c")]
 
 

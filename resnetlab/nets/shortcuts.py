@@ -50,7 +50,7 @@ def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
     """
     if projects(spec, c_in, c_out, stride):
         layers: list[nn.Module] = [conv(spec, c_in, c_out, 1, stride)]
-        if spec.norm == "batch" and "b" not in ORDERS[spec.order].lead:
+        if spec.norm == "batch" and "b" not in ORDERS[spec.order].preact:
             layers.append(nn.BatchNorm2d(c_out))
         return nn.Sequential(*layers)
     if not spec.is_plain and (c_in != c_out or stride != 1):

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is: what `state.json` holds beside the schedule and checksums."""
 
     epoch: Whole = 0  # epochs done
@@ -68,7 +68,7 @@ class _State(TypedDict):
     """state.json; `progress` is a part of it, in format 2 with the only process's share in it."""
 
     format: NotRequired[Whole]  # format 1 had neither this nor a checksum
-    progress: Progress
+    progress: TrainingProgress
     schedule: ScheduleState
     shares: list[EpochTotals]
     sha256: dict[str, str]
@@ -79,7 +79,7 @@ class _State(TypedDict):
 class Checkpoint:
     """What a run needs to go on, beside the tensors that `load_checkpoint` puts where they belong."""
 
-    progress: Progress
+    progress: TrainingProgress
     schedule: ScheduleState
     # Of each process, in the order of their ranks; none at the start of an epoch:
     totals: list[EpochTotals] = field(default_factory=list)
@@ -173,7 +173,7 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
         if sha256(content) != state["sha256"].get(name):
             raise Damaged(place / name, "damaged, its checksum differs")
         tensors[name] = parse_safetensors(place / name, content)[0]
-    progress, schedule = Progress(**state["progress"]), ScheduleState(**state["schedule"])
+    progress, schedule = TrainingProgress(**state["progress"]), ScheduleState(**state["schedule"])
     totals = [EpochTotals(**values) for values in state["shares"]]
     rng_states: list[RngState] = [{} for _ in totals]
     for rank, own in enumerate(rng_states):

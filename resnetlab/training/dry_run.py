@@ -132,7 +132,7 @@ def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, worker
         folder=str(run.folder),
         state=summary(run.folder).state if run.folder.exists() else "new",
         network=run.spec.name,
-        start=run.start.note if run.start else "",
+        start=run.pretrained.note if run.pretrained else "",
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
         data=run.data.name,

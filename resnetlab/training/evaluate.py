@@ -103,7 +103,7 @@ def evaluate(
     told is called with each line that says what is evaluated, before it is; progress with how many images are done, and
     of how many.
 
-    Files are resized and cut to the network's size. The images are normalised as the weight file says; where it says
+    Files are resized and cropped to the network's size. Images are normalised as the weight file says; where it says
     nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
     classes are matched by name (`classes.match_classes`); a network that has more is right only where it says the
     right one of all. Raises UserError where a network and the data don't fit, for views that can't be, and for a file
@@ -354,7 +354,7 @@ def _batches(
     spec = member.net.spec
     answer = partial(_answers, member, views, device)
     none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
-    if isinstance(images, Images) or views.cut is one_crop:
+    if isinstance(images, Images) or views.crops is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables
         )

@@ -28,7 +28,7 @@ MOST_CLASSES_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class Pretrained:
     """What a run takes from its source: all weights of a network, or all but a head that is for other classes."""
 
     spec: Spec  # of the source's network
@@ -58,7 +58,7 @@ class Start:
         return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note}
 
 
-def read_start(recipe: Recipe, data: Data) -> Start:
+def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
 
     The head is kept where the file names the very classes of the data, in their order; a file that names none gets a
@@ -91,12 +91,12 @@ def read_start(recipe: Recipe, data: Data) -> Start:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
-    return Start(spec, kept, new, normalise, note, naming)
+    return Pretrained(spec, kept, new, normalise, note, naming)
 
 
-def check_size(start: Start, recipe: Recipe, size: int) -> None:
+def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
     """Raise UserError if the source's mean is an image of another size than the run's."""
-    height = start.normalisation.mean.shape[1] if start.normalisation else 1
+    height = pretrained.normalisation.mean.shape[1] if pretrained.normalisation else 1
     if height not in (1, size):
         raise UserError(
             f"{recipe.start}: its mean image is {height} pixels wide, but these images are {size}: give "

@@ -72,8 +72,8 @@ class Launch:
         """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""
         run = self.run
         lines = [f"{run.spec.name} on {run.data.name}: {run.folder}", str(understood_of(run, self.asked))]
-        if run.start:
-            lines.append(run.start.note)
+        if run.pretrained:
+            lines.append(run.pretrained.note)
         elif warn_of_scratch:
             lines.append(
                 "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
@@ -139,6 +139,6 @@ def understood_of(run: Run, asked: Recipe) -> Understood:
         run.data,
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
-        layout=run.start.naming if run.start else "resnetlab, from scratch",
+        layout=run.pretrained.naming if run.pretrained else "resnetlab, from scratch",
         normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file does not state one" * assumed),
     )

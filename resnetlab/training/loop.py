@@ -21,7 +21,7 @@ from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
 from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
-from resnetlab.training.checkpoint import Progress
+from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
 from resnetlab.training.precision import as_started, autocast
 from resnetlab.training.run import Run, open_folder
@@ -215,7 +215,7 @@ def evaluation_batch(images: Images | Files) -> int:
     return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
-def _write_result(run: Run, progress: Progress) -> None:
+def _write_result(run: Run, progress: TrainingProgress) -> None:
     """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
     last = last_epoch(run.folder)
     result = Result(

@@ -18,7 +18,7 @@ from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
-from resnetlab.training.finetune import Start, check_size, read_start
+from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
 from resnetlab.training.muon import check_muon
 from resnetlab.training.precision import resolved
@@ -36,7 +36,7 @@ class Run:
     recipe: Recipe
     data: Data
     root: Path
-    start: Start | None = None  # what it takes from the source that it starts from
+    pretrained: Pretrained | None = None  # what it takes from the weights that it starts from
 
     @cached_property
     def id(self) -> str:
@@ -46,7 +46,7 @@ class Run:
         recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default[k]}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
-        defines |= {"start": self.start.digest} if self.start else {}
+        defines |= {"start": self.pretrained.digest} if self.pretrained else {}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -78,7 +78,7 @@ class Run:
                 "test_images": len(self.data.test),
             },
             "classes": list(self.data.classes),
-            **({"start": self.start.to_dict()} if self.start else {}),
+            **({"start": self.pretrained.to_dict()} if self.pretrained else {}),
             "resolved": resolved(self.recipe, self.spec, device),
             "threads": threads,
             "ranks": ranks,
@@ -96,8 +96,8 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
     """
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
-    start = read_start(recipe, data) if recipe.start else None
-    spec = start.spec if start else spec
+    pretrained = read_pretrained(recipe, data) if recipe.start else None
+    spec = pretrained.spec if pretrained else spec
     assert spec is not None  # a recipe without a network has a start
     if data.shape is None:
         channels, size = 3, recipe.image_size or spec.input_size
@@ -114,9 +114,9 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)
-    if start:
-        check_size(start, recipe, size)
-        if recipe.normalise == "source" and not start.normalisation:  # as evaluation does with such files
+    if pretrained:
+        check_size(pretrained, recipe, size)
+        if recipe.normalise == "source" and not pretrained.normalisation:  # as evaluation does with such files
             recipe = recipe.override(normalise="channel_mean_std" if data.shape else "imagenet")
     if recipe.validation_share:
         recipe = recipe.override(validation_images=max(1, round(recipe.validation_share * len(data.train))))
@@ -127,7 +127,7 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
         raise UserError(
             f"{str(root)[:80]}: can't hold runs ({error.strerror}); choose another folder with --runs."
         ) from error
-    return Run(fitted, recipe, data, root, start)
+    return Run(fitted, recipe, data, root, pretrained)
 
 
 def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:

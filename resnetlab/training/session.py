@@ -30,8 +30,8 @@ from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
     Checkpoint,
     EpochTotals,
-    Progress,
     RngState,
+    TrainingProgress,
     load_checkpoint,
     save_best,
     save_checkpoint,
@@ -89,7 +89,7 @@ class SavedState:
 
     step: int  # 0 is none
     at: float = field(default_factory=time.monotonic)  # when it was written
-    counted: float = field(default_factory=time.perf_counter)  # up to when `Progress.seconds` counts
+    counted: float = field(default_factory=time.perf_counter)  # up to when `TrainingProgress.seconds` counts
 
 
 @dataclass
@@ -103,7 +103,7 @@ class TrainingSession:
     metadata: ModelMetadata
     metrics: Metrics | NoMetrics
     total_steps: int
-    progress: Progress
+    progress: TrainingProgress
     schedule: ScheduleState
     epoch: EpochState
     saved: SavedState
@@ -343,7 +343,7 @@ def _resume(run: Run, stepper: Stepper, distributed: Distributed) -> Checkpoint:
     """Where the run stands, its last checkpoint put into the stepper; the main process reads it for all of them."""
 
     def read() -> tuple[Checkpoint, dict[str, Tensor]]:
-        checkpoint = load_checkpoint(run.folder, stepper) or Checkpoint(Progress(), ScheduleState())
+        checkpoint = load_checkpoint(run.folder, stepper) or Checkpoint(TrainingProgress(), ScheduleState())
         return checkpoint, {name: t.cpu() for name, t in stepper.state().items()}
 
     checkpoint, state = distributed.broadcast_from_main(read)

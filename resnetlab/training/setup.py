@@ -37,8 +37,8 @@ class TrainingData:
 def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
     """The network as the run begins with it: with its first weights, on the device."""
     net = build(run.spec, seed=recipe.seed)
-    if run.start:
-        run.start.put_into(net)
+    if run.pretrained:
+        run.pretrained.put_into(net)
     return net.to(device)
 
 
@@ -73,9 +73,9 @@ def normalisation_of(
     if run.recipe.normalise == "imagenet":
         return imagenet(run.spec.in_channels)
     if run.recipe.normalise == "source":
-        assert run.start is not None
-        assert run.start.normalisation is not None  # else the recipe has another one
-        return run.start.normalisation
+        assert run.pretrained is not None
+        assert run.pretrained.normalisation is not None  # else the recipe has another one
+        return run.pretrained.normalisation
     images, _ = run.data.hold_out(run.recipe.validation_images)
     statistics = measure(images, run.spec.input_size, workers=workers, progress=progress)
     return NORMALISATIONS[run.recipe.normalise](statistics)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.open import is_in_memory
@@ -163,18 +163,18 @@ class Classifier:
     @property
     def seen(self) -> float:
         """Side of the square that is seen, in the middle of an image, as a part of the image's short side."""
-        return 1.0 if self.whole else CROP / TEST_SIDE
+        return 1.0 if self.whole else CROP_SIDE / TEST_SIDE
 
     @property
     def short_side(self) -> int:
         """What the shorter side of an image is resized to, in pixels."""
-        return self.size if self.whole else round(self.size * TEST_SIDE / CROP)
+        return self.size if self.whole else round(self.size * TEST_SIDE / CROP_SIDE)
 
     def prepare(self, content: bytes) -> Tensor:
         """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""
-        return self.cut(decode_resized(content, self.short_side))
+        return self.crop(decode_resized(content, self.short_side))
 
-    def cut(self, image: np.ndarray) -> Tensor:
+    def crop(self, image: np.ndarray) -> Tensor:
         """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
         top, left = (round((side - self.size) / 2) for side in image.shape[:2])
         image = image[top : top + self.size, left : left + self.size]

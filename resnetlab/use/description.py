@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.use.classifier import Classifier
 
 
@@ -14,7 +14,7 @@ def description(classifier: Classifier) -> dict[str, str]:
     Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes.
 
     `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
-    255, transparency stands before `background`), bring its short side to `resize_short_side`, cut out the middle,
+    255, transparency stands before `background`), bring its short side to `resize_short_side`, crop the middle,
     `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
     """
     size, channels = classifier.size, classifier.channels
@@ -28,7 +28,7 @@ def description(classifier: Classifier) -> dict[str, str]:
             "white_of_16_bits": 65535,
             "background": [255, 255, 255],
             "mode": "RGB" if channels == 3 else "L",
-            "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP),
+            "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP_SIDE),
             "resample": "bilinear, antialiased",
             "crop": size,
             "layout": "N C H W",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from resnetlab.data.cuts import CROP, TEST_SIDE
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
@@ -178,7 +178,7 @@ def read_exported(path: Path) -> ExportedFile:
         raise Damaged(
             path, f"damaged, its input {signature.takes} and output {signature.gives} are not those that it states"
         )
-    if short not in (crop, round(crop * TEST_SIDE / CROP)):
+    if short not in (crop, round(crop * TEST_SIDE / CROP_SIDE)):
         raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
     return ExportedFile(
         path,

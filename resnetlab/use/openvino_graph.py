@@ -17,6 +17,7 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.use.onnx_graph import last_line, to_onnx
 from resnetlab.use.parity import Scores
+from resnetlab.use.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from resnetlab.use.exported_module import WithNormalisation
@@ -93,7 +94,8 @@ def openvino_scores(content: tuple[bytes, ...], precision: str = "float32") -> S
         "NUM_STREAMS": 1,  # all threads at one batch
     }
     try:
-        request = openvino.Core().compile_model(read(content), "CPU", settings).create_infer_request()
+        with signal_stack_kept():
+            request = openvino.Core().compile_model(read(content), "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise UserError(last_line(error)) from error
 
@@ -118,7 +120,8 @@ def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[by
     nncf.set_log_level(logging.ERROR)
     model = read(content)
     images = [pixels.numpy() for pixels in batches]
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress; standard output is the command's answer
+    # Its progress is dropped, since standard output is the command's answer.
+    with contextlib.redirect_stdout(io.StringIO()), signal_stack_kept():
         small = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
     for number, operation in enumerate(small.get_ordered_ops()):
         kind = operation.get_type_name()

@@ -78,7 +78,7 @@ def measure_parity(
     skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Parity:
-    """Run both on the data's test images; files are cut to `size`.
+    """Run both on the data's test images; files are cropped to `size`.
 
     outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
     that can't be read, and count them. progress is called with how many are done, and of how many. Raises UserError

@@ -20,7 +20,7 @@ BATCH = 32
 
 
 def calibration_images(data: Data, size: int, unreadables: BadImages | None = None) -> Iterator[Tensor]:
-    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cut to `size`.
+    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cropped to `size`.
 
     Where there are none to train on, they are test images. Raises UserError if none can be read.
     """

@@ -45,7 +45,7 @@ PAGE = {"/": "index.html", "/style.css": "style.css", "/script.js": "script.js"}
 MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
-class Found(BaseModel):
+class ClassProbability(BaseModel):
     """A class, and how probable the network holds it to be."""
 
     name: str = Field(serialization_alias="class")
@@ -55,7 +55,7 @@ class Found(BaseModel):
 class Prediction(BaseModel):
     """The likeliest classes, the first first."""
 
-    classes: list[Found]
+    classes: list[ClassProbability]
 
 
 class Health(BaseModel):
@@ -158,7 +158,7 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> Tensor:
-        return self.classifier.cut(finish(part))
+        return self.classifier.crop(finish(part))
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
@@ -166,7 +166,7 @@ class Api:
         """POST /predict."""
         probabilities = await self._answered(request, self.batcher.classified)
         found = likeliest(probabilities, self.classifier.classes, top)
-        return Prediction(classes=[Found(name=name, probability=value) for name, value in found])
+        return Prediction(classes=[ClassProbability(name=name, probability=value) for name, value in found])
 
     async def explain(
         self,

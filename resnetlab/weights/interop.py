@@ -22,7 +22,7 @@ OURS = "resnetlab"  # the naming scheme of our own, which tells nothing of the n
 
 
 @dataclass(frozen=True)
-class Found:
+class IdentifiedState:
     """What a file of weights holds: the scheme of its names, the network, its tensors under our names."""
 
     naming: str  # the name of a scheme
@@ -33,7 +33,7 @@ class Found:
     other_head: tuple[str, ...] | None = None  # without an fc layer: the names of what there is instead, maybe none
 
 
-def read_state(state: State, net: str | None = None, which: str = "last") -> Found:
+def read_state(state: State, net: str | None = None, which: str = "last") -> IdentifiedState:
     """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
 
     What stands around the network is taken off by the rules of weights.wrapping; `which`, "ema", takes averages.
@@ -51,7 +51,7 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Fou
     if name != OURS:
         state = _without_conv_biases(NAMING_SCHEMES[name].to_ours(state))
     spec = _named(net, name, state) if net else _told(name, state)
-    return Found(name, spec, _counted(state), found.left_out, found.choice, found.other_head)
+    return IdentifiedState(name, spec, _counted(state), found.left_out, found.choice, found.other_head)
 
 
 def naming_of(state: State) -> str:

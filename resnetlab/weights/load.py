@@ -20,7 +20,7 @@ from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
-from resnetlab.weights.interop import OURS, Found, normalisation, read_state
+from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
 
 _log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _metadata(found: Found) -> ModelMetadata | None:
+def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     """What the naming scheme of a peer's file tells beside the network."""
     known = normalisation(found.naming, found.spec)
     if known is None:

@@ -75,7 +75,7 @@ def test_compare_prints_ours_beside_the_papers(capsys: Captured) -> None:
 
 
 def test_compare_cuts_no_number_on_a_narrow_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetlab.cli.screen.console", lambda: Console(width=60))
+    monkeypatch.setattr("resnetlab.api.screen.console", lambda: Console(width=60))
     assert main(["compare", "resnet152", "plain34"]) == 0
     shown = capsys.readouterr().out
     for words in ("60,192,808", "11,513,626,624 (11.3G v1)", "3,644,493,824 (3.6G)", "169.2 MiB"):
@@ -298,7 +298,7 @@ def test_the_report_is_written_again_from_committed_records(capsys: Captured, tm
 
 
 def test_a_long_silence_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetlab.cli import screen
+    from resnetlab.api import screen
 
     said = threading.Event()
 

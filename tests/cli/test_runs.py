@@ -46,7 +46,7 @@ def test_the_list(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch)
     assert rows[trained(runs).name]["epochs"] == 1
     assert answer["others"] == [str(runs / "photos")]
     for width in (140, 60):
-        monkeypatch.setattr("resnetlab.cli.screen.console", lambda width=width: Console(width=width))
+        monkeypatch.setattr("resnetlab.api.screen.console", lambda width=width: Console(width=width))
         assert main(["runs", "--runs", str(runs)]) == 0
         shown = capsys.readouterr().out
         for words in (trained(runs).name, "finished", "damaged: run.json", "1 folder that is not a run: photos"):

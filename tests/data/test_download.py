@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from resnetlab import storage
-from resnetlab.data.fetch import Progress, fetch
+from resnetlab.data.fetch import DownloadProgress, fetch
 from resnetlab.data.open import Published
 from resnetlab.errors import UserError
 
@@ -32,11 +32,11 @@ def closed_place() -> str:
 
 def run(
     server: Any, dest: Path, timeout: float = 3600, waits: tuple[float, ...] = WAITS, **source: str
-) -> list[Progress]:
+) -> list[DownloadProgress]:
     return list(fetch("mnist", dest, sources=server.source(**source), timeout=timeout, waits=waits))
 
 
-def words(events: list[Progress]) -> str:
+def words(events: list[DownloadProgress]) -> str:
     return "\n".join(event.words for event in events if event.words)
 
 
@@ -45,7 +45,7 @@ def test_fetches_files_and_leaves_them_alone_when_asked_again(tmp_path: Path, se
     events = run(server, tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder" / NAME).read_bytes() == CONTENT
     assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == ["second", NAME]
-    assert events[-1] == Progress("second", 1, 1, len(CONTENT) + 1, "finished")
+    assert events[-1] == DownloadProgress("second", 1, 1, len(CONTENT) + 1, "finished")
     done = [e.done for e in events if e.file == NAME]
     assert done == sorted(done)
     assert len(done) > 4

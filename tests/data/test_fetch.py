@@ -15,7 +15,7 @@ import pytest
 
 from resnetlab.cli.main import main
 from resnetlab.data.cifar import LAYOUTS
-from resnetlab.data.fetch import Progress, fetch
+from resnetlab.data.fetch import DownloadProgress, fetch
 from resnetlab.data.open import PUBLISHED
 from resnetlab.errors import UserError
 
@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * 2000  # what the server has under that name
 Serve = Callable[..., Any]
 
 
-def words(events: list[Progress]) -> str:
+def words(events: list[DownloadProgress]) -> str:
     return "\n".join(event.words for event in events if event.words)
 
 
@@ -51,7 +51,7 @@ def archive(*members: tuple[str, bytes | str, bytes], complete: bool = True) -> 
 LONG = archive((f"{FOLDER}/long", b" ".join(b"%d" % i for i in range(200_000)), tarfile.REGTYPE))
 
 
-def run_archive(server: Any, dest: Path) -> list[Progress]:
+def run_archive(server: Any, dest: Path) -> list[DownloadProgress]:
     (source,) = server.source(unpacks_to=FOLDER).values()
     return list(fetch("cifar10", dest, sources={"cifar10": source}))
 

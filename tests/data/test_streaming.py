@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnetlab.data import cuts, statistics, streaming
-from resnetlab.data.cuts import CUTS, Cut
+from resnetlab.data import crops, statistics, streaming
+from resnetlab.data.crops import CROPS, Crop
 from resnetlab.data.files import Files
 from resnetlab.data.loading import Augmentation, Loader
 from resnetlab.data.normalisation import Normalisation
@@ -223,8 +223,8 @@ def deadly(tmp_path: Path) -> Files:
     return files_at(tmp_path, [f"{i}.jpg" for i in range(8)])
 
 
-def read_by(files: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray]) -> None:
-    for _ in read_ahead(ReadPlan(files, torch.arange(8), Cut(cut, 0, False), 4), [(0, 3), (3, 6), (6, 8)], workers=2):
+def read_by(files: Files, crop: Callable[[bytes, Sequence[float], int], np.ndarray]) -> None:
+    for _ in read_ahead(ReadPlan(files, torch.arange(8), Crop(crop, 0, False), 4), [(0, 3), (3, 6), (6, 8)], workers=2):
         pass
 
 
@@ -240,12 +240,14 @@ def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, mo
         read_by(deadly, _die)
 
 
-@pytest.mark.parametrize(("cut", "what"), [(_no_memory, "memory is full"), (_no_memory_in_torch, "1 MiB more did not")])
+@pytest.mark.parametrize(
+    ("crop", "what"), [(_no_memory, "memory is full"), (_no_memory_in_torch, "1 MiB more did not")]
+)
 def test_a_worker_without_memory_says_so(
-    deadly: Files, cut: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
+    deadly: Files, crop: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
 ) -> None:
     with pytest.raises(UserError, match=f"out of memory in a process that decodes images: .*{what}.* --workers or"):
-        read_by(deadly, cut)
+        read_by(deadly, crop)
 
 
 @pytest.fixture
@@ -322,29 +324,29 @@ def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
     assert line.startswith("can't start processes" if size == "4k" else "/dev/shm has ")
 
 
-@pytest.mark.parametrize("name", CUTS)
-def test_half_of_the_random_cuts_are_mirrored(pictures: Files, name: str) -> None:
-    cut, count = CUTS[name], len(pictures)
-    (read,) = read_ahead(ReadPlan(pictures, torch.arange(count), cut, 16, seed=5, epoch=2), [(0, count)])
-    draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", cut.draws), ("flip", 1)))
+@pytest.mark.parametrize("name", CROPS)
+def test_half_of_the_random_crops_are_mirrored(pictures: Files, name: str) -> None:
+    crop, count = CROPS[name], len(pictures)
+    (read,) = read_ahead(ReadPlan(pictures, torch.arange(count), crop, 16, seed=5, epoch=2), [(0, count)])
+    draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", crop.draws), ("flip", 1)))
     mirrored = 0
     for i, pixels in enumerate(read.pixels):
-        plain = torch.from_numpy(cut.cut(pictures.read(i), draws[i].tolist(), 16).copy()).permute(2, 0, 1)
-        flip = cut.flip and bool(flips[i] < 0.5)
+        plain = torch.from_numpy(crop.pixels(pictures.read(i), draws[i].tolist(), 16).copy()).permute(2, 0, 1)
+        flip = crop.flip and bool(flips[i] < 0.5)
         assert torch.equal(pixels, plain.flip(2) if flip else plain)
         mirrored += flip
-    assert 8 < mirrored < 29 if cut.flip else not mirrored
+    assert 8 < mirrored < 29 if crop.flip else not mirrored
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", CROPS)
 @pytest.mark.parametrize("shape", [(50, 50), (31, 200), (500, 60), (1, 1), (7, 3)])
-def test_every_cut_gives_the_side_that_is_asked_for(name: str, shape: tuple[int, int]) -> None:
+def test_every_crop_gives_the_side_that_is_asked_for(name: str, shape: tuple[int, int]) -> None:
     import io
 
     buffer = io.BytesIO()
     Image.new("RGB", shape, "red").save(buffer, "PNG")
     for value in (0.0, 0.5, 0.999999):
-        pixels = CUTS[name].cut(buffer.getvalue(), [value] * CUTS[name].draws, 32)
+        pixels = CROPS[name].pixels(buffer.getvalue(), [value] * CROPS[name].draws, 32)
         assert pixels.shape == (32, 32, 3)
         assert pixels.dtype == np.uint8
         assert (pixels == [255, 0, 0]).all()
@@ -359,7 +361,7 @@ def test_the_middle_is_pillows(pictures: Files) -> None:
             resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
         left, top = ((side - 32) / 2 for side in size)
         wanted = np.asarray(resized.crop((round(left), round(top), round(left) + 32, round(top) + 32))).astype(int)
-        found = cuts.middle(pictures.read(i), [], 32)
+        found = crops.centre_crop(pictures.read(i), [], 32)
         assert np.abs(found - wanted).max() <= 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnetlab.data.cuts import middle
+from resnetlab.data.crops import centre_crop
 from resnetlab.data.decoding import decode
 from resnetlab.data.files import Files
 from resnetlab.data.open import open_data
@@ -34,7 +34,7 @@ def test_five_crops_of_an_image_whose_short_side_is_256_224ths(width: int, heigh
     assert np.array_equal(top_right, image[:32, -32:])
     assert np.array_equal(bottom_left, image[-32:, :32])
     assert np.array_equal(bottom_right, image[-32:, -32:])
-    assert np.array_equal(centre, middle(content, (), 32))
+    assert np.array_equal(centre, centre_crop(content, (), 32))
     assert np.array_equal(one_crop(content, 32)[0], centre)
 
 
@@ -78,7 +78,7 @@ def test_workers_change_nothing(folder: Path, name: str) -> None:
     alone, ahead = (list(read_views(files, VIEWS[name], 16, workers)) for workers in (0, 2))
     assert len(alone) == len(ahead) == 12
     for i, (one, other) in enumerate(zip(alone, ahead, strict=True)):
-        wanted = VIEWS[name].cut(files.read(i), 16)
+        wanted = VIEWS[name].crops(files.read(i), 16)
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
         assert all(np.array_equal(a, b.transpose(2, 0, 1)) for a, b in zip(one, wanted, strict=True))
 

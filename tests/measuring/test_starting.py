@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.starting import Start, first_steps
+from resnetlab.measuring.starting import FirstSteps, first_steps
 
 
 def two_classes() -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def linear(scale: float) -> nn.Module:
     return net
 
 
-def run(net: nn.Module, rate: float, steps: int = 60) -> Start:
+def run(net: nn.Module, rate: float, steps: int = 60) -> FirstSteps:
     return first_steps(net, *two_classes(), rate, batch=32, window=10, steps=steps, seed=0)
 
 

@@ -51,7 +51,7 @@ def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
                 without_branch(step.unit, step.x)
             continue
         features = step.x.relu()  # as they come from a unit before
-        x = step.unit.run(step.unit.lead, features)
+        x = step.unit.preact(features)
         wanted = features if net.spec.is_plain else step.unit.f(step.unit.h(x))
         assert torch.equal(without_branch(step.unit, features), wanted)
 

@@ -102,22 +102,22 @@ def reference(
                 x = conv(state, op, x, stride if op == strided else 1)
         return x
 
-    lead, rest, after = UNITS[order, fields["branch"]]
-    lead = [] if first else lead  # the stem has done it
+    preact, rest, postact = UNITS[order, fields["branch"]]
+    preact = [] if first else preact  # the stem has done it
     changes = x.shape[1] != OUT or stride != 1
     if mix != "Plain()" and (shortcut == "C" or (shortcut == "B" and changes)):
-        x = run(lead, x)  # shared with the projection (He 2016, section 4.1)
+        x = run(preact, x)  # shared with the projection (He 2016, section 4.1)
         h = conv(state, "downsample.0", x, stride)
         if order != "full_preact":
             h = batch_norm(state, "downsample.1", h, train)
         F = run(rest, x)
     else:
-        F = run(lead + rest, x)
+        F = run(preact + rest, x)
         h = torch.zeros_like(F)
         start = (OUT - x.shape[1]) // 2 if shortcut == "A_around" else 0
         h[:, start : start + x.shape[1]] = x[:, :, ::stride, ::stride]
     g = torch.sigmoid(conv(state, "mix.part.conv", x, stride)) if "Gate" in mix else F
-    return run(after, MIXES[mix](h, F, g, train))
+    return run(postact, MIXES[mix](h, F, g, train))
 
 
 def randomised(unit: nn.Module, generator: torch.Generator) -> None:
@@ -227,11 +227,11 @@ def test_squeeze_excitation_and_scalar_end_the_branch() -> None:
     randomised(unit, torch.Generator().manual_seed(0))
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
     s = unit.state_dict()
-    F = unit.run(unit.branch[: unit.branch.index("se")], x)
+    F = unit.run(unit.branch_layers[: unit.branch_layers.index("se")], x)
     squeezed = tf.relu(F.mean((2, 3)) @ s["se.fc1.weight"][:, :, 0, 0].T + s["se.fc1.bias"])
     gate = torch.sigmoid(squeezed @ s["se.fc2.weight"][:, :, 0, 0].T + s["se.fc2.bias"])
     torch.testing.assert_close(unit(x), x + s["scalar.alpha"] * gate[:, :, None, None] * F)
-    assert unit.branch[-3:] == ("conv2", "se", "scalar")
+    assert unit.branch_layers[-3:] == ("conv2", "se", "scalar")
     assert [type(unit.se), type(unit.scalar), unit.se.fc1.out_channels] == [SqueezeExcitation, BranchScalar, 2]
 
 
@@ -250,12 +250,12 @@ def test_stochastic_depth_skips_the_branch_of_some_images() -> None:
     unit = ResidualUnit(spec, 4, 4, 1, drop=0.5)
     torch.manual_seed(0)
     x = torch.randn(32, 4, 3, 3)
-    y, F = unit(x), unit.run(unit.branch[:-1], x)
+    y, F = unit(x), unit.run(unit.branch_layers[:-1], x)
     skipped = (y == x).flatten(1).all(1)
     assert 0 < skipped.sum() < 32
     torch.testing.assert_close(y[~skipped], (x + 2 * F)[~skipped])
     unit.eval()
-    torch.testing.assert_close(unit(x), x + unit.run(unit.branch[:-1], x))
+    torch.testing.assert_close(unit(x), x + unit.run(unit.branch_layers[:-1], x))
 
 
 def test_stochastic_depth_grows_by_unit() -> None:
@@ -271,7 +271,7 @@ def test_units_start_as_identity(branch: str, order: str, f: Callable[[Tensor], 
     spec = NetSpec(stages=((2, 4), (2, 8)), stem_width=4, branch=branch, order=order, shortcut="B", **start)
     for name, unit in zoo.build(spec, seed=0).units():
         x = torch.randn(2, unit.in_channels, 4, 4)
-        h = unit.h(unit.run(unit.lead, x))
+        h = unit.h(unit.preact(x))
         torch.testing.assert_close(unit(x), f(h), msg=name)
 
 

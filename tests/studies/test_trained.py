@@ -16,7 +16,7 @@ from resnetlab.data.open import open_data
 from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 from resnetlab.studies.figures.series import over_seeds
-from resnetlab.studies.frame.evidence import Evidence as Found
+from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights
 from resnetlab.studies.frame.networks import Net, checked_batch, measured_networks, net_of, networks
 from resnetlab.studies.frame.scales import WEIGHTS
@@ -57,7 +57,7 @@ def test_weights_are_measured_in_place_of_runs(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_with_nothing_to_measure_nothing_is_said(name: str) -> None:
-    finding = study(name).judge(Found(WEIGHTS))
+    finding = study(name).judge(Evidence(WEIGHTS))
     assert {row.verdict for row in finding.rows} <= {NOT_TESTED, REPRODUCED}, "arithmetic needs no network"
     assert sum(row.verdict == REPRODUCED for row in finding.rows) <= 1
     assert not finding.figures
@@ -67,7 +67,7 @@ def test_with_nothing_to_measure_nothing_is_said(name: str) -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_where_everything_failed_nothing_is_judged(name: str) -> None:
     plan = study(name).plan("quick", None, ())
-    finding = study(name).judge(Found("quick", failed=[*plan.recipes, *plan.measurements]))
+    finding = study(name).judge(Evidence("quick", failed=[*plan.recipes, *plan.measurements]))
     assert finding.verdict == NOT_JUDGED
     assert not finding.figures
     assert all(row[-1] == "0" for table in finding.tables for row in table.rows)
@@ -102,7 +102,7 @@ def test_kind_and_depth_tell_networks_apart() -> None:
 def test_a_failed_measurement_counts_against_its_network() -> None:
     _, blank = networks("quick", None, ())
     lost = [replace(m, function="a") for m in blank if net_of(m) == Net("plain", 56)]
-    nets = measured_networks(Found("quick", failed=[*lost, replace(lost[0], function="another")]), "a")
+    nets = measured_networks(Evidence("quick", failed=[*lost, replace(lost[0], function="another")]), "a")
     assert list(nets) == [Net("plain", 56)]
     net = nets[Net("plain", 56)]
     assert (net.done, len(net.failed), net.whole) == ([], len(lost), False)

@@ -11,7 +11,7 @@ import pytest
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
-from resnetlab.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from resnetlab.training.checkpoint import Checkpoint, TrainingProgress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -78,7 +78,7 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
     assert metadata is not None
 
     def save() -> None:
-        save_checkpoint(tmp_path, step, metadata, Checkpoint(Progress(epoch=7), ScheduleState()))
+        save_checkpoint(tmp_path, step, metadata, Checkpoint(TrainingProgress(epoch=7), ScheduleState()))
 
     def killed(self: Path, target: Path) -> None:
         raise KeyboardInterrupt

@@ -88,10 +88,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in (0, 1)]
 
 
-Found = list[dict[str, Any]]
+Reports = list[dict[str, Any]]
 
 
-def test_sums_are_exact_and_a_failure_is_everyones(found: Found) -> None:
+def test_sums_are_exact_and_a_failure_is_everyones(found: Reports) -> None:
     for rank, mine in enumerate(f["exchanges"] for f in found):
         assert mine["stopped by"] == signal.SIGTERM
         assert mine["at first"] == ([0, 2] if rank == 0 else [])
@@ -102,7 +102,7 @@ def test_sums_are_exact_and_a_failure_is_everyones(found: Found) -> None:
 
 @pytest.mark.parametrize("case", ["plain", "batch norm"])
 @pytest.mark.parametrize("batch_size", [16, 13])
-def test_two_processes_step_as_one(found: Found, case: str, batch_size: int) -> None:
+def test_two_processes_step_as_one(found: Reports, case: str, batch_size: int) -> None:
     """Weights and statistics after four steps in float64, of even and uneven shares, with sync_bn."""
     for mine in found:
         assert mine["gradients"][f"{case} {batch_size}"] < 1e-13
@@ -111,7 +111,7 @@ def test_two_processes_step_as_one(found: Found, case: str, batch_size: int) -> 
             assert mine["gradients"][f"{case} {batch_size} in parts"] < 1e-13
 
 
-def test_without_sync_bn_the_firsts_statistics_are_kept(found: Found) -> None:
+def test_without_sync_bn_the_firsts_statistics_are_kept(found: Reports) -> None:
     for mine in (f["gradients"] for f in found):
         assert mine["without sync_bn"] > 1e-3
         assert not mine["buffers before"]
@@ -119,23 +119,23 @@ def test_without_sync_bn_the_firsts_statistics_are_kept(found: Found) -> None:
     assert found[0]["gradients"]["buffers are the first's"]
 
 
-def test_batch_norm_over_processes_equals_torchs_on_the_whole(found: Found) -> None:
+def test_batch_norm_over_processes_equals_torchs_on_the_whole(found: Reports) -> None:
     for mine in found:
         assert max(mine["batch norm"].values()) < 1e-11
 
 
-def test_evaluation_counts_every_image_once(found: Found) -> None:
+def test_evaluation_counts_every_image_once(found: Reports) -> None:
     for mine in found:
         for count, (images, same, loss) in mine["evaluation"].items():
             assert (images, same) == (int(count), True)
             assert loss < 1e-6
 
 
-def test_a_batch_that_is_too_short_for_one_is_left_out_by_all(found: Found) -> None:
+def test_a_batch_that_is_too_short_for_one_is_left_out_by_all(found: Reports) -> None:
     assert [f["short shares"] for f in found] == [[75, 100], [125, 100]]
 
 
-def test_fewer_than_two_images_for_each_are_refused(found: Found) -> None:
+def test_fewer_than_two_images_for_each_are_refused(found: Reports) -> None:
     for mine in found:
         assert mine["too small"] == ["batch_size=3: fewer than two for each of 2 processes; start fewer processes."]
     check_share(Distributed(), 2, 2)
@@ -143,7 +143,7 @@ def test_fewer_than_two_images_for_each_are_refused(found: Found) -> None:
         check_share(Distributed(world_size=4), 64, 7)
 
 
-def test_a_seed_gives_two_processes_the_same_weights_to_the_last_bit(found: Found) -> None:
+def test_a_seed_gives_two_processes_the_same_weights_to_the_last_bit(found: Reports) -> None:
     """With everything that draws random numbers, and uneven shares."""
     a, b = (Path(found[0]["runs"][name][0]) for name in "ab")
     assert outcome(a) == outcome(b)
@@ -151,13 +151,13 @@ def test_a_seed_gives_two_processes_the_same_weights_to_the_last_bit(found: Foun
     assert all(mine["runs"]["same words"] for mine in found)
 
 
-def test_a_stop_during_an_evaluation_gives_it_up(found: Found) -> None:
+def test_a_stop_during_an_evaluation_gives_it_up(found: Reports) -> None:
     """Asked of one process; the run goes on to the same bits."""
     assert [mine["runs"]["stopped at"] for mine in found] == [22, 22]
     assert outcome(Path(found[0]["runs"]["c"][0])) == outcome(Path(found[0]["runs"]["a"][0]))
 
 
-def test_a_run_of_two_processes_equals_that_of_one(found: Found) -> None:
+def test_a_run_of_two_processes_equals_that_of_one(found: Reports) -> None:
     """In float32: the same but for rounding, with weights of the same names."""
     one, two = (load_file(Path(found[0]["runs"][name][0]) / "last/weights.safetensors") for name in ("one", "sync"))
     assert list(one) == list(two)
@@ -168,7 +168,7 @@ def test_a_run_of_two_processes_equals_that_of_one(found: Found) -> None:
     assert settings["ranks"] == 2
 
 
-def test_two_processes_fine_tune_from_one_source(found: Found) -> None:
+def test_two_processes_fine_tune_from_one_source(found: Reports) -> None:
     """What is frozen keeps every bit."""
     before, after = (load_file(Path(found[0]["runs"][name][0]) / "last/weights.safetensors") for name in ("a", "fine"))
     for name, tensor in after.items():
@@ -218,7 +218,7 @@ def finish(folder: Path, *command: str) -> None:
     assert "Traceback" not in str(said)
 
 
-def test_killed_processes_go_on_from_any_step_and_end_as_unbroken_ones(found: Found, tmp_path: Path) -> None:
+def test_killed_processes_go_on_from_any_step_and_end_as_unbroken_ones(found: Reports, tmp_path: Path) -> None:
     """With dropout, mixup, averaged weights, accumulation, a plateau schedule, and shares of uneven size."""
     runs = found[0]["runs"]
     command = [*options(runs["fields"]), "--checkpoint-steps", "3"]
@@ -230,7 +230,7 @@ def test_killed_processes_go_on_from_any_step_and_end_as_unbroken_ones(found: Fo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_however_often_they_are_killed(found: Found, tmp_path: Path, seed: int) -> None:
+def test_however_often_they_are_killed(found: Reports, tmp_path: Path, seed: int) -> None:
     runs = found[0]["runs"]
     command = [*options(runs["fields"]), "--checkpoint-steps", "2"]
     run = killed(tmp_path, seed, 6, *command)
@@ -277,7 +277,7 @@ def test_so_do_those_that_read_files(tmp_path: Path, workers: str) -> None:
     ],
 )
 def test_a_signal_to_one_stops_all_after_the_same_step(
-    found: Found, tmp_path: Path, number: int, whom: str, caplog: pytest.LogCaptureFixture
+    found: Reports, tmp_path: Path, number: int, whom: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The step is saved. The same number of processes goes on to the same bits; another one goes on, and says so."""
     fields = found[0]["runs"]["fields"]

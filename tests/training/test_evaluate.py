@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from resnetlab import build, load, spec
-from resnetlab.data.cuts import middle
+from resnetlab.data.crops import centre_crop
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
@@ -104,7 +104,7 @@ def by_hand(path: Path, data: Data, views: str, flip: bool) -> Tensor:
         elif views == "multi-scale":
             parts = [decode_resized(content, side) for side in (32, 37, 55, 69, 91)]
         else:
-            parts = [middle(content, (), 32)]
+            parts = [centre_crop(content, (), 32)]
         for part in parts:
             x = normalise(torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None])
             found += (

@@ -78,17 +78,17 @@ def state(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
 def test_another_set_of_classes_gets_a_new_head(source: Run, tmp_path: Path) -> None:
     run = tuned(source, tmp_path, some_digits("zero", "one", "two"), seed=7)
     assert run.spec == replace(source.spec, num_classes=3)
-    assert run.start is not None
+    assert run.pretrained is not None
     kept, first = state(source.folder), first_network(run, run.recipe, "cpu").state_dict()
     fresh = build(run.spec, seed=7).state_dict()
     assert all(torch.equal(v, fresh[k] if k.startswith("fc.") else kept[k]) for k, v in first.items())
-    assert run.start.note == (
+    assert run.pretrained.note == (
         f"kept {len(first) - 2} tensors of cifar_resnet8 from {source.folder}; fc is new: 10 -> 3 classes "
         "(zero, one, two)"
     )
     finished(run)
     told = json.loads((run.folder / "run.json").read_text())
-    assert told["start"] == run.start.to_dict()
+    assert told["start"] == run.pretrained.to_dict()
     assert told["start"]["new"] == ["fc.weight", "fc.bias"]
     assert told["recipe"]["start"] == str(source.folder)
     found = evaluate_on(run.folder, some_digits("zero", "one", "two"))
@@ -100,9 +100,9 @@ def test_the_same_classes_keep_the_head(source: Run, tmp_path: Path) -> None:
     run = tuned(source, tmp_path)
     first = first_network(run, run.recipe, "cpu").state_dict()
     assert all(torch.equal(v, first[k]) for k, v in state(source.folder).items())
-    assert run.start is not None
-    assert run.start.note.endswith("; fc is kept too, since the classes are the same")
-    other_names = tuned(source, tmp_path, some_digits(*"abcdefghij")).start
+    assert run.pretrained is not None
+    assert run.pretrained.note.endswith("; fc is kept too, since the classes are the same")
+    other_names = tuned(source, tmp_path, some_digits(*"abcdefghij")).pretrained
     assert other_names is not None
     assert other_names.note.endswith("; fc is new: 10 -> 10 classes (a, b, c, d, e and 5 more)")
 
@@ -135,9 +135,9 @@ def test_a_file_without_names_of_classes_gets_a_new_head(tmp_path: Path) -> None
     digits = open_data("digits")
     assert digits.classes == tuple("0123456789")
     run = tuned(tmp_path / "theirs.th", tmp_path, digits, net="cifar_resnet8(zero_pad=around)")
-    assert run.start is not None
-    assert run.start.new == ("fc.weight", "fc.bias")
-    assert "; fc is new: 10 classes without names in the file -> 10 classes (0, 1, " in run.start.note
+    assert run.pretrained is not None
+    assert run.pretrained.new == ("fc.weight", "fc.bias")
+    assert "; fc is new: 10 classes without names in the file -> 10 classes (0, 1, " in run.pretrained.note
 
 
 @pytest.mark.parametrize("other_head", [False, True])
@@ -147,8 +147,8 @@ def test_a_file_without_a_head_gets_one(tmp_path: Path, pictures: str, other_hea
     projector = {"projector.0.weight": torch.zeros(4, 512), "projector.2.weight": torch.zeros(4, 4)}
     torch.save(body | (projector if other_head else {}), tmp_path / "x.pth")
     run = tuned(tmp_path / "x.pth", tmp_path, data=open_data(pictures), net="", image_size=16)
-    assert run.start is not None
-    assert run.start.note.endswith("; fc is new: none in the file -> 2 classes (a, b)")
+    assert run.pretrained is not None
+    assert run.pretrained.note.endswith("; fc is new: none in the file -> 2 classes (a, b)")
     first = first_network(run, run.recipe, "cpu").state_dict()
     assert first["fc.weight"].any()
     assert all(torch.equal(first[name.removeprefix("backbone.")], tensor) for name, tensor in body.items())
@@ -166,8 +166,8 @@ def test_where_classes_and_normalisation_are_not_told(
     """The head goes, and images are normalised as in an evaluation of such files."""
     of_unknown_classes(monkeypatch, "cifar_resnet8(num_classes=2)")
     run = tuned(tmp_path, tmp_path, data=open_data(pictures))
-    assert run.start is not None
-    assert run.start.note.endswith("; fc is new: 2 classes without names in the file -> 2 classes (a, b)")
+    assert run.pretrained is not None
+    assert run.pretrained.note.endswith("; fc is new: 2 classes without names in the file -> 2 classes (a, b)")
     assert run.recipe.normalise == "imagenet"
     of_unknown_classes(monkeypatch, "cifar_resnet8(in_channels=1)")
     assert tuned(tmp_path, tmp_path).recipe.normalise == "channel_mean_std"
@@ -176,9 +176,9 @@ def test_where_classes_and_normalisation_are_not_told(
 def test_a_vgg_net_gets_a_new_head_too(tmp_path: Path, pictures: str, monkeypatch: pytest.MonkeyPatch) -> None:
     of_unknown_classes(monkeypatch, "vgg16(num_classes=3)")
     run = tuned(tmp_path, tmp_path, data=open_data(pictures))
-    assert run.start is not None
-    assert run.start.new == ("classifier.6.weight", "classifier.6.bias")
-    assert run.start.note.startswith("kept 30 tensors of vgg16 from ")
+    assert run.pretrained is not None
+    assert run.pretrained.new == ("classifier.6.weight", "classifier.6.bias")
+    assert run.pretrained.note.startswith("kept 30 tensors of vgg16 from ")
 
 
 FROZEN: dict[str, Any] = {"freeze": 2, "ema": 0.9, "weight_decay": 0.01, "channels_last": True, "bn_reestimate": 3}

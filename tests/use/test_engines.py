@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -256,3 +257,22 @@ def test_what_an_engine_cannot_do_is_one_line(run: Path, files: Path, pictures: 
         said = capsys.readouterr()
         assert words in said.err.splitlines()[-1], said.err
         assert said.out == ""
+
+
+def test_a_signal_is_handled_after_engines_came_and_went() -> None:
+    """OpenVINO by itself leaves a freed signal stack behind: the next signal that is handled would end the process."""
+    script = """
+import os, signal
+import openvino.opset13 as op, openvino as ov, numpy as np
+from resnetlab.use.openvino_graph import openvino_scores, written
+
+pixels = op.parameter([-1, 3], np.float32)
+network = written(ov.Model([op.relu(pixels)], [pixels]))
+first, second = openvino_scores(network), openvino_scores(network)
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (found.returncode, found.stdout) == (0, "handled\n"), found.stderr

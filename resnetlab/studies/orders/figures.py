@@ -93,4 +93,4 @@ def error_table(nets: Groups[Key]) -> Table:
 def _unit(order: str) -> str:
     """A basic unit of that order, as the paper writes it."""
     o = ORDERS[order]
-    return " ".join([LETTERS[c] for c in o.each + o.last] + ["+"] + [LETTERS[c] for c in o.after])
+    return " ".join([LETTERS[c] for c in o.each + o.last] + ["+"] + [LETTERS[c] for c in o.postact])
