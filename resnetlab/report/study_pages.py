@@ -109,16 +109,16 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
 
     also: another folder of records, for what this one has not measured. Raises UserError as write_report does.
     """
-    own = _sections(results)
-    views = {s.record.file_name: f"{s.id}.html" if len(own) > 1 else FRONT for s in own}
+    own = [_checked(record, results) for record in read_records(results)]
+    views = {r.file_name: f"{r.study}-{r.scale}.html" if len(own) > 1 else FRONT for r in own}
     others: list[Record] = []
     if also is not None and also.resolve() != results.resolve():
-        others = [s.record for s in _sections(also)]
+        others = [_checked(record, also) for record in read_records(also)]
         for record in others:
             page = also / f"{record.study}-{record.scale}.html"
             if page.is_file():
                 views.setdefault(record.file_name, Path(os.path.relpath(page, results)).as_posix())
-    library, path = Library.of([s.record for s in own], others), results / ESSAY
+    library, path = Library.of(own, others), results / ESSAY
     with _writing(results):
         write_atomically(path, essay(library, views).encode())
     return path, library
@@ -138,22 +138,38 @@ def _writing(results: Path) -> Iterator[None]:
 
 def _sections(results: Path) -> list[Section]:
     """The records of a folder, drawn. Raises UserError if there are none, naming the file that is damaged."""
-    sections: list[Section] = []
+    sections = []
     for record in read_records(results):
-        try:
-            sections.append(_section(record))
-        except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
-            path = results / record.file_name
-            raise UserError(f"{path}: a damaged record ({repr(error)[:200]}); run the study again.") from error
+        with _damage(record, results):
+            sections.append(_section(_checked(record, results)))
     return sections
 
 
+@contextlib.contextmanager
+def _damage(record: Record, folder: Path) -> Iterator[None]:
+    """What goes wrong with a record, as one line that names its file."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
+        path = folder / record.file_name
+        raise UserError(f"{path}: a damaged record ({repr(error)[:200]}); run the study again.") from error
+
+
+def _checked(record: Record, folder: Path) -> Record:
+    """The record, if a page can show its words and verdicts."""
+    with _damage(record, folder):
+        json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
+        for row in map(_row, record.rows):
+            Verdict.of(row.verdict)  # raises ValueError for what is none
+        for words in (record.answer, record.note, record.claim):
+            both(words)
+        Verdict.of(record.verdict)
+    return record
+
+
 def _section(record: Record) -> Section:
-    json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
     name = f"{record.study}-{record.scale}"
     rows = [_row(row) for row in record.rows]
-    for verdict in (record.verdict, *(row.verdict for row in rows)):
-        Verdict.of(verdict)  # raises ValueError for what is none
     facts = [
         (TEXT("facts.source"), both(record.source)),
         (TEXT("facts.method"), both(record.method)),
@@ -191,7 +207,7 @@ def _stuck(record: Record) -> list[Both]:
                 name, _, part = series["label"].rpartition(" ")
                 if part == "training" and high - low > APART and low < APART:
                     found[name if by_epoch else f"{name}-{x:g}"] = (low, high)
-    return [TEXT("stuck", net=net, low=low, high=high) for net, (low, high) in found.items()]
+    return [TEXT("seeds.stuck", net=net, low=low, high=high) for net, (low, high) in found.items()]
 
 
 def _paragraphs(words: Words | dict[str, Any]) -> list[Both]:
