@@ -1,10 +1,11 @@
 # make demo: the main job on embedded data, with a page to read. make test: the tests. Both set themselves up.
-# make results: all quick studies once more, into the committed results/, from a clean commit.
+# make docs: the guide as pages. make results: all quick studies once more, into the committed results/, from a clean
+# commit. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable
 
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations 15
 COMMIT = $(shell git rev-parse --short HEAD)
@@ -12,8 +13,11 @@ COMMIT = $(shell git rev-parse --short HEAD)
 .PHONY: demo test test-all test-faults lint audit dist results clean-commit bench docs clean
 
 demo: $(VENV)/run
+	@echo "==> Training 30 small networks on the digits: about 3 minutes on 2 cores"
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
+	@echo
 	$(BIN)/resnetlab study essay --results reports --also results
+	@echo "The command is $(BIN)/resnetlab, or resnetlab after: source $(BIN)/activate"
 
 test: $(VENV)/dev
 	$(PYTEST)
@@ -54,23 +58,33 @@ bench: $(VENV)/run
 
 docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict
+	@echo
+	@echo "The guide is in site/. To read it, give: $(BIN)/python -m http.server --directory site 8001"
+	@echo "and open http://localhost:8001/ in a browser; Ctrl-C stops it."
 
 clean:
 	rm -rf $(VENV) site
 
 $(VENV)/run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
+		"resnetlab needs Python 3.11 to 3.13; $(PYTHON) is %d.%d. Give another: make PYTHON=python3.12" % v[:2])'
+	@echo "==> Setting up an environment in $(VENV) with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
+	@echo "==> Installing resnetlab and what it needs; torch is the largest part, which may take some minutes"
 	$(INSTALL) .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
+	@echo "==> Installing what the tests need: export, server, linters"
 	$(INSTALL) '.[dev]'
 	@touch $@
 
 $(VENV)/extras: $(VENV)/dev
+	@echo "==> Installing what the tests of Ray, Hugging Face's datasets and TensorBoard need"
 	$(INSTALL) '.[dev,hf,ray,tensorboard]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/run
+	@echo "==> Installing what builds the guide"
 	$(INSTALL) '.[docs]'
 	@touch $@

@@ -1,4 +1,7 @@
-"""The zoo's networks for torch.hub: torch.hub.load(FOLDER, "resnet50", source="local", weights=FILE)."""
+"""The zoo's networks for torch.hub: torch.hub.load(FOLDER, "resnet50", source="local", weights=FILE).
+
+pretrained=True takes the weights that come with the package, and weights="torchvision:resnet50" those of that name.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ dependencies = ["torch", "numpy", "safetensors"]
 
 
 def _entry(name: str) -> Callable[..., object]:
-    def network(weights: str | None = None, *, num_classes: int | None = None) -> object:
+    def network(weights: str | None = None, *, pretrained: bool = False, num_classes: int | None = None) -> object:
+        if pretrained:
+            weights = f"pretrained:{name}"
         if weights is None:
             return resnetlab.build(name) if num_classes is None else resnetlab.build(name, num_classes=num_classes)
         return resnetlab.load(weights, net=name if num_classes is None else f"{name}(num_classes={num_classes})")
 
     network.__name__ = name
-    network.__doc__ = f"{name}, newly initialised, or with the weights of a file (resnetlab's or a peer's)."
+    network.__doc__ = (
+        f"{name}, newly initialised, or with weights: a file, a name, or pretrained=True for the package's."
+    )
     return network
 
 

@@ -39,14 +39,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
     "accumulate 4": {"accumulate": 4},
     "checkpoint_activations": {"checkpoint_activations": True},
-    "fused": {"fused": True},
     "clip_gradient 1": {"clip_gradient": 1.0},
     "ema 0.99": {"ema": 0.99},
     "label_smoothing 0.1": {"label_smoothing": 0.1},
     "mixup 0.2": {"mixup": 0.2},
     "cutmix 1": {"cutmix": 1.0},
     "bn_reestimate 40": {"bn_reestimate": 40},
-    "channels_last, compile, fused": {"channels_last": True, "compile": True, "fused": True},
+    "channels_last, compile": {"channels_last": True, "compile": True},
 }
 SHARES = {"precision fp16": 20}  # a twentieth of the images: CPUs have no fast half-precision products
 

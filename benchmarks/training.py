@@ -146,7 +146,7 @@ def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[R
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
     labels = torch.randint(0, 10, (batch,), generator=draws)
     x = pixels / 255
-    settled = Recipe(**FAST, batch_size=batch, fused=True)  # type: ignore[arg-type]
+    settled = Recipe(**FAST, batch_size=batch)  # type: ignore[arg-type]
     recipe = settled.override(**resolved(settled, spec(name), "cpu"))
     library, _ = peer_of(name)
     candidates = {str(setting): users_step(peer_of(name)[1], x, labels, setting) for setting in settings}

@@ -48,6 +48,15 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
         raise UserError(f"{field}={shown(value)} is not known: choose one of {', '.join(choices)}.{hint}")
 
 
+def check_counts(**counts: int | None) -> None:
+    """Raise UserError for a count that is not a whole number of at least 1; None is one that isn't given."""
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(
+                f"{name}={shown(value)} must be {'1 or more' if isinstance(value, int) else 'a whole number'}."
+            )
+
+
 _NO_MEMORY = re.compile(
     "out of memory|not enough memory|(can't|cannot|failed to|unable to) allocate|bad_alloc|ALLOC_FAILED", re.IGNORECASE
 )

@@ -7,10 +7,15 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import resnetlab
 from resnetlab.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+WITHOUT_FLOAT64 = ("mps",)  # kinds of device
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -21,7 +26,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "processor": _processor(),
         "instruction_sets": " ".join(instruction_sets()),
         "cores": available_cores(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -38,14 +43,16 @@ def available_cores() -> int:
 
 
 def find_device(name: str) -> str:
-    """Resolve "auto"; refuse what this machine or torch does not have."""
+    """Resolve "auto"; refuse what this machine or torch does not have. An Apple GPU is used only if it is asked for."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N or auto.")
-    if name != "cpu" and not torch.cuda.is_available():
+    if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N, mps or auto.")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {name!r} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
     try:
         torch.empty(1, device=name)
@@ -53,6 +60,13 @@ def find_device(name: str) -> str:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"device {name!r} can't be used here: {reason}. Use --device cpu.") from error
     return name
+
+
+def widest_float(device: torch.device | str) -> torch.dtype:
+    """float64 for sums; float32 on Apple GPUs, which have nothing wider."""
+    import torch
+
+    return torch.float32 if torch.device(device).type in WITHOUT_FLOAT64 else torch.float64
 
 
 def instruction_sets() -> tuple[str, ...]:

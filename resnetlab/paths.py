@@ -19,7 +19,7 @@ _MARKS = {
 }
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with "~" or "~user" at its start replaced by the home folder, as a shell does.
 
     Shells do it for a word of its own only, not in --runs=~/runs, nor does anyone in a file. Raises UserError if

@@ -12,10 +12,14 @@ read in `training.checkpoint`, by the same rules.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from resnetlab.errors import shown
+from resnetlab.paths import expanded
 from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
 from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_json, read_regular
 
@@ -26,6 +30,8 @@ WEIGHTS = "weights.safetensors"  # of the folders `last` and `best`
 SETTINGS, METRICS, RESULT, TRACKING = "run.json", "metrics.jsonl", "result.json", "tracking.json"
 MOST_METRICS = 2**28  # bytes: a line for each 100 of 200 million steps
 START_ANEW = "move the folder away to restart the run"
+RUNS = "runs"  # the folder that runs are in, unless --runs names another
+HASH = "[0-9a-f]{12}"  # at the end of a run folder's name
 
 
 Error = Annotated[float, Between(0, 100, nan=True)]  # in %
@@ -35,6 +41,7 @@ class OfData(TypedDict):
     """What run.json says of the data."""
 
     name: str
+    title: NotRequired[str]  # what a person calls it, where the name is only its kind
     fingerprint: NotRequired[str]
     shape: NotRequired[tuple[Whole, Whole, Whole] | None]
     train_images: NotRequired[Whole]
@@ -109,6 +116,42 @@ class Result(TypedDict):
     epochs: Whole
     steps: Whole
     seconds: Seconds
+
+
+def source_path(source: str | Path) -> Path:
+    """The path that names a network: a file, a folder, or a run by its name or hash alone; a bare one also in RUNS."""
+    path = expanded(source)
+    if os.path.lexists(path):
+        return path
+    roots = [path.parent, *([Path(RUNS)] if path == Path(path.name) else [])]
+    return next(filter(None, (newest_run(root, path.name) for root in roots)), path)
+
+
+def newest_run(root: Path, name: str) -> Path | None:
+    """The run in a folder whose name is NAME, NAME-HASH, or ends with -NAME, such as a hash; of several the one that
+    was written last. None if there is none.
+    """
+    whole = re.compile(rf"{re.escape(name)}|{re.escape(name)}-{HASH}|.*-{re.escape(name)}", re.DOTALL)
+    try:
+        there = [path for path in root.iterdir() if whole.fullmatch(path.name) and is_there(path / SETTINGS)]
+    except (OSError, ValueError):
+        return None
+    return max(there, key=lambda path: (last_written(path), path), default=None) if name else None
+
+
+def last_written(folder: Path) -> float:
+    """When a run's metrics, result or settings were last written, in seconds since 1970; 0 where there are none."""
+    times = [0.0]
+    for name in (SETTINGS, METRICS, RESULT):
+        with contextlib.suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    return max(times)
+
+
+def data_title(settings: dict[str, Any]) -> str | None:
+    """What the data of a run is called, by its run.json."""
+    data = settings.get("data", {})
+    return data.get("title") or data.get("name")
 
 
 def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:

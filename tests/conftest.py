@@ -26,7 +26,7 @@ from resnetlab.api import screen
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.source import FolderFiles, StringArray
-from resnetlab.training import loop, session
+from resnetlab.training import log_lines, loop, session
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -91,6 +91,7 @@ def nothing_by_the_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(screen, "SECONDS_BETWEEN_LINES", NEVER)
         patch.setattr(screen, "QUIET_SECONDS", NEVER)
+        patch.setattr(log_lines, "LINE_SECONDS", NEVER)
         patch.setattr(loop, "STATUS_SECONDS", NEVER)
         patch.setattr(session, "CHECKPOINT_SECONDS", NEVER)
         yield

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from resnetlab import machine as machine_module
-from resnetlab.machine import machine
+from resnetlab.errors import UserError
+from resnetlab.machine import find_device, machine
 
 
 def test_changed_code_marks_the_commit_and_new_records_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +32,28 @@ def test_changed_code_marks_the_commit_and_new_records_do_not(tmp_path: Path, mo
     assert machine()["commit"] == clean
     code.write_text("after")
     assert machine()["commit"] == f"{clean}+"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mps", "device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu."),
+        ("cuda", "device 'cuda' can't be used here: torch finds no CUDA GPU. Use --device cpu."),
+        ("mps:0", "device 'mps:0' is not known: give cpu, cuda, cuda:N, mps or auto."),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ("torch.cuda.is_available", "torch.backends.mps.is_available"):
+        monkeypatch.setattr(backend, lambda: False)
+    with pytest.raises(UserError) as caught:
+        find_device(name)
+    assert str(caught.value) == message
+    assert find_device("auto") == find_device("cpu") == "cpu"
+
+
+def test_an_apple_gpu_is_used_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.empty", lambda *_, **__: None)
+    assert find_device("mps") == "mps"
+    assert find_device("auto") == "cpu"

@@ -86,6 +86,17 @@ def test_version_and_completion(installed: Run) -> None:
     assert "_resnetlab" in installed("completion", "bash").stdout
 
 
+def test_the_trained_networks_come_with_it(installed: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    there = sorted(path.stem for path in (ROOT / "resnetlab/weights/pretrained").iterdir())
+    rows = json.loads(installed("nets", "cifar_", "--json").stdout)["networks"]
+    named = [w["source"] for row in rows for w in row["weights"]]
+    assert sorted(source.removeprefix("pretrained:") for source in named) == there
+    Image.new("RGB", (32, 32), (30, 60, 200)).save(tmp_path / "x.png")
+    assert installed("predict", f"pretrained:{there[0]}", str(tmp_path / "x.png")).stdout.startswith(str(tmp_path))
+
+
 def test_a_run_its_evaluation_and_its_page(installed: Run) -> None:
     done = installed("train", "digits", "--net", "cifar_resnet8", "--epochs", "1", "--json")
     run = json.loads(done.stdout)["run"]

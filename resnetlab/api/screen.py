@@ -1,4 +1,4 @@
-"""What people see: tables, progress bars on a terminal, plain lines in a log."""
+"""What people see: tables, progress bars on a terminal or in a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar, copy_context
 from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resnetlab.api.notebook import NotebookBars, in_notebook
 from resnetlab.errors import printable
 
 SECONDS_BETWEEN_LINES = 10
 QUIET_SECONDS = 20  # without a sign of life, after which it is said
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 @cache
@@ -26,8 +29,28 @@ def console() -> Console:
 
 @cache
 def errors() -> Console:
-    """Standard error, where progress goes, so that standard output holds the answer only."""
+    """Standard error, where progress goes, so that standard output holds the answer only.
+
+    In a notebook it is standard output, which has no red background there.
+    """
+    if in_notebook():
+        return Console(file=sys.stdout, force_jupyter=False, width=140, highlight=False)
     return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False)
+
+
+def has_bars() -> bool:
+    """Whether progress is shown as bars, which need no lines beside them."""
+    return not _silent.get() and (sys.stderr.isatty() or in_notebook())
+
+
+@contextlib.contextmanager
+def silenced(quiet: bool = True) -> Iterator[None]:
+    """If quiet, no line of progress and no bar is shown meanwhile."""
+    token = _silent.set(_silent.get() or quiet)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def fits(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
@@ -46,8 +69,26 @@ def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console().print()
 
 
-def progress_bars(*, shown: bool = True) -> Progress:
-    """Bars on a terminal if shown; nothing in a log, where `say` prints lines."""
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> None:
+    """Print a table, the columns `left` aligned to the left; rows one below the other where the table does not fit."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not fits(headers, rows):
+        print_listed(headers, rows)
+        return
+    table = Table()
+    for header in headers:
+        table.add_column(header, justify="left" if header in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def progress_bars(*, shown: bool = True) -> Progress | NotebookBars:
+    """Bars on a terminal or in a notebook if shown; nothing in a log, where `say` prints lines."""
+    if shown and has_bars() and in_notebook():
+        return NotebookBars()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -55,7 +96,7 @@ def progress_bars(*, shown: bool = True) -> Progress:
         TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(compact=True),
         console=errors(),
-        disable=not (shown and sys.stderr.isatty()),
+        disable=not (shown and has_bars()),
     )
 
 
@@ -70,7 +111,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             if task is None:
                 task = bars.add_task(what, total=total, words="")
             bars.update(task, completed=done, total=total, words=f"{done:,} of {total:,}")
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES and not has_bars():
                 said = time.monotonic()
                 say(f"{what}: {done:,} of {total:,}")
 
@@ -79,7 +120,16 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def say(line: str) -> None:
     """Print a line of progress; it stays one line, however long the paths in it are."""
-    errors().print(line, markup=False, soft_wrap=True)
+    if not _silent.get():
+        errors().print(line, markup=False, soft_wrap=True)
+
+
+def say_beside(bars: Progress | NotebookBars, line: str) -> None:
+    """Say a line while bars are shown: on a terminal it stands above them; in a notebook the bars say enough."""
+    if isinstance(bars, Progress) and not bars.disable:
+        bars.console.print(line)
+    elif not has_bars():
+        say(line)
 
 
 def tell(line: str) -> None:
@@ -110,7 +160,7 @@ def watching() -> Iterator[Callable[[str], None]]:
                 why = "; waiting for images or for a long step" if doing == "training" else ""
                 say(f"{doing}: no progress for {silent:.0f} s{why}")
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(watch,), daemon=True)
     thread.start()
     try:
         yield sign_of_life

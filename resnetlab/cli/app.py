@@ -23,10 +23,11 @@ app = cyclopts.App(
     name="resnetlab",
     default_parameter=cyclopts.Parameter(converter=_converted),
     version=resnetlab.__version__,
-    help="Run every network, recipe, figure and claim of the ResNet papers as a command.",
+    help="Run the networks, recipes, figures and claims of the ResNet papers.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # main says how to go on
 )
+app.command(networks.nets)
 app.command(networks.describe)
 app.command(networks.compare)
 app.command(train.train)

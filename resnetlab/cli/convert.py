@@ -8,13 +8,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Json, Which, check
+from resnetlab.api.fetching import fetch_sources
+from resnetlab.cli.options import NAMES, Json, Which, check
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
 
 def convert(
-    source: Annotated[str, Parameter(help="A run folder or a weight file, from resnetlab or another project.")],
+    source: Annotated[
+        str, Parameter(help=f"A run folder, a weight file from resnetlab or another project, or {NAMES}.")
+    ],
     out: Annotated[Path, Parameter(help="The file to write: .safetensors, .pth, .pt or .npz.")],
     /,
     *,
@@ -27,6 +30,7 @@ def convert(
     from resnetlab.weights.convert import convert as convert_file
 
     check(which)
+    fetch_sources(source)
     spec = convert_file(source, out, to, net=net, which=which)
     if json:
         print(json_module.dumps({"written": str(out), "layout": to, "network": spec.name}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,27 +36,11 @@ def fetch(
     """Download a data set and verify it; the same command resumes a download, and leaves a complete one alone."""
     from rich.filesize import decimal
 
-    from resnetlab.api.screen import progress_bars, say
+    from resnetlab.api.fetching import follow
     from resnetlab.data.fetch import fetch as fetch_data
 
     started = time.monotonic()
-    received, was_there = 0, True
-    with progress_bars() as bars:
-        tasks: dict[str, Any] = {}
-        tenths: dict[str, int] = {}
-        for p in fetch_data(name, dest):
-            received = p.received
-            was_there &= p.words == "already complete"
-            if p.file not in tasks:
-                tasks[p.file] = bars.add_task(p.file, total=p.size, words="")
-                tenths[p.file] = 10 * p.done // p.size
-            amount = f"{decimal(p.done)} of {decimal(p.size)}"
-            bars.update(tasks[p.file], completed=p.done, words=amount)
-            if p.words:
-                say(f"{p.file}: {p.words}")
-            elif 10 * p.done // p.size > tenths[p.file] and not sys.stderr.isatty():
-                tenths[p.file] = 10 * p.done // p.size
-                say(f"{p.file}: {amount}")
+    received, was_there = follow(fetch_data(name, dest))
     seconds = time.monotonic() - started
     if json:
         files = [file.name for file in PUBLISHED[name].files]
@@ -209,7 +192,8 @@ def _show(found: Audit) -> None:
             console().print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
         if len(lines) > LISTED:
             console().print(f"  and {len(lines) - LISTED:,} more; --json has all", markup=False, highlight=False)
-    console().print(f"\n{printable(found.name)}: {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+    for words in filter(None, (f"{found.name}: {found.verdict}", found.advice)):
+        console().print(f"\n{printable(words)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command

@@ -9,16 +9,17 @@ from resnetlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from resnetlab.training.dry_run import DryRun, Memory, Timing
-    from resnetlab.training.run import Run
+    from resnetlab.training.launch import Launch
 
 
-def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json: bool) -> None:
+def show_dry_run(job: Launch, json: bool) -> None:
     """Print what the run would be, and what it would take."""
     from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 
-    say(f"{run.spec.name} on {run.data.name}: trying a few steps")
-    found = dry_run(run, device=device, threads=threads, workers=workers)
+    run = job.run
+    say(f"{run.spec.name} on {run.data.title}: trying a few steps{' on made-up images' if job.stand_in else ''}")
+    found = dry_run(run, device=job.device, threads=job.threads, workers=job.workers, stand_in=job.stand_in)
     if json:
         print(json_module.dumps(found.to_dict()))
         return
@@ -26,7 +27,7 @@ def show_dry_run(run: Run, device: str, threads: int | None, workers: int, json:
     for name, value in found.recipe.items():
         if value == "auto":
             value = f"auto: {_shown(found.resolved[name])} here"
-        differs = f"   (default {_shown(default[name])})" if name in found.changed else ""
+        differs = f"   (default {_shown(default.get(name))})" if name in found.changed else ""
         _line(f"{'*' if differs else ' '} {name:<18} {_shown(value)}{differs}")
     _line("* differs from the default")
     console().print()
@@ -41,23 +42,37 @@ def _line(words: str) -> None:
 
 
 def _facts(d: DryRun) -> dict[str, str]:
-    images = f"{d.train_images:,} for training, {d.test_images:,} for testing"
+    images = f"{_count(d.train_images)} for training, {_count(d.test_images)} for testing"
     held_out = f", {d.validation_images:,} held out" if d.validation_images else ""
     rates = ", ".join(f"{lr:.4g} at step {step:,}" for step, lr in d.learning_rates)
     stop_after = d.recipe["stop_after"]
     exact = "nothing known to torch: the same machine, torch and threads give the same weights to the last bit"
     early = f"; fewer after {stop_after} evaluations without a lower validation error" if stop_after else ""
     return {
+        **({"data": f"not there: {d.missing.rstrip('.')}"} if d.missing else {}),
+        **({"unknown": f"without the data, {', '.join(d.unknown)}"} if d.unknown else {}),
         "network": f"{d.network}: {d.parameters:,} parameters, {d.multiply_adds:,} multiply-adds per image",
         **({"start": d.start} if d.start else {}),
         "images": f"{images}{held_out}; {' x '.join(map(str, d.image))} each",
-        "steps": f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs{early}",
-        "learning rate": rates + (f"; {d.lr_words}" if d.lr_words else ""),
+        "steps": _steps(d) + early,
+        "learning rate": "; ".join(filter(None, (rates, d.lr_words))),
         "memory": _memory(d.memory),
         "time": _time(d.timing, d.device, d.threads),
         "not repeatable": ", ".join(d.nondeterministic) or exact,
-        "run": f"{d.folder} ({d.state})",
+        **({"run": f"{d.folder} ({d.state})"} if d.folder else {}),
     }
+
+
+def _steps(d: DryRun) -> str:
+    if d.steps is None:
+        return f"an unknown number; {d.recipe['epochs']:g} epochs"
+    if d.steps_per_epoch is None:
+        return f"{d.steps:,} in total"
+    return f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs"
+
+
+def _count(images: int | None) -> str:
+    return "an unknown number" if images is None else f"{images:,}"
 
 
 def _memory(m: Memory) -> str:
@@ -73,12 +88,14 @@ def _memory(m: Memory) -> str:
 def _time(t: Timing | None, device: str, threads: int) -> str:
     if t is None:
         return "not measured: there is not enough free memory for a few steps"
+    from resnetlab.training.log_lines import duration
+
     where = device if device != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
-    return (
-        f"about {_duration(t.training_seconds)} of training and {_duration(t.evaluation_seconds)} of evaluation: "
-        f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s ({where}; a few steps of "
-        f"{t.timed_images} images)"
-    )
+    parts = {"training": t.training_seconds, "evaluation": t.evaluation_seconds}
+    total = " and ".join(f"{duration(value)} of {name}" for name, value in parts.items() if value is not None)
+    speed = f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s"
+    steps = f"({where}; a few steps of {t.timed_images} images)"
+    return f"about {total}: {speed} {steps}" if total else f"{speed} {steps}"
 
 
 def _rate(value: float) -> str:
@@ -87,13 +104,6 @@ def _rate(value: float) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for name, unit in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.1f} s"
 
 
 def _shown(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from resnetlab.cli.options import (
+    NAMES,
     ClassNames,
     ClassOrder,
     Device,
@@ -22,14 +22,14 @@ from resnetlab.cli.options import (
     check,
 )
 from resnetlab.data.open import DATA_NAMES
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import printable
 
 if TYPE_CHECKING:
-    from resnetlab.data.images import Data
-    from resnetlab.training.evaluate import Evaluation
+    from resnetlab.api.evaluate import EvaluationResult
 
 Sources = Annotated[
-    tuple[str, ...], Parameter(show_default=False, help="Run folders or weight files; several form an ensemble.")
+    tuple[str, ...],
+    Parameter(show_default=False, help=f"Run folders, weight files, or {NAMES}; several form an ensemble."),
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[
@@ -70,91 +70,26 @@ def evaluate(
 
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
-    from resnetlab.data.open import open_data
-    from resnetlab.report.evaluation_report import write_report
-    from resnetlab.training.classes import read_given
-    from resnetlab.training.evaluate import trained_on
-    from resnetlab.use.engines import engine_device
-
-    _check(sources, which, report)
-    where = engine_device("", device, engine)
-    opened = open_data(data, "evaluate", trained_on=trained_on(sources))
-    looking = {"nets": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
-    matching = {"classes": read_given(classes), "class_order": class_order, "unreadable": unreadable}
-    found = _evaluated(sources, opened, where, workers, engine, looking | matching)
-    if report:
-        write_report(found, opened, report, text=data, which=which, device=where)
-    _answer(found, opened, report, json=json)
-
-
-def left_out(places: Sequence[str], total: int) -> str:
-    """A line that says how many images can't be read, and which is the first."""
-    return printable(
-        f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
-        "'resnetlab data audit' lists all of them"
-    )
-
-
-def _check(sources: tuple[str, ...], which: str, report: Path | None) -> None:
-    """Raise UserError where no evaluation is possible; before the work, which may take hours."""
-    from resnetlab.report.evaluation_report import check_report
-    from resnetlab.use.exported import check_evaluable
-
     check(which)
-    if not sources:
-        raise UserError("no network given: name run folders or weight files.")
-    if report:
-        check_report(report)
-    for source in sources:
-        check_evaluable(source)
+    from resnetlab.api.evaluate import evaluate as evaluate_on
 
-
-def _evaluated(
-    sources: tuple[str, ...], data: Data, device: str, workers: int | None, engine: str | None, options: dict[str, Any]
-) -> Evaluation:
-    """Evaluate the networks, showing how it goes; options are those of `training.evaluate.evaluate`."""
-    from resnetlab.api.screen import counting, say, tell
-    from resnetlab.data.workers import decoding_workers
-    from resnetlab.training.evaluate import evaluate as evaluate_on
-    from resnetlab.use.engines import evaluation_engine
-
-    with counting("evaluating") as count:
-        found = evaluate_on(
-            sources,
-            data,
-            device=device,
-            workers=decoding_workers(workers, device, in_memory=data.shape is not None),
-            engine=evaluation_engine(engine, device, data, tell),
-            told=tell,
-            progress=count,
-            **options,
-        )
-    if found.unreadable:
-        say(left_out(found.unreadable, len(data.test)))
-    return found
-
-
-def _answer(found: Evaluation, data: Data, report: Path | None, *, json: bool) -> None:
-    from resnetlab.data.understood import Understood
-    from resnetlab.report.evaluation_report import summary
-
+    looking: dict[str, Any] = {"net": net, "which": which, "views": views, "flip": flip, "image_size": image_size}
+    matching: dict[str, Any] = {"classes": classes, "class_order": class_order, "unreadable": unreadable}
+    running: dict[str, Any] = {"engine": engine, "device": device, "workers": workers}
+    result = evaluate_on(sources, data, report=report, **looking, **matching, **running)
     if json:
-        answer = summary(found) | {"understood": Understood.of(data).to_dict()}
-        print(json_module.dumps(answer | ({"report": str(report)} if report else {})))
+        print(json_module.dumps(result.to_dict()))
         return
-    _show(found)
-    if report:
-        print(printable(str(report / "evaluation.html")))
+    _show(result)
+    if result.report:
+        print(printable(str(result.report)))
 
 
-def _show(found: Evaluation) -> None:
-    from resnetlab.measuring.intervals import wilson
-
-    a = found.accuracy
-    if len(found.members) > 1:
-        for member, own in zip(found.members, found.accuracies, strict=True):
-            print(printable(f"{member.source}: top-1 {own.top1:.2f} %"))
-        print(f"ensemble of {len(found.members)}:")
-    print(f"top-1 {a.top1:.2f} %, top-5 {a.top5:.2f} %, {a.top1_correct} of {a.images} images right")
-    ends = (100 * end for count in (a.top1_correct, a.top5_correct) for end in wilson(count, a.images))
+def _show(result: EvaluationResult) -> None:
+    if len(result.networks) > 1:
+        for one in result.networks:
+            print(printable(f"{one.source}: top-1 {one.top1:.2f} %"))
+        print(f"ensemble of {len(result.networks)}:")
+    print(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, {result.correct} of {result.images} images right")
+    ends = (*result.top1_interval, *result.top5_interval)
     print("95 % intervals: top-1 {:.2f} to {:.2f} %, top-5 {:.2f} to {:.2f} %".format(*ends))

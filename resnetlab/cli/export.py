@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import ClassNames, ClassOrder, ImageSize, Json, Net, RunOrWeights, Unreadable, Which, check
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
@@ -59,6 +60,7 @@ def export(
     from resnetlab.use.export_job import Target, export_job
 
     target = Target(source, to, out, int8, calibrate)
+    fetch_sources(source)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, told=tell)
     given = read_given(classes)
     job = export_job(classifier, target, data=data, classes=given, class_order=class_order, unreadable=unreadable)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     UNREADABLE,
     BatchSize,
@@ -68,6 +69,7 @@ def features(
     from resnetlab.use.engines import engine_device
 
     known = _checked(out, nearest, among)
+    fetch_sources(source)
     where = engine_device(source, device, engine)
     classifier = Classifier.open(
         source, net=net, which=which, image_size=image_size, device=where, head=False, told=tell

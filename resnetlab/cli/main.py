@@ -9,21 +9,13 @@ import sys
 
 import cyclopts
 
+from resnetlab.api.errors import in_one_line
 from resnetlab.cli.app import app
 from resnetlab.cli.streams import mend_streams
-from resnetlab.errors import ToldElsewhere, UserError, dead_worker, out_of_memory, printable
+from resnetlab.errors import ToldElsewhere, UserError, out_of_memory, printable
 from resnetlab.training.signals import Stopped
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
-TAKES_LESS = {  # what to do if a command runs out of memory
-    "train": "use a smaller --batch-size or --image-size, or fewer --workers",
-    "predict": "use a smaller --batch-size",
-    "features": "use a smaller --batch-size",
-    "serve": "use a smaller --batch-size",
-    "eval": "use fewer --workers, --views 1-crop, or fewer networks at once",
-    "study run": "use fewer --jobs",
-    "data": "use fewer --workers",
-}
 KEEPING = (["train"], ["study", "run"], ["data", "fetch"])  # commands that resume from what they saved
 
 
@@ -58,18 +50,12 @@ def _reported(error: Exception, given: list[str]) -> int | None:
     if isinstance(error, BrokenPipeError):
         _drop_output()  # e.g. `| head`
         return 0
-    if words := out_of_memory(error):
-        return _no_memory(words, given)
-    if isinstance(error, OSError):
-        if error.filename is None:
-            _drop_output()
-        where = error.filename or "the output"
-        print(f"error: {printable(str(where))}: can't be read or written ({error.strerror or error}).", file=sys.stderr)
-        return USER_ERROR
-    if words := dead_worker(error):
-        print(f"error: {words}.", file=sys.stderr)
-        return USER_ERROR
-    return None
+    if isinstance(error, OSError) and error.filename is None and not out_of_memory(error):
+        _drop_output()
+    if (line := in_one_line(error, " ".join(given))) is None:
+        return None
+    print(f"error: {line}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:
@@ -86,14 +72,6 @@ def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:
         else:
             print("\nstopped.", file=sys.stderr)
     return INTERRUPTED if number == signal.SIGINT else GO_ON
-
-
-def _no_memory(words: str, given: list[str]) -> int:
-    """Say what did not fit, and what takes less; return the exit code."""
-    advice = next((ways for command, ways in TAKES_LESS.items() if " ".join(given).startswith(command)), "")
-    more = "close other programs, or use a machine with more memory"
-    print(f"error: out of memory: {words}; {advice}{', ' if advice else ''}{more}.", file=sys.stderr)
-    return USER_ERROR
 
 
 def _first() -> bool:

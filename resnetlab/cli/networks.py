@@ -1,10 +1,10 @@
-"""`resnetlab describe` and `resnetlab compare`."""
+"""`resnetlab nets`, `resnetlab describe` and `resnetlab compare`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -13,10 +13,58 @@ from resnetlab.cli.options import Json
 if TYPE_CHECKING:
     from resnetlab.measuring.complexity import Complexity
     from resnetlab.measuring.reported import Reported
+    from resnetlab.use.networks import NetworkRow
 
 Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
 ]
+
+
+Pattern = Annotated[str | None, Parameter(help="Only networks whose name contains this, or matches it with * and ?.")]
+Sort = Annotated[
+    Literal["name", "depth", "parameters", "multiply-adds", "error", "accuracy"] | None,
+    Parameter(help="Sort by this, best accuracy or smallest first; default: family by family."),
+]
+
+
+def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -> None:
+    """List the networks: size, cost, the error that the paper prints, and the accuracy of weights that you can use.
+
+    resnetlab nets 'cifar_*' --sort error
+    resnetlab predict pretrained:cifar_resnet20 IMAGE ...
+    """
+    from resnetlab.nets.zoo import PATTERNS
+    from resnetlab.use.networks import network_rows
+
+    rows = network_rows(pattern, sort)
+    if json:
+        _print_json({"networks": [row.to_dict() for row in rows], "patterns": list(PATTERNS)})
+        return
+    from resnetlab.api.screen import console, print_table
+
+    headers = ("network", "depth", "input", "parameters", "multiply-adds", "paper's error %", "weights: top-1 %")
+    print_table(headers, [_listed(row) for row in rows], left=("network", "input", "weights: top-1 %"))
+    console().print(
+        "error: on CIFAR-10, or ImageNet's top-1 with 10 crops; weights: those in the package on CIFAR-10, "
+        "torchvision's on ImageNet, as torchvision states it\nCIFAR networks can have any depth: "
+        + ", ".join(PATTERNS),
+        style="dim",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _listed(row: NetworkRow) -> tuple[str, ...]:
+    weights = (f"{w.source} {w.top1:.2f}" for w in row.weights)
+    return (
+        row.name,
+        str(row.depth),
+        "x".join(map(str, row.input)),
+        f"{row.parameters:,}",
+        f"{row.multiply_adds:,}",
+        f"{row.paper_error:.2f}" if row.paper_error else "",
+        ", ".join(weights),
+    )
 
 
 def describe(net: Net | None = None, /, *, json: Json = False) -> None:
@@ -102,9 +150,7 @@ def _as_json(found: tuple[str, Reported] | None) -> dict[str, object] | None:
 
 
 def _show(c: Complexity) -> None:
-    from rich.table import Table
-
-    from resnetlab.api.screen import console, fits, print_listed
+    from resnetlab.api.screen import console, print_table
 
     headers = ("layer", "kind", "output", "parameters", "multiply-adds")
     rows = [
@@ -117,15 +163,7 @@ def _show(c: Complexity) -> None:
         )
         for layer in c.layers
     ]
-    if fits(headers, rows):
-        table = Table()
-        for header in headers:
-            table.add_column(header, justify="left" if header in ("layer", "kind") else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        console().print(table)
-    else:
-        print_listed(headers, rows)
+    print_table(headers, rows, left=("layer", "kind"))
     facts = {
         "network": c.name,
         "depth": f"{c.depth} weight layers on the main path",

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from resnetlab.errors import UserError, check_choice
+from resnetlab.api.fetching import NAMES
+from resnetlab.errors import UserError, check_choice, check_counts
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -23,12 +24,14 @@ WHICH = ("last", "best", "ema")
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 Runs = Annotated[Path, Parameter(help="The folder in which runs are kept.")]
-Device = Annotated[str, Parameter(help="cpu, cuda or cuda:N; auto uses a GPU if there is one.")]
+Device = Annotated[str, Parameter(help="cpu, cuda, cuda:N or mps (Apple); auto uses an NVIDIA GPU if there is one.")]
 Workers = Annotated[
     int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
 ]
-RunOrWeights = Annotated[str, Parameter(help="A run folder or a weight file.")]
-RunWeightsOrExported = Annotated[str, Parameter(help="A run folder, a weight file, or an exported .onnx or .xml.")]
+RunOrWeights = Annotated[str, Parameter(help=f"A run, by its folder, name or hash, a weight file, or {NAMES}.")]
+RunWeightsOrExported = Annotated[
+    str, Parameter(help=f"A run, by its folder, name or hash, a weight file, an exported .onnx or .xml, or {NAMES}.")
+]
 Images = Annotated[
     tuple[str, ...], Parameter(help="Files, folders or patterns; without any, a list is read from standard input.")
 ]
@@ -70,6 +73,4 @@ UNREADABLE = 1  # exit code if some image could not be read
 def check(which: str = "last", **counts: int | None) -> None:
     """Raise UserError for weights that a run doesn't keep, and for counts below 1; None is one that isn't given."""
     check_choice("which", which, WHICH)
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value} must be 1 or more.")
+    check_counts(**counts)

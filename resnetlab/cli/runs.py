@@ -1,4 +1,4 @@
-"""`resnetlab runs` and `resnetlab runs plot`."""
+"""`resnetlab runs` and `resnetlab runs plot`; its other commands are in `run_details`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, Runs
+from resnetlab.cli.run_details import OneRun, compare, remove, show
 from resnetlab.errors import printable
 
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
 
-app = cyclopts.App(name="runs", help="List the runs in a folder, or plot their error curves.")
+app = cyclopts.App(name="runs", help="List the runs in a folder; show, compare, plot or remove some of them.")
+for command in (show, compare, remove):
+    app.command(command)
 
 
 @app.default
@@ -38,9 +41,7 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
 
 @app.command
 def plot(
-    run: Annotated[
-        str, Parameter(help="A run: its folder, its name inside --runs, or the hash at the end of its name.")
-    ],
+    run: OneRun,
     /,
     *more: Annotated[str, Parameter(help="More runs to draw in the same plot.")],
     out: Annotated[Path, Parameter(help="The file to write: .svg, .png or .pdf.")] = Path("curves.svg"),
@@ -51,12 +52,9 @@ def plot(
 
     A plot that this command wrote earlier is replaced; any other existing file is an error.
     """
-    from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
-    from resnetlab.training.runs import find_run
+    from resnetlab.api.plot import plot_runs
 
-    check_out(out)
-    folders = [find_run(name, runs) for name in (run, *more)]
-    save_curves(error_curves(folders), out)
+    folders = plot_runs(run, *more, out=out, root=runs).runs
     if json:
         print(json_module.dumps({"written": str(out), "runs": [str(folder) for folder in folders]}))
     else:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, ImageSize, Net, RunWeightsOrExported, Which, WholeNumber, check
 from resnetlab.errors import UserError, printable
 
@@ -55,6 +56,7 @@ def serve(
     if not 1 <= max_megapixels <= MOST_PIXELS // 10**6:
         raise UserError(f"max-megapixels={max_megapixels} must be 1 to {MOST_PIXELS // 10**6}: more are never decoded.")
     limits = Limits(bytes=max_megabytes * 10**6, pixels=max_megapixels * 10**6, requests=queue, seconds=timeout)
+    fetch_sources(source)
     with listen(host, port) as listener:  # the port is taken before the network is read
         where = engine_device(source, device, engine)
         classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)

@@ -1,17 +1,15 @@
-"""`resnetlab study list | run | report | essay`."""
+"""`resnetlab study list | run | report`."""
 
 from __future__ import annotations
 
 import json as json_module
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check
 from resnetlab.errors import UserError
 from resnetlab.studies.frame.text import both
@@ -19,8 +17,6 @@ from resnetlab.studies.frame.text import both
 if TYPE_CHECKING:
     from resnetlab.studies.frame.assignment import Assignment, Workplace
     from resnetlab.studies.frame.record import Record
-    from resnetlab.studies.frame.run import Event
-    from resnetlab.training.loop import Status
 
 app = cyclopts.App(name="study", help="Test the papers' claims by measurement.")
 
@@ -33,7 +29,10 @@ Scale = Annotated[
 Data = Annotated[str | None, Parameter(help="The images, cifar10:DIR; needed for cifar, paper and --weights.")]
 WeightFiles = Annotated[
     tuple[str, ...],
-    Parameter(help="NAME=FILE: a trained network to measure instead of training runs; can be repeated."),
+    Parameter(
+        negative="",
+        help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated.",
+    ),
 ]
 Epochs = Annotated[
     float | None, Parameter(help="Length of the runs, if shorter than the scale's; noted in the record.")
@@ -48,6 +47,7 @@ Ray = Annotated[
     str | None,
     Parameter(help="Run the trainings on Ray: local starts it here; auto or HOST:PORT joins a cluster."),
 ]
+DryRun = Annotated[bool, Parameter(negative="", help="Print what would run and its cost, and run nothing.")]
 Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
 Also = Annotated[
     Path | None,
@@ -57,8 +57,13 @@ Also = Annotated[
 
 @app.command(name="list")
 def list_studies(*, json: Json = False) -> None:
-    """List the studies: claim, source, and the cost of each scale."""
+    """List the studies: claim, source, and the cost of each scale.
+
+    The cost is the number of epochs of cifar_resnet20 that need as many multiply-adds; runs that studies share are
+    counted in each. --dry-run of 'study run' tells the hours on this machine.
+    """
     from resnetlab.studies import STUDIES
+    from resnetlab.studies.frame.budget import total_epochs
     from resnetlab.studies.frame.scales import SCALES
     from resnetlab.studies.frame.study import study
 
@@ -72,7 +77,9 @@ def list_studies(*, json: Json = False) -> None:
         for scale in SCALES:
             plan = s.plan(scale, None, ())
             counts = f"{len(plan.recipes)} runs, {len(plan.measurements)} measurements"
-            print(f"  {scale + ':':<7} {counts}, {plan.expected}")
+            trained = f", {total_epochs(plan.recipes):,.1f} epochs of cifar_resnet20" if plan.recipes else ""
+            takes = "" if scale == "cifar" and plan.recipes else f", {plan.expected}"
+            print(f"  {scale + ':':<7} {counts}{trained}{takes}")
 
 
 @app.command
@@ -91,21 +98,40 @@ def run(
     runs: Runs = Path("runs"),
     results: Results = Path("reports"),
     device: Device = "auto",
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Run one study or all of them, decide by their rules, and write records, figures and a report.
 
-    Finished runs are reused, whichever study made them. A failed run does not stop the others; the exit code is then 1.
+    Finished runs are reused, whichever study made them. The first seed of every network is trained first, so --seeds 1
+    and then the same command without it costs nothing twice. A failed run does not stop the others; the exit code is
+    then 1.
     """
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
     check(jobs=jobs, seeds=seeds)
-    if jobs is not None and ray is not None:
-        raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
     from resnetlab.studies.frame.assignment import Workplace, assignments
 
+    fetch_sources(*(text.rpartition("=")[2] for text in weights))
     tasks = assignments(name, scale, data=data, weights=weights, epochs=epochs, seeds=seeds)
-    records, page = _carried_out(tasks, Workplace.checked(runs, device, jobs, ray), results, quiet=json)
+    workplace = Workplace.checked(runs, device, jobs, ray)
+    if dry_run:
+        _show_costs(tasks, workplace, json)
+        return 0
+    return _carried_out(tasks, workplace, results, all=all, json=json)
+
+
+def _carried_out(tasks: list[Assignment], workplace: Workplace, results: Path, *, all: bool, json: bool) -> int:
+    """Run the studies, show what each found, and write the report; return the exit code."""
+    from resnetlab.api.study import carried_out
+    from resnetlab.report.study_pages import write_report
+
+    records = []
+    for record, _ in carried_out(tasks, workplace, results):
+        records.append(record)
+        if not json:
+            _show(record)
+    page = write_report(results)
     if json:
         found = [_answer(r) for r in records]
         print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
@@ -114,38 +140,36 @@ def run(
     return 1 if any(r.failures for r in records) else 0
 
 
-def _carried_out(
-    tasks: list[Assignment], workplace: Workplace, results: Path, *, quiet: bool
-) -> tuple[list[Record], Path]:
-    """Run the studies one after another, keep and show their records; return them, and the report's page."""
-    from resnetlab.api.screen import say
-    from resnetlab.report.study_pages import write_report
-    from resnetlab.storage import disk_errors
-
-    with disk_errors(results):
-        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
-    records = []
+def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> None:
+    """Print what each study would run and what it costs, and all of them together."""
+    costs = {task.study.name: workplace.budget(task.plan.recipes) for task in tasks}
+    together = workplace.budget(recipe for task in tasks for recipe in task.plan.recipes)
+    if json:
+        studies = [
+            {"study": task.study.name, "scale": task.scale, "measurements": len(task.plan.measurements)}
+            | costs[task.study.name].to_dict()
+            for task in tasks
+        ]
+        print(json_module.dumps({"studies": studies, "together": together.to_dict()}))
+        return
     for task in tasks:
-        record = workplace.carry_out(task, lambda task, events: _follow(task, workplace.words, events))
-        if record.failures:
-            total = len(task.plan.recipes) + len(task.plan.measurements)
-            say(
-                f"{len(record.failures)} of {total} runs and measurements failed; the same command repeats only "
-                "these, each run from its last checkpoint"
-            )
-        record.save(results)
-        if not quiet:
-            _show(record)
-        records.append(record)
-    return records, write_report(results)
+        print(f"{task.title}: {costs[task.study.name].words}; {len(task.plan.measurements)} measurements")
+        for number, recipe in enumerate(task.plan.recipes if len(tasks) == 1 else (), 1):
+            print(f"  {number:>3}. {recipe.net} seed {recipe.seed}")
+        if len(tasks) == 1 and task.plan.note:
+            print(f"  {task.plan.note}")
+    if len(tasks) > 1:
+        print(f"together, runs that studies share counted once: {together.words}")
 
 
 def _answer(record: Record) -> dict[str, Any]:
-    """What a program wants of a record: texts in English."""
+    """What a program wants of a record: texts in English; "claims" counts them by their verdict."""
+    from resnetlab.studies.frame.statistics import tally
+
     rows = [{k: str(both(v)) for k, v in row.items()} for row in record.rows]
-    return {"study": record.study, "scale": record.scale, "verdict": record.verdict, "rows": rows} | {
-        "failures": record.failures
-    }
+    counts = {verdict.word: count for verdict, count in tally(record.verdicts).items()}
+    about = {"study": record.study, "scale": record.scale, "verdict": record.verdict, "claims": counts}
+    return about | {"rows": rows, "failures": record.failures}
 
 
 @app.command
@@ -176,48 +200,6 @@ def essay(*, results: Results = Path("reports"), also: Also = None, json: Json =
     print(f"essay: {page}\nopen it in a browser: {page.resolve().as_uri()}")
 
 
-def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:
-    """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
-    from resnetlab.api.screen import progress_bars, say
-
-    plan, failed = task.plan, dict[int, str]()
-    labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
-    counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
-    counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
-    say(f"{task.title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
-    started, finished = time.monotonic(), 0
-    with progress_bars() as bars:
-        overall = bars.add_task("all runs", total=len(labels), words="")
-        tasks: dict[int, Any] = {}
-        last: dict[int, str] = {}
-        for event in events:
-            label = labels[event.index]
-            if event.status:
-                if event.index not in tasks:
-                    tasks[event.index] = bars.add_task(label, words="")
-                last[event.index] = _errors_of(event.status)
-                done, total = event.status.step, event.status.steps
-                bars.update(tasks[event.index], completed=done, total=total, words=last[event.index])
-            if event.failed:
-                failed[event.index] = event.failed
-                last[event.index] = f"FAILED: {event.failed}"
-            if event.done or event.failed:
-                finished += 1
-                if event.index in tasks:
-                    bars.remove_task(tasks[event.index])
-                bars.update(overall, completed=finished)
-                words = last.get(event.index, "already finished" if event.index < len(plan.recipes) else "done")
-                (bars.console.print if sys.stderr.isatty() else say)(
-                    f"[{finished}/{len(labels)}] {time.monotonic() - started:4.0f} s  {label}: {words}"
-                )
-    return failed
-
-
-def _errors_of(status: Status) -> str:
-    test = f", test {status.test_error:.1f} %" if status.test_error is not None else ""
-    return f"training error {status.train_error:.1f} %{test}"
-
-
 ROWS_WIDTH = 72  # columns below which sentences side by side can't be read
 
 
@@ -239,7 +221,10 @@ def _show(record: Record) -> None:
             shown.add_row(*map(escape, row))
         console().print(shown)
     headers = ["claim", "paper", "measured", "verdict"]
+    remarks = [str(both(row.get("remark", ""))) for row in record.rows]
     rows = [[str(both(row[k])) for k in headers] for row in record.rows]
+    for row, remark in zip(rows, remarks, strict=True):
+        row[2] += f"\n{remark}" if remark else ""
     if console().width >= ROWS_WIDTH:
         shown = Table(*headers, show_lines=True)
         for row in rows:

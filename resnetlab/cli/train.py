@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json as json_module
-import sys
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
-    from resnetlab.training.distributed import Distributed
-    from resnetlab.training.launch import Launch
+    from resnetlab.api.train import TrainingResult
 
 _HINTS = get_type_hints(Recipe)
+# The groups of --help, each from the field at which it begins to the next one's, in the order of Recipe's fields.
+_GROUPS = {
+    "net": "The network, and where it starts",
+    "data": "The data",
+    "augment": "Augmentation",
+    "epochs": "Length and batches",
+    "lr": "The learning rate",
+    "optimiser": "The optimiser",
+    "sync_bn": "Speed and memory",
+    "clip_gradient": "Gradients and averages",
+}
+
+
+def _group_of(field: str) -> Group:
+    """The group of --help that a field belongs to."""
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    begun = [name for name in names[: names.index(field) + 1] if name in _GROUPS]
+    return Group(_GROUPS[begun[-1]], sort_key=names.index(begun[-1]) + 1)
+
+
 # Every field of a recipe as an option of the same name, unset unless given.
 _NAMES = {"start": ("--from", "--start")}  # "from" is a word of Python's
 Overrides: Any = dataclasses.make_dataclass(
@@ -32,7 +50,14 @@ Overrides: Any = dataclasses.make_dataclass(
             f.name,
             Annotated[
                 _HINTS[f.name] | None,
-                Parameter(name=_NAMES.get(f.name), help=f.metadata["help"], consume_multiple=True),
+                Parameter(
+                    name=_NAMES.get(f.name),
+                    help=f.metadata["help"],
+                    consume_multiple=True,
+                    negative_iterable=(),
+                    show=f.name not in RETIRED,
+                    group=_group_of(f.name),
+                ),
                 WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
             ],
             None,
@@ -55,10 +80,22 @@ Log = Annotated[
 DryRun = Annotated[
     bool, Parameter(negative="", help="Show the run's settings and its cost in memory and time; train nothing.")
 ]
+FindLr = Annotated[
+    bool,
+    Parameter(
+        name="--find-lr",
+        negative="",
+        help="Try about a hundred steps at growing learning rates, draw their loss to find-lr.svg and suggest a rate; "
+        "train nothing.",
+    ),
+]
 CheckpointSteps = Annotated[
     int | None,
     WholeNumber,
     Parameter(help="Steps between checkpoints within an epoch; default: every 10 minutes; does not affect results."),
+]
+RunName = Annotated[
+    str, Parameter(help="What to call the run: its folder is NAME-HASH. NAME then stands for the newest such run.")
 ]
 Serve = Annotated[
     bool, Parameter(negative="", help="Serve the network after training, on a free port of this machine.")
@@ -70,12 +107,14 @@ def train(
     /,
     *,
     overrides: Fields = None,
+    name: RunName = "",
     runs: Runs = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
     workers: Workers = None,
     log: Log = None,
     dry_run: DryRun = False,
+    find_lr: FindLr = False,
     checkpoint_steps: CheckpointSteps = None,
     serve: Serve = False,
     json: Json = False,
@@ -87,96 +126,49 @@ def train(
     To train on a folder of images and serve the network on a page: resnetlab train finetune --data FOLDER --serve
     To train on several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
     """
-    from resnetlab.training.distributed import joined
-
     if serve:
         check_server_installed()  # before the training
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
-    with joined(device) as distributed:
-        values = named_recipe(recipe, **given)
-        setup = {"device": device, "threads": threads, "workers": workers, "checkpoint_steps": checkpoint_steps}
-        job = _launched(values, runs, distributed, setup, dry_run)
-        if dry_run:
-            _try_out(job, json)
-            return
-        _train(job, log, warn_of_scratch=recipe == "finetune" and not values.start, json=json)
-    if serve and distributed.is_main:
-        serve_run(str(job.run.folder), which="best" if values.stop_after else "last", port=0, device=device)
-
-
-def _launched(recipe: Recipe, runs: Path, distributed: Distributed, setup: dict[str, Any], dry_run: bool) -> Launch:
-    """The run, checked; the process that speaks says what may be wrong with its data."""
-    from resnetlab.api.screen import say
-    from resnetlab.training.launch import launch
-
-    job = launch(recipe, runs, distributed, dry_run=dry_run, **setup)
-    for line in job.warnings() if distributed.is_main else ():
-        say(line)
-    return job
-
-
-def _try_out(job: Launch, json: bool) -> None:
-    from resnetlab.cli.dry_run import show_dry_run
-
-    if job.distributed.is_main:
-        show_dry_run(job.run, job.device, job.threads, job.workers, json)
-
-
-def _train(job: Launch, log: str | None, *, warn_of_scratch: bool, json: bool) -> None:
-    """Train and, in the process that speaks, say how it goes and what came of it."""
-    from resnetlab.api.screen import counting, say
-
-    finished_before = job.distributed.broadcast_from_main(job.run.result) is not None
-    if job.distributed.is_main:
-        for line in job.introduction(warn_of_scratch=warn_of_scratch):
-            say(line)
-        if finished_before:
-            say(job.how_to_train_anew())
-        else:
-            with counting("measuring the training images") as count:
-                job.measure(count)
-    early = _follow(job, log)
-    if not job.distributed.is_main:
+    setup: dict[str, Any] = {"name": name, "device": device, "threads": threads, "workers": workers}
+    setup |= {"checkpoint_steps": checkpoint_steps}
+    if dry_run or find_lr:
+        _try_out(recipe, given, runs, setup, json, find_lr=find_lr)
         return
-    for line in job.conclusion(early=early):
-        say(line)
-    result = job.run.result()
-    assert result is not None
+    from resnetlab.api.train import train as train_to_the_end
+
+    result = train_to_the_end(recipe, runs=runs, log=log, **setup, **given)
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+        return
+    _show(result, json)
+    if serve:
+        stops_early = named_recipe(recipe, **given).stop_after
+        serve_run(str(result.folder), which="best" if stops_early else "last", port=0, device=device)
+
+
+def _try_out(
+    recipe: str, fields: dict[str, Any], runs: Path, setup: dict[str, Any], json: bool, *, find_lr: bool
+) -> None:
+    """A few steps, which train nothing."""
+    from resnetlab.api.train import launched, recipe_of
+    from resnetlab.cli.dry_run import show_dry_run
+    from resnetlab.cli.find_lr import show_find_lr
+    from resnetlab.training.distributed import joined
+
+    with joined(setup["device"]) as distributed:
+        job = launched(recipe_of(recipe, fields), runs, distributed, dry_run=True, **setup)
+        if distributed.is_main:
+            (show_find_lr if find_lr else show_dry_run)(job, json)
+
+
+def _show(result: TrainingResult, json: bool) -> None:
+    """Print what came of a run."""
     if json:
-        answer = {k: result[k] for k in ("train_error", "test_error", "epochs", "seconds")}
-        print(json_module.dumps({"run": str(job.run.folder)} | answer), flush=True)
+        names = ("train_error", "test_error", "epochs", "seconds")
+        answer = {"run": str(result.folder)} | {name: getattr(result, name) for name in names}
+        print(json_module.dumps(answer), flush=True)
         return
     print(
-        f"{'already finished' if finished_before else 'finished'}: training error {result['train_error']:.2f} %, "
-        f"test error {result['test_error']:.2f} %, {result['epochs']} epoch{'s' * (result['epochs'] != 1)} in "
-        f"{result['seconds']:.1f} s\n{job.run.folder}"
+        f"{'already finished' if result.finished_before else 'finished'}: training error {result.train_error:.2f} %, "
+        f"test error {result.test_error:.2f} %, {result.epochs} epoch{'s' * (result.epochs != 1)} in "
+        f"{result.seconds:.1f} s\n{result.folder}"
     )
-
-
-def _follow(job: Launch, log: str | None) -> bool:
-    """Train and show how it goes; whether it was stopped early."""
-    from resnetlab.api.screen import progress_bars, say, watching
-    from resnetlab.training.signals import stop_on_signals
-    from resnetlab.training.tracking import tracking
-
-    speaks, reported, early = job.distributed.is_main, None, False
-    with (
-        tracking(job.run, log if speaks else None) as track,
-        progress_bars(shown=speaks) as bars,
-        stop_on_signals(alone=job.distributed.world_size == 1) as stop,
-        watching() if speaks else contextlib.nullcontext(lambda _: None) as sign_of_life,
-    ):
-        task = bars.add_task("training", words="")
-        for status in job.train(stop):
-            sign_of_life(status.next)
-            reported = status.epochs_done if reported is None else reported  # the first one is within an epoch
-            test = f", test {status.test_error:.2f} %" if status.test_error is not None else ""
-            words = f"error {status.train_error:.2f} %{test}, {status.images_per_second:,.0f} images/s"
-            bars.update(task, completed=status.step, total=status.steps, words=words)
-            track()
-            early = status.step < status.steps  # of the last one
-            if status.epochs_done > reported and speaks and not sys.stderr.isatty():
-                reported = status.epochs_done
-                say(f"epoch {reported}, step {status.step} of {status.steps}, lr {status.lr:.4g}: {words}")
-        track()  # of a run that was finished before, what its tracker lacks
-    return early

@@ -6,12 +6,12 @@ import csv as csv_module
 import json as json_module
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import (
     UNREADABLE,
     BatchSize,
@@ -62,20 +62,16 @@ def predict(
     csv: Csv = False,
 ) -> int:
     """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
-    from resnetlab.api.screen import tell
-    from resnetlab.use.classifier import Classifier
-    from resnetlab.use.engines import engine_device, with_engine
-    from resnetlab.use.predict import find_images
-    from resnetlab.use.predict import predict as predictions
-
     check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
-    where = engine_device(source, device, engine)
-    classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
-    files = find_images(names_given(images))
-    classifier = with_engine(classifier, engine, batch=min(batch_size, len(files)), told=tell)
-    found = predictions(classifier, files, top=top, batch=batch_size)
+    from resnetlab.api.predict import opened
+    from resnetlab.use.predict import predict as predictions_of
+
+    options = {"net": net, "which": which, "image_size": image_size}
+    names = names_given(images)
+    classifier, files = opened(source, names, engine=engine, device=device, batch_size=batch_size, **options)
+    found = predictions_of(classifier, files, top=top, batch=batch_size)  # each is shown as soon as it is there
     failed = _as_json(found, classifier.assumed) if json else (_as_csv if csv else _as_text)(found)
     return UNREADABLE if failed else 0
 
@@ -95,13 +91,14 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write a picture of each image beside a heat map of what the network's answer is based on."""
+    """Write a picture of each image beside the same under a heat map of what the network's answer is based on."""
     from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images
 
     check(which)
+    fetch_sources(source)
     where = find_device(device)
     classifier = Classifier.open(source, net=net, which=which, image_size=image_size, device=where, told=tell)
     label = check_method(classifier, method, unit, label)
@@ -118,11 +115,11 @@ def explain(
 
 
 def _as_json(found: Iterator[Prediction], assumed: tuple[str, ...]) -> bool:
-    rows = [asdict(p) for p in found]
-    for row in rows:
-        row["classes"] = [{"class": name, "probability": value} for name, value in row["classes"]]
-    print(json_module.dumps({"images": rows} | ({"assumed": assumed} if assumed else {})))
-    return any(row["error"] for row in rows)
+    from resnetlab.api.predict import PredictionResult
+
+    result = PredictionResult(tuple(found), assumed)
+    print(json_module.dumps(result.to_dict()))
+    return any(image.error for image in result)
 
 
 def _as_csv(found: Iterator[Prediction]) -> bool:

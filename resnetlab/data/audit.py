@@ -20,6 +20,7 @@ from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError
 
 FEW = 20  # training images: a class with fewer is named
+UNEVEN = 3  # times the smallest class: from here on training is advised to weigh the classes
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,20 @@ class Audit:
         words = "; ".join(filter(None, found))
         return f"{words}." if words else "Every file can be read, and no test image is among the training images."
 
+    @property
+    def advice(self) -> str:
+        """What to do in training about classes of uneven size; "" where there is nothing to do."""
+        trained = [each for each in self.classes if each.train]
+        largest = max(trained, key=lambda each: each.train, default=None)
+        smallest = min(trained, key=lambda each: each.train, default=None)
+        if not largest or not smallest or largest.train < UNEVEN * smallest.train:
+            return ""
+        return (
+            f"The classes are uneven, {largest.train:,} training images of {largest.name} and {smallest.train:,} of "
+            f"{smallest.name}: a network answers with large ones too often. To count all alike, train with --balance "
+            "class_weights, or with --balance sampling."
+        )
+
     def summary(self) -> list[tuple[str, str]]:
         """What was counted, a line each."""
         all_images = self.train + self.test
@@ -198,9 +213,11 @@ class Audit:
             "contradictory": self.contradictory,
             "within": {side: self.within(side) for side in ("train", "test")},
             "verdict": self.verdict,
+            "advice": self.advice,
             "thresholds": {
                 "near": [NEAR, NEAR_FINE],
                 "few": FEW,
+                "uneven": UNEVEN,
                 "tiny": TINY,
                 "huge": HUGE,
                 "stretched": STRETCHED,
@@ -256,7 +273,7 @@ def audit(
     Raises UserError for a data set in memory.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
-        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be audited.")
+        raise UserError(f"{data.title} is loaded into memory; only data sets of image files can be audited.")
     workers = check_workers(workers)
     sides = {"train": data.train, "test": data.test}
     kept = {side: np.zeros(len(files), _KEPT) for side, files in sides.items()}
@@ -291,7 +308,7 @@ def audit(
     readable = {side: rows[rows["readable"]] for side, rows in kept.items()}
     shorts, longs = (np.concatenate([rows[key] for rows in readable.values()]) for key in ("short", "long"))
     return Audit(
-        name=data.name,
+        name=data.title,
         train=len(data.train),
         test=len(data.test),
         readable=len(shorts),

@@ -32,13 +32,14 @@ from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before going on after the connection is lost, again and again
+MOMENT = 0.2  # seconds between looks whether another process is done
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may do better in a moment
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """How far a file is: bytes there and in all, and words where something has happened.
+    """How far a file is: bytes there and in all (0: not known yet), and words where something has happened.
 
     `received` counts the bytes that came over the network.
     """
@@ -68,7 +69,7 @@ def fetch(
     check_choice("name", name, sources)
     with writing(dest):
         dest.mkdir(parents=True, exist_ok=True)
-    with _locked(dest):
+    with held(dest):
         received = 0
         for file in sources[name].files:
             path, there = dest / file.name, False
@@ -80,7 +81,7 @@ def fetch(
                     )
                 there = True
             elif path.exists():
-                _check_file(name, path, file)
+                check_file(name, path, file)
                 there = not file.unpacks_to
             else:
                 before = received
@@ -96,27 +97,32 @@ def fetch(
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder: two processes never write one .part. Raises UserError if another one has it."""
+def held(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Hold the folder: two processes never write one .part.
+
+    Where another process has it, waits until that ends, or raises UserError.
+    """
     with writing(folder):
         handle = os.open(folder, os.O_RDONLY)
     try:
-        if not try_lock(handle):
-            raise UserError(f"{folder}: another process is downloading to this folder; wait for it or stop it.")
+        while not try_lock(handle):
+            if not waits:
+                raise UserError(f"{folder}: another process is downloading to this folder; wait for it or stop it.")
+            time.sleep(MOMENT)
         yield
     finally:
         os.close(handle)
 
 
-def _check_file(name: str, path: Path, file: File) -> None:
+def check_file(name: str, path: Path, file: File) -> None:
     """Raise UserError unless the file that is there is the published one."""
     try:
         found = checksum(path)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
-    if found != file.sha256:
+    if not found.startswith(file.sha256):
         raise UserError(
-            f"{path}: exists, but is not the published file of {name}: its SHA-256 should be {file.sha256}, but is "
+            f"{path}: exists, but is not the published file of {name}: its SHA-256 should {file.hash_in_words}, but is "
             f"{found}. Move it away or choose another folder, then repeat the command."
         )
 
@@ -168,27 +174,34 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
 
 
 def download(
-    file: File, folder: Path, places: tuple[str, ...], *, timeout: float = TIMEOUT, waits: tuple[float, ...] = WAITS
+    file: File,
+    folder: Path,
+    places: tuple[str, ...],
+    *,
+    timeout: float = TIMEOUT,
+    waits: tuple[float, ...] = WAITS,
+    token: str = "",
 ) -> Iterator[DownloadProgress]:
     """Bring `file` into `folder`, by way of a .part that a later call goes on with.
 
-    Raises UserError where no place has the file, where what they have is not the file (its .part is removed),
-    or where the disk is full (its .part is kept).
+    `token` is sent to the places as a bearer's, and to no other host that they redirect to. Raises UserError where no
+    place has the file, where what they have is not the file (its .part is removed), or where the disk is full (its
+    .part is kept).
     """
-    transfer = _Transfer(file, folder / f"{file.name}.part", timeout, waits)
+    transfer = _Transfer(file, folder / f"{file.name}.part", timeout, waits, token)
     # A wrong file is fetched once more from the start: from the next place first, in case this one's is wrong.
     for order in (places, places[1:] + places[:1]):
         yield from transfer.complete(order)
         with writing(transfer.part):
             found = checksum(transfer.part)
-            if found == file.sha256:
+            if found.startswith(file.sha256):
                 transfer.part.replace(folder / file.name)
                 return
             transfer.part.unlink()
         yield transfer.progress("its checksum is wrong")
     raise UserError(
-        f"{file.name}: the download is not the published file: its SHA-256 should be {file.sha256}, but is {found}. "
-        f"Try again later, {_or_by_hand(file, folder, places)}"
+        f"{file.name}: the download is not the published file: its SHA-256 should {file.hash_in_words}, but is "
+        f"{found}. Try again later, {_or_by_hand(file, folder, places)}"
     )
 
 
@@ -221,14 +234,15 @@ class _Lost(Exception):
 class _Transfer:
     """The state of a download: its .part, and what is known of the server at hand."""
 
-    def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...]):
-        self.file, self.part, self.timeout, self.waits = file, part, timeout, waits
+    def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...], token: str = ""):
+        self.file, self.part, self.timeout, self.waits, self.token = file, part, timeout, waits, token
+        self.size = file.size  # 0 until a server has told it
         self.received = 0
         self.etag: str | None = None
         self.ranges = True
 
     def progress(self, words: str = "") -> DownloadProgress:
-        return DownloadProgress(self.file.name, self.have(), self.file.size, self.received, words)
+        return DownloadProgress(self.file.name, self.have(), self.size, self.received, words)
 
     def have(self) -> int:
         """How many bytes the .part holds."""
@@ -245,8 +259,10 @@ class _Transfer:
                 return
             except _Failed as error:
                 troubles.append(f"{host} {error}")
-                yield self.progress(troubles[-1])
-        kept = f" {self.have():,} of {self.file.size:,} bytes are kept in {self.part}." if self.have() else ""
+                if place != places[-1]:  # else the error says it
+                    yield self.progress(troubles[-1])
+        total = f" of {self.size:,}" if self.size else ""
+        kept = f" {self.have():,}{total} bytes are kept in {self.part}." if self.have() else ""
         raise UserError(
             f"{self.file.name} can't be downloaded: {'; '.join(troubles)}.{kept} Check the network and repeat the "
             f"command to resume, {_or_by_hand(self.file, self.part.parent, places)}"
@@ -270,24 +286,27 @@ class _Transfer:
 
     def _request(self, url: str) -> Iterator[DownloadProgress]:
         """One request, for what is missing."""
-        have, size = self.have(), self.file.size
-        if have == size:
+        have = self.have()
+        if self.size and have == self.size:
             return
         headers = {"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"}
-        if 0 < have < size and self.ranges:
+        if 0 < have < (self.size or have + 1) and self.ranges:
             headers["Range"] = f"bytes={have}-"
             if self.etag:
                 headers["If-Range"] = self.etag
-        with self._open(Request(url, headers=headers)) as response, writing(self.part):
+        request = Request(url, headers=headers)
+        if self.token:
+            request.add_unredirected_header("Authorization", f"Bearer {self.token}")
+        with self._open(request) as response, writing(self.part):
             start = self._start(response, have)
             with self.part.open("ab" if start else "wb") as part:
                 done = start
-                while done < size:  # never more than the file has, whatever is sent
-                    chunk = self._read(response, size - done)
+                while done < self.size:  # never more than the file has, whatever is sent
+                    chunk = self._read(response, self.size - done)
                     part.write(chunk)
                     done += len(chunk)
                     self.received += len(chunk)
-                    yield DownloadProgress(self.file.name, done, size, self.received)
+                    yield DownloadProgress(self.file.name, done, self.size, self.received)
                 flush_to_disk(part)
 
     def _open(self, request: Request) -> http.client.HTTPResponse:
@@ -311,8 +330,11 @@ class _Transfer:
                 self.ranges = False
                 raise _Lost("sent a different part than requested")
             start, total = have, found[2]
-        if total.isdigit() and int(total) != self.file.size:
-            raise _Failed(f"has a different file, of {int(total):,} bytes instead of {self.file.size:,}")
+        if not self.size and not total.isdigit():
+            raise _Failed("does not say how large the file is")
+        self.size = self.size or int(total)
+        if total.isdigit() and int(total) != self.size:
+            raise _Failed(f"has a different file, of {int(total):,} bytes instead of {self.size:,}")
         etag = response.headers.get("ETag", "")
         self.etag = etag if etag.startswith('"') else None  # a weak one does not promise the same bytes
         return start

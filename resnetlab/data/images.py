@@ -50,6 +50,12 @@ class Data:
     classes: tuple[str, ...]
     part: str = ""  # which images are tested, in words, where the kind of data doesn't say it
     drawn: bool = False  # whether they are a part that was drawn to read, and written down nowhere
+    own_name: str = ""  # what a person called it, where `name` is only its kind
+
+    @property
+    def title(self) -> str:
+        """What it is called in titles and messages, and in the names of runs: part of no hash."""
+        return self.own_name or self.name
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
@@ -72,7 +78,7 @@ class Data:
         most = len(self.train) - 2
         if not 0 <= count <= most:
             raise UserError(
-                f"validation_images={count}: {self.name} has {len(self.train)} training images, so choose 0 to {most}."
+                f"validation_images={count}: {self.title} has {len(self.train)} training images, so choose 0 to {most}."
             )
 
     def hold_out(self, count: int) -> tuple[Images | Files, Images | Files]:

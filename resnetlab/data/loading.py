@@ -17,8 +17,9 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
-from resnetlab.data.seeds import epoch_order, seed_of, uniform
+from resnetlab.data.seeds import balanced_order, epoch_order, seed_of, uniform
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
+from resnetlab.machine import widest_float
 
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
 POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
@@ -85,6 +86,7 @@ class Loader:
     rank: int = 0
     ranks: int = 1
     unreadables: BadImages = field(default_factory=BadImages)
+    balanced: bool = False  # whether an epoch has as many training images of each class
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
@@ -94,7 +96,9 @@ class Loader:
         batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out;
         with several ranks their share is yielded as it is, so that all of them can leave the batch out.
         """
-        order = epoch_order(seed, epoch, len(images))
+        order = (
+            balanced_order(images.labels.cpu(), seed, epoch) if self.balanced else epoch_order(seed, epoch, len(images))
+        )
         ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
         stops = [b for b in ends if b > start]
         spans = [share(max(a, start), b, self.rank, self.ranks) for a, b in pairwise(ends) if b > start]
@@ -142,7 +146,10 @@ class Loader:
         def draws(purpose: str, count: int) -> Tensor:
             first, last = int(positions[0]), int(positions[-1])
             every = uniform(purpose, seed, epoch, first, last + 1, count)
-            return (every if len(every) == len(positions) else every[positions - first]).to(pixels.device)
+            own = every if len(every) == len(positions) else every[positions - first]
+            if widest_float(pixels.device) == torch.float32:
+                own = own.float().clamp_(max=1 - 2**-24)  # below 1, which the largest are rounded to
+            return own.to(pixels.device)
 
         if how.policy in POLICIES:
             operate, count = POLICIES[how.policy]

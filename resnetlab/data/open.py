@@ -5,9 +5,10 @@ torch and the readers are imported when data is opened, so that help is quick.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,14 @@ class File:
     """A published file. `unpacks_to` is the folder in it, if it is a .tar.gz."""
 
     name: str
-    size: int
-    sha256: str
+    size: int  # 0: what its server says
+    sha256: str  # or its first digits, where no more is published
     unpacks_to: str = ""
+
+    @property
+    def hash_in_words(self) -> str:
+        """What its SHA-256 should do: be one, or begin with some digits."""
+        return f"be {self.sha256}" if len(self.sha256) == 64 else f"begin with {self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class Published:
 
     places: tuple[str, ...]
     files: tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How large a published data set is: images of both sides, and C H W of those in memory."""
+
+    train: int
+    test: int
+    classes: int
+    shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Reader:
     in_memory: bool = False  # whether all images are read at once, as they are; those in files are cropped to one size
     published: Published | None = None  # where `resnetlab data fetch` finds it
     missing: str = ""
+    counts: Counts | None = None  # where they are always the same
 
 
 READERS: dict[str, Reader] = {
@@ -70,6 +87,7 @@ READERS: dict[str, Reader] = {
             ),
         ),
         missing="resnetlab.data.cifar:missing_batches",
+        counts=Counts(50_000, 10_000, 10, (3, 32, 32)),
     ),
     "cifar100": Reader(
         "resnetlab.data.cifar:read_cifar",
@@ -87,6 +105,7 @@ READERS: dict[str, Reader] = {
             ),
         ),
         missing="resnetlab.data.cifar:missing_batches",
+        counts=Counts(50_000, 10_000, 100, (3, 32, 32)),
     ),
     "mnist": Reader(
         "resnetlab.data.idx:read_mnist",
@@ -117,6 +136,7 @@ READERS: dict[str, Reader] = {
                 ),
             ),
         ),
+        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
     ),
     # Its own place is plain HTTP, so what arrives is held to SHA-256, not to the MD5 that the publishers print.
     "fashion_mnist": Reader(
@@ -151,10 +171,12 @@ READERS: dict[str, Reader] = {
                 ),
             ),
         ),
+        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
     ),
     "imagenet": Reader(
         "resnetlab.data.imagenet:read_imagenet",
         "the folder with the tars of ILSVRC2012, or with its images in train and val",
+        counts=Counts(1_281_167, 50_000, 1000),
     ),
     "hf": Reader(
         "resnetlab.data.huggingface:read_huggingface", "the folder that a Hugging Face DatasetDict was saved to"
@@ -164,6 +186,7 @@ READERS: dict[str, Reader] = {
     ),
     "pack": Reader("resnetlab.data.pack:read_pack", "the folder that resnetlab data pack made"),
 }
+NAMED_BY_FOLDER = ("folder", "hf")  # what data of these is called, packed or not, only its folder says
 PUBLISHED = {name: reader.published for name, reader in READERS.items() if reader.published}
 
 
@@ -205,7 +228,27 @@ def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[s
     except OSError as error:
         raise UserError(f"{error.filename or path}: can't be read ({error.strerror or error}).") from error
     assert (data.shape is not None) == reader.in_memory, f"in_memory of {kind!r} is not as its reader has it"
-    return data
+    return replace(data, own_name=_own_name(path)) if data.name in NAMED_BY_FOLDER else data
+
+
+def is_absent(text: str) -> bool:
+    """Whether there is nothing at all where the data should lie. Raises UserError for text that names no data."""
+    kind, folder = _kind_and_folder(text)
+    return bool(READERS[kind].folder) and not _exists(folder)
+
+
+def known_counts(text: str) -> Counts | None:
+    """How large the data set that `text` names always is; None where only its folder says it."""
+    return READERS[_kind_and_folder(text)[0]].counts
+
+
+def _own_name(folder: Path) -> str:
+    """What a folder of images is called: its name, with its parent's before that of one side, such as "train"."""
+    from resnetlab.data.folder import SPLIT_WORDS, class_names
+
+    place = Path(os.path.abspath(folder))  # a link keeps its own name
+    parts = place.parts[-2:] if place.name.lower() in SPLIT_WORDS else place.parts[-1:]
+    return "/".join(class_names(parts)) if place.name else ""
 
 
 def _kind_and_folder(text: str) -> tuple[str, str]:

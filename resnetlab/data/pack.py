@@ -228,7 +228,7 @@ def pack(
     an image that can't be read unless `unreadable` is "skip", for a full disk. What was written is removed then.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
-        raise UserError(f"{data.name} is loaded into memory; only data sets of image files can be packed.")
+        raise UserError(f"{data.title} is loaded into memory; only data sets of image files can be packed.")
     how = _How(short_side, quality, unreadable, check_workers(workers))
     told(str(Understood.of(data)))
     if (folder / INDEX).exists():
@@ -244,7 +244,7 @@ def pack(
         train, test = (len(files) - len(skipped[side]) for side, files in sides.items())
         if (data.train and not train) or (data.test and not test):
             raise UserError(
-                f"{data.name}: none of its training images or none of its test images can be read; nothing was packed."
+                f"{data.title}: none of its training images or none of its test images can be read; nothing was packed."
             )
         shards, left_out = tuple(writer.shards), (*skipped["train"], *skipped["test"])
         source, version = data.fingerprint, resnetlab.__version__

@@ -33,3 +33,23 @@ def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
     """The order of an epoch: a permutation of the images, int64 N."""
     generator = torch.Generator().manual_seed(seed_of("order and augmentation", seed, epoch))
     return torch.randperm(images, generator=generator)
+
+
+def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch with as many images of each class, up to one: numbers of images, int64 N, some repeatedly.
+
+    It is as long as the epoch in which each image comes once. Of a class with more images than its part, some are left
+    out; of one with fewer, all come equally often, up to one. labels: int64 N; a class without images has no part.
+    """
+    generator = torch.Generator().manual_seed(seed_of("balanced order", seed, epoch))
+    images = len(labels)
+    shuffled = torch.randperm(images, generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    starts = counts.cumsum(0) - counts
+    parts = torch.full_like(counts, images // len(counts))
+    parts[torch.randperm(len(counts), generator=generator)[: images % len(counts)]] += 1
+    within = torch.arange(images) - (parts.cumsum(0) - parts).repeat_interleave(parts)
+    chosen = by_class[starts.repeat_interleave(parts) + within % counts.repeat_interleave(parts)]
+    return chosen[torch.randperm(images, generator=generator)]

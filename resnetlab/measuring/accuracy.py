@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
+from resnetlab.machine import widest_float
 from resnetlab.measuring.halving import in_halves
 
 
@@ -64,7 +65,9 @@ def accuracy(
 
 
 def _count(scores: Tensor, labels: Tensor) -> Tensor:
-    """Images, right in top-1, right in top-5, summed loss: float64, exact for counts below 2^53."""
+    """Images, right in top-1, right in top-5, summed loss: float64, exact for counts below 2^53; on an Apple GPU
+    float32, exact below 2^24.
+    """
     own = scores.gather(1, labels[:, None])  # N 1
     higher = (scores > own).sum(1)  # how many classes beat the label
     finite = scores.isfinite().all(1)
@@ -74,4 +77,4 @@ def _count(scores: Tensor, labels: Tensor) -> Tensor:
         ((higher < 1) & finite).sum(),
         ((higher < 5) & finite).sum(),
     ]
-    return torch.stack([*(c.double() for c in counts), loss.double()])
+    return torch.stack([each.to(widest_float(scores.device)) for each in (*counts, loss)])

@@ -92,10 +92,3 @@ def random_swaps(net: ResNet, count: int, draw: random.Random) -> list[int]:
         a, b = draw.choice(pairs)
         order[a], order[b] = order[b], order[a]
     return order
-
-
-def kendall_tau(order: Sequence[int]) -> float:
-    """Kendall's rank correlation of an order without ties with the sorted one: 1 unchanged, −1 reversed."""
-    n = len(order)
-    inversions = sum(a > b for i, a in enumerate(order) for b in order[i + 1 :])
-    return 1 - 4 * inversions / (n * (n - 1)) if n > 1 else 1.0

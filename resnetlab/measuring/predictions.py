@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import SMALLEST, VGG
@@ -44,7 +45,9 @@ def can_be_convolutional(net: ResNet | VGG) -> bool:
 
 @torch.inference_mode()
 def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirrored: bool = False) -> Tensor:
-    """ln of the softmax for images x, float N C H W: float64 N K; of float64, since no small one becomes 0.
+    """ln of the softmax for images x, float N C H W: float64 N K, since then no small one becomes 0.
+
+    On an Apple GPU they are float32.
 
     whole: the network is applied at every place, and its scores are averaged over them before the softmax, as VGG's
     authors do (section 3.2). mirrored: the softmax of the images and of their mirror images are averaged.
@@ -52,7 +55,7 @@ def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirr
 
     def answer(x: Tensor) -> Tensor:
         scores = scores_over_places(net, x) if whole else net(x)
-        return scores.double().log_softmax(1)
+        return scores.to(widest_float(scores.device)).log_softmax(1)
 
     return average([answer(x), answer(x.flip(3))]) if mirrored else answer(x)
 

@@ -74,14 +74,20 @@ def unit_layers(spec: NetSpec, c_in: int, width: int, stride: int) -> tuple[Laye
     return layers(order.preact), layers(body[len(order.preact) :]), layers(order.postact)
 
 
+def squeezed(channels: int, reduction: int, divisor: int) -> int:
+    """The width of W₁'s output: channels / reduction, rounded to a multiple of the divisor, at least one of them."""
+    return max(divisor, (channels // reduction + divisor // 2) // divisor * divisor)
+
+
 class SqueezeExcitation(nn.Module):
     """F · σ(W₂ relu(W₁ mean(F))): channel-wise re-weighting of F (Hu et al. 2018, eq. 2 to 4)."""
 
-    def __init__(self, channels: int, reduction: int):
+    def __init__(self, channels: int, reduction: int, divisor: int = 1):
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, max(1, channels // reduction), 1)
+        inner = squeezed(channels, reduction, divisor)
+        self.fc1 = nn.Conv2d(channels, inner, 1)
         self.relu = nn.ReLU()
-        self.fc2 = nn.Conv2d(max(1, channels // reduction), channels, 1)
+        self.fc2 = nn.Conv2d(inner, channels, 1)
 
     def forward(self, F: Tensor) -> Tensor:
         s = F.mean((2, 3), keepdim=True)  # N C 1 1
@@ -124,7 +130,7 @@ def tail_layers(spec: NetSpec, channels: int, drop: float) -> Layers:
     """What the spec's optional fields put at the end of F."""
     layers: Layers = {}
     if spec.se_reduction:
-        layers["se"] = SqueezeExcitation(channels, spec.se_reduction)
+        layers["se"] = SqueezeExcitation(channels, spec.se_reduction, spec.se_divisor)
     if spec.branch_scalar is not None:
         layers["scalar"] = BranchScalar(spec.branch_scalar)
     if drop:

@@ -41,7 +41,7 @@ class ResidualUnit(_Named):
     """One unit: y = mix(h(x), F(x)), x⁺ = f(y) (He 2016, eq. 1 and 2).
 
     x: N C H W; x⁺: N C' H/stride W/stride. In pre-activation orders a projection shares the unit's first
-    activation with F, and the first unit of a net finds it done by the stem: both split after it
+    activation with F, and the first unit of a net (`first`) finds it done by the stem: both split after it
     (He 2016, section 4.1).
     """
 
@@ -101,7 +101,8 @@ class ResNet(_Named):
                 done += 1
                 drop = spec.stochastic_depth * done / total  # linear rule (Huang et al. 2016, eq. 4)
                 stride = stage.stride if j == 0 else 1
-                units.append(ResidualUnit(spec, channels, stage.width, stride, first=done == 1, drop=drop))
+                first = done == 1 and spec.first_preact == "stem"
+                units.append(ResidualUnit(spec, channels, stage.width, stride, first=first, drop=drop))
                 channels = units[-1].out_channels
             self.add_module(f"layer{i}", nn.Sequential(*units))
         self.last_layers = self.hold(_last_activation(spec, channels))

@@ -1,4 +1,4 @@
-"""The shortcut h where sizes change: option A (zero padding), B and C (projections)."""
+"""The shortcut h where sizes change: option A (zero padding), B and C (projections), D (pooling and a projection)."""
 
 from __future__ import annotations
 
@@ -37,22 +37,33 @@ class ZeroPad(nn.Module):
 
 
 def projects(spec: NetSpec, c_in: int, c_out: int, stride: int) -> bool:
-    """Whether h is a 1x1 convolution: everywhere in option C, where sizes change in option B."""
+    """Whether h has a 1x1 convolution: everywhere in option C, where sizes change in options B and D."""
     changes = c_in != c_out or stride != 1
-    return not spec.is_plain and (spec.shortcut == "C" or (spec.shortcut == "B" and changes))
+    return not spec.is_plain and (spec.shortcut == "C" or (spec.shortcut in ("B", "D") and changes))
 
 
 def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
     """Build h: identity, zero padding or projection. A plain net has none, and nothing is built for it.
 
+    Option D averages over stride x stride pixels before its projection, which then has stride 1, so that no pixel is
+    passed over (He et al. 2019, section 4.1, ResNet-D).
+
     A projection has a batch norm like every convolution (He 2015, section 3.4), except in full
     pre-activation, where BN-ReLU stands before it (He 2016, section 4.1).
     """
     if projects(spec, c_in, c_out, stride):
-        layers: list[nn.Module] = [conv(spec, c_in, c_out, 1, stride)]
+        layers: list[nn.Module] = []
+        if spec.shortcut == "D":
+            layers, stride = [average_pool(stride)], 1
+        layers.append(conv(spec, c_in, c_out, 1, stride))
         if spec.norm == "batch" and "b" not in ORDERS[spec.order].preact:
             layers.append(nn.BatchNorm2d(c_out))
         return nn.Sequential(*layers)
     if not spec.is_plain and (c_in != c_out or stride != 1):
         return ZeroPad(c_in, c_out, stride, spec.zero_pad)
     return nn.Identity()
+
+
+def average_pool(stride: int) -> nn.Module:
+    """Means over stride x stride pixels; of an odd side the last ones over what is left. Nothing at stride 1."""
+    return nn.Identity() if stride == 1 else nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)

@@ -9,12 +9,13 @@ from resnetlab.errors import UserError, check_choice, did_you_mean, shown
 from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
 from resnetlab.nets.orders import CONVS, EXPANSION, ORDERS, BranchName, OrderName
 
-StemName = Literal["cifar", "imagenet", "deep"]
-ShortcutName = Literal["A", "B", "C"]
+StemName = Literal["cifar", "imagenet", "deep", "tiered"]
+ShortcutName = Literal["A", "B", "C", "D"]
 InitName = Literal["he_fan_out", "he_fan_in", "xavier", "gaussian"]
 StrideAt = Literal["1x1", "3x3"]
 NormName = Literal["batch", "none"]
 ZeroPadName = Literal["after", "around"]
+FirstPreactName = Literal["stem", "unit"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "stem": get_args(StemName),
@@ -23,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "shortcut": get_args(ShortcutName),
     "zero_pad": get_args(ZeroPadName),
     "order": get_args(OrderName),
+    "first_preact": get_args(FirstPreactName),
     "norm": get_args(NormName),
     "init": get_args(InitName),
 }
@@ -30,6 +32,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 MOST = 10**6  # channels, classes, pixels, units: beyond it no network fits a machine, and torch's sizes overflow
 MOST_LAYERS = 20_000  # describing that many takes a minute
 
+# Fields that are younger than the format of specs: left out of `to_dict` at their default, so that what is named by
+# the hash of a spec keeps its name.
+ADDED = ("first_preact", "se_divisor")
 SIZES = ("in_channels", "num_classes", "input_size")  # what data decides, whatever the network is called
 
 
@@ -46,7 +51,7 @@ class StageSpec:
 class NetSpec:
     """A residual or plain network: y = mix(h(x), F(x)), x⁺ = f(y) in every unit (He 2016, eq. 1 and 2).
 
-    Two axes say how a unit is wired: `shortcut`, how x crosses a change of size (A, B, C), and `mix`, how
+    Two axes say how a unit is wired: `shortcut`, how x crosses a change of size (A, B, C, D), and `mix`, how
     h and F meet. A plain net has no shortcut, so its `shortcut` always reads "A", the one without parameters.
 
     Raises UserError, with what to change, for combinations that make no sense.
@@ -64,9 +69,11 @@ class NetSpec:
     zero_pad: ZeroPadName = "after"  # option A: where the zero channels stand
     mix: Mix = Add()
     order: OrderName = "post"
+    first_preact: FirstPreactName = "stem"  # where the first pre-activation stands: "stem" is the paper's
     norm: NormName = "batch"
     branch_scalar: float | None = None  # a learned factor on F that starts at this value (SkipInit: 0)
     se_reduction: int | None = None  # squeeze-and-excitation on F (SENet: 16)
+    se_divisor: int = 1  # what the width of its inner layer is rounded to a multiple of (timm: 8)
     stochastic_depth: float = 0.0  # share of images that skip F in the last unit; unit l of L: l/L of it
     zero_gamma: bool = False  # start with γ = 0 in F's last batch norm, so that F = 0 (Goyal et al. 2017)
     init: InitName = "he_fan_out"
@@ -97,7 +104,7 @@ class NetSpec:
             raise UserError(f"zero_gamma={shown(self.zero_gamma)} must be True or False.")
         if not isinstance(self.mix, tuple(MIXES.values())):
             raise UserError(f"mix={shown(self.mix)} is not a mix: choose one of {', '.join(MIXES)}.")
-        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes"):
+        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "se_divisor"):
             check_positive(name, getattr(self, name))
         check_positive("input_size", self.input_size, most=MOST // 10)  # its square times channels has to be counted
         if not self.stages:
@@ -111,6 +118,9 @@ class NetSpec:
 
     def _conflicts(self) -> list[tuple[bool, str]]:
         """Pairs of (is it so, the sentence that says what to change)."""
+        return [*self._conflicts_of_sizes(), *self._conflicts_of_wiring()]
+
+    def _conflicts_of_sizes(self) -> list[tuple[bool, str]]:
         bottleneck = self.branch == "bottleneck"
         widths = [self.stem_width, *(s.width * self.expansion for s in self.stages)]
         plain = self.is_plain
@@ -134,13 +144,33 @@ class NetSpec:
                 f"a depth of {self.depth:,} layers is more than {MOST_LAYERS:,}: choose fewer units.",
             ),
             (self.stem == "deep" and self.stem_width < 2, "stem='deep' needs a stem_width of at least 2."),
+            (self.stem == "tiered" and self.stem_width < 3, "stem='tiered' needs a stem_width of at least 3."),
             (
                 self.shortcut == "A" and not plain and any(b < a for a, b in zip(widths, widths[1:], strict=False)),
                 f"shortcut='A' can add channels but not drop them (widths {widths}): use shortcut='B'.",
             ),
             (
+                self.se_divisor != 1 and self.se_reduction is None,
+                "se_divisor belongs to se_reduction: give both, or leave it out.",
+            ),
+            (
+                self.se_reduction is not None
+                and (type(self.se_reduction) is not int or not 1 <= self.se_reduction <= MOST),
+                f"se_reduction={shown(self.se_reduction)} is a divisor: 1 to {MOST:,} (SENet: 16), or None for none.",
+            ),
+        ]
+
+    def _conflicts_of_wiring(self) -> list[tuple[bool, str]]:
+        plain = self.is_plain
+        return [
+            (
                 self.zero_pad != "after" and (self.shortcut != "A" or plain),
                 f"zero_pad={self.zero_pad!r} belongs to shortcut='A': leave it out.",
+            ),
+            (
+                self.first_preact != "stem" and not ORDERS[self.order].preact,
+                f"first_preact={self.first_preact!r} belongs to a pre-activation order, and order={self.order!r} is "
+                "none: leave it out.",
             ),
             (
                 self.zero_gamma and (self.norm == "none" or not ORDERS[self.order].last.endswith("b")),
@@ -160,11 +190,6 @@ class NetSpec:
                 not 0 <= self.stochastic_depth < 1,
                 f"stochastic_depth={self.stochastic_depth} is a probability: 0 <= p < 1.",
             ),
-            (
-                self.se_reduction is not None
-                and (type(self.se_reduction) is not int or not 1 <= self.se_reduction <= MOST),
-                f"se_reduction={shown(self.se_reduction)} is a divisor: 1 to {MOST:,} (SENet: 16), or None for none.",
-            ),
         ]
 
     @property
@@ -179,7 +204,7 @@ class NetSpec:
     @property
     def depth(self) -> int:
         """Weight layers on the main path, as the papers count: the stem, the branches and the fc layer."""
-        stem = 3 if self.stem == "deep" else 1
+        stem = 3 if self.stem in ("deep", "tiered") else 1
         return stem + CONVS[self.branch] * sum(s.units for s in self.stages) + 1
 
     @property
@@ -189,7 +214,9 @@ class NetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values; the mix as its text."""
-        return asdict(self) | {"mix": repr(self.mix)}
+        defaults = {f.name: f.default for f in fields(self) if f.name in ADDED}
+        values = {name: value for name, value in asdict(self).items() if value != defaults.get(name, ...)}
+        return values | {"mix": repr(self.mix)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetSpec:

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from resnetlab.nets.branches import Layers, conv
+from resnetlab.nets.orders import ORDERS
 
 if TYPE_CHECKING:
     from resnetlab.nets.spec import NetSpec
 
 # The convolutions of each stem as (kernel, stride, width / stem width), and whether a 3x3 max-pool follows.
-# cifar: He 2015, section 4.2; imagenet: Table 1; deep: three 3x3 (He et al. 2019, ResNet-C and -D).
+# cifar: He 2015, section 4.2; imagenet: Table 1; deep: three 3x3 (He et al. 2019, ResNet-C and -D); tiered: the same
+# with a narrower first one (timm's ResNet-T).
 STEMS: dict[str, tuple[tuple[tuple[int, int, float], ...], bool]] = {
     "cifar": (((3, 1, 1.0),), False),
     "imagenet": (((7, 2, 1.0),), True),
     "deep": (((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1.0)), True),
+    "tiered": (((3, 2, 0.375), (3, 1, 0.5), (3, 1, 1.0)), True),
 }
 
 
@@ -31,7 +34,8 @@ def stem_layers(spec: NetSpec) -> Layers:
     """The layers of the stem by name: conv1, bn1, relu and, on ImageNet, maxpool.
 
     Every activation order has them: the BN-ReLU of a pre-activation net is its first unit's own, taken
-    right after conv1 and before the split into two paths (He 2016, section 4.1).
+    right after conv1 and before the split into two paths (He 2016, section 4.1). With first_preact="unit" they stand
+    in that unit, behind the max-pool.
     """
     shapes, pooled = STEMS[spec.stem]
     convs: list[nn.Module] = []
@@ -43,8 +47,11 @@ def stem_layers(spec: NetSpec) -> Layers:
         convs.append(conv(spec, c_in, c_out, kernel, stride))
         c_in = c_out
     layers: Layers = {"conv1": convs[0] if len(convs) == 1 else nn.Sequential(*convs)}
-    layers |= _norm(spec, c_in)
-    layers["relu"] = nn.ReLU()
+    elsewhere = ORDERS[spec.order].preact if spec.first_preact == "unit" else ""
+    if "b" not in elsewhere:
+        layers |= _norm(spec, c_in)
+    if "r" not in elsewhere:
+        layers["relu"] = nn.ReLU()
     if pooled:
         layers["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
     return layers

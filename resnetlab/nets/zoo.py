@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import astuple, fields, replace
 from typing import Any, NamedTuple
 
@@ -19,15 +21,43 @@ from resnetlab.nets.vgg import VGG, VGGSpec
 
 Spec = NetSpec | VGGSpec
 
-# He 2015, Table 1; 200 layers: He 2016, section 5.
+# He 2015, Table 1; 200 layers: He 2016, section 5; 10, 14, 26 and 269: timm.
 IMAGENET_UNITS: dict[int, tuple[BranchName, tuple[int, ...]]] = {
+    10: ("basic", (1, 1, 1, 1)),
+    14: ("bottleneck", (1, 1, 1, 1)),
     18: ("basic", (2, 2, 2, 2)),
+    26: ("bottleneck", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
     200: ("bottleneck", (3, 24, 36, 3)),
+    269: ("bottleneck", (3, 30, 48, 8)),
 }
+PAPER_DEPTHS = (18, 34, 50, 101, 152, 200)
+
+# Stem and shortcut by the letter behind a depth: ResNet-C and -D of He et al. 2019, section 4; s and t are timm's.
+LETTERS: dict[str, dict[str, Any]] = {
+    "": {},
+    "c": {"stem": "deep"},
+    "d": {"stem": "deep", "shortcut": "D"},
+    "s": {"stem": "deep", "stem_width": 128},
+    "t": {"stem": "tiered", "shortcut": "D"},
+}
+# What timm has beside the papers' networks, by family: what its members share, then each depth, letter and
+# cardinality x width. seresnet: Hu et al. 2018; resnetv2: full pre-activation.
+_SQUEEZES = {"se_reduction": 16, "se_divisor": 8}
+TIMM: dict[str, tuple[dict[str, Any], str]] = {
+    "resnet": ({}, "10t 14t 18d 26 26d 26t 34d 50c 50d 50s 50t 101c 101d 101s 152c 152d 152s 200d"),
+    "resnext": ({}, "50d_32x4d 101_32x4d 101_32x16d 101_32x32d 101_64x4d"),
+    "seresnet": (_SQUEEZES, "18 34 50 50t 101 152 152d 200d 269d"),
+    "seresnext": (_SQUEEZES, "26d_32x4d 26t_32x4d 50_32x4d 101_32x4d 101_32x8d 101d_32x8d 101_64x4d"),
+    "resnetv2_": (
+        {"order": "full_preact", "first_preact": "unit"},
+        "18 18d 34 34d 50 50d 50t 101 101d 152 152d",
+    ),
+}
+_MEMBER = re.compile(r"(\d+)([cdst]?)(?:_(\d+)x(\d+)d)?")
 
 
 def _imagenet(name: str, depth: int, **changes: Any) -> NetSpec:
@@ -53,9 +83,9 @@ def _table() -> dict[str, Spec]:
     def add(name: str, depth: int, **changes: Any) -> None:
         table[name] = _imagenet(name, depth, **changes)
 
-    for depth, (branch, _) in IMAGENET_UNITS.items():
+    for depth in PAPER_DEPTHS:
         add(f"resnet{depth}", depth)
-        if branch == "bottleneck":
+        if IMAGENET_UNITS[depth][0] == "bottleneck":
             add(f"resnet{depth}_v1", depth, stride_at="1x1")
     for depth in (18, 34):
         add(f"plain{depth}", depth, mix=Plain())
@@ -65,10 +95,22 @@ def _table() -> dict[str, Spec]:
     add("wide_resnet101_2", 101, base_width=128)
     add("resnext50_32x4d", 50, groups=32, base_width=4)
     add("resnext101_32x8d", 101, groups=32, base_width=8)
+    for family, (shared, members) in TIMM.items():
+        for name, depth, letter, groups, width in _members(members):
+            resnext = {"groups": groups, "base_width": width} if groups > 1 else {}
+            add(f"{family}{name}", depth, **shared, **LETTERS[letter], **resnext)
     for depth, convs in ((16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))):
         table[f"vgg{depth}"] = VGGSpec(convs, name=f"vgg{depth}")
         table[f"vgg{depth}_bn"] = VGGSpec(convs, name=f"vgg{depth}_bn", batch_norm=True)
     return table
+
+
+def _members(text: str) -> Iterator[tuple[str, int, str, int, int]]:
+    """Each name in a text of TIMM's with its depth, letter, cardinality and width."""
+    for name in text.split():
+        match = _MEMBER.fullmatch(name)
+        assert match, name
+        yield name, int(match[1]), match[2], int(match[3] or 1), int(match[4] or 64)
 
 
 IMAGENET: dict[str, Spec] = _table()
@@ -165,6 +207,23 @@ def spec(name: str, **overrides: Any) -> Spec:
         return found
     changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
     return replace(changed, name=_called(base, found, changed, overrides))
+
+
+def text_of(net: Spec) -> str:
+    """What `spec` reads as this very network: its name, or that of a simple one with all fields that differ from it."""
+    with contextlib.suppress(UserError):  # a name of the user's own
+        if spec(net.name) == net:
+            return net.name
+    base = "vgg16" if isinstance(net, VGGSpec) else "cifar_resnet20" if net.stem == "cifar" else "resnet18"
+    branch = getattr(net, "branch", None)
+    simple = _find(base, branch)
+    names = [f.name for f in fields(net) if f.name != "name" and getattr(net, f.name) != getattr(simple, f.name)]
+    values = {name: getattr(net, name) for name in names}
+    if "stages" in values:
+        values["stages"] = tuple(astuple(stage) for stage in values["stages"])
+    if branch != _default_branch(base):
+        values["branch"] = branch  # it has decided what was found
+    return f"{base}({', '.join(f'{name}={value!r}' for name, value in values.items())})" if values else base
 
 
 def _find(base: str, branch: BranchName | None = None) -> Spec:

@@ -75,8 +75,8 @@ def image_name(images: Images | Files, i: int) -> str:
 
 def _title(found: Evaluation, data: Data) -> str:
     if len(found.members) > 1:
-        return f"An ensemble of {len(found.members)} networks on {data.name}"
-    return f"{found.members[0].net.spec.name or 'A network'} on {data.name}"
+        return f"An ensemble of {len(found.members)} networks on {data.title}"
+    return f"{found.members[0].net.spec.name or 'A network'} on {data.title}"
 
 
 def _classes_shown(names: list[str], results: list[ClassResult]) -> list[tuple[str, ClassResult]]:

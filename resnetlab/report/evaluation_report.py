@@ -19,7 +19,7 @@ from resnetlab.measuring.calibration import calibration_error, reliability
 from resnetlab.measuring.confusion import class_results, confusions
 from resnetlab.measuring.intervals import wilson
 from resnetlab.report.evaluation_page import html, image_name
-from resnetlab.storage import disk_errors, write_atomically
+from resnetlab.storage import check_absent, disk_errors, write_atomically
 from resnetlab.training.evaluate import Evaluation
 
 PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "predictions.csv")
@@ -27,8 +27,8 @@ PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "pre
 
 def check_report(folder: Path) -> None:
     """Make the folder. Raises UserError if a report lies there already, or none can be written."""
-    if there := [name for name in FILES if (folder / name).exists()]:
-        raise UserError(f"{folder / there[0]}: already exists; remove it, or choose another folder for --report.")
+    for name in FILES:
+        check_absent(folder / name, "choose another folder for --report")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

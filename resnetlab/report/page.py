@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.errors import printable
 from resnetlab.report.panels import axis
 from resnetlab.studies.figures import svg
-from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, Verdict
+from resnetlab.studies.frame.statistics import VERDICTS
 from resnetlab.studies.frame.text import SHARED, both
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def _environment() -> Environment:
 
 
 def verdict_words() -> dict[str, Any]:
-    """What a page needs to show verdicts: their words, and which of them are none."""
+    """What a page needs to show verdicts: their words, what they mean, and the kinds that its style knows."""
     return {
-        "verdict_words": {v.word: SHARED(f"verdicts.{v.name}") for v in Verdict},
-        "not_tested": NOT_TESTED.word,
-        "not_judged": NOT_JUDGED.word,
+        "verdict_words": {v.word: SHARED(f"verdicts.{v.name}") for v in VERDICTS},
+        "meanings": {v.word: SHARED(f"meaning.{v.name}") for v in VERDICTS},
+        "kinds": {v.word: v.name.lower().replace("_", "-") for v in VERDICTS},
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError
-from resnetlab.report.essay.library import Library, verdicts_of
+from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.formulas import formulas
 from resnetlab.report.page import date, duration, processor, render, verdict_words
@@ -25,7 +25,7 @@ from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
-from resnetlab.studies.frame.statistics import Verdict
+from resnetlab.studies.frame.statistics import tally
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
 
 FRONT, ESSAY = "report.html", "essay.html"
@@ -92,7 +92,7 @@ def write_report(results: Path) -> Path:
         pages = {FRONT: _page(sections, sections[0])}
     else:
         records = [s.record for s in sections]
-        views = {r.file_name: f"{r.study}-{r.scale}.html" for r in records}
+        views = {r.file_name: f"{r.name}.html" for r in records}
         pages[FRONT] = essay(Library.of(records), views, appendix=sections)
     with _writing(results):
         for section in sections:
@@ -110,12 +110,12 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
     also: another folder of records, for what this one has not measured. Raises UserError as write_report does.
     """
     own = [_checked(record, results) for record in read_records(results)]
-    views = {r.file_name: f"{r.study}-{r.scale}.html" if len(own) > 1 else FRONT for r in own}
+    views = {r.file_name: f"{r.name}.html" if len(own) > 1 else FRONT for r in own}
     others: list[Record] = []
     if also is not None and also.resolve() != results.resolve():
         others = [_checked(record, also) for record in read_records(also)]
         for record in others:
-            page = also / f"{record.study}-{record.scale}.html"
+            page = also / f"{record.name}.html"
             if page.is_file():
                 views.setdefault(record.file_name, Path(os.path.relpath(page, results)).as_posix())
     library, path = Library.of(own, others), results / ESSAY
@@ -159,16 +159,16 @@ def _checked(record: Record, folder: Path) -> Record:
     """The record, if a page can show its words and verdicts."""
     with _damage(record, folder):
         json.dumps(record.to_dict(), ensure_ascii=False).encode()  # raises ValueError for text that no page can hold
-        for row in map(_row, record.rows):
-            Verdict.of(row.verdict)  # raises ValueError for what is none
+        tally(record.verdicts)  # raises ValueError for a word that is none
+        for row in record.rows:
+            _row(row)
         for words in (record.answer, record.note, record.claim):
             both(words)
-        Verdict.of(record.verdict)
     return record
 
 
 def _section(record: Record) -> Section:
-    name = f"{record.study}-{record.scale}"
+    name = record.name
     rows = [_row(row) for row in record.rows]
     facts = [
         (TEXT("facts.source"), both(record.source)),
@@ -183,11 +183,11 @@ def _section(record: Record) -> Section:
         claim=both(record.claim),
         facts=facts,
         rows=rows,
-        figures=[_figure_view(name, i, _figure(f)) for i, f in enumerate(record.figures, 1)],
+        figures=[_figure_view(name, i, figure_of(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(i, t) for i, t in enumerate(record.tables, 1)],
         words=[p for p in _paragraphs(record.words) if p != both(record.answer)],
         answer=both(record.answer),
-        counts=[(v.word, n) for v, n in sorted(verdicts_of(record).items())],
+        counts=[(v.word, n) for v, n in tally(record.verdicts).items()],
         stuck=_stuck(record),
         theory=[(formulas(p.en), formulas(p.zh)) for p in _paragraphs(record.theory)],
         failures=[Failure(**f) for f in record.failures],
@@ -218,10 +218,10 @@ def _paragraphs(words: Words | dict[str, Any]) -> list[Both]:
 
 def _row(values: dict[str, Any]) -> RecordedRow:
     row = RecordedRow(**values)
-    return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict)
+    return RecordedRow(both(row.claim), both(row.paper), both(row.measured), row.verdict, both(row.remark))
 
 
-def _figure(values: dict[str, Any]) -> Figure:
+def figure_of(values: dict[str, Any]) -> Figure:
     """A figure from its JSON values."""
     panels = [
         Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})

@@ -245,6 +245,8 @@ def local_device(name: str, distributed: Distributed) -> str:
         raise UserError(
             f"device={name!r}: {distributed.local_world_size} processes on a machine can't share it; use cuda."
         )
+    if name == "mps":
+        raise UserError("device='mps': several processes can't share an Apple GPU; train with one, or on the cpu.")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         return f"cuda:{distributed.local_rank}"
     return name

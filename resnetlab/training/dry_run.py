@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
-import time
-import warnings
-from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from resnetlab.data.loading import Batch, batch_ends
-from resnetlab.data.normalisation import Normalisation
-from resnetlab.data.streaming import BadImages
+from resnetlab.data.loading import batch_ends
 from resnetlab.errors import UserError, out_of_memory
-from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.complexity import complexity
-from resnetlab.training.precision import AUTO, resolved
+from resnetlab.training.optimiser import tensors_per_weight
+from resnetlab.training.precision import AUTO
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
 from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps
-from resnetlab.training.setup import TrainingData, first_network, make_loader
-from resnetlab.training.step import make_stepper
+from resnetlab.training.stand_in import StandIn
+from resnetlab.training.trial import Trial, flat, settings_kept
 
 TIMED_STEPS = 5
 FIRST_BATCH = 4  # images of the steps that are tried first
@@ -58,8 +52,8 @@ class Timing:
     timed_images: int  # in each timed step; fewer than a batch where that would not fit or take too long
     seconds_a_step: float  # of a whole batch
     images_per_second: float
-    training_seconds: float  # all steps
-    evaluation_seconds: float  # all evaluations
+    training_seconds: float | None  # all steps; None where their number is not known
+    evaluation_seconds: float | None  # all evaluations; None where the number of images is not known
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,13 @@ class DryRun:
     parameters: int
     multiply_adds: int  # for one image
     data: str
-    train_images: int
-    validation_images: int
-    test_images: int
+    train_images: int | None  # None, here and below, where the data is not there to say it
+    validation_images: int | None
+    test_images: int | None
     image: tuple[int, int, int]  # C H W as the network gets it
-    steps_per_epoch: int
-    steps: int
-    epochs: float
+    steps_per_epoch: int | None
+    steps: int | None
+    epochs: float | None
     learning_rates: tuple[tuple[int, float], ...]  # (step, lr) at the start and where it changes
     lr_words: str  # what a number of steps can't say
     memory: Memory
@@ -90,143 +84,100 @@ class DryRun:
     nondeterministic: tuple[str, ...]  # what keeps the run from repeating itself to the last bit
     device: str
     threads: int
+    missing: str = ""  # why the data can't be opened, where it is not there
+    unknown: tuple[str, ...] = ()  # what can't be said without it
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
 
 
-def dry_run(run: Run, *, device: str = "cpu", threads: int | None = None, workers: int = 0) -> DryRun:
+def dry_run(
+    run: Run,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    workers: int = 0,
+    stand_in: StandIn | None = None,
+) -> DryRun:
     """Say what a run would be, after a few real steps; its folder is neither made nor touched.
 
+    stand_in: what is known of data that is not there, in place of which `run` has made-up images.
     The random state and the number of threads are left as they were.
     """
-    recipe = run.recipe
-    train, validation = run.data.hold_out(recipe.validation_images)
-    counted = complexity(run.spec)
-    batch = min(recipe.batch_size, len(train))
-    per_epoch = len(batch_ends(len(train), recipe.batch_size))
-    steps = total_steps(recipe, per_epoch)
-    callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-        torch.set_num_threads(threads or callers_threads)
-        try:
-            if cuda:
-                torch.cuda.reset_peak_memory_stats(device)
-            trial = _Trial(run, device, workers)
-            trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
-            momentum = trained if recipe.momentum else 0
-            memory = Memory(4 * counted.parameters, trained, momentum, batch * counted.training_bytes)
-            trouble = trial.nondeterministic()
-            timing = _timing(trial, batch, memory, steps, per_epoch)
-        finally:
-            torch.set_num_threads(callers_threads)
+    recipe, counted, size = run.recipe, complexity(run.spec), _size(run, stand_in)
+    batch = min(recipe.batch_size, size.train or recipe.batch_size)
+    cuda = device.startswith("cuda")
+    with settings_kept(device, threads):
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
+        trial = Trial(run, flat(run.spec.in_channels), device=device, workers=workers)
+        trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
+        momentum = trained * tensors_per_weight(recipe)
+        memory = Memory(4 * counted.parameters, trained, momentum, batch * counted.training_bytes)
+        trouble = trial.nondeterministic()
+        timing = _timing(trial, batch, memory, size)
+        threads = torch.get_num_threads()
     if cuda and timing and timing.timed_images == batch:
         memory = replace(memory, measured_peak=torch.cuda.max_memory_allocated(device))
     default = Recipe().to_dict()
-    rates, words = _learning_rates(recipe, steps)
+    rates, words = _learning_rates(recipe, size.steps) if size.steps else ((), "depends on the length of the run")
     return DryRun(
         recipe=recipe.to_dict(),
-        changed=tuple(k for k, v in recipe.to_dict().items() if v != default[k]),
+        changed=tuple(k for k, v in recipe.to_dict().items() if v != default.get(k)),
         resolved={name: getattr(trial.recipe, name) for name in AUTO},
-        folder=str(run.folder),
-        state=summary(run.folder).state if run.folder.exists() else "new",
+        folder="" if stand_in else str(run.folder),
+        state="unknown" if stand_in else summary(run.folder).state if run.folder.exists() else "new",
         network=run.spec.name,
         start=run.pretrained.note if run.pretrained else "",
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
-        data=run.data.name,
-        train_images=len(train),
-        validation_images=len(validation),
-        test_images=len(run.data.test),
+        data=run.data.title,
+        train_images=size.train,
+        validation_images=size.held_out,
+        test_images=size.test,
         image=counted.input,
-        steps_per_epoch=per_epoch,
-        steps=steps,
-        epochs=steps / per_epoch,
+        steps_per_epoch=size.steps_per_epoch,
+        steps=size.steps,
+        epochs=size.steps / size.steps_per_epoch if size.steps and size.steps_per_epoch else None,
         learning_rates=rates,
         lr_words=words,
         memory=memory,
         timing=timing,
         nondeterministic=trouble,
         device=device,
-        threads=threads or callers_threads,
+        threads=threads,
+        missing=stand_in.missing if stand_in else "",
+        unknown=tuple(stand_in.unknown()) if stand_in else (),
     )
 
 
-class _Trial:
-    """What a few steps need: network, optimiser and batches, as the training loop has them."""
+@dataclass(frozen=True)
+class _Size:
+    """Images and steps of a run; None where its data is not there to say it."""
 
-    def __init__(self, run: Run, device: str, workers: int):
-        self.run, self.device = run, device
-        self.data = TrainingData.of(run, device)
-        self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
-        # On a GPU each number of images that is tried would be compiled for.
-        recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
-        self.net = first_network(run, recipe, device)
-        self.stepper = make_stepper(self.net, recipe, device)
-        channels = run.spec.in_channels
-        self.loader = make_loader(
-            run,
-            # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
-            Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1)),
-            device=device,
-            workers=workers,
-            unreadables=BadImages(skip=True, limit=len(run.data.train)),
-        )
-
-    def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
-        """What a step of so many images takes, its batch included, after some that are not counted."""
-        self.stepper.train()
-        with contextlib.closing(self._batches(images)) as batches:
-            for step in range(before + steps):
-                if step == before:
-                    self._wait()
-                    started = time.perf_counter()
-                batch = next(batches)
-                self.stepper(
-                    batch._replace(x=self.stepper.laid_out(batch.x)), 0.0
-                )  # a rate of 0 takes as long and can't blow up
-            self._wait()
-        return (time.perf_counter() - started) / steps
-
-    def _batches(self, images: int) -> Generator[Batch, None, None]:
-        for epoch in itertools.count():
-            none = True
-            for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):
-                none = False
-                yield batch
-            if none:
-                raise UserError(f"{self.run.data.name}: no batch of {images} has two readable images.")
-
-    def evaluation(self, images: int) -> float:
-        """Seconds that evaluating one image takes."""
-        some = self.data.test[torch.arange(min(images, len(self.data.test)))]
-        for _ in range(2):  # the first is left out
-            started = time.perf_counter()
-            accuracy(self.net, self.loader.evaluation(some, images))
-            self._wait()
-        return (time.perf_counter() - started) / len(some)
-
-    def nondeterministic(self) -> tuple[str, ...]:
-        """Operations of a training step of which torch knows that they do not repeat themselves on this device."""
-        before = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            try:
-                self.seconds(2, steps=1)
-            finally:
-                torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        split = [str(w.message).partition(" does not have a deterministic") for w in caught]
-        return tuple(dict.fromkeys(operation for operation, separator, _ in split if separator))
-
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+    train: int | None
+    test: int | None
+    held_out: int | None
+    steps_per_epoch: int | None
+    steps: int | None
 
 
-def _timing(trial: _Trial, batch: int, memory: Memory, steps: int, per_epoch: int) -> Timing | None:
+def _size(run: Run, stand_in: StandIn | None) -> _Size:
+    recipe = run.recipe
+    if stand_in and stand_in.train is None:
+        return _Size(None, stand_in.test, stand_in.held_out, None, recipe.iterations)
+    if stand_in and stand_in.train is not None:
+        train, test, held_out = stand_in.train, stand_in.test, stand_in.held_out
+    else:
+        kept, validation = run.data.hold_out(recipe.validation_images)
+        train, test, held_out = len(kept), len(run.data.test), len(validation)
+    per_epoch = len(batch_ends(train, recipe.batch_size))
+    return _Size(train, test, held_out, per_epoch, total_steps(recipe, per_epoch))
+
+
+def _timing(trial: Trial, batch: int, memory: Memory, size: _Size) -> Timing | None:
     """Time a few steps, the first left out, of as many images as fit and do not take too long."""
     share = 0.9 if trial.device.startswith("cuda") else SHARE_OF_MEMORY
     room = share * free_memory(trial.device) - (memory.total - memory.activations)
@@ -238,13 +189,18 @@ def _timing(trial: _Trial, batch: int, memory: Memory, steps: int, per_epoch: in
         swift = int(SECONDS_A_STEP * images / trial.seconds(images, steps=1, before=1))
         images = min(batch, fits, max(2, swift))
         seconds = trial.seconds(images, steps=TIMED_STEPS, before=1)
-        evaluating = trial.evaluation(images) * (len(trial.run.data.test) + trial.run.recipe.validation_images)
+        evaluating = trial.evaluation(images)
     except Exception as error:
         if isinstance(error, UserError) or not out_of_memory(error):
             raise
         return None
-    speed, evaluations = images / seconds, math.ceil(steps / per_epoch)
-    return Timing(images, batch / speed, speed, steps * batch / speed, evaluations * evaluating)
+    speed = images / seconds
+    training = size.steps * batch / speed if size.steps else None
+    evaluation = None
+    if size.steps and size.steps_per_epoch and size.test is not None:
+        evaluated = size.test + (size.held_out or 0)
+        evaluation = math.ceil(size.steps / size.steps_per_epoch) * evaluated * evaluating
+    return Timing(images, batch / speed, speed, training, evaluation)
 
 
 def free_memory(device: str) -> int:

@@ -23,17 +23,19 @@ from resnetlab.data.streaming import BadImages
 from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError, check_choice
+from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.halving import in_halves
 from resnetlab.measuring.predictions import Predictions, average, can_be_convolutional, log_probabilities, over_views
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.run_files import read_settings
+from resnetlab.run_files import read_settings, source_path
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
 from resnetlab.training.loop import evaluation_batch
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
 from resnetlab.weights.metadata import ModelMetadata
+from resnetlab.weights.sources import is_name
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
 
@@ -138,7 +140,7 @@ def _loaded(
 ) -> list[Loaded]:
     """The network of each source, and what its file says; nets: as `evaluate`'s."""
     if image_size is not None and data.shape is not None:
-        raise UserError(f"the images of {data.name} are in memory and used uncropped: leave --image-size out.")
+        raise UserError(f"the images of {data.title} are in memory and used uncropped: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
     return [
         load_described(source, net=net, which=which, image_size=image_size)
@@ -192,13 +194,13 @@ def _check_asked(
         raise UserError(f"{views} already includes mirror images; leave --flip out.")
     if views != "1-crop" and data.shape is not None:
         raise UserError(
-            f"{views} crops files, but the images of {data.name} are in memory, all {data.shape[1]}x{data.shape[2]} "
+            f"{views} crops files, but the images of {data.title} are in memory, all {data.shape[1]}x{data.shape[2]} "
             "pixels, and used uncropped. Use 1-crop, with --flip to add mirror images."
         )
     if not sources or len(nets) not in (0, 1, len(sources)):
         raise UserError(f"{len(sources)} networks but {len(nets)} names: give one --net for all, or one for each.")
     if not len(data.test):
-        raise UserError(f"{data.name} has no test images.")
+        raise UserError(f"{data.title} has no test images.")
 
 
 def _both(left: Tensor, right: Tensor) -> Tensor:
@@ -244,7 +246,7 @@ def classes_told(source: str, matched: Matched) -> list[str]:
 def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
     """The fingerprints of the data that runs were trained on, as far as their folders tell; see `open_data`."""
     found = set()
-    for path in map(Path, sources):
+    for path in (source_path(source) for source in sources if not is_name(source)):
         for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
             with contextlib.suppress(UserError, OSError):  # no run, or a damaged one
                 found.add(read_settings(folder)["data"]["fingerprint"])
@@ -282,10 +284,10 @@ def _member(
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
-            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, but {data.name} has "
+            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, but {data.title} has "
             f"{shape[0]} and {len(data.classes)}."
         )
-    matched = match_classes(source, names, data.name, data.classes, classes, order)
+    matched = match_classes(source, names, data.title, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
         raise UserError(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
@@ -298,13 +300,13 @@ def _member(
         normalise = imagenet()
     else:
         normalise = measure(data.train, 0).channel_mean_std()
-        words = f"measured on {data.name}'s training images, since the file does not state one"
+        words = f"measured on {data.title}'s training images, since the file does not state one"
     if any(
         have not in (1, want)
         for t in (normalise.mean, normalise.std)
         for have, want in zip(t.shape, shape, strict=True)
     ):
-        raise UserError(f"{source}: trained on images of a different size than {data.name}'s {shape}.")
+        raise UserError(f"{source}: trained on images of a different size than {data.title}'s {shape}.")
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
         normalise = Normalisation(*(t.mean((1, 2), keepdim=True) for t in (normalise.mean, normalise.std)))
         words += ", averaged over each channel, since the images have other sizes"
@@ -344,7 +346,7 @@ def _answers(member: Member, views: Views, device: str, pixels: Tensor) -> Tenso
         x = member.normalise(pixels.to(device, non_blocking=True))
         return log_probabilities(member.net, x, whole=views.whole, mirrored=views.mirrored)
     looked_at = [pixels, pixels.flip(3)] if views.mirrored else [pixels]
-    return average([member.scores(each).double().log_softmax(1) for each in looked_at])
+    return average([member.scores(each).to(widest_float(device)).log_softmax(1) for each in looked_at])
 
 
 def _batches(
@@ -353,7 +355,7 @@ def _batches(
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec = member.net.spec
     answer = partial(_answers, member, views, device)
-    none = torch.empty(0, spec.num_classes, dtype=torch.float64, device=device)
+    none = torch.empty(0, spec.num_classes, dtype=widest_float(device), device=device)
     if isinstance(images, Images) or views.crops is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables

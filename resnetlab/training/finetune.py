@@ -19,10 +19,11 @@ from resnetlab.errors import UserError
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.paths import expanded
+from resnetlab.run_files import source_path
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.sources import hub_hint, is_name
 
 MOST_CLASSES_SHOWN = 5
 
@@ -66,18 +67,18 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     for one of another number of channels.
     """
     source = recipe.start
-    if not os.path.exists(expanded(source)):
+    if not is_name(source) and not os.path.exists(source_path(source)):
         raise UserError(
-            f"{source}: no such run folder or weight file to start from. A run's id depends on the weights it started "
-            "from, so the command that resumes it needs them too."
+            f"{source}: no such run folder or weight file to start from{hub_hint(source)}. A run's id depends on the "
+            "weights it started from, so the command that resumes it needs them too."
         )
     loaded = _load(recipe)
     net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
-            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.name} have "
-            f"{channels}: start from another network."
+            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.title} "
+            f"have {channels}: start from another network."
         )
     tensors, head = net.state_dict(), _head(net)
     if loaded.classes == data.classes:

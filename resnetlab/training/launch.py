@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.data.files import Files, written_since
+from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
 from resnetlab.errors import UserError, shown
@@ -16,10 +17,12 @@ from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
+from resnetlab.training.optimiser import unusual_rates
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
+from resnetlab.training.stand_in import StandIn, stand_in
 
 WHOSE_NORMALISATION = {
     "source": "from the source file",
@@ -27,6 +30,8 @@ WHOSE_NORMALISATION = {
     "pixel_mean": "each pixel's mean over the training images",
     "channel_mean_std": "each channel's mean and deviation over the training images",
 }
+
+DOUBLES = ("policy", "colour_jitter")  # fields whose operations on images compute in double precision
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Launch:
     workers: int  # processes that decode
     threads: int | None = None
     checkpoint_steps: int | None = None
+    stand_in: StandIn | None = None  # of a dry run whose data is not there
 
     def measure(self, progress: Callable[[int, int], object]) -> None:
         """Measure the training images for the normalisation; the run keeps it, so that this can be shown."""
@@ -58,26 +64,34 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data, in lines."""
-        lost = self.run.data.held_out_whole(self.run.recipe.validation_images)
+        """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
+        lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
+        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
+        lines += [
+            f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
+            for name, value in self.run.recipe.ignored.items()
+        ]
         if not lost:
-            return []
+            return lines
         some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         return [
+            *lines,
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)"
+            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
         ]
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
         """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""
         run = self.run
-        lines = [f"{run.spec.name} on {run.data.name}: {run.folder}", str(understood_of(run, self.asked))]
+        lines = [f"{run.spec.name} on {run.data.title}: {run.folder}", str(understood_of(run, self.asked))]
         if run.pretrained:
             lines.append(run.pretrained.note)
         elif warn_of_scratch:
             lines.append(
                 "no --from: training from scratch needs many more images and epochs; expect a far higher error with few"
             )
+        if run.name and run.folder.name != f"{run.name}-{run.id}":
+            lines.append(f"--name {run.name} has no effect: the run exists already, under the name {run.folder.name}")
         return lines
 
     def how_to_train_anew(self) -> str:
@@ -114,10 +128,11 @@ def launch(
     workers: int | None = None,
     checkpoint_steps: int | None = None,
     dry_run: bool = False,
+    name: str = "",
 ) -> Launch:
     """Check all that can be checked before a training; the run is the same in every process. Raises UserError.
 
-    dry_run: nothing is written.
+    dry_run: nothing is written, and data that is not there is stood in for. name: what to call the run's folder.
     """
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
@@ -125,11 +140,28 @@ def launch(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, distributed))
-    run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train"))
+    doubles = [f"{name}={value!r}" for name in DOUBLES if (value := getattr(recipe, name)) not in ("none", 0)]
+    if where == "mps" and doubles:
+        raise UserError(
+            f"{doubles[0]} computes in double precision, which Apple GPUs lack: leave it out, or use --device cpu."
+        )
+    if dry_run and is_absent(recipe.data):
+        return _on_stand_in(recipe, runs, distributed, where, threads)
+    run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))
     check_same(distributed, run.id)
     in_memory = run.data.shape is not None
     decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)
     return Launch(run, recipe, distributed, where, decoders, threads, checkpoint_steps)
+
+
+def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: str, threads: int | None) -> Launch:
+    """A dry run whose data is not there. Raises UserError for what no data could mend."""
+    try:
+        open_data(recipe.data, "read")
+    except UserError as missing:
+        made_up = stand_in(recipe, runs, missing)
+        return Launch(made_up.run, recipe, distributed, device, 0, threads, stand_in=made_up)
+    raise AssertionError(f"{recipe.data} is absent, but can be opened")
 
 
 def understood_of(run: Run, asked: Recipe) -> Understood:

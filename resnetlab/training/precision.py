@@ -33,15 +33,16 @@ def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     bf16 pays where matrix units multiply it: AMX on processors, every GPU that has it. AVX-512-BF16 alone multiplies
     no more numbers in a cycle than float32 does, and the conversions make a step slower (docs/performance.md).
     """
-    gpu = device.startswith("cuda")
-    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_amx()
+    gpu, cpu = device.startswith("cuda"), device == "cpu"
+    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu and has_amx()
     precision = ("bf16" if fast_bf16 else "fp32") if recipe.precision == "auto" else recipe.precision
     compiles = recipe.compile
     if compiles == "auto":
-        compiles = not gpu and isinstance(spec, NetSpec) and not recipe.sync_bn and can_fuse()
-    channels_last = (not gpu or precision != "fp32") if recipe.channels_last == "auto" else recipe.channels_last
+        compiles = cpu and isinstance(spec, NetSpec) and not recipe.sync_bn and can_fuse()
+    half_on_gpu = gpu and precision != "fp32"
+    channels_last = (cpu or half_on_gpu) if recipe.channels_last == "auto" else recipe.channels_last
     # Fused layers work on that layout.
-    return {"precision": precision, "channels_last": channels_last or (compiles and not gpu), "compile": compiles}
+    return {"precision": precision, "channels_last": channels_last or (compiles and cpu), "compile": compiles}
 
 
 def as_started(recipe: Recipe, settled: dict[str, Any]) -> Recipe:

@@ -20,7 +20,8 @@ AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_cr
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
-OptimiserName = Literal["sgd", "muon"]
+OptimiserName = Literal["sgd", "muon", "adamw"]
+BalanceName = Literal["none", "class_weights", "sampling"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the run starts on
 
@@ -28,6 +29,11 @@ Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the ru
 def _field(default: Any, words: str) -> Any:
     """A field of Recipe with the words that `resnetlab train --help` shows."""
     return field(default=default, metadata={"help": words})
+
+
+def _retired(default: Any) -> Any:
+    """A field of earlier versions: read, so that their runs keep their ids, and ignored."""
+    return field(default=default, metadata={"help": "Ignored; runs of earlier versions may have it.", "retired": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,11 @@ class Recipe:
     """
 
     net: str = _field("cifar_resnet20", "The network's name, as in 'resnetlab describe'; '': the source's network.")
-    start: str = _field("", "The source: a run folder or weight file from whose weights training starts.")
+    start: str = _field(
+        "",
+        "The source from whose weights training starts: a run folder, a weight file, or pretrained:NAME, "
+        "torchvision:NAME, timm/NAME or hf:OWNER/NAME.",
+    )
     freeze: int = _field(
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
@@ -67,6 +77,11 @@ class Recipe:
     erasing: float = _field(0.0, "Share of images in which a random rectangle is erased.")
     mixup: float = _field(0.0, "alpha of mixup: images and labels are mixed with a share from Beta(alpha, alpha).")
     cutmix: float = _field(0.0, "alpha of CutMix; if mixup is given too, each batch uses one of them.")
+    balance: BalanceName = _field(
+        "none",
+        "For classes of uneven size. class_weights: the loss counts each class alike; sampling: an epoch shows as many "
+        "images of each class, of a small one repeatedly.",
+    )
     label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
     epochs: float | None = _field(30.0, "Length of the run in epochs; alternatively give iterations.")
     iterations: int | None = _field(None, "Length of the run in steps; alternatively give epochs.")
@@ -82,12 +97,14 @@ class Recipe:
     warmup_lr: float = _field(0.0, "linear: the initial lr; constant, train_error: the lr during warm-up.")
     warmup_error: float = _field(80.0, "train_error: the training error in % that ends the warm-up.")
     optimiser: OptimiserName = _field(
-        "sgd", "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024)."
+        "sgd",
+        "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024); adamw: "
+        "with decoupled weight decay (Loshchilov & Hutter 2019), at a hundredth of SGD's lr.",
     )
     muon_lr: float = _field(0.02, "muon: the highest rate of the convolutions; it falls as lr does.")
-    momentum: float = _field(0.9, "v := momentum * v + gradient.")
-    nesterov: bool = _field(False, "Use Nesterov momentum.")
-    weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient.")
+    momentum: float = _field(0.9, "v := momentum * v + gradient; adamw: beta1.")
+    nesterov: bool = _field(False, "Use Nesterov momentum; sgd and muon only.")
+    weight_decay: float = _field(1e-4, "Add this multiple of the weights to the gradient; adamw: to the update.")
     decay: DecayName = _field("all", "Apply weight decay to all, as in the papers, or not to batch norm and biases.")
     sync_bn: bool = _field(False, "With several processes: compute batch norm's statistics over the whole batch.")
     channels_last: Switch = _field(
@@ -101,14 +118,18 @@ class Recipe:
     )
     accumulate: int = _field(1, "Split each batch into this many parts, computed one after another, to save memory.")
     checkpoint_activations: bool = _field(False, "Recompute the units' activations for the gradient, to save memory.")
-    fused: bool = _field(False, "Run the optimiser's update in one kernel.")
     clip_gradient: float = _field(0.0, "Maximum norm of the gradient over all weights; 0: no limit.")
     ema: float = _field(0.0, "Decay of a moving average of the weights, which is evaluated in their place; 0: none.")
     bn_reestimate: int = _field(
         0, "Batches (at most an epoch) over which batch norm's statistics are re-estimated after training; 0: none."
     )
+    fused: bool = _retired(False)  # ran the update in one kernel, which was no faster
 
     def __post_init__(self) -> None:
+        if hasattr(self.net, "to_dict"):  # a NetSpec, or a VGG net's
+            from resnetlab.nets.zoo import text_of  # a recipe is read without torch
+
+            object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
         hints = get_type_hints(Recipe)
         for name, hint in hints.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
@@ -142,6 +163,8 @@ class Recipe:
             )
         if self.optimiser == "muon" and self.lr == 0:
             raise UserError("optimiser='muon' needs an lr above 0, by which muon_lr falls.")
+        if self.optimiser == "adamw" and self.nesterov:
+            raise UserError("nesterov=True is a form of SGD's momentum; leave it out with optimiser='adamw'.")
         if self.nesterov and self.momentum == 0:
             raise UserError("nesterov=True needs a momentum above 0.")
         if self.batch_size < 2 * self.accumulate:
@@ -154,7 +177,8 @@ class Recipe:
         """A copy with some fields changed, and those that these replace unless they are given as well.
 
         One of epochs and iterations replaces the other, and both least_iterations; one of validation_images and
-        validation_share the other; a start the network and the normalisation, which are then the source's.
+        validation_share the other; a start the network and the normalisation, which are then the source's; AdamW SGD's
+        nesterov.
         Raises UserError for an unknown field, with the nearest names.
         """
         for key in changes:
@@ -163,6 +187,8 @@ class Recipe:
         for name, replaced in _REPLACED.items():
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes
+        if changes.get("optimiser") == "adamw":
+            changes = {"nesterov": False} | changes
         return replace(self, **changes)
 
     @property
@@ -180,12 +206,22 @@ class Recipe:
             label_smoothing=self.label_smoothing,
         )
 
+    @property
+    def ignored(self) -> dict[str, Any]:
+        """The retired fields that are set."""
+        return {name: getattr(self, name) for name, default in RETIRED.items() if getattr(self, name) != default}
+
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON values."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        """The recipe as JSON values; of retired fields only those that are set."""
+        values = {k: v for k, v in asdict(self).items() if k not in RETIRED}
+        return values | {"milestones": list(self.milestones)} | self.ignored
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
+Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
+    f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
+)
+RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
 _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when one is given
     "epochs": {"iterations": None, "least_iterations": 0},

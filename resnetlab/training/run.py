@@ -12,7 +12,7 @@ from typing import Any
 
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.open import open_data
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
@@ -37,13 +37,14 @@ class Run:
     data: Data
     root: Path
     pretrained: Pretrained | None = None  # what it takes from the weights that it starts from
+    name: str = ""  # what a person calls it: its folder's name, unless it is there already; no part of the id
 
     @cached_property
     def id(self) -> str:
         """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
         # Fields at their default are no part of it, so that a field that is added later changes no run.
         default, elsewhere = Recipe().to_dict(), ("net", "data", "start")
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default[k]}
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default.get(k)}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         defines |= {"start": self.pretrained.digest} if self.pretrained else {}
@@ -53,8 +54,8 @@ class Run:
     def folder(self) -> Path:
         """Where the run lies."""
         there = sorted(self.root.glob(f"*-{self.id}"))  # one network may be called by several names
-        words = re.sub(r"[^A-Za-z0-9.]+", "_", f"{self.spec.name or 'net'}-{self.data.name}").strip("_")
-        return there[0] if there else self.root / f"{words[:60]}-{self.id}"
+        words = re.sub(r"(?:[^\w.]|_)+", "_", f"{self.spec.name or 'net'}-{self.data.title}").strip("_")
+        return there[0] if there else self.root / f"{self.name or words[:60]}-{self.id}"
 
     def result(self) -> dict[str, Any] | None:
         """What the finished run ended with (`train` writes it), or None while it is unfinished.
@@ -72,6 +73,7 @@ class Run:
             "recipe": self.recipe.to_dict(),
             "data": {
                 "name": self.data.name,
+                "title": self.data.title,
                 "fingerprint": self.data.fingerprint,
                 "shape": list(self.data.shape) if self.data.shape else None,
                 "train_images": len(self.data.train),
@@ -86,14 +88,17 @@ class Run:
         }
 
 
-def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: Purpose = "train") -> Run:
+def make_run(
+    recipe: Recipe, root: Path, data: Data | None = None, *, purpose: Purpose = "train", name: str = ""
+) -> Run:
     """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and make
     a number of images of a share to hold out.
 
     `data`, if given, is what the recipe's data text names, read before; else it is opened to train, which may write a
-    split down, or just to "read". Raises UserError for a network, data
-    set, source or combination that can't be.
+    split down, or just to "read". `name` is what its folder is to be called. Raises UserError for a network, data
+    set, source, name or combination that can't be.
     """
+    check_name(name)
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
     pretrained = read_pretrained(recipe, data) if recipe.start else None
@@ -105,11 +110,11 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
         channels, size, _ = data.shape
         if recipe.image_size not in (None, size):
             raise UserError(
-                f"image_size={recipe.image_size}: the images of {data.name} have {size} pixels; leave it out."
+                f"image_size={recipe.image_size}: the images of {data.title} have {size} pixels; leave it out."
             )
         if recipe.augment in FOR_FILES:
             raise UserError(
-                f"augment={recipe.augment!r} crops image files; {data.name} allows only 'none' or 'crop_flip'."
+                f"augment={recipe.augment!r} crops image files; {data.title} allows only 'none' or 'crop_flip'."
             )
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)
@@ -127,7 +132,16 @@ def make_run(recipe: Recipe, root: Path, data: Data | None = None, *, purpose: P
         raise UserError(
             f"{str(root)[:80]}: can't hold runs ({error.strerror}); choose another folder with --runs."
         ) from error
-    return Run(fitted, recipe, data, root, pretrained)
+    return Run(fitted, recipe, data, root, pretrained, name)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that a run's folder can't have; "" is none."""
+    if name and not re.fullmatch(r"\w[\w.-]{0,59}", name):
+        raise UserError(
+            f"name {shown(name)} can't be the name of a run: use up to 60 letters, digits, '_', '-' and '.', and begin "
+            "with a letter, a digit or '_'."
+        )
 
 
 def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:

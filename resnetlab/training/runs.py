@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from resnetlab.errors import UserError, did_you_mean, printable
 from resnetlab.paths import expanded
-from resnetlab.run_files import METRICS, RESULT, SETTINGS, WEIGHTS, read_metrics, read_result, read_settings
+from resnetlab.run_files import (
+    METRICS,
+    SETTINGS,
+    WEIGHTS,
+    data_title,
+    last_written,
+    newest_run,
+    read_metrics,
+    read_result,
+    read_settings,
+)
 from resnetlab.storage import Damaged, check_regular, is_locked, is_there, whole_folder
 
 MEASURED = "measured"  # the folder beside the runs where studies keep their measurements
@@ -69,7 +79,7 @@ def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
 
 def summary(folder: Path) -> RunSummary:
     """How a run stands. Never raises: what can't be read makes it damaged."""
-    written = max(_written(folder / name) for name in (SETTINGS, METRICS, RESULT))
+    written = last_written(folder)
     settings: dict[str, Any] = {}
     try:
         settings = read_settings(folder)
@@ -102,13 +112,15 @@ def summary(folder: Path) -> RunSummary:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """The folder of a run by its path, its name below `root`, or the hash that its name ends with.
+    """The folder of a run by its path, or by its name below `root`, of which the hash, or all but that, may be left
+    out: the newest that fits.
 
     Raises UserError if there is none, or if it is not a run.
     """
     try:
-        places = (expanded(name), root / name, *sorted(root.glob(f"*-{name}") if name.isalnum() else ()))
-        found = next((place for place in places if place.is_dir()), None)
+        given = expanded(name)
+        places = (given, root / name, newest_run(given.parent, given.name), newest_run(root, name))
+        found = next((place for place in places if place and place.is_dir()), None)
         is_run = found is not None and is_there(found / SETTINGS)
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
     except (OSError, ValueError):  # names that no file system takes, homes of nobody
@@ -123,7 +135,7 @@ def find_run(name: str, root: Path) -> Path:
 def _names(settings: dict[str, Any]) -> dict[str, Any]:
     """Network, data and seed of a run, as far as its settings tell them."""
     seed = settings.get("recipe", {}).get("seed")
-    net, data = settings.get("spec", {}).get("name"), settings.get("data", {}).get("name")
+    net, data = settings.get("spec", {}).get("name"), data_title(settings)
     return {
         "net": printable(net) if net else None,
         "data": printable(data) if data else None,
@@ -138,13 +150,6 @@ def _where(recipe: dict[str, Any], epochs: int, step: int) -> str:
     if isinstance(recipe.get("iterations"), int):
         return f"step {step:,} of {recipe['iterations']:,}, epoch {epochs}"
     return f"epoch {epochs}, step {step:,}"
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _finite(value: Any) -> Any:

@@ -26,6 +26,7 @@ from resnetlab.data.loading import Batch, Loader, batch_ends
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError, out_of_memory
+from resnetlab.machine import widest_float
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
     Checkpoint,
@@ -48,7 +49,7 @@ from resnetlab.training.schedule import (
     needs_batch_error,
     total_steps,
 )
-from resnetlab.training.setup import TrainingData, first_network, make_loader, normalisation_of
+from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, normalisation_of
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.step import Stepper, make_stepper
 from resnetlab.weights.metadata import ModelMetadata
@@ -76,7 +77,8 @@ class EpochState:
 
     totals: EpochTotals
     rng_state: RngState  # to resume with within it
-    sums: Tensor  # float64: loss and wrong images so far, and steps since `first_step` with a finite loss
+    # float64, or float32 on an Apple GPU: loss and wrong images so far, and steps since `first_step` with a finite loss
+    sums: Tensor
     # Since the epoch was begun, or taken up again from a checkpoint:
     first_step: int = 0  # the step at which it did
     started: float = 0.0  # when, by time.perf_counter()
@@ -121,7 +123,8 @@ class TrainingSession:
         check_share(distributed, recipe.batch_size, len(data.train))
         normalise = distributed.broadcast_from_main(lambda: normalisation_of(run, workers=job.workers))
         net = first_network(run, recipe, job.device)
-        stepper = make_stepper(net, recipe, job.device)
+        weights = class_weights(recipe, data.train.labels, len(run.data.classes))
+        stepper = make_stepper(net, recipe, job.device, weights)
         checkpoint = _resume(run, stepper, distributed)
         progress = checkpoint.progress
         totals, rng_state = _own_part(checkpoint, distributed)
@@ -148,7 +151,7 @@ class TrainingSession:
             total_steps=total_steps(recipe, per_epoch),
             progress=progress,
             schedule=checkpoint.schedule,
-            epoch=EpochState(totals, rng_state, torch.zeros(3, dtype=torch.float64, device=job.device)),
+            epoch=EpochState(totals, rng_state, torch.zeros(3, dtype=widest_float(job.device), device=job.device)),
             saved=SavedState(progress.step),
             test_error=metrics.last_epoch["test_error"] if metrics.last_epoch else None,
         )
@@ -174,8 +177,11 @@ class TrainingSession:
             torch.set_rng_state(epoch.rng_state["cpu"])
             if "cuda" in epoch.rng_state and job.device.startswith("cuda"):
                 torch.cuda.set_rng_state(epoch.rng_state["cuda"], job.device)
+            if "mps" in epoch.rng_state and job.device == "mps":
+                torch.mps.set_rng_state(epoch.rng_state["mps"])
         self.loader.unreadables.count = epoch.totals.unreadable
-        epoch.sums = torch.tensor([epoch.totals.loss, epoch.totals.wrong, 0], dtype=torch.float64, device=job.device)
+        sums = [epoch.totals.loss, epoch.totals.wrong, 0]
+        epoch.sums = torch.tensor(sums, dtype=widest_float(job.device), device=job.device)
         # If no step of the epoch is left:
         self.lr = learning_rate(job.recipe, max(0, progress.step - 1), self.total_steps, self.schedule)
         epoch.first_step, epoch.started, epoch.seen = progress.step, time.perf_counter(), 0
@@ -206,7 +212,7 @@ class TrainingSession:
         if needs_batch_error(recipe, self.schedule):
             mistakes, images = self.job.distributed.sums([int(wrong), len(batch.labels)])
             after_step(recipe, progress.step, 100 * mistakes / images, self.schedule)
-        epoch.sums += torch.stack([loss, wrong, loss.isfinite()]).double()
+        epoch.sums += torch.stack([loss, wrong, loss.isfinite()]).to(epoch.sums.dtype)
         epoch.totals.seen += len(batch.labels)
         epoch.seen += len(batch.labels)
         progress.step += 1
@@ -258,6 +264,8 @@ class TrainingSession:
             rng_state = {"cpu": torch.get_rng_state()}
             if device.startswith("cuda"):
                 rng_state["cuda"] = torch.cuda.get_rng_state(device)
+            if device == "mps":
+                rng_state["mps"] = torch.mps.get_rng_state()
             of_processes = distributed.gather_to_main((totals, rng_state))
         with disk_errors(folder):
             self.metrics.sync()

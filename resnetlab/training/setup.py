@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Loader
@@ -63,7 +66,21 @@ def make_loader(
         rank=distributed.rank,
         ranks=distributed.world_size,
         unreadables=unreadables,
+        balanced=run.recipe.balance == "sampling",
     )
+
+
+def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
+    """What the loss of an image is multiplied by, by its class, float32 K; None unless the recipe weighs classes.
+
+    N / (C n) for a class of n of N images, where C classes have any: so each has the same share of the loss, whose mean
+    over the images stays comparable, since the weights' mean over them is 1. A class without images has weight 0.
+    """
+    if recipe.balance != "class_weights":
+        return None
+    counts = labels.cpu().bincount(minlength=classes)
+    weights = len(labels) / (counts.clamp(min=1) * (counts > 0).sum())
+    return torch.where(counts > 0, weights, 0.0).float()
 
 
 def normalisation_of(

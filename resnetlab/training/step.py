@@ -16,8 +16,15 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.averaging import Average
-from resnetlab.training.layer_groups import freeze, lr_factors, training_mode
-from resnetlab.training.muon import Muon
+from resnetlab.training.layer_groups import freeze, training_mode
+from resnetlab.training.optimiser import (
+    check_state,
+    optimiser_state,
+    parameters_of,
+    restore_optimiser,
+    wanted_state,
+)
+from resnetlab.training.optimiser import make_optimiser as make_optimiser  # which is looked for here
 from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.fit import value_trouble
@@ -26,56 +33,22 @@ from resnetlab.weights.fit import value_trouble
 class StepResult(NamedTuple):
     """Sums over a batch, as tensors on its device, so that a step waits for nothing."""
 
-    loss: Tensor  # summed cross-entropy
+    loss: Tensor  # summed cross-entropy, weighted by class if the recipe says so
     wrong: Tensor  # images whose highest score was not their label
 
 
-def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with momentum, v := μv + g + λw, w := w − lr·v, with weight decay λ on what the recipe says; or Muon.
-
-    Muon (see there) turns the convolutions, but for the first, at its own rate, and leaves the rest to SGD. Groups have
-    `lr_factor`, which a step multiplies lr by. Frozen parameters are in none.
-    """
-    factors = lr_factors(net, recipe.layer_decay)
-    turned: set[nn.Parameter] = set()
-    if recipe.optimiser == "muon":
-        turned = {p for p in net.parameters() if p.ndim == 4} - {next(net.parameters())}
-        factors |= {weight: factors[weight] * recipe.muon_lr / recipe.lr for weight in turned}
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
-    for p in net.parameters():
-        if p.requires_grad:
-            decayed = recipe.decay == "all" or p.ndim > 1
-            groups.setdefault((factors[p], decayed, p in turned), []).append(p)
-    kind = Muon if turned else torch.optim.SGD
-    return kind(
-        [
-            {
-                "params": found,
-                "lr_factor": factor,
-                "weight_decay": recipe.weight_decay if decayed else 0.0,
-                "orthogonal": orthogonal,
-            }
-            for (factor, decayed, orthogonal), found in groups.items()
-        ],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=recipe.fused or None,
-    )
-
-
-def make_stepper(net: ResNet | VGG, recipe: Recipe, device: str) -> Stepper:
+def make_stepper(net: ResNet | VGG, recipe: Recipe, device: str, class_weights: Tensor | None = None) -> Stepper:
     """The network ready to be trained by the recipe: on the device, in its memory layout, frozen as far as it says.
 
-    The network itself is changed and trained. Raises UserError for switches of the recipe that it or the machine
-    does not allow.
+    The network itself is changed and trained. class_weights: float32 K, by which the loss of an image of each class is
+    multiplied. Raises UserError for switches of the recipe that it or the machine does not allow.
     """
     freeze(net, recipe.freeze)
     net.to(device)
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=_memory_format(recipe))
-    return Stepper(net, make_optimiser(net, recipe), recipe, device)
+    return Stepper(net, make_optimiser(net, recipe), recipe, device, class_weights)
 
 
 def _memory_format(recipe: Recipe) -> torch.memory_format:
@@ -89,12 +62,20 @@ class Stepper:
     or what DistributedDataParallel makes of it. Raises UserError where that can't be.
     """
 
-    def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe, device: str):
+    def __init__(
+        self,
+        net: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        recipe: Recipe,
+        device: str,
+        class_weights: Tensor | None = None,
+    ):
         self.net, self.optimiser, self.recipe = net, optimiser, recipe
         self.trained: nn.Module = net
         self.kind = torch.device(device).type
         self.scaler = gradient_scaler(recipe.precision, self.kind)
         self.average = Average(net, recipe.ema) if recipe.ema else None
+        self.class_weights = class_weights.to(device) if class_weights is not None else None
         if recipe.checkpoint_activations:
             recompute_units(net)
         self.compiles = bool(recipe.compile) and compile_net(net, recipe, self.kind)  # with torch's compiler
@@ -111,7 +92,7 @@ class Stepper:
                 with self._sent_at(i == len(parts) - 1):
                     with autocast(self.recipe.precision, self.kind):
                         scores = self.trained(part.x)
-                        loss = tf.cross_entropy(scores, part.labels if part.targets is None else part.targets)
+                        loss = self._loss(scores, part)
                     loss = loss * (len(part.labels) / len(batch.labels))  # so that the parts' losses sum to the mean
                     (self.scaler.scale(loss) if self.scaler else loss).backward()
                 losses.append(loss.detach())
@@ -127,6 +108,14 @@ class Stepper:
         """Images, N C H W, in the recipe's memory layout."""
         return x.contiguous(memory_format=_memory_format(self.recipe))
 
+    def _loss(self, scores: Tensor, part: Batch) -> Tensor:
+        """The mean cross-entropy of a part of a batch; weighted by class if the recipe says so."""
+        wanted = part.labels if part.targets is None else part.targets
+        if self.class_weights is None:
+            return tf.cross_entropy(scores, wanted)
+        # Not torch's weighted mean, which divides by the weights of the images that happen to be in the part.
+        return tf.cross_entropy(scores.float(), wanted, self.class_weights, reduction="sum") / len(part.labels)
+
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last part of a batch only."""
         if last or not isinstance(self.trained, DistributedDataParallel):
@@ -137,7 +126,7 @@ class Stepper:
         if self.recipe.clip_gradient:
             if self.scaler:
                 self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(_parameters(self.optimiser), self.recipe.clip_gradient)
+            nn.utils.clip_grad_norm_(parameters_of(self.optimiser), self.recipe.clip_gradient)
         if self.scaler:
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -163,11 +152,7 @@ class Stepper:
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on beside the network's own state, by name."""
-        state: dict[str, Tensor] = {}
-        for i, p in enumerate(_parameters(self.optimiser)):
-            buffer = self.optimiser.state.get(p, {}).get("momentum_buffer")
-            if buffer is not None:
-                state[f"momentum.{i}"] = buffer.detach()
+        state = optimiser_state(self.optimiser, self.recipe)
         if self.average:
             state |= {f"average.{name}": t for name, t in self.average.tensors.items()}
             state["average_steps"] = torch.tensor(self.average.steps)
@@ -179,14 +164,12 @@ class Stepper:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave. Raises UserError, with nothing taken over, where it doesn't fit."""
-        momentum = {
-            f"momentum.{i}": p for i, p in enumerate(_parameters(self.optimiser))
-        }  # before a step there is none
+        kept = wanted_state(self.optimiser, self.recipe)  # before a step there is none
         average = {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
         counts = {"average_steps": torch.tensor(0)} if self.average else {}
         if self.scaler:
             counts |= {"scaler.scale": torch.tensor(0.0), "scaler.growth": torch.tensor(0)}
-        wanted = momentum | average | counts
+        wanted = kept | average | counts
         for name, tensor in state.items():
             if name not in wanted:
                 raise UserError(f"it has the extra {name}")
@@ -198,17 +181,15 @@ class Stepper:
                 raise UserError(f"in it {name} is {tensor.item()}")
         if lacking := [name for name in (*average, *counts) if name not in state]:
             raise UserError(f"it lacks {lacking[0]}")
-        self.optimiser.state.clear()
-        for name, p in momentum.items():
-            if name in state:  # in the parameter's memory layout
-                self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(state[name]).detach()
+        check_state(self.optimiser, self.recipe, state)
+        restore_optimiser(self.optimiser, self.recipe, state)
         for name, t in average.items():
             t.copy_(state[name])
         if self.average:
             self.average.steps = int(state["average_steps"])
         if self.scaler:
-            kept = {"scale": float(state["scaler.scale"]), "_growth_tracker": int(state["scaler.growth"])}
-            self.scaler.load_state_dict(self.scaler.state_dict() | kept)
+            scaling = {"scale": float(state["scaler.scale"]), "_growth_tracker": int(state["scaler.growth"])}
+            self.scaler.load_state_dict(self.scaler.state_dict() | scaling)
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
@@ -221,7 +202,3 @@ def micro_batches(batch: Batch, count: int) -> list[Batch]:
         Batch(*part)
         for part in zip(batch.x.tensor_split(count), batch.labels.tensor_split(count), targets, strict=True)
     ]
-
-
-def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimiser.param_groups for p in group["params"]]

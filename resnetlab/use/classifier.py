@@ -21,9 +21,12 @@ from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
 from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_exported, suffix_of
+from resnetlab.use.heat import CropArea
+from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
 
+NUMBERED = "names of classes (numbered from 0 instead)"  # among `assumed`
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
 
 
@@ -44,6 +47,7 @@ class Classifier:
     assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
     file: ExportedFile | None = None
     engine: Engine | None = None  # what runs it; None: the network as it stands
+    accuracy: RecordedAccuracy | None = None  # on its test images, where its run or file states it
 
     @classmethod
     def open(
@@ -82,7 +86,7 @@ class Classifier:
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
         told = (
-            (names or not head, "names of classes (numbered from 0 instead)"),  # features have no classes
+            (names or not head, NUMBERED),  # features have no classes
             (loaded.tells_size, f"size of images ({spec.input_size} pixels, unless --image-size gives another)"),
             (card is not None, "normalisation (ImageNet's)"),
         )
@@ -98,6 +102,7 @@ class Classifier:
             whose_normalisation(loaded),
             skips(card),
             tuple(words for is_told, words in told if not is_told),
+            accuracy=known_accuracy(source, loaded, image_size),
         )
         return found._answering()
 
@@ -118,9 +123,11 @@ class Classifier:
             file.whole,
             "cpu",
             str(source),
+            named=NUMBERED not in file.assumed,
             assumed=file.assumed,
             file=file,
             engine=first_engine(file),
+            accuracy=file.accuracy,
         )._answering()
 
     def _answering(self) -> Classifier:
@@ -176,11 +183,21 @@ class Classifier:
 
     def crop(self, image: np.ndarray) -> Tensor:
         """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
-        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
+        top, left = self._corner(image)
         image = image[top : top + self.size, left : left + self.size]
         if self.channels == 1:
             image = np.rint(image @ np.array(LUMA))[:, :, None].astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def crop_area(self, image: np.ndarray) -> CropArea:
+        """Which part of an image that was resized, uint8 H W 3, `crop` gives."""
+        height, width = image.shape[:2]
+        top, left = self._corner(image)
+        return CropArea(left / width, top / height, self.size / width, self.size / height)
+
+    def _corner(self, image: np.ndarray) -> tuple[int, int]:
+        top, left = (round((side - self.size) / 2) for side in image.shape[:2])
+        return top, left
 
     def input(self, pixels: Tensor) -> Tensor:
         """Prepared images, uint8 N C H W, as the network takes them: float32 N C H W on its device."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.use.classifier import Classifier
 
 
-def description(classifier: Classifier) -> dict[str, str]:
+def description(classifier: Classifier, *, int8: bool = False) -> dict[str, str]:
     """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
 
-    Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes.
+    Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes. Where
+    the network's run recorded it, `accuracy` is top-1 in % on how many test images; in int8 it would be another.
 
     `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
     255, transparency stands before `background`), bring its short side to `resize_short_side`, crop the middle,
     `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
     """
     size, channels = classifier.size, classifier.channels
-    values = {
+    values: dict[str, Any] = {
         "network": classifier.name,
         "classes": classifier.classes,
         "preprocessing": {
@@ -43,4 +45,6 @@ def description(classifier: Classifier) -> dict[str, str]:
     }
     if classifier.assumed:
         values["assumed"] = classifier.assumed
+    if classifier.accuracy and not int8:
+        values["accuracy"] = classifier.accuracy.to_dict()
     return {key: json.dumps(value) for key, value in values.items()}

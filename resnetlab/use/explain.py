@@ -1,20 +1,14 @@
-"""Where in an image a network found its answer: Grad-CAM at any unit, occlusion, and a picture of it."""
+"""Where in an image a network found its answer: Grad-CAM at any unit, and occlusion."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as tf
-from PIL import Image
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-
-# Dark to bright, so that the order survives grey print: value, red, green, blue, all 0 to 1.
-_HEAT = ((0.0, 0.0, 0.0, 0.3), (0.35, 0.5, 0.0, 0.5), (0.7, 0.95, 0.45, 0.1), (1.0, 1.0, 0.95, 0.6))
-_GAP = 8  # pixels between the two pictures
 
 
 def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
@@ -90,34 +84,6 @@ def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int
             fall[top : top + patch, left : left + patch] += value
             count[top : top + patch, left : left + patch] += 1
     return (fall / count).relu()
-
-
-def overlay(pixels: Tensor, heat: Tensor) -> Image.Image:
-    """The image (uint8 C H W) under its heat (H W, 0 to 1), enlarged to be seen."""
-    stops, values = np.array(_HEAT), heat.cpu().numpy()
-    colours = 255 * np.stack([np.interp(values, stops[:, 0], stops[:, i]) for i in (1, 2, 3)], axis=2)  # H W 3
-    share = 0.25 + 0.5 * values[:, :, None]
-    return _enlarged((1 - share) * _rows(pixels) + share * colours)
-
-
-def side_by_side(pixels: Tensor, heat: Tensor) -> Image.Image:
-    """The image (uint8 C H W) and beside it the same under its heat (H W, 0 to 1), enlarged to be seen."""
-    left, right = _enlarged(_rows(pixels)), overlay(pixels, heat)
-    canvas = Image.new("RGB", (2 * left.width + _GAP, left.height), "white")
-    canvas.paste(left, (0, 0))
-    canvas.paste(right, (left.width + _GAP, 0))
-    return canvas
-
-
-def _rows(pixels: Tensor) -> np.ndarray:
-    return pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy().astype(np.float32)  # H W 3
-
-
-def _enlarged(image: np.ndarray) -> Image.Image:
-    """From H W 3, 0 to 255, as many whole times as large as brings it near 256 pixels."""
-    times = max(1, round(256 / image.shape[0]))
-    picture = Image.fromarray(image.clip(0, 255).astype(np.uint8))
-    return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
 
 
 def _steps(side: int, patch: int, stride: int) -> list[int]:

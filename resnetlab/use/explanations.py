@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.data.decoding import Unreadable
+from resnetlab.data.decoding import Unreadable, decode, decode_resized
 from resnetlab.data.own import make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
 from resnetlab.paths import one_form
 from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.explain import grad_cam, occlusion, side_by_side
+from resnetlab.use.explain import grad_cam, occlusion
+from resnetlab.use.heat import encoded, side_by_side
 from resnetlab.use.predict import find_images
 
 
@@ -74,16 +74,19 @@ def explain_images(
     taken = set[str]()
     for path in find_images(names):  # before pictures are written, perhaps among them
         try:
-            pixels = classifier.prepare(path.read_bytes())
+            content = path.read_bytes()
+            resized, photo = decode_resized(content, classifier.short_side), decode(content)
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
             continue
+        pixels = classifier.crop(resized)
         probabilities = classifier.probabilities(pixels[None])[0]
         chosen = classifier.classes.index(label) if label else int(probabilities.argmax())
-        picture, encoded = out / _free_name(path, taken), io.BytesIO()
-        side_by_side(pixels, _heat(classifier, pixels, chosen, method, unit)).save(encoded, "PNG")
+        heat = _heat(classifier, pixels, chosen, method, unit)
+        suffix, drawn = encoded(side_by_side(photo, heat, classifier.crop_area(resized)), content)
+        picture = out / (_free_name(path, taken) + suffix)
         with disk_errors(out):
-            write_atomically(picture, encoded.getvalue())
+            write_atomically(picture, drawn)
         yield Explanation(str(path), classifier.classes[chosen], float(probabilities[chosen]), picture)
 
 
@@ -97,10 +100,10 @@ def _heat(classifier: Classifier, pixels: Tensor, chosen: int, method: str, unit
 
 
 def _free_name(path: Path, taken: set[str]) -> str:
-    """A picture's name: the image's, with a number where another image has it."""
+    """A picture's name without its end: the image's, with a number where another image has it."""
     name, count = path.stem, 1
     while name in taken:
         count += 1
         name = f"{path.stem}-{count}"
     taken.add(name)
-    return f"{name}.png"
+    return name

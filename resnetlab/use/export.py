@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetlab.data.images import Data
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
-from resnetlab.storage import write_atomically
+from resnetlab.storage import check_absent, write_atomically
 from resnetlab.training.classes import Matched, match_classes
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.description import description
@@ -124,7 +124,7 @@ def export(
         _check_images(classifier, calibrate)
     outputs = matched(classifier, data, classes or {}, class_order).outputs if data else ()
     module = exported_module(classifier.net, classifier.normalise)
-    content = kind.content(module, noise(classifier.shape, 2), description(classifier))
+    content = kind.content(module, noise(classifier.shape, 2), description(classifier, int8=calibrate is not None))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
     checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     for check in checks:
@@ -157,8 +157,7 @@ def check_out(out: Path, to: str) -> None:
     if out.suffix != suffix:
         raise UserError(f"{out}: the name must end in {suffix}.")
     for path in (out, *map(out.with_suffix, others)):
-        if path.exists():
-            raise UserError(f"{path}: already exists; remove it, or choose another name.")
+        check_absent(path)
     if not out.parent.is_dir():
         raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
 
@@ -168,7 +167,7 @@ def _check_images(classifier: Classifier, data: Data) -> None:
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
     if shape != wanted:
-        raise UserError(f"{data.name}: images of shape {shape}, but the network takes {wanted}.")
+        raise UserError(f"{data.title}: images of shape {shape}, but the network takes {wanted}.")
 
 
 def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
@@ -176,9 +175,9 @@ def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], clas
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
-        raise UserError(f"{data.name}: {len(data.classes)} classes, but the network has {count}.")
+        raise UserError(f"{data.title}: {len(data.classes)} classes, but the network has {count}.")
     names = classifier.classes if classifier.named else None
-    return match_classes(classifier.source, names, data.name, data.classes, classes, class_order)
+    return match_classes(classifier.source, names, data.title, data.classes, classes, class_order)
 
 
 def _pytorch_scores(classifier: Classifier) -> Scores:

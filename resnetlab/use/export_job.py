@@ -11,13 +11,13 @@ from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
-from resnetlab.paths import expanded
 from resnetlab.training.classes import Matched
 from resnetlab.training.evaluate import classes_told, trained_on
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.export import FORMATS, Exported, check_out, export, matched
 from resnetlab.use.openvino_graph import check_installed
 from resnetlab.use.quantise import IMAGES
+from resnetlab.weights.sources import short_name
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Target:
     def path(self) -> Path:
         """Where it is written."""
         kind = ("-int8" if self.int8 else "") + ("-aoti" if self.to == "aoti" else "") + FORMATS[self.to].suffix
-        named = expanded(self.source).resolve()
-        return self.out or Path((named.stem if named.is_file() else named.name) + kind)
+        return self.out or Path(short_name(self.source) + kind)
 
 
 @dataclass(frozen=True)
@@ -118,4 +117,4 @@ def _calibration(data: Data | None) -> list[str]:
     if not data:
         return []
     side, images = ("training", data.train) if len(data.train) else ("test", data.test)
-    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.name}"]
+    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.title}"]

@@ -21,6 +21,7 @@ from resnetlab.storage import Damaged, read_regular
 from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 from resnetlab.use.parity import Scores
+from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
 
 MOST_BYTES = 2**33  # of a file
 HOW_TO = "export the run folder or weight file again: resnetlab export SOURCE --to"
@@ -85,6 +86,7 @@ class ExportedFile:
     normalise: Normalisation  # which the graph does by itself
     precision: str
     assumed: tuple[str, ...]
+    accuracy: RecordedAccuracy | None = None  # that its network's run recorded
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -117,6 +119,7 @@ class _Told(TypedDict):
     normalisation: _Normalisation
     precision: NotRequired[str]
     assumed: NotRequired[list[str]]
+    accuracy: NotRequired[AccuracyValues]
 
 
 def suffix_of(source: str | Path) -> str:
@@ -191,6 +194,7 @@ def read_exported(path: Path) -> ExportedFile:
         _normalisation(path, told["normalisation"]),
         told.get("precision", "float32"),
         tuple(told.get("assumed", ())),
+        RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
     )
 
 

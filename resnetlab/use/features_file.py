@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.errors import UserError
-from resnetlab.storage import write_atomically
+from resnetlab.storage import check_absent, write_atomically
 from resnetlab.use.features import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -21,8 +21,7 @@ def check_out(out: Path) -> None:
     """Raise UserError unless a file of features can be made there; before the work."""
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: the name must end in {' or '.join(SUFFIXES)}.")
-    if out.exists():
-        raise UserError(f"{out}: already exists; remove it, or choose another name.")
+    check_absent(out)
     if not out.parent.is_dir():
         raise UserError(f"{out}: can't be written: there is no folder {out.parent}.")
     if out.suffix == ".parquet":

@@ -96,5 +96,5 @@ def measure_parity(
         exported_right += int((got == labels).sum())
         progress(images, total)
     if not images:
-        raise UserError(f"{data.name}: none of its {total} test images can be read; see 'resnetlab data audit'.")
-    return Parity(data.name, images, same, right, exported_right, unreadables.count)
+        raise UserError(f"{data.title}: none of its {total} test images can be read; see 'resnetlab data audit'.")
+    return Parity(data.title, images, same, right, exported_right, unreadables.count)

@@ -32,7 +32,7 @@ def calibration_images(data: Data, size: int, unreadables: BadImages | None = No
         count += len(pixels)
         yield pixels
     if not count:
-        raise UserError(f"{data.name}: none of {len(chosen)} calibration images can be read.")
+        raise UserError(f"{data.title}: none of {len(chosen)} calibration images can be read.")
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from fastapi import FastAPI, Query, Request, Response
@@ -24,12 +24,14 @@ from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, known_formats
-from resnetlab.use.explain import grad_cam, overlay, units_of
+from resnetlab.use.explain import grad_cam, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
+from resnetlab.use.heat import COLOURS, CropArea, heat_image, overlay
 from resnetlab.use.metrics import TEXT, Metrics
 from resnetlab.use.middleware import RequestMiddleware
 from resnetlab.use.predict import likeliest
+from resnetlab.use.recorded_accuracy import RecordedAccuracy
 from resnetlab.use.request_body import (
     AGAIN,
     Limits,
@@ -52,10 +54,28 @@ class ClassProbability(BaseModel):
     probability: float
 
 
+class Seen(BaseModel):
+    """The part of the upright image that the network sees, in shares of the image's width and height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class Prediction(BaseModel):
-    """The likeliest classes, the first first."""
+    """The likeliest classes, the first first, and what they were found in."""
 
     classes: list[ClassProbability]
+    crop: Seen
+
+
+class Accuracy(BaseModel):
+    """How many test images the network classified correctly, as its run or file states."""
+
+    top1: float = Field(description="In %.")
+    images: int | None = Field(description="How many test images there were, if that is known.")
+    interval: tuple[float, float] | None = Field(description="The 95 % interval of top1, if images is known.")
 
 
 class Health(BaseModel):
@@ -67,7 +87,10 @@ class Health(BaseModel):
     engine: str  # that runs the network
     precision: str
     classes: tuple[str, ...]
+    classes_named: bool = Field(description="Whether the file names its classes; else they are numbers from 0.")
+    accuracy: Accuracy | None = Field(description="Null where neither the run nor the file states it.")
     units: tuple[str, ...]  # that /explain can look at; of an exported file none
+    heat_colours: tuple[str, ...] = Field(description="Those of /explain, evenly spaced from 0 to the most heat.")
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body
     most_pixels: int  # of an image
@@ -141,8 +164,8 @@ class Api:
             megapixel=MEGAPIXEL_SECONDS,
         )
 
-    async def _answered(self, request: Request, work: Callable[[Tensor], Awaitable[Result]]) -> Result:
-        """What `work` makes of the image of a request, within all limits."""
+    async def _answered(self, request: Request, work: Callable[[Tensor, CropArea], Awaitable[Result]]) -> Result:
+        """What `work` makes of the image of a request, and of which part of it that is, within all limits."""
         with self.room.body() as body:
             kind = check_type(request)
             await body.receive(request)
@@ -150,23 +173,28 @@ class Api:
             async def decoded_and_worked_on() -> Result:
                 short, limits = self.classifier.short_side, self.limits
                 task = Task(kind, len(body.content), short, limits.pixels, limits.side)
-                pixels = await self.decoders.decoded(task, body.content, self._prepared)
+                prepared = await self.decoders.decoded(task, body.content, self._prepared)
                 body.release()
-                return await work(pixels)
+                return await work(*prepared)
 
             with self.room.place():
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
-    def _prepared(self, part: Part) -> Tensor:
-        return self.classifier.crop(finish(part))
+    def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
+        image = finish(part)
+        return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
     ) -> Prediction:
         """POST /predict."""
-        probabilities = await self._answered(request, self.batcher.classified)
-        found = likeliest(probabilities, self.classifier.classes, top)
-        return Prediction(classes=[ClassProbability(name=name, probability=value) for name, value in found])
+
+        async def classified(pixels: Tensor, crop: CropArea) -> Prediction:
+            found = likeliest(await self.batcher.classified(pixels), self.classifier.classes, top)
+            classes = [ClassProbability(name=name, probability=value) for name, value in found]
+            return Prediction(classes=classes, crop=Seen(**crop._asdict()))
+
+        return await self._answered(request, classified)
 
     async def explain(
         self,
@@ -175,6 +203,14 @@ class Api:
         unit: Annotated[
             str | None, Query(description="The unit of the network, e.g. layer3.0; default: the last one.")
         ] = None,
+        view: Annotated[
+            Literal["overlay", "heat"],
+            Query(
+                description="overlay: the part of the image that the network sees, under the heat map; heat: the map "
+                "alone, whose pixel values, 0 to 255, are the heat, and whose palette are the colours. It lies over "
+                "the part of the image that /predict calls crop."
+            ),
+        ] = "overlay",
     ) -> Response:
         """POST /explain."""
         if not self.units:
@@ -183,9 +219,9 @@ class Api:
             if value is not None and value not in known:
                 raise Unfinished(422, f"{what} {shown(value)} is not listed by /health.{did_you_mean(value, known)}")
 
-        async def picture(pixels: Tensor) -> bytes:
+        async def picture(pixels: Tensor, _: CropArea) -> bytes:
             heat = await self.batcher.alone(partial(_heat, self.classifier, pixels, label, unit))
-            return await asyncio.to_thread(_png, pixels, heat)
+            return await asyncio.to_thread(_png, pixels, heat, view)
 
         return Response(await self._answered(request, picture), media_type="image/png")
 
@@ -197,6 +233,9 @@ class Api:
             engine=classifier.engine.name if classifier.engine else "torch",
             precision=classifier.engine.precision if classifier.engine else "float32",
             classes=classifier.classes,
+            classes_named=classifier.named,
+            accuracy=_accuracy(classifier.accuracy),
+            heat_colours=COLOURS,
             units=tuple(self.units),
             seen=classifier.seen,
             most_bytes=limits.bytes,
@@ -271,10 +310,16 @@ def _heat(classifier: Classifier, pixels: Tensor, label: str | None, unit: str |
     return grad_cam(classifier.net, classifier.input(images), torch.tensor([target], device=classifier.device), unit)[0]
 
 
-def _png(pixels: Tensor, heat: Tensor) -> bytes:
+def _png(pixels: Tensor, heat: Tensor, view: str) -> bytes:
     written = io.BytesIO()
-    overlay(pixels, heat).save(written, "PNG")
+    (heat_image(heat) if view == "heat" else overlay(pixels, heat)).save(written, "PNG")
     return written.getvalue()
+
+
+def _accuracy(recorded: RecordedAccuracy | None) -> Accuracy | None:
+    if recorded is None:
+        return None
+    return Accuracy(top1=recorded.top1, images=recorded.images, interval=recorded.interval)
 
 
 async def _file(content: bytes, media: str) -> Response:

@@ -19,9 +19,11 @@ from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, shown
 from resnetlab.storage import read_regular
+from resnetlab.weights.architectures import stated_architecture
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet file in use has below 2
+MOST_HEADER = 100 * 10**6  # bytes, safetensors' own limit
 DEEPEST = 4  # dictionaries within each other, of which the innermost may hold a network
 MOST_BLOBS = 3  # of a layer of Caffe's
 
@@ -58,6 +60,7 @@ class Contents:
     left_out: tuple[str, ...] = ()  # names of what lies among them and is no tensor
     choice: str = ""  # which of several networks it is, in words
     is_average: bool = False  # whether these are its averaged weights, beside others
+    architecture: str = ""  # what the file says its network is called
 
 
 def read_file(path: Path, which: str = "last") -> Contents:
@@ -81,7 +84,8 @@ def read_file(path: Path, which: str = "last") -> Contents:
     if (
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
     ):  # first, since a length may look like the others
-        return Contents(*read_safetensors(path))
+        tensors, header = read_safetensors(path)
+        return Contents(tensors, header, architecture=stated_architecture(header))
     if head.lstrip().startswith(b"<"):
         raise UserError(f"{path}: a web page, not weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
@@ -112,6 +116,19 @@ def parse_safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], di
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
     return tensors, header.get("__metadata__") or {}
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; its tensors are not read. Raises UserError as `read_file` does."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, MOST_HEADER)))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
+    return header.get("__metadata__") or {}
 
 
 def _read_zip(path: Path, which: str) -> Contents:
@@ -168,7 +185,7 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
     inside = list(networks.values())[taken]
     others = tuple(str(key) for key, value in inside.items() if not isinstance(value, Tensor | list | tuple))
     kept = {key: value for key, value in inside.items() if isinstance(value, Tensor | list | tuple)}
-    return Contents(_tensors(path, kept, size), {}, others, choice, which == "ema")
+    return Contents(_tensors(path, kept, size), {}, others, choice, which == "ema", stated_architecture(content))
 
 
 def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:

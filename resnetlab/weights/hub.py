@@ -7,7 +7,6 @@ FOLDER/config.json says the same in plain sight: network, classes, mean, deviati
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
 from resnetlab.storage import check_absent, write_atomically
-from resnetlab.weights.load import MODEL, load, load_with_metadata
+from resnetlab.weights.hub_files import MODEL, REPOSITORY
+from resnetlab.weights.load import load, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
-
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 
 
 def save_pretrained(
@@ -51,27 +49,12 @@ def save_pretrained(
 def from_pretrained(source: str | Path, *, net: str | None = None, revision: str | None = None) -> ResNet | VGG:
     """The network of a folder that `save_pretrained` wrote, or of a repository of the hub, "owner/name".
 
-    A folder is read without the network. A repository needs huggingface_hub, which keeps what it has fetched, and
-    with HF_HUB_OFFLINE=1 takes it from there; repositories with torchvision's names (timm's) can be read too.
-    `net` names the network where the file doesn't tell it; `revision` is a branch, tag or commit. Raises UserError
-    for what is neither, can't be fetched, or doesn't fit.
+    A folder is read without the network. A repository is fetched once, and then taken from the cache; repositories
+    with torchvision's names (timm's) can be read too. `net` names the network where the file doesn't tell it;
+    `revision` is a branch, tag or commit. Raises UserError for what is neither, can't be fetched, or doesn't fit.
     """
     if expanded(source).exists():
         return load(source, net=net)
     if not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: neither a folder nor a repository name (owner/name).")
-    return load(_fetched(str(source), revision), net=net)
-
-
-def _fetched(repository: str, revision: str | None) -> str:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise UserError(
-            f"{repository}: no such folder, and the hub needs huggingface_hub: pip install 'resnetlab[hub]'."
-        ) from error
-    try:
-        return hf_hub_download(repository, MODEL, revision=revision)
-    except (OSError, ValueError) as error:  # all of the library's own are one of these
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(f"{repository}: {MODEL} can't be downloaded from the hub ({reason}).") from error
+    return load(f"hf:{source}@{revision}" if revision else f"hf:{source}", net=net)

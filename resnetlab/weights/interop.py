@@ -11,9 +11,10 @@ import torch
 
 from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
+from resnetlab.nets.branches import squeezed
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.orders import EXPANSION, BranchName
-from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec
+from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec, StemName
 from resnetlab.nets.vgg import VGGSpec
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, State
 from resnetlab.weights.wrapping import unwrapped
@@ -60,7 +61,7 @@ def naming_of(state: State) -> str:
         if scheme.mark and any(re.fullmatch(scheme.mark, key) for key in state):
             return name
     for name, scheme in NAMING_SCHEMES.items():
-        told = None if scheme.mark else spec_of(state, scheme)
+        told = spec_of(state, scheme) if scheme.alike else None
         if told and not list(_misfits(told, scheme)):
             return name
     return "torchvision" if _vgg(state) else OURS
@@ -92,7 +93,8 @@ def normalisation(naming: str, spec: zoo.Spec) -> MeanStd | None:
     if isinstance(spec, NetSpec) and list(_misfits(spec, NAMING_SCHEMES[naming])):
         return None
     known = NAMING_SCHEMES[naming].normalisation
-    return known.get(spec.num_classes, known.get(None))
+    order = spec.order if isinstance(spec, NetSpec) else None
+    return known.get(order, known.get(spec.num_classes, known.get(None)))
 
 
 def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
@@ -110,17 +112,19 @@ def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
     branches: dict[int, BranchName] = {1: "single", 2: "basic", 3: "bottleneck"}
     try:
         branch = branches[last]
-        stem_width, in_channels, kernel, _ = shapes["conv1.weight"]
+        stem, stem_width, in_channels = _stem(shapes)
         units = [1 + max(unit for stage, unit, _ in convs if stage == i) for i in stages]
         outputs = {stage: channels for (stage, _, number), channels in convs.items() if number == last}
         widths = [outputs[i] // EXPANSION[branch] for i in stages]
         inner, inner_in, *_ = shapes["layer1.0.conv2.weight"] if branch == "bottleneck" else (64, 64)
         groups = inner // inner_in
         projections = sum(bool(re.search(r"downsample\.0\.weight$", key)) for key in state)
-        shortcut: ShortcutName = "C" if projections == sum(units) else "B" if projections else "A"
+        pooled = any(re.search(r"downsample\.1\.weight$", key) and len(shape) == 4 for key, shape in shapes.items())
+        shortcut: ShortcutName = "D" if pooled else "C" if projections == sum(units) else "B" if projections else "A"
+        reduction, divisor = _squeezed(shapes, sum(units))
         spec = NetSpec(
             stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(len(stages))),
-            stem="imagenet" if kernel == 7 else "cifar",
+            stem=stem,
             stem_width=stem_width,
             branch=branch,
             stride_at=scheme.stride_at if branch == "bottleneck" else "3x3",
@@ -128,13 +132,39 @@ def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
             base_width=inner * 64 // (widths[0] * groups) if branch == "bottleneck" else 64,
             shortcut=shortcut,
             zero_pad=scheme.zero_pad if shortcut == "A" else "after",
+            order="full_preact" if "last_bn.weight" in shapes else "post",
+            first_preact="unit" if {"last_bn.weight", "layer1.0.bn1.weight"} <= shapes.keys() else "stem",
+            se_reduction=reduction,
+            se_divisor=divisor,
             in_channels=in_channels,
-            num_classes=shapes["fc.weight"][0] if "fc.weight" in shapes else 1000 if kernel == 7 else 10,
-            input_size=224 if kernel == 7 else 32,
+            num_classes=shapes["fc.weight"][0] if "fc.weight" in shapes else 10 if stem == "cifar" else 1000,
+            input_size=32 if stem == "cifar" else 224,
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError):  # UserError is a ValueError
         return None
     return _called(spec)
+
+
+def _stem(shapes: dict[str, tuple[int, ...]]) -> tuple[StemName, int, int]:
+    """Kind, width and input channels of the stem. Raises KeyError where there is none."""
+    if "conv1.weight" in shapes:
+        width, in_channels, kernel, _ = shapes["conv1.weight"]
+        return "imagenet" if kernel == 7 else "cifar", width, in_channels
+    (first, in_channels, *_), (second, *_), (width, *_) = (shapes[f"conv1.{i}.weight"] for i in (0, 3, 6))
+    return "deep" if first == second else "tiered", width, in_channels
+
+
+def _squeezed(shapes: dict[str, tuple[int, ...]], units: int) -> tuple[int | None, int]:
+    """The reduction and the divisor of squeeze-and-excitation: SENet's with timm's rounding where they explain it.
+
+    None and 1 where not every unit has it.
+    """
+    found = [shape[:2] for key, shape in shapes.items() if re.fullmatch(r"layer\d\.\d+\.se\.fc1\.weight", key)]
+    if len(found) != units:
+        return None, 1
+    inner, channels = found[-1]
+    known = [(16, 8), (channels // inner, 1)]
+    return next((rule for rule in known if all(squeezed(c, *rule) == width for width, c in found)), known[-1])
 
 
 def _called(spec: NetSpec) -> NetSpec:
@@ -155,7 +185,7 @@ def _called(spec: NetSpec) -> NetSpec:
 def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
     """What of a network the scheme's project doesn't have, in words."""
     pads = spec.shortcut == "A" and not spec.is_plain
-    strides = (1, *[2] * (3 if spec.stem == "imagenet" else 2))
+    strides = (1, *[2] * (2 if spec.stem == "cifar" else 3))
     allowed: dict[str, tuple[object, ...]] = {
         "stem": scheme.stems,
         "branch": scheme.branches,
@@ -165,14 +195,20 @@ def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
         "groups": (spec.groups,) if scheme.grouped else (1,),
         "base_width": (spec.base_width,) if scheme.grouped else (64,),
         "mix": (Add(), Plain()) if scheme.plain else (Add(),),
-        "order": ("post",),
+        "order": scheme.orders,
+        "first_preact": ("stem",) if spec.order == "post" else ("unit",),
         "norm": ("batch",),
         "branch_scalar": (None,),
-        "se_reduction": (None,),
+        "se_reduction": (None, 16) if scheme.squeezes and spec.order == "post" else (None,),
     }
     for name, values in allowed.items():
         if getattr(spec, name) not in values:
             yield f"it has {name}={getattr(spec, name)!r}, but theirs has {' or '.join(map(repr, values))}"
+    outputs = [stage.width * spec.expansion for stage in spec.stages]
+    if spec.se_reduction and any(squeezed(c, 16, 8) != squeezed(c, 16, spec.se_divisor) for c in outputs):
+        yield "it has inner widths of squeeze-and-excitation that are not timm's: se_divisor=8 gives those"
+    if spec.order != "post" and (spec.shortcut == "D") != (spec.stem in ("deep", "tiered")):
+        yield f"it has shortcut={spec.shortcut!r} with stem={spec.stem!r}, but theirs has 'D' with deep stems only"
     if tuple(stage.stride for stage in spec.stages) != strides:
         yield f"its stages have strides {[stage.stride for stage in spec.stages]}, but theirs have {list(strides)}"
 
@@ -190,7 +226,7 @@ def _named(net: str, naming: str, state: State) -> zoo.Spec:
             known["shortcut"] = told.shortcut
         elif spec.shortcut == "A" and not spec.is_plain:
             known["zero_pad"] = NAMING_SCHEMES[naming].zero_pad
-        if spec.branch == "bottleneck" and NAMING_SCHEMES[naming].mark:  # torchvision's names are ours for v1 too
+        if spec.branch == "bottleneck" and not NAMING_SCHEMES[naming].alike:  # their names are ours for v1 too
             known["stride_at"] = NAMING_SCHEMES[naming].stride_at
     return zoo.spec(net, **{name: value for name, value in known.items() if name not in net})
 

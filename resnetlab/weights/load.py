@@ -12,28 +12,38 @@ import torch
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.nets.net import ResNet
+from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.paths import expanded
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
+from resnetlab.weights.architectures import check_architecture
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
+from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
+from resnetlab.weights.sources import hub_hint, imagenet_classes, located, other_preparation
 
 _log = logging.getLogger(__name__)
 
 LEAST_SIZE, MOST_SIZE = 8, 4096  # of images, pixels a side
-MODEL = "model.safetensors"  # the weights in a folder of the Hugging Face hub
-OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 
 
 def load(
-    source: str | Path, *, net: str | None = None, which: str = "last", image_size: int | None = None, head: bool = True
+    source: str | Path,
+    *,
+    pretrained: bool = False,
+    net: str | None = None,
+    which: str = "last",
+    image_size: int | None = None,
+    head: bool = True,
 ) -> ResNet | VGG:
     """Return the network of a run folder (its "last" or "best" weights) or of a weight file, ours or a peer's.
+
+    `source` may also name published weights: "pretrained:cifar_resnet20" come with the package, as does the same
+    network with pretrained=True; "torchvision:resnet50", "timm/resnet50.a1_in1k" and "hf:OWNER/NAME" are fetched once.
 
     A file that resnetlab wrote says what network it holds, and so do the names in most others (docs/weights.md);
     where they don't, `net` names it. Of a file with averaged weights too, which="ema" gives those. `image_size` is the
@@ -42,6 +52,8 @@ def load(
 
     Raises UserError if the weights don't fit it, naming the first that differ: none is loaded then.
     """
+    if pretrained:
+        source = f"pretrained:{source}"
     return load_described(source, net=net, which=which, image_size=image_size, head=head).net
 
 
@@ -85,12 +97,12 @@ def load_described(
 
     What of a file is left out, and which of several sets of weights is taken, is said in a warning of the log.
     """
-    path = _weight_file(expanded(source), which)
+    path = _weight_file(located(source), which)
     contents = read_file(path, which)
     if "resnetlab" in contents.header:
         loaded = _ours(path, contents, net, which)
     else:
-        loaded = _peers(path, contents, net, which, head)
+        loaded = _with_stated(_peers(path, contents, net, which, head), source)
     return _sized(loaded, image_size) if image_size is not None else loaded
 
 
@@ -108,6 +120,8 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
     """The network of a file that is told by its tensors' names."""
+    if not net:
+        check_architecture(path, contents.architecture, (MODEL, OLD_MODEL))
     try:
         found = read_state(contents.tensors, net, "last" if contents.is_average else which)
     except UserError as error:
@@ -176,6 +190,26 @@ def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     return ModelMetadata(found.spec, None, Normalisation(mean, std), recipe={})
 
 
+def _with_stated(loaded: Loaded, source: str | Path) -> Loaded:
+    """The same with what the source of a peer's file, or the config.json beside it, states and the file does not."""
+    stated = preprocessing(loaded.file.parent) if loaded.file.name in (MODEL, OLD_MODEL) else None
+    spec, metadata = loaded.net.spec, loaded.metadata
+    classes = imagenet_classes(source, spec) if loaded.has_head else None
+    if (other := other_preparation(source, stated)) and isinstance(spec, NetSpec) and spec.stem != "cifar":
+        _log.warning("%s: %s.", source, other)
+    if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
+        normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
+        metadata = ModelMetadata(spec, None, normalise, recipe={})
+        if stated.classes and len(stated.classes) == spec.num_classes:
+            classes = stated.classes
+        if isinstance(spec, NetSpec) and not loaded.tells_size and LEAST_SIZE <= stated.size <= MOST_SIZE:
+            loaded = _sized(replace(loaded, metadata=metadata), stated.size)
+            metadata = loaded.metadata
+    if classes and metadata:
+        metadata = replace(metadata, classes=classes)
+    return replace(loaded, metadata=metadata, tells_size=loaded.tells_size or classes is not None)
+
+
 def _weight_file(path: Path, which: str) -> Path:
     check_choice("which", which, ("last", "best", "ema"))
     try:
@@ -193,5 +227,5 @@ def _weight_file(path: Path, which: str) -> Path:
         read_settings(path, f"its weights may be intact: give {weights} instead of the folder")
         return weights
     if not exists:
-        raise UserError(f"{path}: no such run folder or weight file.")
+        raise UserError(f"{path}: no such run folder or weight file{hub_hint(path)}.")
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class ModelMetadata:
     classes: tuple[str, ...] | None  # their names; None where they are not known
     normalisation: Normalisation
     recipe: dict[str, Any]
+    measured: dict[str, Any] = field(default_factory=dict)  # of these very weights: the accuracy, and on what
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -33,6 +34,7 @@ class ModelMetadata:
             "mean": self.normalisation.mean.tolist(),  # float32 -> decimal -> float32 loses nothing
             "std": self.normalisation.std.tolist(),
             "recipe": self.recipe,
+            **({"measured": self.measured} if self.measured else {}),
         }
 
     @classmethod
@@ -46,6 +48,7 @@ class ModelMetadata:
             spec = spec_from_dict(values["spec"])
             mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
             classes, recipe = values["classes"], values["recipe"]
+            measured = values.get("measured", {})
         except KeyError as error:
             raise ValueError(f"it lacks {error}") from error
         except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
@@ -58,12 +61,13 @@ class ModelMetadata:
                 raise ValueError(f"its {key} is not finite or is 0")
         if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
             raise ValueError(f"its classes should be {spec.num_classes} names")
-        if not isinstance(recipe, dict):
-            raise ValueError("its recipe should be fields with values")
+        for what, fields in (("recipe", recipe), ("measured", measured)):
+            if not isinstance(fields, dict):
+                raise ValueError(f"its {what} should be fields with values")
         names = None if classes is None else tuple(map(str, classes))
         if not recipe and names == tuple(map(str, range(spec.num_classes))):
             names = None
-        return cls(spec, names, Normalisation(mean, std), recipe)
+        return cls(spec, names, Normalisation(mean, std), recipe, measured)
 
 
 def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from resnetlab.errors import UserError
-from resnetlab.nets.orders import BranchName
+from resnetlab.nets.orders import BranchName, OrderName
 from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
 from resnetlab.weights.caffe import from_caffe, to_caffe
 
@@ -106,6 +106,42 @@ def _to_fb(state: State) -> State:
     return renamed(state, theirs)
 
 
+# Of timm's pre-activation networks; its post-activation ones have our names.
+TIMM_PREACT = {"norm": "last_bn", "head.fc": "fc", "stem.conv": "conv1"}
+TIMM_DEEP = {f"stem.{kind}{i}": f"conv1.{3 * i - 3 + (kind == 'norm')}" for i in (1, 2, 3) for kind in ("conv", "norm")}
+TIMM_UNIT = re.compile(r"stages\.(\d)\.blocks\.(\d{1,4})\.(?:(conv|norm)(\d)|(downsample\.conv))")
+
+
+def _from_timm(state: State) -> State:
+    deep = "stem.conv1.weight" in state  # with a deep stem its shortcut is pooled, whose projection comes second
+
+    def ours(key: str) -> str:
+        name, _, tensor = key.rpartition(".")
+        if found := TIMM_UNIT.fullmatch(name):
+            stage, unit, kind, number, shortcut = found.groups()
+            layer = f"downsample.{int(deep)}" if shortcut else f"{'bn' if kind == 'norm' else kind}{number}"
+            return f"layer{int(stage) + 1}.{unit}.{layer}.{tensor}"
+        return f"{(TIMM_PREACT | TIMM_DEEP).get(name, name)}.{tensor}"
+
+    return renamed(state, ours) if any(key.startswith("stages.") for key in state) else state
+
+
+def _to_timm(state: State) -> State:
+    names = {ours: theirs for theirs, ours in (TIMM_PREACT | TIMM_DEEP).items()}
+
+    def theirs(key: str) -> str:
+        name, _, tensor = key.rpartition(".")
+        if found := re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.\d)", name):
+            stage, unit, kind, number = found.groups()
+            layer = f"{'norm' if kind == 'bn' else kind}{number}" if kind else "downsample.conv"
+            return f"stages.{int(stage) - 1}.blocks.{unit}.{layer}.{tensor}"
+        return f"{names[name]}.{tensor}"
+
+    if "last_bn.weight" not in state:
+        return state
+    return renamed(state | {"fc.weight": state["fc.weight"][:, :, None, None]}, theirs)  # its head is a 1x1 convolution
+
+
 HF_TENSORS = {"convolution": ("conv", "downsample.0"), "normalization": ("bn", "downsample.1")}
 HF_PATH = re.compile(r"encoder\.stages\.(\d)\.layers\.(\d{1,4})\.(layer\.(\d)|shortcut)\.(\w+)\.(\w+)")
 
@@ -141,7 +177,7 @@ def _to_transformers(state: State) -> State:
 
 @dataclass(frozen=True)
 class NamingScheme:
-    """The names of a project, and the networks that it has: all post-activation, with batch norm.
+    """The names of a project, and the networks that it has, all with batch norm.
 
     Its files don't say where a bottleneck strides, where option A puts its zeros, and whether a net is plain:
     the project's code does.
@@ -149,6 +185,7 @@ class NamingScheme:
 
     project: str
     mark: str | None  # a regular expression that some names match, and none of another scheme
+    alike: bool = False  # its names are ours, but for networks whose names have the mark
     to_ours: Callable[[State], State] = _same
     to_theirs: Callable[[State], State] = _same
     first: str = r"layer1\.0\.conv1\.weight"  # a regular expression of a convolution's name that all networks have
@@ -159,17 +196,19 @@ class NamingScheme:
     zero_pad: ZeroPadName = "after"
     plain: bool = False  # has plain nets too, under the same names
     grouped: bool = False  # has grouped and wide bottlenecks
-    # What its networks were trained with, by number of classes; None: any other number.
-    normalisation: dict[int | None, MeanStd] = field(default_factory=dict)
+    squeezes: bool = False  # has squeeze-and-excitation
+    orders: tuple[OrderName, ...] = ("post",)
+    # What its networks were trained with, by activation order or number of classes; None: any other.
+    normalisation: dict[int | str | None, MeanStd] = field(default_factory=dict)
 
 
 IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR_FB: dict[int | None, MeanStd] = {
+CIFAR_FB: dict[int | str | None, MeanStd] = {
     10: ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
     100: ((129.3 / 255, 124.1 / 255, 112.4 / 255), (68.2 / 255, 65.4 / 255, 70.4 / 255)),
 }
 
-# In the order in which a file is tried. timm's names are torchvision's, so a file is never told to be timm's.
+# In the order in which a file is tried: what torchvision has too is told to be torchvision's, not timm's.
 NAMING_SCHEMES: dict[str, NamingScheme] = {
     "caffe": NamingScheme(
         project="github.com/KaimingHe/deep-residual-networks",
@@ -224,13 +263,27 @@ NAMING_SCHEMES: dict[str, NamingScheme] = {
         first=r"embedder\.embedder\.convolution\.weight",
         normalisation={None: IMAGENET},
     ),
-    "torchvision": NamingScheme("github.com/pytorch/vision", None, grouped=True, normalisation={None: IMAGENET}),
+    "torchvision": NamingScheme(
+        "github.com/pytorch/vision", None, alike=True, grouped=True, normalisation={None: IMAGENET}
+    ),
     "timm": NamingScheme(
-        "github.com/huggingface/pytorch-image-models", None, grouped=True, normalisation={None: IMAGENET}
+        project="github.com/huggingface/pytorch-image-models",
+        mark=r"stages\.\d\.blocks\.\d+\.conv1\.weight",
+        alike=True,
+        to_ours=_from_timm,
+        to_theirs=_to_timm,
+        first=r"layer1\.0\.conv1\.weight|stages\.0\.blocks\.0\.conv1\.weight",
+        stems=("imagenet", "deep", "tiered"),
+        shortcuts=("B", "D"),
+        grouped=True,
+        squeezes=True,
+        orders=("post", "full_preact"),
+        normalisation={"full_preact": ((0.5,) * 3, (0.5,) * 3), None: IMAGENET},
     ),
     "chenyaofo": NamingScheme(
         project="github.com/chenyaofo/pytorch-cifar-models",
         mark=None,
+        alike=True,
         stems=("cifar",),
         branches=("basic",),
         normalisation={

@@ -6,7 +6,8 @@ The rules, which docs/weights.md states:
 2. Counters and what belongs to a loss or a metric are no part of a network, and are left out (`is_no_networks`).
 3. A network is where its first unit's first convolution is; what stands before that name is its prefix. Of several
    networks one is taken by `choose`; all under the prefixes of the others is passed over.
-4. A last layer of one weight of two dimensions is the fc layer, however it is called (HEADS); else it is another head.
+4. A last layer of one weight of two dimensions, or a 1x1 convolution, is the fc layer, however it is called (HEADS);
+   else it is another head.
 5. All else stays, so that what is no part of our network is refused by name.
 """
 
@@ -47,7 +48,7 @@ HEADS = {
     *("fc", "head", "heads", "cls_head", "classifier", "linear", "last_linear", "output", "logits"),
     *("projector", "projection", "projection_head", "predictor", "prediction_head", "prototypes", "mlp"),
 }
-FIRST = "|".join(dict.fromkeys(scheme.first for scheme in NAMING_SCHEMES.values()))
+FIRST = "|".join(dict.fromkeys("|".join(scheme.first for scheme in NAMING_SCHEMES.values()).split("|")))
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of Sequential
 CHILDREN_FIRST, VGG_FIRST = r"4\.0\.conv1\.weight", r"features\.0\.weight"
 A_HEAD = re.compile(r"(fc|linear|fcOut|classifier\.6)\.weight|fc\d*\.0")  # as the schemes name them, but fb
@@ -141,6 +142,11 @@ def choose(names: Sequence[str], which: str, order: Sequence[str] = ()) -> tuple
     return taken, words + ("; --which ema uses the averaged ones" if averages and taken not in averages else "")
 
 
+def _flat(tensor: Tensor) -> Tensor:
+    """A 1x1 convolution of pooled maps as the fully connected layer that it is; other tensors as they are."""
+    return tensor.flatten(1) if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
+
+
 def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str) -> Unwrapped:
     """The network with its fc layer under that name, whatever it was called; or with other heads set apart."""
     everything = own | beside
@@ -148,7 +154,7 @@ def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str
     if fb_head or any(A_HEAD.fullmatch(key) or re.fullmatch(VGG_FIRST, key) for key in own):
         return Unwrapped(everything, left_out, choice)
     numbered = {key for key in beside if key.partition(".")[0].isdigit()}  # Sequential(the network, ..., the head)
-    heads = {key: t for key, t in everything.items() if key.partition(".")[0] in HEADS or key in numbered}
+    heads = {key: _flat(t) for key, t in everything.items() if key.partition(".")[0] in HEADS or key in numbered}
     if any(tensor.ndim > 2 for tensor in heads.values()):
         heads = {}
     state = {key: tensor for key, tensor in everything.items() if key not in heads}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
-from resnetlab.studies import degradation
+from resnetlab.studies import STUDIES, degradation
 from resnetlab.studies.frame.study import Plan, study
 from resnetlab.training.recipe import FIELDS
 from resnetlab.training.recipes import recipe
@@ -262,6 +262,20 @@ def test_study_list_states_claims_and_scales(capsys: Captured) -> None:
     assert main(["study", "list", "--json"]) == 0
     (row,) = [r for r in json.loads(capsys.readouterr().out)["studies"] if r["study"] == "degradation"]
     assert row["rule"]
+
+
+def test_a_study_tells_its_cost_without_running(capsys: Captured, tmp_path: Path) -> None:
+    options = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "reports"), "--dry-run"]
+    assert main(["study", "run", "degradation", "--seeds", "1", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "degradation, quick: 6 runs with the multiply-adds of 0.2 epochs of cifar_resnet20" in shown
+    assert "6. cifar_resnet56 seed 0" in shown
+    assert "This record has less: --seeds 1" in shown
+    assert main(["study", "run", "--all", *options, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["studies"]) == len(STUDIES)
+    assert answer["together"]["runs"] < sum(row["runs"] for row in answer["studies"]), "shared runs count once"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_fails_makes_exit_code_1_and_is_tried_again(

@@ -82,7 +82,7 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
         (["runs", "plot", "RUN", "--out", "file"], "file: the ending says what is written"),
         (["runs", "plot", "RUN", "--out", "no/x.svg"], "no/x.svg: can't write (No such file or directory)"),
         (["runs", "plot", "RUN", "--out", "file/x.svg"], "can't"),
-        (["runs", "plot", "RUN", "--out", "mine.svg"], "mine.svg: is there already and is not a plot"),
+        (["runs", "plot", "RUN", "--out", "mine.svg"], "mine.svg: already exists and is not a plot"),
         (["train", "digits", "--log", "tensorbord"], "tensorbord"),
         (["train", "digits", "--dry-run", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
     ],

@@ -1,16 +1,27 @@
-"""A local HTTP server on which anything can go wrong."""
+"""What the tests of data share: a local HTTP server on which anything can go wrong, pictures, a pack."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from resnetlab.data.files import Files
 from resnetlab.data.open import File, Published
+from resnetlab.data.pack import pack
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from made_files import files_at
+from made_packs import Read, picture, write
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes: more than a socket takes at once
 NAME = "train-images-idx3-ubyte.gz"
@@ -106,3 +117,32 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         server.ended.set()
         httpd.shutdown()
         httpd.server_close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """37 pictures of different sizes; noise, so that no two crops are alike."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    names = []
+    for i in range(37):
+        height, width = random.integers(20, 90, 2)
+        names.append(f"{i}.{'png' if i % 2 else 'jpg'}")
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(folder / names[-1])
+    return files_at(folder, names)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """12 training and 4 test images of two classes."""
+    train = {f"train/{c}/{i}.jpg": picture(i + 10 * (c == "b")) for c in "ab" for i in range(6)}
+    val = {f"val/{c}/{i}.jpg": picture(50 + i + 10 * (c == "b")) for c in "ab" for i in range(2)}
+    return write(tmp_path / "flowers", train | val)
+
+
+@pytest.fixture
+def packed(folder: Path, loose_data: Read) -> Path:
+    """These images as a pack of a few shards."""
+    dest = folder.parent / "packed"
+    pack(loose_data(folder), dest, workers=1, shard_bytes=8000)
+    return dest

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from resnetlab.cli.main import main
-from resnetlab.data.audit import Audit, audit
+from resnetlab.data.audit import Audit, ClassCount, audit
 from resnetlab.data.images import Data
 from resnetlab.data.near_duplicates import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.open import open_data
@@ -176,6 +176,19 @@ def test_classes(found: Audit) -> None:
     assert counts == {"a": (25, 2), "b": (2, 2)}
     assert found.imbalance == 12.5
     assert found.few == ("b",)
+    assert found.advice.startswith("The classes are uneven, 25 training images of a and 2 of b: ")
+    assert "--balance class_weights" in found.advice
+    assert found.to_dict()["advice"] == found.advice
+
+
+@pytest.mark.parametrize(
+    ("counts", "advised"), [((30, 10), True), ((29, 10), False), ((30, 0), False), ((0, 0), False)]
+)
+def test_weighing_classes_is_advised_from_three_times_the_smallest_on(
+    found: Audit, counts: tuple[int, int], advised: bool
+) -> None:
+    classes = tuple(ClassCount(name, count, 5) for name, count in zip("ab", counts, strict=True))
+    assert bool(replace(found, classes=classes).advice) == advised
 
 
 def test_json_and_words_hold_the_same(found: Audit) -> None:

@@ -14,39 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from made_files import AS_IS, files_at
 
-from resnetlab.data import crops, statistics, streaming
-from resnetlab.data.crops import CROPS, Crop
+from resnetlab.data import streaming
+from resnetlab.data.crops import Crop
 from resnetlab.data.files import Files
 from resnetlab.data.loading import Augmentation, Loader
-from resnetlab.data.normalisation import Normalisation
-from resnetlab.data.seeds import uniform
-from resnetlab.data.source import FolderFiles, StringArray
-from resnetlab.data.statistics import kept_statistics, measure
+from resnetlab.data.source import FolderFiles
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 from resnetlab.errors import UserError
-
-AS_IS = Normalisation(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1 / 255))
-
-
-def files_at(folder: Path, names: Sequence[str]) -> Files:
-    """Files of a folder whose labels are their numbers."""
-    sizes = np.array([(folder / name).stat().st_size for name in names], np.int64)
-    return Files.all_of(FolderFiles(folder, StringArray(names), np.arange(len(names), dtype=np.int32), sizes))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """37 pictures of different sizes; noise, so that no two crops are alike."""
-    folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    names = []
-    for i in range(37):
-        height, width = random.integers(20, 90, 2)
-        names.append(f"{i}.{'png' if i % 2 else 'jpg'}")
-        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(folder / names[-1])
-    return files_at(folder, names)
 
 
 def seen(files: Files, start: int = 0, epoch: int = 1, **options: int) -> list[tuple[int, torch.Tensor]]:
@@ -93,7 +69,7 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_streaming import AS_IS, files_at
+from made_files import AS_IS, files_at
 from resnetlab.data.loading import Augmentation, Loader
 torch.set_num_threads(1)
 folder, workers, rank, ranks = Path(sys.argv[1]), *map(int, sys.argv[2:])
@@ -322,82 +298,3 @@ def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
     assert [[int(i) for i in line.split()] for line in done.stdout.splitlines()] == wanted, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("can't start processes" if size == "4k" else "/dev/shm has ")
-
-
-@pytest.mark.parametrize("name", CROPS)
-def test_half_of_the_random_crops_are_mirrored(pictures: Files, name: str) -> None:
-    crop, count = CROPS[name], len(pictures)
-    (read,) = read_ahead(ReadPlan(pictures, torch.arange(count), crop, 16, seed=5, epoch=2), [(0, count)])
-    draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", crop.draws), ("flip", 1)))
-    mirrored = 0
-    for i, pixels in enumerate(read.pixels):
-        plain = torch.from_numpy(crop.pixels(pictures.read(i), draws[i].tolist(), 16).copy()).permute(2, 0, 1)
-        flip = crop.flip and bool(flips[i] < 0.5)
-        assert torch.equal(pixels, plain.flip(2) if flip else plain)
-        mirrored += flip
-    assert 8 < mirrored < 29 if crop.flip else not mirrored
-
-
-@pytest.mark.parametrize("name", CROPS)
-@pytest.mark.parametrize("shape", [(50, 50), (31, 200), (500, 60), (1, 1), (7, 3)])
-def test_every_crop_gives_the_side_that_is_asked_for(name: str, shape: tuple[int, int]) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    Image.new("RGB", shape, "red").save(buffer, "PNG")
-    for value in (0.0, 0.5, 0.999999):
-        pixels = CROPS[name].pixels(buffer.getvalue(), [value] * CROPS[name].draws, 32)
-        assert pixels.shape == (32, 32, 3)
-        assert pixels.dtype == np.uint8
-        assert (pixels == [255, 0, 0]).all()
-
-
-def test_the_middle_is_pillows(pictures: Files) -> None:
-    """Short side to 256/224, centre crop, as the papers' 1-crop: made anew with Pillow."""
-    for i in range(10):
-        with Image.open(pictures.place(i)) as image:
-            short = min(image.size)
-            size = tuple(37 * side // short for side in image.size)
-            resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-        left, top = ((side - 32) / 2 for side in size)
-        wanted = np.asarray(resized.crop((round(left), round(top), round(left) + 32, round(top) + 32))).astype(int)
-        found = crops.centre_crop(pictures.read(i), [], 32)
-        assert np.abs(found - wanted).max() <= 1
-
-
-def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(statistics, "_measured", {})
-    counts: list[tuple[int, int]] = []
-    found = measure(pictures, 16, progress=lambda *count: counts.append(count))
-    assert counts[-1] == (37, 37)
-    pixels = torch.cat([(x * 1.0) for x, _ in Loader(AS_IS, 37, size=16).evaluation(pictures, 5)]).round() / 255
-    torch.testing.assert_close(found.pixel_mean().mean, pixels.mean(0))
-    torch.testing.assert_close(found.channel_mean_std().mean.flatten(), pixels.mean((0, 2, 3)))
-    torch.testing.assert_close(found.channel_mean_std().std.flatten(), pixels.std((0, 2, 3), correction=0))
-    path = kept_statistics(pictures, 16)
-    assert tmp_path in path.parents
-    monkeypatch.setattr(statistics, "_measured", {})
-    monkeypatch.setattr(FolderFiles, "read", lambda *_: pytest.fail("measured again"))
-    again = measure(pictures, 16)
-    assert torch.equal(again.sums, found.sums)
-    assert torch.equal(again.levels, found.levels)
-    for damaged in (b"", b"{}", path.read_bytes()[:-9], path.read_bytes().replace(b'"images": 37', b'"images": 38')):
-        path.write_bytes(damaged)
-        assert statistics.read_statistics(path) is None
-
-
-def test_statistics_without_a_place_to_keep_them(
-    pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(statistics, "_measured", {})
-    assert measure(pictures, 8).images == 37
-
-
-def test_no_image_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(UserError, match=r"a\.jpg: neither this nor any other training image can be read"):
-        measure(files_at(tmp_path, ["a.jpg"]), 8)

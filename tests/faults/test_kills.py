@@ -68,7 +68,7 @@ def test_a_killed_command(name: str, source: Path, after_install: Prepared, tmp_
 def finished(ended: Ended, folder: Path) -> None:
     """How a command ends that finds its work done: well, or with the line which file to remove; then it is removed."""
     if ended.code:
-        there = re.search(r"error: (\S+): (?:is there already|already exists); remove it", ended.refused())
+        there = re.search(r"error: (\S+): already exists; remove it", ended.refused())
         assert there, ended.err
         (folder / there[1]).unlink()
 

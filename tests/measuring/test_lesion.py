@@ -1,4 +1,4 @@
-"""Lesions: exact errors, units of one size only, and Kendall's tau."""
+"""Lesions: exact errors, and units of one size only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import random
 
 import pytest
 import torch
-from scipy.stats import kendalltau
 
 from resnetlab import build
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.lesion import (
     error_of,
     errors_without_each,
-    kendall_tau,
     random_deletion,
     random_swaps,
     same_sized,
@@ -80,11 +78,3 @@ def test_random_lesions_are_drawn_among_them() -> None:
 def test_where_nothing_can_change_places_it_says_so() -> None:
     with pytest.raises(ValueError, match="no stage has two units that can be swapped"):
         random_swaps(made("cifar_resnet8"), 1, random.Random(0))
-
-
-def test_kendalls_tau_is_scipys() -> None:
-    draw = random.Random(0)
-    for _ in range(5):
-        order = draw.sample(range(9), 9)
-        assert kendall_tau(order) == pytest.approx(kendalltau(range(9), order).statistic)
-    assert [kendall_tau(o) for o in ([0, 1, 2], [2, 1, 0], [0])] == [1, -1, 1]

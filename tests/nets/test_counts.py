@@ -83,6 +83,61 @@ vgg19                            143,667,240  19,632,062,464
 vgg19_bn                         143,678,248  19,632,062,464
 """
 
+# timm's networks, as timm 1.0.31 builds them: `benchmarks/parity.py` counts both. A deep stem of 32, 32 and 64 channels
+# has 864 + 9,216 + 18,432 weights and 4·32 more of batch norm where the 7x7 has 9,408: 19,232 more.
+TIMM = """
+resnet10t                           5,435,488   1,097,259,008
+resnet14t                          10,081,632   1,676,822,528
+resnet18d                          11,708,744   2,053,713,920
+resnet26                           15,995,176   2,342,256,640
+resnet26d                          16,014,408   2,581,897,216
+resnet26t                          16,011,872   2,550,286,336
+resnet34d                          21,816,904   3,903,401,984
+resnet50c                          25,576,264   4,328,824,832
+resnet50d                          25,576,264   4,328,824,832
+resnet50s                          25,680,808   5,444,337,664
+resnet50t                          25,573,728   4,297,213,952
+resnet101c                         44,568,392   8,041,046,016
+resnet101d                         44,568,392   8,041,046,016
+resnet101s                         44,672,936   9,156,558,848
+resnet152c                         60,212,040  11,753,267,200
+resnet152d                         60,212,040  11,753,267,200
+resnet152s                         60,316,584  12,868,780,032
+resnet200d                         64,693,064  15,247,122,432
+resnext50d_32x4d                   25,048,136   4,470,120,448
+resnext101_32x4d                   44,177,704   7,969,996,800
+resnext101_32x16d                 194,026,792  36,163,289,088
+resnext101_32x32d                 468,530,472  87,106,781,184
+resnext101_64x4d                   83,455,272  15,460,270,080
+seresnet18                         11,779,624   1,814,161,408
+seresnet34                         21,960,416   3,663,920,128
+seresnet50                         28,088,024   4,091,699,200
+seresnet50t                        28,104,720   4,299,728,896
+seresnet101                        49,326,872   7,806,148,608
+seresnet152                        66,821,848  11,520,204,800
+seresnet152d                       66,841,080  11,759,845,376
+seresnet200d                       71,855,096  15,254,224,896
+seresnet269d                      113,672,760  20,281,032,704
+seresnext26d_32x4d                 16,809,512   2,711,740,416
+seresnext26t_32x4d                 16,806,976   2,680,129,536
+seresnext50_32x4d                  27,559,896   4,232,994,816
+seresnext101_32x4d                 48,955,416   7,974,739,968
+seresnext101_32x8d                 93,569,048  16,418,758,656
+seresnext101d_32x8d                93,588,280  16,658,399,232
+seresnext101_64x4d                 88,232,984  15,465,013,248
+resnetv2_18                        11,687,720   1,814,073,344
+resnetv2_18d                       11,706,952   2,053,713,920
+resnetv2_34                        21,795,880   3,663,761,408
+resnetv2_34d                       21,815,112   3,903,401,984
+resnetv2_50                        25,549,352   4,089,184,256
+resnetv2_50d                       25,568,584   4,328,824,832
+resnetv2_50t                       25,566,048   4,297,213,952
+resnetv2_101                       44,541,480   7,801,405,440
+resnetv2_101d                      44,560,712   8,041,046,016
+resnetv2_152                       60,185,128  11,513,626,624
+resnetv2_152d                      60,204,360  11,753,267,200
+"""
+
 # 97,216 n − 21,926 and 14,155,776 n − 1,916,288 with option A; B adds 2,752 and 262,144; 100 classes add 5,850
 # and 5,760; bottlenecks 92,736 n + 34,010 in pre-activation. He 2016 prints 10.2M for 1001 layers: BN left out.
 CIFAR = """
@@ -118,7 +173,7 @@ cifar_wrn28_10                    36,479,194   5,243,328,768
 cifar_wrn40_4                      8,949,210   1,298,582,016
 """
 
-ROWS = [tuple(row.split()) for row in (IMAGENET + CIFAR).strip().splitlines() if row]
+ROWS = [tuple(row.split()) for row in (IMAGENET + TIMM + CIFAR).strip().splitlines() if row]
 
 
 @pytest.mark.parametrize(("name", "params", "macs"), ROWS, ids=[row[0] for row in ROWS])

@@ -17,7 +17,11 @@ resnet18                   64x56   64x56   128x28   256x14   512x7
 plain34                    64x56   64x56   128x28   256x14   512x7
 resnet50                   64x56  256x56   512x28  1024x14  2048x7
 resnet50_v1                64x56  256x56   512x28  1024x14  2048x7
-resnet50(stem=deep)        64x56  256x56   512x28  1024x14  2048x7
+resnet50c                  64x56  256x56   512x28  1024x14  2048x7
+resnet50d                  64x56  256x56   512x28  1024x14  2048x7
+resnet50s                 128x56  256x56   512x28  1024x14  2048x7
+resnet50t                  64x56  256x56   512x28  1024x14  2048x7
+resnetv2_50d               64x56  256x56   512x28  1024x14  2048x7
 resnet152                  64x56  256x56   512x28  1024x14  2048x7
 preresnet152               64x56  256x56   512x28  1024x14  2048x7
 wide_resnet50_2            64x56  256x56   512x28  1024x14  2048x7
@@ -59,6 +63,9 @@ def test_shapes(name: str, shapes: list[str]) -> None:
         ("resnet101", [3, 4, 23, 3]),
         ("resnet152", [3, 8, 36, 3]),
         ("preresnet200", [3, 24, 36, 3]),
+        ("resnet10t", [1, 1, 1, 1]),
+        ("resnetv2_34d", [3, 4, 6, 3]),
+        ("seresnet269d", [3, 30, 48, 8]),
         ("cifar_resnet110", [18, 18, 18]),
         ("cifar_preresnet164", [18, 18, 18]),
         ("cifar_preresnet1001", [111, 111, 111]),
@@ -83,6 +90,12 @@ def test_stride_is_in_the_first_unit_of_a_stage() -> None:
     assert [unit.out_channels for _, unit in net.units()] == [64, 64, 128, 128, 256, 256, 512, 512]
 
 
+def test_tiered_stem() -> None:
+    """24, 32 and 64 channels, the first at half the resolution."""
+    convs = [m for m in zoo.on_meta(zoo.spec("resnet50t")).conv1 if isinstance(m, nn.Conv2d)]
+    assert [(c.out_channels, c.stride[0], c.kernel_size[0]) for c in convs] == [(24, 2, 3), (32, 1, 3), (64, 1, 3)]
+
+
 @pytest.mark.parametrize(("name", "strides"), [("resnet50", (1, 2, 1)), ("resnet50_v1", (2, 1, 1))])
 def test_stride_of_a_bottleneck(name: str, strides: tuple[int, ...]) -> None:
     """v1.5 strides in the 3x3; the paper's release (`res3a_branch2a`) in the first 1x1."""
@@ -92,13 +105,18 @@ def test_stride_of_a_bottleneck(name: str, strides: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if "wrn" not in name])
 def test_depth_is_the_number_in_the_name(name: str) -> None:
-    assert zoo.spec(name).depth == int(re.search(r"(?:net|plain|vgg|next)(\d+)", name)[1])
+    """A deep stem has two layers more than the name counts, as in He et al. 2019."""
+    found = zoo.spec(name)
+    deep = getattr(found, "stem", "") in ("deep", "tiered")
+    assert found.depth == int(re.search(r"(?:net|plain|vgg|next|v2_)(\d+)", name)[1]) + 2 * deep
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_preresnet20(shortcut=C)", "cifar_resnet20(stem=deep)"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "cifar_preresnet20(shortcut=C)", "cifar_resnet20(stem=deep, shortcut=D)"]
+)
 @pytest.mark.parametrize("side", [1, 7, 33])
 def test_other_input_sizes(name: str, side: int) -> None:
-    """Odd maps: F, the shortcut and the gate round up alike, or their sum would fail."""
+    """Odd maps: F, the shortcut, also a pooled one, and the gate round up alike, or their sum would fail."""
     for mix in ("Add()", "ExclusiveGate(-1)"):
         net = zoo.on_meta(zoo.spec(name, mix=mix)).eval()
         assert net(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 10)
@@ -117,7 +135,9 @@ def test_vgg(name: str, groups: list[int]) -> None:
     assert net(torch.zeros(2, 3, 64, 96, device="meta")).shape == (2, 1000), "pooled to 7x7 from any size"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "preresnet200", "cifar_resnet20", "cifar_preresnet20"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "preresnet200", "resnetv2_18d", "cifar_resnet20", "cifar_preresnet20"]
+)
 def test_features_are_the_maps_after_each_stage_with_their_strides(name: str) -> None:
     torch.manual_seed(0)
     net = zoo.build(name, num_classes=5).eval()

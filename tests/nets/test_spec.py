@@ -25,6 +25,9 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"branch": "bottleneck", "base_width": 3}, "raise it or the width"),
     ({"stem": "deep", "stem_width": 1}, "stem_width of at least 2"),
+    ({"stem": "tiered", "stem_width": 2}, "stem_width of at least 3"),
+    ({"first_preact": "unit"}, "belongs to a pre-activation order"),
+    ({"se_divisor": 8}, "belongs to se_reduction"),
     ({"stem_width": 17}, "use shortcut='B'"),
     ({"stages": ((1, 16), (1, 8))}, "use shortcut='B'"),
     ({"zero_pad": "around", "shortcut": "B"}, "leave it out"),
@@ -43,14 +46,14 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
 ]
 WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     *(({name: "nonsense"}, "choose one of") for name in ("stem", "branch", "stride_at", "shortcut", "zero_pad")),
-    *(({name: "nonsense"}, "choose one of") for name in ("order", "norm", "init", "mix")),
+    *(({name: "nonsense"}, "choose one of") for name in ("order", "norm", "init", "mix", "first_preact")),
     ({"shortcut": "Z", "mix": Plain()}, "choose one of A, B, C"),
     ({"mix": 5}, "choose one of Plain, Add"),
     ({"branch": []}, "choose one of single, basic, bottleneck"),
     *(({"num_classes": wrong}, "whole number of at least 1") for wrong in (0, -1, 1.5, True, "ten", None)),
     *(
         ({name: wrong}, f"{name}=")
-        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "input_size")
+        for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "input_size", "se_divisor")
         for wrong in (10**6 + 1, 10**17, 16**5000)
     ),
     ({"in_channels": 16**5000}, "in_channels=a huge int must be a whole number of at least 1 and at most 1,000,000"),
@@ -159,7 +162,7 @@ def test_call_grammar() -> None:
 
 
 def test_plain_nets_have_no_shortcut_to_choose() -> None:
-    for shortcut in "ABC":
+    for shortcut in "ABCD":
         assert zoo.spec("cifar_plain20", shortcut=shortcut).shortcut == "A"
     assert zoo.spec("cifar_resnet20", mix=Plain(), shortcut="C") == zoo.spec("cifar_plain20")
     assert zoo.spec("plain18") == zoo.spec("resnet18", mix=Plain())
@@ -184,6 +187,15 @@ def test_equal_numbers_have_one_text() -> None:
     assert json.dumps(ints.to_dict()) == json.dumps(floats.to_dict())
 
 
+def test_fields_added_later_are_absent_where_they_change_nothing() -> None:
+    """Runs and files made before they came have neither, and keep their ids."""
+    added = {"first_preact", "se_divisor"}
+    assert not added & zoo.spec("cifar_preresnet20(se_reduction=16)").to_dict().keys()
+    found = zoo.spec("cifar_preresnet20(se_reduction=16, se_divisor=8, first_preact=unit)")
+    assert added <= found.to_dict().keys()
+    assert NetSpec.from_dict(found.to_dict()) == found
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 mixes = st.one_of(
     st.sampled_from([Plain(), Add()]),
@@ -199,18 +211,22 @@ def specs(draw: st.DrawFn) -> NetSpec:
     """Specs of every kind that hold together."""
     branch = draw(st.sampled_from(["single", "basic", "bottleneck"]))
     mix = draw(mixes)
-    shortcut = draw(st.sampled_from("ABC"))
+    shortcut = draw(st.sampled_from("ABCD"))
     widths = sorted(draw(st.lists(st.integers(8, 64), min_size=1, max_size=4)))
     order = draw(st.sampled_from(["post", "bn_after_add", "relu_before_add", "relu_preact", "full_preact"]))
     norm = draw(st.sampled_from(["batch", "none"]))
     values: dict[str, Any] = {
         "stages": tuple(StageSpec(draw(st.integers(1, 9)), w, draw(st.integers(1, 2))) for w in widths),
-        "stem": draw(st.sampled_from(["cifar", "imagenet", "deep"])),
-        "stem_width": draw(st.integers(2, 8)),
+        "stem": draw(st.sampled_from(["cifar", "imagenet", "deep", "tiered"])),
+        "stem_width": draw(st.integers(3, 8)),
         "se_reduction": draw(st.none() | st.integers(1, 16)),
         "init": draw(st.sampled_from(["he_fan_out", "he_fan_in", "xavier", "gaussian"])),
         "num_classes": draw(st.integers(1, 1000)),
     }
+    if order.endswith("preact"):
+        values["first_preact"] = draw(st.sampled_from(["stem", "unit"]))
+    if values["se_reduction"]:
+        values["se_divisor"] = draw(st.integers(1, 8))
     if branch == "bottleneck":
         values["groups"], values["base_width"] = draw(st.integers(1, 32)), draw(st.integers(8, 128))
         values["stride_at"] = draw(st.sampled_from(["1x1", "3x3"]))
@@ -257,6 +273,20 @@ def test_the_name_holds_what_changes_the_network() -> None:
     assert zoo.spec("cifar_resnet20", num_classes=100).name == "cifar_resnet20"
     assert zoo.spec("vgg16", batch_norm=True).name == "vgg16(batch_norm=True)"
     assert zoo.spec("vgg16(batch_norm=True)") == zoo.spec("vgg16_bn")
+
+
+@given(specs())
+@example(zoo.spec("cifar_resnet20(branch=bottleneck, stages=[(3, 16), (3, 32, 2), (3, 64, 2)])"))  # type: ignore[arg-type]
+@example(NetSpec(stages=(StageSpec(1, 16),), name="mine"))
+@settings(max_examples=100)
+def test_the_text_of_a_spec_is_read_again(spec: NetSpec) -> None:
+    assert zoo.spec(zoo.text_of(spec)) == spec
+
+
+@pytest.mark.parametrize("name", ["resnet50", "cifar_plain20", "vgg16", "vgg19_bn"])
+def test_the_text_of_a_spec_with_a_name_is_short(name: str) -> None:
+    assert zoo.text_of(zoo.spec(name)) == name
+    assert zoo.text_of(zoo.spec(name, num_classes=7)).endswith("num_classes=7)")
 
 
 @given(mixes)

@@ -56,6 +56,7 @@ SHORTCUTS: dict[str, dict[str, str]] = {
     "A_around": {"shortcut": "A", "zero_pad": "around"},
     "B": {"shortcut": "B"},
     "C": {"shortcut": "C"},
+    "D": {"shortcut": "D"},
 }
 
 # He 2016, section 3 and Table 1, on h, F, the gate's value g and whether the unit trains.
@@ -86,6 +87,12 @@ def batch_norm(state: State, name: str, x: Tensor, training: bool) -> Tensor:
     return tf.batch_norm(x, *statistics, state[f"{name}.weight"], state[f"{name}.bias"], training, 0.1, 1e-5)
 
 
+def means_over(stride: int, x: Tensor) -> Tensor:
+    """Means over stride x stride pixels, and over what is left of them at the end of an odd side."""
+    rows = torch.stack([x[:, :, i : i + stride].mean(2) for i in range(0, x.shape[2], stride)], 2)
+    return torch.stack([rows[..., i : i + stride].mean(3) for i in range(0, x.shape[3], stride)], 3)
+
+
 def reference(
     state: State, x: Tensor, *, order: str, branch: str, shortcut: str, mix: str, stride: int, first: bool, train: bool
 ) -> Tensor:
@@ -105,11 +112,12 @@ def reference(
     preact, rest, postact = UNITS[order, fields["branch"]]
     preact = [] if first else preact  # the stem has done it
     changes = x.shape[1] != OUT or stride != 1
-    if mix != "Plain()" and (shortcut == "C" or (shortcut == "B" and changes)):
+    if mix != "Plain()" and (shortcut == "C" or (shortcut in "BD" and changes)):
         x = run(preact, x)  # shared with the projection (He 2016, section 4.1)
-        h = conv(state, "downsample.0", x, stride)
+        pooled, place = (means_over(stride, x), 1) if shortcut == "D" else (x, 0)
+        h = conv(state, f"downsample.{place}", pooled, 1 if shortcut == "D" else stride)
         if order != "full_preact":
-            h = batch_norm(state, "downsample.1", h, train)
+            h = batch_norm(state, f"downsample.{place + 1}", h, train)
         F = run(rest, x)
     else:
         F = run(preact + rest, x)
@@ -213,6 +221,16 @@ def test_sequence_of_a_net(order: str) -> None:
     assert recorded(net, torch.zeros(2, 3, 8, 8)).split() == expected
 
 
+@pytest.mark.parametrize(("order", "stem"), [("relu_preact", ["conv1", "bn1"]), ("full_preact", ["conv1"])])
+def test_the_first_unit_may_have_its_own_activation(order: str, stem: list[str]) -> None:
+    """Then the stem leaves out what that unit has, and what enters its shortcut is not activated (timm's resnetv2)."""
+    spec = NetSpec(stages=((2, 4),), stem="imagenet", stem_width=4, order=order, shortcut="B", first_preact="unit")
+    units = [f"layer1.{i}.{op}" for i in range(2) for op in SEQUENCES[order, "inner"].split()]
+    end = ["last_bn", "last_relu"] if order == "full_preact" else ["last_relu"]
+    expected = [*stem, "maxpool", *units, *end, "avgpool", "fc"]
+    assert recorded(ResNet(spec), torch.zeros(2, 3, 16, 16)).split() == expected
+
+
 def test_sequence_of_the_deep_stem() -> None:
     net = ResNet(NetSpec(stages=((1, 4),), stem="deep", stem_width=4))
     stem = "conv1.0 conv1.1 conv1.2 conv1.3 conv1.4 conv1.5 conv1.6 bn1 relu maxpool"
@@ -233,6 +251,23 @@ def test_squeeze_excitation_and_scalar_end_the_branch() -> None:
     torch.testing.assert_close(unit(x), x + s["scalar.alpha"] * gate[:, :, None, None] * F)
     assert unit.branch_layers[-3:] == ("conv2", "se", "scalar")
     assert [type(unit.se), type(unit.scalar), unit.se.fc1.out_channels] == [SqueezeExcitation, BranchScalar, 2]
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "divisor", "inner"),
+    [
+        (64, 16, 1, 4),
+        (64, 16, 8, 8),
+        (128, 16, 8, 8),
+        (256, 16, 8, 16),
+        (320, 16, 8, 24),
+        (40, 16, 1, 2),
+        (8, 16, 1, 1),
+    ],
+)
+def test_width_of_squeeze_excitation(channels: int, reduction: int, divisor: int, inner: int) -> None:
+    """SENet divides; timm rounds to a multiple of 8, halves up, and to 8 at least."""
+    assert SqueezeExcitation(channels, reduction, divisor).fc1.out_channels == inner
 
 
 def test_stochastic_depth_keeps_the_expectation() -> None:

@@ -262,7 +262,7 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_several_records_have_a_page_each(tmp_path: Path) -> None:
-    overview = written(tmp_path, record(scale="cifar", verdict=NOT_TESTED.word), record())
+    overview = written(tmp_path, record(scale="cifar"), record())
     names = ("degradation-quick", "degradation-cifar")
     assert re.findall(r'<section id="([^"]+)"', overview) == [*SECTIONS, "appendix"]
     assert re.findall(r'<details class="fold study" id="study-([^"]+)"', overview) == list(names)
@@ -282,7 +282,7 @@ FAILURE = {"net": "cifar_plain56", "recipe": "digits, made up", "seed": 3, "reas
 def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path) -> None:
     assert "Runs that failed" not in written(tmp_path, record())
     rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED.word}]
-    page = written(tmp_path, record(failures=[FAILURE], rows=rows, verdict=NOT_JUDGED.word))
+    page = written(tmp_path, record(failures=[FAILURE], rows=rows))
     for words in (
         '<h2 class="part" id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
         "1 of 33 runs failed.",
@@ -290,7 +290,7 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
         '<th role="rowheader" scope="row">cifar_plain56</th>',
         "its loss &lt;is&gt; no number",
         "30 finished, and 2 measurements, 1 failed",
-        '<span class="badge unjudged">',
+        '<span class="badge not-judged">',
     ):
         assert words in page
 

@@ -14,7 +14,7 @@ from browsing import CUT_OFF, FAINT, NAMELESS, opened
 from resnetlab.report.study_pages import write_report
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
 from resnetlab.studies.frame.record import Failure, Record
-from resnetlab.studies.frame.statistics import NOT_REPRODUCED, VERDICTS
+from resnetlab.studies.frame.statistics import CONTRADICTED, VERDICTS
 from resnetlab.studies.frame.text import Both
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
@@ -69,7 +69,7 @@ def made_up(scale: str, depths: tuple[int, ...]) -> Record:
         method="Made-up method.",
         rule="Made-up rule.",
         expected="no time at all",
-        verdict=NOT_REPRODUCED.word,
+        verdict=CONTRADICTED.word,
         rows=rows,
         figures=[asdict(Figure("curves", "Test data: training error (dashed), test error (solid).", panels))],
         tables=[asdict(table)],

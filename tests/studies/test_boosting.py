@@ -11,7 +11,14 @@ from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.scales import WEIGHTS
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import (
+    CONTRADICTED,
+    DIRECTION,
+    NOT_JUDGED,
+    NOT_TESTED,
+    REPRODUCED,
+    UNDECIDED,
+)
 from resnetlab.studies.frame.study import StudyResult
 
 MadeUp = Callable[..., Evidence]
@@ -50,7 +57,7 @@ def test_steps_down_the_loss_reproduce_it(made_up: MadeUp) -> None:
 
 def test_steps_up_the_loss_refute_every_claim(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, sign=-1)))
-    assert verdicts(finding) == [NOT_REPRODUCED] * 4
+    assert verdicts(finding) == [CONTRADICTED] * 4
     assert "step not down" in str(finding.answer)
     assert "only some" in str(finding.answer)
 
@@ -60,7 +67,7 @@ def test_a_direction_that_all_images_share_is_told_apart(made_up: MadeUp) -> Non
         made = values(m)
         return made | {"alignments": {k: a | {"other": a["own"]} for k, a in made["alignments"].items()}}
 
-    assert verdicts(STUDY.judge(made_up(PLAN, shared)))[:2] == [REPRODUCED, NOT_REPRODUCED]
+    assert verdicts(STUDY.judge(made_up(PLAN, shared)))[:2] == [REPRODUCED, UNDECIDED]
 
 
 def test_less_than_a_random_direction_is_hardly_a_step(made_up: MadeUp) -> None:

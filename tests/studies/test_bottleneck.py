@@ -18,7 +18,7 @@ from resnetlab.studies.frame.costs import BUSY_RULE
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, MeasurementContext
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 
 TIMES = {"pair-256": 8.0, "pair-64": 1.0, "bottleneck": 1.2, "with projection": 2.0}
@@ -89,13 +89,13 @@ def test_other_counts_refute_their_claim_alone(
     counts: dict[str, Any], row: int, changed: tuple[str, str, str, int]
 ) -> None:
     found = verdicts(judged(counts, changed=changed))
-    assert found[row] == NOT_REPRODUCED
+    assert found[row] == CONTRADICTED
     assert found.count(REPRODUCED) == 6
 
 
 def test_a_slow_bottleneck_refutes_what_is_said_of_its_time(counts: dict[str, Any]) -> None:
     finding = judged(counts, units=TIMES | {"bottleneck": 9.0}, nets=NET_TIMES | {"resnet152_v1": 2.0})
-    assert [verdicts(finding)[i] for i in (3, 4, 6)] == [NOT_REPRODUCED] * 3
+    assert [verdicts(finding)[i] for i in (3, 4, 6)] == [CONTRADICTED] * 3
     assert "still pass" in str(finding.words), "time falls less than multiply-adds"
     assert "still pass" not in str(judged(counts, units=TIMES | {"pair-256": 30.0}).words)
 
@@ -104,7 +104,7 @@ def test_times_of_a_busy_machine_are_not_judged_and_counts_are(counts: dict[str,
     finding = judged(counts, nets=NET_TIMES | {"vgg19": 0.2}, load=Load(2, 0.1, 1.4, None))
     assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == NOT_JUDGED] == [3, 4, 6]
     assert verdicts(finding).count(REPRODUCED) == 4
-    assert finding.verdict == NOT_JUDGED
+    assert NOT_JUDGED in verdicts(finding)
     said = "the machine was busy: other work took 1.4 of 2 cores; the same command times again"
     assert str(finding.rows[6].measured) == said
     for words in (finding.words, finding.answer):
@@ -130,7 +130,7 @@ def test_a_measurement_that_failed_leaves_its_claims_open(counts: dict[str, Any]
 def test_everything_may_fail() -> None:
     failed = list(STUDY.plan("quick", None, ()).measurements)
     finding = STUDY.judge(Evidence("quick", failed=failed))
-    assert finding.verdict == NOT_JUDGED
+    assert NOT_JUDGED in verdicts(finding)
     assert (finding.figures, finding.tables, str(finding.answer)) == ([], [], "")
 
 

@@ -14,6 +14,7 @@ from resnetlab.studies.frame.claims import (
     counted,
     exact,
     holds,
+    in_words,
     less,
     more,
     no_more,
@@ -34,15 +35,16 @@ from resnetlab.studies.frame.evidence import (
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.networks import Net, net_named
 from resnetlab.studies.frame.statistics import (
+    CONTRADICTED,
     DIRECTION,
     NOT_JUDGED,
-    NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
+    UNDECIDED,
+    VERDICTS,
     Verdict,
-    study_verdict,
 )
-from resnetlab.studies.frame.text import Both, Catalogue
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue
 from resnetlab.training.recipes import recipe
 
 TEXT = """
@@ -88,23 +90,32 @@ def text(tmp_path: Path) -> Catalogue:
     ("comparison", "verdict"),
     [
         (less(x, LOW, than=HIGH), REPRODUCED),
-        (less(x, LOW, than=HIGH, by=2.0), NOT_REPRODUCED),
-        (less(x, HIGH, than=LOW), NOT_REPRODUCED),
+        (less(x, LOW, than=HIGH, by=2.0), CONTRADICTED),
+        (less(x, HIGH, than=LOW), CONTRADICTED),
         (less(x, LOW, than=WIDE), DIRECTION),
         (less(x, LOW, than=1.5), REPRODUCED),
         (more(x, HIGH, than=LOW), REPRODUCED),
         (more(x, HIGH, than=LOW, by=0.95), DIRECTION),
         (no_more(x, HIGH, than=LOW, by=2.0), REPRODUCED),
-        (no_more(x, HIGH, than=LOW, by=0.5), NOT_REPRODUCED),
+        (no_more(x, HIGH, than=LOW, by=0.5), CONTRADICTED),
         (within(x, HIGH, of=LOW, by=2.0), REPRODUCED),
-        (within(x, HIGH, of=LOW, by=0.5), NOT_REPRODUCED),
+        (within(x, HIGH, of=LOW, by=0.5), CONTRADICTED),
         (exact(x, group("a", 1.0, 1.0), of=1.0), REPRODUCED),
-        (exact(x, LOW, of=1.0), NOT_REPRODUCED),
+        (exact(x, LOW, of=1.0), CONTRADICTED),
         (ratio_within(x, HIGH, of=lambda _: 1.5, factor=2.0), REPRODUCED),
-        (ratio_within(x, HIGH, of=lambda _: 0.5, factor=2.0), NOT_REPRODUCED),
+        (ratio_within(x, HIGH, of=lambda _: 0.5, factor=2.0), CONTRADICTED),
         (counted(lambda v: v["x"] > 0.95, HIGH, all_of=True), REPRODUCED),
         (counted(lambda v: v["x"] > 0.95, HIGH, LOW, all_of=True), DIRECTION),
-        (counted(lambda v: v["x"] > 0.95, LOW, all_of=False), NOT_REPRODUCED),
+        (counted(lambda v: v["x"] > 0.95, LOW, all_of=False), UNDECIDED),
+        (counted(lambda v: v["x"] > 0.95, HIGH, all_of=False), CONTRADICTED),
+        (counted(lambda v: v["x"] > 9, HIGH, all_of=True), CONTRADICTED),
+        (counted(lambda v: v["x"] > 9, group("two", 1.0, 2.0), all_of=True), UNDECIDED),
+        (less(x, WIDE, than=LOW), UNDECIDED),
+        (less(x, group("a", 2.0), than=group("b", 1.0)), UNDECIDED),
+        (less(x, LOW, than=LOW), UNDECIDED),
+        (ratio_within(x, WIDE, of=lambda _: 1.0, factor=2.0), CONTRADICTED),
+        (ratio_within(x, group("one", 1.0), of=lambda _: 1.0, factor=2.0), DIRECTION),
+        (ratio_within(x, group("one", 3.0), of=lambda _: 1.0, factor=2.0), UNDECIDED),
         (counted(lambda v: v["x"] > 0.95, group("two", 1.0, 2.0), all_of=True), DIRECTION),
     ],
 )
@@ -124,6 +135,27 @@ def test_one_seed_is_remarked_in_both_languages(text: Catalogue) -> None:
         "a 1.0, b 2.0: +1.0 (one seed: no interval)", "a 1.0，b 2.0：+1.0（仅一个种子：无区间）"
     )
     assert row.verdict == DIRECTION
+
+
+def test_a_verdict_has_a_remark_where_a_reader_needs_one(tmp_path: Path) -> None:
+    remarks = '[claims.bare]\nsays = "s"\npaper = "p"\notherwise = "{who} is small"\nuntested = "too few images"\n'
+    (tmp_path / "text.toml").write_text(remarks, encoding="utf-8")
+    text = Catalogue(tmp_path / "text.toml")
+    one, other = group("one", 1.0), group("other", 2.0)
+
+    def remark(comparison: Comparison, **options: Any) -> tuple[Verdict, str]:
+        (row,) = rows(text, [claim("bare", [comparison], values={"who": "it"}, **options)])
+        return row.verdict, str(row.remark)
+
+    assert remark(less(x, LOW, than=HIGH)) == (REPRODUCED, "")
+    assert remark(less(x, HIGH, than=LOW)) == (CONTRADICTED, "it is small")
+    assert remark(less(x, WIDE, than=LOW)) == (UNDECIDED, "")
+    assert remark(less(x, LOW, than=HIGH), tested=False) == (NOT_TESTED, "too few images")
+    assert remark(less(x, one, than=other)) == (DIRECTION, str(SHARED("one_seed.towards")))
+    assert remark(less(x, other, than=one)) == (UNDECIDED, str(SHARED("one_seed.against")))
+    assert remark(exact(x, one, of=1.0)) == (REPRODUCED, ""), "what has no spread needs no interval"
+    timed = Comparison((one,), lambda: (DIRECTION, {"gap": 1.0}), over_seeds=False)
+    assert remark(timed) == (DIRECTION, ""), "an interval over rounds needs no seeds"
 
 
 def test_of_several_comparisons_the_weakest_counts(text: Catalogue) -> None:
@@ -157,10 +189,10 @@ def test_what_is_not_there_or_not_for_this_scale_is_not_tested(text: Catalogue) 
 
 def test_where_nothing_can_be_compared_it_is_said_instead(text: Catalogue) -> None:
     def vanished(values: dict[str, Any]) -> float:
-        raise Instead(Both("it vanished", "消失"), NOT_REPRODUCED)
+        raise Instead(Both("it vanished", "消失"), CONTRADICTED)
 
     (row,) = rows(text, [claim("bare", [less(vanished, LOW, than=HIGH)])])
-    assert (row.measured, row.verdict) == (Both("it vanished", "消失"), NOT_REPRODUCED)
+    assert (row.measured, row.verdict) == (Both("it vanished", "消失"), CONTRADICTED)
 
 
 def test_arithmetic_needs_no_runs(text: Catalogue) -> None:
@@ -171,10 +203,32 @@ def test_arithmetic_needs_no_runs(text: Catalogue) -> None:
     assert (str(row.measured), row.verdict) == ("all: 4.0 (1)", REPRODUCED)
 
 
-def test_a_study_is_as_strong_as_the_weakest_claim_that_was_tested() -> None:
-    assert study_verdict([REPRODUCED, NOT_TESTED, DIRECTION]) == DIRECTION
-    assert study_verdict([NOT_JUDGED, NOT_REPRODUCED]) == NOT_REPRODUCED
-    assert study_verdict([NOT_TESTED]) == study_verdict([]) == NOT_TESTED
+@pytest.mark.parametrize(
+    ("verdicts", "en", "zh"),
+    [
+        ([REPRODUCED, REPRODUCED], "2 of 2 reproduced", "2 条中 2 条已复现"),
+        (
+            [CONTRADICTED, REPRODUCED, UNDECIDED, REPRODUCED, REPRODUCED],
+            "3 of 5 reproduced, 1 undecided, 1 contradicted",
+            "5 条中 3 条已复现，1 条未定，1 条结果相反",
+        ),
+        (
+            [NOT_TESTED, DIRECTION, NOT_JUDGED],
+            "0 of 2 reproduced, 1 direction only, 1 not judged; 1 not tested",
+            "2 条中 0 条已复现，1 条仅方向一致，1 条未判定；1 条未检验",
+        ),
+        ([NOT_TESTED], "not tested at this scale", "本规模未检验"),
+        ([], "not tested at this scale", "本规模未检验"),
+    ],
+)  # fmt: skip
+def test_a_study_says_how_many_of_its_claims_have_which_verdict(verdicts: list[Verdict], en: str, zh: str) -> None:
+    assert in_words(verdicts) == Both(en, zh)
+
+
+def test_every_verdict_has_its_words() -> None:
+    for verdict in VERDICTS:
+        assert str(in_words([verdict, REPRODUCED])).startswith(("1 of", "2 of 2"))
+        assert len({str(SHARED(f"{part}.{verdict.name}")) for part in ("verdicts", "meaning")}) == 2
 
 
 def test_verdicts_are_kept_in_words() -> None:

@@ -77,7 +77,7 @@ def test_a_plot_replaces_a_plot_and_nothing_else(tmp_path: Path, ending: str) ->
     save_curves(figure, out)
     assert out.read_bytes() == first, "the same runs give the same file"
     out.write_bytes(SIGNS[ending][:4] + b" of somebody else")
-    with pytest.raises(UserError, match="is there already and is not a plot of this command"):
+    with pytest.raises(UserError, match="already exists and is not a plot of this command"):
         save_curves(figure, out)
     assert out.read_bytes().endswith(b"of somebody else")
 

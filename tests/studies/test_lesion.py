@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import Both
+from resnetlab.studies.lesion.measure import kendall_taus
 from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises
 
 MadeUp = Callable[..., Evidence]
@@ -62,7 +65,7 @@ def test_contrary_lesions_refute_every_claim_but_arithmetic(made_up: MadeUp) -> 
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, papers=False)))
     found = verdicts(finding)
     assert found.pop(ARITHMETIC) == REPRODUCED
-    assert found == [NOT_REPRODUCED] * 8
+    assert found == [CONTRADICTED] * 8
     assert "no shorter than most paths" in str(finding.answer)
 
 
@@ -111,7 +114,7 @@ def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_u
     finding = STUDY.judge(made_up(PLAN, unharmed, lost=["cifar_plain20", "cifar_plain56"]))
     assert (finding.rows[4].measured, finding.rows[4].verdict) == (
         Both("deleting units raises no error", "删除单元未使误差上升"),
-        NOT_REPRODUCED,
+        NOT_JUDGED,
     )
     assert str(finding.answer).startswith("Open: no plain and residual net")
 
@@ -121,3 +124,8 @@ def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) 
     marked = [s for s in singles if s.marks]
     assert [(s.label, len(s.x)) for s in marked] == [("residual-20", 2), ("residual-56", 2)]
     assert len(singles) == 6
+
+
+def test_an_orders_tau_is_by_its_inversions() -> None:
+    """1 − 4 · inversions / (n (n − 1)) (Kendall 1938)."""
+    assert kendall_taus([[0, 1, 2], [2, 1, 0], [1, 0, 2]]) == [1, -1, pytest.approx(1 / 3)]

@@ -13,7 +13,7 @@ from resnetlab.studies import degradation
 from resnetlab.studies.frame.cases import ADD, CASES, case_of
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
@@ -49,14 +49,12 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_data_as_in_the_paper_reproduce_it() -> None:
     finding = judged("paper", papers_way)
     assert verdicts(finding) == [REPRODUCED] * 13
-    assert finding.verdict == REPRODUCED
 
 
 def test_contrary_data_refute_it() -> None:
     finding = judged("paper", other_way)
-    assert set(verdicts(finding)[:7]) == {NOT_REPRODUCED}
-    assert verdicts(finding)[8:] == [NOT_REPRODUCED] * 5
-    assert finding.verdict == NOT_REPRODUCED
+    assert set(verdicts(finding)[:7]) == {CONTRADICTED}
+    assert verdicts(finding)[8:] == [CONTRADICTED] * 5
 
 
 def test_no_difference_reproduces_only_that_one_is_near() -> None:
@@ -69,7 +67,7 @@ def test_no_difference_reproduces_only_that_one_is_near() -> None:
 def test_scatter_and_one_seed_give_a_direction_only() -> None:
     for finding in (judged("quick", papers_way, spread=60), judged("quick", papers_way, seeds=1)):
         assert REPRODUCED not in verdicts(finding)
-        assert finding.verdict == DIRECTION
+        assert DIRECTION in verdicts(finding)
 
 
 def test_the_quick_scale_does_not_judge_what_belongs_to_110_layers() -> None:
@@ -83,14 +81,14 @@ def test_the_quick_scale_does_not_judge_what_belongs_to_110_layers() -> None:
 
 def test_cases_left_out_at_cifar_are_not_tested() -> None:
     finding = judged("cifar", papers_way)
-    assert finding.verdict == REPRODUCED
+    assert set(verdicts(finding)) <= {REPRODUCED, NOT_TESTED}
     assert verdicts(finding).count(NOT_TESTED) == 8
 
 
 @pytest.mark.parametrize("lost", [ADD, "1x1 conv"])
 def test_a_claim_that_lacks_a_run_is_not_judged(lost: str) -> None:
     finding = judged("quick", papers_way, lost=lost)
-    assert finding.verdict == NOT_JUDGED
+    assert NOT_JUDGED in verdicts(finding)
     conv = next(row for row in finding.rows if str(row.claim).startswith("1x1 convolution"))
     assert conv.verdict == NOT_JUDGED
     gates = next(row for row in finding.rows if str(row.claim).startswith("The exclusive gate: b = 0"))
@@ -101,7 +99,7 @@ def test_a_claim_that_lacks_a_run_is_not_judged(lost: str) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_run_at_all_is_no_verdict(scale: str) -> None:
     finding = STUDY.judge(Evidence(scale, failed=list(STUDY.plan(scale, None, ()).recipes)))
-    assert finding.verdict == NOT_JUDGED
+    assert NOT_JUDGED in verdicts(finding)
     assert set(verdicts(finding)) <= {NOT_JUDGED, NOT_TESTED}
     assert finding.figures == []
 

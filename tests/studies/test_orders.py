@@ -13,7 +13,7 @@ from resnetlab.studies.degradation import STUDY as DEGRADATION
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.orders.figures import PAPER, Key, net
 from resnetlab.studies.orders.study import STUDY
@@ -62,22 +62,21 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_data_as_in_the_paper_reproduce_it() -> None:
     finding = judged("paper", papers_way)
     assert verdicts(finding) == [REPRODUCED] * 6
-    assert finding.verdict == REPRODUCED
 
 
 def test_contrary_data_refute_every_claim() -> None:
-    assert verdicts(judged("paper", other_way)) == [NOT_REPRODUCED] * 6
+    assert verdicts(judged("paper", other_way)) == [CONTRADICTED] * 6
 
 
 def test_orders_that_are_all_alike_confirm_that_one_claim() -> None:
-    expected = [NOT_REPRODUCED, NOT_REPRODUCED, REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED]
+    expected = [UNDECIDED, UNDECIDED, REPRODUCED, UNDECIDED, UNDECIDED, UNDECIDED]
     assert verdicts(judged("paper", alike)) == expected
 
 
 def test_full_preactivation_has_to_be_the_lowest_of_all() -> None:
     """Better than the original order is not the best of five."""
     finding = judged("paper", lambda net: 1.0 if net.order == "relu_before_add" else papers_way(net))
-    assert verdicts(finding)[3] == NOT_REPRODUCED
+    assert verdicts(finding)[3] == CONTRADICTED
     assert "ReLU before addition" in str(finding.rows[3].measured)
 
 

@@ -10,7 +10,7 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.responses import STUDY
 
@@ -45,7 +45,7 @@ def test_responses_as_in_the_paper_reproduce_it(made_up: MadeUp) -> None:
 
 def test_contrary_responses_refute_every_claim(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, sign=-1, share=2)))
-    assert verdicts(finding) == [NOT_REPRODUCED] * 4
+    assert verdicts(finding) == [CONTRADICTED] * 4
     assert "no smaller than" in str(finding.answer)
     assert "no less" in str(finding.answer)
 

@@ -21,7 +21,7 @@ from resnetlab.studies import STUDIES
 from resnetlab.studies.frame import run as runner
 from resnetlab.studies.frame.record import RECORD_FORMAT, Record, make_record, read_records
 from resnetlab.studies.frame.run import KILLED, Event, run_missing
-from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_REPRODUCED
+from resnetlab.studies.frame.statistics import NOT_JUDGED
 from resnetlab.studies.frame.study import Plan, Study, study
 from resnetlab.studies.frame.text import SHARED
 from resnetlab.training.loop import train
@@ -165,12 +165,12 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path
     assert [row["verdict"] == NOT_JUDGED.word for row in record.rows] == [True, False, True, True, False, False]
     assert record.rows[0]["measured"]["en"] == "1 of the 4 runs it needs failed"
     assert str(record.rule).endswith(str(SHARED("failed_rule")))
-    assert record.verdict in (NOT_JUDGED.word, NOT_REPRODUCED.word)
+    assert "3 not judged" in record.verdict
     (make_run(RECIPES[0], tmp_path).folder / "metrics.jsonl").write_text("{")
     record = make_record(small_study(), "quick", PLAN, tmp_path, "c")
     assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
     record = make_record(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
-    assert (record.runs, record.verdict, record.figures) == (0, NOT_JUDGED.word, [])
+    assert (record.runs, record.verdict, record.figures) == (0, "0 of 4 reproduced, 4 not judged; 2 not tested", [])
     record.save(tmp_path / "results")
     page = write_report(tmp_path / "results").read_text()
     assert f"{len(RECIPES)} of {len(RECIPES)} runs failed." in page
@@ -203,7 +203,10 @@ def test_the_study_on_the_command_line(
     done = resnetlab("study", "run", "degradation", "--scale", "quick", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert (answer["study"], answer["scale"], answer["verdict"]) == ("degradation", "quick", "reproduced")
+    assert (answer["study"], answer["scale"], answer["verdict"]) == (
+        *("degradation", "quick"),
+        "4 of 4 reproduced; 2 not tested",
+    )
     assert Path(tmp_path / answer["report"]).read_text().startswith("<!doctype html>")
     (record,) = read_records(tmp_path / "reports")
     assert isinstance(record, Record)

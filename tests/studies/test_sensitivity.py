@@ -10,7 +10,7 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.sensitivity import STUDY
 
@@ -40,12 +40,12 @@ def test_small_branches_react_more(made_up: MadeUp) -> None:
 
 def test_large_branches_refute_all_but_arithmetic(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, size=2.0, plain=0.04)))
-    assert verdicts(finding) == [REPRODUCED, *[NOT_REPRODUCED] * 3]
+    assert verdicts(finding) == [REPRODUCED, *[CONTRADICTED] * 3]
 
 
 def test_as_much_as_the_plain_net_is_no_support(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, plain=0.02)))
-    assert verdicts(finding)[1:] == [REPRODUCED, REPRODUCED, NOT_REPRODUCED]
+    assert verdicts(finding)[1:] == [REPRODUCED, REPRODUCED, UNDECIDED]
     assert "the seeds do not tell from 1" in str(finding.answer)
 
 

@@ -11,7 +11,7 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.shattered import STUDY
@@ -82,7 +82,7 @@ def test_contrary_data_refute_every_claim() -> None:
     def contrary(kind: str, depth: int) -> tuple[float, float]:
         return (0.1, 0.8) if kind == "resnet" else (0.2 + depth / 1000, 0.3)
 
-    assert verdicts(judged(OTHER, contrary)) == [NOT_REPRODUCED] * 8
+    assert verdicts(judged(OTHER, contrary)) == [CONTRADICTED] * 8
 
 
 def test_seeds_that_scatter_give_a_direction_only() -> None:
@@ -97,7 +97,7 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_a_vanished_gradient_is_not_called_shattered() -> None:
     finding = judged(PAPERS | {"plain BN": None})
-    assert verdicts(finding)[0] == verdicts(finding)[3] == NOT_REPRODUCED
+    assert verdicts(finding)[0] == verdicts(finding)[3] == NOT_JUDGED
     assert "vanished" in both(finding.rows[0].measured).en
 
 
@@ -106,7 +106,7 @@ def test_one_depth_at_which_plain_is_above_refutes_the_order_of_convolutional_ne
         acf, rank = papers_pixels(kind, depth)
         return (0.1 if kind == "resnet" and depth == 20 else acf), rank
 
-    assert verdicts(judged(pixels=crossing))[5] == NOT_REPRODUCED
+    assert verdicts(judged(pixels=crossing))[5] == CONTRADICTED
 
 
 def test_a_claim_that_lacks_a_measurement_is_not_judged() -> None:

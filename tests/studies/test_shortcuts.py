@@ -13,7 +13,7 @@ from resnetlab.studies import degradation
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.shortcuts import STUDY
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, net_of
@@ -91,7 +91,7 @@ def test_contrary_data_refute_every_claim() -> None:
     other = {"plain": 25.0, "A": 24.0, "B": 25.0, "C": 26.0}
     cheap = {"A": 1.3, "B": 1.2, "C": 1.0}
     finding = judged("paper", other, costs=cheap, seconds=cheap, unit=UNIT | {"largest_shortcut": 0.1})
-    assert verdicts(finding) == [NOT_REPRODUCED] * 5
+    assert verdicts(finding) == [CONTRADICTED] * 5
     assert "against the claim" in str(finding.answer)
 
 
@@ -111,7 +111,7 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 
 def test_c_must_be_slower_than_both_on_every_net() -> None:
-    assert verdicts(judged("paper", PAPERS, seconds={"A": 1.0, "B": 1.3, "C": 1.2}))[1] == NOT_REPRODUCED
+    assert verdicts(judged("paper", PAPERS, seconds={"A": 1.0, "B": 1.3, "C": 1.2}))[1] == CONTRADICTED
 
 
 def test_times_of_a_busy_machine_are_not_judged() -> None:
@@ -124,7 +124,7 @@ def test_times_of_a_busy_machine_are_not_judged() -> None:
 @pytest.mark.parametrize("change", [{"largest_gap": 1e-7}, {"shortcut_rms_kept": 0.0}])
 def test_the_padding_is_exact_and_beside_a_shortcut_that_lives(change: dict[str, float]) -> None:
     """Where the kept channels carried nothing either, zero in the others would say nothing."""
-    assert verdicts(judged("quick", PAPERS, unit=UNIT | change))[4] == NOT_REPRODUCED
+    assert verdicts(judged("quick", PAPERS, unit=UNIT | change))[4] == CONTRADICTED
 
 
 def test_a_claim_that_lacks_a_run_is_not_judged() -> None:

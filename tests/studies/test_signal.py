@@ -13,7 +13,7 @@ from resnetlab.errors import UserError
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_REPRODUCED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.signal import STUDY
@@ -85,7 +85,7 @@ def test_data_as_in_the_papers_reproduce_them(scale: str) -> None:
 
 def test_contrary_data_refute_every_claim() -> None:
     finding = judged(other_way, lambda s: not papers_starts(s), off=1.3)
-    assert set(verdicts(finding)) == {NOT_REPRODUCED}
+    assert set(verdicts(finding)) == {CONTRADICTED}
 
 
 def test_seeds_that_scatter_give_a_direction_only() -> None:
@@ -100,12 +100,12 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_one_seed_in_three_that_starts_is_not_all() -> None:
     finding = judged(starts=lambda s: s["norm"] == "batch" and s["init"] != "gaussian")
-    assert verdicts(finding)[-2:] == [NOT_REPRODUCED, DIRECTION]
+    assert verdicts(finding)[-2:] == [CONTRADICTED, DIRECTION]
 
 
 def test_a_wrong_prediction_refutes_the_recursion_alone() -> None:
-    assert verdicts(judged(off=1.15)).index(NOT_REPRODUCED) == 1
-    assert verdicts(judged(off=1.15)).count(NOT_REPRODUCED) == 1
+    assert verdicts(judged(off=1.15)).index(CONTRADICTED) == 1
+    assert verdicts(judged(off=1.15)).count(CONTRADICTED) == 1
 
 
 def test_a_claim_that_lacks_a_measurement_is_not_judged() -> None:

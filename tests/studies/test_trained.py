@@ -68,7 +68,7 @@ def test_with_nothing_to_measure_nothing_is_said(name: str) -> None:
 def test_where_everything_failed_nothing_is_judged(name: str) -> None:
     plan = study(name).plan("quick", None, ())
     finding = study(name).judge(Evidence("quick", failed=[*plan.recipes, *plan.measurements]))
-    assert finding.verdict == NOT_JUDGED
+    assert NOT_JUDGED in {row.verdict for row in finding.rows}
     assert not finding.figures
     assert all(row[-1] == "0" for table in finding.tables for row in table.rows)
 

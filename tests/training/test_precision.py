@@ -277,9 +277,9 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
     [
         {"precision": "bf16", "clip_gradient": 1.0},
         {"precision": "fp16", "accumulate": 3, "ema": 0.9},
-        {"checkpoint_activations": True, "fused": True, "bn_reestimate": 5},
+        {"checkpoint_activations": True, "bn_reestimate": 5},
         {"compile": True},
-        {"compile": True, "fused": True, "precision": "bf16"},
+        {"compile": True, "precision": "bf16"},
     ],
     ids=str,
 )

@@ -10,6 +10,8 @@ import pytest
 
 from resnetlab.data.loading import Augmentation, batch_ends
 from resnetlab.errors import UserError
+from resnetlab.nets.mixing import Scale
+from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import RECIPES, recipe
@@ -22,6 +24,15 @@ def test_cifar_paper_has_the_papers_values() -> None:
     assert (r.iterations, [m * r.iterations for m in r.milestones]) == (64_000, [32_000, 48_000])
     assert (r.batch_size, r.lr, r.lr_drop, r.momentum, r.weight_decay) == (128, 0.1, 0.1, 0.9, 1e-4)
     assert (r.normalise, r.augment, r.decay, r.nesterov) == ("pixel_mean", "crop_flip", "all", False)
+
+
+def test_a_network_of_ones_own_is_a_recipes_net() -> None:
+    own = NetSpec(stages=((2, 32), (2, 64, 2), (2, 128, 2)), stem_width=32, shortcut="B", mix=Scale(0.5, 0.5))
+    for made in (recipe("cifar_fast", net=own), RECIPES["cifar_fast"].override(net=own), Recipe(net=own)):
+        assert spec(made.net) == own
+        assert json.loads(json.dumps(made.to_dict()))["net"] == made.net
+    assert recipe("digits", net=spec("cifar_resnet56")).net == "cifar_resnet56"
+    assert recipe("digits", net=spec("vgg16")).net == "vgg16"
 
 
 def test_the_augmentation_has_every_field_from_the_recipe() -> None:

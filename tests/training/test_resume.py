@@ -47,7 +47,6 @@ FAST: dict[str, Any] = {
     "precision": "auto",
     "channels_last": "auto",
     "compile": "auto",
-    "fused": True,
     "optimiser": "muon",
     "batch_size": 200,
     "epochs": 3,

@@ -21,7 +21,9 @@ from resnetlab.cli.main import main
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
 from resnetlab.training import loop
+from resnetlab.training.distributed import Distributed
 from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.launch import launch
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -174,6 +176,17 @@ def test_the_run_is_its_settings_and_not_where_data_lies_or_how_the_net_is_calle
     assert make_run(small(net="cifar_resnet8(mix=Add)"), tmp_path).id == base.id
     for other in (small(lr=0.01), small(seed=3), small(net="cifar_plain8"), small(validation_images=5)):
         assert make_run(other, tmp_path).id != base.id
+
+
+def test_a_field_of_earlier_versions_is_ignored_and_keeps_its_runs_id(tmp_path: Path) -> None:
+    """The ids are those that the version gave which had the field."""
+    before, plain = recipe("digits", net="cifar_resnet8", fused=True), recipe("digits", net="cifar_resnet8")
+    assert make_run(before, tmp_path).id == "d4d057531a98"
+    assert make_run(plain, tmp_path).id == "97acae61fa1d"
+    assert "fused" not in plain.to_dict(), "a new run does not speak of it"
+    (said,) = launch(before, tmp_path, Distributed()).warnings()
+    assert said.startswith("fused=True is ignored: this version has no such field")
+    assert launch(plain, tmp_path, Distributed()).warnings() == []
 
 
 def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:

@@ -130,12 +130,6 @@ def test_the_gradient_is_cut_to_its_largest_norm(limit: float) -> None:
         torch.testing.assert_close(q.detach(), p.detach() - min(1, limit / norm) * g)
 
 
-def test_the_fused_update_equals_the_plain_one_up_to_rounding() -> None:
-    batches = some_batches(1)  # more steps of a net with batch norm would magnify the rounding
-    fused, plain = (trained(Recipe(fused=on), batches)[1] for on in (True, False))
-    torch.testing.assert_close(fused, plain)
-
-
 SWITCHES: list[dict[str, Any]] = [
     {},
     {"precision": "bf16"},
@@ -143,7 +137,6 @@ SWITCHES: list[dict[str, Any]] = [
     {"accumulate": 3},
     {"ema": 0.9},
     {"checkpoint_activations": True},
-    {"fused": True},
     {"channels_last": True, "precision": "bf16", "accumulate": 2, "ema": 0.99, "checkpoint_activations": True},
 ]
 

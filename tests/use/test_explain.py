@@ -9,7 +9,7 @@ from torch import Tensor
 from resnetlab import build
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.use.explain import grad_cam, occlusion, side_by_side, units_of
+from resnetlab.use.explain import grad_cam, occlusion, units_of
 
 
 def net() -> ResNet:
@@ -104,12 +104,3 @@ def test_every_kind_of_network_can_be_explained(name: str) -> None:
 def test_a_unit_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'layer1.5' is not one of this network's, layer1.0 to layer3.0"):
         grad_cam(net(), torch.zeros(1, 3, 32, 32), torch.tensor([0]), "layer1.5")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_the_image_on_its_left(channels: int) -> None:
-    pixels = torch.randint(0, 256, (channels, 32, 32), dtype=torch.uint8)
-    picture = side_by_side(pixels, torch.rand(32, 32))
-    assert picture.size == (2 * 256 + 8, 256)
-    left = picture.crop((0, 0, 256, 256)).resize((32, 32), 0).tobytes()
-    assert left == pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy().tobytes()

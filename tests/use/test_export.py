@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,34 +371,3 @@ def test_a_network_that_diverged_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finite"):
         export(Classifier.open(path), tmp_path / "net.pt2", "torch")
     assert not (tmp_path / "net.pt2").exists()
-
-
-@pytest.fixture(scope="module")
-def weights() -> Path:
-    folder = ROOT.parent / "shared/data/weights/akamaster"
-    if not folder.exists():
-        pytest.skip(f"needs networks trained by others: {folder} is not there")
-    return folder
-
-
-def test_the_first_thousand_of_cifar10(cifar10: Path, weights: Path, tmp_path: Path) -> None:
-    data = open_data(f"cifar10:{cifar10}")
-    classifier = Classifier.open(weights / "resnet20-12fca82f.th")
-    found = export(classifier, tmp_path / "net.onnx", "onnx", data=replace(data, test=data.test[:1000])).parity
-    assert found
-    assert (found.pytorch_correct, found.same_predictions) == (915, 1000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("file", "right"), [("resnet20-12fca82f.th", 9173), ("resnet56-4bfd9763.th", 9339)])
-def test_all_of_cifar10_in_float32_and_int8(
-    cifar10: Path, weights: Path, tmp_path: Path, file: str, right: int
-) -> None:
-    """The same 10,000 predictions; int8 within half a point."""
-    data, classifier = open_data(f"cifar10:{cifar10}"), Classifier.open(weights / file)
-    found = export(classifier, tmp_path / "float32.onnx", "onnx", data=data).parity
-    assert found
-    assert (found.pytorch_correct, found.same_predictions) == (right, 10_000)
-    small = export(classifier, tmp_path / "int8.onnx", "onnx", calibrate=data, data=data).parity
-    assert small
-    assert abs(small.exported_top1 - small.pytorch_top1) <= 0.5

@@ -20,11 +20,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnetlab.cli.main import main
+from resnetlab.data.decoding import decode
+from resnetlab.data.open import open_data
 from resnetlab.use import http_server
 from resnetlab.use.classifier import Classifier
+from resnetlab.use.heat import COLOURS, CropArea, side_by_side
 from resnetlab.use.predict import likeliest
 
 Noise = Callable[..., bytes]
@@ -76,19 +80,45 @@ def test_classes_are_those_of_predict(server: Any, weights: Path, noise: Noise) 
     assert len(server.post("/predict?top=100000", image).json()["classes"]) == 10
 
 
-def test_explain_is_the_right_half_of_the_commands_picture(
-    server: Any, weights: Path, noise: Noise, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [[], ["--label", "3", "--unit", "layer2.0"]])
+def test_explain_is_what_the_command_draws(
+    server: Any, weights: Path, noise: Noise, tmp_path: Path, words: list[str]
 ) -> None:
-    (tmp_path / "x.png").write_bytes(noise())
-    for words in ([], ["--label", "3", "--unit", "layer2.0"]):
+    """The photograph's right half there is made of the heat and the crop that the API gives."""
+    asked = "?label=3&unit=layer2.0&view=heat" if words else "?view=heat"
+    for name, image in (("wide.png", noise()), ("tall.jpg", noise(1, 500, 300, "JPEG"))):
+        (tmp_path / name).write_bytes(image)
         options = ["--net", "cifar_resnet8", "--device", "cpu", "--out", str(tmp_path / "out"), *words]
-        assert main(["explain", str(weights), str(tmp_path / "x.png"), *options]) == 0
-        answer = server.post("/explain" + ("?label=3&unit=layer2.0" if words else ""), noise())
+        assert main(["explain", str(weights), str(tmp_path / name), *options]) == 0
+        answer = server.post(f"/explain{asked}", image)
         assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
-        found, wanted = Image.open(io.BytesIO(answer.body)), Image.open(tmp_path / "out" / "x.png")
-        assert found.size == (256, 256)
-        half = wanted.crop((wanted.width - 256, 0, wanted.width, 256))
-        assert np.abs(np.asarray(found).astype(int) - np.asarray(half)).max() <= 1
+        heat = Image.open(io.BytesIO(answer.body))
+        assert (heat.mode, heat.size) == ("P", (32, 32))
+        crop = CropArea(**server.post("/predict", image).json()["crop"])
+        values = torch.from_numpy(np.asarray(heat).copy()) / 255
+        wanted = side_by_side(decode(image), values, crop)
+        drawn = Image.open(tmp_path / "out" / name)
+        assert drawn.size == wanted.size
+        apart = np.abs(np.asarray(drawn).astype(int) - np.asarray(wanted))
+        assert apart.mean() < 3, "JPEG's and 8 bits' rounding"
+
+
+def test_the_crop_is_the_middle(server: Any, noise: Noise) -> None:
+    for height, width, wanted in (
+        (64, 64, (0, 0, 1, 1)),
+        (64, 128, (0.25, 0, 0.5, 1)),
+        (96, 32, (0, 1 / 3, 1, 1 / 3)),
+    ):
+        crop = server.post("/predict", noise(0, height, width)).json()["crop"]
+        assert list(crop) == ["left", "top", "width", "height"]
+        assert tuple(crop.values()) == pytest.approx(wanted)
+
+
+def test_explain_shows_what_the_network_sees(server: Any, noise: Noise) -> None:
+    for asked in ("", "?view=overlay"):
+        answer = server.post(f"/explain{asked}", noise(0, 300, 200))
+        picture = Image.open(io.BytesIO(answer.body))
+        assert (picture.mode, picture.size) == ("RGB", (256, 256))
 
 
 def test_health_metrics_and_the_page(serving: Any, noise: Noise) -> None:
@@ -97,6 +127,8 @@ def test_health_metrics_and_the_page(serving: Any, noise: Noise) -> None:
         assert (told["status"], told["network"], told["device"]) == ("ok", "cifar_resnet8", "cpu")
         assert told["classes"] == [str(i) for i in range(10)]
         assert told["units"] == ["layer1.0", "layer2.0", "layer3.0"]
+        assert (told["classes_named"], told["accuracy"]) == (False, None)
+        assert told["heat_colours"] == list(COLOURS)
         assert [served.post("/predict", noise(i)).status for i in range(3)] == [200] * 3
         assert [served.ask("GET", path).status for path in ("/predict", "/nowhere", '/a"b')] == [405, 404, 404]
         page = served.ask("GET", "/")
@@ -114,6 +146,17 @@ def test_health_metrics_and_the_page(serving: Any, noise: Noise) -> None:
         assert lines['resnetlab_request_seconds_bucket{le="+Inf",path="/predict"}'] == "4.0"
         assert lines['resnetlab_batch_size_bucket{le="1.0"}'] == lines["resnetlab_batch_size_count"] == "3.0"
         assert lines["resnetlab_queue_length"] == "0.0"
+
+
+def test_health_states_the_accuracy_of_a_run(serving: Any, run: Path) -> None:
+    with serving(source=run) as served:
+        told = served.ask("GET", "/health").json()
+    error = json.loads((run / "result.json").read_text())["test_error"]
+    assert told["classes_named"]
+    assert told["accuracy"]["top1"] == pytest.approx(100 - error)
+    assert told["accuracy"]["images"] == len(open_data("digits").test)
+    low, high = told["accuracy"]["interval"]
+    assert low < 100 - error < high
 
 
 def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
@@ -156,6 +199,7 @@ def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
             422,
             "unit 'layer9' is not listed by /health. Did you mean layer",
         ),
+        ("POST", "/explain?view=photo", "image/png", b"x", 422, "view: Input should be 'overlay' or 'heat'"),
         ("POST", "/explain?unit=", "image/png", b"x", 422, "unit '' is not listed by"),
     ],
 )

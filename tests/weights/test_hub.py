@@ -1,11 +1,9 @@
-"""Folders of the Hugging Face hub: written, read without the network, fetched through the library."""
+"""Folders of the Hugging Face hub: written, and read without the network; torch.hub."""
 
 from __future__ import annotations
 
 import json
 import runpy
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -66,31 +64,7 @@ def test_a_place_that_can_not_be_written_is_named(net: ResNet | VGG, tmp_path: P
         resnetlab.save_pretrained(net, tmp_path / "file/folder")
 
 
-def test_a_repository_is_fetched_through_the_library(
-    net: ResNet | VGG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resnetlab.save_pretrained(net, tmp_path / "cache")
-    asked = []
-
-    def hf_hub_download(repository: str, filename: str, *, revision: str | None) -> str:
-        asked.append((repository, filename, revision))
-        if repository == "gone/net":
-            raise OSError("Repository Not Found.\nCheck your token.")
-        return str(tmp_path / "cache" / filename)
-
-    library = types.ModuleType("huggingface_hub")
-    library.hf_hub_download = hf_hub_download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
-    assert_same(resnetlab.from_pretrained("owner/net", revision="v1"), net)
-    assert asked == [("owner/net", "model.safetensors", "v1")]
-    with pytest.raises(UserError, match=r"gone/net: .* can't be downloaded from the hub \(Repository Not Found\)"):
-        resnetlab.from_pretrained("gone/net")
-
-
-def test_without_the_library_only_folders_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"owner/net: no such folder, .* pip install 'resnetlab\[hub\]'"):
-        resnetlab.from_pretrained("owner/net")
+def test_what_is_neither_a_folder_nor_a_repository() -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository name"):
         resnetlab.from_pretrained("some/where/else")
 

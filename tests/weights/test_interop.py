@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import resnetlab
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec, StageSpec
+from resnetlab.nets.zoo import TIMM as TIMM_FAMILIES
 from resnetlab.nets.zoo import on_meta, spec
 from resnetlab.weights.interop import OURS, normalisation, read_state, write_state
 from resnetlab.weights.naming import NAMING_SCHEMES, State
@@ -26,7 +28,9 @@ TORCHVISION: dict[str, dict[str, list[int]]] = json.loads(
 # Each naming scheme with networks that it holds; "/8" makes them an eighth as wide, which changes no name.
 HELD = [
     *(("torchvision", name) for name in ("resnet18/8", "resnet50/8", "resnext50_32x4d", "wide_resnet50_2/8")),
-    *(("timm", name) for name in ("resnet34/8", "resnet50/8")),
+    *(("timm", name) for name in ("resnet34/8", "resnet50/8", "resnet50c/8", "resnet26d/8", "resnet50s/8")),
+    *(("timm", name) for name in ("resnet50t/8", "resnext50d_32x4d", "seresnet18", "seresnext26t_32x4d")),
+    *(("timm", name) for name in ("resnetv2_18/8", "resnetv2_50/8", "resnetv2_34d/8", "resnetv2_50t/8")),
     *(("akamaster", f"cifar_resnet{depth}(zero_pad=around)") for depth in (20, 32, 44)),
     ("akamaster", "cifar_resnet20(shortcut=B, num_classes=100)"),
     *(("a-martyn", name) for name in ("cifar_resnet20", "cifar_resnet110", "cifar_plain32")),
@@ -45,7 +49,7 @@ def network(name: str) -> ResNet:
     assert isinstance(found, NetSpec)
     if slash:
         stages = tuple(StageSpec(s.units, s.width // 8, s.stride) for s in found.stages)
-        found = found.override(stages=stages, stem_width=8)
+        found = found.override(stages=stages, stem_width=found.stem_width // 8)
     net = resnetlab.build(found, seed=0)
     assert isinstance(net, ResNet)
     generator = torch.Generator().manual_seed(0)
@@ -73,7 +77,8 @@ def test_to_a_naming_scheme_and_back_keeps_every_bit(naming: str, name: str) -> 
     assert_same(found.state, net.state_dict(), counters=naming != "caffe")  # Caffe counts no batches
     if told:
         assert found.spec == net.spec.override(input_size=found.spec.input_size)
-        assert found.naming == {"timm": "torchvision"}.get(naming, naming)
+        in_torchvision = naming == "timm" and re.fullmatch(r"resnet(34|50)/8", name)
+        assert found.naming == ("torchvision" if in_torchvision else naming)
 
 
 # What the projects call these, from their code or their files.
@@ -101,6 +106,19 @@ THEIRS = {
             "fc.bias": "10.bias",
         },
     ),
+    "timm": (
+        "resnetv2_50d/8",
+        {
+            "conv1.0.weight": "stem.conv1.weight",
+            "conv1.1.running_mean": "stem.norm1.running_mean",
+            "conv1.6.weight": "stem.conv3.weight",
+            "layer1.0.bn1.weight": "stages.0.blocks.0.norm1.weight",
+            "layer1.0.downsample.1.weight": "stages.0.blocks.0.downsample.conv.weight",
+            "layer4.2.conv3.weight": "stages.3.blocks.2.conv3.weight",
+            "last_bn.bias": "norm.bias",
+            "fc.bias": "head.fc.bias",
+        },
+    ),
     "caffe": (
         "resnet50_v1/8",
         {
@@ -123,6 +141,38 @@ def test_names_are_the_projects(naming: str) -> None:
     theirs = write_state(net.state_dict(), net.spec, naming)
     for ours, key in pairs.items():
         assert torch.equal(theirs[key], net.state_dict()[ours]), key
+
+
+# Of timm 1.0.31: what its names and shapes are where it has what torchvision has not. See benchmarks/parity.py.
+TIMM = """
+resnet50d       layer1.0.downsample.1.weight  256,64,1,1     layer1.0.downsample.2.weight  256
+resnet50c       layer1.0.downsample.0.weight  256,64,1,1     conv1.6.weight                64,32,3,3
+resnet50s       conv1.3.weight                64,64,3,3      conv1.6.weight                128,64,3,3
+resnet50t       conv1.0.weight                24,3,3,3       conv1.3.weight                32,24,3,3
+seresnet18      layer1.0.se.fc1.weight        8,64,1,1       layer1.0.se.fc2.bias          64
+seresnet50      layer4.0.se.fc1.weight        128,2048,1,1   layer1.0.se.fc1.bias          16
+resnetv2_18     stem.conv.weight              64,3,7,7       head.fc.weight                1000,512,1,1
+resnetv2_50t    stem.conv1.weight             24,3,3,3       stages.0.blocks.0.norm1.bias  64
+resnetv2_101    norm.running_var              2048           stages.0.blocks.0.norm3.bias  64
+"""
+
+
+@pytest.mark.parametrize("row", TIMM.strip().splitlines(), ids=lambda row: row.split()[0])
+def test_names_and_shapes_are_timms(row: str) -> None:
+    name, *cells = row.split()
+    theirs = write_state(on_meta(spec(name)).state_dict(), spec(name), "timm")
+    for key, shape in zip(cells[::2], cells[1::2], strict=True):
+        assert tuple(theirs[key].shape) == tuple(map(int, shape.split(","))), key
+
+
+TIMMS = [f"{family}{name}" for family, (_, members) in TIMM_FAMILIES.items() for name in members.split()]
+
+
+@pytest.mark.parametrize("name", TIMMS)
+def test_every_network_of_timms_is_told_by_its_tensors(name: str) -> None:
+    state = write_state(on_meta(spec(name)).state_dict(), spec(name), "timm")
+    found = read_state(state)
+    assert (found.spec, found.spec.name) == (spec(name), name)
 
 
 def test_deep_caffe_nets_number_their_units() -> None:
@@ -273,6 +323,12 @@ def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> Non
         ("fb", "resnet18(mix=ShortcutGate(-6))", r"it has mix=ShortcutGate\(bias=-6.0\)"),
         ("torchvision", "resnet18(se_reduction=16)", "it has se_reduction=16"),
         ("torchvision", "resnet18(stages=((2,64),(2,128)))", r"have strides \[1, 1\], but theirs have \[1, 2, 2, 2\]"),
+        ("timm", "preresnet50", "it has first_preact='stem', but theirs has 'unit'"),
+        ("timm", "resnetv2_50(shortcut=D)", "it has shortcut='D' with stem='imagenet', but theirs has 'D' with deep"),
+        ("timm", "seresnet50(se_reduction=4)", "it has se_reduction=4, but theirs has None or 16"),
+        ("timm", "seresnet18(se_divisor=1)", "it has inner widths of squeeze-and-excitation that are not timm's"),
+        ("torchvision", "resnet50d", "it has stem='deep', but theirs has 'imagenet'"),
+        ("torchvision", "resnetv2_18", "it has order='full_preact', but theirs has 'post'"),
         ("timm", "vgg16", "only torchvision has names for VGG nets"),
         ("tensorflow", "resnet18", "naming='tensorflow' is not known: choose one of"),
     ],
@@ -295,6 +351,8 @@ def test_what_the_projects_trained_with() -> None:
     mean, _ = normalisation("chenyaofo", spec("cifar_resnet20(shortcut=B)", num_classes=100)) or ((), ())
     assert mean == (0.5070, 0.4865, 0.4409)
     assert normalisation("a-martyn", spec("cifar_resnet20", num_classes=100)) is None
+    assert normalisation("timm", spec("resnetv2_50")) == ((0.5,) * 3, (0.5,) * 3)
+    assert normalisation("timm", spec("resnet50d")) == normalisation("torchvision", spec("resnet50"))
     assert normalisation("torchvision", spec("resnet18", in_channels=1)) is None
     assert normalisation("akamaster", spec("resnet18")) is None  # its names, but no network of its own
     assert normalisation(OURS, spec("resnet18")) is None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resnetlab.report.essay.values import Book
 from resnetlab.studies.frame.record import Record
-from resnetlab.studies.frame.statistics import Verdict
 
 FULLEST = ("paper", "cifar", "weights", "quick")  # scales: images first, and trained here before trained by others
 DIGITS = "digits"
@@ -25,7 +23,7 @@ class Library:
     def of(cls, own: Sequence[Record], others: Sequence[Record] = ()) -> Library:
         """Of each study: full records before shortened ones, one's own before others', the fullest scale first."""
         ranked = [
-            ((shortened(r), place, FULLEST.index(r.scale)), r) for place, some in ((0, own), (1, others)) for r in some
+            ((-r.fullness, place, FULLEST.index(r.scale)), r) for place, some in ((0, own), (1, others)) for r in some
         ]
         books: dict[str, list[Book]] = {}
         for _, record in sorted(ranked, key=lambda pair: pair[0]):
@@ -39,17 +37,7 @@ class Library:
         return self.books[study][0]
 
 
-def shortened(record: Record) -> bool:
-    """Whether it was made with fewer epochs or seeds than its scale has."""
-    return any(f" {option} " in f"{record.command} " for option in ("--epochs", "--seeds"))
-
-
 def data_of(record: Record) -> str:
     """The kind of data its networks saw, e.g. "cifar10"; the quick scale names none, and has the digits."""
     match = re.search(r"--data (\w+)", record.command)
     return match[1] if match else DIGITS
-
-
-def verdicts_of(record: Record) -> Counter[Verdict]:
-    """How many of its claims have which verdict."""
-    return Counter(Verdict.of(row["verdict"]) for row in record.rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 from resnetlab.report.essay import design, explanations
 from resnetlab.report.essay.facts import Facts, Gather
-from resnetlab.report.essay.library import Library, data_of, verdicts_of
+from resnetlab.report.essay.library import Library, data_of
 from resnetlab.report.essay.papers import quotations
 from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import choices
@@ -16,7 +16,7 @@ from resnetlab.report.essay.values import Book, filled, to_html, to_text
 from resnetlab.report.page import date, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_TESTED, REPRODUCED, Verdict
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_TESTED, REPRODUCED, Verdict, tally
 from resnetlab.studies.frame.text import SHARED, Both, both, joined
 
 # The sections in order, and the parts of each with the study that measures it and what reads the record.
@@ -292,7 +292,7 @@ def _worth(library: Library, pages: Mapping[str, str]) -> list[Worth]:
     for key, study in WORTH.items():
         if study in library.books:
             book = library.best(study)
-            counts = [(v.word, n) for v, n in sorted(verdicts_of(book.record).items())]
+            counts = [(v.word, n) for v, n in tally(book.record.verdicts).items()]
             texts = (TEXT(f"parts.{key}.question"), TEXT(f"worth.{key}.has"), TEXT(f"worth.{key}.lacks"))
             found.append(Worth(*texts, counts, _links(library, study, pages)[0]))
     return found
@@ -314,11 +314,9 @@ def _open(library: Library, pages: Mapping[str, str]) -> Open:
         for row in book.record.rows
         if Verdict.of(row["verdict"]) not in (REPRODUCED, DIRECTION, NOT_TESTED)
     ]
-    verdicts = [Verdict.of(row["verdict"]) for book in best for row in book.record.rows]
+    verdicts = [verdict for book in best for verdict in book.record.verdicts]
     counts = [
-        TEXT("words.of_claims", count=verdicts.count(v), word=SHARED(f"verdicts.{v.name}"))
-        for v in Verdict
-        if v in verdicts
+        TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tally(verdicts).items()
     ]
     listed = Both(joined(counts, ", ").en, "\u3001".join(c.zh for c in counts))
     return Open(filled(TEXT("open.answer", claims=len(verdicts), studies=len(best), counts=listed)), rows)

@@ -20,7 +20,7 @@ from resnetlab.studies.carry.figures import (
     unit_figure,
 )
 from resnetlab.studies.carry.measure import by_epoch, start_and_end
-from resnetlab.studies.frame.cases import ADD, CASES, SCALES, case_of, printed, recipes, signed
+from resnetlab.studies.frame.cases import ADD, CASES, SCALES, case_of, note, printed, recipes, signed
 from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, more, ratio_within, rows
 from resnetlab.studies.frame.evidence import (
     Evidence,
@@ -34,8 +34,8 @@ from resnetlab.studies.frame.evidence import (
 )
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.statistics import REPRODUCED, difference
-from resnetlab.studies.frame.study import Plan, StudyResult, stated
-from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
+from resnetlab.studies.frame.study import Plan, StudyResult, expected, stated
+from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.training.recipe import Recipe
 
 TEXT = Catalogue.of(__name__)
@@ -52,8 +52,9 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     again = [r for r in gated if r.seed == 0 and case_of(r) in OPEN] if scale == "quick" else []  # else it takes days
     measurements = [Measurement(START_AND_END, run=r, seed=r.seed) for r in gated]
     measurements += [Measurement(BY_EPOCH, run=r, seed=r.seed) for r in again]
-    expected, note = TEXT(f"scales.{scale}.expected"), SHARED(f"cases.{scale}.note")
-    return Plan((*shared, *plain), expected, note, tuple(measurements))
+    runs = sorted((*shared, *plain), key=lambda recipe: recipe.seed)  # the first seed of each comes first
+    takes = expected(TEXT, f"scales.{scale}.expected", runs)
+    return Plan(tuple(runs), takes, note(scale), tuple(measurements))
 
 
 def judge(evidence: Evidence) -> StudyResult:

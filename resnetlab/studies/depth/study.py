@@ -51,7 +51,7 @@ class Scale:
 
 SCALES = {
     "quick": Scale((8, 20, 56, 110), {110: 3}, 5, first={FIRST_1202: 40, FIRST_152: 28}, batch=2, rounds=7),
-    "cifar": Scale((20, 56, 110), {110: 1}, 3, first={FIRST_1202: 200, FIRST_152: 200}, batch=2, rounds=15),
+    "cifar": Scale((20, 56, 110), {}, 3, first={FIRST_1202: 200, FIRST_152: 200}, batch=2, rounds=15),
     "paper": Scale((20, 32, 44, 56, 110, DEEPEST), {DEEPEST: 3}, 5, first={FIRST_152: 200}, batch=16, rounds=25),
 }
 TIMED = (20, 56, 110, 302, DEEPEST)
@@ -62,8 +62,9 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     s, recipe = SCALES[scale], base(scale, data)
     recipes = [
         for_depth(recipe.override(net=f"cifar_resnet{depth}", seed=seed), depth)
+        for seed in range(s.usual)
         for depth in s.depths
-        for seed in range(s.seeds.get(depth, s.usual))
+        if seed < s.seeds.get(depth, s.usual)
     ]
     first = [
         Measurement(FIRST_STEPS, {"net": net, "steps": steps, "batch": 32, **FIRST[net]}, data=recipe.data, seed=seed)

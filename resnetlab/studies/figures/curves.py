@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, printable
-from resnetlab.run_files import read_epochs, read_settings
+from resnetlab.run_files import data_title, read_epochs, read_settings
 from resnetlab.storage import Damaged, disk_errors, write_atomically
 from resnetlab.studies.figures.draw import draw, draw_file
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 
 ENDINGS = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart
+CHOOSE = "choose another --out"
 _MARK = "resnetlab runs plot"  # in every picture, so that only pictures of ours are replaced
 _WORDS = {"train_error": "training", "test_error": "test"}
 
@@ -45,17 +46,18 @@ def error_curves(folders: list[Path]) -> Figure:
         for key, words in _WORDS.items()
     ]
     x_label = "iterations" if unit == 1 else "iterations (thousands)"
-    data = {str(settings["data"].get("name")) for _, settings, _ in runs}
+    data = {str(data_title(settings)) for _, settings, _ in runs}
     panel = Panel(printable(data.pop()) if len(data) == 1 else "errors", x_label, "error (%)", series, _limits(series))
     return Figure("curves", "Training error (dashed) and test error (solid) by iteration.", [panel])
 
 
-def save_curves(figure: Figure, path: Path) -> None:
+def save_curves(figure: Figure, path: Path, advice: str = CHOOSE) -> None:
     """Write the figure as SVG, PNG or PDF, by the path's ending; a plot that was written here before is replaced.
 
-    Raises UserError for another ending, a file that is not such a plot, or a place that can't be written to.
+    Raises UserError, with the advice, for another ending, a file that is not such a plot, or a place that can't be
+    written to.
     """
-    check_out(path)
+    check_out(path, advice)
     ending = path.suffix.lower()
     if ending == ".svg":
         content = f"<!-- {_MARK} -->\n{draw(figure, 'curves')}".encode()
@@ -65,16 +67,16 @@ def save_curves(figure: Figure, path: Path) -> None:
         write_atomically(path, content)
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, advice: str = CHOOSE) -> None:
     """Raise UserError unless a plot may be written there."""
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{str(path)[:80]}: the ending says what is written; give one of {', '.join(ENDINGS)}.")
     try:
         ours = not path.exists() or _MARK.encode() in path.read_bytes()
     except OSError as error:
-        raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); choose another --out.") from error
+        raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); {advice}.") from error
     if not ours:
-        raise UserError(f"{path}: is there already and is not a plot of this command; choose another --out.")
+        raise UserError(f"{path}: already exists and is not a plot of this command; {advice}.")
 
 
 def _curve(label: str, key: str, colour: int, epochs: list[dict[str, Any]], unit: int) -> Series:
@@ -104,7 +106,7 @@ def _words(key: str, value: Any) -> str:
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
     """What tells runs apart, what matters most first."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in ("net", "data")}
-    net, data = settings["spec"].get("name") or "net", str(settings["data"].get("name"))
+    net, data = settings["spec"].get("name") or "net", str(data_title(settings))
     return {"net": net, "data": data, "seed": None} | recipe
 
 

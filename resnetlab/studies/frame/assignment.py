@@ -9,14 +9,17 @@ from pathlib import Path
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores, find_device
 from resnetlab.nets.zoo import spec
-from resnetlab.paths import expanded
 from resnetlab.studies import STUDIES
+from resnetlab.studies.frame.budget import Budget, budget
 from resnetlab.studies.frame.cluster import run_on_ray
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.record import Record, make_record
 from resnetlab.studies.frame.run import Event, run_plan
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.study import Plan, Study, study
+from resnetlab.training.recipe import Recipe
+from resnetlab.weights.hub_files import MODEL, OLD_MODEL
+from resnetlab.weights.sources import is_name, located
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def assignments(
         raise UserError(f"scale {taken!r} needs the images: give --data cifar10:DIR.")
     options = [] if files else ["--scale", scale]
     options += [f"--data {data.split(':')[0]}:DIR"] if data else []
-    options += [f"--weights {w.net}=FILE" for w in files]
+    options += [f"--weights {w.text}" for w in files]
     options += [f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None]
     return [
         Assignment(
@@ -74,14 +77,17 @@ def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
     """What --weights names. Raises UserError."""
     found = []
     for text in texts:
+        if text.startswith("pretrained:"):
+            text = f"{text.removeprefix('pretrained:')}={text}"
         net, equals, file = text.partition("=") if "(" not in text else text.rpartition("=")
         if not (equals and net and file):
-            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt.")
+            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt, or pretrained:NAME.")
         spec(net)
-        path = expanded(file)
+        path = located(file)
+        path = next((path / name for name in (MODEL, OLD_MODEL) if (path / name).is_file()), path)
         if not path.is_file():
             raise UserError(f"{path}: no such weight file.")
-        found.append(Weights(net, path))
+        found.append(Weights(net, path, file if is_name(file) else "FILE"))
     return tuple(found)
 
 
@@ -96,7 +102,9 @@ class Workplace:
 
     @classmethod
     def checked(cls, runs: Path, device: str, jobs: int | None, ray: str | None) -> Workplace:
-        """Of the options of a command. Raises UserError for a device that this machine lacks."""
+        """Of the options of a command. Raises UserError for a device that this machine lacks, and for jobs with Ray."""
+        if jobs is not None and ray is not None:
+            raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
         return cls(runs, device if ray is not None else find_device(device), jobs, ray)
 
     @property
@@ -108,6 +116,10 @@ class Workplace:
     def words(self) -> str:
         """For a line of progress."""
         return f"{self.most} at once" if self.ray is None else f"on Ray ({self.ray})"
+
+    def budget(self, recipes: Iterable[Recipe]) -> Budget:
+        """What these trainings cost here."""
+        return budget(recipes, self.runs, "cpu" if self.ray is not None and self.device == "auto" else self.device)
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
         """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.scales import CIFAR, base
 from resnetlab.studies.frame.text import SHARED, Both, Words
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 
 FAIL = 20.0  # % of test error above which Table 1 prints "fail"
 ADD = "Add"
@@ -69,16 +70,21 @@ SCALES: dict[str, _Scale] = {
 
 def recipes(scale: str, data: str | None) -> tuple[Recipe, ...]:
     """Every case of the scale with every seed; all are trained alike."""
-    s, recipe = SCALES[scale], base(scale, data)
+    s, trained = SCALES[scale], base(scale, data)
     if scale == "paper":
-        recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+        trained = trained.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
     nets = [f"cifar_resnet{s.depth}{CASES[name].change}" for name in s.cases]
-    return tuple(recipe.override(net=net, seed=seed) for seed in range(s.seeds) for net in nets)
+    return tuple(trained.override(net=net, seed=seed) for seed in range(s.seeds) for net in nets)
 
 
-def case_of(recipe: Recipe) -> str:
+def note(scale: str) -> Words:
+    """What to know of a scale's runs."""
+    return SHARED(f"cases.{scale}.note", epochs=recipe(CIFAR).epochs)
+
+
+def case_of(one: Recipe) -> str:
     """The case that a recipe of `recipes` trains."""
-    _, bracket, rest = recipe.net.partition("(")
+    _, bracket, rest = one.net.partition("(")
     return next(name for name, case in CASES.items() if case.change == bracket + rest)
 
 

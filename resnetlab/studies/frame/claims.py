@@ -7,7 +7,8 @@ under "claims" and its key: `says`, what it says; `paper`, what the papers say; 
 cell may use the values of the claim and, of one comparison, its words: {one} and {other}, the groups; {one_values} and
 {other_values}, mean ± deviation; {gap}, with its interval; and what else the comparison was given. Where there are
 several comparisons each is written by `each` (by default its gap alone), and the cell has all of them as {each}.
-`absent` stands in the cell of a claim that has nothing to compare.
+`absent` stands in the cell of a claim that has nothing to compare. Below the cell stands a remark: `otherwise`, what
+else it may be where the claim is contradicted, and `untested`, why a scale does not test it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,25 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from resnetlab.studies.frame.evidence import Group, Metric
 from resnetlab.studies.frame.statistics import (
+    CONTRADICTED,
+    DIRECTION,
     NOT_JUDGED,
-    NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
+    UNDECIDED,
     Difference,
     Sample,
     Verdict,
     decide,
     difference,
+    tally,
     weakest,
 )
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
@@ -46,6 +50,22 @@ class Row:
     paper: Words
     measured: Words
     verdict: Verdict
+    remark: Words = ""  # to the verdict: what else it may be, why it is not tested, or that one seed has no interval
+
+
+def in_words(verdicts: Iterable[Verdict]) -> Both:
+    """How many of a study's claims have which verdict, e.g. "3 of 5 reproduced, 2 undecided; 1 not tested"."""
+    counts = tally(verdicts)
+    untested = counts.pop(NOT_TESTED, 0)
+    if not counts:
+        return SHARED(f"verdicts.{NOT_TESTED.name}")
+    parts = [SHARED("tally.reproduced", count=counts.get(REPRODUCED, 0), total=sum(counts.values()))]
+    parts += [
+        SHARED("tally.other", count=count, verdict=SHARED(f"verdicts.{verdict.name}"))
+        for verdict, count in counts.items()
+        if verdict != REPRODUCED
+    ]
+    return SHARED("tally.untested" if untested else "tally.tested", parts=parts, count=untested)
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class Interval:
         text = self.of.rounded(int(form.strip(".f") or 2))
         if math.isfinite(self.of.low):
             return text
-        said: str = getattr(SHARED("one_seed", mean=text), language)
+        said: str = getattr(SHARED("one_seed.gap", mean=text), language)
         return said
 
 
@@ -83,6 +103,7 @@ class Comparison:
 
     groups: tuple[Group[Any], ...]
     judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
+    over_seeds: bool = True  # what an interval is of; times have one over the rounds of a single measurement
 
     @cached_property
     def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
@@ -154,12 +175,19 @@ def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
 
 
 def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, **words: Any) -> Comparison:
-    """That the mean of a metric and the mean of what theory expects differ by less than a factor."""
+    """That a metric and what theory expects of it differ by less than a factor; both are above 0, or they do not agree.
+
+    The interval is of the logarithm of their ratio, seed by seed.
+    """
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        found, expected = (statistics.fmean(one.of(m)) for m in (metric, of))
-        agrees = expected / factor < found < expected * factor
-        return holds(agrees), {"one": one.key, "found": found, "expected": expected, **words}
+        found, expected = one.of(metric), one.of(of)
+        means = {"found": statistics.fmean(found), "expected": statistics.fmean(expected)}
+        if min(*found, *expected) <= 0:
+            return holds(False), {"one": one.key, **means, **words}
+        logs = [math.log(a / b) for a, b in zip(found, expected, strict=True)]
+        verdict = difference(logs, [0.0] * len(logs)).verdict_within(math.log(factor))
+        return verdict, {"one": one.key, **means, **words}
 
     return Comparison((one,), judge)
 
@@ -167,14 +195,17 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
 def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) -> Comparison:
     """That something happens in all seeds of all groups (or in none): a direction if in more than half.
 
-    `metric` is 1 where it happens and 0 where it doesn't; with fewer seeds than `fewest` it is a direction at best.
+    `metric` is 1 where it happens and 0 where it doesn't. It is contradicted if every seed says the contrary; fewer
+    seeds than `fewest` neither show nor exclude it.
     """
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
         found = [bool(value) for group in groups for value in group.of(metric)]
         right = sum(value is all_of for value in found)
         enough = min(len(group.done) for group in groups) >= fewest
-        verdict = decide(enough and right == len(found), 2 * right > len(found))
+        verdict = decide(
+            shown=enough and right == len(found), on_average=2 * right > len(found), excluded=enough and right == 0
+        )
         return verdict, {"count": sum(found), "total": len(found)}
 
     return Comparison(groups, judge)
@@ -182,7 +213,7 @@ def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) 
 
 def holds(fact: bool) -> Verdict:
     """The verdict of arithmetic, or of what has no spread."""
-    return REPRODUCED if fact else NOT_REPRODUCED
+    return REPRODUCED if fact else CONTRADICTED
 
 
 @dataclass(frozen=True)
@@ -240,7 +271,18 @@ def _row(text: Catalogue, one: Claim) -> Row:
         except Instead as found:
             return found.words, found.verdict
 
-    return judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
+    row = judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
+    return replace(row, remark=_remark(text, one, row.verdict))
+
+
+def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:
+    """What a reader should know of a verdict, if anything."""
+    part = {CONTRADICTED: "otherwise", NOT_TESTED: "untested"}.get(verdict)
+    if part and (key := f"claims.{one.key}.{part}") in text:
+        return text(key, **one.values)
+    points = {DIRECTION: "one_seed.towards", UNDECIDED: "one_seed.against"}.get(verdict)
+    single = any(len(group.done) == 1 for c in one.comparisons if c.over_seeds for group in c.groups)
+    return SHARED(points) if points and single else ""
 
 
 def _cell(text: Catalogue, one: Claim) -> Both:

@@ -18,7 +18,7 @@ from resnetlab.paths import expanded
 from resnetlab.run_files import SETTINGS, read_begun
 from resnetlab.storage import is_there
 from resnetlab.studies.frame.record import one_line
-from resnetlab.studies.frame.run import End, Event, attempt, cost, end_of, resolve
+from resnetlab.studies.frame.run import End, Event, attempt, end_of, in_turn, resolve
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 
@@ -59,7 +59,7 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
         # A run that asks for more cores than any machine has would wait for ever.
         most = max([1, *(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])])
         pending: dict[Any, int] = {}
-        for i in sorted(range(len(recipes)), key=lambda i: -cost(recipes[i])):  # long ones first
+        for i in in_turn(recipes):
             try:
                 if resolved[i].result() is not None:
                     yield Event(i, done=True)

@@ -78,7 +78,7 @@ def _timed(
         clock = times(costs.values[which], one, other)
         return verdict(clock), {"one": one, "other": other, "clock": clock, **words}
 
-    return Comparison((costs,), judge)
+    return Comparison((costs,), judge, over_seeds=False)
 
 
 def sentence_of_times(costs: Costs, sentence: Words) -> Words:

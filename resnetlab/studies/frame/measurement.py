@@ -29,6 +29,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
+from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
@@ -44,6 +45,12 @@ class Weights:
 
     net: str
     file: Path
+    given: str = field(default="FILE", compare=False)  # how a record calls it: the name of published weights, or FILE
+
+    @property
+    def text(self) -> str:
+        """How --weights names it in the command of a record."""
+        return self.given if self.given == f"pretrained:{self.net}" else f"{self.net}={self.given}"
 
 
 @dataclass(frozen=True)
@@ -236,11 +243,14 @@ def _subject(measurement: Measurement, runs: Path, device: str) -> MeasurementCo
         normalisation = card.normalisation if card else None
     if data is not None and normalisation is None:
         normalisation = measure(data.train, 0).channel_mean_std()
+    settled = measurement.run
+    if settled and network:  # what trains on does so as the machine is fastest, as the run did
+        settled = settled.override(**resolved(settled, network.spec, device))
     return MeasurementContext(
         measurement.settings,
         measurement.seed,
         device,
-        measurement.run,
+        settled,
         network.to(device) if network else None,
         data,
         normalisation,

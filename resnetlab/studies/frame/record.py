@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +20,11 @@ from resnetlab.schema import Seconds, Whole, trouble
 from resnetlab.storage import Damaged, disk_errors, read_json, write_atomically
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
+from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, opened
 from resnetlab.studies.frame.scales import SCALES, WEIGHTS
+from resnetlab.studies.frame.statistics import CONTRADICTED, Verdict
 from resnetlab.studies.frame.study import Plan, Study, StudyResult
 from resnetlab.studies.frame.text import SHARED, Words, both
 from resnetlab.training.recipe import Recipe
@@ -29,6 +32,7 @@ from resnetlab.training.run import Run, make_run
 from resnetlab.training.runs import MEASURED
 
 RECORD_FORMAT = 2
+SHORTENED = "-shortened"
 LONGEST_REASON = 300  # characters
 
 
@@ -50,6 +54,7 @@ class RecordedRow:
     paper: Words
     measured: Words
     verdict: str  # the word of one
+    remark: Words = ""  # to the verdict; older records have none
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Record:
     method: Words
     rule: Words  # the one that was applied, whatever the study says today
     expected: Words
-    verdict: str
+    verdict: str  # in words, how many claims have which verdict; in older records the weakest one's word
     rows: list[dict[str, Any]]
     figures: list[dict[str, Any]]
     tables: list[dict[str, Any]]
@@ -81,11 +86,30 @@ class Record:
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
     failures: list[dict[str, Any]] = field(default_factory=list)
+    seeds: Whole = 0  # that something finished of; 0 in older records
+    shortened: str = ""  # the options that made it less than its scale, if any did
+
+    @property
+    def name(self) -> str:
+        """What its page and files are called; one that is shortened takes no other's place."""
+        return f"{self.study}-{self.scale}{SHORTENED if self.shortened else ''}"
 
     @property
     def file_name(self) -> str:
         """Name of the record's file in a results folder."""
-        return f"{self.study}-{self.scale}.json"
+        return f"{self.name}.json"
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of its claims. Raises ValueError for a word that is none."""
+        return [Verdict.of(row["verdict"]) for row in self.rows]
+
+    @property
+    def fullness(self) -> int:
+        """How much of a study it has: 2 where its scale is whole and has seeds, 1 with one seed, 0 if shortened."""
+        if self.shortened or (not self.seeds and re.search(r" --(epochs|seeds) ", self.command)):  # older ones
+            return 0
+        return 1 if self.seeds == 1 else 2
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -114,7 +138,8 @@ def read_records(folder: Path) -> list[Record]:
 
     Raises UserError if there are none, or naming the file that is not one.
     """
-    names = {f"{name}-{scale}.json" for name in STUDIES for scale in (*SCALES, WEIGHTS)}
+    scales = (*SCALES, WEIGHTS)
+    names = {f"{name}-{scale}{s}.json" for name in STUDIES for scale in scales for s in ("", SHORTENED)}
     try:
         paths = [p for p in sorted(folder.glob("*.json")) if p.name in names]
     except OSError as error:
@@ -136,7 +161,13 @@ def read_records(folder: Path) -> list[Record]:
         records.append(Record(**values))
         if records[-1].file_name != path.name:
             raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
-    return sorted(records, key=lambda r: (STUDIES.index(r.study), (*SCALES, WEIGHTS).index(r.scale)))
+    return sorted(records, key=lambda r: (STUDIES.index(r.study), scales.index(r.scale), bool(r.shortened)))
+
+
+def fullest(records: Sequence[Record]) -> list[Record]:
+    """Those that may stand for their study: none of one seed, and none shortened, where a fuller one is there."""
+    most = {name: max(r.fullness for r in records if r.study == name) for name in {r.study for r in records}}
+    return [record for record in records if record.fullness == most[record.study]]
 
 
 def reason(error: Exception, runs: Path) -> str:
@@ -206,8 +237,8 @@ def make_record(
         method=study.method,
         rule=both(study.rule) + " " + SHARED("failed_rule"),
         expected=plan.expected,
-        verdict=finding.verdict.word,
-        rows=[{**asdict(row), "verdict": row.verdict.word} for row in finding.rows],
+        verdict=str(finding.verdict),
+        rows=[_recorded(row, scale) for row in finding.rows],
         figures=[asdict(figure) for figure in finding.figures],
         tables=[asdict(table) for table in finding.tables],
         words=finding.words,
@@ -222,7 +253,15 @@ def make_record(
         command=command,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         failures=[asdict(f) for f in failures],
+        seeds=len({o.recipe.seed for o in evidence.outcomes} | {m.measurement.seed for m in evidence.measured}),
+        shortened=plan.shortened,
     )
+
+
+def _recorded(row: Row, scale: str) -> dict[str, Any]:
+    """A row as a record keeps it; of a contradicted claim it says what else it may be."""
+    remark = row.remark or (SHARED(f"otherwise.{scale}") if row.verdict == CONTRADICTED else "")
+    return asdict(replace(row, remark=remark)) | {"verdict": row.verdict.word}
 
 
 def _gathered(

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -167,8 +169,7 @@ def _side_by_side(
 ) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     others = multiprocessing.active_children()
-    # Long runs first, so that none is left alone at the end; they are taken from the list's end.
-    waiting = sorted(range(len(work)), key=lambda i: (cost(work[i]), -i))
+    waiting = in_turn(work)[::-1]  # taken from the list's end
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
     try:
@@ -214,7 +215,7 @@ def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection
     """
     reading, writing = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_receive, initargs=(writing,))
-    with _ctrl_c_ignored():  # the process that starts here inherits it: Ctrl-C is the parent's
+    with _ctrl_c_ignored(), _script_hidden():  # the process that starts here inherits it: Ctrl-C is the parent's
         pool.submit(int)
     writing.close()  # the process has its own
     return pool, reading
@@ -246,6 +247,17 @@ def _receive(statuses: Connection) -> None:
 
 
 @contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """A process that is spawned imports the caller's script, and would do all over again what stands there."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where signals can't be set
         yield
@@ -262,7 +274,14 @@ def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> En
     return attempt(one, runs, threads, device, _statuses.send)
 
 
-def cost(one: Recipe | Measurement) -> float:
-    """A network's depth, for want of a better measure before it is built."""
-    recipe = one if isinstance(one, Recipe) else one.run
-    return spec(recipe.net).depth if recipe else 0.0
+def in_turn(work: Sequence[Recipe | Measurement]) -> list[int]:
+    """The order in which work begins, by its places: the first seed of everything comes first, as it tells the most.
+
+    Of a seed the deepest networks come first, so that none is left alone at the end.
+    """
+
+    def turn(i: int) -> tuple[int, float, int]:
+        recipe = one if isinstance(one := work[i], Recipe) else one.run
+        return one.seed, -spec(recipe.net).depth if recipe else 0.0, i
+
+    return sorted(range(len(work)), key=turn)

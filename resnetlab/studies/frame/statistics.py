@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 
 class Verdict(IntEnum):
-    """From strong to weak: a claim that failed runs leave open is weaker than any that holds.
+    """From strong to weak, as they count for a claim about several things: one that is contradicted refutes it.
 
-    But no run that is missing can save a study that another claim refutes.
+    NOT_REPRODUCED is read from older records only, whose rule had one side: it was contradicted or undecided.
     """
 
-    REPRODUCED = 0
-    DIRECTION = 1
-    NOT_JUDGED = 2
-    NOT_REPRODUCED = 3
-    NOT_TESTED = 4
+    REPRODUCED = 0  # the interval lies on the claim's side
+    DIRECTION = 1  # it holds both sides, and the mean lies on the claim's
+    UNDECIDED = 2  # it holds both sides, and the mean does not lie on the claim's
+    NOT_JUDGED = 3
+    CONTRADICTED = 4  # the interval lies on the other side
+    NOT_REPRODUCED = 5
+    NOT_TESTED = 6
 
     @property
     def word(self) -> str:
@@ -36,19 +39,26 @@ class Verdict(IntEnum):
         raise ValueError(f"a verdict is one of {', '.join(_RECORDED.values())}")
 
 
-REPRODUCED, DIRECTION, NOT_JUDGED, NOT_REPRODUCED, NOT_TESTED = VERDICTS = tuple(Verdict)
+REPRODUCED, DIRECTION, UNDECIDED, NOT_JUDGED, CONTRADICTED, NOT_REPRODUCED, NOT_TESTED = VERDICTS = tuple(Verdict)
 _RECORDED = {
     REPRODUCED: "reproduced",
     DIRECTION: "direction only",
+    UNDECIDED: "undecided",
     NOT_JUDGED: "not judged",
+    CONTRADICTED: "contradicted",
     NOT_REPRODUCED: "not reproduced",
     NOT_TESTED: "not tested at this scale",
 }
 
 
-def decide(clearly: bool, on_average: bool) -> Verdict:
-    """The verdict where the interval shows it, where the mean or the median alone does, and where neither does."""
-    return REPRODUCED if clearly else DIRECTION if on_average else NOT_REPRODUCED
+def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
+    """The verdict of an interval: it may show the claim, exclude it, or hold both, so that the mean alone speaks.
+
+    on_average: whether the mean, or the median, lies on the claim's side.
+    """
+    if shown:
+        return REPRODUCED
+    return CONTRADICTED if excluded else DIRECTION if on_average else UNDECIDED
 
 
 def weakest(verdicts: Iterable[Verdict]) -> Verdict:
@@ -56,9 +66,10 @@ def weakest(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts)
 
 
-def study_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """The weakest of the claims that were tested, or not tested."""
-    return max((v for v in verdicts if v != NOT_TESTED), default=NOT_TESTED)
+def tally(verdicts: Iterable[Verdict]) -> dict[Verdict, int]:
+    """How many claims have each verdict, from strong to weak; those that none has are left out."""
+    counts = Counter(verdicts)
+    return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
 
 
 @dataclass(frozen=True)
@@ -70,16 +81,20 @@ class Difference:
     high: float
 
     def verdict_above(self, bound: float) -> Verdict:
-        """Whether the difference lies above `bound`: with its interval, with its mean only, or not."""
-        return decide(self.low > bound, self.mean > bound)
+        """Whether the difference lies above `bound`. An interval that ends at the bound holds both sides."""
+        return decide(shown=self.low > bound, on_average=self.mean > bound, excluded=self.high < bound)
 
     def verdict_below(self, bound: float) -> Verdict:
-        """Whether the difference lies below `bound`: with its interval, with its mean only, or not."""
-        return decide(self.high < bound, self.mean < bound)
+        """Whether the difference lies below `bound`. An interval that ends at the bound holds both sides."""
+        return decide(shown=self.high < bound, on_average=self.mean < bound, excluded=self.low > bound)
 
     def verdict_within(self, bound: float) -> Verdict:
-        """Whether the difference lies between −`bound` and `bound`: with its interval, with its mean only, or not."""
-        return decide(-bound < self.low and self.high < bound, abs(self.mean) < bound)
+        """Whether the difference lies between −`bound` and `bound`."""
+        return decide(
+            shown=-bound < self.low and self.high < bound,
+            on_average=abs(self.mean) < bound,
+            excluded=self.low > bound or self.high < -bound,
+        )
 
     @property
     def side(self) -> int:
@@ -139,12 +154,16 @@ class Ratio:
     high: float
 
     def verdict_above(self, bound: float) -> Verdict:
-        """Whether the ratio lies above `bound`: with its interval, with its median only, or not."""
-        return decide(self.low > bound, self.median > bound)
+        """Whether the ratio lies above `bound`."""
+        return decide(shown=self.low > bound, on_average=self.median > bound, excluded=self.high < bound)
 
     def verdict_within(self, factor: float) -> Verdict:
-        """Whether it lies within `factor` of 1 on either side: with its interval, with its median only, or not."""
-        return decide(self.low >= 1 / factor and self.high <= factor, 1 / factor <= self.median <= factor)
+        """Whether it lies within `factor` of 1 on either side."""
+        return decide(
+            shown=self.low >= 1 / factor and self.high <= factor,
+            on_average=1 / factor <= self.median <= factor,
+            excluded=self.high < 1 / factor or self.low > factor,
+        )
 
     def __str__(self) -> str:
         if not math.isfinite(self.high):

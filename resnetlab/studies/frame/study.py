@@ -10,12 +10,14 @@ from typing import Any
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
-from resnetlab.studies.frame.claims import Row
+from resnetlab.studies.frame.budget import total_epochs
+from resnetlab.studies.frame.claims import Row, in_words
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
-from resnetlab.studies.frame.statistics import Verdict, study_verdict
-from resnetlab.studies.frame.text import SHARED, Catalogue, Words
+from resnetlab.studies.frame.scales import CIFAR
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
 
 
 @dataclass(frozen=True)
@@ -34,30 +36,40 @@ class Plan:
     expected: Words  # how long it takes, and on what
     note: Words = ""  # what a reader must know of this scale: seeds, what it can't show
     measurements: tuple[Measurement, ...] = ()
+    shortened: str = ""  # the options that made it less than its scale, if any did
 
     def limited(self, epochs: float | None, seeds: int | None) -> Plan:
-        """The plan with shorter runs and with the seeds below `seeds` only; its note says so."""
+        """The plan with shorter runs and with the seeds below `seeds` only; its note says so, if that is less."""
 
-        def shorter(recipe: Recipe) -> Recipe:
-            return recipe if epochs is None else recipe.override(epochs=epochs)
+        def shorter(one: Recipe) -> Recipe:
+            enough = epochs is None or (one.epochs is not None and one.epochs <= epochs)
+            return one if enough else one.override(epochs=epochs)
 
         def kept(seed: int) -> bool:
             return seeds is None or seed < seeds
 
-        less = " ".join(f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None)
-        return replace(
+        options = " ".join(f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None)
+        less = replace(
             self,
-            note=self.note + SHARED("less", options=less) if less else self.note,
             recipes=tuple(shorter(r) for r in self.recipes if kept(r.seed)),
             measurements=tuple(replace(m, run=m.run and shorter(m.run)) for m in self.measurements if kept(m.seed)),
         )
+        if less == self:
+            return self
+        return replace(less, note=self.note + SHARED("less", options=options), shortened=options)
 
 
 def planned(
     text: Catalogue, scale: str, recipes: Sequence[Recipe] = (), measurements: Sequence[Measurement] = ()
 ) -> Plan:
     """The plan of a scale; what to expect of it, and what to know of it, stand in the study's catalogue."""
-    return Plan(tuple(recipes), text(f"scales.{scale}.expected"), text(f"scales.{scale}.note"), tuple(measurements))
+    note = text(f"scales.{scale}.note", epochs=recipe(CIFAR).epochs)
+    return Plan(tuple(recipes), expected(text, f"scales.{scale}.expected", recipes), note, tuple(measurements))
+
+
+def expected(text: Catalogue, key: str, recipes: Sequence[Recipe]) -> Words:
+    """How long a scale takes: as the catalogue says, or, where it doesn't, how much is trained."""
+    return text(key) if key in text else SHARED("expected.training", epochs=total_epochs(recipes))
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,9 @@ class StudyResult:
     answer: Words = ""  # what it says to the question it answers, in one short paragraph for the overview
 
     @property
-    def verdict(self) -> Verdict:
-        """The weakest among the claims that were tested."""
-        return study_verdict(row.verdict for row in self.rows)
+    def verdict(self) -> Both:
+        """How many of its claims have which verdict."""
+        return in_words(row.verdict for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,10 @@ class Study:
     takes_weights: bool = False
 
 
+# What a study's rule may say of how an interval becomes a verdict.
+_RULES = {name: SHARED(f"rules.{name}") for name in ("by_interval", "by_ratio")}
+
+
 def stated(
     text: Catalogue,
     *,
@@ -108,7 +124,7 @@ def stated(
         claim=text("claim", **values),
         source=str(text("source", **values)),
         method=text("method", **values),
-        rule=text("rule", **values),
+        rule=text("rule", **_RULES, **values),
         plan=plan,
         judge=judge,
         theory=text("theory") if "theory" in text else "",

@@ -14,7 +14,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Groups
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
 from resnetlab.studies.frame.scales import WEIGHTS
-from resnetlab.studies.frame.statistics import NOT_REPRODUCED, Sample, Verdict, difference
+from resnetlab.studies.frame.statistics import NOT_JUDGED, Sample, Verdict, difference
 from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.lesion.figures import error_figure, path_figure
@@ -116,7 +116,7 @@ def _smooth(net: Group[Net], beside: list[Group[Net]]) -> Comparison:
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
         if not (steps := _largest_steps(net)):
-            raise Instead(TEXT("claims.smooth.no_rise"), NOT_REPRODUCED)
+            raise Instead(TEXT("claims.smooth.no_rise"), NOT_JUDGED)
         shown = [(one, _largest_steps(one)) for one in (net, *beside)]
         told = [TEXT("claims.smooth.step", net=one, share=f"{Sample(s):.2f}" if s else "–") for one, s in shown]
         return difference(steps, [JUMP] * len(steps)).verdict_below(0), {"steps": told}

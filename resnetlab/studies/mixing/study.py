@@ -8,12 +8,12 @@ from typing import Any
 
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import error_lines
-from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, printed, recipes, signed
+from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, note, printed, recipes, signed
 from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, difference, weakest
-from resnetlab.studies.frame.study import Plan, StudyResult, stated
+from resnetlab.studies.frame.study import Plan, StudyResult, expected, stated
 from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
@@ -23,7 +23,8 @@ BEST, NEAREST = "exclusive −6", "shortcut-only −6"  # of the exclusive gates
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Every case with every seed."""
-    return Plan(recipes(scale, data), SHARED(f"cases.{scale}.expected"), SHARED(f"cases.{scale}.note"))
+    runs = recipes(scale, data)
+    return Plan(runs, expected(SHARED, f"cases.{scale}.expected", runs), note(scale))
 
 
 def judge(evidence: Evidence) -> StudyResult:

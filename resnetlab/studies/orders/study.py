@@ -12,7 +12,7 @@ from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, l
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import DIRECTION, NOT_REPRODUCED, REPRODUCED, Verdict, difference
+from resnetlab.studies.frame.statistics import DIRECTION, REPRODUCED, UNDECIDED, Verdict, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.orders.figures import Key, by_order, called, curves, error_table, net
@@ -28,12 +28,12 @@ class Scale:
     depths: tuple[int, ...]  # of all five orders
     deepest: int  # of the original and the full pre-activation order
     seeds: int
-    epochs: float | None = None  # of the deepest, which are costly: the start of training shows how they learn
+    epochs: float | None = None  # of the deepest, if fewer: the start of training shows how they learn
 
 
 SCALES = {
     "quick": Scale((20, 56), 110, seeds=3, epochs=4.0),
-    "cifar": Scale((56,), 164, seeds=3, epochs=2.0),
+    "cifar": Scale((56,), 164, seeds=3),
     "paper": Scale((110, 164), 1001, seeds=5),
 }
 
@@ -101,13 +101,17 @@ def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> It
 
 
 def _lowest(nets: dict[str, Group[Key]], depth: int) -> Comparison:
-    """That full pre-activation has the lowest mean test error, and one below the original order's."""
+    """That full pre-activation's test error is below the original order's, and that no other's mean is lower.
+
+    One that is lower leaves the claim undecided, or contradicts it, by its own interval.
+    """
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        compared = less(test_error, nets["full_preact"], than=nets["post"])
+        below = {o: less(test_error, nets["full_preact"], than=net) for o, net in nets.items() if o != "full_preact"}
+        compared = below["post"]
+        lower = [one.verdict for one in below.values() if one.verdict >= UNDECIDED]
         lowest = min(nets, key=lambda order: statistics.fmean(nets[order].of(test_error)))
-        verdict = compared.verdict if lowest == "full_preact" else NOT_REPRODUCED
-        return verdict, {**compared.words, "depth": depth, "lowest": called(lowest)}
+        return weakest([compared.verdict, *lower]), {**compared.words, "depth": depth, "lowest": called(lowest)}
 
     return Comparison(tuple(nets.values()), judge)
 
@@ -124,11 +128,8 @@ def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
         for order, group in five.items()
     ]
     gap = difference(post.of(train_error), full.of(train_error))
-    key = {
-        REPRODUCED: "answer.better",
-        DIRECTION: "answer.better_in_the_mean",
-        NOT_REPRODUCED: "answer.no_better",
-    }[gap.verdict_above(0)]
+    keys = {REPRODUCED: "answer.better", DIRECTION: "answer.better_in_the_mean"}
+    key = keys.get(gap.verdict_above(0), "answer.no_better")
     return joined(
         [
             TEXT("answer.beside_original", depth=depth, original=statistics.fmean(original), orders=orders),

@@ -16,7 +16,7 @@ from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import (
     DIRECTION,
-    NOT_REPRODUCED,
+    NOT_JUDGED,
     NOT_TESTED,
     REPRODUCED,
     Verdict,
@@ -154,7 +154,7 @@ def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Comparison:
 
     def compare() -> Judged:
         if not all(grown > 0 for net in nets.values() for grown in net.of(growth)):
-            raise Instead(TEXT("claims.plain_way.no_gradient"), NOT_REPRODUCED)
+            raise Instead(TEXT("claims.plain_way.no_gradient"), NOT_JUDGED)
         logs = {name: [math.log10(grown) for grown in net.of(growth)] for name, net in nets.items()}
         both_ends = [p + a for p, a in zip(logs["plain"], logs["add"], strict=True)]
         nearer = difference([2 * h for h in logs["half"]], both_ends)

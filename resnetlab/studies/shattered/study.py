@@ -13,7 +13,7 @@ from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measur
 from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, named
 from resnetlab.studies.frame.networks import KINDS, Net
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import NOT_REPRODUCED
+from resnetlab.studies.frame.statistics import NOT_JUDGED
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shattered.figures import at, at_lag, depths, figures, found, mean, tables
@@ -136,7 +136,7 @@ def rank(values: dict[str, Any]) -> float:
 
 def _unless_vanished(value: Any) -> Any:
     if value is None:
-        raise Instead(TEXT("vanished"), NOT_REPRODUCED)
+        raise Instead(TEXT("vanished"), NOT_JUDGED)
     return value
 
 

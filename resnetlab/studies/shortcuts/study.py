@@ -22,7 +22,7 @@ from resnetlab.studies.frame.costs import (
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measured, measured_by, runs_by, test_error
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base, for_depth
-from resnetlab.studies.frame.statistics import REPRODUCED, Verdict, decide, difference
+from resnetlab.studies.frame.statistics import CONTRADICTED, REPRODUCED, Verdict, decide, difference
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, Net, error_table, net_of, times_figure
@@ -132,8 +132,12 @@ def _alike(plain: Group[Net], options: Sequence[Group[Net]]) -> Comparison:
         gain = difference(plain.of(test_error), options[0].of(test_error))
         between = [difference(one.of(test_error), other.of(test_error)) for one, other in combinations(options, 2)]
         largest = max(abs(gap.mean) for gap in between)
-        clearly = all(gap.verdict_within(SHARE * gain.low) == REPRODUCED for gap in between)
-        return decide(clearly, largest < SHARE * gain.mean), {"largest": largest, "gain": Interval(gain)}
+        verdict = decide(
+            shown=all(gap.verdict_within(SHARE * gain.low) == REPRODUCED for gap in between),
+            on_average=largest < SHARE * gain.mean,
+            excluded=any(gap.verdict_within(SHARE * gain.high) == CONTRADICTED for gap in between),
+        )
+        return verdict, {"largest": largest, "gain": Interval(gain)}
 
     return Comparison((plain, *options), judged)
 

@@ -3,8 +3,10 @@
 
 const at = (id) => document.getElementById(id);
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const FEW = 12; // classes that are named in a sentence; more are a list that opens
 let served = null; // what /health tells
 let picture = null; // the file that is shown
+let shownByServer = false; // where the browser can't show the file, or turns it another way than the server
 let asked = 0; // counts what was asked for; an answer to something older is dropped
 
 async function ask(path, body) {
@@ -25,31 +27,48 @@ function say(words, error = "") {
   at("error").textContent = error;
 }
 
+function made(name, text, parent) {
+  const element = parent.appendChild(document.createElement(name));
+  element.textContent = text;
+  return element;
+}
+
 function choose(select, names, first = []) {
   const rest = names.filter((name) => !first.includes(name));
   select.replaceChildren(...[...first, ...rest].map((name) => new Option(name, name)));
 }
 
 function row({ class: name, probability }) {
-  const made = document.createElement("tr");
-  const head = made.appendChild(document.createElement("th"));
+  const line = document.createElement("tr");
+  const head = made("th", name, line);
   head.scope = "row";
-  head.textContent = name;
   const svg = head.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"));
   for (const [key, value] of Object.entries({ class: "bar", viewBox: "0 0 100 1", preserveAspectRatio: "none", "aria-hidden": "true" }))
     svg.setAttribute(key, value);
   const bar = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
   bar.setAttribute("width", 100 * probability);
   bar.setAttribute("height", 1);
-  const cell = made.appendChild(document.createElement("td"));
-  cell.className = "number";
-  cell.textContent = percent(probability);
-  return made;
+  made("td", percent(probability), line).className = "number";
+  return line;
 }
 
 function source(image, blob) {
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(blob);
+}
+
+function place({ left, top, width, height }) {
+  const shares = { left, top, width, height };
+  for (const [side, share] of Object.entries(shares)) at("crop").style.setProperty(side, `${100 * share}%`);
+  at("frame").classList.toggle("cut", width < 1 || height < 1);
+}
+
+function answer([{ class: name, probability }]) {
+  at("status").replaceChildren();
+  made("b", name, at("status"));
+  at("status").append(` ${percent(probability)}`);
+  at("error").textContent = "";
+  document.body.classList.add("answered");
 }
 
 async function show(file) {
@@ -59,36 +78,40 @@ async function show(file) {
     served ??= await (await ask("health")).json();
     if (file.size > served.most_bytes)
       throw new Error(`The picture has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${(served.most_bytes / 1e6).toFixed(1)} MB.`);
-    const { classes } = await (await ask("predict", file)).json();
+    const { classes, crop } = await (await ask("predict", file)).json();
     if (mine !== asked) return;
-    picture = file;
-    at("photo").classList.remove("broken");
-    at("photo").style.transform = `scale(${1 / served.seen})`;
+    picture = { file, crop };
+    shownByServer = false;
+    at("heat").hidden = true;
+    at("heat").removeAttribute("src");
     source(at("photo"), file);
+    at("photo").alt = "Your picture";
+    place(crop);
     at("classes").replaceChildren(...classes.map(row));
     choose(at("label"), served.classes, classes.map((found) => found.class));
-    at("heat").hidden = true;
     at("result").hidden = false;
-    say(`${classes[0].class}, ${percent(classes[0].probability)}.`);
+    answer(classes);
     if (served.units.length) await explain();
     else reveal();
   } catch (error) {
     if (mine !== asked) return;
     picture = null;
     at("result").hidden = true; // it would be taken for this picture's
+    document.body.classList.remove("answered");
     say("", error.message);
   }
 }
 
 async function explain() {
-  if (!picture) return;
+  if (!picture || !served.units.length) return;
   const mine = ++asked, label = at("label").value, unit = at("unit").value;
-  const where = new URLSearchParams({ label, unit });
+  const where = new URLSearchParams({ label, unit, view: shownByServer ? "overlay" : "heat" });
   try {
-    const image = await (await ask(`explain?${where}`, picture)).blob();
+    const image = await (await ask(`explain?${where}`, picture.file)).blob();
     if (mine !== asked) return;
-    source(at("heat"), image);
-    at("heat").alt = `Where the network looked for ${label}, at ${unit}`;
+    const words = `Where the network looked for ${label}, at ${unit}`;
+    source(at(shownByServer ? "photo" : "heat"), image);
+    at(shownByServer ? "photo" : "heat").alt = words;
     at("error").textContent = "";
     reveal();
   } catch (error) {
@@ -96,12 +119,62 @@ async function explain() {
   }
 }
 
+// The file can't be shown here, or stands another way up than the server has it: show the server's picture of what
+// the network sees, which has the colours in it.
+function showServers() {
+  if (!picture || shownByServer) return;
+  shownByServer = true;
+  at("heat").hidden = true;
+  place({ left: 0, top: 0, width: 1, height: 1 });
+  if (served.units.length) explain();
+  else reveal();
+}
+
+// The part that is seen is a square. Where its sides differ less when they are exchanged, the file is turned.
+function isTurned({ width, height }, image) {
+  const apart = (a, b) => Math.abs(Math.log(a / b));
+  const { naturalWidth: w, naturalHeight: h } = image;
+  return apart(width * w, height * h) > apart(width * h, height * w) + 1e-6;
+}
+
 function reveal() {
-  const shown = at("show").checked && at("heat").src !== "" && served.units.length > 0;
-  at("heat").hidden = !shown;
-  at("caption").textContent = shown
-    ? `Bright is what the network used for “${at("label").value}”, at ${at("unit").value} (Grad-CAM).`
-    : "The part of your picture that the network sees.";
+  const heated = served.units.length > 0 && (shownByServer || at("heat").hasAttribute("src"));
+  const shown = heated && (shownByServer || at("show").checked);
+  const cut = at("frame").classList.contains("cut");
+  at("heat").hidden = !shown || shownByServer;
+  at("legend").hidden = !shown;
+  for (const id of ["show", "strength"]) at(id).disabled = shownByServer;
+  const words = [];
+  if (shown) words.push(`What the network used for “${at("label").value}”, at ${at("unit").value} (Grad-CAM).`);
+  if (shownByServer && !served.units.length) words.push("This browser can't show the picture.");
+  else if (shownByServer) words.push("This browser can't show the picture itself; this is what the network sees of it.");
+  else words.push(cut ? "The faded part is cropped away: the network does not see it." : "The network sees the whole picture.");
+  at("caption").textContent = words.join(" ");
+}
+
+function strengthen() {
+  at("frame").style.setProperty("--strength", at("strength").value / 100);
+  at("strength").setAttribute("aria-valuetext", `${at("strength").value} %`);
+}
+
+function introduce() {
+  const { network, classes, classes_named: named, accuracy } = served;
+  const count = `${classes.length.toLocaleString("en")} ${classes.length === 1 ? "class" : "classes"}`;
+  at("served").textContent = `${network}, ${count}`;
+  const share = (value) => `${value.toFixed(1)} %`;
+  if (accuracy) {
+    const images = accuracy.images ? `${accuracy.images.toLocaleString("en")} test images` : "its test images";
+    const interval = accuracy.interval ? ` (95 % interval: ${accuracy.interval[0].toFixed(1)} to ${share(accuracy.interval[1])})` : "";
+    at("accuracy").textContent = `The network classified ${share(accuracy.top1)} of ${images} correctly${interval}.`;
+  } else at("accuracy").textContent = "The accuracy of this network is not recorded.";
+  if (!named) at("names").textContent = `The file does not name its ${count}: they are numbered from 0.`;
+  else if (classes.length <= FEW) at("names").textContent = `It tells apart ${count}: ${classes.join(", ")}.`;
+  else {
+    at("names").textContent = `It tells apart ${count}, such as ${classes.slice(0, 3).join("; ")}.`;
+    at("more").hidden = false;
+    at("more").addEventListener("toggle", () => classes.forEach((name) => made("li", name, at("all"))), { once: true });
+  }
+  at("known").hidden = false;
 }
 
 const images = (list) => [...list].filter((file) => file.type.startsWith("image/") || file.type === "");
@@ -119,7 +192,14 @@ at("file").addEventListener("change", () => {
 at("label").addEventListener("change", explain);
 at("unit").addEventListener("change", explain);
 at("show").addEventListener("change", reveal);
-at("photo").addEventListener("error", () => at("photo").classList.add("broken")); // a format browsers don't know
+at("strength").addEventListener("input", strengthen);
+at("photo").addEventListener("error", showServers); // a format that browsers don't know
+at("photo").addEventListener("load", () => {
+  const { naturalWidth: width, naturalHeight: height } = at("photo");
+  at("frame").style.setProperty("--ratio", width / height);
+  at("frame").classList.toggle("small", Math.max(width, height) < 128);
+  if (picture && !shownByServer && isTurned(picture.crop, at("photo"))) showServers();
+});
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   at("drop").classList.add("over");
@@ -132,13 +212,16 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 
 (async () => {
+  strengthen();
   try {
     served = await (await ask("health")).json();
-    at("served").textContent = `${served.network}, ${served.classes.length} classes`;
+    introduce();
     choose(at("unit"), served.units);
     at("unit").selectedIndex = served.units.length - 1;
     at("looking").hidden = !served.units.length;
     at("no-units").hidden = !at("looking").hidden;
+    if (!served.units.length) at("picture-title").textContent = "The picture";
+    at("scale").style.setProperty("background-image", `linear-gradient(to right, ${served.heat_colours.join(", ")})`);
   } catch (error) {
     say("", error.message);
   }

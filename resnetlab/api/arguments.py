@@ -1,0 +1,35 @@
+"""Arguments as Python gives them: paths of any kind, one or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from resnetlab.errors import UserError, shown
+
+PathLike = str | os.PathLike[str]  # also what `train` returns
+
+
+def text_of(value: PathLike, what: str) -> str:
+    """The value as text. Raises UserError, which calls it `what`, for what is neither text nor a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{what}={shown(value)} must be a name or a path.")
+    return os.fspath(value)
+
+
+def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
+    """The same of one value or of several."""
+    if isinstance(values, str | os.PathLike):
+        return [text_of(values, what)]
+    if not isinstance(values, Iterable):
+        raise UserError(f"{what}={shown(values)} must be a name or a path, or several.")
+    return [text_of(value, what) for value in values]
+
+
+def check_kind(kind: type, **values: object) -> None:
+    """Raise UserError for a value that is not of the kind: int, float (which takes int too) or str; None is none."""
+    words = {int: "a whole number", float: "a number", str: "text"}[kind]
+    taken = int | float if kind is float else kind
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, taken) or isinstance(value, bool)):
+            raise UserError(f"{name}={shown(value)} must be {words}.")

@@ -1,0 +1,156 @@
+"""What a plan costs, before it runs: epochs of cifar_resnet20 of as many multiply-adds, and hours on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError
+from resnetlab.machine import available_cores, machine
+from resnetlab.measuring.complexity import complexity
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import spec
+from resnetlab.run_files import read_begun
+from resnetlab.studies.frame.measurement import opened
+from resnetlab.training.dry_run import dry_run
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.run import Run, make_run
+
+# What the scales train on: training images, their channels and size.
+IMAGES = {"digits": (1_437, 1, 8), "cifar10": (50_000, 3, 32)}
+UNIT = ("cifar_resnet20", "cifar10")  # an epoch of it costs 1
+WORTH_TIMING = 5.0  # epochs of cifar_resnet20, minutes of work, from which on a step is timed if no run tells
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What trainings cost; `epochs` are those of cifar_resnet20 on CIFAR-10 that need as many multiply-adds."""
+
+    runs: int
+    epochs: float
+    finished: int  # runs that need no training any more
+    epochs_left: float
+    seconds_left: float | None = None  # on this machine; None if nothing tells
+    by_runs: bool = False  # whether finished runs tell, or else a few steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @property
+    def words(self) -> str:
+        """For a line of progress."""
+        if not self.runs:
+            return "nothing is trained"
+        said = f"{self.runs} runs with the multiply-adds of {_amount(self.epochs)} epochs of cifar_resnet20"
+        if self.finished == self.runs:
+            return f"{said}, all finished"
+        if self.finished:
+            said += f"; {self.finished} are finished, {_amount(self.epochs_left)} epochs are left"
+        if self.seconds_left is None:
+            return said
+        how = "finished runs" if self.by_runs else "a few steps"
+        return f"{said}; about {_hours(self.seconds_left)} of training on this machine, by {how}"
+
+
+def budget(recipes: Iterable[Recipe], runs: Path, device: str = "cpu") -> Budget:
+    """What the recipes cost, each counted once, and what is left of it; measurements are not in it.
+
+    The time is that of finished runs among them that this machine trained, per multiply-add; where there are none, and
+    enough is left, that of a few steps. Raises UserError for data that can't be read.
+    """
+    resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in dict.fromkeys(recipes)]
+    left = [run for run in resolved if not _is_finished(run)]
+    done = [run for run in resolved if run not in left]
+    epochs_left = sum(epochs_of(run.recipe) for run in left)
+    seconds, by_runs = None, False
+    if left:
+        rate = _rate(done, device)
+        by_runs = rate is not None
+        if rate is None and epochs_left >= WORTH_TIMING:
+            rate = _timed_rate(min(left, key=lambda run: _multiply_adds(run.recipe.net, UNIT[1])), device)
+        seconds = None if rate is None else rate * epochs_left
+    total = sum(epochs_of(run.recipe) for run in resolved)
+    return Budget(len(resolved), total, len(done), epochs_left, seconds, by_runs)
+
+
+def _amount(epochs: float) -> str:
+    return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.1f}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
+
+
+def epochs_of(recipe: Recipe) -> float:
+    """How many epochs of cifar_resnet20 on CIFAR-10 need as many multiply-adds as this training."""
+    kind = recipe.data.partition(":")[0]
+    images = IMAGES[kind][0]
+    epochs = recipe.epochs if recipe.epochs is not None else (recipe.iterations or 0) * recipe.batch_size / images
+    unit = _multiply_adds(*UNIT) * IMAGES[UNIT[1]][0]
+    return epochs * images * _multiply_adds(recipe.net, kind) / unit
+
+
+def total_epochs(recipes: Sequence[Recipe]) -> float:
+    """Of several trainings, each counted once."""
+    return sum(map(epochs_of, dict.fromkeys(recipes)))
+
+
+@lru_cache(maxsize=256)
+def _multiply_adds(net: str, kind: str) -> int:
+    """Of one image of a kind of data.
+
+    A unit beyond the first of its stage adds the same whatever its place, so that two shallow networks tell of a deep
+    one, which takes seconds to count.
+    """
+    _, channels, size = IMAGES[kind]
+    found = replace(spec(net), in_channels=channels, input_size=size)
+    units = {stage.units for stage in found.stages} if isinstance(found, NetSpec) else set()
+    if not isinstance(found, NetSpec) or len(units) != 1:
+        return complexity(found).multiply_adds
+    one, two = (_counted(_with_units(found, n)) for n in (1, 2))
+    return one + (units.pop() - 1) * (two - one)
+
+
+@lru_cache(maxsize=256)
+def _counted(found: NetSpec) -> int:
+    return complexity(found).multiply_adds
+
+
+def _with_units(found: NetSpec, units: int) -> NetSpec:
+    """The network with so many units a stage, without its name, so that all of its kind are counted once."""
+    return found.override(name="", stages=tuple(replace(stage, units=units) for stage in found.stages))
+
+
+def _is_finished(run: Run) -> bool:
+    try:
+        return run.result() is not None
+    except UserError:  # a damaged folder: the run itself will say so
+        return False
+
+
+def _rate(done: Sequence[Run], device: str) -> float | None:
+    """Seconds per epoch of cifar_resnet20 with all cores busy, of what this machine trained; None if nothing was."""
+    here, seconds, epochs = machine(device), 0.0, 0.0
+    for run in done:
+        try:
+            settings, result = read_begun(run.folder), run.result()
+        except UserError:
+            continue
+        made_on = settings["machine"]
+        if result and all(made_on.get(key) == here.get(key) for key in ("processor", "cores", "device")):
+            share = min(1.0, settings["threads"] / available_cores()) if here["device"] == "cpu" else 1.0
+            seconds += result["seconds"] * share
+            epochs += epochs_of(run.recipe)
+    return seconds / epochs if epochs else None
+
+
+def _timed_rate(run: Run, device: str) -> float | None:
+    """Seconds per epoch of cifar_resnet20, by a few steps of one run."""
+    timing = dry_run(run, device=device, threads=available_cores()).timing
+    if timing is None or timing.training_seconds is None or timing.evaluation_seconds is None:
+        return None
+    return (timing.training_seconds + timing.evaluation_seconds) / epochs_of(run.recipe)

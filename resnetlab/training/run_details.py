@@ -1,0 +1,169 @@
+"""One run in detail, several runs side by side, and the end of a run's folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError, printable
+from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
+from resnetlab.storage import LOCK, Damaged, is_locked, locked
+from resnetlab.training.recipe import FIELDS, Recipe
+from resnetlab.training.runs import RunSummary, summary
+
+# What a training leaves in its folder, for a moment or for good; a tracker's files too.
+OURS = re.compile(
+    rf"({'|'.join(map(re.escape, (SETTINGS, METRICS, RESULT, TRACKING)))})(\.part)?|{LOCK}|tensorboard"
+    r"|(last|best)(\.old|\.new|\.damaged)?"
+)
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """A run with all that is written down of it; of a damaged one only how it stands."""
+
+    summary: RunSummary
+    settings: dict[str, Any]  # run.json
+    result: dict[str, Any] | None  # result.json; None while it is unfinished
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return self.summary.to_dict() | {"settings": self.settings, "result": self.result}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What there is to say of it, a line each."""
+        return [(what, printable(words)) for what, words in self._facts() if words]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        run, settings, result = self.summary, self.settings, self.result or {}
+        data, machine = settings.get("data", {}), settings.get("machine", {})
+        images = f"{_count(data.get('train_images'))} training and {_count(data.get('test_images'))} test images"
+        errors = (("training", run.train_error), ("test", run.test_error), ("lowest", run.best_error))
+        when, seconds = run.when(), result.get("seconds")
+        done = f"{run.epochs} epoch{'s' * (run.epochs != 1)}, {run.step:,} steps"
+        done += f", {seconds:,.0f} s" if seconds is not None else ""
+        return [
+            ("run", str(run.folder)),
+            ("state", f"{run.state}: {run.words}" if run.words else run.state),
+            ("network", run.net or ""),
+            ("data", f"{run.data}: {images}, fingerprint {data.get('fingerprint', 'unknown')}" if data else ""),
+            ("start", str(settings.get("start", {}).get("note", ""))),
+            ("errors", ", ".join(f"{what} {error:.2f} %" for what, error in errors if error is not None)),
+            ("length", done if settings else ""),
+            ("written", f"{when:%Y-%m-%d %H:%M}" if when and run.written else ""),
+            ("machine", ", ".join(str(v) for k in ("processor", "device", "torch") if (v := machine.get(k)))),
+            ("threads", str(settings.get("threads", ""))),
+            ("recipe", "not at the default:" if settings else ""),
+            *((f"  {name}", _shown(value)) for name, value in changed_fields(settings).items()),
+        ]
+
+
+def details(folder: Path) -> RunDetails:
+    """All that is known of a run. Never raises for a damaged one, whose summary says what is damaged."""
+    settings: dict[str, Any] = {}
+    result = None
+    try:
+        settings = read_settings(folder)
+        result = read_result(folder)
+    except Damaged:
+        pass
+    return RunDetails(summary(folder), settings, result)
+
+
+def changed_fields(settings: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run's recipe that are not at their default, in the recipe's order; old versions' others last."""
+    default, recipe = Recipe().to_dict(), settings.get("recipe", {})
+    names = [*FIELDS, *(name for name in recipe if name not in default)]
+    return {name: recipe[name] for name in names if name in recipe and recipe[name] != default.get(name)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side: how each stands, and the settings in which they differ, with each one's value."""
+
+    runs: tuple[RunSummary, ...]
+    differences: dict[str, tuple[Any, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "runs": [run.to_dict() for run in self.runs],
+            "differences": {name: list(values) for name, values in self.differences.items()},
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headers, and a row for each run: its settings that differ, and its errors in %."""
+        headers = ["run", *self.differences, "state", "epochs", "train %", "test %", "best %"]
+        rows = []
+        for i, run in enumerate(self.runs):
+            errors = (run.train_error, run.test_error, run.best_error)
+            cells = [run.folder.name, *(_shown(values[i]) for values in self.differences.values())]
+            cells += [run.state, str(run.epochs), *(f"{e:.2f}" if e is not None else "" for e in errors)]
+            rows.append([printable(cell) for cell in cells])
+        return headers, rows
+
+
+def compare_runs(folders: list[Path]) -> Comparison:
+    """Compare runs: network, data, start and recipe, in which a field that a run doesn't have is at its default.
+
+    Raises UserError for fewer than two, one given twice, and a damaged one.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UserError("give two or more different runs to compare.")
+    described = [_described(read_settings(folder, "leave it out")) for folder in folders]
+    names = dict.fromkeys(name for each in described for name in each)
+    values = {name: tuple(each.get(name) for each in described) for name in names}
+    differing = {name: found for name, found in values.items() if any(v != found[0] for v in found)}
+    return Comparison(tuple(summary(folder) for folder in folders), differing)
+
+
+def _described(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run what it is; where data and source lie is no part of it."""
+    recipe = Recipe().to_dict() | settings["recipe"]
+    elsewhere = ("net", "data", "start")
+    return {
+        "network": settings["spec"].get("name"),
+        "data": data_title(settings),
+        "fingerprint": settings["data"].get("fingerprint"),
+        "start": settings.get("start", {}).get("digest"),
+    } | {name: value for name, value in recipe.items() if name not in elsewhere}
+
+
+def check_removable(folder: Path) -> None:
+    """Raise UserError for a link, a folder that holds anything but a run, and a run that a process trains."""
+    if folder.is_symlink():
+        raise UserError(f"{folder}: a symbolic link; remove it by hand, or name the folder that it leads to.")
+    others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
+    if others:
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise UserError(
+            f"{folder}: holds {some}, which no training wrote; move it away first, or remove the folder by hand."
+        )
+    if is_locked(folder):
+        raise UserError(f"{folder}: another process is training this run; wait for it or stop it.")
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run's folder with all that a training wrote into it.
+
+    Raises UserError as `check_removable` does, with everything left as it is, and where it can't be removed.
+    """
+    try:
+        check_removable(folder)
+        with locked(folder):
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: can't be removed ({error.strerror or error}).") from error
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

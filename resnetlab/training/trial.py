@@ -1,0 +1,110 @@
+"""Trial: a few steps of a run that train nothing: its network, optimiser and batches, as the training loop has them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+import warnings
+from collections.abc import Generator, Iterator
+
+import torch
+
+from resnetlab.data.loading import Batch
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.streaming import BadImages
+from resnetlab.errors import UserError
+from resnetlab.measuring.accuracy import accuracy
+from resnetlab.training.precision import resolved
+from resnetlab.training.run import Run
+from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader
+from resnetlab.training.step import make_stepper
+
+
+def flat(channels: int) -> Normalisation:
+    """Some normalisation, where only the time that it takes matters."""
+    return Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1))
+
+
+@contextlib.contextmanager
+def settings_kept(device: str, threads: int | None) -> Iterator[None]:
+    """Around trial steps: torch's settings as a training has them, and afterwards the caller's."""
+    callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        torch.set_num_threads(threads or callers_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(callers_threads)
+
+
+class Trial:
+    """What a few steps need: network, optimiser and batches, as the training loop has them."""
+
+    def __init__(self, run: Run, normalise: Normalisation, *, device: str, workers: int):
+        self.run, self.device = run, device
+        self.data = TrainingData.of(run, device)
+        self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
+        # On a GPU each number of images that is tried would be compiled for.
+        recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
+        self.net = first_network(run, recipe, device)
+        weights = class_weights(recipe, self.data.train.labels, len(run.data.classes))
+        self.stepper = make_stepper(self.net, recipe, device, weights)
+        self.loader = make_loader(
+            run,
+            normalise,
+            device=device,
+            workers=workers,
+            unreadables=BadImages(skip=True, limit=len(run.data.train)),
+        )
+
+    def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
+        """What a step of so many images takes, its batch included, after some that are not counted."""
+        self.stepper.train()
+        with contextlib.closing(self.batches(images)) as batches:
+            for step in range(before + steps):
+                if step == before:
+                    self._wait()
+                    started = time.perf_counter()
+                self.stepper(next(batches), 0.0)  # a rate of 0 takes as long and can't blow up
+            self._wait()
+        return (time.perf_counter() - started) / steps
+
+    def batches(self, images: int) -> Generator[Batch, None, None]:
+        """Batches of so many images, epoch after epoch without an end. Raises UserError where none can be read."""
+        for epoch in itertools.count():
+            none = True
+            for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):
+                none = False
+                yield batch._replace(x=self.stepper.laid_out(batch.x))
+            if none:
+                raise UserError(f"{self.run.data.title}: no batch of {images} has two readable images.")
+
+    def evaluation(self, images: int) -> float:
+        """Seconds that evaluating one image takes."""
+        some = self.data.test[torch.arange(min(images, len(self.data.test)))]
+        for _ in range(2):  # the first is left out
+            started = time.perf_counter()
+            accuracy(self.net, self.loader.evaluation(some, images))
+            self._wait()
+        return (time.perf_counter() - started) / len(some)
+
+    def nondeterministic(self) -> tuple[str, ...]:
+        """Operations of a training step of which torch knows that they do not repeat themselves on this device."""
+        before = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            try:
+                self.seconds(2, steps=1)
+            finally:
+                torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        split = [str(w.message).partition(" does not have a deterministic") for w in caught]
+        return tuple(dict.fromkeys(operation for operation, separator, _ in split if separator))
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        elif self.device == "mps":
+            torch.mps.synchronize()

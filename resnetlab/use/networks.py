@@ -1,0 +1,132 @@
+"""The networks as a table: what each costs, the error that its paper prints, and the weights that there are of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.measuring.complexity import complexity
+from resnetlab.measuring.reported import reported
+from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.zoo import Spec, names, spec
+from resnetlab.weights import packaged
+from resnetlab.weights.published import TORCHVISION
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """Weights that can be had by a name, and their accuracy: measured here, or as their project states it."""
+
+    source: str  # e.g. "pretrained:cifar_resnet20"
+    data: str  # whose test images: "cifar10" or "imagenet"
+    top1: float  # %, one crop
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A network of the zoo."""
+
+    name: str
+    depth: int
+    input: tuple[int, int, int]  # C H W
+    parameters: int
+    multiply_adds: int  # for one image, as the papers count
+    paper_error: float | None  # %; CIFAR-10, or ImageNet's top-1 with 10 crops
+    paper: str  # which, and where in it; "" where none prints an error
+    weights: tuple[NamedWeights, ...]
+
+    @property
+    def top1(self) -> float | None:
+        """The best accuracy of its weights, in %."""
+        return max((w.top1 for w in self.weights), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+# What a table can be sorted by: the smallest first, but for accuracy, of which the best is; what has none comes last.
+ORDERS: dict[str, Callable[[NetworkRow], tuple[bool, float | str]]] = {
+    "name": lambda row: (False, row.name),
+    "depth": lambda row: (False, row.depth),
+    "parameters": lambda row: (False, row.parameters),
+    "multiply-adds": lambda row: (False, row.multiply_adds),
+    "error": lambda row: (row.paper_error is None, row.paper_error or 0),
+    "accuracy": lambda row: (row.top1 is None, -(row.top1 or 0)),
+}
+
+
+def network_rows(pattern: str | None = None, order: str | None = None) -> list[NetworkRow]:
+    """The networks whose name matches, in the order of the zoo or of ORDERS.
+
+    A pattern with "*" or "?" has to match the whole name, one without them a part of it; the name of a network that
+    isn't in the list, such as cifar_resnet68, gives that one. Raises UserError where nothing matches.
+    """
+    rows = [_row(spec(name)) for name in _matching(pattern)]
+    return sorted(rows, key=ORDERS[order]) if order else rows
+
+
+def named_weights(name: str) -> tuple[NamedWeights, ...]:
+    """The weights of a network that come with the package, and those that torchvision publishes."""
+    found = []
+    if name in packaged.names():
+        measured = packaged.stated(name).measured
+        found.append(NamedWeights(f"pretrained:{name}", measured["data"], measured["top1"]))
+    for published, file in TORCHVISION.items():
+        if published.removesuffix(".v2") == name:
+            found.append(NamedWeights(f"torchvision:{published}", "imagenet", file.top1))
+    return tuple(found)
+
+
+def costs(net: Spec) -> tuple[int, int]:
+    """Parameters and multiply-adds, as `complexity` counts them, of however deep a network in a moment.
+
+    All units of a stage after its first are the same, so that a network with at most two units a stage tells what each
+    of them costs.
+    """
+    if not isinstance(net, NetSpec):
+        counted = complexity(net)
+        return counted.parameters, counted.multiply_adds
+    short = replace(net, stages=tuple(replace(stage, units=min(stage.units, 2)) for stage in net.stages))
+    counted = complexity(short)
+
+    def times(layer: str) -> int:
+        second = re.match(r"layer(\d+)\.1\.", layer)
+        return net.stages[int(second[1]) - 1].units - 1 if second else 1
+
+    return (
+        sum(layer.parameters * times(layer.name) for layer in counted.layers),
+        sum(layer.multiply_adds * times(layer.name) for layer in counted.layers),
+    )
+
+
+def _matching(pattern: str | None) -> Iterable[str]:
+    if pattern is None:
+        return names()
+    wild = any(c in pattern for c in "*?[")
+    found = [name for name in names() if (fnmatchcase(name, pattern) if wild else pattern in name)]
+    if found:
+        return found
+    if wild:
+        raise UserError(f"no network's name matches {shown(pattern)}.{did_you_mean(pattern.strip('*'), names())}")
+    return [spec(pattern).name]  # or the line that says what there is
+
+
+def _row(net: Spec) -> NetworkRow:
+    parameters, multiply_adds = costs(net)
+    printed = reported(net)
+    error = printed[1].error if printed else None
+    return NetworkRow(
+        net.name,
+        net.depth,
+        (net.in_channels, net.input_size, net.input_size),
+        parameters,
+        multiply_adds,
+        error,
+        printed[1].source if printed and error else "",
+        named_weights(net.name),
+    )

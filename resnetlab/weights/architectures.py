@@ -1,0 +1,69 @@
+"""Networks that a file's tensors can't be told from others by: refused where the file or its folder names them.
+
+An anti-aliasing pool leaves no tensors, nor does a dilated convolution: such a network would load as the plain one with
+the same tensors, and answer wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError, shown
+from resnetlab.nets import zoo
+
+CONFIG = "config.json"  # beside the weights in a folder of the Hugging Face hub
+MOST_BYTES = 10**7  # of it; the largest, with 21,843 classes, has below 10**6
+STATED = ("arch", "architecture", "model_name")  # keys under which trainings save what their network is called
+ANTI_ALIASED = re.compile(r"(?:.*[^a-z])?((?:se|eca)?resnex?t(?:aa|blur)\d\w*)(?:\W.*)?", re.IGNORECASE | re.DOTALL)
+OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # of timm's names: who trained it
+# What else may stand in config.json and changes the network, and the values that ours have.
+OURS: dict[str, tuple[object, ...]] = {
+    "global_pool": ("avg", "", None),  # timm's
+    "hidden_act": ("relu",),  # transformers'
+    "downsample_in_first_stage": (False,),
+    "downsample_in_bottleneck": (False,),
+}
+CHANGES_NOTHING = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "drop_block_rate")  # of timm's arguments
+
+
+def stated_architecture(values: dict[Any, Any]) -> str:
+    """What a file says its network is called, under one of the usual keys; "" if it says nothing."""
+    return next((values[key] for key in STATED if isinstance(values.get(key), str)), "")
+
+
+def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None:
+    """Raise UserError if a weight file, by what it states, its name or config.json, holds a network that we lack.
+
+    beside: the names of files whose folder is named in their place, and has a config.json.
+    """
+    in_folder = path.name in beside
+    names = ((stated, "it states"), (path.parent.name if in_folder else path.name, "its name says"))
+    for name, where in names:
+        if found := ANTI_ALIASED.fullmatch(name):
+            raise _refusal(path, f"{where} that it is {found[1]}, whose anti-aliasing resnetlab does not have")
+    config = _config(path.with_name(CONFIG)) if in_folder else {}
+    name = str(config.get("architecture", ""))
+    if "pretrained_cfg" in config and OLD_PREFIX.sub("", name) not in zoo.IMAGENET:
+        raise _refusal(path, f"{CONFIG} beside it says that it is timm's {shown(name)}, which resnetlab does not have")
+    arguments = config.get("model_args")
+    settings = {key: config[key] for key, ours in OURS.items() if config.get(key, ours[0]) not in ours}
+    if isinstance(arguments, dict):
+        settings |= {key: value for key, value in arguments.items() if key not in CHANGES_NOTHING}
+    for key, value in settings.items():
+        raise _refusal(path, f"{CONFIG} beside it says {key}={shown(value)}, which its tensors do not show")
+
+
+def _refusal(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: {reason}; --net NAME loads it all the same, as the network of that name.")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """What config.json says; nothing if it isn't there or is no JSON object."""
+    try:
+        values = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,218 @@
+"""Files of the Hugging Face hub: asked for their hash, fetched once into the cache, checked; and what config.json says.
+
+The protocol is that of huggingface_hub: ENDPOINT/OWNER/NAME/resolve/REVISION/FILE answers with the commit, the size and
+the SHA-256 of the file, and redirects to where it lies. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
+mean what they mean there, and a file that huggingface_hub has fetched before is used from its cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import resnetlab
+from resnetlab.data.fetch import TIMEOUT, DownloadProgress, download, held, writing
+from resnetlab.data.open import File
+from resnetlab.errors import UserError
+from resnetlab.storage import cache_folder, write_atomically
+
+MODEL = "model.safetensors"  # the weights in a repository
+OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
+CONFIG = "config.json"
+MOST_CONFIG = 2**20  # bytes
+REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name, and a revision
+_YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
+
+
+def place(name: str) -> Path:
+    """The folder with the files of a repository: huggingface_hub's if it has the weights, else ours."""
+    return _of_huggingface_hub(*_parsed(name)) or _folder(name)
+
+
+def fetch(name: str) -> Iterator[DownloadProgress]:
+    """Fetch the weights of a repository, "owner/name" or "owner/name@revision", and its config.json; once.
+
+    Yields nothing where they are there already, whatever has become of the repository since. Raises UserError where
+    there is no such repository, or no network, and for weights that are not what the hub says they are.
+    """
+    repository, revision = _parsed(name)
+    folder = place(name)
+    if _has_weights(folder):
+        return
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
+        raise UserError(f"hf:{name}: is not in the cache, and HF_HUB_OFFLINE is set; unset it to download the weights.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder, waits=True):
+        if _has_weights(folder):  # by another process, meanwhile
+            return
+        told = _told_of_weights(repository, revision)
+        address = _address(repository, told.commit or revision)
+        _fetch_config(address, folder)
+        file = File(told.file, told.size, told.sha256)
+        yield from download(file, folder, (address,), token=_token(address))
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    if not (found := REPOSITORY.fullmatch(name)) or ".." in name:
+        raise UserError(f"hf:{name}: not a repository of the hub; write hf:OWNER/NAME, or hf:OWNER/NAME@REVISION.")
+    return found[1], found[2] or "main"
+
+
+def _folder(name: str) -> Path:
+    return cache_folder() / "hub" / name.replace("/", "--")
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / file).exists() for file in (MODEL, OLD_MODEL))
+
+
+def _of_huggingface_hub(repository: str, revision: str) -> Path | None:
+    """The folder of a repository in huggingface_hub's cache, if that has its weights."""
+    home = Path(os.environ.get("HF_HOME") or cache_folder().parent / "huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    kept = cache / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (kept / "refs" / revision).read_text().strip()
+    except OSError:
+        commit = revision
+    folder = kept / "snapshots" / commit
+    return folder if _has_weights(folder) else None
+
+
+def _address(repository: str, revision: str) -> str:
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/{repository}/resolve/{quote(revision, safe='')}/"
+
+
+def _token(address: str) -> str:
+    """The user's token, which private repositories need; "" where there is none, and over plain HTTP to elsewhere."""
+    here = urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
+    if urlsplit(address).scheme != "https" and not here:
+        return ""
+    return os.environ.get("HF_TOKEN", "").strip()
+
+
+class _Told(NamedTuple):
+    """What the hub says of a file."""
+
+    file: str
+    size: int
+    sha256: str
+    commit: str
+
+
+class _WithinHost(HTTPRedirectHandler):
+    """Follows a repository that was renamed, not the way to where a file lies: the answer before says what it is."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).netloc != urlsplit(req.full_url).netloc or headers.get("X-Linked-Etag"):
+            return None
+        followed = Request(newurl, headers=dict(req.headers), method=req.get_method())
+        followed.unredirected_hdrs.update(req.unredirected_hdrs)
+        return followed
+
+
+def _told_of_weights(repository: str, revision: str) -> _Told:
+    """What the hub says of a repository's weights. Raises UserError where it has none, or doesn't say their hash."""
+    for file in (MODEL, OLD_MODEL):
+        address = _address(repository, revision)
+        with _asked(f"{address}{file}", f"hf:{repository}", method="HEAD") as answer:
+            if answer.status == http.HTTPStatus.NOT_FOUND:
+                continue
+            headers = answer.headers
+        etag = _etag(headers.get("X-Linked-Etag") or headers.get("ETag") or "")
+        if not re.fullmatch(r"[0-9a-f]{64}", etag):
+            raise UserError(
+                f"hf:{repository}: the hub states no SHA-256 of {file}, so a download can't be checked; download "
+                f"{address}{file} by hand, and give the file in place of the name."
+            )
+        size = headers.get("X-Linked-Size") or (headers.get("Content-Length") if answer.status == 200 else None)
+        commit = headers.get("X-Repo-Commit", "")
+        return _Told(file, int(size or 0), etag, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else "")
+    raise UserError(
+        f"hf:{repository}: the hub has no such repository at {revision}, or neither {MODEL} nor {OLD_MODEL} in it."
+    )
+
+
+def _fetch_config(address: str, folder: Path) -> None:
+    """Fetch config.json, if there is one; it is small and holds nothing that could be executed."""
+    with _asked(address + CONFIG, address, method="GET", follows=True) as answer:
+        content = answer.read(MOST_CONFIG) if answer.status == http.HTTPStatus.OK else b""
+        etag = _etag(answer.headers.get("ETag") or "")
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()  # as Git hashes it
+    if content and (not re.fullmatch(r"[0-9a-f]{40}", etag) or etag == blob):
+        with writing(folder):
+            write_atomically(folder / CONFIG, content)
+
+
+def _etag(text: str) -> str:
+    return text.removeprefix("W/").strip('"')
+
+
+def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.client.HTTPResponse | HTTPError:
+    """The hub's answer: 200, a redirection or 404. Raises UserError for others, and where there is none."""
+    request = Request(url, headers={"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"})
+    request.method = method
+    if token := _token(url):
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    opener = build_opener() if follows else build_opener(_WithinHost)
+    host = urlsplit(url).netloc
+    try:
+        return opener.open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code in (401, 403):
+            raise UserError(
+                f"{what}: {host} answers {error.code} {error.reason}: there is no such repository, or it is not public "
+                "and needs your token, in HF_TOKEN."
+            ) from error
+        if error.code == http.HTTPStatus.NOT_FOUND or 300 <= error.code < 400:
+            return error
+        reason = f"answers {error.code} {error.reason}"
+    except (OSError, http.client.HTTPException) as error:
+        cause = error.reason if isinstance(error, URLError) else error
+        reason = f"can't be reached ({getattr(cause, 'strerror', None) or cause})"
+    raise UserError(
+        f"{what}: {host} {reason}. Check the network and repeat the command, or download {MODEL} of the repository by "
+        "hand, and give the file in place of the name."
+    )
+
+
+class Preprocessing(NamedTuple):
+    """How images are prepared for a network, as config.json says it."""
+
+    mean: tuple[float, ...]  # of each channel, of pixels / 255
+    std: tuple[float, ...]
+    size: int  # of images, pixels a side
+    classes: tuple[str, ...] | None
+    short_side: int  # to which images are resized before they are cut to that size
+    interpolation: str
+
+
+def preprocessing(folder: Path) -> Preprocessing | None:
+    """What timm's config.json in a folder says of its network; None where there is none, or it says something else."""
+    try:
+        told: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
+        pretrained = told["pretrained_cfg"]
+        mean, std = (tuple(map(float, pretrained[key])) for key in ("mean", "std"))
+        _, height, width = map(int, pretrained["input_size"])
+        short_side = round(height / float(pretrained.get("crop_pct", 0.875)))
+        interpolation = str(pretrained.get("interpolation", "bilinear"))
+        labels = told.get("label_names") or pretrained.get("label_names")
+        classes = tuple(map(str, labels)) if labels else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return None
+    if height != width or not all(std):
+        return None
+    return Preprocessing(mean, std, height, classes, short_side, interpolation)

@@ -1,0 +1,167 @@
+"""Weights by name: those in the package, torchvision's, the Hugging Face hub's; fetched once, checked, kept.
+
+pretrained:cifar_resnet56               a file in the package
+torchvision:resnet50                    a row of weights.published, kept where torchvision keeps its own
+timm/resnet50.a1_in1k                   a repository of timm's on the hub, kept in the cache
+hf:OWNER/NAME, hf:OWNER/NAME@REVISION   any repository; a revision is a branch, tag or commit
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
+from resnetlab.data.fetch import DownloadProgress, check_file, download, held, writing
+from resnetlab.data.imagenet import class_names
+from resnetlab.data.open import File
+from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.nets.zoo import Spec
+from resnetlab.run_files import source_path
+from resnetlab.weights import hub_files, packaged
+from resnetlab.weights.hub_files import REPOSITORY, Preprocessing
+from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
+
+MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
+TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?")
+
+_log = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """What is done with a name of a kind: where its weights lie, and how they are brought there."""
+
+    place: Callable[[str], Path]  # a file, or a folder of the hub's
+    fetch: Callable[
+        [str], Iterator[DownloadProgress]
+    ]  # raises UserError where that can't be; yields nothing if it is there
+
+
+def located(source: str | Path) -> Path:
+    """The run folder or weight file that a source names; weights are fetched first where they have to be.
+
+    What is no name of weights is a path. Raises UserError for a name that nothing is published under, and for
+    weights that can't be fetched.
+    """
+    if not (named := _named(source)):
+        return source_path(source)
+    kind, name = named
+    started = False
+    for progress in KINDS[kind].fetch(name):
+        if not started:
+            _log.warning("%s: downloading %s", source, progress.file)
+        started = True
+    return KINDS[kind].place(name)
+
+
+def fetch_weights(source: str | Path) -> Iterator[DownloadProgress]:
+    """Fetch the weights that a name stands for, yielding progress: nothing for what is here, and for a path.
+
+    A download that stopped is resumed. Raises UserError as `located` does.
+    """
+    if named := _named(source):
+        yield from KINDS[named[0]].fetch(named[1])
+
+
+def is_name(source: str | Path) -> bool:
+    """Whether a source is the name of published weights, and not a path."""
+    return _named(source) is not None
+
+
+def short_name(source: str | Path) -> str:
+    """What files that are made of a source are called: the last part of its name, or of its path."""
+    if named := _named(source):
+        return named[1].rpartition("/")[2].replace("@", "-")
+    path = source_path(source).resolve()
+    return path.stem if path.is_file() else path.name
+
+
+def hub_hint(source: str | Path) -> str:
+    """How a path that isn't there would be written if it is meant as a repository of the hub, for a message."""
+    text = os.fspath(source)
+    owner = text.partition("/")[0]
+    if not REPOSITORY.fullmatch(text) or owner in (".", "..", "runs") or os.path.lexists(owner):
+        return ""
+    return f" (a repository of the Hugging Face hub is written hf:{text})"
+
+
+def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
+    """The names of a network's classes where its file has none: ImageNet's, if its source says that it knows these."""
+    kind, name = _named(source) or ("", "")
+    knows = kind == "torchvision" or (kind == "hf" and re.search(r"_in1k(@|$)", name))
+    classes = tuple(class_names().values())
+    return classes if knows and spec.num_classes == len(classes) else None
+
+
+def other_preparation(source: str | Path, stated: Preprocessing | None) -> str:
+    """What a network's project does to images, and resnetlab does otherwise, in words; "" if it is nothing, or unknown.
+
+    `stated` is what the config.json beside the file says.
+    """
+    kind, name = _named(source) or ("", "")
+    if kind == "torchvision":
+        size, short_side, interpolation = CROP_SIDE, TORCHVISION[name].short_side, "bilinear"
+    elif stated:
+        size, short_side, interpolation = stated.size, stated.short_side, stated.interpolation
+    else:
+        return ""
+    own = round(size * TEST_SIDE / CROP_SIDE)
+    ways = [f"to {short_side} pixels (here {own})"] if short_side != own else []
+    ways += [f"with {interpolation} interpolation (here bilinear)"] if interpolation != "bilinear" else []
+    words = f"its project resizes the short side of images {' and '.join(ways)}"
+    return f"{words}, so the accuracy may differ from what it states" if ways else ""
+
+
+def _named(source: str | Path) -> tuple[str, str] | None:
+    """The kind and the name of published weights; None for a path."""
+    text = os.fspath(source)
+    kind, colon, name = text.partition(":")
+    if colon and kind in KINDS:
+        return kind, name
+    return ("hf", text) if TIMM.fullmatch(text) and not os.path.lexists(text) else None
+
+
+def _in_package(name: str) -> Iterator[DownloadProgress]:
+    packaged.path_of(name)
+    return iter(())
+
+
+def _torchvision_file(name: str) -> TorchvisionFile:
+    if name not in TORCHVISION:
+        raise UserError(
+            f"torchvision:{shown(name)[1:-1]}: no such weights, or none of a network that is here: choose one of "
+            f"{', '.join(TORCHVISION)}.{did_you_mean(name, TORCHVISION)}"
+        )
+    return TORCHVISION[name]
+
+
+def _torchvision_place(name: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _torchvision_file(name).name
+
+
+def _from_torchvision(name: str) -> Iterator[DownloadProgress]:
+    """Fetch a file of torchvision's unless it is there, where it is checked, too."""
+    published, path = _torchvision_file(name), _torchvision_place(name)
+    file = File(published.name, 0, published.sha256)
+    if not path.exists():
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        address = os.environ.get(MIRROR) or ADDRESS
+        with held(path.parent, waits=True):
+            if not path.exists():  # what another process may have brought meanwhile
+                yield from download(file, path.parent, (address.rstrip("/") + "/",))
+                return
+    check_file(f"torchvision:{name}", path, file)
+
+
+KINDS: dict[str, Kind] = {
+    "pretrained": Kind(packaged.path_of, _in_package),
+    "torchvision": Kind(_torchvision_place, _from_torchvision),
+    "hf": Kind(hub_files.place, hub_files.fetch),
+}

@@ -1,0 +1,231 @@
+"""What Python calls gives what the commands give: results, files, and the line of an error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import resnetlab
+from resnetlab.api.train import TrainingResult
+from resnetlab.cli.main import main
+
+Captured = pytest.CaptureFixture[str]
+FIELDS = {"net": "cifar_resnet8", "epochs": 2, "seed": 5}
+OPTIONS = ("--net", "cifar_resnet8", "--epochs", "2", "--seed", "5", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> TrainingResult:
+    """A run of the digits, trained from Python."""
+    return resnetlab.train("digits", runs=place / "runs", threads=1, quiet=True, **FIELDS)
+
+
+@pytest.fixture
+def digit(place: Path) -> Path:
+    path = place / "digit.png"
+    Image.new("L", (8, 8), 200).save(path)
+    return path
+
+
+def answer(capsys: Captured, *arguments: str) -> Any:
+    """What a command prints with --json."""
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_training_is_the_commands_to_the_bit(run: TrainingResult, tmp_path: Path, capsys: Captured) -> None:
+    said = answer(capsys, "train", "digits", *OPTIONS, "--runs", str(tmp_path))
+    weights = "last/weights.safetensors"
+    assert (Path(said["run"]) / weights).read_bytes() == (run.folder / weights).read_bytes()
+    assert Path(said["run"]).name == run.folder.name
+    assert {name: getattr(run, name) for name in ("train_error", "test_error", "epochs")} == {
+        name: said[name] for name in ("train_error", "test_error", "epochs")
+    }
+    assert not run.finished_before
+
+
+def test_a_finished_run_is_read(run: TrainingResult, place: Path) -> None:
+    again = resnetlab.train(resnetlab.recipe("digits", **FIELDS), runs=place / "runs", quiet=True)
+    assert again.finished_before
+    assert (again.folder, again.test_error, again.seconds) == (run.folder, run.test_error, run.seconds)
+
+
+def test_evaluation_is_the_commands(run: TrainingResult, capsys: Captured) -> None:
+    found = resnetlab.evaluate(run, "digits", quiet=True)
+    assert json.loads(json.dumps(found.to_dict())) == answer(capsys, "eval", str(run.folder), "--data", "digits")
+    assert found.top1 == pytest.approx(100 - run.test_error)
+    assert (found.labels == found.predicted).sum() == found.correct
+    both = resnetlab.evaluate([run, run.folder], "digits", quiet=True)
+    assert [row["source"] for row in both.table()] == [str(run.folder)] * 2 + ["ensemble of 2"]
+    assert both.table()[2]["top1"] == found.top1
+
+
+def test_predictions_are_the_commands(run: TrainingResult, digit: Path, capsys: Captured) -> None:
+    found = resnetlab.predict(run, digit, top=3, quiet=True)
+    assert found.to_dict() == answer(capsys, "predict", str(run.folder), str(digit), "--top", "3")
+    assert [row["rank"] for row in found.table()] == [1, 2, 3]
+    some = resnetlab.predict(run, [digit, digit.with_name("missing.png")], top=1, quiet=True)
+    assert [image.error for image in some] == ["", "No such file or directory"]
+    assert [row["class"] for row in some.table()] == [found.images[0].classes[0][0], ""]
+
+
+def test_plots_are_the_commands(run: TrainingResult, tmp_path: Path, capsys: Captured) -> None:
+    plot = resnetlab.plot_runs(run, out=tmp_path / "python.svg")
+    answer(capsys, "runs", "plot", str(run.folder), "--out", str(tmp_path / "command.svg"))
+    assert (tmp_path / "python.svg").read_bytes() == (tmp_path / "command.svg").read_bytes()
+    assert plot.runs == (run.folder,)
+    assert plot._repr_svg_().startswith("<svg")
+    assert plot.save(tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert resnetlab.plot_runs([run.folder.name.rpartition("-")[2]], root=run.folder.parent).figure == plot.figure
+
+
+def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
+    assert resnetlab.load(run).spec.name == "cifar_resnet8"
+    tuned = resnetlab.train("digits", start=run, epochs=1, runs=place / "tuned", threads=1, quiet=True)
+    assert tuned.network == "cifar_resnet8"
+    assert run.history()[-1]["test_error"] == run.test_error
+    assert [line["epoch"] for line in run.history()] == [1, 2]
+
+
+def test_a_study_runs_from_a_script_without_a_main_guard(place: Path) -> None:
+    """Processes that are spawned import the script by default, and would each run the study again."""
+    script = place / "script.py"
+    script.write_text(
+        "import resnetlab\n"
+        "found = resnetlab.study('degradation', epochs=0.05, seeds=1, jobs=2)\n"
+        "print(found.failures, len(found.claims), len(found.figures), found.record, found.report)\n"
+        "print(found)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *table = done.stdout.splitlines()
+    assert first == "() 6 1 reports/degradation-quick.json reports/report.html"
+    assert table[-1].startswith("degradation, quick: ")
+    assert done.stderr.count("degradation, quick: 6 runs, 2 at once") == 1
+    assert (place / "reports/report.html").exists()
+
+
+def test_quiet_says_nothing(run: TrainingResult, digit: Path, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    resnetlab.train("digits", runs=place / "runs", quiet=True, **FIELDS)
+    resnetlab.evaluate(run, "digits", quiet=True)
+    resnetlab.predict(run, digit, quiet=True)
+    assert capfd.readouterr() == ("", "")
+    resnetlab.evaluate(run, "digits")
+    assert "360 tested" in capfd.readouterr().err
+
+
+Call = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "words"),
+    [
+        (resnetlab.train, {"recipe": "digit"}, "recipe 'digit' is not known: choose one of digits"),
+        (resnetlab.train, {"recipe": 5}, "recipe=5 must be a name or a path"),
+        (resnetlab.train, {"epoch": 3}, "'epoch' is not a field of a recipe. Did you mean epochs"),
+        (resnetlab.train, {"epochs": "3"}, "epochs='3' must be a number"),
+        (resnetlab.train, {"data": Path("nowhere")}, "data 'nowhere' can't be read"),
+        (resnetlab.train, {"runs": 5}, "runs=5 must be a name or a path"),
+        (resnetlab.train, {"threads": "2"}, "threads='2' must be a whole number"),
+        (resnetlab.train, {"workers": 1.5}, "workers=1.5 must be a whole number"),
+        (resnetlab.train, {"device": 3}, "device=3 must be text"),
+        (resnetlab.train, {"log": "x"}, "log='x' is not known: choose one of tensorboard"),
+        (resnetlab.evaluate, {"data": "digits", "sources": []}, "no network given"),
+        (resnetlab.evaluate, {"data": "digits", "sources": 5}, "sources=5 must be a name or a path, or several"),
+        (resnetlab.evaluate, {"data": "digits", "sources": "nowhere"}, "nowhere: no such run folder or weight file"),
+        (resnetlab.evaluate, {"data": "digit"}, "Did you mean digits?"),
+        (resnetlab.evaluate, {"data": "digits", "views": "x"}, "views='x' is not known: choose one of 1-crop"),
+        (resnetlab.evaluate, {"data": "digits", "classes": 3}, "classes=3 must be a name or a path, or several"),
+        (resnetlab.evaluate, {"data": "digits", "classes": "a"}, "classes 'a': write NAME_IN_THE_DATA="),
+        (resnetlab.predict, {"images": []}, "no image given"),
+        (resnetlab.predict, {"images": "a.png", "top": 0}, "top=0 must be 1 or more"),
+        (resnetlab.predict, {"images": "a.png", "batch_size": 1.5}, "batch_size=1.5 must be a whole number"),
+        (resnetlab.predict, {"images": "a.png", "net": 3}, "net=3 must be text"),
+        (resnetlab.study, {"name": "degradatio"}, "study 'degradatio' is not known"),
+        (resnetlab.study, {"name": "degradation", "scale": "x"}, "scale='x' is not known: choose one of quick"),
+        (resnetlab.study, {"name": "degradation", "scale": "cifar"}, "needs the images: give --data cifar10:DIR"),
+        (resnetlab.study, {"name": "degradation", "epochs": "x"}, "epochs='x' must be a number"),
+        (resnetlab.study, {"name": "degradation", "jobs": 0}, "jobs=0 must be 1 or more"),
+        (resnetlab.study, {"name": "degradation", "jobs": 1, "ray": "auto"}, "--jobs can't be used with --ray"),
+        (resnetlab.plot_runs, {}, "no run given"),
+        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending says what is written"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_bad_input_raises_the_line_of_the_command(
+    run: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Call,
+    values: dict[str, Any],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if call is resnetlab.evaluate:
+        values = {"sources": run} | values
+    if call is resnetlab.predict:
+        values = {"source": run} | values
+    runs = [run] if "RUN" in values else []
+    with pytest.raises(resnetlab.UserError) as raised:
+        call(*runs, **{name: value for name, value in values.items() if name != "RUN"})
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_fault_of_ours_is_one_line_too(
+    run: TrainingResult, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Python raises what the command prints."""
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("resnetlab.api.evaluate.evaluate_on", no_memory)
+    with pytest.raises(resnetlab.UserError, match="out of memory: 20 GiB more did not fit into the GPU's") as raised:
+        resnetlab.evaluate(run, "digits", quiet=True)
+    assert main(["eval", str(run.folder), "--data", "digits"]) == 2
+    assert capsys.readouterr().err == f"error: {raised.value}\n"
+    assert "--views 1-crop" in str(raised.value)
+
+
+def test_a_fault_of_ours_stays_one(run: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetlab.api.evaluate.evaluate_on", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        resnetlab.evaluate(run, "digits", quiet=True)
+
+
+def test_results_are_frozen(run: TrainingResult) -> None:
+    with pytest.raises(FrozenInstanceError):
+        run.test_error = 0.0  # type: ignore[misc]
+
+
+def test_what_is_public() -> None:
+    assert set(dir(resnetlab)) == set(resnetlab.__all__)
+    assert {"train", "evaluate", "predict", "study", "plot_runs", "build", "load", "UserError"} <= set(dir(resnetlab))
+    for name in resnetlab.__all__:
+        assert getattr(resnetlab, name).__doc__, f"help(resnetlab.{name}) says nothing"
+    assert (resources.files(resnetlab) / "py.typed").is_file()
+
+
+def test_help_shows_the_overview_and_the_functions() -> None:
+    code = "import pydoc, resnetlab; print(pydoc.render_doc(resnetlab, renderer=pydoc.plaintext))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'run = resnetlab.train("digits"' in done.stdout
+    for name in ("train", "evaluate", "predict", "study", "plot_runs"):
+        assert f"\n    {name}(" in done.stdout

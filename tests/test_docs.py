@@ -1,0 +1,77 @@
+"""The guide: its Python runs, its commands are ones that there are, and no page is left out of its navigation."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import cyclopts
+import pytest
+
+from resnetlab.cli.app import app
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+NOT_RUN = "<!-- not run by the tests -->\n"
+PLACEHOLDERS = {"SHELL": "bash", "N": "2", "K": "3"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language that the page does not exempt."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"(?<!{re.escape(NOT_RUN)})^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_guide_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One block after another, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    examples = blocks(DOCS / "python.md", "python")
+    assert len(examples) > 8
+    for code in examples:
+        exec(compile(code, "docs/python.md", "exec"), names)
+    shown = capsys.readouterr().out
+    headings, error = (block.splitlines()[0] for block in blocks(DOCS / "python.md", "text"))
+    assert " ".join(headings.split()) in " ".join(shown.split())
+    assert error in shown
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page, in blocks and in its text, without those that leave something open."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    lines += re.findall(r"^    (?:\$ )?(resnetlab .*)$", text, re.MULTILINE)
+    lines += re.findall(r"`(resnetlab [^`\n]*)`", text)
+    return [line for line in lines if line.startswith("resnetlab ") and not re.search(r"\.\.\.|NAME=FILE|\[--", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_guide_are_there(page: Path) -> None:
+    """They are read as the command line reads them, and not run; one that is only named has no arguments."""
+    for line in commands(page):
+        words = [PLACEHOLDERS.get(word, word) for word in re.split(r"[|>&;]", line)[0].split("resnetlab", 1)[1].split()]
+        words = shlex.split(" ".join(words), comments=True)
+        if words in ([], ["train", "RECIPE"]):
+            continue
+        try:
+            app.parse_args(words, exit_on_error=False, print_error=False)
+        except cyclopts.MissingArgumentError as error:
+            if not all(re.fullmatch("[a-z]+", word) for word in words):
+                pytest.fail(f"{line}: {error}")
+        except cyclopts.CycloptsError as error:
+            pytest.fail(f"{line}: {error}")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in [*PAGES, *DOCS.glob("*.ipynb")] if f": {page.name}\n" not in navigation] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import resnetlab
+
+    reference = (DOCS / "reference.md").read_text(encoding="utf-8")
+    assert [n for n in resnetlab.__all__ if n != "__version__" and not re.search(rf"\b{n}\b", reference)] == []

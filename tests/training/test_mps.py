@@ -1,0 +1,75 @@
+"""Apple's GPUs, as far as they can be tested without one: a step computes nothing in double precision on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from resnetlab import machine
+from resnetlab.data.images import Images
+from resnetlab.data.loading import Augmentation, Loader
+from resnetlab.data.normalisation import Normalisation
+from resnetlab.errors import UserError
+from resnetlab.nets.zoo import build, spec
+from resnetlab.training import launch as launching
+from resnetlab.training.distributed import Distributed, local_device
+from resnetlab.training.launch import launch
+from resnetlab.training.precision import resolved
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
+from resnetlab.training.step import make_stepper
+
+
+class _NoDoubles(TorchDispatchMode):
+    """A device without float64: "meta", which computes shapes and types only."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        made = function(*arguments, **(named or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "meta":
+                assert tensor.dtype != torch.float64, f"{function} gives float64"
+        return made
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "muon"])
+def test_a_step_and_its_batch_have_no_doubles(optimiser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "WITHOUT_FLOAT64", ("mps", "meta"))
+    values = Recipe(optimiser=optimiser, balance="class_weights", clip_gradient=1.0)
+    how = Augmentation(erasing=0.5, mixup=0.2, label_smoothing=0.1)
+    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 4)
+    normalise = Normalisation(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    with _NoDoubles():
+        loader = Loader(normalise.to("meta"), 10, augmentation=how, device="meta")
+        stepper = make_stepper(build("cifar_resnet8"), values, "meta", torch.ones(10))
+        for batch in loader.training(images.to("meta"), 4, 0, 0):
+            assert batch.x.device.type == "meta"
+            assert stepper(batch, 0.1).loss.dtype == torch.float32
+
+
+def test_the_check_sees_a_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _NoDoubles(), pytest.raises(AssertionError, match="gives float64"):
+        torch.zeros(1, device="meta").double()
+
+
+def test_draws_stay_below_one_in_single_precision() -> None:
+    nearly = torch.tensor(1 - 2**-53, dtype=torch.float64)
+    assert nearly.float() == 1
+    assert nearly.float().clamp_(max=1 - 2**-24) < 1
+
+
+def test_auto_takes_nothing_that_is_the_processors_own() -> None:
+    fast = recipe("cifar_fast")
+    assert resolved(fast, spec(fast.net), "mps") == {"precision": "fp32", "channels_last": False, "compile": False}
+
+
+def test_what_it_can_not_do_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "find_device", lambda name: name)
+    with pytest.raises(UserError, match="policy='randaugment' computes in double precision, which Apple GPUs lack"):
+        launch(recipe("digits", policy="randaugment"), tmp_path, Distributed(), device="mps")
+    with pytest.raises(UserError, match="several processes can't share an Apple GPU"):
+        local_device("mps", Distributed(world_size=2))
