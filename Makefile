@@ -1,4 +1,4 @@
-# make demo: the main job on embedded data, with a report to look at. make test: the tests. Both set themselves up.
+# make demo: the main job on embedded data, with a page to read. make test: the tests. Both set themselves up.
 # make docs: the guide as pages. make results: all quick studies once more, into the committed results/, from a clean
 # commit. PYTHON=python3.12 chooses the interpreter.
 
@@ -16,7 +16,7 @@ demo: $(VENV)/run
 	@echo "==> Training 30 small networks on the digits: about 3 minutes on 2 cores"
 	$(BIN)/resnetlab study run degradation --scale quick --runs runs --results reports
 	@echo
-	@echo "To read the report, open this in a browser: file://$(CURDIR)/reports/report.html"
+	$(BIN)/resnetlab study essay --results reports --also results
 	@echo "The command is $(BIN)/resnetlab, or resnetlab after: source $(BIN)/activate"
 
 test: $(VENV)/dev

@@ -49,6 +49,10 @@ Ray = Annotated[
 ]
 DryRun = Annotated[bool, Parameter(negative="", help="Print what would run and its cost, and run nothing.")]
 Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
+Also = Annotated[
+    Path | None,
+    Parameter(help="Another folder of records, for the studies that --results does not have."),
+]
 
 
 @app.command(name="list")
@@ -175,6 +179,25 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
 
     page = write_report(results)
     print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
+
+
+@app.command
+def essay(*, results: Results = Path("reports"), also: Also = None, json: Json = False) -> None:
+    """Write the essay: one page that answers the questions about residual networks by what was measured.
+
+    It is the front page of the report, as one file to send, and needs no network.
+    """
+    from resnetlab.report.essay.page import terminal
+    from resnetlab.report.study_pages import write_essay
+
+    page, library = write_essay(results, also)
+    lines = [str(line) for line in terminal(library)]
+    if json:
+        print(json_module.dumps({"essay": str(page), "result": lines}))
+        return
+    for line in lines:
+        print(line)
+    print(f"essay: {page}\nopen it in a browser: {page.resolve().as_uri()}")
 
 
 ROWS_WIDTH = 72  # columns below which sentences side by side can't be read

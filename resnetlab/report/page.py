@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import re
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
+from resnetlab.report.panels import axis
 from resnetlab.studies.figures import svg
-from resnetlab.studies.frame.text import both
+from resnetlab.studies.frame.statistics import VERDICTS
+from resnetlab.studies.frame.text import SHARED, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +36,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "axis": axis,
         "both": both,
         "duration": duration,
         "interval": interval,
@@ -46,10 +51,25 @@ def _environment() -> Environment:
     return environment
 
 
+def verdict_words() -> dict[str, Any]:
+    """What a page needs to show verdicts: their words, what they mean, and the kinds that its style knows."""
+    return {
+        "verdict_words": {v.word: SHARED(f"verdicts.{v.name}") for v in VERDICTS},
+        "meanings": {v.word: SHARED(f"meaning.{v.name}") for v in VERDICTS},
+        "kinds": {v.word: v.name.lower().replace("_", "-") for v in VERDICTS},
+    }
+
+
 def date(iso: str) -> str:
     """A moment as a reader writes it: "2 January 2026, 03:04 UTC"."""
     at = datetime.datetime.fromisoformat(iso)
     return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """The processor that a record was made on, without its trademarks: "Intel Xeon Processor, 2 cores"."""
+    name = re.sub(r"\((R|TM|C)\)", "", str(machine.get("processor") or "unknown processor"))
+    return f"{name}, {machine.get('cores', '?')} cores"
 
 
 def duration(seconds: float) -> str:

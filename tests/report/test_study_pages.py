@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetlab.errors import UserError
+from resnetlab.report.essay.page import SECTIONS
 from resnetlab.report.page import duration
 from resnetlab.report.study_pages import write_report
 from resnetlab.studies.figures import draw as figures
@@ -199,7 +200,7 @@ def test_page_has_both_languages_and_formulas(tmp_path: Path) -> None:
     assert '<span lang="en">reproduced</span><span lang="zh">已复现</span>' in page
     assert "Made-up: <math" in page
     assert "</math> &amp; more." in page
-    assert "虚构的回答。" in page, "the overview answers its questions"
+    assert "虚构的回答。" in page, "the answer comes first"
 
 
 def test_values_of_a_figure_lie_in_a_file(tmp_path: Path) -> None:
@@ -263,10 +264,8 @@ def test_words_of_a_record_are_never_markup(tmp_path: Path) -> None:
 def test_several_records_have_a_page_each(tmp_path: Path) -> None:
     overview = written(tmp_path, record(scale="cifar"), record())
     names = ("degradation-quick", "degradation-cifar")
-    assert [overview.index(f'<li><a href="{name}.html"') for name in names] == sorted(
-        overview.index(f'<li><a href="{name}.html"') for name in names
-    )
-    assert "<section" not in overview
+    assert re.findall(r'<section id="([^"]+)"', overview) == [*SECTIONS, "appendix"]
+    assert re.findall(r'<details class="fold study" id="study-([^"]+)"', overview) == list(names)
     for name in names:
         page = (tmp_path / f"{name}.html").read_text()
         ids = re.findall(r'\sid="([^"]+)"', page)
@@ -285,7 +284,7 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
     rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED.word}]
     page = written(tmp_path, record(failures=[FAILURE], rows=rows))
     for words in (
-        '<h3 id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
+        '<h2 class="part" id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
         "1 of 33 runs failed.",
         'aria-labelledby="degradation-quick-failures"',
         '<th role="rowheader" scope="row">cifar_plain56</th>',
@@ -318,6 +317,7 @@ def _broken_figure(**changes: Any) -> dict[str, Any]:
         {"surplus": 1},
         {"rows": [{"claim": "c"}]},
         {"rows": [{"claim": "c", "paper": "p", "measured": "m", "verdict": "splendid"}]},
+        {"verdict": "splendid"},
         {"words": None},
         {"theory": "an open $formula"},
         {"claim": {"en": "no Chinese"}},

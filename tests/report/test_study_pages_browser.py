@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import CUT_OFF, FAINT, NAMELESS, opened
 
 from resnetlab.report.study_pages import write_report
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
@@ -19,43 +18,6 @@ from resnetlab.studies.frame.statistics import CONTRADICTED, VERDICTS
 from resnetlab.studies.frame.text import Both
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
-
-# Texts whose colour stands out less than 4.5:1 from what is behind them.
-FAINT = """() => {
-  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
-    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
-  const behind = (e) => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
-  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
-    const style = getComputedStyle(e), ink = e instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(ink), light(behind(e))].sort((x, y) => x - y);
-    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
-
-# What reaches beyond its frame: the page, a table whose container can't be scrolled by key, letters outside a picture.
-CUT_OFF = """() => {
-  const cut = [], name = (e) => `${e.tagName} ${e.className.baseVal ?? e.className} ${e.textContent.slice(0, 40)}`;
-  if (document.documentElement.scrollWidth > innerWidth) cut.push(`page ${document.documentElement.scrollWidth}`);
-  for (const table of document.querySelectorAll("table")) {
-    const box = table.parentElement, scrolls = box.tabIndex === 0 && getComputedStyle(box).overflowX === "auto";
-    const over = table.getBoundingClientRect().right - box.getBoundingClientRect().right;
-    if (over > 1 && !scrolls) cut.push(name(table));
-  }
-  for (const text of document.querySelectorAll(".panel svg text")) {
-    const t = text.getBoundingClientRect(), s = text.ownerSVGElement.getBoundingClientRect();
-    if (t.left < s.left - 1 || t.right > s.right + 1 || t.top < s.top - 1 || t.bottom > s.bottom + 1)
-      cut.push(name(text));
-  }
-  for (const e of document.querySelectorAll("main p, main dd, main td, main th, .badge, .command, .bar, footer"))
-    if (e.checkVisibility() && !e.closest(".scroll, thead, .bar nav") && e.getBoundingClientRect().right > innerWidth)
-      cut.push(name(e));
-  return cut; }"""
-
-# What a reader who hears the page could not tell from the next one.
-NAMELESS = """() => [...document.querySelectorAll("figure, table, input, nav, section, [role=img], [role=region]")]
-  .filter((e) => !(e.ariaLabel || e.labels?.[0]?.textContent.trim() || e.caption?.textContent
-    || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent)).map((e) => e.outerHTML.slice(0, 80))"""
 
 
 def made_up(scale: str, depths: tuple[int, ...]) -> Record:
@@ -152,25 +114,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     made_up("quick", (8, 20, 56)).save(folder)
     return write_report(folder)
-
-
-@contextlib.contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
-    """A page; afterwards: nothing but the file was asked for, and the console is empty."""
-    complaints: list[str] = []
-    script = how.pop("before", None)
-    context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(600_000)
-    page = context.new_page()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if request.url == path.as_uri() else complaints.append(request.url))
-    if script:
-        page.add_init_script(script)
-    page.goto(path.as_uri())
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def look(page: Any) -> tuple[str, str, str]:
@@ -277,7 +220,7 @@ def test_paper_is_white_and_has_no_controls(browser: Any, any_report: Path) -> N
 def test_values_are_read_by_pointer_and_by_key(browser: Any, report: Path) -> None:
     with opened(browser, report) as page:
         figure = page.locator(".figure").first
-        captions, values = figure.locator(".readout caption span"), figure.locator(".readout td b")
+        captions, values = figure.locator(".readout caption .at"), figure.locator(".readout td b")
         last, at_last = captions.all_inner_texts(), values.all_inner_texts()
         slider = figure.get_by_role("slider").first
         slider.focus()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from matplotlib.text import Text
+    from matplotlib.ticker import Locator
 
 _COLOURS = sum(name.startswith("c") for name in LIGHT)
 
@@ -67,7 +68,7 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     with _canvas(_WIDTH, _HEIGHT) as canvas:
         axes = canvas.add_axes((0, 0, 1, 1))
         box = _plot(axes, figure, panel, Area(0, 0, _WIDTH, _HEIGHT))
-        limits = axes.get_xlim()
+        limits, y_limits = axes.get_xlim(), axes.get_ylim()
         root = to_svg(canvas, prefix)
     del root.attrib["width"], root.attrib["height"]
     root.set("role", "img")
@@ -75,6 +76,7 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     top, bottom = _HEIGHT - box.bottom - box.height, _HEIGHT - box.bottom
     root.set("data-box", f"{box.left:.1f} {top:.1f} {box.left + box.width:.1f} {bottom:.1f}")
     root.set("data-x", " ".join(f"{along(x, panel):g}" for x in limits))
+    root.set("data-y", " ".join(f"{math.log10(y) if panel.y_log else y:g}" for y in y_limits))
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -179,6 +181,7 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     axes.minorticks_off()
     for axis, is_log in ((axes.xaxis, panel.x_log), (axes.yaxis, panel.y_log)):
         if is_log:
+            axis.set_major_locator(_ticks(*axis.get_view_interval()))
             axis.set_major_formatter(lambda value, _: tick(value))
     if not panel.y_log:
         axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -192,6 +195,17 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     _text(canvas, box.left + box.width / 2, area.bottom + _LINE / 2, panel.x_label, color=muted, ha="center")
     _label_lines(axes, figure, panel, box)
     return box
+
+
+def _ticks(low: float, high: float) -> Locator:
+    """Ticks of a logarithmic axis, two at least: powers of ten, and what lies between where these are too few."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    for between in ((1.0,), (1.0, 2.0, 5.0), tuple(float(n) for n in range(1, 10))):
+        locator = LogLocator(subs=between)
+        if sum(low <= value <= high for value in locator.tick_values(low, high)) > 1:
+            return locator
+    return MaxNLocator(4)
 
 
 def tick(value: float) -> str:

@@ -1,0 +1,322 @@
+"""The essay as a page: each part's question, answer, figure, how it was measured, and what it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.report.essay import design, explanations
+from resnetlab.report.essay.facts import Facts, Gather
+from resnetlab.report.essay.library import Library, data_of
+from resnetlab.report.essay.papers import quotations
+from resnetlab.report.essay.texts import TEXT
+from resnetlab.report.essay.unit import choices
+from resnetlab.report.essay.values import Book, filled, to_html, to_text
+from resnetlab.report.page import date, processor, render, verdict_words
+from resnetlab.report.panels import PanelView, panel_view
+from resnetlab.studies.figures.figure import Figure, Panel
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_TESTED, REPRODUCED, Verdict, tally
+from resnetlab.studies.frame.text import SHARED, Both, both, joined
+
+# The sections in order, and the parts of each with the study that measures it and what reads the record.
+SECTIONS: dict[str, dict[str, tuple[str, Gather]]] = {
+    "problem": {
+        "problem": ("degradation", explanations.problem),
+        "vanishing": ("signal", explanations.vanishing),
+    },
+    "unit": {},
+    "explanations": {
+        "gradients": ("shattered", explanations.gradients),
+        "reaction": ("sensitivity", explanations.reaction),
+        "identity": ("identity", explanations.identity),
+        "deletion": ("lesion", explanations.deletion),
+        "carry": ("carry", explanations.carry),
+    },
+    "shortcuts": {"shortcuts": ("shortcuts", design.shortcuts)},
+    "bottleneck": {"bottleneck": ("bottleneck", design.bottleneck)},
+    "scaling": {"product": ("scaling", design.product), "left": ("scaling", design.left)},
+    "open": {},
+}
+WORTH = {"gradients": "shattered", "reaction": "sensitivity", "identity": "identity", "carry": "carry"}
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A study's page, if there is one, by the study and the scale."""
+
+    words: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the essay as the page shows it: texts are HTML in both languages."""
+
+    key: str
+    question: Both
+    told: Both | None
+    fits: bool
+    answer: list[Both]
+    more: list[Both]
+    how: Both | None
+    limits: Both | None
+    note: tuple[Both, str] | None  # what the record says of its scale, and the record's file
+    caption: Both | None
+    number: int  # of its figure; 0 if there is none
+    panels: list[PanelView]
+    links: list[Link]
+    made: Both | None
+    command: str  # that measures it, if it is not measured
+    values: dict[str, Any]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: its number, its name in the contents, its question and its parts."""
+
+    number: int
+    key: str
+    name: Both
+    question: Both
+    parts: list[Part]
+
+
+def essay(library: Library, pages: Mapping[str, str], appendix: Sequence[Any] = ()) -> str:
+    """The page, from the best record of each study; `pages` has the address of a record's page by its file."""
+    fixed, sections, number = quotations(), [], 1
+    for place, (key, found) in enumerate(SECTIONS.items(), 1):
+        parts = []
+        for name, (study, gather) in found.items():
+            part = _part(name, study, gather, library, pages, fixed, number)
+            number += bool(part.panels)
+            parts.append(part)
+        if key == "unit":
+            parts = [_fixed_part(key, fixed)]
+        sections.append(Section(place, key, TEXT(f"sections.{key}.nav"), TEXT(f"sections.{key}.question"), parts))
+    return render(
+        "essay/essay",
+        sections=sections,
+        hero=_hero(library, fixed),
+        unit=choices(library),
+        unit_data=_unit_data(library),
+        worth=_worth(library, pages),
+        open=_open(library, pages),
+        appendix=appendix,
+        text=TEXT,
+        filled=filled,
+        shown=lambda number: to_html(number.in_words("en", "")),
+        home="report.html",
+        at_home=bool(appendix),
+        **verdict_words(),
+    )
+
+
+def terminal(library: Library) -> list[Both]:
+    """The result in three lines, for a terminal; none where degradation was not measured."""
+    try:
+        facts = explanations.problem(library)
+    except _UNREADABLE:
+        return []
+    lines = [TEXT(f"terminal.{key}", **facts.values) for key in ("plain", "residual", "so" if facts.fits else "open")]
+    return [Both(to_text(line.en), to_text(line.zh)) for line in lines]
+
+
+def _part(
+    key: str, study: str, gather: Gather, library: Library, pages: Mapping[str, str], fixed: dict[str, Any], number: int
+) -> Part:
+    try:
+        facts = gather(library)
+    except _UNREADABLE:
+        return _unmeasured(key, study, fixed)
+    values = fixed | facts.values | {"data": _data(facts.book)}
+    note = both(facts.book.record.note)
+
+    def text(name: str) -> Both | None:
+        return filled(TEXT(f"parts.{key}.{name}", **values)) if f"parts.{key}.{name}" in TEXT else None
+
+    def paragraphs(*names: str) -> list[Both]:
+        return [p for name in names if (words := text(name)) for p in _paragraphs(words)]
+
+    answer, more = paragraphs("answer"), paragraphs("derivation", "more")
+    if not facts.fits:  # the study's own words, which follow from what it found
+        own = both(facts.book.record.answer or facts.book.record.claim)
+        answer, more = [filled(own)], paragraphs("derivation")
+    return Part(
+        key,
+        filled(TEXT(f"parts.{key}.question", **values)),
+        text("told"),
+        facts.fits,
+        answer,
+        more,
+        text("how"),
+        text("limits"),
+        (note, facts.book.record.file_name) if note.en else None,
+        text("caption") if facts.panels else None,
+        number if facts.panels else 0,
+        _panels(key, facts.panels),
+        [link for name in dict.fromkeys((study, *facts.also)) for link in _links(library, name, pages)],
+        _made(facts),
+        "",
+        values,
+        facts.data,
+    )
+
+
+def _fixed_part(key: str, fixed: dict[str, Any]) -> Part:
+    """A part that needs no record."""
+    texts = {
+        name: filled(TEXT(f"parts.{key}.{name}", **fixed)) for name in ("question", "answer", "more", "how", "limits")
+    }
+    how, limits = texts["how"], texts["limits"]
+    more = [texts["more"]]
+    return Part(
+        key,
+        texts["question"],
+        None,
+        True,
+        [texts["answer"]],
+        more,
+        how,
+        limits,
+        None,
+        None,
+        0,
+        [],
+        [],
+        None,
+        "",
+        fixed,
+        {},
+    )
+
+
+def _unmeasured(key: str, study: str, fixed: dict[str, Any]) -> Part:
+    """A part whose record is not there: its question, what is told, and the command that measures it."""
+    told = f"parts.{key}.told"
+    return Part(
+        key,
+        filled(TEXT(f"parts.{key}.question", **fixed)),
+        filled(TEXT(told, **fixed)) if told in TEXT else None,
+        True,
+        [],
+        [],
+        None,
+        None,
+        None,
+        None,
+        0,
+        [],
+        [],
+        None,
+        f"resnetlab study run {study} --scale quick",
+        fixed,
+        {},
+    )
+
+
+def _paragraphs(words: Both) -> list[Both]:
+    return [Both(*pair) for pair in zip(words.en.split("\n\n"), words.zh.split("\n\n"), strict=True)]
+
+
+def _panels(key: str, panels: Sequence[Panel]) -> list[PanelView]:
+    figure = Figure(f"essay-{key}", "", list(panels))
+    return [panel_view(figure, panel, f"essay-{key}-{i}") for i, panel in enumerate(panels)]
+
+
+def _data(book: Book) -> Both:
+    """What the networks of a record saw, in words."""
+    kind = data_of(book.record)
+    return TEXT(f"data.{kind}") if f"data.{kind}" in TEXT else TEXT("data.other")
+
+
+def _made(facts: Facts) -> Both:
+    """When and on what the record was made."""
+    machine = facts.book.record.machine
+    return TEXT(
+        "words.own",
+        date=date(facts.book.record.date).partition(",")[0],
+        machine=processor(machine),
+    )
+
+
+def _links(library: Library, study: str, pages: Mapping[str, str]) -> list[Link]:
+    """The pages of a study, one for each scale, the one that was read from first."""
+    records = [book.record for book in library.books.get(study, [])]
+    return [Link(f"{r.study}, {r.scale}", pages.get(r.file_name, "")) for r in records]
+
+
+def _unit_data(library: Library) -> Both:
+    """What the networks saw whose errors stand beside the unit that a reader builds."""
+    try:
+        return _data(library.best("scaling"))
+    except LookupError:
+        return TEXT("data.digits")
+
+
+@dataclass(frozen=True)
+class Hero:
+    """The first screen: the answer, and the picture of degradation."""
+
+    answer: Both | None
+    caption: Both | None
+    panel: PanelView | None
+
+
+def _hero(library: Library, fixed: dict[str, Any]) -> Hero:
+    try:
+        facts = explanations.problem(library)
+        panel = explanations.summary_panel(library)
+    except _UNREADABLE:
+        return Hero(None, None, None)
+    values = fixed | facts.values | {"data": _data(facts.book)}
+    answer = TEXT("hero.answer", **values) if facts.fits else both(facts.book.record.answer)
+    return Hero(filled(answer), filled(TEXT("hero.caption", **values)), _panels("hero", [panel])[0])
+
+
+@dataclass(frozen=True)
+class Worth:
+    """An explanation beside the others: what it has and lacks, and how its claims came out."""
+
+    name: Both
+    has: Both
+    lacks: Both
+    counts: list[tuple[str, int]]
+    link: Link
+
+
+def _worth(library: Library, pages: Mapping[str, str]) -> list[Worth]:
+    found = []
+    for key, study in WORTH.items():
+        if study in library.books:
+            book = library.best(study)
+            counts = [(v.word, n) for v, n in tally(book.record.verdicts).items()]
+            texts = (TEXT(f"parts.{key}.question"), TEXT(f"worth.{key}.has"), TEXT(f"worth.{key}.lacks"))
+            found.append(Worth(*texts, counts, _links(library, study, pages)[0]))
+    return found
+
+
+@dataclass(frozen=True)
+class Open:
+    """What came out otherwise than claimed, or was left open, and how many claims came out how."""
+
+    answer: Both
+    rows: list[tuple[Any, Link, str]]  # a row, its study's page, and the record's file
+
+
+def _open(library: Library, pages: Mapping[str, str]) -> Open:
+    best = [books[0] for books in library.books.values()]
+    rows = [
+        (row, _links(library, book.record.study, pages)[0], book.record.file_name)
+        for book in best
+        for row in book.record.rows
+        if Verdict.of(row["verdict"]) not in (REPRODUCED, DIRECTION, NOT_TESTED)
+    ]
+    verdicts = [verdict for book in best for verdict in book.record.verdicts]
+    counts = [
+        TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tally(verdicts).items()
+    ]
+    listed = Both(joined(counts, ", ").en, "\u3001".join(c.zh for c in counts))
+    return Open(filled(TEXT("open.answer", claims=len(verdicts), studies=len(best), counts=listed)), rows)

@@ -1,0 +1,186 @@
+"""Values of the essay's text that know where they come from, and the markup of its texts."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.report.formulas import mathml
+from resnetlab.studies.frame.record import Record
+from resnetlab.studies.frame.text import LANGUAGES, Both
+
+Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
+
+# Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
+_TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
+_FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
+_NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def marked(markup: str) -> str:
+    """HTML as it may stand in a text that is escaped later."""
+    return "".join(_FROM_HTML.get(letter, letter) for letter in markup)
+
+
+def to_html(text: str) -> str:
+    """A filled text as HTML: what values brought along is markup; *so* is stressed and `so` is code."""
+    found = html.escape(text, quote=False)
+    found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
+    found = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", found)
+    return "".join(_TO_HTML.get(letter, letter) for letter in found)
+
+
+def to_text(text: str) -> str:
+    """A filled text without markup, for a terminal."""
+    return re.sub("\ue000[^\ue001]*\ue001", "", text).replace("*", "").replace("`", "")
+
+
+def scientific(value: float) -> str:
+    """A number as a page writes it, three digits of it: 0.0581, 13.1, 7.45 × 10⁻⁹."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{float(f'{value:.3g}'):g}".replace("-", "−")
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def written(value: float, form: str) -> str:
+    """A value in a format: one of str.format, or "sci"."""
+    return scientific(value) if form == "sci" else f"{value:{form}}".replace("-", "−")
+
+
+def number_in(text: str) -> float:
+    """The first number of a cell, e.g. of "59.15 ± 10.22". Raises LookupError where there is none."""
+    match = _NUMBER.search(text)
+    if match is None:
+        raise LookupError(f"no number in {text!r:.60}")
+    return float(match[0].replace(",", "").replace("−", "-"))
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the text: its value, how it is written, and where it comes from."""
+
+    value: float
+    form: str
+    record: str = ""  # the record's file
+    at: str = ""  # its place there, a JSON pointer; of a ratio, those of both
+    printed: str = ""  # the paper that prints it, or the arithmetic that gives it, where no record has it
+
+    def in_words(self, language: str, form: str) -> str:
+        """The value as markup that a test can follow to its source."""
+        form = form or self.form
+        origin = f'data-record="{self.record}" data-at="{self.at}"' if self.record else f'title="{self.printed}"'
+        kind = "measured" if self.record else "printed"
+        words = written(self.value, form)
+        return marked(f'<data class="{kind}" value="{self.value!r}" data-form="{form}" {origin}>{words}</data>')
+
+
+def ratio(one: Number, other: Number, form: str) -> Number:
+    """How many times one number of a record is another of it; its place is both of theirs."""
+    return Number(one.value / other.value, form, one.record, f"{one.at} {other.at}")
+
+
+@dataclass(frozen=True)
+class Cite:
+    """A place in the papers, e.g. He 2015, Table 2, with its address where it has one."""
+
+    words: Both
+    address: str
+
+    def in_words(self, language: str, form: str) -> str:
+        """A link to the paper."""
+        return marked(f'<cite><a href="{self.address}">{getattr(self.words, language)}</a></cite>')
+
+
+@dataclass(frozen=True)
+class Formula:
+    """LaTeX in a sentence."""
+
+    latex: str
+
+    def in_words(self, language: str, form: str) -> str:
+        """As MathML."""
+        return marked(mathml(self.latex))
+
+
+@dataclass(frozen=True)
+class Book:
+    """A record to read from: whatever is taken from it knows its place. Lookups raise LookupError."""
+
+    record: Record
+    values: Mapping[str, Any]  # the same as JSON
+
+    @classmethod
+    def of(cls, record: Record) -> Book:
+        return cls(record, record.to_dict())
+
+    def at(self, place: Place) -> Any:
+        """What stands at a place."""
+        found: Any = self.values
+        for key in place:
+            found = found[key]
+        return found
+
+    def number(self, place: Place, form: str = ".1f") -> Number:
+        """The number at a place, or the first one of the text there."""
+        found = self.at(place)
+        if isinstance(found, dict):  # a text in both languages
+            place, found = (*place, "en"), found["en"]
+        value = number_in(found) if isinstance(found, str) else float(found)
+        return Number(value, form, self.record.file_name, pointer(place))
+
+    def lines(self, figure: str, panel: int) -> dict[str, Place]:
+        """The lines of a panel by their names, and where each stands."""
+        for i, one in enumerate(self.values["figures"]):
+            if one["name"] == figure:
+                start: Place = ("figures", i, "panels", panel)
+                return {s["label"]: (*start, "series", k) for k, s in enumerate(self.at(start)["series"])}
+        raise LookupError(f"no figure {figure}")
+
+    def end(self, line: Place, form: str = ".1f", of: str = "mean") -> Number:
+        """Where a line ends: its mean, or its lowest ("low") or highest ("high") there."""
+        return self.number((*line, of, len(self.at(line)[of]) - 1), form)
+
+    def value_at(self, line: Place, x: float, form: str = ".2f") -> Number:
+        """A line's mean at an x."""
+        xs: list[float] = self.at(line)["x"]
+        if x not in xs:
+            raise LookupError(f"no point at {x:g}")
+        return self.number((*line, "mean", xs.index(x)), form)
+
+    def row(self, table: int, fits: Callable[[list[str]], bool]) -> Place:
+        """The first row of a table whose cells, in English, fit."""
+        for i, cells in enumerate(self.at(("tables", table, "rows"))):
+            if fits([cell if isinstance(cell, str) else cell["en"] for cell in cells]):
+                return ("tables", table, "rows", i)
+        raise LookupError(f"no such row in table {table}")
+
+    def cell(self, table: int, row: Place, column: str, form: str = ".1f") -> Number:
+        """The number in a row under a header, in English."""
+        header = [one if isinstance(one, str) else one["en"] for one in self.at(("tables", table, "header"))]
+        if column not in header:
+            raise LookupError(f"no column {column!r} in table {table}")
+        return self.number((*row, header.index(column)), form)
+
+
+def named(name: str) -> Callable[[list[str]], bool]:
+    """Whether a row begins with this cell."""
+    return lambda cells: cells[0] == name
+
+
+def where(*cells: tuple[int, str]) -> Callable[[list[str]], bool]:
+    """Whether a row has these texts in these columns."""
+    return lambda row: all(row[column] == text for column, text in cells)
+
+
+def pointer(place: Place) -> str:
+    """A place as a JSON pointer: "/figures/0/panels/1"."""
+    return "".join(f"/{html.escape(str(key))}" for key in place)
+
+
+def filled(words: Both) -> Both:
+    """A text in both languages as HTML."""
+    return Both(*(to_html(getattr(words, language)) for language in LANGUAGES))
