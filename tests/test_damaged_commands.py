@@ -133,7 +133,7 @@ def test_the_list_tells_each_and_a_time_of_no_calendar(
     for name, (file, damage) in damages.items():
         damage(shutil.copytree(trained, tmp_path / name) / file)
     shutil.copytree(trained, tmp_path / "late")
-    monkeypatch.setattr(runs, "_written", lambda path: 3e11 if path.parent.name == "late" else 0.0)  # the year 11476
+    monkeypatch.setattr(runs, "last_written", lambda folder: 3e11 if folder.name == "late" else 0.0)  # the year 11476
     assert main(["runs", "--runs", str(tmp_path), "--json"]) == 0
     rows = {Path(row["folder"]).name: row for row in json.loads(capsys.readouterr().out)["runs"]}
     assert {name: row["state"] for name, row in rows.items()} == {

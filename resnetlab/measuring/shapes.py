@@ -123,7 +123,13 @@ def _max_pool(x: Map, kernel: Any, stride: Any, padding: Any, dilation: Any, cei
     return made
 
 
-def _average_pool(x: Map, size: Any) -> Map:
+def _average_pool(x: Map, kernel: int, stride: int, padding: int, ceil_mode: bool, *_: Any) -> Map:
+    if kernel != stride or padding or not ceil_mode:
+        raise Unknown("avg_pool2d")
+    return x.keep().new(*x.shape[:2], *(-(-n // stride) for n in x.shape[2:]))
+
+
+def _adaptive_average_pool(x: Map, size: Any) -> Map:
     if size != 1:
         x.keep()  # of one position it is a mean, whose gradient needs no value
     return x.new(*x.shape[:2], *((size, size) if isinstance(size, int) else size))
@@ -157,7 +163,8 @@ FUNCTIONS: dict[Any, Callable[..., Map]] = {
     tf.batch_norm: _norm,
     tf.relu: _relu,
     tf.max_pool2d: _max_pool,
-    tf.adaptive_avg_pool2d: _average_pool,
+    tf.avg_pool2d: _average_pool,
+    tf.adaptive_avg_pool2d: _adaptive_average_pool,
     torch.flatten: _flatten,
     tf.linear: _linear,
     tf.dropout: _dropout,

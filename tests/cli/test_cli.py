@@ -136,8 +136,11 @@ def _batches(folder: Path, change: str) -> None:
         (["train", "digits", "--net", "cifar_resnet57"], "the nearest are 56 and 62"),
         (["train", "digits", "--data", "folder"], "data 'folder' does not name a folder"),
         *(
-            (["train", "digits", "--device", name], f"device {name!r} is not known: give cpu, cuda, cuda:N or auto")
-            for name in ("tpu9", "meta", "hpu", "privateuseone", "mps", "mkldnn", "cuda:x", "cuda:" + "9" * 5000)
+            (
+                ["train", "digits", "--device", name],
+                f"device {name!r} is not known: give cpu, cuda, cuda:N, mps or auto",
+            )
+            for name in ("tpu9", "meta", "hpu", "privateuseone", "mkldnn", "cuda:x", "cuda:" + "9" * 5000)
         ),
         (["train", "digits", "--device", "cuda:999"], "device 'cuda:999' can't be used here"),
         (["train", "digits", "--threads", "0"], "threads=0 must be 1 to "),

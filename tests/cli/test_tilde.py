@@ -19,10 +19,10 @@ from resnetlab.weights.metadata import weights_bytes
 Captured = pytest.CaptureFixture[str]
 
 # What an option that is text means: places are expanded where they are read, the others are no places.
-PLACES = {"RECIPE", "SOURCE", "SOURCES", "IMAGES", "DATA", "RUN", "MORE"}
+PLACES = {"RECIPE", "SOURCE", "SOURCES", "IMAGES", "DATA", "RUN", "OTHER", "MORE"}
 PLACES |= {"--from", "--data", "--calibrate", "--weights"}
 NO_PLACES = {"NET", "NETS", "NAME", "--net", "--which", "--device", "--views", "--unit", "--label", "--at", "--host"}
-NO_PLACES |= {"--to", "--unreadable", "--ray", "--classes"}
+NO_PLACES |= {"--to", "--unreadable", "--ray", "--classes", "--name", "--normalise", "PATTERN"}
 
 
 def commands(of: cyclopts.App, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:

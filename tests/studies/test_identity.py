@@ -101,7 +101,7 @@ def test_each_claim_has_data_that_refute_it_alone() -> None:
     finding = judged(lambda mix, units: papers_way("Plain()" if units == 16 else mix, units))
     assert verdicts(finding) == [REPRODUCED] * 6
     assert "32 layers +0.0 [" in str(finding.rows[4].measured)
-    rows = verdicts(judged(lambda mix, units: 0.5 if mix == "Plain()" else 1e-6))
+    rows = verdicts(judged(lambda mix, units: 0.5 / units if mix == "Plain()" else 1e-6))
     assert rows == [*[REPRODUCED] * 5, CONTRADICTED]
 
 

@@ -170,7 +170,7 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path
     record = make_record(small_study(), "quick", PLAN, tmp_path, "c")
     assert "metrics.jsonl: damaged" in record.failures[0]["reason"]
     record = make_record(small_study(), "quick", PLAN, tmp_path, "c", dict.fromkeys(range(len(RECIPES)), "no."))
-    assert (record.runs, record.verdict, record.figures) == (0, "0 of 4 reproduced, 4 not judged; 2 not tested", [])
+    assert (record.runs, record.verdict, record.figures) == (0, "0 of 5 reproduced, 5 not judged; 1 not tested", [])
     record.save(tmp_path / "results")
     page = write_report(tmp_path / "results").read_text()
     assert f"{len(RECIPES)} of {len(RECIPES)} runs failed." in page

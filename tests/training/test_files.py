@@ -194,7 +194,7 @@ def test_nothing_can_be_evaluated(colours: Path, tmp_path: Path) -> None:
         ({"data": "digits"}, "image_size=16: the images of digits have 8 pixels; leave it out"),
         ({"data": "digits", "image_size": None, "augment": "resized_crop_flip"}, "crops image files"),
         ({"image_size": 4}, "image_size=4 must be 8 to 4096"),
-        ({"validation_images": 39}, "folder has 40 training images, so choose 0 to 38"),
+        ({"validation_images": 39}, r"colours\d has 40 training images, so choose 0 to 38"),
         ({"unreadable": "ignore"}, "unreadable"),
     ],
 )

@@ -338,14 +338,14 @@ def test_images_that_cannot_be_read_are_left_out_of_int8_and_counted(
     Path("net").write_bytes(weights_bytes(net, ModelMetadata(net.spec, ("red", "blue"), imagenet(), {"seed": 0})))
     ask = ["export", "net", "--int8", "--calibrate", "farben", "--out", "x.onnx"]
     assert main(ask) == 2
-    assert "trained on the classes red, blue; folder has blau, rot, which are not among them" in capsys.readouterr().err
+    assert "trained on the classes red, blue; farben has blau, rot, which are not among them" in capsys.readouterr().err
     ask += ["--classes", "rot=red,blau=blue"]
     assert main(ask) == 2
     assert "farben/rot/0.png: can't be read (the file is empty); " in capsys.readouterr().err
     assert not Path("x.onnx").exists()
     assert main([*ask, "--unreadable", "skip", "--json"]) == 0
     said = capsys.readouterr()
-    assert "calibrating on 6 of 6 test images of folder" in said.err
+    assert "calibrating on 6 of 6 test images of farben" in said.err
     assert "testing: left out 1 that cannot be read" in said.err
     found = json.loads(said.out)
     assert (found["agreement"]["images"], found["agreement"]["unreadable"], found["calibration_unreadable"]) == (

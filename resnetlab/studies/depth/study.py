@@ -71,6 +71,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
     ]
     if scale == "quick":  # the paper's recipe has it from 110 layers on
         recipes += [warmed_up(r) for r in recipes if net_named(r.net).depth in WARMED]
+        recipes.sort(key=lambda recipe: recipe.seed)
     first = [
         Measurement(FIRST_STEPS, {"net": net, "steps": steps, "batch": 32, **FIRST[net]}, data=recipe.data, seed=seed)
         for net, steps in s.first.items()

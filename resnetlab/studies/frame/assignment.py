@@ -11,7 +11,7 @@ from resnetlab.machine import available_cores, find_device
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import STUDIES
 from resnetlab.studies.frame.budget import Budget, budget
-from resnetlab.studies.frame.cluster import run_on_ray
+from resnetlab.studies.frame.cluster import check_cluster, run_on_ray
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.record import Record, make_record
 from resnetlab.studies.frame.run import Event, run_plan
@@ -105,7 +105,10 @@ class Workplace:
         """Of the options of a command. Raises UserError for a device that this machine lacks, and for jobs with Ray."""
         if jobs is not None and ray is not None:
             raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
-        return cls(runs, device if ray is not None else find_device(device), jobs, ray)
+        if ray is None:
+            return cls(runs, find_device(device), jobs)
+        check_cluster(ray, device)
+        return cls(runs, device, jobs, ray)
 
     @property
     def most(self) -> int:

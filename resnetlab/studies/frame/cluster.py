@@ -33,6 +33,14 @@ _QUIET = {
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
+def check_cluster(address: str, device: str) -> None:
+    """Raise UserError for what can't be the address of a cluster, and for a device that Ray doesn't hand out."""
+    if not re.fullmatch(r"local|auto|[^:/\s]+:\d{1,5}|\[[^\]\s]+\]:\d{1,5}", address):
+        raise UserError(f"ray={address!r} must be local, auto or HOST:PORT.")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device {device!r}: with --ray give cpu, cuda or auto; Ray chooses which GPU.")
+
+
 def run_on_ray(recipes: tuple[Recipe, ...], runs: Path, *, address: str, device: str = "auto") -> Iterator[Event]:
     """Train each recipe that has no finished run below `runs` as a task of Ray; yields what ends.
 
@@ -40,10 +48,7 @@ def run_on_ray(recipes: tuple[Recipe, ...], runs: Path, *, address: str, device:
     see them, under the same path. `device` is "cpu", "cuda" (one GPU a run) or "auto", a GPU if the cluster has one.
     Raises UserError where Ray is missing, can't be reached or has no GPU, and like `runner.run_missing`.
     """
-    if not re.fullmatch(r"local|auto|[^:/\s]+:\d{1,5}|\[[^\]\s]+\]:\d{1,5}", address):
-        raise UserError(f"ray={address!r} must be local, auto or HOST:PORT.")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device {device!r}: with --ray give cpu, cuda or auto; Ray chooses which GPU.")
+    check_cluster(address, device)
     runs = runs.absolute()
     resolved = resolve(recipes, runs)
     ray = _connected(address)
