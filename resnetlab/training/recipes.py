@@ -149,19 +149,20 @@ RECIPES: dict[str, Recipe] = {
         precision="auto",
         channels_last="auto",
     ),
-    # Ours, and not tuned yet: for about the error of cifar_paper in 25 epochs instead of 164. One cycle of the rate
-    # (Smith & Topin 2018), a batch four times as large with lr raised as much (Goyal et al. 2017, section 2.1), labels
-    # smoothed, a weight decay five times the paper's on the weights alone.
+    # Ours: about a point above the error of cifar_paper in 20 epochs instead of 164, by orthogonal updates (Jordan et
+    # al. 2024) and one cycle of the rate (Smith & Topin 2018). The best so far of those that were tried on 45,000
+    # training images and 5,000 held-out ones (results/cifar-fast-tuning).
     "cifar_fast": Recipe(
         net="cifar_resnet20",
         data="cifar10:data",
         normalise="channel_mean_std",
         augment="crop_flip",
-        label_smoothing=0.1,
-        epochs=25,
-        batch_size=512,
-        lr=0.4,
+        epochs=20,
+        batch_size=128,
+        lr=0.3,
         schedule="onecycle",
+        optimiser="muon",
+        muon_lr=0.03,
         momentum=0.9,
         nesterov=True,
         weight_decay=5e-4,

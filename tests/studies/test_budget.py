@@ -96,7 +96,7 @@ def test_the_first_seed_of_everything_comes_first(name: str, scale: str) -> None
 def test_at_the_scale_cifar_every_network_is_trained_alike(name: str) -> None:
     """By the one named recipe, with three seeds; no network, plain or gated, deep or shallow, has help of its own."""
     recipes = study(name).plan("cifar", "cifar10:x", ()).recipes
-    shared = recipe("cifar_fast", data="cifar10:x")
+    shared = recipe("cifar_fast", data="cifar10:x", **BY_SGD)
     assert {r.override(net=shared.net, seed=0) for r in recipes} == {shared}
     assert {r.seed for r in recipes} == {0, 1, 2}
     assert {sum(other.net == r.net for other in recipes) for r in recipes} == {3}
