@@ -24,7 +24,7 @@ from resnetlab.report.texts import TEXT
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
-from resnetlab.studies.frame.record import Failure, Record, RecordedRow, read_records
+from resnetlab.studies.frame.record import Failure, Record, RecordedRow, fullest, read_records
 from resnetlab.studies.frame.statistics import tally
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
 
@@ -82,8 +82,9 @@ def write_report(results: Path) -> Path:
     """Draw the records of a results folder; return the path of its front page.
 
     That is the essay with the studies as its appendix, and each study has a page beside it; a single record's page is
-    the front page itself. Each figure is also a file, and its values another. Raises UserError if there are no
-    records, naming the file that is damaged, or if the folder can't be written.
+    the front page itself. The appendix shows the fullest records of each study and links the others' pages. Each figure
+    is also a file, and its values another. Raises UserError if there are no records, naming the file that is damaged,
+    or if the folder can't be written.
     """
     sections = _sections(results)
     page = results / FRONT
@@ -93,7 +94,9 @@ def write_report(results: Path) -> Path:
     else:
         records = [s.record for s in sections]
         views = {r.file_name: f"{r.name}.html" for r in records}
-        pages[FRONT] = essay(Library.of(records), views, appendix=sections)
+        standing = fullest(records)
+        shown = [s for s in sections if s.record in standing]
+        pages[FRONT] = essay(Library.of(records), views, shown, [r for r in records if r not in standing])
     with _writing(results):
         for section in sections:
             for figure in section.figures:

@@ -202,12 +202,16 @@ def test_the_fullest_record_is_read(records: list[Record]) -> None:
     assert set(FULLEST) == {*SCALES, WEIGHTS}
     quick = next(r for r in records if r.study == "degradation" and r.scale == "quick")
     cifar = Record(**{**quick.__dict__, "scale": "cifar", "command": "resnetlab study run degradation --scale cifar"})
-    short = Record(**{**cifar.__dict__, "command": f"{cifar.command} --epochs 1"})
+    short = Record(**{**cifar.__dict__, "shortened": "--epochs 1"})
+    older = Record(**{**cifar.__dict__, "command": f"{cifar.command} --epochs 1", "seeds": 0})
+    one_seed = Record(**{**cifar.__dict__, "seeds": 1})
     paper = Record(**{**quick.__dict__, "scale": "paper"})
     assert Library.of([quick, cifar, paper]).best("degradation").record is paper
     assert Library.of([quick, cifar]).best("degradation").record is cifar
-    assert Library.of([quick, short]).best("degradation").record is quick
-    assert Library.of([short], [quick]).best("degradation").record is quick
+    for less in (short, older, one_seed):
+        assert Library.of([quick, less]).best("degradation").record is quick
+        assert Library.of([less], [quick]).best("degradation").record is quick
+    assert Library.of([short, one_seed]).best("degradation").record is one_seed
     assert Library.of([quick], [cifar]).best("degradation").record is quick
 
 

@@ -317,7 +317,7 @@ def _broken_figure(**changes: Any) -> dict[str, Any]:
         {"surplus": 1},
         {"rows": [{"claim": "c"}]},
         {"rows": [{"claim": "c", "paper": "p", "measured": "m", "verdict": "splendid"}]},
-        {"verdict": "splendid"},
+        {"verdict": None},
         {"words": None},
         {"theory": "an open $formula"},
         {"claim": {"en": "no Chinese"}},

@@ -184,6 +184,7 @@ def test_language_is_the_browsers_until_one_is_chosen_and_remembered(browser: An
 
 def test_formulas_are_shown(browser: Any, report: Path) -> None:
     with opened(browser, report) as page:
+        page.get_by_text("Theory", exact=True).click()
         box = page.locator("math").first.bounding_box()
         assert box["width"] > 20
         assert box["height"] > 12

@@ -152,7 +152,7 @@ def test_where_all_is_seen_nothing_is_faded(browser: Any, server: Any, noise: Ca
 
 
 def test_the_strength_of_the_colours_follows_the_slider(browser: Any, server: Any, picture: Path) -> None:
-    with opened(browser, server) as page:
+    with opened(browser, server, reduced_motion="reduce") as page:  # so that no colour is still on its way
         choose(page, picture)
         slider = page.get_by_label("strength")
         for keys, strength in (([], 0.6), (["ArrowRight"], 0.65), (["Home"], 0.1), (["End"], 1.0)):

@@ -16,6 +16,7 @@ from resnetlab.report.essay.values import Book, filled, to_html, to_text
 from resnetlab.report.page import date, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel
+from resnetlab.studies.frame.record import Record, RecordedRow
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_TESTED, REPRODUCED, Verdict, tally
 from resnetlab.studies.frame.text import SHARED, Both, both, joined
 
@@ -48,6 +49,7 @@ class Link:
 
     words: str
     address: str
+    record: Record
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,13 @@ class Section:
     parts: list[Part]
 
 
-def essay(library: Library, pages: Mapping[str, str], appendix: Sequence[Any] = ()) -> str:
-    """The page, from the best record of each study; `pages` has the address of a record's page by its file."""
+def essay(
+    library: Library, pages: Mapping[str, str], appendix: Sequence[Any] = (), aside: Sequence[Record] = ()
+) -> str:
+    """The page, from the best record of each study; `pages` has the address of a record's page by its file.
+
+    appendix: the studies that stand in it; aside: records that it only links, as fuller ones stand there.
+    """
     fixed, sections, number = quotations(), [], 1
     for place, (key, found) in enumerate(SECTIONS.items(), 1):
         parts = []
@@ -105,6 +112,7 @@ def essay(library: Library, pages: Mapping[str, str], appendix: Sequence[Any] = 
         worth=_worth(library, pages),
         open=_open(library, pages),
         appendix=appendix,
+        aside=aside,
         text=TEXT,
         filled=filled,
         shown=lambda number: to_html(number.in_words("en", "")),
@@ -245,7 +253,7 @@ def _made(facts: Facts) -> Both:
 def _links(library: Library, study: str, pages: Mapping[str, str]) -> list[Link]:
     """The pages of a study, one for each scale, the one that was read from first."""
     records = [book.record for book in library.books.get(study, [])]
-    return [Link(f"{r.study}, {r.scale}", pages.get(r.file_name, "")) for r in records]
+    return [Link(f"{r.study}, {r.scale}", pages.get(r.file_name, ""), r) for r in records]
 
 
 def _unit_data(library: Library) -> Both:
@@ -303,13 +311,13 @@ class Open:
     """What came out otherwise than claimed, or was left open, and how many claims came out how."""
 
     answer: Both
-    rows: list[tuple[Any, Link, str]]  # a row, its study's page, and the record's file
+    rows: list[tuple[RecordedRow, Link, str]]  # a row, its study's page, and the record's file
 
 
 def _open(library: Library, pages: Mapping[str, str]) -> Open:
     best = [books[0] for books in library.books.values()]
     rows = [
-        (row, _links(library, book.record.study, pages)[0], book.record.file_name)
+        (RecordedRow(**row), _links(library, book.record.study, pages)[0], book.record.file_name)
         for book in best
         for row in book.record.rows
         if Verdict.of(row["verdict"]) not in (REPRODUCED, DIRECTION, NOT_TESTED)
