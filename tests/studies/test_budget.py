@@ -12,7 +12,7 @@ from resnetlab.studies.frame import budget as budgets
 from resnetlab.studies.frame.budget import Budget, budget, epochs_of, total_epochs
 from resnetlab.studies.frame.cases import CASES
 from resnetlab.studies.frame.run import in_turn
-from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.scales import BY_SGD, base
 from resnetlab.studies.frame.study import study
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe

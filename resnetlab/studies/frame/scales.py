@@ -9,8 +9,8 @@ from resnetlab.training.recipes import recipe
 # What can be asked for, and "weights": networks that others trained, measured in place of runs (--weights).
 SCALES = ("quick", "cifar", "paper")
 WEIGHTS = "weights"
-# The scale "cifar": a named recipe, whose length is that of every network there, but by SGD, of which the papers' claims
-# speak, at the rates that results/cifar-fast-tuning has it with.
+# The scale "cifar": a named recipe, whose length is that of every network there, but by SGD, of which the papers'
+# claims speak, at the rates that results/cifar-fast-tuning has it with.
 CIFAR = "cifar_fast"
 BY_SGD = {"optimiser": "sgd", "lr": 0.2, "schedule": "cosine", "warmup": "linear", "warmup_steps": 400}
 
