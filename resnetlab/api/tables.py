@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,14 +11,14 @@ Row = dict[str, Any]
 NUMBER = ".2f"  # how numbers with a fraction are written, where a column has no format of its own
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that is shown as the table of its rows."""
 
     formats: ClassVar[Mapping[str, str]] = {}  # of columns, as format() takes them
 
+    @abstractmethod
     def table(self) -> list[Row]:
         """The rows, each with the same keys in the same order; pandas.DataFrame takes them as they are."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return as_text(self.table(), self.formats)
