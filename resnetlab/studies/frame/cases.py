@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetlab.studies.frame.scales import CIFAR, base
+from resnetlab.studies.frame.scales import CIFAR_EPOCHS, base
 from resnetlab.studies.frame.text import SHARED, Both, Words
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.recipes import recipe
 
 FAIL = 20.0  # % of test error above which Table 1 prints "fail"
 ADD = "Add"
@@ -79,7 +78,7 @@ def recipes(scale: str, data: str | None) -> tuple[Recipe, ...]:
 
 def note(scale: str) -> Words:
     """What to know of a scale's runs."""
-    return SHARED(f"cases.{scale}.note", epochs=recipe(CIFAR).epochs)
+    return SHARED(f"cases.{scale}.note", epochs=CIFAR_EPOCHS)
 
 
 def case_of(one: Recipe) -> str:

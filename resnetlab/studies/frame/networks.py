@@ -13,11 +13,10 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.frame.evidence import Evidence, Groups, measured_by
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights
-from resnetlab.studies.frame.scales import CIFAR, WEIGHTS, base, for_depth
+from resnetlab.studies.frame.scales import CIFAR_EPOCHS, WEIGHTS, base, for_depth
 from resnetlab.studies.frame.study import Plan, expected
 from resnetlab.studies.frame.text import SHARED, Catalogue, joined
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.recipes import recipe as named_recipe
 
 DEPTHS = {"quick": (20, 56), "cifar": (20, 56), "paper": (20, 56, 110)}
 SEEDS = {"quick": 3, "cifar": 3, "paper": 5}
@@ -85,7 +84,7 @@ def measuring(
         if net_of(m).kind in one.kinds
     ]
     key = f"scales.{scale}.note"
-    of_networks = SHARED(f"networks.{scale}", epochs=named_recipe(CIFAR).epochs)
+    of_networks = SHARED(f"networks.{scale}", epochs=CIFAR_EPOCHS)
     note = joined([of_networks, text(key if key in text else "note", **values)])
     needed = tuple(r for r in recipes if any(m.run == r for m in measurements))
     takes = expected(SHARED, f"expected.{scale}", needed) if needed else SHARED("expected.weights")

@@ -14,10 +14,9 @@ from resnetlab.studies.frame.budget import total_epochs
 from resnetlab.studies.frame.claims import Row, in_words
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
-from resnetlab.studies.frame.scales import CIFAR
+from resnetlab.studies.frame.scales import CIFAR_EPOCHS
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.recipes import recipe
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def planned(
     text: Catalogue, scale: str, recipes: Sequence[Recipe] = (), measurements: Sequence[Measurement] = ()
 ) -> Plan:
     """The plan of a scale; what to expect of it, and what to know of it, stand in the study's catalogue."""
-    note = text(f"scales.{scale}.note", epochs=recipe(CIFAR).epochs)
+    note = text(f"scales.{scale}.note", epochs=CIFAR_EPOCHS)
     return Plan(tuple(recipes), expected(text, f"scales.{scale}.expected", recipes), note, tuple(measurements))
 
 
