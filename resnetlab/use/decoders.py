@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from resnetlab.use.forms import Refused
 Result = TypeVar("Result")
 PROCESSES = 2
 BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
+PIPE_BYTES = 2**20  # that a pipe holds: a small image and its pixels go through at once; Linux gives 2**16 by itself
 BROKEN = f"{UNREAD}: decoding it takes too long, or crashes the decoder"
 
 
@@ -165,6 +167,8 @@ class _Process:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
+        for pipe in (self._to, self._from):
+            _widen(pipe.fileno())
 
     @property
     def lives(self) -> bool:
@@ -215,3 +219,10 @@ class _Process:
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:  # type: ignore[attr-defined]
             raise Refused(422, BROKEN)
         return Part(pixels, tuple(said["box"]), tuple(said["size"]), tuple(said["turn"]))
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold PIPE_BYTES, where the system can do that and allows it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # it has a limit of its own
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
