@@ -161,7 +161,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what libraries say of a client's bytes
-            start_new_session=True,  # Ctrl-C is not for it
+            process_group=0,  # Ctrl-C is not for it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None

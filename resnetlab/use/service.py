@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import BESIDE, Decoders
+from resnetlab.use.decoding_process import give_back_memory
 from resnetlab.use.engines import with_engine
 from resnetlab.use.http_server import LOOPBACK, is_loopback, run, url_of
 from resnetlab.use.request_body import Limits
@@ -39,6 +40,7 @@ def serve_classifier(
         first = with_engine(classifier, None if settles else engine, batch=batch, told=told)
         app = make_app(first, limits, decoders, batch=batch, hosts=hosts)
         del first
+        give_back_memory()  # of the copies that made it
         background = settling(classifier, batch, app.state.run_by, told) if settles else nullcontext(lambda: None)
         with background as settle:
 
