@@ -75,11 +75,15 @@ def is_name(source: str | Path) -> bool:
 
 
 def short_name(source: str | Path) -> str:
-    """What files that are made of a source are called: the last part of its name, or of its path."""
+    """What files that are made of a source are called: the last part of its name, or of its path; a run that was given
+    by its name has no hash in it.
+    """
     if named := _named(source):
         return named[1].rpartition("/")[2].replace("@", "-")
-    path = source_path(source).resolve()
-    return path.stem if path.is_file() else path.name
+    path, name = source_path(source).resolve(), Path(source).name
+    if path.is_file():
+        return path.stem
+    return name if name and path.name.startswith(f"{name}-") else path.name
 
 
 def hub_hint(source: str | Path) -> str:

@@ -250,7 +250,12 @@ def test_fine_tuning_from_a_name(
 
 def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(b"")
+    (tmp_path / "my-flowers-0a1b2c3d4e5f").mkdir()
+    (tmp_path / "my-flowers-0a1b2c3d4e5f/run.json").write_text("{}")
     wanted: dict[str, str] = {
+        str(tmp_path / "my-flowers"): "my-flowers",
+        str(tmp_path / "0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
+        str(tmp_path / "my-flowers-0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
         "pretrained:cifar_resnet20": "cifar_resnet20",
         "timm/resnet50.a1_in1k": "resnet50.a1_in1k",
         "hf:owner/name@v1": "name-v1",
