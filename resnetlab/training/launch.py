@@ -88,7 +88,7 @@ class Launch:
         steps = total_steps(recipe, len(batch_ends(trained, recipe.batch_size, 2 * self.distributed.world_size)))
         if not (line := unfinished_warmup(recipe, steps)):
             return ""
-        return f"{line} ({steps:,}): shorten it with --warmup-steps, or train longer"
+        return f"{line} of {steps:,}: shorten it with --warmup-steps, or train longer"
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
         """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""

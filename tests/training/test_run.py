@@ -192,7 +192,7 @@ def test_a_field_of_earlier_versions_is_ignored_and_keeps_its_runs_id(tmp_path: 
 def test_a_run_that_does_not_get_out_of_its_warmup_says_so(tmp_path: Path) -> None:
     short = launch(recipe("digits", epochs=1), tmp_path, Distributed())
     assert short.warnings() == [
-        "the warm-up of 46 steps is not shorter than the run (23): shorten it with --warmup-steps, or train longer"
+        "the warm-up of 46 steps is not shorter than the run of 23: shorten it with --warmup-steps, or train longer"
     ]
 
 
