@@ -24,7 +24,7 @@ from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, described
-from resnetlab.weights.sources import hub_hint, imagenet_classes, located, other_preparation
+from resnetlab.weights.sources import absent_hint, imagenet_classes, located, other_preparation
 
 _log = logging.getLogger(__name__)
 
@@ -271,5 +271,5 @@ def _weight_file(path: Path, which: str) -> Path:
         read_settings(path, f"its weights may be intact: give {weights} instead of the folder")
         return weights
     if not exists:
-        raise UserError(f"{path}: no such run folder or weight file{hub_hint(path)}.")
+        raise UserError(f"{path}: no such run folder or weight file{absent_hint(path)}.")
     return path

@@ -207,7 +207,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, text: str, message:
 def test_a_misspelt_folder_is_found_among_those_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my flowers").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"'my flwers': no data set and no folder .* Did you mean my flowers\?"):
+    with pytest.raises(UserError, match=r"'my flwers': no data set and no folder .* Did you mean my flowers"):
         open_data("my flwers")
 
 
