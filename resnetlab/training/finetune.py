@@ -38,6 +38,7 @@ class Pretrained:
     normalisation: Normalisation | None  # of the source's images, if the recipe asks for it and the file states it
     note: str  # what is kept and what is new, in words
     naming: str = OURS  # whose parameter names the source has
+    pairs: tuple[str, ...] = ()  # which of its tensors is which of the network's, where they were paired by order
 
     @cached_property
     def digest(self) -> str:
@@ -56,7 +57,8 @@ class Pretrained:
 
     def to_dict(self) -> dict[str, Any]:
         """What run.json says of it."""
-        return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note}
+        pairs = {"pairs": list(self.pairs)} if self.pairs else {}
+        return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note, **pairs}
 
 
 def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
@@ -92,7 +94,7 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
-    return Pretrained(spec, kept, new, normalise, note, naming)
+    return Pretrained(spec, kept, new, normalise, note, naming, loaded.pairs)
 
 
 def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
@@ -108,9 +110,9 @@ def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
 def _load(recipe: Recipe) -> Loaded:
     """The source's network and what its file says; the recipe may name the network that the file tells, too."""
     try:
-        return load_described(recipe.start, net=recipe.net or None, head=False)
+        return load_described(recipe.start, net=recipe.net or None, head=False, match=recipe.match)
     except UserError:
-        if recipe.net:  # whose name says nothing of the sizes that the source's data had
+        if recipe.net and recipe.match == "names":  # whose name says nothing of the sizes that the source's data had
             with contextlib.suppress(UserError):
                 loaded = load_described(recipe.start, head=False)
                 sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}

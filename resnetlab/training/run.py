@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.normalisation import parse_normalisation
 from resnetlab.data.open import open_data
 from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
@@ -22,7 +23,7 @@ from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
 from resnetlab.training.muon import check_muon
 from resnetlab.training.precision import resolved
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import NORMALISATIONS, NOT_IN_ID, Recipe
 
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
@@ -43,8 +44,8 @@ class Run:
     def id(self) -> str:
         """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
         # Fields at their default are no part of it, so that a field that is added later changes no run.
-        default, elsewhere = Recipe().to_dict(), ("net", "data", "start")
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default.get(k)}
+        default = Recipe().to_dict()
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in NOT_IN_ID and v != default.get(k)}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         defines |= {"start": self.pretrained.digest} if self.pretrained else {}
@@ -119,6 +120,8 @@ def make_run(
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)
+    if recipe.normalise not in NORMALISATIONS:
+        parse_normalisation(recipe.normalise, channels, NORMALISATIONS)  # or a line says that it can't be
     if pretrained:
         check_size(pretrained, recipe, size)
         if recipe.normalise == "source" and not pretrained.normalisation:  # as evaluation does with such files

@@ -81,6 +81,7 @@ class Loaded:
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
     normalise: str = ""  # the normalisation that the user gives, as text; in `metadata` it is in the file's place
+    pairs: tuple[str, ...] = ()  # of match="order": which layer of the file is which of the network's, in lines
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -176,7 +177,7 @@ def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
         _log.warning("%s: %s", path, printable(line))
     if left_out := (*contents.left_out, *found.left_out):
         _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
-    return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""))
+    return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""), pairs=tuple(table))
 
 
 def _normalised(loaded: Loaded, text: str) -> Loaded:
