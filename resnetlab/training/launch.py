@@ -172,6 +172,7 @@ def understood_of(run: Run, asked: Recipe) -> Understood:
         run.data,
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
+        resizing=run.resizing,
         layout=run.pretrained.naming if run.pretrained else "resnetlab, from scratch",
         normalisation=whose + (", since the file does not state one (--normalise gives it)" * assumed),
     )

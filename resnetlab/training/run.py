@@ -13,6 +13,7 @@ from typing import Any
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.normalisation import parse_normalisation
 from resnetlab.data.open import open_data
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
@@ -50,6 +51,11 @@ class Run:
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         defines |= {"start": self.pretrained.digest} if self.pretrained else {}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How its test images are resized, as its source states; None for the usual way."""
+        return self.pretrained.resizing if self.pretrained else None
 
     @property
     def folder(self) -> Path:
@@ -163,6 +169,20 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
         run.folder.mkdir(parents=True, exist_ok=True)
         _write_settings(path, settings)
     return settings
+
+
+def as_begun(run: Run, settings: dict[str, Any]) -> Run:
+    """The run as its folder says that it began: earlier versions resized test images their own way, whatever the source
+    states, and an unfinished run of theirs goes on so. Raises Damaged.
+    """
+    if not run.pretrained:
+        return run
+    stated = settings.get("start", {}).get("resizing")
+    try:
+        resizing = Resizing.from_dict(stated) if stated else None
+    except ValueError as error:
+        raise Damaged(run.folder / SETTINGS, f"damaged, start.{error}", START_ANEW) from error
+    return replace(run, pretrained=replace(run.pretrained, resizing=resizing))
 
 
 def migrate(folder: Path) -> None:

@@ -12,6 +12,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Loader
 from resnetlab.data.normalisation import Normalisation, imagenet, parse_normalisation
+from resnetlab.data.resizing import USUAL
 from resnetlab.data.statistics import NORMALISATIONS, measure
 from resnetlab.data.streaming import BadImages
 from resnetlab.nets.net import ResNet
@@ -67,6 +68,7 @@ def make_loader(
         ranks=distributed.world_size,
         unreadables=unreadables,
         balanced=run.recipe.balance == "sampling",
+        resizing=run.resizing or USUAL,
     )
 
 
