@@ -182,7 +182,7 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
-        image = finish(part)
+        image = finish(part, self.classifier.resizing.interpolation)
         return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(
