@@ -199,10 +199,12 @@ function drawn(svg, kind) {
       const error = found.errors[`${mix} ${shortcut} ${order}`], value = one(".error", box);
       one(".has-error", box).hidden = !error;
       one(".no-error", box).hidden = Boolean(error);
+      for (const about of all(".about", box)) about.textContent = error?.about[about.lang] ?? "";
       value.textContent = error ? tenth(error.value) : "";
       value.dataset.record = error?.record ?? "";
       value.dataset.at = error?.at ?? "";
       one(".diagram", box).setAttribute("aria-label", `${lines.join("; ")}`);
+      delete one(".diagram", box).dataset.labelZh; // code is read in either language
     };
     box.addEventListener("change", show);
     show();

@@ -78,6 +78,18 @@ class Number:
         return marked(f'<data class="{kind}" value="{self.value!r}" data-form="{form}" {origin}>{words}</data>')
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """How many seeds there are: "5 seeds", "1 seed"."""
+
+    number: Number
+
+    def in_words(self, language: str, form: str) -> str:
+        """The number with its noun."""
+        noun = " 个种子" if language == "zh" else " seed" if self.number.value == 1 else " seeds"
+        return self.number.in_words(language, ".0f") + noun
+
+
 def ratio(one: Number, other: Number, form: str) -> Number:
     """How many times one number of a record is another of it; its place is both of theirs."""
     return Number(one.value / other.value, form, one.record, f"{one.at} {other.at}")
@@ -112,10 +124,17 @@ class Book:
 
     record: Record
     values: Mapping[str, Any]  # the same as JSON
+    address: str = ""  # of its page, if there is one
+    elsewhere: str = ""  # the way to its folder, if that is another than the essay's
 
     @classmethod
-    def of(cls, record: Record) -> Book:
-        return cls(record, record.to_dict())
+    def of(cls, record: Record, address: str = "", elsewhere: str = "") -> Book:
+        return cls(record, record.to_dict(), address, elsewhere)
+
+    @property
+    def file(self) -> str:
+        """The record's file, by the way from the essay."""
+        return f"{self.elsewhere}/{self.record.file_name}" if self.elsewhere else self.record.file_name
 
     def at(self, place: Place) -> Any:
         """What stands at a place."""
@@ -130,7 +149,7 @@ class Book:
         if isinstance(found, dict):  # a text in both languages
             place, found = (*place, "en"), found["en"]
         value = number_in(found) if isinstance(found, str) else float(found)
-        return Number(value, form, self.record.file_name, pointer(place))
+        return Number(value, form, self.file, pointer(place))
 
     def lines(self, figure: str, panel: int) -> dict[str, Place]:
         """The lines of a panel by their names, and where each stands."""
