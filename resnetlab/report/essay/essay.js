@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function written(value) {
   if (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5)) return String(Number(value.toPrecision(3)));
   const [mantissa, power] = value.toExponential(2).split("e");
-  return `${Number(mantissa)} × 10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
+  return `${Number(mantissa)}\u202f×\u202f10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
 }
 const tenth = (value) => value.toFixed(1).replace("-", "−");
 

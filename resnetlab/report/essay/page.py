@@ -318,6 +318,9 @@ def _worth(library: Library) -> list[Worth]:
 class Open:
     """What came out otherwise than claimed, or was left open, and how many claims came out how."""
 
+    claims: int
+    studies: int
+    counts: list[tuple[str, int]]  # by the verdict's word
     answer: Both
     rows: list[tuple[RecordedRow, Link, str]]  # a row, its study's page, and the record's file
 
@@ -331,8 +334,9 @@ def _open(library: Library) -> Open:
         if Verdict.of(row["verdict"]) not in (REPRODUCED, DIRECTION, NOT_TESTED)
     ]
     verdicts = [verdict for book in best for verdict in book.record.verdicts]
-    counts = [
-        TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tally(verdicts).items()
-    ]
+    tallied = tally(verdicts)
+    counts = [TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tallied.items()]
     listed = Both(joined(counts, ", ").en, "\u3001".join(c.zh for c in counts))
-    return Open(filled(TEXT("open.answer", claims=len(verdicts), studies=len(best), counts=listed)), rows)
+    values = {"claims": len(verdicts), "studies": len(best)}
+    answer = filled(TEXT("open.answer", counts=listed, **values))
+    return Open(counts=[(v.word, count) for v, count in tallied.items()], answer=answer, rows=rows, **values)

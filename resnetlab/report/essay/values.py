@@ -17,6 +17,7 @@ Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 # Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
 _TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
+NARROW = "\u202f"  # a space at which no line breaks
 _NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -26,9 +27,10 @@ def marked(markup: str) -> str:
 
 
 def to_html(text: str) -> str:
-    """A filled text as HTML: what values brought along is markup; *so* is stressed and `so` is code."""
-    found = html.escape(text, quote=False)
+    """A filled text as HTML: values bring markup along; *so* is stressed, a *letter* is a variable, and `so` is code."""
+    found = html.escape(text, quote=False).replace(" %", f"{NARROW}%")
     found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
+    found = re.sub(r"\*([A-Za-z])\*", r"<var>\1</var>", found)
     found = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", found)
     return "".join(_TO_HTML.get(letter, letter) for letter in found)
 
@@ -43,7 +45,7 @@ def scientific(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{float(f'{value:.3g}'):g}".replace("-", "−")
     mantissa, _, power = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{float(mantissa):g}{NARROW}×{NARROW}10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def written(value: float, form: str) -> str:
@@ -109,13 +111,14 @@ class Cite:
 
 @dataclass(frozen=True)
 class Formula:
-    """LaTeX in a sentence."""
+    """LaTeX in a sentence, or as a paragraph of its own."""
 
     latex: str
+    display: str = "inline"
 
     def in_words(self, language: str, form: str) -> str:
         """As MathML."""
-        return marked(mathml(self.latex))
+        return marked(mathml(self.latex, self.display))
 
 
 @dataclass(frozen=True)

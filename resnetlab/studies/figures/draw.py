@@ -8,6 +8,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -38,6 +39,7 @@ _COLOURS = sum(name.startswith("c") for name in LIGHT)
 _WIDTH, _HEIGHT, _SIZE = 390.0, 275.0, 11.5  # of a panel and its letters, in the picture's units
 _TITLE = 26.0  # height of a standalone panel's title
 _LINE = 1.25 * _SIZE
+_FEW, _LEAST_APART = 6, 0.1  # ticks at the points themselves: at most how many, and how much of the axis between them
 _LABEL_GAP, _LABEL_CHARS = 18.0, 16
 
 
@@ -201,7 +203,7 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     if not panel.y_log:
         axes.yaxis.set_major_locator(MaxNLocator(6))
     if not panel.x_log:
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=all(x == round(x) for x in xs)))
+        axes.xaxis.set_major_locator(_few(xs) or MaxNLocator(7, integer=all(x == round(x) for x in xs)))
     box = _place(axes, figure, area)
     canvas = axes.get_figure(root=True)
     assert canvas is not None
@@ -219,6 +221,16 @@ def _widened(axis: Axis, low: float, high: float, by: float) -> tuple[float, flo
     edges = (first - by * (last - first), last + by * (last - first))
     low, high = axis.get_transform().inverted().transform(edges)
     return float(low), float(high)
+
+
+def _few(xs: list[float]) -> Locator | None:
+    """Ticks at the xs themselves, if there are but a few, well apart: depths that were trained."""
+    from matplotlib.ticker import FixedLocator
+
+    places = sorted(set(xs))
+    apart = min((b - a for a, b in pairwise(places)), default=0.0)
+    few = 1 < len(places) <= _FEW and apart >= _LEAST_APART * (places[-1] - places[0])
+    return FixedLocator(places) if few else None
 
 
 def _ticks(low: float, high: float) -> Locator:
