@@ -127,7 +127,7 @@ def decode_resized(content: bytes, short_side: int, interpolation: Interpolation
 
 
 def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
-    """The first half of `decode_resized`, which needs no torch. Raises Unreadable.
+    """What of `decode_resized` needs no torch; `finish` does the rest. Raises Unreadable.
 
     `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
     it raises ends the decoding.
@@ -143,7 +143,10 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
             )
         return height, width
 
-    return _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
+    part = _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
+    if _between_pixels(part.box):  # Pillow resizes it
+        part = part._replace(pixels=_resized(part.pixels, *part.box, part.size), box=(0, 0, *part.size))
+    return part
 
 
 def finish(part: Part, interpolation: Interpolation = "bilinear") -> np.ndarray:
@@ -209,6 +212,11 @@ def _by_turbojpeg(
     return Part(pixels, (top, left, stored.height / scale, stored.width / scale), size, turn)
 
 
+def _between_pixels(box: tuple[float, float, float, float]) -> bool:
+    """Whether a box begins or ends inside a pixel, as those of images that were scaled do."""
+    return any(value != int(value) for value in box)
+
+
 def _resized(
     image: np.ndarray,
     top: float,
@@ -219,7 +227,7 @@ def _resized(
     interpolation: Interpolation,
 ) -> np.ndarray:
     """The box of an image, H W 3, at another size, antialiased."""
-    if all(value == int(value) for value in (top, left, height, width)):
+    if not _between_pixels((top, left, height, width)):
         part = image[int(top) : int(top + height), int(left) : int(left + width)]
         if part.shape[:2] == size:
             return part
