@@ -30,6 +30,7 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.levels import levels, transparent_level, without_range
 from resnetlab.data.png_chunks import needed_chunks
+from resnetlab.data.resizing import Interpolation
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
 __all__ = [
@@ -120,9 +121,9 @@ def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> n
     return _decode(content, crop, lambda _: (size, size))
 
 
-def decode_resized(content: bytes, short_side: int) -> np.ndarray:
+def decode_resized(content: bytes, short_side: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """Decode the image with its shorter side resized to `short_side`: uint8 H W 3. Raises Unreadable."""
-    return finish(decode_part(content, short_side))
+    return finish(decode_part(content, short_side), interpolation)
 
 
 def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
@@ -148,12 +149,12 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
     return part
 
 
-def finish(part: Part) -> np.ndarray:
+def finish(part: Part, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """The second half: resize and turn, uint8 H W 3.
 
     The array is writeable and has no negative strides, so torch takes it; what was resized is stored C H W.
     """
-    return _upright(_resized(part.pixels, *part.box, part.size), *part.turn)
+    return _upright(_resized(part.pixels, *part.box, part.size, interpolation), *part.turn)
 
 
 def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
@@ -217,9 +218,15 @@ def _between_pixels(box: tuple[float, float, float, float]) -> bool:
 
 
 def _resized(
-    image: np.ndarray, top: float, left: float, height: float, width: float, size: tuple[int, int]
+    image: np.ndarray,
+    top: float,
+    left: float,
+    height: float,
+    width: float,
+    size: tuple[int, int],
+    interpolation: Interpolation,
 ) -> np.ndarray:
-    """The box of an image, H W 3, at another size: bilinear, antialiased."""
+    """The box of an image, H W 3, at another size, antialiased."""
     if not _between_pixels((top, left, height, width)):
         part = image[int(top) : int(top + height), int(left) : int(left + width)]
         if part.shape[:2] == size:
@@ -228,10 +235,10 @@ def _resized(
         import torch.nn.functional as tf
 
         x = torch.from_numpy(part).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
-        return tf.interpolate(x, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+        return tf.interpolate(x, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     # A box between pixels, of a scaled image: torch has no such resize.
     resized = Image.fromarray(image).resize(
-        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+        size[::-1], Image.Resampling[interpolation.upper()], box=(left, top, left + width, top + height)
     )
     return np.array(resized)
 
