@@ -123,10 +123,15 @@ def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> n
 
 def decode_resized(content: bytes, short_side: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """Decode the image with its shorter side resized to `short_side`: uint8 H W 3. Raises Unreadable."""
-    return finish(decode_part(content, short_side), interpolation)
+    return finish(decode_part(content, short_side, interpolation=interpolation), interpolation)
 
 
-def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
+def decode_part(
+    content: bytes,
+    short_side: int,
+    admit: Callable[[int, int], None] = lambda *_: None,
+    interpolation: Interpolation = "bilinear",
+) -> Part:
     """What of `decode_resized` needs no torch; `finish` does the rest. Raises Unreadable.
 
     `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
@@ -145,7 +150,8 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
 
     part = _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
     if _between_pixels(part.box):  # Pillow resizes it
-        part = part._replace(pixels=_resized(part.pixels, *part.box, part.size), box=(0, 0, *part.size))
+        resized = _resized(part.pixels, *part.box, part.size, interpolation)
+        part = part._replace(pixels=resized, box=(0, 0, *part.size))
     return part
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
+from resnetlab.data.resizing import Interpolation
 from resnetlab.use.forms import Refused, image_of
 
 # What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
@@ -47,6 +48,7 @@ class Task:
     short_side: int  # that the image will be resized to
     most_pixels: int
     most_side: int
+    interpolation: Interpolation = "bilinear"
 
 
 def main() -> None:
@@ -120,7 +122,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
         _limit_time(HEADER_SECONDS + MEGAPIXEL_SECONDS * pixels / 1e6)
 
     try:
-        return decode_part(content, task.short_side, admit)
+        return decode_part(content, task.short_side, admit, task.interpolation)
     except TooManyPixels:
         raise Refused(413, f"{UNREAD}: it has more than the allowed {task.most_pixels:,} pixels") from None
     except Unreadable as error:

@@ -173,7 +173,8 @@ class Api:
 
             async def decoded_and_worked_on() -> Result:
                 short, limits = self.classifier.short_side, self.limits
-                task = Task(kind, len(body.content), short, limits.pixels, limits.side)
+                way = self.classifier.resizing.interpolation
+                task = Task(kind, len(body.content), short, limits.pixels, limits.side, way)
                 prepared = await self.decoders.decoded(task, body.content, self._prepared)
                 body.release()
                 return await work(*prepared)
