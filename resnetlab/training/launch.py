@@ -177,10 +177,12 @@ def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: s
 def understood_of(run: Run, asked: Recipe) -> Understood:
     """What a training takes its data and its weights for; asked: the recipe as it was given."""
     assumed = asked.normalise == "source" != run.recipe.normalise
+    whose = WHOSE_NORMALISATION.get(run.recipe.normalise, f"{run.recipe.normalise}, as given")
     return Understood.of(
         run.data,
         held_out=run.recipe.validation_images,
         size=run.spec.input_size,
+        resizing=run.resizing,
         layout=run.pretrained.naming if run.pretrained else "resnetlab, from scratch",
-        normalisation=WHOSE_NORMALISATION[run.recipe.normalise] + (", since the file does not state one" * assumed),
+        normalisation=whose + (", since the file does not state one (--normalise gives it)" * assumed),
     )

@@ -44,7 +44,7 @@ RECIPES: dict[str, Recipe] = {
         schedule="multistep",
         milestones=(0.5, 0.75),  # "divide it by 10 at 32k and 48k iterations"
         lr_drop=0.1,
-        warmup="none",  # 110 layers: warmup="train_error", warmup_lr=0.01, warmup_error=80; He 2016, section 4:
+        warmup="none",  # 110 layers: warmup="train_error", warmup_lr=0.01, warmup_error=80; He 2016, appendix:
         # all CIFAR runs: warmup="constant", warmup_lr=0.01, warmup_steps=400, which its new unit does not need
         momentum=0.9,
         weight_decay=1e-4,

@@ -11,7 +11,7 @@ from typing import Any
 from resnetlab.errors import UserError, printable
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
 from resnetlab.storage import LOCK, Damaged, is_locked, locked
-from resnetlab.training.recipe import FIELDS, RETIRED, Recipe
+from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
 # What a training leaves in its folder, for a moment or for good; a tracker's files too.
@@ -127,13 +127,12 @@ def compare_runs(folders: list[Path]) -> Comparison:
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
     """What makes a run what it is; where data and source lie is no part of it."""
     recipe = RETIRED | Recipe().to_dict() | settings["recipe"]
-    elsewhere = ("net", "data", "start")
     return {
         "network": settings["spec"].get("name"),
         "data": data_title(settings),
         "fingerprint": settings["data"].get("fingerprint"),
         "start": settings.get("start", {}).get("digest"),
-    } | {name: value for name, value in recipe.items() if name not in elsewhere}
+    } | {name: value for name, value in recipe.items() if name not in NOT_IN_ID}
 
 
 def check_removable(folder: Path) -> None:

@@ -182,12 +182,12 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
-        image = finish(part)
+        image = finish(part, self.classifier.resizing.interpolation)
         return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
-    ) -> Prediction:
+    ) -> Response:
         """POST /predict."""
 
         async def classified(pixels: Tensor, crop: CropArea) -> Prediction:
@@ -195,7 +195,9 @@ class Api:
             classes = [ClassProbability(name=name, probability=value) for name, value in found]
             return Prediction(classes=classes, crop=Seen(**crop._asdict()))
 
-        return await self._answered(request, classified)
+        prediction = await self._answered(request, classified)
+        # A model would be validated and copied before it is written.
+        return Response(prediction.model_dump_json(by_alias=True), media_type="application/json")
 
     async def explain(
         self,

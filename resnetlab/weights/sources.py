@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.fetch import DownloadProgress, check_file, download, held, writing
 from resnetlab.data.imagenet import class_names
 from resnetlab.data.open import File
@@ -26,7 +25,8 @@ from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
-from resnetlab.weights.hub_files import REPOSITORY, Preprocessing
+from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
+from resnetlab.weights.metadata import Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
@@ -112,23 +112,15 @@ def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
     return classes if knows and spec.num_classes == len(classes) else None
 
 
-def other_preparation(source: str | Path, stated: Preprocessing | None) -> str:
-    """What a network's project does to images, and resnetlab does otherwise, in words; "" if it is nothing, or unknown.
+def stated_preprocessing(source: str | Path, file: Path, image_size: int | None) -> Preprocessing | None:
+    """How the publisher of a source prepares images: torchvision in its table, others in the config.json beside `file`.
 
-    `stated` is what the config.json beside the file says.
+    image_size: of the images, where it is not what the file says. None where nothing is stated.
     """
     kind, name = _named(source) or ("", "")
     if kind == "torchvision":
-        size, short_side, interpolation = CROP_SIDE, TORCHVISION[name].short_side, "bilinear"
-    elif stated:
-        size, short_side, interpolation = stated.size, stated.short_side, stated.interpolation
-    else:
-        return ""
-    own = round(size * TEST_SIDE / CROP_SIDE)
-    ways = [f"to {short_side} pixels (here {own})"] if short_side != own else []
-    ways += [f"with {interpolation} interpolation (here bilinear)"] if interpolation != "bilinear" else []
-    words = f"its project resizes the short side of images {' and '.join(ways)}"
-    return f"{words}, so the accuracy may differ from what it states" if ways else ""
+        return TORCHVISION[name].preprocessing
+    return preprocessing(file.parent, image_size) if file.name in (MODEL, OLD_MODEL) else None
 
 
 def _named(source: str | Path) -> tuple[str, str] | None:

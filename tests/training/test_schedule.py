@@ -33,7 +33,7 @@ def test_linear_warmup_rises_to_lr_and_then_the_schedule_runs() -> None:
 
 
 def test_constant_warmup() -> None:
-    """He 2016, section 4: 0.01 for 400 steps."""
+    """He 2016, appendix: 0.01 for 400 steps."""
     r = recipe("cifar_paper", warmup="constant", warmup_steps=400, warmup_lr=0.01)
     assert rates(r, [0, 399, 400], 64_000) == [0.01, 0.01, 0.1]
 
