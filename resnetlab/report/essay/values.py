@@ -27,7 +27,7 @@ def marked(markup: str) -> str:
 
 
 def to_html(text: str) -> str:
-    """A filled text as HTML: values bring markup along; *so* is stressed, a *letter* is a variable, and `so` is code."""
+    """A filled text as HTML: values bring markup along; *so* is stressed, a *letter* a variable, and `so` is code."""
     found = html.escape(text, quote=False).replace(" %", f"{NARROW}%")
     found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
     found = re.sub(r"\*([A-Za-z])\*", r"<var>\1</var>", found)
@@ -45,7 +45,8 @@ def scientific(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{float(f'{value:.3g}'):g}".replace("-", "−")
     mantissa, _, power = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}{NARROW}×{NARROW}10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{float(mantissa):g}{NARROW}×{NARROW}10{raised}"
 
 
 def written(value: float, form: str) -> str:
