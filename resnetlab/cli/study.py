@@ -158,6 +158,8 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
             print(f"  {number:>3}. {recipe.net} seed {recipe.seed}")
         if len(tasks) == 1 and task.plan.note:
             print(f"  {task.plan.note}")
+        if len(tasks) == 1:
+            print(f"  {task.study.rule_of(task.plan, task.scale)}")
     if len(tasks) > 1:
         print(f"together, runs that studies share counted once: {together.words}")
 
