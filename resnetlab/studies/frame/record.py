@@ -157,7 +157,7 @@ def read_records(folder: Path) -> list[Record]:
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise Damaged(path, "a damaged record, it has half of a character", "run the study again") from error
+            raise Damaged(path, "a damaged record, it has an incomplete character", "run the study again") from error
         records.append(Record(**values))
         if records[-1].file_name != path.name:
             raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
