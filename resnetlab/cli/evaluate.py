@@ -34,7 +34,7 @@ Sources = Annotated[
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[
-    str, Parameter(help="How to look at each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
+    str, Parameter(help="The views of each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
 ]
 Flip = Annotated[bool, Parameter(negative="", help="Also average over mirror images.")]
 Nets = Annotated[
@@ -67,7 +67,7 @@ def evaluate(
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy in % on a data set's test images; several networks' softmax is averaged.
+    """Measure top-1 and top-5 accuracy in % on a data set's test images; the softmax of several networks is averaged.
 
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """

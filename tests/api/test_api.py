@@ -163,7 +163,7 @@ Call = Callable[..., Any]
         (resnetlab.study, {"name": "degradation", "jobs": 0}, "jobs=0 must be 1 or more"),
         (resnetlab.study, {"name": "degradation", "jobs": 1, "ray": "auto"}, "--jobs can't be used with --ray"),
         (resnetlab.plot_runs, {}, "no run given"),
-        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending says what is written"),
+        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending names the format"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
