@@ -65,7 +65,7 @@ def parse_normalisation(text: str, channels: int) -> Normalisation:
         example = "0.49,0.48,0.45/0.25,0.24,0.26" if channels == 3 else "0.5/0.3"
         raise UserError(
             f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, each one number or {channels}, "
-            f"e.g. {example}.{did_you_mean(text, KNOWN)}"
+            f"e.g. {example}.{did_you_mean(text, KNOWN) if channels == 3 else ''}"
         )
     mean, std = (torch.tensor(numbers).expand(channels)[:, None, None].clone() for numbers in values)  # C 1 1
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
