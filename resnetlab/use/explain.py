@@ -18,6 +18,15 @@ def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
 
 
+def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
+    """One of `units_of`. Raises UserError for a name that is none of theirs."""
+    units = units_of(net)
+    if name not in units:
+        first, last = next(iter(units)), next(reversed(units))
+        raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
+    return units[name]
+
+
 def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = None) -> Tensor:
     """Grad-CAM of x (float N C H W) for the classes `target` (int64 N) at a unit, by default the last: N H W.
 
@@ -26,12 +35,9 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
     left as it was. Raises UserError for a unit that is not there.
     """
-    units = units_of(net)
-    name = unit or next(reversed(units))
-    if name not in units:
-        raise UserError(f"unit {name!r} is not one of this network's, {_span(units)}.{did_you_mean(name, units)}")
+    looked_at = unit_of(net, unit or next(reversed(units_of(net))))
     kept: list[Tensor] = []
-    hook = units[name].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    hook = looked_at.register_forward_hook(lambda module, inputs, output: kept.append(output))
     was_training = net.training
     net.eval()
     try:
@@ -95,8 +101,3 @@ def _scaled(heat: Tensor) -> Tensor:
     """Each map divided by its highest value, N H W; a map of zeros stays one."""
     highest = heat.amax((1, 2), keepdim=True)
     return heat / highest.where(highest > 0, torch.ones_like(highest))
-
-
-def _span(names: dict[str, nn.Module]) -> str:
-    ordered = list(names)
-    return f"{ordered[0]} to {ordered[-1]}"
