@@ -60,7 +60,7 @@ def read_regular(path: Path, most: int, advice: str = "") -> bytes:
 
 
 def content_of(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError, and never waits, for anything else, as /dev/zero, without an end."""
+    """The content of a regular file. Raises OSError, and never waits, for anything else, as for /dev/zero."""
     with _opened(path, os.O_RDONLY) as file:
         return file.read()
 

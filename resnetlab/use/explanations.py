@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.data.decoding import Unreadable, decode, decode_resized
+from resnetlab.data.decoding import Unreadable, decode
 from resnetlab.data.own import make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
@@ -74,8 +74,13 @@ def explain_images(
     taken = set[str]()
     for path in find_images(names):  # before pictures are written, perhaps among them
         try:
+<<<<<<< HEAD
             content = content_of(path)
             resized, photo = decode_resized(content, classifier.short_side), decode(content)
+=======
+            content = path.read_bytes()
+            resized, photo = classifier.resized(content), decode(content)
+>>>>>>> main
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
             continue
