@@ -77,13 +77,8 @@ def parse_normalisation(text: str, channels: int, others: Sequence[str] = ()) ->
         example = "0.49,0.48,0.45/0.25,0.24,0.26" if channels == 3 else "0.5/0.3"
         each = "each one number" + (f" or {channels}" if channels > 1 else ", since the images have one channel")
         raise UserError(
-<<<<<<< HEAD
-            f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, each one number or {channels}, "
-            f"e.g. {example}.{did_you_mean(text, KNOWN) if channels == 3 else ''}"
-=======
             f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, {each}, "
             f"e.g. {example}.{did_you_mean(text, known)}"
->>>>>>> main
         )
     mean, std = (torch.tensor(numbers).expand(channels)[:, None, None].clone() for numbers in values)  # C 1 1
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):

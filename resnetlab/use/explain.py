@@ -18,7 +18,6 @@ def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
 
 
-<<<<<<< HEAD
 def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
     """One of `units_of`. Raises UserError for a name that is none of theirs."""
     units = units_of(net)
@@ -26,7 +25,8 @@ def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
         first, last = next(iter(units)), next(reversed(units))
         raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
     return units[name]
-=======
+
+
 def default_unit(net: ResNet | VGG, side: int) -> str:
     """The last unit whose map of an image of `side` pixels has more than one position, so that it can say where."""
     names = list(units_of(net))
@@ -34,7 +34,6 @@ def default_unit(net: ResNet | VGG, side: int) -> str:
         stages = [k for k, stride in enumerate(net.feature_strides, 1) if side > stride]
         return [name for name in names if not stages or name.startswith(f"layer{stages[-1]}.")][-1]
     return names[-1]
->>>>>>> main
 
 
 def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = None) -> Tensor:
@@ -45,14 +44,7 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
     left as it was. Raises UserError for a unit that is not there.
     """
-<<<<<<< HEAD
-    looked_at = unit_of(net, unit or next(reversed(units_of(net))))
-=======
-    units = units_of(net)
-    name = unit or default_unit(net, min(x.shape[2:]))
-    if name not in units:
-        raise UserError(f"unit {name!r} is not one of this network's, {_span(units)}.{did_you_mean(name, units)}")
->>>>>>> main
+    looked_at = unit_of(net, unit or default_unit(net, min(x.shape[2:])))
     kept: list[Tensor] = []
     hook = looked_at.register_forward_hook(lambda module, inputs, output: kept.append(output))
     was_training = net.training

@@ -74,13 +74,8 @@ def explain_images(
     taken = set[str]()
     for path in find_images(names):  # before pictures are written, perhaps among them
         try:
-<<<<<<< HEAD
             content = content_of(path)
-            resized, photo = decode_resized(content, classifier.short_side), decode(content)
-=======
-            content = path.read_bytes()
             resized, photo = classifier.resized(content), decode(content)
->>>>>>> main
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
             continue
