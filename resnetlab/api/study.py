@@ -98,6 +98,7 @@ def study(
     with as_user_errors("study run"), screen.silenced(quiet):
         check_kind(str, ray=ray, device=device)
         check_kind(float, epochs=epochs)
+        check_kind(bool, quiet=quiet)
         check_choice("scale", scale, SCALES)
         check_counts(jobs=jobs, seeds=seeds)
         which, files = text_of(name, "study"), texts_of(weights, "weights")

@@ -197,7 +197,7 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
 def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:
     """The network with these weights, in evaluation mode. Raises UserError unless they are all it has."""
     check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
-    made = build(spec)
+    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
     made.load_state_dict(tensors)
     return made.eval()
 
