@@ -52,7 +52,7 @@ _RECORDED = {
 
 
 def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
-    """The verdict of an interval: it shows the claim, excludes it, or includes the bound, so that the mean speaks alone.
+    """The verdict of an interval: it shows the claim, excludes it, or includes the bound; then the mean speaks.
 
     on_average: whether the mean, or the median, lies on the claim's side.
     """
