@@ -75,11 +75,18 @@ class Resolved(TypedDict):
     compile: bool
 
 
+class Start(TypedDict):
+    """What a run takes from its source, as far as a resumed training needs it."""
+
+    resizing: NotRequired[dict[str, Scalar]]
+
+
 class Begun(TypedDict):
     """What run.json has besides, which a resumed training and a study need."""
 
     id: Text
     resolved: NotRequired[Resolved]
+    start: NotRequired[Start]
     threads: Annotated[int, Between(1, 4096)]
     machine: dict[str, Scalar]
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from resnetlab.data.augmentation import RESIZED_CROP_DRAWS, resized_crop_box
 from resnetlab.data.decoding import Box, decode_crop, decode_resized
+from resnetlab.data.resizing import CROP_SIDE, USUAL, Resizing
 
-# Short sides as the papers have them, for crops of 224; for other crops they grow with the crop.
-CROP_SIDE = 224
-TEST_SIDE = 256  # He 2015, section 3.4, after AlexNet
-SCALES = (256, 480)
+SCALES = (256, 480)  # short sides for crops of 224 (He 2015, section 3.4)
 
 
 class Crop(NamedTuple):
@@ -24,9 +23,9 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def centre_crop(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
-    """Resize the short side to 256/224 of `size`, crop the middle (He 2015, section 3.4: 1-crop)."""
-    image = decode_resized(content, round(size * TEST_SIDE / CROP_SIDE))
+def centre_crop(content: bytes, draws: Sequence[float], size: int, resizing: Resizing = USUAL) -> np.ndarray:
+    """Resize the short side, by default to 256/224 of `size`, crop the middle (He 2015, section 3.4: 1-crop)."""
+    image = decode_resized(content, resizing.short_side(size), resizing.interpolation)
     height, width, _ = image.shape
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[top : top + size, left : left + size]
@@ -46,7 +45,12 @@ def resized_crop(content: bytes, draws: Sequence[float], size: int) -> np.ndarra
     return decode_crop(content, lambda height, width: Box(*resized_crop_box(draws, height, width)), size)
 
 
-CENTRE_CROP = Crop(centre_crop, 0, False)
+def middle(resizing: Resizing) -> Crop:
+    """The crop of tests."""
+    return Crop(partial(centre_crop, resizing=resizing), 0, False)
+
+
+CENTRE_CROP = middle(USUAL)
 # By the recipe's `augment`. crop_flip shifts and flips what the middle gave, as it does with images in memory.
 CROPS = {
     "none": CENTRE_CROP,

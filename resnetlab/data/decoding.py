@@ -30,6 +30,7 @@ from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.levels import levels, transparent_level, without_range
 from resnetlab.data.png_chunks import needed_chunks
+from resnetlab.data.resizing import Interpolation
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
 
 __all__ = [
@@ -120,13 +121,13 @@ def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> n
     return _decode(content, crop, lambda _: (size, size))
 
 
-def decode_resized(content: bytes, short_side: int) -> np.ndarray:
+def decode_resized(content: bytes, short_side: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """Decode the image with its shorter side resized to `short_side`: uint8 H W 3. Raises Unreadable."""
-    return finish(decode_part(content, short_side))
+    return finish(decode_part(content, short_side), interpolation)
 
 
 def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
-    """The first half of `decode_resized`, which needs no torch. Raises Unreadable.
+    """What of `decode_resized` needs no torch; `finish` does the rest. Raises Unreadable.
 
     `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
     it raises ends the decoding.
@@ -142,15 +143,18 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
             )
         return height, width
 
-    return _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
+    part = _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
+    if _between_pixels(part.box):  # Pillow resizes it
+        part = part._replace(pixels=_resized(part.pixels, *part.box, part.size), box=(0, 0, *part.size))
+    return part
 
 
-def finish(part: Part) -> np.ndarray:
+def finish(part: Part, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """The second half: resize and turn, uint8 H W 3.
 
     The array is writeable and has no negative strides, so torch takes it; what was resized is stored C H W.
     """
-    return _upright(_resized(part.pixels, *part.box, part.size), *part.turn)
+    return _upright(_resized(part.pixels, *part.box, part.size, interpolation), *part.turn)
 
 
 def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
@@ -208,11 +212,22 @@ def _by_turbojpeg(
     return Part(pixels, (top, left, stored.height / scale, stored.width / scale), size, turn)
 
 
+def _between_pixels(box: tuple[float, float, float, float]) -> bool:
+    """Whether a box begins or ends inside a pixel, as those of images that were scaled do."""
+    return any(value != int(value) for value in box)
+
+
 def _resized(
-    image: np.ndarray, top: float, left: float, height: float, width: float, size: tuple[int, int]
+    image: np.ndarray,
+    top: float,
+    left: float,
+    height: float,
+    width: float,
+    size: tuple[int, int],
+    interpolation: Interpolation,
 ) -> np.ndarray:
-    """The box of an image, H W 3, at another size: bilinear, antialiased."""
-    if all(value == int(value) for value in (top, left, height, width)):
+    """The box of an image, H W 3, at another size, antialiased."""
+    if not _between_pixels((top, left, height, width)):
         part = image[int(top) : int(top + height), int(left) : int(left + width)]
         if part.shape[:2] == size:
             return part
@@ -220,10 +235,10 @@ def _resized(
         import torch.nn.functional as tf
 
         x = torch.from_numpy(part).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
-        return tf.interpolate(x, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+        return tf.interpolate(x, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     # A box between pixels, of a scaled image: torch has no such resize.
     resized = Image.fromarray(image).resize(
-        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+        size[::-1], Image.Resampling[interpolation.upper()], box=(left, top, left + width, top + height)
     )
     return np.array(resized)
 

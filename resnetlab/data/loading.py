@@ -12,11 +12,12 @@ from torch import Tensor
 
 from resnetlab.data import augmentation as aug
 from resnetlab.data.crop_flip import CROP_FLIP_DRAWS, PAD, crop_flip
-from resnetlab.data.crops import CENTRE_CROP, CROPS
+from resnetlab.data.crops import CENTRE_CROP, CROPS, middle
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS, rand_augment, trivial_augment
+from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.seeds import balanced_order, epoch_order, seed_of, uniform
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 from resnetlab.machine import widest_float
@@ -87,6 +88,7 @@ class Loader:
     ranks: int = 1
     unreadables: BadImages = field(default_factory=BadImages)
     balanced: bool = False  # whether an epoch has as many training images of each class
+    resizing: Resizing = USUAL  # files: before their middle is cropped
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
@@ -117,7 +119,8 @@ class Loader:
     def evaluation(self, images: Images | Files, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x float32 N C H W, labels) in order, each image once over all ranks."""
         first, last = share(0, len(images), self.rank, self.ranks)
-        for pixels, labels in plain_batches(images, first, last, batch_size, self.size, self.workers, self.unreadables):
+        asked = (batch_size, self.size, self.workers, self.unreadables, self.resizing)
+        for pixels, labels in plain_batches(images, first, last, *asked):
             yield self.normalise(self._moved(pixels)), self._moved(labels)
 
     def _pixels(
@@ -129,7 +132,9 @@ class Loader:
                 batch = images[order[a:b].to(images.labels.device)]
                 yield batch.pixels, batch.labels, torch.arange(a, b)
             return
-        reading = ReadPlan(images, order, CROPS[self.augmentation.augment], self.size, seed, epoch)
+        crop = CROPS[self.augmentation.augment]
+        crop = middle(self.resizing) if crop is CENTRE_CROP else crop
+        reading = ReadPlan(images, order, crop, self.size, seed, epoch)
         for read in read_ahead(reading, spans, workers=self.workers, pin=self.device.startswith("cuda")):
             self.unreadables.note(images, read.trouble)
             labels = images.labels[order[read.positions]]
@@ -188,16 +193,30 @@ class Loader:
 
 
 def plain_batches(
-    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: BadImages
+    images: Images | Files,
+    first: int,
+    last: int,
+    batch_size: int,
+    size: int,
+    workers: int,
+    unreadables: BadImages,
+    resizing: Resizing = USUAL,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
-    for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables):
+    for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables, resizing):
         if len(places):
             yield pixels, images.labels[places.to(images.labels.device)]
 
 
 def placed_batches(
-    images: Images | Files, first: int, last: int, batch_size: int, size: int, workers: int, unreadables: BadImages
+    images: Images | Files,
+    first: int,
+    last: int,
+    batch_size: int,
+    size: int,
+    workers: int,
+    unreadables: BadImages,
+    resizing: Resizing = USUAL,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As `plain_batches`, with the numbers of the images, int64 N, in place of labels; a batch may have none."""
     spans = [(a, min(a + batch_size, last)) for a in range(first, last, batch_size)]
@@ -205,7 +224,7 @@ def placed_batches(
         for a, b in spans:
             yield images.pixels[a:b], torch.arange(a, b)
         return
-    reading = ReadPlan(images, torch.arange(last), CENTRE_CROP, size)
+    reading = ReadPlan(images, torch.arange(last), middle(resizing), size)
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
         yield read.pixels, read.positions

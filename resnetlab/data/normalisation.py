@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,11 +49,20 @@ def imagenet(channels: int = 3) -> Normalisation:
     return Normalisation(mean[:, None, None], std[:, None, None])
 
 
-def parse_normalisation(text: str, channels: int) -> Normalisation:
+def check_normalisation(text: str, others: Sequence[str] = ()) -> None:
+    """Raise UserError unless `parse_normalisation` reads the text, for images of some number of channels."""
+    listed = max(part.count(",") + 1 for part in text.split("/"))
+    parse_normalisation(text, listed if listed > 1 else 3, others)
+
+
+def parse_normalisation(text: str, channels: int, others: Sequence[str] = ()) -> Normalisation:
     """The normalisation that a text names: a key of KNOWN, or MEAN/STD, each one number or one for each channel.
 
-    Raises UserError for another text, and for numbers that can't be.
+    others: what else the text could have been, for a message. Raises UserError for another text, and for numbers that
+    can't be.
     """
+    if text == "imagenet" and channels in (1, 3):
+        return imagenet(channels)
     if text in KNOWN and channels == 3:
         values = list(KNOWN[text])
     else:
@@ -61,11 +71,14 @@ def parse_normalisation(text: str, channels: int) -> Normalisation:
         except ValueError:
             values = []
     if len(values) != 2 or any(len(numbers) not in (1, channels) for numbers in values):
-        names = f"{', '.join(KNOWN)}, or " if channels == 3 else ""
+        named = KNOWN if channels == 3 else ["imagenet"] if channels == 1 else []
+        known = list(dict.fromkeys([*others, *named]))
+        names = f"{', '.join(known)}, or " if known else ""
         example = "0.49,0.48,0.45/0.25,0.24,0.26" if channels == 3 else "0.5/0.3"
+        each = "each one number" + (f" or {channels}" if channels > 1 else ", since the images have one channel")
         raise UserError(
-            f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, each one number or {channels}, "
-            f"e.g. {example}.{did_you_mean(text, KNOWN)}"
+            f"normalise={shown(text)} must be {names}MEAN/STD of pixels from 0 to 1, {each}, "
+            f"e.g. {example}.{did_you_mean(text, known)}"
         )
     mean, std = (torch.tensor(numbers).expand(channels)[:, None, None].clone() for numbers in values)  # C 1 1
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE, centre_crop
+from resnetlab.data.crops import centre_crop
 from resnetlab.data.decoding import Unreadable, decode_resized
 from resnetlab.data.files import Files
+from resnetlab.data.resizing import CROP_SIDE, USUAL, Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.data.workers import KILLED, over_images
 
@@ -19,33 +20,35 @@ LONGEST = 4  # times the short side: of a longer image the middle is taken, so t
 
 
 class Views(NamedTuple):
-    """A way to look at an image in a test: (encoded image, the network's side) -> parts of it, uint8 H W 3 each."""
+    """A way to look at an image in a test: (encoded image, the network's side, how it is resized) -> parts of it,
+    uint8 H W 3 each.
+    """
 
-    crops: Callable[[bytes, int], list[np.ndarray]]
+    crops: Callable[[bytes, int, Resizing], list[np.ndarray]]
     mirrored: bool  # the mirror image of each part always belongs to it
     whole: bool  # the parts are larger than the network's input: it is applied at every place of them
 
 
-def one_crop(content: bytes, size: int) -> list[np.ndarray]:
+def one_crop(content: bytes, size: int, resizing: Resizing = USUAL) -> list[np.ndarray]:
     """The middle alone (`crops.centre_crop`)."""
-    return [centre_crop(content, (), size)]
+    return [centre_crop(content, (), size, resizing)]
 
 
-def five_crops(content: bytes, size: int) -> list[np.ndarray]:
-    """The four corners and the middle of the image, its short side resized to 256/224 of `size`.
+def five_crops(content: bytes, size: int, resizing: Resizing = USUAL) -> list[np.ndarray]:
+    """The four corners and the middle of the image, its short side resized, by default to 256/224 of `size`.
 
     With their mirror images they are the ten crops of Krizhevsky 2012, section 4.1, and of He 2015, section 3.4. The
     corners are those of the whole image, not of its middle square.
     """
-    image = decode_resized(content, round(size * TEST_SIDE / CROP_SIDE))
+    image = decode_resized(content, resizing.short_side(size), resizing.interpolation)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
     return [image[top : top + size, left : left + size] for top, left in places]
 
 
-def at_scales(content: bytes, size: int) -> list[np.ndarray]:
+def at_scales(content: bytes, size: int, resizing: Resizing = USUAL) -> list[np.ndarray]:
     """The whole image with its short side resized to TEST_SCALES/224 of `size` (He 2015, section 3.4)."""
-    return [_bounded(decode_resized(content, side)) for side in sides(size)]
+    return [_bounded(decode_resized(content, side, resizing.interpolation)) for side in sides(size)]
 
 
 def sides(size: int) -> list[int]:
@@ -61,7 +64,12 @@ VIEWS = {
 
 
 def read_views(
-    files: Files, views: Views, size: int, workers: int = 0, unreadables: BadImages | None = None
+    files: Files,
+    views: Views,
+    size: int,
+    workers: int = 0,
+    unreadables: BadImages | None = None,
+    resizing: Resizing = USUAL,
 ) -> Iterator[list[np.ndarray] | None]:
     """Yield the views of each image in order; `workers` processes decode ahead, with 0 this one does it.
 
@@ -69,7 +77,7 @@ def read_views(
     not.
     """
     unreadables = unreadables or BadImages()
-    read = partial(_read, views.crops, size)
+    read = partial(_read, views, size, resizing)
     found = over_images(read, files, workers) if workers else (read(files, i) for i in range(len(files)))
     for i, parts in enumerate(found):
         if parts is None or isinstance(parts, str):
@@ -79,10 +87,12 @@ def read_views(
             yield parts
 
 
-def _read(crops: Callable[[bytes, int], list[np.ndarray]], size: int, files: Files, i: int) -> list[np.ndarray] | str:
+def _read(views: Views, size: int, resizing: Resizing, files: Files, i: int) -> list[np.ndarray] | str:
     """The views of one image, or why there are none."""
     try:
-        return [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in crops(files.read(i), size)]  # C H W
+        return [
+            np.ascontiguousarray(part.transpose(2, 0, 1)) for part in views.crops(files.read(i), size, resizing)
+        ]  # C H W
     except Unreadable as error:
         return str(error)
     except OSError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.data.images import Data
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import printable
 
 MOST_CLASSES, SHOWN, LONGEST = 10, 5, 40  # of more classes the first ones are shown, of long names the beginning
@@ -25,6 +26,7 @@ class Understood:
     normalisation: str = ""  # whose it is, in words
     size_assumed: bool = False  # whether neither the weights nor the user say the size
     named: bool = True  # whether the classes have names that a file or folder says
+    resizing: Resizing | None = None  # what the weights' file or project states of it, where images are resized
 
     @classmethod
     def of(cls, data: Data, **network: Any) -> Understood:
@@ -40,7 +42,8 @@ class Understood:
             part = f" ({self.part})" if self.part else ""
             said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
         assumed = ", assumed, since the file does not state it (--image-size sets another)" if self.size_assumed else ""
-        said += [f"{self.size} pixels{assumed}"] if self.size else []
+        resized = f", {self.resizing.words(self.size)}" if self.size and self.resizing else ""
+        said += [f"{self.size} pixels{assumed}{resized}"] if self.size else []
         said += [f"parameter names: {self.layout}"] if self.layout else []
         said += [f"normalisation: {self.normalisation}"] if self.normalisation else []
         return "; ".join(said)
@@ -48,7 +51,10 @@ class Understood:
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON values; what there is nothing to say of is left out."""
         data = {"images": self.images, "tested": self.tested, "part": self.part, "held_out": self.held_out}
-        network = {"image_size": self.size, "layout": self.layout, "normalisation": self.normalisation}
+        network: dict[str, Any] = {"image_size": self.size, "layout": self.layout, "normalisation": self.normalisation}
+        if self.size and self.resizing:
+            network |= {"resize_short_side": self.resizing.short_side(self.size)}
+            network |= {"interpolation": self.resizing.interpolation}
         return {
             "classes": len(self.classes),
             "class_names": list(self.classes) if self.named else None,

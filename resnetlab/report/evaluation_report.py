@@ -78,6 +78,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
                 "normalisation": member.normalisation,
                 "image_size": member.net.spec.input_size,
                 "image_size_assumed": member.size_assumed,
+                **({"resizing": member.resizing.to_dict()} if member.resizing else {}),
                 "classes": member.matched.words,
                 "taken_for": member.matched.taken,  # names of the data, and what they were in the training
                 "weights_sha256": member.weights_sha256,

@@ -18,6 +18,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import BadImages
 from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
@@ -53,6 +54,7 @@ class Member:
     matched: Matched  # its classes with those of the data
     skips: bool = False  # whether it was trained without the images that can't be read
     size_assumed: bool = False  # whether neither the file nor the user says the size of images
+    resizing: Resizing | None = None  # of files, where it is stated
     scores: Callable[[Tensor], Tensor] | None = None  # of pixels, uint8 N C H W, by an engine; None: the network's own
 
 
@@ -106,7 +108,8 @@ def evaluate(
     what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands. told is called with each line
     that says what is evaluated, before it is; progress with how many images are done, and of how many.
 
-    Files are resized and cropped to the network's size. Images are normalised as the weight file says; where it says
+    Files are resized, as the weight file or its publisher states or else by the papers' way, and cropped to the
+    network's size. Images are normalised as the weight file says; where it says
     nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
     classes are matched by name (`classes.match_classes`); a network that has more is right only where it says the
     right one of all. Raises UserError where a network and the data don't fit, for views that can't be, and for a file
@@ -224,7 +227,8 @@ def understood(members: Sequence[Member], data: Data) -> list[str]:
 
     def fields(member: Member) -> dict[str, Any]:
         size, assumed = member.net.spec.input_size, member.size_assumed
-        return {"size": size, "size_assumed": assumed, "layout": member.layout, "normalisation": member.normalisation}
+        looked_at = {"size": size, "size_assumed": assumed, "resizing": member.resizing}
+        return looked_at | {"layout": member.layout, "normalisation": member.normalisation}
 
     if len(members) == 1:
         return [str(Understood.of(data, **fields(members[0]))), *classes_told(members[0].source, members[0].matched)]
@@ -311,7 +315,18 @@ def _member(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     net = loaded.net.to(device)
     assumed = data.shape is None and not loaded.tells_size
-    return Member(source, net, normalise.to(device), digest, loaded.naming, words, matched, skips(card), assumed)
+    return Member(
+        source,
+        net,
+        normalise.to(device),
+        digest,
+        loaded.naming,
+        words,
+        matched,
+        skips(card),
+        assumed,
+        loaded.resizing if data.shape is None else None,
+    )
 
 
 def whose_normalisation(loaded: Loaded) -> str:
@@ -352,17 +367,17 @@ def _batches(
     member: Member, images: Images | Files, views: Views, device: str, workers: int, unreadables: BadImages
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
-    spec = member.net.spec
+    spec, resizing = member.net.spec, member.resizing or USUAL
     answer = partial(_answers, member, views, device)
     none = torch.empty(0, spec.num_classes, dtype=widest_float(device), device=device)
     if isinstance(images, Images) or views.crops is one_crop:
         batches = placed_batches(
-            images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables
+            images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables, resizing
         )
         for pixels, places in batches:
             yield places, torch.cat(in_halves(answer, pixels)) if len(places) else none
         return
-    read, done = read_views(images, views, spec.input_size, workers, unreadables), 0
+    read, done = read_views(images, views, spec.input_size, workers, unreadables, resizing), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
         parts = [[torch.from_numpy(view) for view in each] for each in some if each]
         places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)

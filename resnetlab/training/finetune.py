@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
@@ -23,7 +24,7 @@ from resnetlab.run_files import source_path
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
-from resnetlab.weights.sources import hub_hint, is_name
+from resnetlab.weights.sources import absent_hint, is_name
 
 MOST_CLASSES_SHOWN = 5
 
@@ -38,10 +39,15 @@ class Pretrained:
     normalisation: Normalisation | None  # of the source's images, if the recipe asks for it and the file states it
     note: str  # what is kept and what is new, in words
     naming: str = OURS  # whose parameter names the source has
+    resizing: Resizing | None = None  # of test images, where the source states it and the images are files
+    pairs: tuple[str, ...] = ()  # which of its tensors is which of the network's, where they were paired by order
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that is taken over, in whatever file it lies."""
+        """A hash of the tensors that are taken over, in whatever file they lie, and of the normalisation.
+
+        Not of `resizing`, which earlier versions did not take over: their runs keep their ids.
+        """
         normalise = self.normalisation
         numbers = [normalise.mean.tolist(), normalise.std.tolist()] if normalise else None
         hashed = hashlib.sha256(json.dumps(numbers).encode())
@@ -56,7 +62,9 @@ class Pretrained:
 
     def to_dict(self) -> dict[str, Any]:
         """What run.json says of it."""
-        return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note}
+        more: dict[str, Any] = {"pairs": list(self.pairs)} if self.pairs else {}
+        more |= {"resizing": self.resizing.to_dict()} if self.resizing else {}
+        return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note, **more}
 
 
 def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
@@ -69,8 +77,8 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     source = recipe.start
     if not is_name(source) and not os.path.exists(source_path(source)):
         raise UserError(
-            f"{source}: no such run folder or weight file to start from{hub_hint(source)}. A run's id depends on the "
-            "weights it started from, so the command that resumes it needs them too."
+            f"{source}: no such run folder or weight file to start from{absent_hint(source)}. A run's id depends on "
+            "the weights it started from, so the command that resumes it needs them too."
         )
     loaded = _load(recipe)
     net, metadata, naming = loaded.net, loaded.metadata, loaded.naming
@@ -92,7 +100,8 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
-    return Pretrained(spec, kept, new, normalise, note, naming)
+    resizing = None if data.shape else loaded.resizing
+    return Pretrained(spec, kept, new, normalise, note, naming, resizing, loaded.pairs)
 
 
 def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
@@ -108,9 +117,9 @@ def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
 def _load(recipe: Recipe) -> Loaded:
     """The source's network and what its file says; the recipe may name the network that the file tells, too."""
     try:
-        return load_described(recipe.start, net=recipe.net or None, head=False)
+        return load_described(recipe.start, net=recipe.net or None, head=False, match=recipe.match)
     except UserError:
-        if recipe.net:  # whose name says nothing of the sizes that the source's data had
+        if recipe.net and recipe.match == "names":  # whose name says nothing of the sizes that the source's data had
             with contextlib.suppress(UserError):
                 loaded = load_described(recipe.start, head=False)
                 sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}

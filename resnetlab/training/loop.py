@@ -24,7 +24,7 @@ from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
 from resnetlab.training.precision import as_started, autocast
-from resnetlab.training.run import Run, open_folder
+from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.signals import Stop
 
@@ -76,7 +76,7 @@ def train(
     settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
     if distributed.broadcast_from_main(run.result) is not None:
         return
-    recipe = as_started(run.recipe, settings.get("resolved", {}))
+    run, recipe = as_begun(run, settings), as_started(run.recipe, settings.get("resolved", {}))
     patience = LOCK_PATIENCE if distributed.world_size > 1 else 0
     lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
     statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
-NormaliseName = Literal["pixel_mean", "channel_mean_std", "imagenet", "source"]
+MatchName = Literal["names", "order"]
+NORMALISATIONS = ("pixel_mean", "channel_mean_std", "imagenet", "source")  # beside cifar10, cifar100 and MEAN/STD
 AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_crop_flip"]
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
@@ -49,6 +50,11 @@ class Recipe:
         "The source from whose weights training starts: a run folder, a weight file, or pretrained:NAME, "
         "torchvision:NAME, timm/NAME or hf:OWNER/NAME.",
     )
+    match: MatchName = _field(
+        "names",
+        "How the tensors of a source without a description are found: by their names, or in order, by order and shape "
+        "within the network net, for names that are not known.",
+    )
     freeze: int = _field(
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
     )
@@ -63,9 +69,11 @@ class Recipe:
     )
     unreadable_limit: int = _field(100, "With unreadable=skip: the maximum number of files an epoch may lack.")
     image_size: int | None = _field(None, "Side length of images from files; default: the network's input size.")
-    normalise: NormaliseName = _field(
+    normalise: str = _field(
         "pixel_mean",
-        "Normalise by each pixel's mean, by each channel's mean and deviation, by ImageNet's, or as the source does.",
+        "pixel_mean: subtract each pixel's mean over the training images; channel_mean_std: use each channel's mean "
+        "and deviation; source: normalise as the source's file states. Or what the source was trained with, if its "
+        "file does not state it, as in eval: imagenet, cifar10, cifar100, or MEAN/STD of pixels from 0 to 1.",
     )
     augment: AugmentName = _field(
         "none",
@@ -145,7 +153,12 @@ class Recipe:
             raise UserError(f"milestones={self.milestones} must be increasing shares of the run, between 0 and 1.")
         if self.warmup in ("linear", "constant") and self.warmup_steps < 1:
             raise UserError(f"warmup={self.warmup!r} needs warmup_steps of at least 1.")
+        if self.normalise not in NORMALISATIONS:
+            from resnetlab.data.normalisation import check_normalisation  # a recipe is read without torch
+
+            check_normalisation(self.normalise, NORMALISATIONS)
         of_source = {"net": not self.net, "normalise": self.normalise == "source", "freeze": self.freeze}
+        of_source |= {"match": self.match == "order"}
         for name, needs_start in of_source.items():
             if needs_start and not self.start:
                 raise UserError(f"{name}={shown(getattr(self, name))} needs weights to start from (--from).")
@@ -177,8 +190,8 @@ class Recipe:
         """A copy with some fields changed, and those that these replace unless they are given as well.
 
         One of epochs and iterations replaces the other, and both least_iterations; one of validation_images and
-        validation_share the other; a start the network and the normalisation, which are then the source's; AdamW SGD's
-        nesterov.
+        validation_share the other; a start the network and the normalisation, which are then the source's, and match;
+        AdamW SGD's nesterov.
         Raises UserError for an unknown field, with the nearest names.
         """
         for key in changes:
@@ -221,6 +234,9 @@ FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
 Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
     f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
 )
+# No part of a run's id: how its network is called, and where data and source lie and how they are read, since what is
+# read is hashed itself.
+NOT_IN_ID = ("net", "data", "start", "match")
 RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
 _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when one is given
@@ -228,7 +244,7 @@ _REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when on
     "iterations": {"epochs": None, "least_iterations": 0},
     "validation_images": {"validation_share": 0.0},
     "validation_share": {"validation_images": 0},
-    "start": {"net": "", "normalise": "source"},
+    "start": {"net": "", "normalise": "source", "match": "names"},
 }
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.normalisation import parse_normalisation
 from resnetlab.data.open import open_data
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
@@ -22,7 +24,7 @@ from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
 from resnetlab.training.muon import check_muon
 from resnetlab.training.precision import resolved
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import NORMALISATIONS, NOT_IN_ID, Recipe
 
 ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
@@ -43,12 +45,17 @@ class Run:
     def id(self) -> str:
         """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
         # Fields at their default are no part of it, so that a field that is added later changes no run.
-        default, elsewhere = Recipe().to_dict(), ("net", "data", "start")
-        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in elsewhere and v != default.get(k)}
+        default = Recipe().to_dict()
+        recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in NOT_IN_ID and v != default.get(k)}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
         defines = {"format": ID_FORMAT, "spec": spec, "recipe": recipe, "data": self.data.fingerprint}
         defines |= {"start": self.pretrained.digest} if self.pretrained else {}
         return hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How its test images are resized, as its source states; None for the usual way."""
+        return self.pretrained.resizing if self.pretrained else None
 
     @property
     def folder(self) -> Path:
@@ -119,6 +126,8 @@ def make_run(
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)
+    if recipe.normalise not in NORMALISATIONS:
+        parse_normalisation(recipe.normalise, channels, NORMALISATIONS)  # or a line says that it can't be
     if pretrained:
         check_size(pretrained, recipe, size)
         if recipe.normalise == "source" and not pretrained.normalisation:  # as evaluation does with such files
@@ -160,6 +169,20 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
         run.folder.mkdir(parents=True, exist_ok=True)
         _write_settings(path, settings)
     return settings
+
+
+def as_begun(run: Run, settings: dict[str, Any]) -> Run:
+    """The run as its folder says that it began: earlier versions resized test images their own way, whatever the source
+    states, and an unfinished run of theirs goes on so. Raises Damaged.
+    """
+    if not run.pretrained:
+        return run
+    stated = settings.get("start", {}).get("resizing")
+    try:
+        resizing = Resizing.from_dict(stated) if stated else None
+    except ValueError as error:
+        raise Damaged(run.folder / SETTINGS, f"damaged, start.{error}", START_ANEW) from error
+    return replace(run, pretrained=replace(run.pretrained, resizing=resizing))
 
 
 def migrate(folder: Path) -> None:

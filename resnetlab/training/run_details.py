@@ -11,7 +11,7 @@ from typing import Any
 from resnetlab.errors import UserError, printable
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
 from resnetlab.storage import LOCK, Damaged, is_locked, locked
-from resnetlab.training.recipe import FIELDS, RETIRED, Recipe
+from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
 # What a training leaves in its folder, for a moment or for good; a tracker's files too.
@@ -19,6 +19,9 @@ OURS = re.compile(
     rf"({'|'.join(map(re.escape, (SETTINGS, METRICS, RESULT, TRACKING)))})(\.part)?|{LOCK}|tensorboard"
     r"|(last|best)(\.old|\.new|\.damaged)?"
 )
+
+
+_OF_MACHINE = {"processor": "", "device": "", "torch": "torch "}  # what is shown of it, and the word before
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class RunDetails:
         run, settings, result = self.summary, self.settings, self.result or {}
         data, machine = settings.get("data", {}), settings.get("machine", {})
         images = f"{_count(data.get('train_images'))} training and {_count(data.get('test_images'))} test images"
-        errors = (("training", run.train_error), ("test", run.test_error), ("lowest", run.best_error))
+        judged = "validation" if settings.get("recipe", {}).get("validation_images") else "test"
+        errors = (("training", run.train_error), ("test", run.test_error), (f"lowest {judged}", run.best_error))
         when, seconds = run.when(), result.get("seconds")
         done = f"{run.epochs} epoch{'s' * (run.epochs != 1)}, {run.step:,} steps"
         done += f", {seconds:,.0f} s" if seconds is not None else ""
@@ -54,7 +58,7 @@ class RunDetails:
             ("errors", ", ".join(f"{what} {error:.2f} %" for what, error in errors if error is not None)),
             ("length", done if settings else ""),
             ("written", f"{when:%Y-%m-%d %H:%M}" if when and run.written else ""),
-            ("machine", ", ".join(str(v) for k in ("processor", "device", "torch") if (v := machine.get(k)))),
+            ("machine", ", ".join(f"{word}{v}" for k, word in _OF_MACHINE.items() if (v := machine.get(k)))),
             ("threads", str(settings.get("threads", ""))),
             ("recipe", "not at the default:" if settings else ""),
             *((f"  {name}", _shown(value)) for name, value in changed_fields(settings).items()),
@@ -123,13 +127,12 @@ def compare_runs(folders: list[Path]) -> Comparison:
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
     """What makes a run what it is; where data and source lie is no part of it."""
     recipe = RETIRED | Recipe().to_dict() | settings["recipe"]
-    elsewhere = ("net", "data", "start")
     return {
         "network": settings["spec"].get("name"),
         "data": data_title(settings),
         "fingerprint": settings["data"].get("fingerprint"),
         "start": settings.get("start", {}).get("digest"),
-    } | {name: value for name, value in recipe.items() if name not in elsewhere}
+    } | {name: value for name, value in recipe.items() if name not in NOT_IN_ID}
 
 
 def check_removable(folder: Path) -> None:

@@ -146,7 +146,7 @@ class TrainingSession:
                 distributed=distributed,
             ),
             stepper=stepper,
-            metadata=ModelMetadata(run.spec, run.data.classes, normalise, run.recipe.to_dict()),
+            metadata=ModelMetadata(run.spec, run.data.classes, normalise, run.recipe.to_dict(), resizing=run.resizing),
             metrics=metrics,
             total_steps=total_steps(recipe, per_epoch),
             progress=progress,

@@ -11,7 +11,8 @@ from torch import Tensor
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Loader
-from resnetlab.data.normalisation import Normalisation, imagenet
+from resnetlab.data.normalisation import Normalisation, imagenet, parse_normalisation
+from resnetlab.data.resizing import USUAL
 from resnetlab.data.statistics import NORMALISATIONS, measure
 from resnetlab.data.streaming import BadImages
 from resnetlab.nets.net import ResNet
@@ -67,6 +68,7 @@ def make_loader(
         ranks=distributed.world_size,
         unreadables=unreadables,
         balanced=run.recipe.balance == "sampling",
+        resizing=run.resizing or USUAL,
     )
 
 
@@ -93,6 +95,8 @@ def normalisation_of(
         assert run.pretrained is not None
         assert run.pretrained.normalisation is not None  # else the recipe has another one
         return run.pretrained.normalisation
+    if run.recipe.normalise not in NORMALISATIONS:
+        return parse_normalisation(run.recipe.normalise, run.spec.in_channels)
     images, _ = run.data.hold_out(run.recipe.validation_images)
     statistics = measure(images, run.spec.input_size, workers=workers, progress=progress)
     return NORMALISATIONS[run.recipe.normalise](statistics)

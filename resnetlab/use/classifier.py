@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.open import is_in_memory
+from resnetlab.data.resizing import CROP_SIDE, TEST_SIDE, USUAL, Resizing
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
@@ -38,7 +38,7 @@ class Classifier:
     network: ResNet | VGG | None  # None where there is only the file that was exported of it
     classes: tuple[str, ...]
     normalise: Normalisation
-    whole: bool  # the image as it is, brought to size; else the middle 224/256 of it, as in ImageNet's evaluation
+    whole: bool  # the image as it is, brought to size; else the middle of it, as `resizing` says
     device: str
     source: str = ""  # as it was given
     named: bool = True  # whether the file names the classes; else they are numbers
@@ -49,6 +49,7 @@ class Classifier:
     file: ExportedFile | None = None
     engine: Engine | None = None  # what runs it; None: the network as it stands
     accuracy: RecordedAccuracy | None = None  # on its test images, where its run or file states it
+    resizing: Resizing = USUAL  # before the crop; by default 224/256 are seen, as in ImageNet's evaluation
 
     @classmethod
     def open(
@@ -105,6 +106,7 @@ class Classifier:
             skips(card),
             tuple(words for is_told, words in told if not is_told),
             accuracy=None if loaded.normalise else known_accuracy(source, loaded, options["image_size"]),
+            resizing=loaded.resizing or USUAL,
         )
         return found._answering()
 
@@ -128,6 +130,7 @@ class Classifier:
             file=file,
             engine=first_engine(file),
             accuracy=file.accuracy,
+            resizing=file.resizing,
         )._answering()
 
     def _answering(self) -> Classifier:
@@ -170,16 +173,20 @@ class Classifier:
     @property
     def seen(self) -> float:
         """Side of the square that is seen, in the middle of an image, as a part of the image's short side."""
-        return 1.0 if self.whole else CROP_SIDE / TEST_SIDE
+        return 1.0 if self.whole else self.resizing.crop_share or CROP_SIDE / TEST_SIDE
 
     @property
     def short_side(self) -> int:
         """What the shorter side of an image is resized to, in pixels."""
-        return self.size if self.whole else round(self.size * TEST_SIDE / CROP_SIDE)
+        return self.size if self.whole else self.resizing.short_side(self.size)
 
     def prepare(self, content: bytes) -> Tensor:
         """An encoded image as the network sees it: uint8 C H W. Raises Unreadable."""
-        return self.crop(decode_resized(content, self.short_side))
+        return self.crop(self.resized(content))
+
+    def resized(self, content: bytes) -> np.ndarray:
+        """An encoded image before it is cropped: uint8 H W 3. Raises Unreadable."""
+        return decode_resized(content, self.short_side, self.resizing.interpolation)
 
     def crop(self, image: np.ndarray) -> Tensor:
         """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
@@ -212,5 +219,7 @@ class Classifier:
 
 def _whole(card: ModelMetadata | None, spec: object) -> bool:
     """Whether the network was evaluated on whole images: those of data in memory, or CIFAR's by others."""
+    if card and card.resizing:
+        return False
     trained_on = str(card.recipe.get("data", "")).partition(":")[0] if card else ""
     return is_in_memory(trained_on) or (not trained_on and isinstance(spec, NetSpec) and spec.stem == "cifar")

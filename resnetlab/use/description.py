@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.use.classifier import Classifier
 
 
@@ -16,8 +15,8 @@ def description(classifier: Classifier, *, int8: bool = False) -> dict[str, str]
     the network's run recorded it, `accuracy` is top-1 in % on how many test images; in int8 it would be another.
 
     `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
-    255, transparency stands before `background`), bring its short side to `resize_short_side`, crop the middle,
-    `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
+    255, transparency stands before `background`), bring its short side to `resize_short_side` by `resample`, crop
+    the middle, `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
     """
     size, channels = classifier.size, classifier.channels
     values: dict[str, Any] = {
@@ -30,8 +29,8 @@ def description(classifier: Classifier, *, int8: bool = False) -> dict[str, str]
             "white_of_16_bits": 65535,
             "background": [255, 255, 255],
             "mode": "RGB" if channels == 3 else "L",
-            "resize_short_side": size if classifier.whole else round(size * TEST_SIDE / CROP_SIDE),
-            "resample": "bilinear, antialiased",
+            "resize_short_side": classifier.short_side,
+            "resample": f"{classifier.resizing.interpolation}, antialiased",
             "crop": size,
             "layout": "N C H W",
             "type": "uint8",

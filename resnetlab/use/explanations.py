@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.data.decoding import Unreadable, decode, decode_resized
+from resnetlab.data.decoding import Unreadable, decode
 from resnetlab.data.own import make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
@@ -75,7 +75,7 @@ def explain_images(
     for path in find_images(names):  # before pictures are written, perhaps among them
         try:
             content = path.read_bytes()
-            resized, photo = decode_resized(content, classifier.short_side), decode(content)
+            resized, photo = classifier.resized(content), decode(content)
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
             continue

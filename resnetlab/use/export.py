@@ -135,12 +135,14 @@ def export(
             )
     unreadables = BadImages(skip, limit=IMAGES)
     if calibrate and kind.quantised:
-        content = kind.quantised(content, calibration_images(calibrate, classifier.size, unreadables))
+        images = calibration_images(calibrate, classifier.size, unreadables, classifier.resizing)
+        content = kind.quantised(content, images)
         scores = kind.scores(content)
         checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
     found = None
     if data:
-        found = measure_parity(pytorch, scores, data, classifier.size, outputs=outputs, skip=skip, progress=progress)
+        size, how = classifier.size, classifier.resizing
+        found = measure_parity(pytorch, scores, data, size, resizing=how, outputs=outputs, skip=skip, progress=progress)
     for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file that is opened comes last
         path = out.with_suffix(suffix)
         try:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
+from resnetlab.data.resizing import USUAL
 from resnetlab.data.understood import Understood
 from resnetlab.errors import UserError
 from resnetlab.training.classes import Matched
@@ -69,14 +71,18 @@ class ExportJob:
     def understood(self) -> Understood:
         """What the data and the network's file are taken for."""
         c = self.classifier
+        resizing = None if c.whole or c.resizing == USUAL else c.resizing
+        network: dict[str, Any] = {"size": c.size, "layout": c.layout, "normalisation": c.normalisation}
+        network |= {"resizing": resizing}
         if self.tested:
-            return Understood.of(self.tested, size=c.size, layout=c.layout, normalisation=c.normalisation)
-        return Understood(c.classes, named=c.named, size=c.size, layout=c.layout, normalisation=c.normalisation)
+            return Understood.of(self.tested, **network)
+        return Understood(c.classes, named=c.named, **network)
 
     def introduction(self) -> list[str]:
-        """The same in lines, with the images to calibrate on."""
+        """The same in lines, with the images to calibrate on, and what takes time from here on."""
         told = classes_told(self.classifier.source, self.match) if self.match else ()
-        return [str(self.understood), *_calibration(self.ranges), *told]
+        wait = f"making {self.target.path} and comparing it with PyTorch, which can take a minute"
+        return [str(self.understood), *_calibration(self.ranges), *told, wait]
 
     def run(self, progress: Callable[[int, int], object] = lambda *_: None) -> Exported:
         """Write the file. Raises UserError as `export` does."""

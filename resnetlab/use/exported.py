@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.resizing import LEAST_SHARE, USUAL, Interpolation, Resizing
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
 from resnetlab.schema import Between, trouble
@@ -87,6 +87,7 @@ class ExportedFile:
     precision: str
     assumed: tuple[str, ...]
     accuracy: RecordedAccuracy | None = None  # that its network's run recorded
+    resizing: Resizing = USUAL  # as in Classifier
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -103,6 +104,7 @@ class _Preprocessing(TypedDict):
     mode: Literal["RGB", "L"]
     resize_short_side: Annotated[int, Between(1, 2**15)]
     crop: Annotated[int, Between(1, 2**15)]
+    resample: NotRequired[Literal["bilinear, antialiased", "bicubic, antialiased"]]
 
 
 class _Normalisation(TypedDict):
@@ -181,7 +183,7 @@ def read_exported(path: Path) -> ExportedFile:
         raise Damaged(
             path, f"damaged, its input {signature.takes} and output {signature.gives} are not those that it states"
         )
-    if short not in (crop, round(crop * TEST_SIDE / CROP_SIDE)):
+    if not crop <= short <= crop / LEAST_SHARE:
         raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
     return ExportedFile(
         path,
@@ -195,7 +197,14 @@ def read_exported(path: Path) -> ExportedFile:
         told.get("precision", "float32"),
         tuple(told.get("assumed", ())),
         RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
+        _resizing(prepared),
     )
+
+
+def _resizing(prepared: _Preprocessing) -> Resizing:
+    """How images are resized, as a file states it; earlier versions had one interpolation."""
+    interpolation: Interpolation = "bicubic" if prepared.get("resample", "").startswith("bicubic") else "bilinear"
+    return Resizing.to_side(prepared["resize_short_side"], prepared["crop"], interpolation)
 
 
 def _told(path: Path, texts: dict[str, str]) -> _Told:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.data.folder import class_names
+from resnetlab.data.resizing import USUAL
 from resnetlab.errors import UserError, did_you_mean
 from resnetlab.nets.folding import folded
 from resnetlab.nets.net import ResNet
@@ -145,6 +146,8 @@ def features(
 def network_mark(classifier: Classifier, unit: str | None) -> str:
     """Which network's features they are: its name, the unit, and a hash of its weights and preprocessing."""
     hashed = hashlib.sha256(f"{classifier.size} {classifier.whole}".encode())
+    if classifier.resizing != USUAL:
+        hashed.update(str(classifier.resizing.to_dict()).encode())
     state = classifier.net.state_dict() | {"mean": classifier.normalise.mean, "std": classifier.normalise.std}
     for name, tensor in sorted(state.items()):
         hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.data.loading import plain_batches
+from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.training.loop import evaluation_batch
@@ -74,11 +75,12 @@ def measure_parity(
     data: Data,
     size: int,
     *,
+    resizing: Resizing = USUAL,
     outputs: Sequence[int] | None = None,
     skip: bool = False,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Parity:
-    """Run both on the data's test images; files are cropped to `size`.
+    """Run both on the data's test images; files are resized and cropped to `size`.
 
     outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
     that can't be read, and count them. progress is called with how many are done, and of how many. Raises UserError
@@ -87,7 +89,8 @@ def measure_parity(
     images = same = right = exported_right = 0
     total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))
     output_of = torch.tensor(range(len(data.classes)) if outputs is None else outputs)
-    for pixels, numbers in plain_batches(data.test, 0, total, evaluation_batch(data.test), size, 0, unreadables):
+    batch = evaluation_batch(data.test)
+    for pixels, numbers in plain_batches(data.test, 0, total, batch, size, 0, unreadables, resizing):
         labels = output_of[numbers]
         wanted, got = pytorch(pixels).argmax(1), exported(pixels).argmax(1)
         images += len(labels)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.data.loading import plain_batches
+from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
@@ -19,8 +20,11 @@ IMAGES = 512  # to calibrate with
 BATCH = 32
 
 
-def calibration_images(data: Data, size: int, unreadables: BadImages | None = None) -> Iterator[Tensor]:
-    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are cropped to `size`.
+def calibration_images(
+    data: Data, size: int, unreadables: BadImages | None = None, resizing: Resizing = USUAL
+) -> Iterator[Tensor]:
+    """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are resized and cropped
+    to `size`.
 
     Where there are none to train on, they are test images. Raises UserError if none can be read.
     """
@@ -28,7 +32,7 @@ def calibration_images(data: Data, size: int, unreadables: BadImages | None = No
     generator = torch.Generator().manual_seed(seed_of("calibration images", 0))
     chosen = images[torch.randperm(len(images), generator=generator)[:IMAGES].sort().values]
     count = 0
-    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages()):
+    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages(), resizing):
         count += len(pixels)
         yield pixels
     if not count:

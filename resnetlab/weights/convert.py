@@ -77,6 +77,8 @@ def _not_in_file(spec: Spec, metadata: ModelMetadata | None, naming: str) -> Ite
     theirs = normalisation(naming, spec)
     if metadata and not (theirs and _is_same(metadata.normalisation, theirs)):
         yield "the normalisation of its images"
+    if metadata and metadata.resizing:
+        yield f"how its images are resized ({metadata.resizing.words(spec.input_size)})"
     if naming == "caffe":
         yield "how many batches batch norm has seen"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import resnetlab
 from resnetlab.data.fetch import TIMEOUT, DownloadProgress, download, held, writing
 from resnetlab.data.open import File
+from resnetlab.data.resizing import INTERPOLATIONS, LEAST_SHARE, Resizing
 from resnetlab.errors import UserError
 from resnetlab.storage import cache_folder, write_atomically
+from resnetlab.weights.metadata import Preprocessing
 
 MODEL = "model.safetensors"  # the weights in a repository
 OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 CONFIG = "config.json"
 MOST_CONFIG = 2**20  # bytes
+CROP_SHARE, INTERPOLATION = 0.875, "bicubic"  # where timm's config.json has none
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name, and a revision
 _YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
 
@@ -189,30 +193,38 @@ def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.c
     )
 
 
-class Preprocessing(NamedTuple):
-    """How images are prepared for a network, as config.json says it."""
+def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing | None:
+    """What timm's config.json in a folder says of its network; None where there is none, or it says something else.
 
-    mean: tuple[float, ...]  # of each channel, of pixels / 255
-    std: tuple[float, ...]
-    size: int  # of images, pixels a side
-    classes: tuple[str, ...] | None
-    short_side: int  # to which images are resized before they are cut to that size
-    interpolation: str
-
-
-def preprocessing(folder: Path) -> Preprocessing | None:
-    """What timm's config.json in a folder says of its network; None where there is none, or it says something else."""
+    image_size: of the images, where it is not what the file says: timm may state another crop for a larger size.
+    """
     try:
         told: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
         pretrained = told["pretrained_cfg"]
         mean, std = (tuple(map(float, pretrained[key])) for key in ("mean", "std"))
         _, height, width = map(int, pretrained["input_size"])
-        short_side = round(height / float(pretrained.get("crop_pct", 0.875)))
-        interpolation = str(pretrained.get("interpolation", "bilinear"))
         labels = told.get("label_names") or pretrained.get("label_names")
         classes = tuple(map(str, labels)) if labels else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        larger = image_size is not None and image_size == (pretrained.get("test_input_size") or [None])[-1]
+        share = float(pretrained.get("crop_pct", CROP_SHARE))
+        share = float(pretrained.get("test_crop_pct", share)) if larger else share
+        resizing, other = _resizing(share, pretrained.get("interpolation"), pretrained.get("crop_mode"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, IndexError):
         return None
-    if height != width or not all(std):
+    if height != width or not all(std) or not 0 < share < math.inf:
         return None
-    return Preprocessing(mean, std, height, classes, short_side, interpolation)
+    return Preprocessing(mean, std, height, resizing, classes, other)
+
+
+def _resizing(share: float, interpolation: str | None, crop_mode: str | None) -> tuple[Resizing, str]:
+    """What timm says of it, where resnetlab does the same; and in words what it says and is not done here."""
+    other = []
+    interpolation = interpolation or INTERPOLATION
+    if interpolation not in INTERPOLATIONS:
+        other.append(f"with {interpolation} interpolation (here bilinear)")
+    if not LEAST_SHARE <= share <= 1 or crop_mode not in (None, "center"):
+        other.append(f"to a crop share of {share:g}, crop mode {crop_mode or 'center'} (here {CROP_SHARE}, center)")
+        share = CROP_SHARE
+    known = interpolation if interpolation in INTERPOLATIONS else "bilinear"
+    words = f"its project resizes images {' and '.join(other)}" if other else ""
+    return Resizing.from_dict({"crop_share": share, "interpolation": known}), words

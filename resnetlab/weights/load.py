@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from resnetlab.data.normalisation import Normalisation, parse_normalisation
+from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.errors import UserError, check_choice, printable
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
@@ -21,10 +22,10 @@ from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.architectures import check_architecture
 from resnetlab.weights.files import Contents, read_file
 from resnetlab.weights.fit import check_fit
-from resnetlab.weights.hub_files import MODEL, OLD_MODEL, preprocessing
+from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
-from resnetlab.weights.metadata import ModelMetadata, described
-from resnetlab.weights.sources import hub_hint, imagenet_classes, located, other_preparation
+from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
+from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +82,17 @@ class Loaded:
     has_head: bool = True  # else its fully connected layer is 0
     tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
     normalise: str = ""  # the normalisation that the user gives, as text; in `metadata` it is in the file's place
+    pairs: tuple[str, ...] = ()  # of match="order": which layer of the file is which of the network's, in lines
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of its classes; None where the file doesn't have them."""
         return self.metadata.classes if self.metadata else None
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How its test images are resized; None where that is not stated."""
+        return self.metadata.resizing if self.metadata else None
 
 
 def load_described(
@@ -112,9 +119,9 @@ def load_described(
             raise UserError(f"{path}: states which network it holds; leave --match order out.")
         loaded = _ours(path, contents, net, which)
     elif match == "order":
-        loaded = _in_order(path, contents, net)
+        loaded = _with_stated(_in_order(path, contents, net), source, image_size)
     else:
-        loaded = _with_stated(_peers(path, contents, net, which, head), source)
+        loaded = _with_stated(_peers(path, contents, net, which, head), source, image_size)
     if normalise is not None:
         loaded = _normalised(loaded, normalise)
     return _sized(loaded, image_size) if image_size is not None else loaded
@@ -176,7 +183,7 @@ def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
         _log.warning("%s: %s", path, printable(line))
     if left_out := (*contents.left_out, *found.left_out):
         _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
-    return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""))
+    return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""), pairs=tuple(table))
 
 
 def _normalised(loaded: Loaded, text: str) -> Loaded:
@@ -234,16 +241,16 @@ def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     return ModelMetadata(found.spec, None, Normalisation(mean, std), recipe={})
 
 
-def _with_stated(loaded: Loaded, source: str | Path) -> Loaded:
+def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None) -> Loaded:
     """The same with what the source of a peer's file, or the config.json beside it, states and the file does not."""
-    stated = preprocessing(loaded.file.parent) if loaded.file.name in (MODEL, OLD_MODEL) else None
     spec, metadata = loaded.net.spec, loaded.metadata
+    stated = stated_preprocessing(source, loaded.file, image_size)
     classes = imagenet_classes(source, spec) if loaded.has_head else None
-    if (other := other_preparation(source, stated)) and isinstance(spec, NetSpec) and spec.stem != "cifar":
-        _log.warning("%s: %s.", source, other)
     if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
         normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
-        metadata = ModelMetadata(spec, None, normalise, recipe={})
+        metadata = ModelMetadata(spec, None, normalise, recipe={}, resizing=_resizing(stated, spec))
+        if stated.other and metadata.resizing:
+            _log.warning("%s: %s, so the accuracy may differ from what it states.", source, stated.other)
         if stated.classes and len(stated.classes) == spec.num_classes:
             classes = stated.classes
         if isinstance(spec, NetSpec) and not loaded.tells_size and LEAST_SIZE <= stated.size <= MOST_SIZE:
@@ -252,6 +259,12 @@ def _with_stated(loaded: Loaded, source: str | Path) -> Loaded:
     if classes and metadata:
         metadata = replace(metadata, classes=classes)
     return replace(loaded, metadata=metadata, tells_size=loaded.tells_size or classes is not None)
+
+
+def _resizing(stated: Preprocessing, spec: Spec) -> Resizing | None:
+    """What is stated of it, unless it is what is done anyway; nets for CIFAR see images whole, whatever timm writes."""
+    small = isinstance(spec, NetSpec) and spec.stem == "cifar"
+    return None if small or stated.resizing == USUAL else stated.resizing
 
 
 def _weight_file(path: Path, which: str) -> Path:
@@ -271,5 +284,5 @@ def _weight_file(path: Path, which: str) -> Path:
         read_settings(path, f"its weights may be intact: give {weights} instead of the folder")
         return weights
     if not exists:
-        raise UserError(f"{path}: no such run folder or weight file{hub_hint(path)}.")
+        raise UserError(f"{path}: no such run folder or weight file{absent_hint(path)}.")
     return path

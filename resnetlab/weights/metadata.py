@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from resnetlab.data.normalisation import Normalisation
+from resnetlab.data.resizing import Resizing
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGGSpec
 from resnetlab.nets.zoo import Spec
+
+
+class Preprocessing(NamedTuple):
+    """What the publisher of a file says of how images are prepared for its network, where the file can't say it."""
+
+    mean: tuple[float, ...]  # of each channel, of pixels / 255
+    std: tuple[float, ...]
+    size: int  # of images, pixels a side
+    resizing: Resizing
+    classes: tuple[str, ...] | None = None
+    other: str = ""  # what is done to images and not here, in words
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class ModelMetadata:
     normalisation: Normalisation
     recipe: dict[str, Any]
     measured: dict[str, Any] = field(default_factory=dict)  # of these very weights: the accuracy, and on what
+    resizing: Resizing | None = None  # of test images, where it is stated
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -35,6 +48,7 @@ class ModelMetadata:
             "std": self.normalisation.std.tolist(),
             "recipe": self.recipe,
             **({"measured": self.measured} if self.measured else {}),
+            **({"resizing": self.resizing.to_dict()} if self.resizing else {}),
         }
 
     @classmethod
@@ -49,6 +63,7 @@ class ModelMetadata:
             mean, std = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
             classes, recipe = values["classes"], values["recipe"]
             measured = values.get("measured", {})
+            resizing = Resizing.from_dict(values["resizing"]) if "resizing" in values else None
         except KeyError as error:
             raise ValueError(f"it lacks {error}") from error
         except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
@@ -67,7 +82,7 @@ class ModelMetadata:
         names = None if classes is None else tuple(map(str, classes))
         if not recipe and names == tuple(map(str, range(spec.num_classes))):
             names = None
-        return cls(spec, names, Normalisation(mean, std), recipe, measured)
+        return cls(spec, names, Normalisation(mean, std), recipe, measured, resizing)
 
 
 def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:

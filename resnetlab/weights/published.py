@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resnetlab.data.normalisation import KNOWN
+from resnetlab.data.resizing import CROP_SIDE, TEST_SIDE, Interpolation, Resizing
+from resnetlab.weights.metadata import Preprocessing
+
 ADDRESS = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
 class TorchvisionFile:
-    """A file of weights and its accuracy on the 50,000 validation images of ImageNet, one crop of 224 pixels each."""
+    """A file of weights, and its accuracy on the 50,000 validation images of ImageNet, one crop each."""
 
     name: str
     top1: float  # %, as torchvision states it
     top5: float
-    short_side: int = 256  # to which it resizes images before the crop
+    short_side: int = TEST_SIDE  # to which it resizes images before the crop
+    crop: int = CROP_SIDE
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How torchvision prepares images for it."""
+        resizing = Resizing.to_side(self.short_side, self.crop, self.interpolation)
+        return Preprocessing(*KNOWN["imagenet"], self.crop, resizing)
 
     @property
     def sha256(self) -> str:

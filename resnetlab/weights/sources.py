@@ -11,21 +11,22 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from resnetlab.data.crops import CROP_SIDE, TEST_SIDE
 from resnetlab.data.fetch import DownloadProgress, check_file, download, held, writing
 from resnetlab.data.imagenet import class_names
 from resnetlab.data.open import File
 from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
-from resnetlab.weights.hub_files import REPOSITORY, Preprocessing
+from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
+from resnetlab.weights.metadata import Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
@@ -75,20 +76,32 @@ def is_name(source: str | Path) -> bool:
 
 
 def short_name(source: str | Path) -> str:
-    """What files that are made of a source are called: the last part of its name, or of its path."""
+    """What files that are made of a source are called: the last part of its name, or of its path; a run that was given
+    by its name has no hash in it.
+    """
     if named := _named(source):
         return named[1].rpartition("/")[2].replace("@", "-")
-    path = source_path(source).resolve()
-    return path.stem if path.is_file() else path.name
+    path, name = source_path(source).resolve(), Path(source).name
+    if path.is_file():
+        return path.stem
+    return name if name and path.name.startswith(f"{name}-") else path.name
 
 
-def hub_hint(source: str | Path) -> str:
-    """How a path that isn't there would be written if it is meant as a repository of the hub, for a message."""
+def absent_hint(source: str | Path) -> str:
+    """How a path that isn't there would be written if a network's weights or a repository of the hub are meant."""
     text = os.fspath(source)
+    if text in zoo.names():
+        every = [(kind, name) for kind, names in _PUBLISHED.items() for name in names()]
+        named = ", ".join(f"{kind}:{name}" for kind, name in every if name.split(".")[0] == text)
+        return f": it is the name of a network; {f'weights for it are {named}' if named else 'train it first'}"
     owner = text.partition("/")[0]
     if not REPOSITORY.fullmatch(text) or owner in (".", "..", "runs") or os.path.lexists(owner):
         return ""
     return f" (a repository of the Hugging Face hub is written hf:{text})"
+
+
+# The names of the weights of a kind, NETWORK or NETWORK.VERSION.
+_PUBLISHED: dict[str, Callable[[], Iterable[str]]] = {"pretrained": packaged.names, "torchvision": lambda: TORCHVISION}
 
 
 def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
@@ -99,23 +112,15 @@ def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
     return classes if knows and spec.num_classes == len(classes) else None
 
 
-def other_preparation(source: str | Path, stated: Preprocessing | None) -> str:
-    """What a network's project does to images, and resnetlab does otherwise, in words; "" if it is nothing, or unknown.
+def stated_preprocessing(source: str | Path, file: Path, image_size: int | None) -> Preprocessing | None:
+    """How the publisher of a source prepares images: torchvision in its table, others in the config.json beside `file`.
 
-    `stated` is what the config.json beside the file says.
+    image_size: of the images, where it is not what the file says. None where nothing is stated.
     """
     kind, name = _named(source) or ("", "")
     if kind == "torchvision":
-        size, short_side, interpolation = CROP_SIDE, TORCHVISION[name].short_side, "bilinear"
-    elif stated:
-        size, short_side, interpolation = stated.size, stated.short_side, stated.interpolation
-    else:
-        return ""
-    own = round(size * TEST_SIDE / CROP_SIDE)
-    ways = [f"to {short_side} pixels (here {own})"] if short_side != own else []
-    ways += [f"with {interpolation} interpolation (here bilinear)"] if interpolation != "bilinear" else []
-    words = f"its project resizes the short side of images {' and '.join(ways)}"
-    return f"{words}, so the accuracy may differ from what it states" if ways else ""
+        return TORCHVISION[name].preprocessing
+    return preprocessing(file.parent, image_size) if file.name in (MODEL, OLD_MODEL) else None
 
 
 def _named(source: str | Path) -> tuple[str, str] | None:

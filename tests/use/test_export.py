@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from resnetlab.cli.main import main
 from resnetlab.data.images import Images
 from resnetlab.data.normalisation import imagenet
 from resnetlab.data.open import open_data
+from resnetlab.data.resizing import Resizing
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -149,19 +151,22 @@ def every_kind_of_image() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    ("name", "changes", "resizing"),
     [
-        ("cifar_resnet8", {}),
-        ("cifar_resnet8", {"in_channels": 1}),
-        pytest.param("resnet18", {"input_size": 64}, marks=pytest.mark.slow),
+        ("cifar_resnet8", {}, None),
+        ("cifar_resnet8", {"in_channels": 1}, None),
+        ("cifar_resnet8", {}, Resizing(0.95, "bicubic")),
+        pytest.param("resnet18", {"input_size": 64}, None, marks=pytest.mark.slow),
     ],
 )
 def test_the_documented_lines_prepare_every_image_as_predict_does(
-    name: str, changes: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, changes: dict[str, int], resizing: Resizing | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a level, since grey is rounded before or after it is resized; the scores follow."""
     torch.manual_seed(0)
     classifier = Classifier.open(untrained(tmp_path, name, **changes))
+    if resizing:
+        classifier = replace(classifier, whole=False, resizing=resizing)
     export(classifier, tmp_path / "network.onnx", "onnx")
     monkeypatch.chdir(tmp_path)
     lines = compile(documented_lines(), "docs/using.md", "exec")
@@ -235,6 +240,7 @@ def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
         assert main([*command, "--json"]) == 0
         said = capsys.readouterr()
         assert "calibrating on 512 of 1,437 training images of digits" in said.err.splitlines()
+        assert "and comparing it with PyTorch, which can take a minute" in said.err, "before the silence"
         found = json.loads(said.out)
         assert found["precision"] == "int8"
         assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 2

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import save
 import resnetlab
 from resnetlab.cli.main import main
 from resnetlab.data.imagenet import class_names
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import names
 from resnetlab.weights import hub_files, sources
@@ -26,7 +28,7 @@ from resnetlab.weights.sources import fetch_weights, located, short_name
 Net = Any
 SMALL = "resnet18(stages=[(1, 8), (1, 8, 2), (1, 8, 2), (1, 8, 2)], stem_width=8)"
 MODEL, CONFIG = "timm/resnet18.a1_in1k/model.safetensors", "timm/resnet18.a1_in1k/config.json"
-TOLD = {
+TOLD: dict[str, Any] = {
     "architecture": "resnet18",
     "num_classes": 1000,
     "pretrained_cfg": {
@@ -111,6 +113,9 @@ def test_a_file_that_is_not_the_published_one_is_not_used(torchvision: Any) -> N
         ("hf:../..", r"write hf:OWNER/NAME"),
         ("hf:owner/name@../../x", r"write hf:OWNER/NAME"),
         ("owner/name", r"no such run folder or weight file \(a repository .* is written hf:owner/name\)"),
+        ("cifar_resnet20", "it is the name of a network; weights for it are pretrained:cifar_resnet20"),
+        ("resnet50", "weights for it are torchvision:resnet50, torchvision:resnet50.v2"),
+        ("plain34", "plain34: no such run folder or weight file: it is the name of a network; train it first"),
         ("timm/../x", r"no such run folder or weight file\."),
         ("runs/gone", r"runs/gone: no such run folder or weight file\."),
     ],
@@ -142,14 +147,14 @@ def test_a_repository_is_fetched_once_with_its_preprocessing(
     loaded = load_described("timm/resnet18.a1_in1k")
     assert [record.getMessage() for record in caplog.records] == [
         "timm/resnet18.a1_in1k: downloading model.safetensors",
-        "timm/resnet18.a1_in1k: its project resizes the short side of images to 168 pixels (here 183) and with bicubic "
-        "interpolation (here bilinear), so the accuracy may differ from what it states.",
     ]
     assert_same(loaded.net, net)
     assert loaded.metadata is not None
     assert loaded.metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
     assert loaded.metadata.normalisation.std.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert (loaded.net.spec.input_size, loaded.tells_size) == (160, True)
+    assert loaded.resizing == Resizing(0.95, "bicubic")
+    assert loaded.resizing.short_side(160) == 168
     assert loaded.classes == tuple(class_names().values())
     assert [line.split()[0] for line in hub.asked] == ["HEAD", "GET", "GET", "GET"]
     assert load_described("timm/resnet18.a1_in1k", image_size=96).net.spec.input_size == 96
@@ -250,7 +255,12 @@ def test_fine_tuning_from_a_name(
 
 def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(b"")
+    (tmp_path / "my-flowers-0a1b2c3d4e5f").mkdir()
+    (tmp_path / "my-flowers-0a1b2c3d4e5f/run.json").write_text("{}")
     wanted: dict[str, str] = {
+        str(tmp_path / "my-flowers"): "my-flowers",
+        str(tmp_path / "0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
+        str(tmp_path / "my-flowers-0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
         "pretrained:cifar_resnet20": "cifar_resnet20",
         "timm/resnet50.a1_in1k": "resnet50.a1_in1k",
         "hf:owner/name@v1": "name-v1",
@@ -260,10 +270,45 @@ def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None
     assert {source: short_name(source) for source in wanted} == wanted
 
 
-def test_what_a_project_does_otherwise_is_said() -> None:
-    assert sources.other_preparation("torchvision:resnet50", None) == ""
-    assert "to 232 pixels (here 256), so" in sources.other_preparation("torchvision:resnet50.v2", None)
-    assert sources.other_preparation("resnet50.pth", None) == ""
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"interpolation": "lanczos"}, "with lanczos interpolation (here bilinear), so the accuracy may differ"),
+        ({"crop_mode": "squash"}, "to a crop share of 0.95, crop mode squash (here 0.875, center), so"),
+        ({"crop_pct": 1.1}, "to a crop share of 1.1, crop mode center (here 0.875, center), so"),
+    ],
+)
+def test_what_a_project_does_otherwise_is_said(
+    hub: Any, caplog: pytest.LogCaptureFixture, change: dict[str, object], said: str
+) -> None:
+    hub.files[CONFIG] = json.dumps(TOLD | {"pretrained_cfg": TOLD["pretrained_cfg"] | change}).encode()
+    load_described("timm/resnet18.a1_in1k")
+    assert any(f"its project resizes images {said}" in message for message in caplog.messages)
+
+
+def test_what_config_json_leaves_out_is_timms_default(hub: Any) -> None:
+    cfg = {key: value for key, value in TOLD["pretrained_cfg"].items() if key not in ("interpolation", "crop_pct")}
+    hub.files[CONFIG] = json.dumps(TOLD | {"pretrained_cfg": cfg | {"test_crop_pct": 1.0}}).encode()
+    assert load_described("timm/resnet18.a1_in1k").resizing == Resizing(0.875, "bicubic")
+    assert load_described("timm/resnet18.a1_in1k", image_size=288).resizing == Resizing(1.0, "bicubic")
+    assert load_described("timm/resnet18.a1_in1k", image_size=256).resizing == Resizing(0.875, "bicubic")
+
+
+def test_torchvisions_short_side_is_its_files(torchvision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_described("torchvision:resnet18").resizing is None  # 256 to 224, as everywhere
+    monkeypatch.setitem(TORCHVISION, "resnet18", replace(TORCHVISION["resnet18"], short_side=232))
+    loaded = load_described("torchvision:resnet18")
+    assert loaded.resizing is not None
+    assert loaded.resizing.short_side(224) == 232
+    assert loaded.classes == tuple(class_names().values())
+
+
+def test_nets_for_cifar_see_whole_images(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TOLD | {"architecture": "resnet18"}))
+    net = resnetlab.build("cifar_resnet20(shortcut=B)", seed=0)
+    (tmp_path / "model.safetensors").write_bytes(save(net.state_dict(), {"format": "pt"}))
+    loaded = load_described(tmp_path, net="cifar_resnet20(shortcut=B)")
+    assert loaded.resizing is None
 
 
 @pytest.mark.parametrize(
@@ -283,3 +328,7 @@ def test_torchvisions_table() -> None:
         assert published.sha256 == published.name[-12:-4]
         assert network in names() or network == "resnext101_64x4d"  # which is a resnext101_32x8d of other groups
         assert 0 < published.top1 < published.top5 < 100
+        assert published.preprocessing.size == 224
+        assert published.preprocessing.resizing.interpolation == "bilinear"
+        longer = name.endswith(".v2") or network == "resnext101_64x4d"  # trained by the longer recipe
+        assert published.preprocessing.resizing.short_side(224) == (232 if longer else 256)
