@@ -30,22 +30,32 @@ WIDTH = 120
 _PLACE = re.compile(r"!\[[^\]]*\]\(results/degradation-[\w-]+-curves\.svg\)\n\n\*.*?\*(?=\n\n)", re.DOTALL)
 
 
-def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
+def main() -> None:
     """Parse the arguments, and write both files or neither."""
-    parser = argparse.ArgumentParser(prog="benchmarks.readme", description=__doc__.split("\n")[0])
-    parser.add_argument("record", nargs="?", type=Path, help="the record's file; default: the one that the essay draws")
-    chosen = parser.parse_args(arguments).record
-    records = [r for r in read_records(root / "results") if chosen is None or r.file_name == chosen.name]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", nargs="?", type=Path, help="the record's file in results/")
+    try:
+        put(parser.parse_args().record)
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def put(chosen: Path | None = None, root: Path = ROOT) -> None:
+    """Put a record of root/results, by its file's name, into both files. Raises UserError, and writes neither."""
+    results = root / "results"
+    records = [r for r in read_records(results) if chosen is None or r.file_name == chosen.name]
     if not records:
-        raise UserError(f"{chosen}: no record of that name in {root / 'results'}.")
-    shown = figure(Library.of([Book.of(record) for record in records]), root / "results")
-    texts = {language: (root / name).read_text(encoding="utf-8") for language, name in READMES.items()}
+        raise UserError(f"{chosen}: no record of that name in {results}.")
+    shown = figure(Library.of([Book.of(record) for record in records]), results)
+    new = {}
     for language, name in READMES.items():
-        if len(_PLACE.findall(texts[language])) != 1:
+        text = (root / name).read_text(encoding="utf-8")
+        places = list(_PLACE.finditer(text))
+        if len(places) != 1:
             raise UserError(f"{name}: has no figure of degradation with a paragraph in italics under it.")
-    for language, name in READMES.items():
-        new = _PLACE.sub(lambda _: getattr(shown, language), texts[language])  # noqa: B023 used at once
-        write_atomically(root / name, new.encode())
+        new[name] = text[: places[0].start()] + getattr(shown, language) + text[places[0].end() :]
+    for name, text in new.items():
+        write_atomically(root / name, text.encode())
 
 
 def figure(library: Library, results: Path) -> Both:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import READMES, ROOT, main
+from benchmarks.readme import READMES, ROOT, put
 from resnetlab.errors import UserError
 
 RECORD = ROOT / "results/degradation-quick.json"
@@ -28,7 +28,7 @@ def place(tmp_path: Path) -> Path:
 
 def test_both_readmes_have_the_figure_and_say_what_it_is_of(place: Path) -> None:
     before = {name: (place / name).read_text(encoding="utf-8") for name in READMES.values()}
-    main([], place)
+    put(root=place)
     after = {name: (place / name).read_text(encoding="utf-8") for name in READMES.values()}
     assert (
         "nets of 8, 20 and 56 layers on 8x8 digits](results/degradation-quick-curves.svg)\n\n*As" in after["README.md"]
@@ -40,15 +40,15 @@ def test_both_readmes_have_the_figure_and_say_what_it_is_of(place: Path) -> None
             line for line in before[name].splitlines() if line.startswith("#")
         ]
         assert after[name].endswith(before[name][-2000:])
-    main([], place)
+    put(root=place)
     assert after == {name: (place / name).read_text(encoding="utf-8") for name in READMES.values()}, "again, it stays"
 
 
 def test_nothing_is_written_where_it_would_not_be_so(place: Path) -> None:
     before = (place / "README.md").read_bytes()
     with pytest.raises(UserError, match="no record of that name"):
-        main(["degradation-cifar.json"], place)
+        put(Path("degradation-cifar.json"), place)
     (place / "results/degradation-quick-curves.svg").unlink()
     with pytest.raises(UserError, match="is not there; write it with"):
-        main([], place)
+        put(root=place)
     assert (place / "README.md").read_bytes() == before
