@@ -219,8 +219,8 @@ def test_logarithmic_axes_leave_out_what_they_cannot_show(tmp_path: Path) -> Non
     lines += [Series("b", False, 1, [1.0, 100.0], [1e-3, 1e-6], [1e-3, 1e-6], [1e-3, 1e-6], marks=True)]
     drawn = Figure("log", "made up", [Panel("t", "x", "y", lines, x_log=True, y_log=True)])
     page = written(tmp_path, record(figures=[_json(drawn)]))
-    assert 'data-x="0 2"' in page
-    assert r"1e\u221209" in page, "values of a panel stand in the page as JSON"
+    assert 'data-x="-0.04 2.04"' in page, "marks at the edges are whole"
+    assert r"1\u202f\u00d7\u202f10\u207b\u2079" in page, "values of a panel stand in the page as JSON"
     assert "mathdefault" not in page, "the ticks are numbers, not formulas that nothing draws"
 
 
