@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
-from resnetlab.data.images import Images
+from resnetlab.data.loading import evaluation_batch
 from resnetlab.errors import UserError, dead_worker
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
@@ -29,7 +29,6 @@ from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.signals import Stop
 
-EVALUATION_BATCH = 500
 LOG_STEPS = 100  # a line of metrics every so many steps
 STATUS_SECONDS = 5  # a sign of life at least so often, while steps are not longer
 _AT_WORK = threading.RLock()  # torch has one random state for all threads; trainings in several take turns
@@ -214,11 +213,6 @@ def _reestimate(session: TrainingSession) -> None:
             reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch in waited))
         # These are not of the epoch that is counted:
         session.loader.unreadables.count = session.epoch.totals.unreadable
-
-
-def evaluation_batch(images: Images | Files) -> int:
-    """How many images are evaluated at once; files are large."""
-    return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
 def _write_result(run: Run, progress: TrainingProgress) -> None:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.data.images import Data
+from resnetlab.data.loading import evaluation_batch
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice
 from resnetlab.machine import find_device
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
-from resnetlab.training.loop import evaluation_batch
 from resnetlab.training.precision import autocast, has_amx
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.exported import (

@@ -70,7 +70,7 @@ def save_curves(figure: Figure, path: Path, advice: str = CHOOSE) -> None:
 def check_out(path: Path, advice: str = CHOOSE) -> None:
     """Raise UserError unless a plot may be written there."""
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{str(path)[:80]}: the ending says what is written; give one of {', '.join(ENDINGS)}.")
+        raise UserError(f"{str(path)[:80]}: the ending names the format; give one of {', '.join(ENDINGS)}.")
     try:
         ours = not path.exists() or _MARK.encode() in content_of(path)
     except OSError as error:

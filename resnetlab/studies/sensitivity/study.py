@@ -70,13 +70,13 @@ def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
 def _against_plain(plain: Group[Net], residual: Group[Net]) -> Comparison:
     """F of a residual net beside H of the plain one: their logarithms, and in % their geometric means."""
     logs = _log_mean("weights_F")
+    compared = more(logs, residual, than=plain)
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        compared = more(logs, residual, than=plain)
         of_F, of_H = (100 * math.exp(statistics.fmean(net.of(logs))) for net in (residual, plain))
         return compared.verdict, {**compared.words, "of_F": of_F, "of_H": of_H}
 
-    return Comparison((residual, plain), judge)
+    return Comparison((residual, plain), judge, asks=compared.asks)
 
 
 def _log_mean(key: str) -> Metric:
