@@ -4,8 +4,8 @@ python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--r
     [--record FILE]
 
 The clients send images from DIR as fast as they are answered, each over a connection of its own. They run on the same
-machine as the server and take their share of its cores. What can't be undercut: the same images decoded, and passed
-through the network in batches of the size that the server came to, in one process with no server about it.
+machine as the server and take their share of its cores. The limit: the same images decoded, shared among all cores
+without loss, and passed through the network by the engine that answered, in batches of the server's mean size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from benchmarks.timing import Row, medians, options, show
 from resnetlab.data.walk import is_image
 from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
+from resnetlab.use.engines import graph_of, made
 
 IMAGES = 200  # different ones; the clients take turns with them
 MARKS = (1_000, 5_000, 10_000)  # answers after which the server's memory is read
@@ -102,25 +103,34 @@ async def loaded(port: int, pid: int, images: list[bytes], clients: int, request
     return found
 
 
+def asked(port: int, path: str) -> str:
+    """What the server says there."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+
 def mean_batch(port: int) -> float:
     """Images in a pass of the server, on average."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+    text = asked(port, "/metrics")
     total, count = (float(re.findall(rf"resnetlab_batch_size_{end} (\S+)", text)[0]) for end in ("sum", "count"))
     return total / count
 
 
 def alone(classifier: Classifier, images: list[bytes], batch: int, runs: int) -> float:
-    """Images a second that are decoded and passed through the network, and nothing else."""
+    """Images a second that all cores decode and pass through the network, if they do nothing else."""
+    pixels = [classifier.prepare(image) for image in images]
 
-    def work() -> None:
-        pixels = [classifier.prepare(image) for image in images]
+    def decode() -> None:
+        for image in images:
+            classifier.prepare(image)
+
+    def classify() -> None:
         for first in range(0, len(pixels), batch):
             classifier.probabilities(torch.stack(pixels[first : first + batch]))
 
-    (milliseconds,) = medians([work], runs)
-    return 1000 * len(images) / milliseconds
+    decoding, classifying = medians([decode, classify], runs)
+    return 1000 * len(images) / (decoding / torch.get_num_threads() + classifying)
 
 
 def rows_of(load: Load, batch: float, limit: float, clients: int) -> list[Row]:
@@ -128,9 +138,8 @@ def rows_of(load: Load, batch: float, limit: float, clients: int) -> list[Row]:
     rate = len(load.latencies) / load.seconds
     refused = load.statuses.total() - load.statuses[200]
     centiles = statistics.quantiles(load.latencies, n=100)
-    name = "decoding and the network alone"
     return [
-        Row(f"answers to {clients} clients", "requests/s", rate, limit, name, rate / limit, limit, 1),
+        Row(f"answers to {clients} clients", "requests/s", rate, None, None, None, limit, 1),
         Row("images in a pass, on average", "images", batch, None, None, None, None, 1),
         Row("requests that were not answered with 200", "requests", refused, None, None, None, None, 1),
         *(Row(f"latency, p{p}", "ms", 1000 * centiles[p - 1], None, None, None, None, 1) for p in (50, 95, 99)),
@@ -159,7 +168,7 @@ def main() -> None:
         raise SystemExit(f"{given.images}: there is no image in it")
     with served(given.source, given.net, given.engine) as (port, pid):
         load = asyncio.run(loaded(port, pid, images, given.clients, given.requests))
-        batch = mean_batch(port)
+        batch, health = mean_batch(port), json.loads(asked(port, "/health"))
     peers: list[Row] = []
     if given.against_torch:
         with served(given.source, given.net, "torch") as (port, pid):
@@ -168,12 +177,15 @@ def main() -> None:
         what = f"answers to {given.clients} clients, --engine {given.engine}"
         peers = [Row(what, "requests/s", ours, theirs, "--engine torch", ours / theirs, None, 1)]
     classifier = Classifier.open(given.source, net=given.net)
+    engine = made(graph_of(classifier), health["engine"], health["precision"])
+    classifier = replace(classifier, engine=engine)
     limit = alone(classifier, images, max(1, round(batch)), given.runs)
     rows = peers + rows_of(load, batch, limit, given.clients)
     if given.record:
         record = {
             "command": f"python -m benchmarks.serving --clients {given.clients} --requests {given.requests}",
-            "network": classifier.net.spec.name,
+            "network": classifier.name,
+            "engine": str(engine),
             "images": f"{len(images)} of {given.images.name}, {sum(map(len, images)) / len(images):,.0f} bytes each",
             "note": " ".join(["Server and clients share the machine's cores.", given.note]).strip(),
             "machine": machine(),

@@ -95,7 +95,8 @@ def pack(
     if json:
         print(json_module.dumps(_pack_answer(contents, dest, opened, seconds)))
     else:
-        _show_pack(contents, dest, "already packed" if was_there else f"packed in {seconds:.1f} s")
+        happened = "already packed" if was_there else f"packed in {seconds:.1f} s"
+        _show_pack(contents, f"{opened.title}: {happened}", dest)
 
 
 def _pack_answer(contents: Contents, dest: Path, data: Data, seconds: float) -> dict[str, Any]:
@@ -113,14 +114,14 @@ def _pack_answer(contents: Contents, dest: Path, data: Data, seconds: float) -> 
     }
 
 
-def _show_pack(contents: Contents, dest: Path, happened: str) -> None:
+def _show_pack(contents: Contents, what: str, dest: Path) -> None:
     from rich.filesize import decimal
 
     for image in contents.skipped:
         print(f"left out: {image.side} {printable(image.name)}: {printable(image.reason)}")
     size, use = sum(shard.bytes for shard in contents.shards), "train with" if contents.train else "evaluate on"
     print(
-        f"{printable(contents.name)}: {happened}: {contents.train:,} training and {contents.test:,} test images, "
+        f"{printable(what)}: {contents.train:,} training and {contents.test:,} test images, "
         f"{decimal(size)} in {len(contents.shards)} tar{'s' * (len(contents.shards) != 1)}\n"
         f"to {use} it: --data {shlex.quote(f'pack:{dest}')}"
     )

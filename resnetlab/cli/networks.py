@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.cli.options import Json
+from resnetlab.errors import UserError
 
 if TYPE_CHECKING:
     from resnetlab.measuring.complexity import Complexity
     from resnetlab.measuring.reported import Reported
+    from resnetlab.nets.zoo import Spec
     from resnetlab.use.networks import NetworkRow
 
 Net = Annotated[
@@ -70,7 +72,7 @@ def _listed(row: NetworkRow) -> tuple[str, ...]:
 def describe(net: Net | None = None, /, *, json: Json = False) -> None:
     """Show a network's layers, shapes, parameters, multiply-adds and memory; without a name, list all names."""
     from resnetlab.measuring.complexity import complexity
-    from resnetlab.nets.zoo import PATTERNS, names, spec
+    from resnetlab.nets.zoo import PATTERNS, names
 
     if net is None:
         if json:
@@ -78,20 +80,43 @@ def describe(net: Net | None = None, /, *, json: Json = False) -> None:
         else:
             print("\n".join([*names(), "", "and any depth of: " + ", ".join(PATTERNS)]))
         return
-    counted = complexity(spec(net))
+    counted = complexity(_spec(net))
     if json:
         _print_json(counted.to_dict())
     else:
         _show(counted)
 
 
+def _spec(name: str) -> Spec:
+    """The network of a name. Raises UserError, which says so if the name is a run's."""
+    from resnetlab.nets.zoo import spec
+
+    try:
+        return spec(name)
+    except UserError as error:
+        if _is_run(name):
+            raise UserError(
+                f"{name}: a run, not the name of a network; 'resnetlab runs show {name}' shows it."
+            ) from error
+        raise
+
+
+def _is_run(name: str) -> bool:
+    from resnetlab.run_files import SETTINGS, source_path
+    from resnetlab.storage import is_there
+
+    try:
+        return is_there(source_path(name) / SETTINGS)
+    except (OSError, ValueError):  # names that no file system takes
+        return False
+
+
 def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     """Show networks side by side, with the figures printed in the papers, if any."""
     from resnetlab.measuring.complexity import complexity
     from resnetlab.measuring.reported import reported
-    from resnetlab.nets.zoo import spec
 
-    specs = [spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
+    specs = [_spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
     rows = [(complexity(s), reported(s)) for s in specs]
     if json:
         _print_json({"networks": [_without_layers(c) | {"printed": _as_json(p)} for c, p in rows]})

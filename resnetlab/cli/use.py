@@ -42,7 +42,10 @@ Method = Annotated[
     Literal["grad_cam", "occlusion"],
     Parameter(help="grad_cam uses gradients at a unit; occlusion hides parts of the image."),
 ]
-Unit = Annotated[str | None, Parameter(help="The unit for grad_cam, e.g. layer3.0; default: the last one.")]
+Unit = Annotated[
+    str | None,
+    Parameter(help="The unit for grad_cam, e.g. layer3.0; default: the last whose map says where."),
+]
 Label = Annotated[str | None, Parameter(help="The class to explain; default: the likeliest one.")]
 Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 

@@ -15,7 +15,7 @@ from resnetlab.data import decoding
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
 from resnetlab.data.near_duplicates import NEAR, NEAR_FINE, difference_hash, nearest_looks
-from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, oddities
+from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, mode_words, oddities
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError
 
@@ -151,13 +151,20 @@ class Audit:
             "class_weights, or with --balance sampling."
         )
 
+    @property
+    def evenness(self) -> str:
+        """How much larger the largest class is than the smallest, by training images, in words."""
+        if self.imbalance is None:
+            return "a class has no training images"
+        if round(self.imbalance, 1) == 1:
+            return f"all classes are {'' if self.imbalance == 1 else 'about '}the same size in training"
+        return f"the largest class has {self.imbalance:,.1f} times the training images of the smallest"
+
     def summary(self) -> list[tuple[str, str]]:
         """What was counted, a line each."""
         all_images = self.train + self.test
         classes = f"{counted(len(self.classes), 'class', 'classes')} of {_span(c.train for c in self.classes)} training"
-        classes += f" and {_span(c.test for c in self.classes)} test images"
-        if self.imbalance is not None:
-            classes += f"; the largest class is {self.imbalance:,.1f} times as large as the smallest"
+        classes += f" and {_span(c.test for c in self.classes)} test images; {self.evenness}"
         sizes = self.sizes
         rows = [
             ("images", f"{self.train:,} training, {self.test:,} test; {self.readable:,} of {all_images:,} readable"),
@@ -167,7 +174,7 @@ class Audit:
             ("near-duplicates", f"{len(self.near):,} of {self.test:,} test images, of a training image"),
             ("duplicates", f"{self.within('train'):,} within training, {self.within('test'):,} within test"),
             ("conflicting labels", counted(self.contradictory, "image")),
-            ("formats", ", ".join(f"{format} {mode} {count:,}" for format, mode, count in self.formats)),
+            ("formats", ", ".join(f"{format} {mode_words(mode)} {count:,}" for format, mode, count in self.formats)),
             ("without colour", f"{self.grey:,} of {self.readable:,}"),
             ("rotated by EXIF", f"{self.rotated:,} of {self.readable:,}"),
             ("wrong extension", counted(len(self.mismatched), "file")),

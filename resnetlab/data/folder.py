@@ -19,14 +19,14 @@ from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.standing import standing, text
-from resnetlab.data.walk import folders_in, images_below, is_image, no_images, some, tell_left_out
+from resnetlab.data.walk import SPLIT, folders_in, images_below, is_image, no_images, some, tell_left_out
 from resnetlab.errors import UserError
 from resnetlab.paths import one_form
 from resnetlab.storage import is_there, read_regular, write_atomically
 
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
-SPLIT, SEED, SHARE = "resnetlab-split.json", 0, 0.2
+SEED, SHARE = 0, 0.2
 # Which part is tested, in words, where neither a folder nor a file says it.
 ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} exists", "drawn, a fifth of each class"
 LAYOUT = "each class needs a folder of images, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"

@@ -57,3 +57,24 @@ def _bits_in_words(mode: str, highest: int) -> str:
     """Of 16-bit grey, how many of its bits may be the image's: cameras and scanners use 10, 12 or 14."""
     bits = next((bits for bits in (8, 10, 12, 14) if highest <= round((2**bits - 1) / 257)), None)
     return f": perhaps {bits} bits stored in 16" if bits and highest and mode.startswith("I") else ""
+
+
+# What Pillow calls an image's mode, in words; the names of other modes are words already.
+_MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "PA": "palette with alpha",
+    "RGBA": "RGB with alpha",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I": "32-bit integers",
+    "F": "floating point",
+    "LAB": "L*a*b*",
+}
+
+
+def mode_words(mode: str) -> str:
+    """A mode as a reader knows it who does not know Pillow."""
+    return _MODES.get(mode, mode)

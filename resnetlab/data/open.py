@@ -5,6 +5,7 @@ torch and the readers are imported when data is opened, so that help is quick.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pkgutil
 from collections.abc import Collection, Mapping
@@ -260,8 +261,15 @@ def _kind_and_folder(text: str) -> tuple[str, str]:
             raise UserError(f"data {text!r} does not name a folder: write {kind}:DIR, where DIR is {reader.folder}.")
         return kind, folder
     if not (text and _exists(text)) and (colon or "/" not in text):
-        raise UserError(f"data {text!r} can't be read: give {data_names()}.{did_you_mean(kind, READERS)}")
+        wrong = ": no data set and no folder here has this name" if text and not colon else " can't be read"
+        raise UserError(f"data {text!r}{wrong}; give {data_names()}.{did_you_mean(kind, [*READERS, *_folders_here()])}")
     return "folder", text
+
+
+def _folders_here() -> list[str]:
+    with contextlib.suppress(OSError):
+        return [entry.name for entry in os.scandir() if entry.is_dir()]
+    return []
 
 
 def _exists(text: str) -> bool:

@@ -28,10 +28,11 @@ import numpy as np
 import resnetlab
 from resnetlab.data import decoding
 from resnetlab.data.files import Files
-from resnetlab.data.folder import ALL, DRAWN, SPLIT, write_split
+from resnetlab.data.folder import ALL, DRAWN, write_split
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.tars import ARRAYS, CheckedFiles, Shard, TarWriter, require
 from resnetlab.data.understood import Understood
+from resnetlab.data.walk import SPLIT
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
 from resnetlab.storage import disk_errors, flush_to_disk, try_lock

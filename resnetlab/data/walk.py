@@ -14,9 +14,11 @@ from resnetlab.errors import UserError, shown
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "avif"}
 )
+SPLIT = "resnetlab-split.json"  # which images of a folder are test images: ours, and nothing to speak of
 # What programs and disks leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
 IGNORED = frozenset(
     {
+        SPLIT,
         *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "__pycache__"),
         *("lost+found", "$recycle.bin", "#recycle", "@recycle", "system volume information"),
     }

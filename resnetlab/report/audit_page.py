@@ -8,7 +8,7 @@ from pathlib import Path
 from resnetlab.data.audit import FEW, Audit, Copies, Image
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data
-from resnetlab.data.oddities import HUGE, STRETCHED, TINY
+from resnetlab.data.oddities import HUGE, STRETCHED, TINY, mode_words
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
 from resnetlab.report.page import render
@@ -96,6 +96,7 @@ def html(found: Audit, data: Data) -> str:
         few=FEW,
         tiny=TINY,
         cap=SHOWN,
+        mode_words=mode_words,
     )
 
 

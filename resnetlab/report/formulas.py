@@ -13,12 +13,12 @@ def formulas(text: str) -> str:
     return "".join(mathml(part) if i % 2 else html.escape(part) for i, part in enumerate(parts))
 
 
-def mathml(latex: str) -> str:
-    """LaTeX as a MathML element. Raises ValueError for what is no formula."""
+def mathml(latex: str, display: str = "inline") -> str:
+    """LaTeX as a MathML element, in a line or as a "block" of its own. Raises ValueError for what is no formula."""
     from latex2mathml.converter import convert
 
     try:
-        found = convert(latex)
+        found = convert(latex, display=display)
     except Exception as error:  # as many kinds as there are ways to write no formula
         raise ValueError(f"a formula can't be read: {latex[:60]!r} ({error!r})") from error
     return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself

@@ -9,13 +9,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
-from resnetlab.report.panels import axis
-from resnetlab.studies.figures import svg
+from resnetlab.report.texts import TEXT
+from resnetlab.studies.figures import labels, svg
 from resnetlab.studies.frame.statistics import VERDICTS
-from resnetlab.studies.frame.text import SHARED, both
+from resnetlab.studies.frame.text import SHARED, Both, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from resnetlab.studies.frame.record import Record
 
 
 def render(template: str, **values: Any) -> str:
@@ -36,11 +38,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "axis": axis,
-        "both": both,
+        "axis": labels.axis,
+        "both": lambda words: labels.networks(both(words)),
+        "called": called,
+        "cell": labels.cell,
         "duration": duration,
         "interval": interval,
+        "line": labels.line,
         "printable": printable,
+        "sample": sample,
         "share": share,
     }
     environment.globals |= {
@@ -60,25 +66,57 @@ def verdict_words() -> dict[str, Any]:
     }
 
 
-def date(iso: str) -> str:
-    """A moment as a reader writes it: "2 January 2026, 03:04 UTC"."""
+def called(record: Record) -> Both:
+    """A record by its study and scale, as sentences and links call it."""
+    study, scale = (
+        TEXT(key) if (key := f"{of}.{name}") in TEXT else name
+        for of, name in (("studies", record.study), ("scales", record.scale))
+    )
+    return TEXT("called.record", study=study, scale=scale)
+
+
+def data_words(record: Record) -> Both:
+    """What the networks of a record saw; the quick scale names no data, and has the digits."""
+    match = re.search(r"--data (\w+)", record.command)
+    key = f"data.{match[1] if match else 'digits'}"
+    return TEXT(key if key in TEXT else "data.other")
+
+
+def sample(record: Record) -> Both:
+    """What its networks saw, and how many there are of each; empty where none saw anything."""
+    if not record.runs and "--data" not in record.command:
+        return Both("", "")
+    kind = {0: "unknown", 1: "one"}.get(record.seeds, "several")
+    return TEXT(f"sample.{kind}", data=data_words(record), seeds=record.seeds)
+
+
+def day(iso: str) -> Both:
+    """The day of a moment as each language writes it: "2 January 2026"."""
     at = datetime.datetime.fromisoformat(iso)
-    return f"{at.day} {at:%B %Y, %H:%M %Z}".strip()
+    month = TEXT.each("moment.months")[at.month - 1]
+    return TEXT("moment.day", day=at.day, month=month, year=at.year)
 
 
-def processor(machine: Mapping[str, Any]) -> str:
+def date(iso: str) -> Both:
+    """A moment as each language writes it: "2 January 2026, 03:04 UTC"."""
+    at = datetime.datetime.fromisoformat(iso)
+    return TEXT("moment.minute", date=day(iso), time=f"{at:%H:%M %Z}".strip())
+
+
+def processor(machine: Mapping[str, Any]) -> Both:
     """The processor that a record was made on, without its trademarks: "Intel Xeon Processor, 2 cores"."""
-    name = re.sub(r"\((R|TM|C)\)", "", str(machine.get("processor") or "unknown processor"))
-    return f"{name}, {machine.get('cores', '?')} cores"
+    name = machine.get("processor")
+    shown = re.sub(r"\((R|TM|C)\)", "", str(name)) if name else TEXT("moment.unknown")
+    return TEXT("moment.processor", name=shown, cores=machine.get("cores", "?"))
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float) -> Both:
     """Seconds in the unit that suits them: "48 s", "9 min", "3.2 h", "2.4 days"."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return TEXT("duration.seconds", n=seconds)
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+        return TEXT("duration.minutes", n=seconds / 60)
+    return TEXT("duration.hours", n=seconds / 3600) if seconds < 48 * 3600 else TEXT("duration.days", n=seconds / 86400)
 
 
 def interval(ends: tuple[float, float], digits: int = 1) -> str:

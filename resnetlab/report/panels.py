@@ -1,19 +1,17 @@
-"""A figure's panels as pages show them: a picture whose axes are named in both languages, and its values."""
+"""A figure's panels as pages show them: a picture, and its values."""
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from dataclasses import dataclass
 
 from resnetlab.report.texts import TEXT
 from resnetlab.studies.figures import draw as figures
+from resnetlab.studies.figures import labels
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 from resnetlab.studies.frame.text import Both
 
 MOST_DASHES = 0.5  # the share of empty cells beyond which a panel's values are listed point by point
-AXES = {TEXT(key).en: TEXT(key) for key in TEXT.leaves if key.startswith("axes.")}
 
 
 @dataclass(frozen=True)
@@ -39,32 +37,23 @@ class PanelView:
     panel: Panel
     svg: str
     readout: Readout
+    name: Both  # what it shows
+    readout_title: Both  # what its values are, up to the x they are at
+    scrub: Both  # what its slider is for
 
 
 def panel_view(figure: Figure, panel: Panel, name: str) -> PanelView:
     """A panel of a figure; `name` begins the ids of its picture."""
-    picture = _in_both_languages(figures.draw_panel(figure, panel, name))
-    return PanelView(name, panel, picture, readout(figure, panel, figures.styles(figure)))
-
-
-def axis(label: str) -> Both:
-    """What an axis shows, in both languages where it has words."""
-    return AXES.get(label, Both(label, label))
-
-
-def _in_both_languages(svg: str) -> str:
-    """A picture whose axes carry their names twice, of which a page shows one."""
-
-    def twice(match: re.Match[str]) -> str:
-        words = AXES.get(html.unescape(match[2]))
-        if words is None:
-            return match[0]
-        return "".join(
-            f'<text lang="{language}"{match[1]}>{html.escape(text)}</text>'
-            for language, text in (("en", words.en), ("zh", words.zh))
-        )
-
-    return re.sub(r"<text([^>]*)>([^<]*)</text>", twice, svg)
+    x, y = labels.axis(panel.x_label), labels.axis(panel.y_label)
+    return PanelView(
+        name,
+        panel,
+        figures.draw_panel(figure, panel, name),
+        readout(figure, panel, figures.styles(figure)),
+        labels.panel(panel.title, panel.x_label, panel.y_label),
+        TEXT("readout.title", x=x, y=y),
+        TEXT("readout.scrub", x=x),
+    )
 
 
 def readout(figure: Figure, panel: Panel, meaning: dict[bool, str]) -> Readout:

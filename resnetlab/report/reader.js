@@ -12,9 +12,21 @@ themes.addEventListener("change", ({ target }) => {
 const languages = document.querySelector(".language");
 languages.hidden = false;
 languages.querySelector(`[value="${root.dataset.language ?? "en"}"]`).checked = true;
+// What only those hear who can't see the page, and its title, which can't stand in it twice.
+const speak = () => {
+  const chinese = root.lang === "zh", title = document.querySelector("title");
+  title.dataset.en ??= title.textContent;
+  title.textContent = chinese ? title.dataset.zh : title.dataset.en;
+  for (const named of document.querySelectorAll("[data-label-zh]")) {
+    named.dataset.labelEn ??= named.getAttribute("aria-label");
+    named.setAttribute("aria-label", chinese ? named.dataset.labelZh : named.dataset.labelEn);
+  }
+};
+speak();
 languages.addEventListener("change", ({ target }) => {
   if (target.value === "en") delete root.dataset.language; else root.dataset.language = target.value;
   root.lang = target.value;
+  speak();
   try { localStorage.setItem("resnetlab-language", target.value); } catch {}
 });
 

@@ -1,11 +1,12 @@
 // The command: copied, or, where a page may not, selected so that the reader can.
 for (const box of document.querySelectorAll(".command")) {
-  const button = box.querySelector("button"), said = button.firstChild, code = box.querySelector("code");
+  const button = box.querySelector("button"), code = box.querySelector("code");
+  const say = (state) => { for (const name of ["copy", "copied", "selected"]) button.querySelector(`.${name}`).hidden = name !== state; };
   button.hidden = false;
   button.addEventListener("click", async () => {
-    try { await navigator.clipboard.writeText(code.textContent); said.data = "Copied"; }
-    catch { getSelection().selectAllChildren(code); said.data = "Selected"; }
-    setTimeout(() => { said.data = "Copy"; }, 2000);
+    try { await navigator.clipboard.writeText(code.textContent); say("copied"); }
+    catch { getSelection().selectAllChildren(code); say("selected"); }
+    setTimeout(() => say("copy"), 2000);
   });
 }
 
@@ -26,7 +27,7 @@ for (const figure of document.querySelectorAll(".figure")) {
     slider.parentElement.style.paddingInline = `${share(left)} ${share(svg.viewBox.baseVal.width - right)}`;
     const show = (i) => {
       slider.value = i;
-      slider.setAttribute("aria-valuetext", `${data.label} ${data.xs[i]}`);
+      slider.setAttribute("aria-valuetext", `${data.label[root.lang]} ${data.xs[i]}`);
       x.textContent = data.xs[i];
       rule.setAttribute("d", `M${place[i]} ${top}V${bottom}`);
       cells.forEach((cell, k) => { [cell.children[0].textContent, cell.children[1].textContent] = data.cells[i][k]; });

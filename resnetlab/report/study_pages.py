@@ -17,6 +17,7 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
+from resnetlab.report.essay.values import Book
 from resnetlab.report.formulas import formulas
 from resnetlab.report.page import date, duration, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
@@ -93,10 +94,10 @@ def write_report(results: Path) -> Path:
         pages = {FRONT: _page(sections, sections[0])}
     else:
         records = [s.record for s in sections]
-        views = {r.file_name: f"{r.name}.html" for r in records}
         standing = fullest(records)
         shown = [s for s in sections if s.record in standing]
-        pages[FRONT] = essay(Library.of(records), views, shown, [r for r in records if r not in standing])
+        library = Library.of([Book.of(r, f"{r.name}.html") for r in records])
+        pages[FRONT] = essay(library, shown, [r for r in records if r not in standing])
     with _writing(results):
         for section in sections:
             for figure in section.figures:
@@ -112,18 +113,17 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
 
     also: another folder of records, for what this one has not measured. Raises UserError as write_report does.
     """
-    own = [_checked(record, results) for record in read_records(results)]
-    views = {r.file_name: f"{r.name}.html" if len(own) > 1 else FRONT for r in own}
-    others: list[Record] = []
+    own = read_records(results)
+    books = [Book.of(_checked(r, results), f"{r.name}.html" if len(own) > 1 else FRONT) for r in own]
+    others: list[Book] = []
     if also is not None and also.resolve() != results.resolve():
-        others = [_checked(record, also) for record in read_records(also)]
-        for record in others:
-            page = also / f"{record.name}.html"
-            if page.is_file():
-                views.setdefault(record.file_name, Path(os.path.relpath(page, results)).as_posix())
-    library, path = Library.of(own, others), results / ESSAY
+        there = Path(os.path.relpath(also.resolve(), results.resolve())).as_posix()
+        for record in read_records(also):
+            address = f"{there}/{record.name}.html" if (also / f"{record.name}.html").is_file() else ""
+            others.append(Book.of(_checked(record, also), address, there))
+    library, path = Library.of(books, others), results / ESSAY
     with _writing(results):
-        write_atomically(path, essay(library, views).encode())
+        write_atomically(path, essay(library).encode())
     return path, library
 
 
@@ -269,9 +269,10 @@ def _table_view(number: int, values: dict[str, Any]) -> TableView:
 def _made(record: Record) -> list[tuple[Both, Words]]:
     m = record.machine
     software = f"resnetlab {m.get('resnetlab', '?')}, PyTorch {m.get('torch', '?')}, Python {m.get('python', '?')}"
+    system = m.get("system") or TEXT("moment.system")
     return [
-        (TEXT("made.machine"), f"{processor(m)}; {m.get('system', 'unknown system')}"),
-        (TEXT("made.device"), str(m.get("device", "unknown"))),
+        (TEXT("made.machine"), TEXT("moment.on", processor=processor(m), system=system)),
+        (TEXT("made.device"), str(m["device"]) if m.get("device") else TEXT("moment.device")),
         (TEXT("made.software"), software),
         (TEXT("made.commit"), str(m["commit"]) if m.get("commit") else TEXT("made.no_commit")),
         (TEXT("made.date"), date(record.date)),

@@ -19,7 +19,7 @@ from resnetlab.training.precision import AUTO
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.runs import summary
-from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps
+from resnetlab.training.schedule import ONECYCLE_RISE, ScheduleState, learning_rate, total_steps, unfinished_warmup
 from resnetlab.training.stand_in import StandIn
 from resnetlab.training.trial import Trial, flat, settings_kept
 
@@ -236,8 +236,8 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
     if recipe.warmup == "train_error":
         limit = f", for at most {recipe.warmup_steps} steps" if recipe.warmup_steps else ""
         words.append(f"{recipe.warmup_lr:g} until the training error is below {recipe.warmup_error:g} %{limit}")
-    if warm >= steps and recipe.warmup != "train_error":
-        words.append(f"the warm-up of {warm:,} steps is not shorter than the run")
+    if unfinished := unfinished_warmup(recipe, steps):
+        words.append(unfinished)
     rates = []
     for step in sorted(p for p in points if 0 <= p < steps):
         state = ScheduleState(warm_since=None if step == 0 else warm)

@@ -24,7 +24,7 @@ from resnetlab.run_files import source_path
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
-from resnetlab.weights.sources import hub_hint, is_name
+from resnetlab.weights.sources import absent_hint, is_name
 
 MOST_CLASSES_SHOWN = 5
 
@@ -77,8 +77,8 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     source = recipe.start
     if not is_name(source) and not os.path.exists(source_path(source)):
         raise UserError(
-            f"{source}: no such run folder or weight file to start from{hub_hint(source)}. A run's id depends on the "
-            "weights it started from, so the command that resumes it needs them too."
+            f"{source}: no such run folder or weight file to start from{absent_hint(source)}. A run's id depends on "
+            "the weights it started from, so the command that resumes it needs them too."
         )
     loaded = _load(recipe)
     net, metadata, naming = loaded.net, loaded.metadata, loaded.naming

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetlab.data.files import Files, written_since
+from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
@@ -20,6 +21,7 @@ from resnetlab.training.loop import train as train_run
 from resnetlab.training.optimiser import unusual_rates
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.training.schedule import total_steps, unfinished_warmup
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
 from resnetlab.training.stand_in import StandIn, stand_in
@@ -66,7 +68,7 @@ class Launch:
     def warnings(self) -> list[str]:
         """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
         lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
-        lines = [line] if (line := unusual_rates(self.run.recipe)) else []
+        lines = [line for line in (unusual_rates(self.run.recipe), self._warmup()) if line]
         lines += [
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
             for name, value in self.run.recipe.ignored.items()
@@ -79,6 +81,14 @@ class Launch:
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
             f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
         ]
+
+    def _warmup(self) -> str:
+        recipe = self.run.recipe
+        trained = len(self.run.data.train) - recipe.validation_images
+        steps = total_steps(recipe, len(batch_ends(trained, recipe.batch_size, 2 * self.distributed.world_size)))
+        if not (line := unfinished_warmup(recipe, steps)):
+            return ""
+        return f"{line} of {steps:,}: shorten it with --warmup-steps, or train longer"
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
         """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""

@@ -21,6 +21,9 @@ OURS = re.compile(
 )
 
 
+_OF_MACHINE = {"processor": "", "device": "", "torch": "torch "}  # what is shown of it, and the word before
+
+
 @dataclass(frozen=True)
 class RunDetails:
     """A run with all that is written down of it; of a damaged one only how it stands."""
@@ -41,7 +44,8 @@ class RunDetails:
         run, settings, result = self.summary, self.settings, self.result or {}
         data, machine = settings.get("data", {}), settings.get("machine", {})
         images = f"{_count(data.get('train_images'))} training and {_count(data.get('test_images'))} test images"
-        errors = (("training", run.train_error), ("test", run.test_error), ("lowest", run.best_error))
+        judged = "validation" if settings.get("recipe", {}).get("validation_images") else "test"
+        errors = (("training", run.train_error), ("test", run.test_error), (f"lowest {judged}", run.best_error))
         when, seconds = run.when(), result.get("seconds")
         done = f"{run.epochs} epoch{'s' * (run.epochs != 1)}, {run.step:,} steps"
         done += f", {seconds:,.0f} s" if seconds is not None else ""
@@ -54,7 +58,7 @@ class RunDetails:
             ("errors", ", ".join(f"{what} {error:.2f} %" for what, error in errors if error is not None)),
             ("length", done if settings else ""),
             ("written", f"{when:%Y-%m-%d %H:%M}" if when and run.written else ""),
-            ("machine", ", ".join(str(v) for k in ("processor", "device", "torch") if (v := machine.get(k)))),
+            ("machine", ", ".join(f"{word}{v}" for k, word in _OF_MACHINE.items() if (v := machine.get(k)))),
             ("threads", str(settings.get("threads", ""))),
             ("recipe", "not at the default:" if settings else ""),
             *((f"  {name}", _shown(value)) for name, value in changed_fields(settings).items()),

@@ -32,6 +32,13 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
     return max(1, recipe.least_iterations, round(recipe.epochs * per_epoch))
 
 
+def unfinished_warmup(recipe: Recipe, steps: int) -> str:
+    """A line about a warm-up that a run of `steps` steps does not get out of; "" where it does."""
+    if recipe.warmup not in ("linear", "constant") or recipe.warmup_steps < steps:
+        return ""
+    return f"the warm-up of {recipe.warmup_steps:,} steps is not shorter than the run"
+
+
 def learning_rate(recipe: Recipe, step: int, total: int, state: ScheduleState) -> float:
     """The learning rate of step `step` (from 0) of `total`."""
     warm_steps = _warmup_length(recipe, state)

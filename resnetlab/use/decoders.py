@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from resnetlab.use.forms import Refused
 Result = TypeVar("Result")
 PROCESSES = 2
 BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
+PIPE_BYTES = 2**20  # that a pipe holds: a small image and its pixels go through at once; Linux gives 2**16 by itself
 BROKEN = f"{UNREAD}: decoding it takes too long, or crashes the decoder"
 
 
@@ -159,12 +161,14 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what libraries say of a client's bytes
-            start_new_session=True,  # Ctrl-C is not for it
+            process_group=0,  # Ctrl-C is not for it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
+        for pipe in (self._to, self._from):
+            _widen(pipe.fileno())
 
     @property
     def lives(self) -> bool:
@@ -214,4 +218,12 @@ class _Process:
         pixels = np.empty(said["shape"], np.uint8)
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:  # type: ignore[attr-defined]
             raise Refused(422, BROKEN)
-        return Part(pixels, tuple(said["box"]), tuple(said["size"]), tuple(said["turn"]))
+        box, size, turn = (tuple(said[name]) for name in ("box", "size", "turn"))
+        return Part(pixels, box, size, turn, said["interpolation"])
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold PIPE_BYTES, where the system can do that and allows it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # it has a limit of its own
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -18,8 +18,17 @@ def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
 
 
+def default_unit(net: ResNet | VGG, side: int) -> str:
+    """The last unit whose map of an image of `side` pixels has more than one position, so that it can say where."""
+    names = list(units_of(net))
+    if isinstance(net, ResNet):
+        stages = [k for k, stride in enumerate(net.feature_strides, 1) if side > stride]
+        return [name for name in names if not stages or name.startswith(f"layer{stages[-1]}.")][-1]
+    return names[-1]
+
+
 def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = None) -> Tensor:
-    """Grad-CAM of x (float N C H W) for the classes `target` (int64 N) at a unit, by default the last: N H W.
+    """Grad-CAM of x (float N C H W) for the classes `target` (int64 N) at a unit, by default `default_unit`: N H W.
 
     The unit's output channels, each weighted by the mean over positions of its gradient of the class's score,
     summed, negative values cut off, resized bilinearly to the image, and divided by its highest value; all 0 where
@@ -27,7 +36,7 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     left as it was. Raises UserError for a unit that is not there.
     """
     units = units_of(net)
-    name = unit or next(reversed(units))
+    name = unit or default_unit(net, min(x.shape[2:]))
     if name not in units:
         raise UserError(f"unit {name!r} is not one of this network's, {_span(units)}.{did_you_mean(name, units)}")
     kept: list[Tensor] = []

@@ -79,9 +79,10 @@ class ExportJob:
         return Understood(c.classes, named=c.named, **network)
 
     def introduction(self) -> list[str]:
-        """The same in lines, with the images to calibrate on."""
+        """The same in lines, with the images to calibrate on, and what takes time from here on."""
         told = classes_told(self.classifier.source, self.match) if self.match else ()
-        return [str(self.understood), *_calibration(self.ranges), *told]
+        wait = f"making {self.target.path} and comparing it with PyTorch, which can take a minute"
+        return [str(self.understood), *_calibration(self.ranges), *told, wait]
 
     def run(self, progress: Callable[[int, int], object] = lambda *_: None) -> Exported:
         """Write the file. Raises UserError as `export` does."""

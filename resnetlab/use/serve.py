@@ -24,7 +24,7 @@ from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, known_formats
-from resnetlab.use.explain import grad_cam, units_of
+from resnetlab.use.explain import default_unit, grad_cam, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
 from resnetlab.use.heat import COLOURS, CropArea, heat_image, overlay
@@ -90,6 +90,7 @@ class Health(BaseModel):
     classes_named: bool = Field(description="Whether the file names its classes; else they are numbers from 0.")
     accuracy: Accuracy | None = Field(description="Null where neither the run nor the file states it.")
     units: tuple[str, ...]  # that /explain can look at; of an exported file none
+    unit: str = Field(description="What /explain looks at by default: the last unit whose map says where.")
     heat_colours: tuple[str, ...] = Field(description="Those of /explain, evenly spaced from 0 to the most heat.")
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body
@@ -171,8 +172,9 @@ class Api:
             await body.receive(request)
 
             async def decoded_and_worked_on() -> Result:
-                short, limits = self.classifier.short_side, self.limits
-                task = Task(kind, len(body.content), short, limits.pixels, limits.side)
+                network, limits = self.classifier, self.limits
+                interpolation = network.resizing.interpolation
+                task = Task(kind, len(body.content), network.short_side, interpolation, limits.pixels, limits.side)
                 prepared = await self.decoders.decoded(task, body.content, self._prepared)
                 body.release()
                 return await work(*prepared)
@@ -181,12 +183,12 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
-        image = finish(part, self.classifier.resizing.interpolation)
+        image = finish(part)
         return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
-    ) -> Prediction:
+    ) -> Response:
         """POST /predict."""
 
         async def classified(pixels: Tensor, crop: CropArea) -> Prediction:
@@ -194,14 +196,16 @@ class Api:
             classes = [ClassProbability(name=name, probability=value) for name, value in found]
             return Prediction(classes=classes, crop=Seen(**crop._asdict()))
 
-        return await self._answered(request, classified)
+        prediction = await self._answered(request, classified)
+        # A model would be validated and copied before it is written.
+        return Response(prediction.model_dump_json(by_alias=True), media_type="application/json")
 
     async def explain(
         self,
         request: Request,
         label: Annotated[str | None, Query(description="The class; default: the likeliest one.")] = None,
         unit: Annotated[
-            str | None, Query(description="The unit of the network, e.g. layer3.0; default: the last one.")
+            str | None, Query(description="The unit of the network, e.g. layer3.0; default: see /health.")
         ] = None,
         view: Annotated[
             Literal["overlay", "heat"],
@@ -237,6 +241,7 @@ class Api:
             accuracy=_accuracy(classifier.accuracy),
             heat_colours=COLOURS,
             units=tuple(self.units),
+            unit=default_unit(self.classifier.net, self.classifier.size) if self.units else "",
             seen=classifier.seen,
             most_bytes=limits.bytes,
             most_pixels=limits.pixels,

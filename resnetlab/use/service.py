@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import BESIDE, Decoders
+from resnetlab.use.decoding_process import give_back_memory
 from resnetlab.use.engines import with_engine
 from resnetlab.use.http_server import LOOPBACK, is_loopback, run, url_of
 from resnetlab.use.request_body import Limits
@@ -33,10 +34,13 @@ def serve_classifier(
     with lines that say which engine runs, and warn. Raises UserError as `with_engine` does.
     """
     settles = engine == "auto" and classifier.device == "cpu"  # what is opened answers until the fastest is found
-    first = with_engine(classifier, None if settles else engine, batch=batch, told=told)
     hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
     with Decoders(limits.pixels + BESIDE) as decoders:
+        # The app alone holds the first, so that its memory is free once it is replaced.
+        first = with_engine(classifier, None if settles else engine, batch=batch, told=told)
         app = make_app(first, limits, decoders, batch=batch, hosts=hosts)
+        del first
+        give_back_memory()  # of the copies that made it
         background = settling(classifier, batch, app.state.run_by, told) if settles else nullcontext(lambda: None)
         with background as settle:
 

@@ -1,25 +1,42 @@
 """Settling: a server that runs already finds out in the background which engine is the fastest, and goes on with it.
 
-python -m resnetlab.use.settling reads a Graph, pickled by its own parent, and puts its ONNX file into the cache: that
-takes seconds of Python, which in the server's own process would hold up its answers.
+python -m resnetlab.use.settling reads a Graph and the size of a batch, pickled by its own parent, puts the graph's ONNX
+file into the cache, measures the engines, and says on stdout, in JSON, which is the fastest. In the server's own
+process making the file would hold up its answers for seconds, and engines that lose would stay in its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 
 from resnetlab.errors import UserError
+from resnetlab.training.precision import has_amx
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.engines import Engine, Graph, candidates, fastest, graph_of, is_installed, kept_onnx
+from resnetlab.use.decoding_process import give_back_memory
+from resnetlab.use.engines import Engine, Graph, candidates, fastest, graph_of, is_installed, kept_onnx, made
+from resnetlab.use.exported import RUNNERS
 
 COMMAND = (sys.executable, "-m", "resnetlab.use.settling")
-NICENESS = 10  # of the process that makes the file: requests come first
+NICENESS = 10  # of the thread that makes the file: requests come first
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The engine that was found, and the lines that say why."""
+
+    name: str
+    precision: str
+    lines: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -32,59 +49,89 @@ def settling(
     which, and why. Where something fails, nothing is used.
     """
     ended = threading.Event()
-    making: list[subprocess.Popen[bytes]] = []
+    measuring: list[subprocess.Popen[bytes]] = []
 
     def settle() -> None:
         try:
             graph = graph_of(classifier)
-            others = any(is_installed(name) for name in graph.engines[1:])
-            if graph.module and others and not _made_elsewhere(graph, making, ended):
-                return
-            engine = fastest(candidates(graph), graph.shape, batch, lambda line: None if ended.is_set() else told(line))
+            if not _has_choice(graph):
+                engine, lines = _measured(graph, batch)
+            else:
+                found = _found_elsewhere(graph, batch, measuring, ended)
+                engine, lines = made(graph, found.name, found.precision), found.lines
         except (UserError, OSError, RuntimeError) as error:
             if not ended.is_set():
                 told(f"engine: torch in float32; others could not be tried ({error})")
             return
+        for line in () if ended.is_set() else lines:
+            told(line)
         if not ended.is_set():
             use(engine)
+            del graph, engine
+            give_back_memory()
 
     thread = threading.Thread(target=settle, name="settling", daemon=True)
     try:
         yield thread.start
     finally:
         ended.set()
-        for process in making:
+        for process in measuring:
             process.kill()
         if thread.ident:
             thread.join()
 
 
-def _made_elsewhere(graph: Graph, making: list[subprocess.Popen[bytes]], ended: threading.Event) -> bool:
-    """Have the graph's ONNX file made by another process, unless it is there; whether it is now."""
+def _has_choice(graph: Graph) -> bool:
+    """Whether there may be several engines; this imports none of them."""
+    found = [name for name in graph.engines if name == "torch" or find_spec(RUNNERS[name].package)]
+    return len(found) > 1 or has_amx()
+
+
+def _measured(graph: Graph, batch: int) -> tuple[Engine, tuple[str, ...]]:
+    """The fastest engine, and what is said of it."""
+    lines: list[str] = []
+    return fastest(candidates(graph), graph.shape, batch, lines.append), tuple(lines)
+
+
+def _found_elsewhere(
+    graph: Graph, batch: int, measuring: list[subprocess.Popen[bytes]], ended: threading.Event
+) -> Fastest:
+    """What another process finds to be the fastest. Raises UserError with its last words where it finds none."""
     process = subprocess.Popen(
         COMMAND,
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is not for it
+        process_group=0,  # Ctrl-C is not for it
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    making.append(process)
+    measuring.append(process)
     if ended.is_set():
         process.kill()
-    _, said = process.communicate(pickle.dumps(graph))
-    if process.returncode and not ended.is_set():
+    answer, said = process.communicate(pickle.dumps((graph, batch)))
+    if process.returncode:
         lines = said.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
         raise UserError(lines[-1][:200])
-    return not process.returncode
+    return Fastest(**json.loads(answer))
+
+
+def _step_back() -> None:
+    """Let this thread run when nothing else wants to; not the process, which then would measure what others leave."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id() if sys.platform == "linux" else 0, NICENESS)
 
 
 def main() -> None:
-    """Make the file."""
-    os.nice(NICENESS)
-    graph = pickle.load(sys.stdin.buffer)
+    """Measure, and say what is the fastest."""
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is not the answer
+    graph, batch = pickle.load(sys.stdin.buffer)
     assert isinstance(graph, Graph)
-    kept_onnx(graph)
+    if graph.module and any(is_installed(name) for name in RUNNERS):
+        with ThreadPoolExecutor(1, initializer=_step_back) as executor:
+            executor.submit(kept_onnx, graph).result()
+    engine, lines = _measured(graph, batch)
+    with os.fdopen(answer, "w") as file:
+        json.dump(asdict(Fastest(engine.name, engine.precision, lines)), file)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,11 @@ def write_state(state: State, spec: zoo.Spec, naming: str) -> State:
             )
         return dict(state)
     if misfits := list(_misfits(spec, NAMING_SCHEMES[naming])):
-        raise UserError(f"{naming} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}.")
+        others = [name for name, scheme in NAMING_SCHEMES.items() if not list(_misfits(spec, scheme))]
+        raise UserError(
+            f"{naming} can't hold {spec.name or 'this network'}: {'; '.join(misfits)}. What can: "
+            f"{', '.join([*others, OURS])}."
+        )
     return NAMING_SCHEMES[naming].to_theirs(state)
 
 

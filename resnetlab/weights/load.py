@@ -26,7 +26,7 @@ from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
 from resnetlab.weights.shards import INDEX, files_of, read_all
-from resnetlab.weights.sources import hub_hint, imagenet_classes, located, stated_preprocessing
+from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -308,5 +308,5 @@ def _weight_file(path: Path, which: str) -> Path:
         read_settings(path, f"its weights may be intact: give {weights} instead of the folder")
         return weights
     if not exists:
-        raise UserError(f"{path}: no such run folder or weight file{hub_hint(path)}.")
+        raise UserError(f"{path}: no such run folder or weight file{absent_hint(path)}.")
     return path

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from resnetlab.data.fetch import DownloadProgress, check_file, download, held, w
 from resnetlab.data.imagenet import class_names
 from resnetlab.data.open import File
 from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
@@ -76,20 +77,32 @@ def is_name(source: str | Path) -> bool:
 
 
 def short_name(source: str | Path) -> str:
-    """What files that are made of a source are called: the last part of its name, or of its path."""
+    """What files that are made of a source are called: the last part of its name, or of its path; a run that was given
+    by its name has no hash in it.
+    """
     if named := _named(source):
         return named[1].rpartition("/")[2].replace("@", "-")
-    path = source_path(source).resolve()
-    return path.stem if path.is_file() else path.name
+    path, name = source_path(source).resolve(), Path(source).name
+    if path.is_file():
+        return path.stem
+    return name if name and path.name.startswith(f"{name}-") else path.name
 
 
-def hub_hint(source: str | Path) -> str:
-    """How a path that isn't there would be written if it is meant as a repository of the hub, for a message."""
+def absent_hint(source: str | Path) -> str:
+    """How a path that isn't there would be written if a network's weights or a repository of the hub are meant."""
     text = os.fspath(source)
+    if text in zoo.names():
+        every = [(kind, name) for kind, names in _PUBLISHED.items() for name in names()]
+        named = ", ".join(f"{kind}:{name}" for kind, name in every if name.split(".")[0] == text)
+        return f": it is the name of a network; {f'weights for it are {named}' if named else 'train it first'}"
     owner = text.partition("/")[0]
     if not REPOSITORY.fullmatch(text) or owner in (".", "..", "runs") or os.path.lexists(owner):
         return ""
     return f" (a repository of the Hugging Face hub is written hf:{text})"
+
+
+# The names of the weights of a kind, NETWORK or NETWORK.VERSION.
+_PUBLISHED: dict[str, Callable[[], Iterable[str]]] = {"pretrained": packaged.names, "torchvision": lambda: TORCHVISION}
 
 
 def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:

@@ -102,6 +102,19 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine.svg"]
 
 
+@pytest.mark.parametrize("command", [["describe"], ["compare", "resnet18"]])
+def test_a_run_is_not_the_name_of_a_network(
+    command: list[str], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("flowers-0a1b2c3d4e5f", "resnet18"):  # a run may be called as a network is
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "flowers"]) == 2
+    assert "'resnetlab runs show flowers' shows it" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "resnet18"]) == 0
+
+
 def test_a_dry_run(tmp_path: Path, capsys: Captured) -> None:
     options = ["--net", "cifar_resnet8", "--threads", "1", "--runs", str(tmp_path / "runs"), "--dry-run"]
     assert main(["train", "digits", *options]) == 0

@@ -169,12 +169,18 @@ def test_oddities(found: Audit) -> None:
     expected = {("JPEG", "CMYK"), ("PNG", "I;16"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "L"), ("GIF", "P")}
     assert expected <= set(formats)
     assert sum(formats.values()) == found.readable
+    said = dict(found.summary())["formats"]
+    assert all(words in said for words in ("PNG 16-bit grey 1", "PNG RGB with alpha", "GIF palette", "JPEG CMYK"))
 
 
 def test_classes(found: Audit) -> None:
     counts = {each.name: (each.train, each.test) for each in found.classes}
     assert counts == {"a": (25, 2), "b": (2, 2)}
     assert found.imbalance == 12.5
+    assert found.evenness == "the largest class has 12.5 times the training images of the smallest"
+    assert replace(found, imbalance=1.04).evenness == "all classes are about the same size in training"
+    assert replace(found, imbalance=1.0).evenness == "all classes are the same size in training"
+    assert replace(found, imbalance=None).evenness == "a class has no training images"
     assert found.few == ("b",)
     assert found.advice.startswith("The classes are uneven, 25 training images of a and 2 of b: ")
     assert "--balance class_weights" in found.advice

@@ -222,6 +222,21 @@ def test_the_shorter_side_is_resized(height: int, width: int) -> None:
     assert np.array_equal(decode_resized(content, min(height, width)), decode(content))
 
 
+@pytest.mark.usefixtures("only_turbojpeg")
+def test_a_scaled_image_is_resized_without_torch() -> None:
+    """So what a process without torch hands over is small."""
+    content = encode(sample("china.jpg", 1277, 853), quality=90, exif=exif(6))
+    part = decoding.decode_part(content, 100)
+    assert part.pixels.shape == (100, 149, 3)  # as it is stored; decoded at 1/8 it had 107 x 160
+    found = decoding.finish(part)
+    assert found.shape == (149, 100, 3)
+    whole = Image.fromarray(decode(content)).resize((100, 149), Image.Resampling.BILINEAR)
+    assert psnr(found, np.asarray(whole)) >= 30
+    sharper = decoding.finish(decoding.decode_part(content, 100, "bicubic"))
+    assert not np.array_equal(sharper, found)
+    assert np.array_equal(sharper, decode_resized(content, 100, "bicubic"))
+
+
 @pytest.mark.parametrize("library", ["only_turbojpeg", "only_pillow"])
 @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
 def test_a_strip_is_not_blown_up(size: tuple[int, int], library: str, request: pytest.FixtureRequest) -> None:

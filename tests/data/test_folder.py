@@ -15,9 +15,9 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
-from resnetlab.data.folder import SPLIT
 from resnetlab.data.open import open_data
 from resnetlab.data.source import StringArray
+from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 
 
@@ -194,7 +194,7 @@ def test_a_class_with_test_images_only(tmp_path: Path) -> None:
         ("folder", "write folder:DIR, where DIR is the folder of images"),
         ("folder:" + "a" * 5000, r"can't be read \(File name too long\)"),
         ("~nosuchuser/x", "no home folder is known for '~nosuchuser'; write the whole path"),
-        ("flowers", "give digits, .* or just DIR, a folder of images"),
+        ("flowers", "no data set and no folder here has this name; give digits, .* or just DIR, a folder of images"),
         ("a\0b/c", "no such folder"),
     ],
 )
@@ -202,6 +202,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, text: str, message:
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match=message):
         open_data(text.format(tmp_path))
+
+
+def test_a_misspelt_folder_is_found_among_those_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my flowers").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'my flwers': no data set and no folder .* Did you mean my flowers"):
+        open_data("my flwers")
 
 
 @pytest.mark.parametrize("where", ["", "train", "train/a", "train/a/deep"])

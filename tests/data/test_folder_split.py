@@ -13,9 +13,9 @@ import pytest
 from made_folders import messages, names, read, write
 
 from resnetlab import storage
-from resnetlab.data.folder import SPLIT
 from resnetlab.data.images import Purpose
 from resnetlab.data.open import open_data
+from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 
 

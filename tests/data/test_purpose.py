@@ -11,10 +11,11 @@ from PIL import Image
 
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
-from resnetlab.data.folder import ALL, SPLIT
+from resnetlab.data.folder import ALL
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.open import open_data
 from resnetlab.data.pack import INDEX, pack, read_index
+from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 
 RUN = '{"id": "0123", "spec": {}, "recipe": {}}'
@@ -217,6 +218,8 @@ def test_a_pack_of_where_it_lies_stays_the_same(
     monkeypatch.chdir(tmp_path)
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
     assert main(["data", "pack", ".", "packed", "--workers", "1"]) == 0
-    assert "already packed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{tmp_path.name}: packed in" in said, "called as its folder is"
+    assert f"{tmp_path.name}: already packed" in said
     assert "packed: skipped, a pack that resnetlab wrote" in caplog.text
     assert isinstance(open_data("pack:packed", "evaluate").test, Files)

@@ -11,10 +11,14 @@ from browsing import CUT_OFF, FAINT, NAMELESS, opened
 
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
-from resnetlab.report.essay.values import number_in, scientific
+from resnetlab.report.essay.values import Book, number_in, scientific
 from resnetlab.studies.frame.record import read_records
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
+
+
+def library() -> Library:
+    return Library.of([Book.of(record) for record in read_records(COMMITTED)])
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not any(COMMITTED.glob("degradation-*.json")):
         pytest.skip("no results of studies are committed")
     path = tmp_path_factory.mktemp("essay") / "essay.html"
-    path.write_text(essay(Library.of(read_records(COMMITTED)), {}), encoding="utf-8")
+    path.write_text(essay(library()), encoding="utf-8")
     return path
 
 
@@ -91,7 +95,7 @@ def test_curves_are_drawn_as_training_proceeds(browser: Any, page_file: Path) ->
 
 
 def degradation() -> dict[str, Any]:
-    book = Library.of(read_records(COMMITTED)).best("degradation")
+    book = library().best("degradation")
     return dict(book.values)
 
 

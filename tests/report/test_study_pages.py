@@ -383,4 +383,4 @@ def test_a_full_or_closed_disk_is_one_line(tmp_path: Path) -> None:
     ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (538.5, "9 min"), (7200, "2.0 h"), (2e5, "2.3 days")]
 )
 def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert str(duration(seconds)) == words

@@ -105,7 +105,7 @@ def test_times_of_a_busy_machine_are_not_judged_and_counts_are(counts: dict[str,
     assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == NOT_JUDGED] == [3, 4, 6]
     assert verdicts(finding).count(REPRODUCED) == 4
     assert NOT_JUDGED in verdicts(finding)
-    said = "the machine was busy: other work took 1.4 of 2 cores; the same command times again"
+    said = "the machine was busy: other work took 1.4 of 2 cores; the same command repeats the timing"
     assert str(finding.rows[6].measured) == said
     for words in (finding.words, finding.answer):
         assert "The machine was busy" in str(words)

@@ -82,14 +82,14 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_data_as_in_the_papers_reproduce_it() -> None:
     finding = judged(papers_way)
     assert verdicts(finding) == [REPRODUCED] * 8
-    assert "is worse than no gate" in str(finding.answer)
+    assert "and worse than no gate" in str(finding.answer)
     assert set(verdicts(judged(papers_way, scale="paper"))) == {REPRODUCED}
 
 
 def test_contrary_data_refute_every_claim() -> None:
     finding = judged(other_way, start=lambda bias: 0.5 if bias else 0.6, drift=-0.01)
     assert verdicts(finding) == [CONTRADICTED] * 8
-    assert "is better than no gate" in str(finding.answer)
+    assert "and better than no gate" in str(finding.answer)
     assert "0 of 5 gates train better" in str(finding.answer)
 
 

@@ -115,7 +115,7 @@ def test_a_claim_that_lacks_a_run_is_not_judged() -> None:
     assert NOT_JUDGED in verdicts(finding)
     assert str(finding.rows[0].measured) == "1 of the 15 runs it needs failed"
     assert "left open" in str(finding.words)
-    assert "failed" in str(finding.figures[0].caption)
+    assert "Failed runs" in str(finding.figures[0].caption)
     assert [row[4] for row in finding.tables[0].rows if row[0] == "plain-56"] == ["4"]
 
 
@@ -142,7 +142,7 @@ def test_no_missing_run_saves_what_another_claim_refutes() -> None:
 def test_the_words_follow_the_data() -> None:
     assert "optimisation, not generalisation" in str(judged("quick", papers_way, papers_way).words)
     overfitted = judged("quick", lambda kind, depth: 0, lambda kind, depth: depth if kind == "plain" else 1)
-    assert "no degradation to explain" in str(overfitted.words)
+    assert "no degradation here to explain" in str(overfitted.words)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -87,7 +87,7 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_data_as_in_the_paper_reproduce_it() -> None:
     finding = judged("paper", papers_train, papers_test)
     assert verdicts(finding) == [REPRODUCED, NOT_TESTED, *[REPRODUCED] * 3]
-    assert "1,202 layers end at" in str(finding.answer)
+    assert "1,202 layers reach" in str(finding.answer)
 
 
 def test_contrary_data_refute_every_claim() -> None:
@@ -106,7 +106,7 @@ def test_the_papers_warm_up_is_what_110_layers_are_judged_with() -> None:
     """Without it they may fail: that is what the warm-up is for."""
     finding = judged("quick", lambda depth: 30.0 if depth == 110 else 0.5, papers_test, warm_up=29.5)
     assert verdicts(finding)[:2] == [REPRODUCED, REPRODUCED]
-    assert "110 layers, warmed up as in the paper, train as well as 56" in str(finding.rows[0].claim)
+    assert "110 layers with the paper's warm-up train as well as 56" in str(finding.rows[0].claim)
     finding = judged("quick", lambda depth: 30.0 if depth == 110 else 0.5, papers_test)
     assert verdicts(finding)[:2] == [CONTRADICTED, UNDECIDED]
     assert verdicts(judged("quick", papers_train, papers_test, warm_up=-5.0))[1] == CONTRADICTED

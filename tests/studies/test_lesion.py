@@ -120,7 +120,7 @@ def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_u
 
     finding = STUDY.judge(made_up(PLAN, unharmed, lost=["cifar_plain20", "cifar_plain56"]))
     assert (finding.rows[4].measured, finding.rows[4].verdict) == (
-        Both("deleting units raises no error", "删除单元未使误差上升"),
+        Both("deleting units does not raise the error", "删除单元未使误差上升"),
         NOT_JUDGED,
     )
     assert str(finding.answer).startswith("Open: no plain and residual net")

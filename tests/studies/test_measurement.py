@@ -165,7 +165,7 @@ def test_a_smaller_budget_shortens_runs_and_what_measures_them() -> None:
     small = plan.limited(0.5, 2)
     assert [(r.seed, r.epochs) for r in small.recipes] == [(0, 0.5), (1, 0.5)]
     assert [m.run for m in small.measurements] == list(small.recipes)
-    assert str(small.note) == " This record has less: --epochs 0.5 --seeds 2."
+    assert str(small.note) == " This record was shortened by --epochs 0.5 --seeds 2."
     unlimited = plan.limited(None, None)
     assert (unlimited.recipes, unlimited.measurements, str(unlimited.note)) == (plan.recipes, plan.measurements, "")
 

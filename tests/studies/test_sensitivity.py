@@ -33,7 +33,7 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_small_branches_react_more(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, values))
     assert verdicts(finding) == [REPRODUCED] * 4
-    assert "reacts 4.00" in str(finding.answer)
+    assert "F changes 4.00" in str(finding.answer)
     assert "it is 2.00 times" in str(finding.answer), "against the plain net"
     assert "equal to ‖H‖/‖F‖ in every unit within 0 %" in str(finding.rows[1].measured)
 
@@ -46,7 +46,7 @@ def test_large_branches_refute_all_but_arithmetic(made_up: MadeUp) -> None:
 def test_as_much_as_the_plain_net_is_no_support(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, plain=0.02)))
     assert verdicts(finding)[1:] == [REPRODUCED, REPRODUCED, UNDECIDED]
-    assert "the seeds do not tell from 1" in str(finding.answer)
+    assert "the seeds cannot distinguish from 1" in str(finding.answer)
 
 
 def test_a_factor_that_is_not_the_identitys_shows(made_up: MadeUp) -> None:

@@ -92,13 +92,13 @@ def test_contrary_data_refute_every_claim() -> None:
     cheap = {"A": 1.3, "B": 1.2, "C": 1.0}
     finding = judged("paper", other, costs=cheap, seconds=cheap, unit=UNIT | {"largest_shortcut": 0.1})
     assert verdicts(finding) == [CONTRADICTED] * 5
-    assert "against the claim" in str(finding.answer)
+    assert "contrary to the claim" in str(finding.answer)
 
 
 def test_the_words_follow_how_c_does() -> None:
     assert "C is worse than A" in str(judged("quick", PAPERS | {"C": 30.0}).words)
     assert "C is better than A" in str(judged("quick", PAPERS).words)
-    assert "can't be distinguished" in str(judged("quick", PAPERS, spread=5.0).words)
+    assert "cannot be distinguished" in str(judged("quick", PAPERS, spread=5.0).words)
 
 
 def test_seeds_that_scatter_give_a_direction_only() -> None:

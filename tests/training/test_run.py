@@ -189,6 +189,13 @@ def test_a_field_of_earlier_versions_is_ignored_and_keeps_its_runs_id(tmp_path: 
     assert launch(plain, tmp_path, Distributed()).warnings() == []
 
 
+def test_a_run_that_does_not_get_out_of_its_warmup_says_so(tmp_path: Path) -> None:
+    short = launch(recipe("digits", epochs=1), tmp_path, Distributed())
+    assert short.warnings() == [
+        "the warm-up of 46 steps is not shorter than the run of 23: shorten it with --warmup-steps, or train longer"
+    ]
+
+
 def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:
     folder = finish(small(net="cifar_plain8"), tmp_path).folder
     again = make_run(small(net="cifar_resnet8(mix=Plain)"), tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def by_lr(runs: Path) -> dict[float, Path]:
     return {json.loads((path / "run.json").read_text())["recipe"]["lr"]: path for path in runs.glob("flowers-*")}
+
+
+def test_what_is_said_of_a_run(runs: Path) -> None:
+    facts = dict(details(find_run("flowers", runs)).facts())
+    assert re.fullmatch(r"training [\d.]+ %, test [\d.]+ %, lowest test [\d.]+ %", facts["errors"])
+    assert f"torch {torch.__version__}" in facts["machine"]
+    held_out = made(runs, "held", validation_images=4)
+    assert ", lowest validation " in dict(details(held_out.folder).facts())["errors"]
 
 
 def test_a_name_is_the_folder_and_no_part_of_the_id(tmp_path: Path) -> None:

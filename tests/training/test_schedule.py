@@ -14,6 +14,7 @@ from resnetlab.training.schedule import (
     after_step,
     learning_rate,
     needs_batch_error,
+    unfinished_warmup,
 )
 
 
@@ -32,9 +33,16 @@ def test_linear_warmup_rises_to_lr_and_then_the_schedule_runs() -> None:
 
 
 def test_constant_warmup() -> None:
-    """He 2016, section 4: 0.01 for 400 steps."""
+    """He 2016, appendix: 0.01 for 400 steps."""
     r = recipe("cifar_paper", warmup="constant", warmup_steps=400, warmup_lr=0.01)
     assert rates(r, [0, 399, 400], 64_000) == [0.01, 0.01, 0.1]
+
+
+def test_a_warmup_as_long_as_the_run_is_reported() -> None:
+    r = Recipe(warmup="linear", warmup_steps=50)
+    assert unfinished_warmup(r, 51) == unfinished_warmup(Recipe(), 1) == ""
+    assert unfinished_warmup(Recipe(warmup="train_error", warmup_steps=50, warmup_lr=0.1), 50) == ""
+    assert unfinished_warmup(r, 50) == "the warm-up of 50 steps is not shorter than the run"
 
 
 def test_cosine_ends_at_zero_and_is_half_way_at_half() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from resnetlab import build
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.use.explain import grad_cam, occlusion, units_of
+from resnetlab.use.explain import default_unit, grad_cam, occlusion, units_of
 
 
 def net() -> ResNet:
@@ -99,6 +99,21 @@ def test_the_network_stays_as_it_was(training: bool) -> None:
 def test_every_kind_of_network_can_be_explained(name: str) -> None:
     made, x = build(name, num_classes=3).eval(), torch.randn(1, 3, 64, 64)
     assert grad_cam(made, x, torch.tensor([0])).shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "unit"),
+    [
+        ("resnet18", 224, "layer4.1"),
+        ("resnet18", 33, "layer4.1"),
+        ("resnet18", 32, "layer3.1"),  # layer4's map has one position, which can't say where
+        ("cifar_resnet8", 8, "layer3.0"),
+        ("cifar_resnet8", 1, "layer3.0"),
+        ("vgg16", 64, "features.29"),
+    ],
+)
+def test_by_default_the_last_unit_is_taken_that_can_say_where(name: str, side: int, unit: str) -> None:
+    assert default_unit(build(name), side) == unit
 
 
 def test_a_unit_that_is_not_there_is_named_with_the_nearest() -> None:

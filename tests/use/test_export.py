@@ -240,6 +240,7 @@ def test_int8_is_near_keeps_the_description_and_is_the_same_each_time(
         assert main([*command, "--json"]) == 0
         said = capsys.readouterr()
         assert "calibrating on 512 of 1,437 training images of digits" in said.err.splitlines()
+        assert "and comparing it with PyTorch, which can take a minute" in said.err, "before the silence"
         found = json.loads(said.out)
         assert found["precision"] == "int8"
         assert abs(found["agreement"]["exported_top1"] - found["agreement"]["pytorch_top1"]) < 2

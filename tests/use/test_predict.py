@@ -17,6 +17,7 @@ from resnetlab.cli.main import main
 from resnetlab.data.images import Images
 from resnetlab.data.open import open_data
 from resnetlab.data.own import MARK
+from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.loop import train
@@ -119,7 +120,8 @@ def test_a_folder_is_looked_through_as_training_does(
 ) -> None:
     image, folder = (digits / "00.png").read_bytes(), tmp_path / "inbox"
     wanted = ["a-b/1.png", "ant/1.PNG", "ant/deep/2.jpg", "more/3.png"]
-    passed_over = ["ant/._1.png", "ant/.x.png", "__MACOSX/ant/1.png", ".ipynb_checkpoints/1.png", "Thumbs.db"]
+    passed_over = ["ant/._1.png", "ant/.x.png", "__MACOSX/ant/1.png", "Thumbs.db"]
+    passed_over += [".ipynb_checkpoints/1.png", SPLIT]
     for name in [*wanted[:-1], *passed_over, "notes.txt", "../elsewhere/3.png"]:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,7 @@ def test_health_metrics_and_the_page(serving: Any, noise: Noise) -> None:
         assert (told["status"], told["network"], told["device"]) == ("ok", "cifar_resnet8", "cpu")
         assert told["classes"] == [str(i) for i in range(10)]
         assert told["units"] == ["layer1.0", "layer2.0", "layer3.0"]
+        assert told["unit"] == "layer3.0"
         assert (told["classes_named"], told["accuracy"]) == (False, None)
         assert told["heat_colours"] == list(COLOURS)
         assert [served.post("/predict", noise(i)).status for i in range(3)] == [200] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from dataclasses import replace
@@ -60,6 +61,19 @@ def test_the_engine_that_is_used_answers_as_the_network(classifier: Classifier) 
     pixels = noise(classifier.shape, 3)
     alone = replace(classifier, engine=None).probabilities(pixels)
     assert torch.allclose(replace(classifier, engine=engine).probabilities(pixels), alone, atol=1e-4)
+
+
+def test_what_another_process_finds_is_used(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that only the engine that wins is loaded here."""
+    found = {"name": "onnxruntime", "precision": "float32", "lines": ["engine: one", "engine: two"]}
+    code = f"import sys; sys.stdin.buffer.read(); print({json.dumps(found)!r})"
+    monkeypatch.setattr(room, "COMMAND", (sys.executable, "-c", code))
+    heard = Heard()
+    with settling(classifier, 4, heard.use, heard.tell) as start:
+        start()
+        assert heard.something.wait(PATIENCE)
+    assert [(engine.name, engine.precision) for engine in heard.used] == [("onnxruntime", "float32")]
+    assert heard.told == ["engine: one", "engine: two"]
 
 
 def test_what_is_not_done_at_the_end_is_given_up(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

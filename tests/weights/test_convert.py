@@ -97,7 +97,7 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
             "a-martyn",
             "x.pth",
             None,
-            "a-martyn can't hold cifar_resnet8.*it has zero_pad='around', but theirs has 'after'",
+            "a-martyn can't hold cifar_resnet8.*it has zero_pad='around', but theirs has 'after'.* can: akamaster",
         ),
         ("akamaster", "x.pth", "cifar_resnet14", "peers.th: does not fit cifar_resnet14"),
     ],

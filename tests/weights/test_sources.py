@@ -113,6 +113,9 @@ def test_a_file_that_is_not_the_published_one_is_not_used(torchvision: Any) -> N
         ("hf:../..", r"write hf:OWNER/NAME"),
         ("hf:owner/name@../../x", r"write hf:OWNER/NAME"),
         ("owner/name", r"no such run folder or weight file \(a repository .* is written hf:owner/name\)"),
+        ("cifar_resnet20", "it is the name of a network; weights for it are pretrained:cifar_resnet20"),
+        ("resnet50", "weights for it are torchvision:resnet50, torchvision:resnet50.v2"),
+        ("plain34", "plain34: no such run folder or weight file: it is the name of a network; train it first"),
         ("timm/../x", r"no such run folder or weight file\."),
         ("runs/gone", r"runs/gone: no such run folder or weight file\."),
     ],
@@ -252,7 +255,12 @@ def test_fine_tuning_from_a_name(
 
 def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(b"")
+    (tmp_path / "my-flowers-0a1b2c3d4e5f").mkdir()
+    (tmp_path / "my-flowers-0a1b2c3d4e5f/run.json").write_text("{}")
     wanted: dict[str, str] = {
+        str(tmp_path / "my-flowers"): "my-flowers",
+        str(tmp_path / "0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
+        str(tmp_path / "my-flowers-0a1b2c3d4e5f"): "my-flowers-0a1b2c3d4e5f",
         "pretrained:cifar_resnet20": "cifar_resnet20",
         "timm/resnet50.a1_in1k": "resnet50.a1_in1k",
         "hf:owner/name@v1": "name-v1",

@@ -76,7 +76,7 @@ def bottleneck(library: Library) -> Facts:
     wide, small, narrow = (values[f"{name}_time"].value for name in ("pair_256", "bottleneck", "pair_64"))
     fits = wide > small > narrow and values["vgg19_time"].value > values["resnet152_v1_time"].value
     data = {
-        "record": book.record.file_name,
+        "record": book.file,
         "times": {name: values[f"{key}_time"].value for name, key in _TIMED.items()},
     }
     return Facts(book, values, fits, (), data=data)
@@ -125,7 +125,7 @@ def product(library: Library) -> Facts:
         at, ys = [float(n) for n, _ in points], [y for _, y in points]
         lines.append(Series(f"λ = {scale:g} measured", False, rank, at, ys, ys, ys, marks=True))
     panel = Panel("", "units passed", "what is left of the gradient", lines, y_log=True)
-    data = {"record": book.record.file_name, "measured": measured, "depth": depth, "deepest": deepest}
+    data = {"record": book.file, "measured": measured, "depth": depth, "deepest": deepest}
     return Facts(book, values, values["off"].value < 1e-3, (panel,), data=data)
 
 

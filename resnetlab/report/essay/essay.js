@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function written(value) {
   if (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5)) return String(Number(value.toPrecision(3)));
   const [mantissa, power] = value.toExponential(2).split("e");
-  return `${Number(mantissa)} × 10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
+  return `${Number(mantissa)}\u202f×\u202f10${[...String(Number(power))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
 }
 const tenth = (value) => value.toFixed(1).replace("-", "−");
 
@@ -199,10 +199,12 @@ function drawn(svg, kind) {
       const error = found.errors[`${mix} ${shortcut} ${order}`], value = one(".error", box);
       one(".has-error", box).hidden = !error;
       one(".no-error", box).hidden = Boolean(error);
+      for (const about of all(".about", box)) about.textContent = error?.about[about.lang] ?? "";
       value.textContent = error ? tenth(error.value) : "";
       value.dataset.record = error?.record ?? "";
       value.dataset.at = error?.at ?? "";
       one(".diagram", box).setAttribute("aria-label", `${lines.join("; ")}`);
+      delete one(".diagram", box).dataset.labelZh; // code is read in either language
     };
     box.addEventListener("change", show);
     show();

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from resnetlab.report.essay.facts import LOST, Facts, deepest_row, panel_of, points, seeds_of, series_at
-from resnetlab.report.essay.library import Library, data_of
-from resnetlab.report.essay.texts import TEXT
+from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.values import Book, Number, Place, named
+from resnetlab.report.page import data_words
 from resnetlab.studies.figures.figure import Panel
 from resnetlab.studies.frame.text import both
 
@@ -21,32 +21,42 @@ def depths(lines: dict[str, Place], kind: str) -> dict[int, str]:
 
 
 def problem(library: Library) -> Facts:
-    """Degradation: training errors of plain and of residual nets, a shallow and the deepest depth."""
-    book = library.best("degradation")
+    """Degradation: training errors of plain and of residual nets, a shallow and the deepest depth.
+
+    They are those of the record that is drawn; where the one to judge by is another, it says the same again.
+    """
+    book, judged = library.pictured("degradation"), library.best("degradation")
+    values: dict[str, Any] = dict(_errors(book))
+    plain, residual = values["plain_deep"].value, values["residual_deep"].value
+    fits = plain > values["plain_shallow"].value + LOST and residual < plain - LOST
+    panels = (panel_of(book, "curves", 0), panel_of(book, "curves", 1))
+    if judged is book:
+        return Facts(book, values, fits, panels)
+    again = {f"again_{key}": value for key, value in _errors(judged).items()}
+    values |= again | {"again_data": data_words(judged.record)}
+    return Facts(book, values, fits, panels, further=("again",))
+
+
+def _errors(book: Book) -> dict[str, Number]:
+    """Where the training errors of degradation's networks end, and over what."""
     kinds = {"plain": book.lines("curves", 0), "residual": book.lines("curves", 1)}
     both_have = [d for d in depths(kinds["plain"], "plain") if d in depths(kinds["residual"], "residual")]
     deep, shallow = both_have[-1], max([d for d in both_have[:-1] if d <= 20] or both_have[:1])
-    values: dict[str, Any] = {"seeds": seeds_of(book)}
+    values = {"seeds": seeds_of(book)}
     for kind, lines in kinds.items():
         for name, depth in (("deep", deep), ("shallow", shallow)):
             line = lines[f"{kind}-{depth} training"]
             values[name] = book.number((*line, "label"), ".0f")
             values[f"{kind}_{name}"] = book.end(line)
-            values[f"{kind}_{name}_low"], values[f"{kind}_{name}_high"] = (
-                book.end(line, of=o) for o in ("low", "high")
-            )
-            values[f"{kind}_{name}_test"] = book.end(lines[f"{kind}-{depth} test"])
     last: Place = (*kinds["plain"][f"plain-{deep} training"], "x")
     values["epochs"] = book.number((*last, len(book.at(last)) - 1), ".0f")
-    plain, residual = values["plain_deep"].value, values["residual_deep"].value
-    fits = plain > values["plain_shallow"].value + LOST and residual < plain - LOST
-    return Facts(book, values, fits, (panel_of(book, "curves", 0), panel_of(book, "curves", 1)))
+    return values
 
 
-def summary_panel(library: Library) -> Panel:
+def summary_panel(facts: Facts) -> Panel:
     """The first figure: training errors of a shallow and the deepest depth, plain and residual, in one picture."""
-    book, found = library.best("degradation"), problem(library).values
-    deep, shallow = (int(found[name].value) for name in ("deep", "shallow"))
+    book = facts.book
+    deep, shallow = (int(facts.values[name].value) for name in ("deep", "shallow"))
     series = []
     for panel, kind in enumerate(("plain", "residual")):
         lines = book.lines("curves", panel)
@@ -205,7 +215,7 @@ def _responses(library: Library) -> dict[str, Any]:
     return {
         "size_deep": book.number((*row, 0), ".0f"),
         "size": book.cell(0, row, "‖F‖/‖h‖", ".2f"),
-        "size_data": TEXT(f"data.{data_of(book.record)}"),
+        "size_data": data_words(book.record),
     }
 
 
@@ -242,7 +252,7 @@ def deletion(library: Library) -> Facts:
         values,
         fits,
         (replace(panel, title="", series=kept),),
-        data={"record": book.record.file_name, "nets": data},
+        data={"record": book.file, "nets": data},
     )
 
 

@@ -23,6 +23,7 @@ class Facts:
     values: dict[str, Any]
     fits: bool = True  # whether the part's sentence is what was measured; else the study's own answer stands there
     panels: tuple[Panel, ...] = ()
+    further: tuple[str, ...] = ()  # texts that stand only where there is something to say
     also: tuple[str, ...] = ()  # other studies that it took values from
     data: dict[str, Any] = field(default_factory=dict)  # for the part's script
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from resnetlab.report.essay.values import Book
 from resnetlab.studies.frame.record import Record
 
 FULLEST = ("paper", "cifar", "weights", "quick")  # scales: images first, and trained here before trained by others
-DIGITS = "digits"
 
 
 @dataclass(frozen=True)
@@ -20,24 +18,40 @@ class Library:
     books: dict[str, list[Book]]
 
     @classmethod
-    def of(cls, own: Sequence[Record], others: Sequence[Record] = ()) -> Library:
+    def of(cls, own: Sequence[Book], others: Sequence[Book] = ()) -> Library:
         """Of each study: full records before shortened ones, one's own before others', the fullest scale first."""
-        ranked = [
-            ((-r.fullness, place, FULLEST.index(r.scale)), r) for place, some in ((0, own), (1, others)) for r in some
-        ]
+
+        def rank(entry: tuple[int, Book]) -> tuple[int, int, int]:
+            whose, book = entry
+            return -book.record.fullness, whose, FULLEST.index(book.record.scale)
+
         books: dict[str, list[Book]] = {}
-        for _, record in sorted(ranked, key=lambda pair: pair[0]):
-            books.setdefault(record.study, []).append(Book.of(record))
+        for _, book in sorted([*((0, book) for book in own), *((1, book) for book in others)], key=rank):
+            books.setdefault(book.record.study, []).append(book)
         return cls(books)
 
+    @property
+    def records(self) -> list[Record]:
+        """The best record of each study."""
+        return [books[0].record for books in self.books.values()]
+
     def best(self, study: str) -> Book:
-        """The record of a study to read from. Raises LookupError if there is none."""
+        """The record of a study to judge by. Raises LookupError if there is none."""
         if study not in self.books:
             raise LookupError(f"no record of {study}")
         return self.books[study][0]
 
+    def pictured(self, study: str) -> Book:
+        """The record of a study to draw: one seed of larger images shows more than many of digits, and says so.
 
-def data_of(record: Record) -> str:
-    """The kind of data its networks saw, e.g. "cifar10"; the quick scale names none, and has the digits."""
-    match = re.search(r"--data (\w+)", record.command)
-    return match[1] if match else DIGITS
+        A shortened record never stands before a whole one. Raises LookupError if there is none.
+        """
+        best = self.best(study)
+        whole = [book for book in self.books[study] if book.record.fullness and book.elsewhere == best.elsewhere]
+        return min(whole, key=lambda book: FULLEST.index(book.record.scale), default=best)
+
+    def next_best(self) -> Library:
+        """Without the best records of those studies that have others. Raises LookupError where none has."""
+        if all(len(books) == 1 for books in self.books.values()):
+            raise LookupError("no other records")
+        return Library({study: books[1:] or books for study, books in self.books.items()})

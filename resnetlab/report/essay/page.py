@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.report.essay import design, explanations
 from resnetlab.report.essay.facts import Facts, Gather
-from resnetlab.report.essay.library import Library, data_of
+from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.papers import quotations
 from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import choices
-from resnetlab.report.essay.values import Book, filled, to_html, to_text
-from resnetlab.report.page import date, processor, render, verdict_words
+from resnetlab.report.essay.values import Book, Seeds, filled, to_html, to_text
+from resnetlab.report.page import called, data_words, day, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel
 from resnetlab.studies.frame.record import Record, RecordedRow
@@ -47,7 +47,7 @@ _UNREADABLE = (ArithmeticError, AttributeError, LookupError, StopIteration, Type
 class Link:
     """A study's page, if there is one, by the study and the scale."""
 
-    words: str
+    words: Both
     address: str
     record: Record
 
@@ -86,10 +86,8 @@ class Section:
     parts: list[Part]
 
 
-def essay(
-    library: Library, pages: Mapping[str, str], appendix: Sequence[Any] = (), aside: Sequence[Record] = ()
-) -> str:
-    """The page, from the best record of each study; `pages` has the address of a record's page by its file.
+def essay(library: Library, appendix: Sequence[Any] = (), aside: Sequence[Record] = ()) -> str:
+    """The page, from the best record of each study.
 
     appendix: the studies that stand in it; aside: records that it only links, as fuller ones stand there.
     """
@@ -97,7 +95,7 @@ def essay(
     for place, (key, found) in enumerate(SECTIONS.items(), 1):
         parts = []
         for name, (study, gather) in found.items():
-            part = _part(name, study, gather, library, pages, fixed, number)
+            part = _part(name, study, gather, library, fixed, number)
             number += bool(part.panels)
             parts.append(part)
         if key == "unit":
@@ -108,9 +106,8 @@ def essay(
         sections=sections,
         hero=_hero(library, fixed),
         unit=choices(library),
-        unit_data=_unit_data(library),
-        worth=_worth(library, pages),
-        open=_open(library, pages),
+        worth=_worth(library),
+        open=_open(library),
         appendix=appendix,
         aside=aside,
         text=TEXT,
@@ -125,30 +122,30 @@ def essay(
 def terminal(library: Library) -> list[Both]:
     """The result in three lines, for a terminal; none where degradation was not measured."""
     try:
-        facts = explanations.problem(library)
+        facts = _gathered(explanations.problem, library)
     except _UNREADABLE:
         return []
-    lines = [TEXT(f"terminal.{key}", **facts.values) for key in ("plain", "residual", "so" if facts.fits else "open")]
+    values = _values(facts, {})
+    lines = [TEXT(f"terminal.{key}", **values) for key in ("plain", "residual", "so" if facts.fits else "open")]
     return [Both(to_text(line.en), to_text(line.zh)) for line in lines]
 
 
-def _part(
-    key: str, study: str, gather: Gather, library: Library, pages: Mapping[str, str], fixed: dict[str, Any], number: int
-) -> Part:
+def _part(key: str, study: str, gather: Gather, library: Library, fixed: dict[str, Any], number: int) -> Part:
     try:
-        facts = gather(library)
+        facts = _gathered(gather, library)
     except _UNREADABLE:
         return _unmeasured(key, study, fixed)
-    values = fixed | facts.values | {"data": _data(facts.book)}
+    values = _values(facts, fixed)
     note = both(facts.book.record.note)
 
     def text(name: str) -> Both | None:
-        return filled(TEXT(f"parts.{key}.{name}", **values)) if f"parts.{key}.{name}" in TEXT else None
+        keys = (f"parts.{key}.{name}{'_one' * (facts.book.record.seeds == 1)}", f"parts.{key}.{name}")
+        return next((filled(TEXT(key, **values)) for key in keys if key in TEXT), None)
 
     def paragraphs(*names: str) -> list[Both]:
         return [p for name in names if (words := text(name)) for p in _paragraphs(words)]
 
-    answer, more = paragraphs("answer"), paragraphs("derivation", "more")
+    answer, more = paragraphs("answer"), paragraphs("derivation", "more", *facts.further)
     if not facts.fits:  # the study's own words, which follow from what it found
         own = both(facts.book.record.answer or facts.book.record.claim)
         answer, more = [filled(own)], paragraphs("derivation")
@@ -161,16 +158,31 @@ def _part(
         more,
         text("how"),
         text("limits"),
-        (note, facts.book.record.file_name) if note.en else None,
+        (note, facts.book.file) if note.en else None,
         text("caption") if facts.panels else None,
         number if facts.panels else 0,
         _panels(key, facts.panels),
-        [link for name in dict.fromkeys((study, *facts.also)) for link in _links(library, name, pages)],
+        [link for name in dict.fromkeys((study, *facts.also)) for link in _links(library, name, facts.book)],
         _made(facts),
         "",
         values,
         facts.data,
     )
+
+
+def _gathered(gather: Gather, library: Library) -> Facts:
+    """What a part can say, from the best records that have it: larger scales leave some networks out."""
+    while True:
+        try:
+            return gather(library)
+        except _UNREADABLE:
+            library = library.next_best()
+
+
+def _values(facts: Facts, fixed: dict[str, Any]) -> dict[str, Any]:
+    """All that a part's texts may use."""
+    counts = {f"of_{key}": Seeds(value) for key, value in facts.values.items() if key.endswith("seeds")}
+    return fixed | facts.values | counts | {"data": data_words(facts.book.record)}
 
 
 def _fixed_part(key: str, fixed: dict[str, Any]) -> Part:
@@ -234,34 +246,29 @@ def _panels(key: str, panels: Sequence[Panel]) -> list[PanelView]:
     return [panel_view(figure, panel, f"essay-{key}-{i}") for i, panel in enumerate(panels)]
 
 
-def _data(book: Book) -> Both:
-    """What the networks of a record saw, in words."""
-    kind = data_of(book.record)
-    return TEXT(f"data.{kind}") if f"data.{kind}" in TEXT else TEXT("data.other")
-
-
 def _made(facts: Facts) -> Both:
     """When and on what the record was made."""
     machine = facts.book.record.machine
     return TEXT(
         "words.own",
-        date=date(facts.book.record.date).partition(",")[0],
+        date=day(facts.book.record.date),
         machine=processor(machine),
     )
 
 
-def _links(library: Library, study: str, pages: Mapping[str, str]) -> list[Link]:
-    """The pages of a study, one for each scale, the one that was read from first."""
-    records = [book.record for book in library.books.get(study, [])]
-    return [Link(f"{r.study}, {r.scale}", pages.get(r.file_name, ""), r) for r in records]
+def _links(library: Library, study: str, first: Book | None = None) -> list[Link]:
+    """The pages of a study, one for each of its records: the one that was read from first, then the best ones."""
+    books = sorted(library.books.get(study, []), key=lambda book: book is not first)
+    names = [book.record.name for book in books]
+    return [_link(book, apart=names.count(book.record.name) > 1) for book in books]
 
 
-def _unit_data(library: Library) -> Both:
-    """What the networks saw whose errors stand beside the unit that a reader builds."""
-    try:
-        return _data(library.best("scaling"))
-    except LookupError:
-        return TEXT("data.digits")
+def _link(book: Book, apart: bool = False) -> Link:
+    """apart: another folder has a record of the same name, so that this one's folder has to be told."""
+    words = called(book.record)
+    if apart and book.elsewhere:
+        words = TEXT("words.elsewhere", record=words, folder=book.elsewhere)
+    return Link(words, book.address, book.record)
 
 
 @dataclass(frozen=True)
@@ -275,13 +282,14 @@ class Hero:
 
 def _hero(library: Library, fixed: dict[str, Any]) -> Hero:
     try:
-        facts = explanations.problem(library)
-        panel = explanations.summary_panel(library)
+        facts = _gathered(explanations.problem, library)
+        panel = explanations.summary_panel(facts)
     except _UNREADABLE:
         return Hero(None, None, None)
-    values = fixed | facts.values | {"data": _data(facts.book)}
+    values = _values(facts, fixed)
     answer = TEXT("hero.answer", **values) if facts.fits else both(facts.book.record.answer)
-    return Hero(filled(answer), filled(TEXT("hero.caption", **values)), _panels("hero", [panel])[0])
+    caption = TEXT("hero.caption_one" if facts.book.record.seeds == 1 else "hero.caption", **values)
+    return Hero(filled(answer), filled(caption), _panels("hero", [panel])[0])
 
 
 @dataclass(frozen=True)
@@ -295,14 +303,14 @@ class Worth:
     link: Link
 
 
-def _worth(library: Library, pages: Mapping[str, str]) -> list[Worth]:
+def _worth(library: Library) -> list[Worth]:
     found = []
     for key, study in WORTH.items():
         if study in library.books:
             book = library.best(study)
             counts = [(v.word, n) for v, n in tally(book.record.verdicts).items()]
             texts = (TEXT(f"parts.{key}.question"), TEXT(f"worth.{key}.has"), TEXT(f"worth.{key}.lacks"))
-            found.append(Worth(*texts, counts, _links(library, study, pages)[0]))
+            found.append(Worth(*texts, counts, _link(book)))
     return found
 
 
@@ -310,21 +318,25 @@ def _worth(library: Library, pages: Mapping[str, str]) -> list[Worth]:
 class Open:
     """What came out otherwise than claimed, or was left open, and how many claims came out how."""
 
+    claims: int
+    studies: int
+    counts: list[tuple[str, int]]  # by the verdict's word
     answer: Both
     rows: list[tuple[RecordedRow, Link, str]]  # a row, its study's page, and the record's file
 
 
-def _open(library: Library, pages: Mapping[str, str]) -> Open:
+def _open(library: Library) -> Open:
     best = [books[0] for books in library.books.values()]
     rows = [
-        (RecordedRow(**row), _links(library, book.record.study, pages)[0], book.record.file_name)
+        (RecordedRow(**row), _link(book), book.file)
         for book in best
         for row in book.record.rows
         if Verdict.of(row["verdict"]) not in (REPRODUCED, DIRECTION, NOT_TESTED)
     ]
     verdicts = [verdict for book in best for verdict in book.record.verdicts]
-    counts = [
-        TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tally(verdicts).items()
-    ]
+    tallied = tally(verdicts)
+    counts = [TEXT("words.of_claims", count=count, word=SHARED(f"verdicts.{v.name}")) for v, count in tallied.items()]
     listed = Both(joined(counts, ", ").en, "\u3001".join(c.zh for c in counts))
-    return Open(filled(TEXT("open.answer", claims=len(verdicts), studies=len(best), counts=listed)), rows)
+    values = {"claims": len(verdicts), "studies": len(best)}
+    answer = filled(TEXT("open.answer", counts=listed, **values))
+    return Open(counts=[(v.word, count) for v, count in tallied.items()], answer=answer, rows=rows, **values)

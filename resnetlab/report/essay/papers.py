@@ -30,6 +30,8 @@ PRINTED = {
     "year2015": (2015, ".0f", "He et al. 2015"),
 }
 
+PARAGRAPHS = ("7", "8")  # formulas that stand alone
+
 X, BEFORE, AFTER = 5.0, 0.1, 0.2  # the commonly told case: F goes from 0.1 to 0.2 beside x = 5
 ARITHMETIC = {
     "x": (X, ".0f"),
@@ -54,5 +56,5 @@ def quotations() -> dict[str, Any]:
         if group == "cites":
             values[f"cite_{name}"] = Cite(TEXT(key), ADDRESSES[name.partition("_")[0]])
         elif group == "formulas":
-            values[f"eq_{name}"] = Formula(TEXT.leaves[key]["en"])
+            values[f"eq_{name}"] = Formula(TEXT.leaves[key]["en"], "block" if name in PARAGRAPHS else "inline")
     return values

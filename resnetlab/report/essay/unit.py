@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
+from resnetlab.report.essay.design import trained_depth
 from resnetlab.report.essay.library import Library
-from resnetlab.report.essay.values import Book
+from resnetlab.report.essay.texts import TEXT
+from resnetlab.report.essay.values import Book, Number
 from resnetlab.report.formulas import mathml
+from resnetlab.report.page import data_words
+from resnetlab.studies.frame.cases import SCALES as MIXING
 from resnetlab.studies.frame.text import both
 
 CHANNELS, MAP = 64, 56  # of the unit whose cost is shown: the paper's, He 2015, Figure 5, left
-DEPTH = 56  # of the networks whose errors stand beside it
+DEPTH = 56  # of the network of such units, where none was trained
 
 # The layers of F in order, and what follows the sum, as letters: c convolution, b batch norm, r ReLU (He 2016, Fig. 4).
 ORDERS = {
@@ -63,18 +69,20 @@ def cost(mix: str, shortcut: str) -> tuple[int, int]:
     return weights, weights * pixels
 
 
-def network(mix: str, shortcut: str, order: str) -> str:
+def network(mix: str, shortcut: str, order: str, depth: int = DEPTH) -> str:
     """The network of such units, as the command line calls it."""
     options = [f"mix={MIXES[mix][2]}"] if MIXES[mix][2] else []
     options += [f"order='{order}'"] if order != "post" else []
     option = SHORTCUTS[shortcut][3]
     options += [f"shortcut='{option}'"] if option != "A" and mix != "plain" else []
-    name = f"cifar_resnet{DEPTH}"
+    name = f"cifar_resnet{depth}"
     return f"{name}({', '.join(options)})" if options else name
 
 
 def choices(library: Library) -> dict[str, Any]:
     """All that the reader can choose, for the template and the script."""
+    errors = _errors(library)
+    usual = max((one["depth"] for one in errors.values()), default=DEPTH)
     return {
         "orders": {name: {"branch": list(branch), "after": list(after)} for name, (branch, after) in ORDERS.items()},
         "layers": LAYERS,
@@ -84,67 +92,99 @@ def choices(library: Library) -> dict[str, Any]:
             for name, (box, math, code, _, _) in SHORTCUTS.items()
         },
         "costs": {f"{m} {s}": cost(m, s) for m in MIXES for s in SHORTCUTS},
-        "networks": {f"{m} {s} {o}": network(m, s, o) for m in MIXES for s in SHORTCUTS for o in ORDERS},
-        "errors": _errors(library),
-        "depth": DEPTH,
+        "networks": {
+            key: network(m, s, o, errors[key]["depth"] if key in errors else usual)
+            for m in MIXES
+            for s in SHORTCUTS
+            for o in ORDERS
+            for key in [f"{m} {s} {o}"]
+        },
+        "errors": errors,
     }
 
 
 def _errors(library: Library) -> dict[str, dict[str, Any]]:
-    """Test errors of the networks that were trained, where the unit differs from the original in one thing."""
+    """Test errors of the networks that were trained, where the unit differs from the original in one thing.
+
+    Each says its depth and its data: records differ in both. Of a study's depths, the one nearest to the usual counts.
+    """
     found: dict[str, dict[str, Any]] = {}
-
-    def keep(
-        book: Book, row: int, cells: list[str], mix: str = "add", shortcut: str = "identity", order: str = "post"
-    ) -> None:
-        header = [both(one).en for one in book.at(("tables", 0, "header"))]
-        place = ("tables", 0, "rows", row, header.index("test error (%)"))
-        number = book.number(place, ".1f")
-        one = {"value": number.value, "record": number.record, "at": number.at, "data": book.record.scale}
-        for name in ("identity", "pad") if shortcut in ("identity", "pad") else (shortcut,):
-            found.setdefault(f"{mix} {name} {order}", one)
-
-    for study, cases in _TRAINED.items():
+    for study, (depth_in, cases) in _TRAINED.items():
         try:
             book = library.best(study)
-            for i, row in enumerate(book.at(("tables", 0, "rows"))):
-                cells = [both(cell).en for cell in row]
-                for fits, change in cases:
-                    if fits(cells):
-                        keep(book, i, cells, **change)
+            header = [both(one).en for one in book.at(("tables", 0, "header"))]
+            table = [[both(cell).en for cell in row] for row in book.at(("tables", 0, "rows"))]
+            column = header.index("test error (%)")
+            for name, change in cases.items():
+                rows = [(depth, i) for i, cells in enumerate(table) if (depth := depth_in(book, name, cells))]
+                if rows:
+                    depth, i = min(rows, key=lambda row: abs(row[0] - DEPTH))
+                    one = _error(book, book.number(("tables", 0, "rows", i, column)), depth)
+                    for key in _keys(**change):
+                        found.setdefault(key, one)
         except (LookupError, ValueError):
             continue
     return found
 
 
-def _starts(name: str) -> Any:
-    return lambda cells: cells[0] == name
+def _error(book: Book, number: Number, depth: int) -> dict[str, Any]:
+    """An error for the page: its value, its place, and which network's it is in words."""
+    about = TEXT("things.unit.error", deep=depth, data=data_words(book.record))
+    words = {"en": about.en, "zh": about.zh}
+    return {"value": number.value, "record": number.record, "at": number.at, "depth": depth, "about": words}
 
 
-def _deep(name: str) -> Any:
-    return lambda cells: cells[0] == name and cells[2].startswith(f"{DEPTH},")
+def _keys(mix: str = "add", shortcut: str = "identity", order: str = "post") -> list[str]:
+    """The choices that a network stands for; where sizes differ, the original pads with zeros."""
+    names = ("identity", "pad") if shortcut == "identity" else (shortcut,)
+    return [f"{mix} {name} {order}" for name in names]
 
 
-_TRAINED: dict[str, list[tuple[Any, dict[str, str]]]] = {
-    "scaling": [
-        (_starts("Add"), {}),
-        (_starts("Scale(0.5, 1)"), {"mix": "half"}),
-        (_starts("Scale(0.5, 0.5)"), {"mix": "frozen"}),
-        (_starts("Plain"), {"mix": "plain"}),
-    ],
-    "mixing": [
-        (_starts("exclusive gate, b = −6"), {"mix": "exclusive"}),
-        (_starts("shortcut-only gate, b = −6"), {"mix": "shortcut_only"}),
-        (_starts("dropout 0.5"), {"mix": "dropout"}),
-    ],
-    "shortcuts": [
-        (_starts(f"cifar_resnet{DEPTH}(shortcut=B)"), {"shortcut": "project"}),
-        (_starts(f"cifar_resnet{DEPTH}(shortcut=C)"), {"shortcut": "everywhere"}),
-    ],
-    "orders": [
-        (_deep("BN after addition"), {"order": "bn_after_add"}),
-        (_deep("ReLU before addition"), {"order": "relu_before_add"}),
-        (_deep("ReLU-only pre-activation"), {"order": "relu_preact"}),
-        (_deep("full pre-activation"), {"order": "full_preact"}),
-    ],
+def _of_scaling(book: Book, name: str, cells: list[str]) -> int | None:
+    return trained_depth(book) if cells[0] == name else None
+
+
+def _of_mixing(book: Book, name: str, cells: list[str]) -> int | None:
+    return MIXING[book.record.scale].depth if cells[0] == name else None
+
+
+def _of_shortcuts(book: Book, name: str, cells: list[str]) -> int | None:
+    match = re.fullmatch(rf"cifar_resnet(\d+)\(shortcut={name}\)", cells[0])
+    return int(match[1]) if match else None
+
+
+def _of_orders(book: Book, name: str, cells: list[str]) -> int | None:
+    match = re.fullmatch(r"(\d+), basic", cells[2])
+    return int(match[1]) if match and cells[0] == name else None
+
+
+# By study: the depth of the network in a row, if the row is of a case, and each case's change of the unit.
+_TRAINED: dict[str, tuple[Callable[[Book, str, list[str]], int | None], dict[str, dict[str, str]]]] = {
+    "scaling": (
+        _of_scaling,
+        {
+            "Add": {},
+            "Scale(0.5, 1)": {"mix": "half"},
+            "Scale(0.5, 0.5)": {"mix": "frozen"},
+            "Plain": {"mix": "plain"},
+        },
+    ),
+    "mixing": (
+        _of_mixing,
+        {
+            "exclusive gate, b = −6": {"mix": "exclusive"},
+            "shortcut-only gate, b = −6": {"mix": "shortcut_only"},
+            "dropout 0.5": {"mix": "dropout"},
+        },
+    ),
+    "shortcuts": (_of_shortcuts, {"B": {"shortcut": "project"}, "C": {"shortcut": "everywhere"}}),
+    "orders": (
+        _of_orders,
+        {
+            "BN after addition": {"order": "bn_after_add"},
+            "ReLU before addition": {"order": "relu_before_add"},
+            "ReLU-only pre-activation": {"order": "relu_preact"},
+            "full pre-activation": {"order": "full_preact"},
+        },
+    ),
 }

@@ -17,6 +17,7 @@ Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 # Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
 _TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
+NARROW = "\u202f"  # a space at which no line breaks
 _NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -26,9 +27,10 @@ def marked(markup: str) -> str:
 
 
 def to_html(text: str) -> str:
-    """A filled text as HTML: what values brought along is markup; *so* is stressed and `so` is code."""
-    found = html.escape(text, quote=False)
+    """A filled text as HTML: values bring markup along; *so* is stressed, a *letter* a variable, and `so` is code."""
+    found = html.escape(text, quote=False).replace(" %", f"{NARROW}%")
     found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
+    found = re.sub(r"\*([A-Za-z])\*", r"<var>\1</var>", found)
     found = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", found)
     return "".join(_TO_HTML.get(letter, letter) for letter in found)
 
@@ -43,7 +45,8 @@ def scientific(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{float(f'{value:.3g}'):g}".replace("-", "−")
     mantissa, _, power = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g} × 10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{float(mantissa):g}{NARROW}×{NARROW}10{raised}"
 
 
 def written(value: float, form: str) -> str:
@@ -78,6 +81,18 @@ class Number:
         return marked(f'<data class="{kind}" value="{self.value!r}" data-form="{form}" {origin}>{words}</data>')
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """How many seeds there are: "5 seeds", "1 seed"."""
+
+    number: Number
+
+    def in_words(self, language: str, form: str) -> str:
+        """The number with its noun."""
+        noun = " 个种子" if language == "zh" else " seed" if self.number.value == 1 else " seeds"
+        return self.number.in_words(language, ".0f") + noun
+
+
 def ratio(one: Number, other: Number, form: str) -> Number:
     """How many times one number of a record is another of it; its place is both of theirs."""
     return Number(one.value / other.value, form, one.record, f"{one.at} {other.at}")
@@ -97,13 +112,14 @@ class Cite:
 
 @dataclass(frozen=True)
 class Formula:
-    """LaTeX in a sentence."""
+    """LaTeX in a sentence, or as a paragraph of its own."""
 
     latex: str
+    display: str = "inline"
 
     def in_words(self, language: str, form: str) -> str:
         """As MathML."""
-        return marked(mathml(self.latex))
+        return marked(mathml(self.latex, self.display))
 
 
 @dataclass(frozen=True)
@@ -112,10 +128,17 @@ class Book:
 
     record: Record
     values: Mapping[str, Any]  # the same as JSON
+    address: str = ""  # of its page, if there is one
+    elsewhere: str = ""  # the way to its folder, if that is another than the essay's
 
     @classmethod
-    def of(cls, record: Record) -> Book:
-        return cls(record, record.to_dict())
+    def of(cls, record: Record, address: str = "", elsewhere: str = "") -> Book:
+        return cls(record, record.to_dict(), address, elsewhere)
+
+    @property
+    def file(self) -> str:
+        """The record's file, by the way from the essay."""
+        return f"{self.elsewhere}/{self.record.file_name}" if self.elsewhere else self.record.file_name
 
     def at(self, place: Place) -> Any:
         """What stands at a place."""
@@ -130,7 +153,7 @@ class Book:
         if isinstance(found, dict):  # a text in both languages
             place, found = (*place, "en"), found["en"]
         value = number_in(found) if isinstance(found, str) else float(found)
-        return Number(value, form, self.record.file_name, pointer(place))
+        return Number(value, form, self.file, pointer(place))
 
     def lines(self, figure: str, panel: int) -> dict[str, Place]:
         """The lines of a panel by their names, and where each stands."""

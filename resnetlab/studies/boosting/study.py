@@ -128,12 +128,8 @@ def _answer(nets: list[Group[Net]]) -> Words:
         return TEXT("answer.open")
     net = whole[-1]
     own, fall = (statistics.fmean(net.of(metric)) for metric in (cosine("own"), falls))
-    by_falls = ("answer.not_down_at_some", "answer.not_down_at_most")
-    if own > _chance(net):
-        by_falls = ("answer.down_at_some", "answer.down_at_most")
-    elif own > 0:
-        by_falls = ("answer.hardly_down_at_some", "answer.hardly_down_at_most")
-    return TEXT(by_falls[fall > MOST], net=net, own=own, falls=fall, **_errors(net))
+    key = "answer.down" if own > _chance(net) else "answer.hardly_down" if own > 0 else "answer.not_down"
+    return TEXT(key, net=net, own=own, falls=fall, **_errors(net))
 
 
 STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True, most=MOST)

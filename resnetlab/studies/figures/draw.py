@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
+from resnetlab.studies.figures import labels
 from resnetlab.studies.figures.figure import Figure, Panel, Series
-from resnetlab.studies.figures.svg import DARK, LIGHT, SANS, STAND_INS, declarations, to_file, to_svg
+from resnetlab.studies.figures.svg import (
+    DARK,
+    IN_LANGUAGE,
+    LIGHT,
+    SANS,
+    STAND_INS,
+    declarations,
+    readers_language,
+    to_file,
+    to_svg,
+)
+from resnetlab.studies.frame.text import LANGUAGES, Both, Words, both
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
     from matplotlib.text import Text
     from matplotlib.ticker import Locator
@@ -24,6 +39,7 @@ _COLOURS = sum(name.startswith("c") for name in LIGHT)
 _WIDTH, _HEIGHT, _SIZE = 390.0, 275.0, 11.5  # of a panel and its letters, in the picture's units
 _TITLE = 26.0  # height of a standalone panel's title
 _LINE = 1.25 * _SIZE
+_FEW, _LEAST_APART = 6, 0.1  # ticks at the points themselves: at most how many, and how much of the axis between them
 _LABEL_GAP, _LABEL_CHARS = 18.0, 16
 
 
@@ -63,7 +79,8 @@ def colour_of(series: Series, figure: Figure) -> str:
 def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
     """One panel as an SVG element for a page that defines the variables; ids begin with `prefix`.
 
-    `data-box` (left, top, right, bottom of the axes) and `data-x` (their limits) let a script find an x.
+    Words stand in it in both languages, of which the page shows one; `data-label-zh` names it in Chinese. `data-box`
+    (left, top, right, bottom of the axes) and `data-x` (their limits) let a script find an x.
     """
     with _canvas(_WIDTH, _HEIGHT) as canvas:
         axes = canvas.add_axes((0, 0, 1, 1))
@@ -72,7 +89,9 @@ def draw_panel(figure: Figure, panel: Panel, prefix: str) -> str:
         root = to_svg(canvas, prefix)
     del root.attrib["width"], root.attrib["height"]
     root.set("role", "img")
-    root.set("aria-label", f"{panel.title}: {panel.y_label} by {panel.x_label}. The table after it has the values.")
+    name = labels.panel(panel.title, panel.x_label, panel.y_label)
+    root.set("aria-label", name.en)
+    root.set("data-label-zh", name.zh)
     top, bottom = _HEIGHT - box.bottom - box.height, _HEIGHT - box.bottom
     root.set("data-box", f"{box.left:.1f} {top:.1f} {box.left + box.width:.1f} {bottom:.1f}")
     root.set("data-x", " ".join(f"{along(x, panel):g}" for x in limits))
@@ -86,9 +105,9 @@ def along(x: float, panel: Panel) -> float:
 
 
 def draw(figure: Figure, prefix: str) -> str:
-    """The whole figure as an SVG file of its own, which follows the reader's light or dark scheme."""
+    """The whole figure as an SVG file of its own, which follows the reader's light or dark scheme and language."""
     with _whole(figure) as canvas:
-        root = to_svg(canvas, prefix)
+        root = readers_language(to_svg(canvas, prefix))
         width, height = canvas.get_size_inches() * 72
     root.set("xmlns", "http://www.w3.org/2000/svg")
     root.attrib |= {"width": f"{width:g}", "height": f"{height:g}", "role": "img", "aria-label": str(figure.caption)}
@@ -121,7 +140,7 @@ def _whole(figure: Figure) -> Iterator[Canvas]:
         for i, panel in enumerate(figure.panels):
             left = margin + (i % columns) * (_WIDTH + gap)
             top = height - margin - key - (i // columns) * (_TITLE + _HEIGHT + gap)
-            _text(canvas, left, top - _TITLE / 2, str(panel.title), weight="bold", fontsize=1.15 * _SIZE)
+            _text(canvas, left, top - _TITLE / 2, panel.title, weight="bold", fontsize=1.15 * _SIZE)
             _plot(canvas.add_axes((0, 0, 1, 1)), figure, panel, Area(left, top - _TITLE - _HEIGHT, _WIDTH, _HEIGHT))
         yield canvas
 
@@ -168,11 +187,9 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
         alone = "o" if len(series.x) == 1 else None  # no line to see
         axes.plot(series.x, mean, color=colour, solid_capstyle="round", marker=alone, markersize=4.5, **dashes)
     xs = [x for series in panel.series for x in series.x]
-    axes.set_xlim(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
-    # A line at the limit keeps its width.
-    low, high = axes.yaxis.get_transform().transform(panel.y_limits or axes.get_ylim())
-    edges = (low - 0.015 * (high - low), high + 0.015 * (high - low))
-    axes.set_ylim(*axes.yaxis.get_transform().inverted().transform(edges))
+    marks = any(series.marks or len(series.x) == 1 for series in panel.series)
+    axes.set_xlim(_widened(axes.xaxis, min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, by=0.02 * marks))
+    axes.set_ylim(_widened(axes.yaxis, *(panel.y_limits or axes.get_ylim()), by=0.015))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=STAND_INS["grid"], linewidth=0.8)
     axes.patch.set_visible(False)
@@ -186,15 +203,34 @@ def _plot(axes: Axes, figure: Figure, panel: Panel, area: Area) -> Area:
     if not panel.y_log:
         axes.yaxis.set_major_locator(MaxNLocator(6))
     if not panel.x_log:
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=all(x == round(x) for x in xs)))
+        axes.xaxis.set_major_locator(_few(xs) or MaxNLocator(7, integer=all(x == round(x) for x in xs)))
     box = _place(axes, figure, area)
     canvas = axes.get_figure(root=True)
     assert canvas is not None
     muted = STAND_INS["muted"]
-    _text(canvas, area.left, area.bottom + area.height - _LINE / 2, panel.y_label, color=muted)
-    _text(canvas, box.left + box.width / 2, area.bottom + _LINE / 2, panel.x_label, color=muted, ha="center")
+    y_label, x_label = labels.axis(panel.y_label), labels.axis(panel.x_label)
+    _text(canvas, area.left, area.bottom + area.height - _LINE / 2, y_label, color=muted)
+    _text(canvas, box.left + box.width / 2, area.bottom + _LINE / 2, x_label, color=muted, ha="center")
     _label_lines(axes, figure, panel, box)
     return box
+
+
+def _widened(axis: Axis, low: float, high: float, by: float) -> tuple[float, float]:
+    """Limits with a share of their length added at both ends, so that lines and marks there are drawn whole."""
+    first, last = axis.get_transform().transform((low, high))
+    edges = (first - by * (last - first), last + by * (last - first))
+    low, high = axis.get_transform().inverted().transform(edges)
+    return float(low), float(high)
+
+
+def _few(xs: list[float]) -> Locator | None:
+    """Ticks at the xs themselves, if there are but a few, well apart: depths that were trained."""
+    from matplotlib.ticker import FixedLocator
+
+    places = sorted(set(xs))
+    apart = min((b - a for a, b in pairwise(places)), default=0.0)
+    few = 1 < len(places) <= _FEW and apart >= _LEAST_APART * (places[-1] - places[0])
+    return FixedLocator(places) if few else None
 
 
 def _ticks(low: float, high: float) -> Locator:
@@ -227,10 +263,8 @@ def _place(axes: Axes, figure: Figure, area: Area) -> Area:
     assert canvas is not None
     canvas.draw_without_rendering()
     ticks = max((label.get_window_extent().width for label in axes.get_yticklabels()), default=0.0)
-    names = [_text(canvas, 0, 0, _wrapped(series, figure)) for other in figure.panels for series in other.series]
-    widest = max(name.get_window_extent().width for name in names)
-    for name in names:
-        name.remove()
+    names = {_wrapped(series, figure) for other in figure.panels for series in other.series}
+    widest = max(_width(canvas, name) for name in names)
     left, right = ticks + 8, _LABEL_GAP + widest + 6
     bottom, top = 2.9 * _LINE, 1.7 * _LINE
     box = Area(area.left + left, area.bottom + bottom, area.width - left - right, area.height - bottom - top)
@@ -239,8 +273,21 @@ def _place(axes: Axes, figure: Figure, area: Area) -> Area:
     return box
 
 
-def _wrapped(series: Series, figure: Figure) -> str:
-    return "\n".join(textwrap.wrap(line_name(series, styles(figure)), _LABEL_CHARS))
+def _wrapped(series: Series, figure: Figure) -> Both:
+    """A line's name in both languages, in lines that are not too long; what a sign joins stays together."""
+    name = labels.line(line_name(series, styles(figure)))
+    lines = (textwrap.wrap(re.sub(r" ([=+]) ", "\u00a0\\1\u00a0", text), _LABEL_CHARS) for text in (name.en, name.zh))
+    return Both(*map("\n".join, lines))
+
+
+def _width(canvas: Canvas, words: Words) -> float:
+    """How wide words are in the wider of the languages; Chinese letters are as wide as they are high."""
+    texts = _text(canvas, 0, 0, words)
+    widths = [text.get_window_extent().width for text in texts]
+    for text in texts:
+        text.remove()
+    longest = max(both(words).zh.split("\n"), key=len)
+    return max(*widths, _SIZE * sum(1.0 if letter > "\u2e80" else 0.62 for letter in longest))
 
 
 def _label_lines(axes: Axes, figure: Figure, panel: Panel, box: Area) -> None:
@@ -249,7 +296,7 @@ def _label_lines(axes: Axes, figure: Figure, panel: Panel, box: Area) -> None:
 
     canvas = axes.get_figure(root=True)
     assert canvas is not None
-    named: dict[str, Series] = {}
+    named: dict[Both, Series] = {}
     for series in sorted(panel.series, key=lambda s: s.dashed):  # the solid line's end counts
         named.setdefault(_wrapped(series, figure), series)
     low, high = axes.get_ylim()
@@ -258,7 +305,7 @@ def _label_lines(axes: Axes, figure: Figure, panel: Panel, box: Area) -> None:
         x, y = _end(series)
         ends[name] = axes.transData.transform((x, min(max(y, low), high)))
     names = sorted(named, key=lambda name: (round(2 * ends[name][1] / _LINE), named[name].colour))
-    heights = [_LINE * (1 + name.count("\n")) for name in names]
+    heights = [_LINE * (1 + max(name.en.count("\n"), name.zh.count("\n"))) for name in names]
     places = _apart([ends[n][1] for n in names], heights, box.bottom - _LINE / 2, box.bottom + box.height + _LINE / 2)
     right, (width, height) = box.left + box.width, canvas.get_size_inches() * 72
     for name, y in zip(names, places, strict=True):
@@ -304,8 +351,9 @@ def _key(canvas: Canvas, meaning: dict[bool, str], right: float, y: float) -> No
 
     width, height = canvas.get_size_inches() * 72
     for dashed in (False, True):
-        text = _text(canvas, right, y, meaning[dashed], ha="right", color=STAND_INS["muted"])
-        right -= text.get_window_extent().width + 8
+        words = labels.line(meaning[dashed])
+        _text(canvas, right, y, words, ha="right", color=STAND_INS["muted"])
+        right -= _width(canvas, words) + 8
         xs, ys = [(right - 28) / width, right / width], [y / height, y / height]
         line = Line2D(xs, ys, color=STAND_INS["muted"], linewidth=1.3 if dashed else 1.9)
         if dashed:
@@ -314,7 +362,13 @@ def _key(canvas: Canvas, meaning: dict[bool, str], right: float, y: float) -> No
         right -= 28 + 20
 
 
-def _text(canvas: Canvas, x: float, y: float, words: str, **how: Any) -> Text:
-    """Words at a place of the picture, vertically centred."""
+def _text(canvas: Canvas, x: float, y: float, words: Words, **how: Any) -> list[Text]:
+    """Words at a place of the picture, vertically centred; in each language where the two differ."""
     width, height = canvas.get_size_inches() * 72
-    return canvas.text(x / width, y / height, words, va="center_baseline", **how)
+    text = both(words)
+    if text.en == text.zh:
+        return [canvas.text(x / width, y / height, text.en, va="center_baseline", **how)]
+    return [
+        canvas.text(x / width, y / height, getattr(text, one), va="center_baseline", gid=f"{IN_LANGUAGE}{one}", **how)
+        for one in LANGUAGES
+    ]

@@ -26,7 +26,11 @@ DARK = {
     "grid": "#33373e",
     **{f"c{i}": c for i, c in enumerate(("#ad7a10", "#dd5a55", "#ee6cb4", "#b79bff", "#a8c8ff", "#d9f5ff"))},
 }
-SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+SANS = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'PingFang SC', 'Microsoft YaHei', "
+    "'Noto Sans CJK SC', 'Noto Sans SC', sans-serif"
+)
+IN_LANGUAGE = "in-language-"  # begins the id of words that stand in the picture twice, English before Chinese
 
 # matplotlib knows no CSS variables: each gets a colour that nothing else has, and is put back in the SVG.
 STAND_INS = {name: f"#0a0b{i:02x}" for i, name in enumerate(LIGHT)}
@@ -57,11 +61,29 @@ def to_svg(canvas: Figure, prefix: str) -> ElementTree.Element:
     return root
 
 
+def readers_language(root: ElementTree.Element) -> ElementTree.Element:
+    """A picture of its own, which shows the words in the language of its reader and not in both."""
+    for parent in list(root.iter()):
+        children: list[ElementTree.Element] = []
+        for child in parent:
+            language = child.attrib.pop("lang", None)
+            if language == "zh":  # the English stands before it
+                choice = ElementTree.Element("switch")
+                child.set("systemLanguage", language)
+                choice.extend([child, children.pop()])
+                child = choice
+            children.append(child)
+        parent[:] = children
+    return root
+
+
 def to_file(canvas: Figure, kind: str, metadata: dict[str, str]) -> bytes:
-    """The canvas as a "png" (twice the size, for sharp letters) or "pdf", with the light colours in their places."""
+    """The canvas as an English "png" (twice the size, for sharp letters) or "pdf", with the light colours."""
     canvas.draw_without_rendering()  # makes the ticks, so that theirs are found too
     colours = {stand_in: LIGHT[name] for name, stand_in in STAND_INS.items()}
     for artist in canvas.findobj():
+        if artist.get_gid() == f"{IN_LANGUAGE}zh":
+            artist.set_visible(False)
         for get, put in (("get_color", "set_color"), ("get_facecolor", "set_facecolor")):
             if hasattr(artist, get) and isinstance(colour := getattr(artist, get)(), str) and colour in colours:
                 getattr(artist, put)(colours[colour])
@@ -78,6 +100,8 @@ def _lean(element: ElementTree.Element) -> ElementTree.Element:
     element.tag, element.tail = _local(element.tag), None
     children: list[ElementTree.Element] = []
     for child in map(_lean, element):
+        if child.get("id", "").startswith(IN_LANGUAGE):
+            child.attrib = {"lang": child.attrib["id"].removeprefix(IN_LANGUAGE)}
         nameless = child.tag == "g" and set(child.attrib) <= {"id"}
         hollow = child.tag == "defs" and not len(child)
         if child.tag not in ("metadata", "style") and not hollow:

@@ -41,7 +41,7 @@ SCALES = {
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Five orders at the scale's depths; the original and the full pre-activation order at its greatest."""
     s, recipe = SCALES[scale], base(scale, data)
-    if scale == "paper":  # He 2016, section 4: all its runs on CIFAR
+    if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
         recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
     deep = recipe.override(epochs=s.epochs) if s.epochs else recipe
     nets = [(recipe, net(order, depth)) for depth in s.depths for order in ORDERS]

@@ -65,7 +65,7 @@ Judged = tuple[Verdict, dict[str, Any]]
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Runs with four shortcuts; how gradients pass these nets, and untrained ones of more scales and depths."""
     (trained_depth, seeds), recipe = SCALES[scale], base(scale, data)
-    if scale == "paper":  # He 2016, section 4: all its runs on CIFAR
+    if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
         recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
     images = {"images": IMAGES}
 

@@ -146,6 +146,7 @@ function reveal() {
   for (const id of ["show", "strength"]) at(id).disabled = shownByServer;
   const words = [];
   if (shown) words.push(`What the network used for “${at("label").value}”, at ${at("unit").value} (Grad-CAM).`);
+  if (shown && served.units.indexOf(at("unit").value) > served.units.indexOf(served.unit)) words.push("This unit's map has a single position, so it can't say where: choose an earlier unit.");
   if (shownByServer && !served.units.length) words.push("This browser can't show the picture.");
   else if (shownByServer) words.push("This browser can't show the picture itself; this is what the network sees of it.");
   else words.push(cut ? "The faded part is cropped away: the network does not see it." : "The network sees the whole picture.");
@@ -217,7 +218,7 @@ document.addEventListener("paste", (event) => take(event.clipboardData.files));
     served = await (await ask("health")).json();
     introduce();
     choose(at("unit"), served.units);
-    at("unit").selectedIndex = served.units.length - 1;
+    at("unit").value = served.unit;
     at("looking").hidden = !served.units.length;
     at("no-units").hidden = !at("looking").hidden;
     if (!served.units.length) at("picture-title").textContent = "The picture";
