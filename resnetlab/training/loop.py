@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from resnetlab.training.signals import Stop
 
 LOG_STEPS = 100  # a line of metrics every so many steps
 STATUS_SECONDS = 5  # a sign of life at least so often, while steps are not longer
+_AT_WORK = threading.RLock()  # torch has one random state for all threads; trainings in several take turns
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,18 @@ def _to_the_end(job: Job) -> Generator[Status, None, None]:
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
     """The same statuses, with settings of torch that are the run's own while it works and the caller's between.
 
-    What a caller draws, or trains beside, between two statuses must not change a run. Sums come out in another
-    order with another number of threads.
+    What a caller draws, or trains beside, between two statuses must not change a run, nor what other threads of the
+    process train. Sums come out in another order with another number of threads.
     """
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
     while True:
         callers_threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        with (
+            _AT_WORK,
+            torch.random.fork_rng(devices=cuda),
+            torch.backends.cudnn.flags(benchmark=False, deterministic=True),
+        ):
             torch.set_num_threads(threads)
             if own:
                 torch.set_rng_state(own[0])

@@ -92,9 +92,12 @@ def graph_of(classifier: Classifier) -> Graph:
     return Graph(classifier.shape, module, marks=str(classifier.net.spec.to_dict()))
 
 
-def engine_device(source: str, device: str, engine: str | None) -> str:
-    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file."""
-    if device == "auto" and (engine in RUNNERS or suffix_of(source)):
+def engine_device(source: str | None, device: str, engine: str | None) -> str:
+    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file.
+
+    source: what may be an exported file; None where none is taken.
+    """
+    if device == "auto" and (engine in RUNNERS or (source is not None and suffix_of(source))):
         return "cpu"
     return find_device(device)
 

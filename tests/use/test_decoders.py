@@ -30,7 +30,7 @@ MOST = 25_000_000
 
 
 def task(content: bytes, side: int = 32, pixels: int = MOST) -> Task:
-    return Task("image/png", len(content), side, pixels, 32_768)
+    return Task("image/png", len(content), side, "bilinear", pixels, 32_768)
 
 
 async def decode(pool: Decoders, content: bytes, **how: int) -> np.ndarray:
