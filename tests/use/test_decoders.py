@@ -66,7 +66,7 @@ def test_images_are_resized_as_the_network_says(decoders: Decoders, noise: Noise
     for height, width in ((401, 701), (61, 47)):
         content = noise(1, height, width, "JPEG")
         given = replace(task(content), interpolation=way)
-        found = asyncio.run(decoders.decoded(given, bytearray(content), lambda part: finish(part, way)))
+        found = asyncio.run(decoders.decoded(given, bytearray(content), finish))
         assert np.array_equal(found, decode_resized(content, 32, way))
         assert not np.array_equal(found, decode_resized(content, 32, "bicubic" if way == "bilinear" else "bilinear"))
 
