@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -114,7 +115,8 @@ def study(
 def carried_out(tasks: list[Assignment], workplace: Workplace, results: Path) -> Iterator[tuple[Record, Path]]:
     """Run studies one after another, showing how it goes; yield the record of each, and the file that it is kept in."""
     with disk_errors(results):
-        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+        results.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=results).close()  # what can't be written fails before the training, not after it
     if len(tasks) > 1:
         screen.say(f"all studies: {workplace.budget(r for task in tasks for r in task.plan.recipes).words}")
     for task in tasks:

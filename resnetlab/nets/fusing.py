@@ -172,7 +172,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, dy: Tensor, *_others: Any) -> Any:
         x, y, found = ctx.saved_tensors
         dy, dx = _laid_out(dy), torch.empty_like(x)
         dh = None if y is None else torch.empty_like(x)  # behind a ReLU the shortcut's gradient is another than dy

@@ -52,7 +52,7 @@ _RECORDED = {
 
 
 def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
-    """The verdict of an interval: it shows the claim, excludes it, or includes the bound; then the mean speaks.
+    """The verdict of an interval: it may show the claim, exclude it, or include the bound, and then the mean decides.
 
     on_average: whether the mean, or the median, lies on the claim's side.
     """
