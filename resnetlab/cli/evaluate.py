@@ -91,6 +91,11 @@ def _show(result: EvaluationResult) -> None:
         for one in result.networks:
             print(printable(f"{one.source}: top-1 {one.top1:.2f} %"))
         print(f"ensemble of {len(result.networks)}:")
-    print(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, {result.correct} of {result.images} images right")
+    right = f"{result.correct} of {result.images} images right"
+    if len(result.classes) <= 5:  # of which five are all
+        print(f"top-1 {result.top1:.2f} %, {right}")
+        print("95 % interval: {:.2f} to {:.2f} %".format(*result.top1_interval))
+        return
+    print(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, {right}")
     ends = (*result.top1_interval, *result.top5_interval)
     print("95 % intervals: top-1 {:.2f} to {:.2f} %, top-5 {:.2f} to {:.2f} %".format(*ends))

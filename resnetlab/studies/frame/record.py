@@ -111,6 +111,11 @@ class Record:
             return 0
         return 1 if self.seeds == 1 else 2
 
+    @property
+    def whole_runs(self) -> bool:
+        """Whether its runs are as long as its scale's, however few seeds there are."""
+        return "--epochs " not in (self.shortened if self.seeds else self.command)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
