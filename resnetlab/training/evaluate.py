@@ -107,12 +107,11 @@ def evaluate(
     what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands. told is called with each line
     that says what is evaluated, before it is; progress with how many images are done, and of how many.
 
-    Files are resized, as the weight file or its publisher states or else by the papers' way, and cropped to the
-    network's size. Images are normalised as the weight file says; where it says
-    nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
-    classes are matched by name (`classes.match_classes`); a network that has more is right only where it says the
-    right one of all. Raises UserError where a network and the data don't fit, for views that can't be, and for a file
-    that can't be read.
+    Files are resized and cropped to the network's size as its file or publisher states. Images are normalised as the
+    weight file says; where it says nothing, files by ImageNet's means and deviations, others by those of each channel
+    of the training images. The classes are matched by name (`classes.match_classes`); a network that has more is right
+    only where it says the right one of all. Raises UserError where a network and the data don't fit, for views that
+    can't be, and for a file that can't be read.
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)

@@ -166,7 +166,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
             raise UserError(f"{path}: {has}: fine-tune it (train --from), or use its features (features).")
         meta = on_meta(found.spec).state_dict()
         tensors = tensors | {key: torch.zeros(meta[key].shape) for key in ("fc.weight", "fc.bias")}
-    made = _network(path, found.spec, tensors, _hint(contents, found))
+    made = _network(path, found.spec, tensors, contents)
     for choice in filter(None, (contents.choice, found.choice)):
         _log.warning("%s: %s.", path, choice)
     if left_out:
@@ -202,26 +202,29 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
     return replace(loaded, metadata=known, normalise=text)
 
 
-def _hint(contents: Contents, found: IdentifiedState) -> str:
-    """What else to try where the tensors of a file don't fit the network, but could under other names."""
+def _network(
+    path: Path, spec: Spec, tensors: dict[str, torch.Tensor], contents: Contents | None = None
+) -> ResNet | VGG:
+    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has.
+
+    contents: what they were found in by their names, for a hint where they are not.
+    """
+    wanted = on_meta(spec).state_dict()
+    hint = _hint(wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
+    check_fit(path, spec.name, wanted, tensors, hint)
+    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
+    made.load_state_dict(tensors)
+    return made.eval()
+
+
+def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
+    """What else to try where a file has the network's convolutions under other names."""
 
     def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
         return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)
 
-    theirs, ours = convs(contents.tensors.values()), convs(on_meta(found.spec).state_dict().values())
-    return " If only its names differ, give --match order." if contents.in_order and theirs == ours else ""
-
-
-def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor], hint: str = "") -> ResNet | VGG:
-    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has.
-
-    hint: what the line ends with where some are missing.
-    """
-    wanted = on_meta(spec).state_dict()
-    check_fit(path, spec.name, wanted, tensors, "" if wanted.keys() <= tensors.keys() else hint)
-    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
-    made.load_state_dict(tensors)
-    return made.eval()
+    same = convs(contents.tensors.values()) == convs(wanted.values())
+    return " If only its names differ, give --match order." if contents.in_order and same else ""
 
 
 def _sized(loaded: Loaded, size: int) -> Loaded:
