@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer images: under a minute on a quiet machine")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of torch")
     chosen = parser.parse_args()
-    images, epochs = (2_560, min(chosen.runs, 3)) if chosen.quick else (10_240, chosen.runs)
+    images, epochs = (1_280, min(chosen.runs, 3)) if chosen.quick else (10_240, chosen.runs)
     rows = [row for batch in (128, 512) for row in rows_of(batch, images, chosen.threads, epochs)]
     show(rows, as_json=chosen.json)
     keep(rows, chosen.record)
