@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from resnetlab.report.numbers import written
 from resnetlab.report.texts import TEXT
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures import labels
@@ -68,7 +69,7 @@ def readout(figure: Figure, panel: Panel, meaning: dict[bool, str]) -> Readout:
     values = [v for s in panel.series for v in s.mean if math.isfinite(v)]
     spread = max(values, default=0.0) - min(values, default=0.0)
     digits = min(max(3 - math.ceil(math.log10(spread)), 0), 6) if spread > 0 else 2
-    form = ".3g" if panel.y_log else f".{digits}f"
+    form = "sci" if panel.y_log else f".{digits}f"
     cells = [[_cell(lines.get((name, dashed)), x, form) for name in names for dashed, _ in columns] for x in xs]
     empty = sum(cell[0] == "–" for row in cells for cell in row)
     points: list[tuple[str, str, str, str, str]] = []
@@ -85,5 +86,5 @@ def _cell(series: Series | None, x: float, form: str) -> list[str]:
     if series is None or x not in series.x:
         return ["–", ""]
     i = series.x.index(x)
-    mean, low, high = (f"{values[i]:{form}}".replace("-", "−") for values in (series.mean, series.low, series.high))
+    mean, low, high = (written(values[i], form) for values in (series.mean, series.low, series.high))
     return [mean, f"{low}{' to ' if '−' in low else '–'}{high}" if low != high else ""]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import placed_batches
+from resnetlab.data.loading import evaluation_batch, placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.statistics import measure
@@ -32,7 +32,6 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.run_files import read_settings, source_path
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
-from resnetlab.training.loop import evaluation_batch
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
 from resnetlab.weights.metadata import ModelMetadata

@@ -90,7 +90,7 @@ class Health(BaseModel):
     classes_named: bool = Field(description="Whether the file names its classes; else they are numbers from 0.")
     accuracy: Accuracy | None = Field(description="Null where neither the run nor the file states it.")
     units: tuple[str, ...]  # that /explain can look at; of an exported file none
-    unit: str = Field(description="What /explain looks at by default: the last unit whose map says where.")
+    unit: str = Field(description="What /explain looks at by default: the last unit whose map has several positions.")
     heat_colours: tuple[str, ...] = Field(description="Those of /explain, evenly spaced from 0 to the most heat.")
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body

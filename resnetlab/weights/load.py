@@ -212,7 +212,7 @@ def _network(
     wanted = on_meta(spec).state_dict()
     hint = _hint(wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
     check_fit(path, spec.name, wanted, tensors, hint)
-    made = build(spec)
+    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
     made.load_state_dict(tensors)
     return made.eval()
 

@@ -63,3 +63,12 @@ def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[
     yield page
     context.close()
     assert complaints == []
+
+
+# The English words that can be seen or heard on a page, but for code, names of papers, and what is called so.
+ENGLISH = """() => {
+  const other = "code, pre, cite, math, script, style, template, [lang='en-x-own']";
+  const skipped = (e) => e.closest(other) || !e.checkVisibility();
+  const seen = [...document.body.querySelectorAll("*")].filter((e) => !skipped(e))
+    .flatMap((e) => [...[...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data), e.ariaLabel ?? ""]);
+  return [...new Set([document.title, ...seen].join(" ").match(/[A-Za-z]{3,}/g))].sort(); }"""

@@ -19,7 +19,8 @@ from resnetlab.report.essay.library import FULLEST, Library
 from resnetlab.report.essay.page import SECTIONS, WORTH, essay, terminal
 from resnetlab.report.essay.papers import ARITHMETIC, PRINTED, quotations
 from resnetlab.report.essay.texts import TEXT
-from resnetlab.report.essay.values import NARROW, Book, number_in, scientific, to_html, to_text, written
+from resnetlab.report.essay.values import Book, number_in, to_html, to_text
+from resnetlab.report.numbers import NARROW, scientific, written
 from resnetlab.report.study_pages import write_essay
 from resnetlab.studies.figures import draw
 from resnetlab.studies.frame.record import Record, read_records

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CUT_OFF, FAINT, NAMELESS, opened
+from browsing import CUT_OFF, ENGLISH, FAINT, NAMELESS, opened
 
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
-from resnetlab.report.essay.values import Book, number_in, scientific
+from resnetlab.report.essay.values import Book, number_in
+from resnetlab.report.numbers import scientific
 from resnetlab.studies.frame.record import read_records
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
@@ -58,6 +59,16 @@ def test_nothing_is_cut_off_faint_or_nameless(
         assert page.evaluate(CUT_OFF) == []
         assert page.evaluate(FAINT) == []
         assert page.evaluate(NAMELESS) == []
+
+
+NAMES = {"resnetlab", "CIFAR", "ImageNet", "ReLU", "ResNet", "LSTM", "VGG", "MiB", "mix", "conv", "dropout"}
+
+
+def test_the_chinese_page_has_no_english_words(browser: Any, page_file: Path) -> None:
+    with opened(browser, page_file, locale="zh-CN") as page:
+        assert set(page.evaluate(ENGLISH)) - NAMES == set()
+        page.get_by_role("radio", name="English").check()
+        assert {"epoch", "plain", "training", "Contents", "Why"} <= set(page.evaluate(ENGLISH))
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1440, 900)])

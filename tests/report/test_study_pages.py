@@ -16,7 +16,7 @@ import pytest
 from resnetlab.errors import UserError
 from resnetlab.report.essay.page import SECTIONS
 from resnetlab.report.page import duration
-from resnetlab.report.study_pages import write_report
+from resnetlab.report.study_pages import write_essay, write_report
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures import svg
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
@@ -219,8 +219,8 @@ def test_logarithmic_axes_leave_out_what_they_cannot_show(tmp_path: Path) -> Non
     lines += [Series("b", False, 1, [1.0, 100.0], [1e-3, 1e-6], [1e-3, 1e-6], [1e-3, 1e-6], marks=True)]
     drawn = Figure("log", "made up", [Panel("t", "x", "y", lines, x_log=True, y_log=True)])
     page = written(tmp_path, record(figures=[_json(drawn)]))
-    assert 'data-x="0 2"' in page
-    assert r"1e\u221209" in page, "values of a panel stand in the page as JSON"
+    assert 'data-x="-0.04 2.04"' in page, "marks at the edges are whole"
+    assert r"1\u202f\u00d7\u202f10\u207b\u2079" in page, "values of a panel stand in the page as JSON"
     assert "mathdefault" not in page, "the ticks are numbers, not formulas that nothing draws"
 
 
@@ -343,6 +343,15 @@ def test_a_damaged_record_is_named(tmp_path: Path, changes: dict[str, Any]) -> N
     with pytest.raises(UserError, match=r"degradation-quick\.json: .*(damaged|another version).*run the study again"):
         written(tmp_path, record(**changes))
     assert [p.name for p in tmp_path.iterdir()] == ["degradation-quick.json"], "nothing is half written"
+
+
+@pytest.mark.parametrize("write", [write_report, write_essay])
+def test_lines_with_too_few_values_are_damage(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    values = record(**_broken_figure(panels=[_json(figure())["panels"][0]]))
+    del values["figures"][0]["panels"][0]["series"][0]["mean"][0]
+    (tmp_path / "degradation-quick.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"degradation-quick\.json: a damaged record .*not as many as its places"):
+        write(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])

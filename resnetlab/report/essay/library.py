@@ -44,10 +44,10 @@ class Library:
     def pictured(self, study: str) -> Book:
         """The record of a study to draw: one seed of larger images shows more than many of digits, and says so.
 
-        A shortened record never stands before a whole one. Raises LookupError if there is none.
+        Shorter runs never stand before whole ones. Raises LookupError if there is none.
         """
         best = self.best(study)
-        whole = [book for book in self.books[study] if book.record.fullness and book.elsewhere == best.elsewhere]
+        whole = [book for book in self.books[study] if book.record.whole_runs and book.elsewhere == best.elsewhere]
         return min(whole, key=lambda book: FULLEST.index(book.record.scale), default=best)
 
     def next_best(self) -> Library:

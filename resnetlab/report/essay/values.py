@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.report.formulas import mathml
+from resnetlab.report.numbers import NARROW, written
 from resnetlab.studies.frame.record import Record
 from resnetlab.studies.frame.text import LANGUAGES, Both
 
@@ -17,7 +18,6 @@ Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 # Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
 _TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
-NARROW = "\u202f"  # a space at which no line breaks
 _NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -38,20 +38,6 @@ def to_html(text: str) -> str:
 def to_text(text: str) -> str:
     """A filled text without markup, for a terminal."""
     return re.sub("\ue000[^\ue001]*\ue001", "", text).replace("*", "").replace("`", "")
-
-
-def scientific(value: float) -> str:
-    """A number as a page writes it, three digits of it: 0.0581, 13.1, 7.45 × 10⁻⁹."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{float(f'{value:.3g}'):g}".replace("-", "−")
-    mantissa, _, power = f"{value:.2e}".partition("e")
-    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{float(mantissa):g}{NARROW}×{NARROW}10{raised}"
-
-
-def written(value: float, form: str) -> str:
-    """A value in a format: one of str.format, or "sci"."""
-    return scientific(value) if form == "sci" else f"{value:{form}}".replace("-", "−")
 
 
 def number_in(text: str) -> float:

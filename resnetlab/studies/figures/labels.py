@@ -29,7 +29,7 @@ def line(label: str) -> Both:
         return TEXT("names.of", part=part[1], net=line(part[2]))
     words = _NAMED.sub(lambda found: _WORDS[found[0]], label)
     words = re.sub(rf"(?<={_CHINESE}) (?={_CHINESE})", "", words)
-    return Both(label, words if words == label else words.replace(", ", "\uff0c"))
+    return Both(label, words if words == label else re.sub(r", (?![^(]*\))", "\uff0c", words))
 
 
 def cell(words: Words) -> Both:

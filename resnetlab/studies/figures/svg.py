@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -65,14 +66,18 @@ def readers_language(root: ElementTree.Element) -> ElementTree.Element:
     """A picture of its own, which shows the words in the language of its reader and not in both."""
     for parent in list(root.iter()):
         children: list[ElementTree.Element] = []
-        for child in parent:
-            language = child.attrib.pop("lang", None)
+        for language, run in groupby(list(parent), lambda child: child.attrib.pop("lang", None)):
+            if language is None:
+                children += run
+                continue
+            words = ElementTree.Element("g")
+            words.extend(run)
             if language == "zh":  # the English stands before it
+                words.set("systemLanguage", language)
                 choice = ElementTree.Element("switch")
-                child.set("systemLanguage", language)
-                choice.extend([child, children.pop()])
-                child = choice
-            children.append(child)
+                choice.extend([words, children.pop()])
+                words = choice
+            children.append(words)
         parent[:] = children
     return root
 
@@ -101,7 +106,8 @@ def _lean(element: ElementTree.Element) -> ElementTree.Element:
     children: list[ElementTree.Element] = []
     for child in map(_lean, element):
         if child.get("id", "").startswith(IN_LANGUAGE):
-            child.attrib = {"lang": child.attrib["id"].removeprefix(IN_LANGUAGE)}
+            for words in child:
+                words.set("lang", child.attrib["id"].removeprefix(IN_LANGUAGE))
         nameless = child.tag == "g" and set(child.attrib) <= {"id"}
         hollow = child.tag == "defs" and not len(child)
         if child.tag not in ("metadata", "style") and not hollow:
