@@ -179,7 +179,7 @@ class _Norm(torch.autograd.Function):
         dweight, dbias = torch.empty(2, x.shape[1]).unbind()
         work = torch.empty(2, x.shape[0], x.shape[1])
         half = x.dtype == torch.bfloat16
-        mean, _, inverse, scale, shift = _rows(found)
+        mean, _var, inverse, scale, shift = _rows(found)
         tensors, gradients = map(_place, (dy, x, y, dh, dx)), map(_place, (dweight, dbias, work))
         library().norm_backward(half, ctx.relu, *tensors, mean, inverse, scale, shift, *gradients, *_sizes(x))
         return dx, (dy if dh is None else dh) if ctx.adds else None, dweight, dbias, None, None

@@ -11,7 +11,6 @@ its pixels, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" te
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from PIL import Image
 
 from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
 from resnetlab.data.resizing import Interpolation
+from resnetlab.machine import give_back_memory
 from resnetlab.use.forms import Refused, image_of
 
 # What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
@@ -168,12 +168,6 @@ def _limit_memory(pixels: int) -> None:
 def _limit(what: int, value: int) -> None:
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def give_back_memory() -> None:
-    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _most_bytes() -> int:

@@ -40,9 +40,8 @@ class Kind(NamedTuple):
     """What is done with a name of a kind: where its weights lie, and how they are brought there."""
 
     place: Callable[[str], Path]  # a file, or a folder of the hub's
-    fetch: Callable[
-        [str], Iterator[DownloadProgress]
-    ]  # raises UserError where that can't be; yields nothing if it is there
+    # Raises UserError where that can't be; yields nothing if it is there.
+    fetch: Callable[[str], Iterator[DownloadProgress]]
 
 
 def located(source: str | Path) -> Path:

@@ -101,6 +101,8 @@ def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
     assert tuned.network == "cifar_resnet8"
     assert run.history()[-1]["test_error"] == run.test_error
     assert [line["epoch"] for line in run.history()] == [1, 2]
+    resnetlab.save_pretrained(run, place / "hub")
+    assert resnetlab.from_pretrained(place / "hub").spec == resnetlab.load(run).spec
 
 
 def test_a_study_runs_from_a_script_without_a_main_guard(place: Path) -> None:

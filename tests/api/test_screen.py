@@ -11,7 +11,7 @@ from resnetlab.api import screen
 
 
 def test_brackets_in_names_and_reasons_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    terminal = Console(file=io.StringIO(), force_terminal=True, highlight=False, width=200)
     monkeypatch.setattr(screen, "has_bars", lambda: True)
     monkeypatch.setattr(screen, "errors", lambda: terminal)
     with screen.progress_bars() as bars:

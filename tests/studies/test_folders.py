@@ -136,3 +136,14 @@ def test_one_chinese_word_for_one_term() -> None:
     others = re.compile("平直|快捷|跳跃连接|跳连")
     for path in sorted(ROOM.rglob("*.toml")):
         assert not others.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_columns_that_the_essay_reads_are_there() -> None:
+    """It finds numbers in records by the English names of their columns, so these are more than words."""
+    named = re.findall(r'\.cell\((?:[^"()]|\([^"()]*\))*, "([^"]+)"', code(ROOM.parent / "report" / "essay"))
+    headers = {str(text) for key in SHARED.leaves if key.startswith("costs.") for text in (SHARED(key),)}
+    for folder in FOLDERS:
+        text = Catalogue(folder / "text.toml")
+        headers |= {name for key, leaf in text.leaves.items() if key.endswith(".header") for name in leaf["en"]}
+    assert len(named) > 20
+    assert {name for name in named if name != "sci" and not name.startswith(".")} <= headers, "the rest are formats"
