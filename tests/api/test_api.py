@@ -142,7 +142,7 @@ Call = Callable[..., Any]
         (resnetlab.train, {"recipe": 5}, "recipe=5 must be a name or a path"),
         (resnetlab.train, {"epoch": 3}, "'epoch' is not a field of a recipe. Did you mean epochs"),
         (resnetlab.train, {"epochs": "3"}, "epochs='3' must be a number"),
-        (resnetlab.train, {"data": Path("nowhere")}, "data 'nowhere' can't be read"),
+        (resnetlab.train, {"data": Path("nowhere")}, "data 'nowhere': no data set and no folder here has this name"),
         (resnetlab.train, {"runs": 5}, "runs=5 must be a name or a path"),
         (resnetlab.train, {"threads": "2"}, "threads='2' must be a whole number"),
         (resnetlab.train, {"workers": 1.5}, "workers=1.5 must be a whole number"),

@@ -42,7 +42,7 @@ def test_stats_of_a_folder(capsys: pytest.CaptureFixture[str], real_images: Call
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "data 'nowhere' can't be read"),
+        (["nowhere"], "data 'nowhere': no data set and no folder here has this name"),
         (["folder:nowhere"], "nowhere: no such folder"),
         (["digits", "--image-size", "1"], "image_size=1 must be 8 to 4096 pixels"),
         (["digits", "--image-size", "2.5"], "'2.5' must be a whole number"),

@@ -127,7 +127,7 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
         (["--data", "digits"], "no network given: give run folders, weight files, or pretrained:NAME"),
         (["nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
-        (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
+        (["digits.safetensors", "--data", "digitz"], "data 'digitz': no data set and no folder here has this name"),
         (["digits.safetensors", "--data", "pictures"], "digits.safetensors: a network for 1 channel and 10 classes"),
         (["digits.safetensors", "--data", "digits", "--views", "5-crop"], "views='5-crop' is not known: choose one of"),
         (["digits.safetensors", "--data", "digits", "--views", "10-crop"], "are in memory, all 8x8 pixels"),
