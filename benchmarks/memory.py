@@ -35,6 +35,7 @@ def made(name: str, recomputed: bool) -> ResNet:
     """The network in training mode, with checkpoint_activations or without."""
     net = build(name, seed=0).train()
     assert isinstance(net, ResNet)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recomputed:
         recompute_units(net)
     return net
@@ -43,7 +44,7 @@ def made(name: str, recomputed: bool) -> ResNet:
 def step_of(net: ResNet, images: int) -> Callable[[], None]:
     """A forward and a backward pass on so many random images, as a call."""
     size, draws = net.spec.input_size, torch.Generator().manual_seed(0)
-    x = torch.randn(images, 3, size, size, generator=draws)
+    x = torch.randn(images, 3, size, size, generator=draws).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, net.spec.num_classes, (images,), generator=draws)
 
     def step() -> None:

@@ -1,7 +1,7 @@
 """Serving: requests a second, latencies and memory of `resnetlab serve` under load, beside the network alone.
 
-python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--against-torch] [--json]
-    [--record FILE]
+python -m benchmarks.serving SOURCE --images DIR [--net NAME] [--clients N] [--requests N] [--against-torch] [--quick]
+    [--json] [--record FILE]
 
 The clients send images from DIR as fast as they are answered, each over a connection of its own. They run on the same
 machine as the server and take their share of its cores. The limit: the same images decoded, shared among all cores
@@ -160,8 +160,11 @@ def main() -> None:
     parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--quick", action="store_true", help="1,000 requests: under a minute on a quiet machine")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
     given: argparse.Namespace = parser.parse_args()
+    if given.quick:
+        given.requests, given.runs = 1_000, 1
     paths = [path for path in sorted(given.images.rglob("*")) if is_image(path.name)]
     images = [path.read_bytes() for path in paths[:: max(1, len(paths) // IMAGES)][:IMAGES]]
     if not images:

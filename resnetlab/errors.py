@@ -27,9 +27,9 @@ def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
 
 
 def shown(value: object) -> str:
-    """The value as a message shows it: cut where it is long, and whatever it is."""
+    """The value as a message shows it: in one line, cut where it is long, and whatever it is."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).splitlines())
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
         return f"a huge {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
@@ -51,10 +51,11 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
 def check_counts(**counts: int | None) -> None:
     """Raise UserError for a count that is not a whole number of at least 1; None is one that isn't given."""
     for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(
-                f"{name}={shown(value)} must be {'1 or more' if isinstance(value, int) else 'a whole number'}."
-            )
+        if value is None:
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < 1:
+            raise UserError(f"{name}={shown(value)} must be {'1 or more' if whole else 'a whole number'}.")
 
 
 _NO_MEMORY = re.compile(

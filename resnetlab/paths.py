@@ -23,9 +23,12 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with "~" or "~user" at its start replaced by the home folder, as a shell does.
 
     Shells do it for a word of its own only, not in --runs=~/runs, nor does anyone in a file. Raises UserError if
-    there is no such home, unless a file has that very name.
+    there is no such home, unless a file has that very name, and for an empty text, which pathlib takes for the
+    working folder: a variable of a script that is not set must not mean all that is there.
     """
     text = os.fspath(path)
+    if not text:
+        raise UserError("a path is empty; write . for the working folder.")
     if not text.startswith("~"):
         return Path(path)
     found = os.path.expanduser(text)

@@ -135,10 +135,11 @@ def source_path(source: str | Path) -> Path:
 
 
 def newest_run(root: Path, name: str) -> Path | None:
-    """The run in a folder whose name is NAME, NAME-HASH, or ends with -NAME, such as a hash; of several the one that
-    was written last. None if there is none.
+    """The run in a folder whose name is NAME or NAME-HASH or, if the name is a hash, ends with it; of several the one
+    that was written last. None if there is none.
     """
-    whole = re.compile(rf"{re.escape(name)}|{re.escape(name)}-{HASH}|.*-{re.escape(name)}", re.DOTALL)
+    ways = f"{re.escape(name)}(-{HASH})?" + (f"|.*-{name}" if re.fullmatch(HASH, name) else "")
+    whole = re.compile(ways, re.DOTALL)
     try:
         there = [path for path in root.iterdir() if whole.fullmatch(path.name) and is_there(path / SETTINGS)]
     except (OSError, ValueError):

@@ -59,6 +59,12 @@ def read_regular(path: Path, most: int, advice: str = "") -> bytes:
         raise Damaged(path, _reason(error), advice) from error
 
 
+def content_of(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, and never waits, for anything else, as for /dev/zero."""
+    with _opened(path, os.O_RDONLY) as file:
+        return file.read()
+
+
 def read_json(path: Path, kind: Any = dict[str, Any], advice: str = "") -> dict[str, Any]:
     """Read a JSON object of a type (see `schema`). Raises Damaged, which gives the advice, for anything else."""
     return parsed_json(path, read_regular(path, MOST_JSON, advice), kind, advice)

@@ -17,7 +17,7 @@ def test_a_home_stands_at_the_start_only(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     assert expanded("~") == expanded("~/") == tmp_path
     assert expanded("~/runs") == expanded(Path("~/runs")) == tmp_path / "runs"
-    assert [str(expanded(text)) for text in ("a/~/b", "./~", "a~", "")] == ["a/~/b", "~", "a~", "."]
+    assert [str(expanded(text)) for text in ("a/~/b", "./~", "a~")] == ["a/~/b", "~", "a~"]
     assert expanded("~root").is_absolute()
 
 
@@ -30,6 +30,11 @@ def test_a_home_of_nobody_is_named_and_a_file_of_that_name_is_taken(
             expanded(text)
     (tmp_path / "~nosuchuser").touch()
     assert expanded("~nosuchuser") == Path("~nosuchuser")
+
+
+def test_an_empty_path_is_not_the_working_folder() -> None:
+    with pytest.raises(UserError, match="a path is empty; write . for the working folder"):
+        expanded("")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

@@ -11,25 +11,31 @@ PathLike = str | os.PathLike[str]  # also what `train` returns
 
 
 def text_of(value: PathLike, what: str) -> str:
-    """The value as text. Raises UserError, which calls it `what`, for what is neither text nor a path."""
-    if not isinstance(value, str | os.PathLike):
+    """The value as text. Raises UserError, which calls it `what`, for what is neither text nor a path, and for ""."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str):  # a path may be bytes
         raise UserError(f"{what}={shown(value)} must be a name or a path.")
-    return os.fspath(value)
+    if not text:
+        raise UserError(f"{what} is empty; give a name or a path, . for the working folder.")
+    return text
 
 
 def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
     """The same of one value or of several."""
     if isinstance(values, str | os.PathLike):
         return [text_of(values, what)]
-    if not isinstance(values, Iterable):
+    if not isinstance(values, Iterable) or isinstance(values, bytes):
         raise UserError(f"{what}={shown(values)} must be a name or a path, or several.")
     return [text_of(value, what) for value in values]
 
 
 def check_kind(kind: type, **values: object) -> None:
-    """Raise UserError for a value that is not of the kind: int, float (which takes int too) or str; None is none."""
-    words = {int: "a whole number", float: "a number", str: "text"}[kind]
+    """Raise UserError for a value that is not of the kind: int, float (which takes int too), str or bool; None is none.
+
+    A bool is no number, though Python counts it as one, and a text no bool, though "no" would count as true.
+    """
+    words = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}[kind]
     taken = int | float if kind is float else kind
     for name, value in values.items():
-        if value is not None and (not isinstance(value, taken) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, taken) or isinstance(value, bool) != (kind is bool)):
             raise UserError(f"{name}={shown(value)} must be {words}.")

@@ -16,7 +16,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, printable, shown
 from resnetlab.paths import expanded
 from resnetlab.report.evaluation_report import check_report, summary, write_report
 from resnetlab.training.classes import read_given
@@ -109,13 +109,14 @@ def evaluate(
         check_kind(int, image_size=image_size, workers=workers)
         check_kind(str, views=views, which=which, class_order=class_order, unreadable=unreadable, engine=engine)
         check_kind(str, device=device, match=match, normalise=normalise)
+        check_kind(bool, flip=flip, quiet=quiet)
         given, text = texts_of(sources, "sources"), text_of(data, "data")
         folder = expanded(text_of(report, "report")) if report is not None else None
         _check(given, folder)
         fetch_sources(*given)
-        where = engine_device("", device, engine)
+        where = engine_device(None, device, engine)
         opened = open_data(text, "evaluate", trained_on=trained_on(given))
-        matching = classes if isinstance(classes, Mapping) else read_given(texts_of(classes, "classes"))
+        matching = _matching(classes)
         options: dict[str, Any] = {"which": which, "views": views, "flip": flip, "image_size": image_size}
         options |= {"match": match, "normalise": normalise}
         options |= {"classes": matching, "class_order": class_order, "unreadable": unreadable}
@@ -132,6 +133,15 @@ def left_out(places: Sequence[str], total: int) -> str:
         f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
         "'resnetlab data audit' lists all of them"
     )
+
+
+def _matching(classes: Mapping[str, str] | str | Sequence[str]) -> Mapping[str, str]:
+    """The names that the data's classes had in training. Raises UserError for what are no names."""
+    if not isinstance(classes, Mapping):
+        return read_given(texts_of(classes, "classes"))
+    if wrong := [name for pair in classes.items() for name in pair if not isinstance(name, str)]:
+        raise UserError(f"classes: {shown(wrong[0])} must be text, the name of a class.")
+    return classes
 
 
 def _check(sources: Sequence[str], report: Path | None) -> None:

@@ -33,6 +33,9 @@ class PredictionResult(Tabular):
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: int) -> Prediction:
+        return self.images[index]
+
     def table(self) -> list[Row]:
         """A row for each class of each image, the likeliest first, and one for each that could not be read."""
         rows: list[Row] = []
@@ -80,6 +83,7 @@ def predict(
     with as_user_errors("predict"), screen.silenced(quiet):
         check_kind(str, net=net, which=which, engine=engine, device=device, match=match, normalise=normalise)
         check_kind(int, image_size=image_size)
+        check_kind(bool, quiet=quiet)
         check_counts(top=top, batch_size=batch_size)
         options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
         given, where = texts_of(images, "images"), text_of(source, "source")

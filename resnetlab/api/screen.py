@@ -90,10 +90,10 @@ def progress_bars(*, shown: bool = True) -> Progress | NotebookBars:
     if shown and has_bars() and in_notebook():
         return NotebookBars()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
         TimeRemainingColumn(compact=True),
         console=errors(),
         disable=not (shown and has_bars()),
@@ -127,7 +127,7 @@ def say(line: str) -> None:
 def say_beside(bars: Progress | NotebookBars, line: str) -> None:
     """Say a line while bars are shown: on a terminal it stands above them; in a notebook the bars say enough."""
     if isinstance(bars, Progress) and not bars.disable:
-        bars.console.print(line)
+        bars.console.print(line, markup=False, soft_wrap=True)
     elif not has_bars():
         say(line)
 

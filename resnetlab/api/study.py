@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -98,6 +99,7 @@ def study(
     with as_user_errors("study run"), screen.silenced(quiet):
         check_kind(str, ray=ray, device=device)
         check_kind(float, epochs=epochs)
+        check_kind(bool, quiet=quiet)
         check_choice("scale", scale, SCALES)
         check_counts(jobs=jobs, seeds=seeds)
         which, files = text_of(name, "study"), texts_of(weights, "weights")
@@ -113,7 +115,8 @@ def study(
 def carried_out(tasks: list[Assignment], workplace: Workplace, results: Path) -> Iterator[tuple[Record, Path]]:
     """Run studies one after another, showing how it goes; yield the record of each, and the file that it is kept in."""
     with disk_errors(results):
-        results.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+        results.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=results).close()  # what can't be written fails before the training, not after it
     if len(tasks) > 1:
         screen.say(f"all studies: {workplace.budget(r for task in tasks for r in task.plan.recipes).words}")
     for task in tasks:

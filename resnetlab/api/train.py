@@ -91,6 +91,7 @@ def train(
     with as_user_errors("train"), screen.silenced(quiet):
         check_kind(str, name=name, device=device, log=log)
         check_kind(int, threads=threads, workers=workers, checkpoint_steps=checkpoint_steps)
+        check_kind(bool, quiet=quiet)
         setup: dict[str, Any] = {"name": name, "threads": threads, "workers": workers}
         setup |= {"checkpoint_steps": checkpoint_steps}
         with joined(device) as distributed:

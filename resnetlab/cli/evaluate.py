@@ -34,7 +34,7 @@ Sources = Annotated[
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[
-    str, Parameter(help="How to look at each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
+    str, Parameter(help="The views of each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
 ]
 Flip = Annotated[bool, Parameter(negative="", help="Also average over mirror images.")]
 Nets = Annotated[
@@ -67,7 +67,7 @@ def evaluate(
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy in % on a data set's test images; several networks' softmax is averaged.
+    """Measure top-1 and top-5 accuracy in % on a data set's test images; the softmax of several networks is averaged.
 
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
@@ -91,6 +91,11 @@ def _show(result: EvaluationResult) -> None:
         for one in result.networks:
             print(printable(f"{one.source}: top-1 {one.top1:.2f} %"))
         print(f"ensemble of {len(result.networks)}:")
-    print(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, {result.correct} of {result.images} images right")
+    right = f"{result.correct} of {result.images} images right"
+    if len(result.classes) <= 5:  # of which five are all
+        print(f"top-1 {result.top1:.2f} %, {right}")
+        print("95 % interval: {:.2f} to {:.2f} %".format(*result.top1_interval))
+        return
+    print(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, {right}")
     ends = (*result.top1_interval, *result.top5_interval)
     print("95 % intervals: top-1 {:.2f} to {:.2f} %, top-5 {:.2f} to {:.2f} %".format(*ends))

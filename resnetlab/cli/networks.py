@@ -47,7 +47,7 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "paper's error %", "weights: top-1 %")
     print_table(headers, [_listed(row) for row in rows], left=("network", "input", "weights: top-1 %"))
     console().print(
-        "error: on CIFAR-10, or ImageNet's top-1 with 10 crops; weights: those in the package on CIFAR-10, "
+        "paper's error: on CIFAR-10, or ImageNet's top-1 with 10 crops; weights: those in the package on CIFAR-10, "
         "torchvision's on ImageNet, as torchvision states it\nCIFAR networks can have any depth: "
         + ", ".join(PATTERNS),
         style="dim",

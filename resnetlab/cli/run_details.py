@@ -70,7 +70,7 @@ def remove(
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> int:
-    """Remove runs with their weights and metrics. Asks first; refuses a run in progress, and a folder that is no run.
+    """Remove runs with their weights and metrics. Asks first; refuses runs in progress and folders that are no runs.
 
     Exits with code 1 if the answer is not yes.
     """

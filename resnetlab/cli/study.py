@@ -47,7 +47,10 @@ Ray = Annotated[
     str | None,
     Parameter(help="Run the trainings on Ray: local starts it here; auto or HOST:PORT joins a cluster."),
 ]
-DryRun = Annotated[bool, Parameter(negative="", help="Print what would run and its cost, and run nothing.")]
+DryRun = Annotated[
+    bool,
+    Parameter(negative="", help="Print what would run, its cost and, for one study, its rule; run nothing."),
+]
 Results = Annotated[Path, Parameter(help="The folder for records, figures and the report.")]
 Also = Annotated[
     Path | None,
@@ -101,11 +104,11 @@ def run(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Run one study or all of them, decide by their rules, and write records, figures and a report.
+    """Run one study or all of them, judge their claims by stated rules, and write records, figures and a report.
 
-    Finished runs are reused, whichever study made them. The first seed of every network is trained first, so --seeds 1
-    and then the same command without it costs nothing twice. A failed run does not stop the others; the exit code is
-    then 1.
+    Finished runs are reused, whichever study made them. The first seed of every network is trained first, so a command
+    with --seeds 1, followed by the same one without it, trains nothing twice. A failed run does not stop the others;
+    the exit code is then 1.
     """
     if (name is None) is not all:
         raise UserError("give the name of one study, or --all; 'resnetlab study list' lists the names.")
@@ -158,6 +161,8 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
             print(f"  {number:>3}. {recipe.net} seed {recipe.seed}")
         if len(tasks) == 1 and task.plan.note:
             print(f"  {task.plan.note}")
+        if len(tasks) == 1:
+            print(f"  {task.study.rule_of(task.plan, task.scale)}")
     if len(tasks) > 1:
         print(f"together, runs that studies share counted once: {together.words}")
 
@@ -183,7 +188,7 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
 
 @app.command
 def essay(*, results: Results = Path("reports"), also: Also = None, json: Json = False) -> None:
-    """Write the essay: one page that answers the questions about residual networks by what was measured.
+    """Write the essay: one page that answers the questions about residual networks from what was measured.
 
     It is the front page of the report, as one file to send, and needs no network.
     """

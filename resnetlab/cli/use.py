@@ -44,7 +44,7 @@ Method = Annotated[
 ]
 Unit = Annotated[
     str | None,
-    Parameter(help="The unit for grad_cam, e.g. layer3.0; default: the last whose map says where."),
+    Parameter(help="The unit for grad_cam, e.g. layer3.0; default: the last whose map has several positions."),
 ]
 Label = Annotated[str | None, Parameter(help="The class to explain; default: the likeliest one.")]
 Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
@@ -95,7 +95,7 @@ def explain(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Write a picture of each image beside the same under a heat map of what the network's answer is based on."""
+    """Write a picture for each image: the image beside a heat map of what the network's answer is based on."""
     from resnetlab.api.screen import tell
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier

@@ -94,6 +94,7 @@ class Part(NamedTuple):
     box: tuple[float, float, float, float]  # top, left, height and width of what is wanted, in `pixels`
     size: tuple[int, int]  # rows and columns that this becomes
     turn: tuple[bool, bool, bool] = _UPRIGHT[1]  # afterwards
+    interpolation: Interpolation = "bilinear"
 
 
 def read_header(content: bytes) -> Header:
@@ -123,10 +124,15 @@ def decode_crop(content: bytes, crop: Callable[[int, int], Box], size: int) -> n
 
 def decode_resized(content: bytes, short_side: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
     """Decode the image with its shorter side resized to `short_side`: uint8 H W 3. Raises Unreadable."""
-    return finish(decode_part(content, short_side), interpolation)
+    return finish(decode_part(content, short_side, interpolation))
 
 
-def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], None] = lambda *_: None) -> Part:
+def decode_part(
+    content: bytes,
+    short_side: int,
+    interpolation: Interpolation = "bilinear",
+    admit: Callable[[int, int], None] = lambda *_: None,
+) -> Part:
     """What of `decode_resized` needs no torch; `finish` does the rest. Raises Unreadable.
 
     `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
@@ -144,17 +150,18 @@ def decode_part(content: bytes, short_side: int, admit: Callable[[int, int], Non
         return height, width
 
     part = _part(content, lambda height, width: Box(0, 0, height, width), size, admit)
+    part = part._replace(interpolation=interpolation)
     if _between_pixels(part.box):  # Pillow resizes it
-        part = part._replace(pixels=_resized(part.pixels, *part.box, part.size), box=(0, 0, *part.size))
+        part = part._replace(pixels=_resized(part), box=(0, 0, *part.size))
     return part
 
 
-def finish(part: Part, interpolation: Interpolation = "bilinear") -> np.ndarray:
+def finish(part: Part) -> np.ndarray:
     """The second half: resize and turn, uint8 H W 3.
 
     The array is writeable and has no negative strides, so torch takes it; what was resized is stored C H W.
     """
-    return _upright(_resized(part.pixels, *part.box, part.size, interpolation), *part.turn)
+    return _upright(_resized(part), *part.turn)
 
 
 def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
@@ -217,29 +224,21 @@ def _between_pixels(box: tuple[float, float, float, float]) -> bool:
     return any(value != int(value) for value in box)
 
 
-def _resized(
-    image: np.ndarray,
-    top: float,
-    left: float,
-    height: float,
-    width: float,
-    size: tuple[int, int],
-    interpolation: Interpolation,
-) -> np.ndarray:
-    """The box of an image, H W 3, at another size, antialiased."""
-    if not _between_pixels((top, left, height, width)):
-        part = image[int(top) : int(top + height), int(left) : int(left + width)]
-        if part.shape[:2] == size:
-            return part
+def _resized(part: Part) -> np.ndarray:
+    """The box of the decoded pixels, H W 3, at the size that is wanted, antialiased."""
+    top, left, height, width = part.box
+    if not _between_pixels(part.box):
+        pixels = part.pixels[int(top) : int(top + height), int(left) : int(left + width)]
+        if pixels.shape[:2] == part.size:
+            return pixels
         import torch  # here, since what decodes for the server is a process without it
         import torch.nn.functional as tf
 
-        x = torch.from_numpy(part).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
-        return tf.interpolate(x, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
+        return tf.interpolate(x, part.size, mode=part.interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     # A box between pixels, of a scaled image: torch has no such resize.
-    resized = Image.fromarray(image).resize(
-        size[::-1], Image.Resampling[interpolation.upper()], box=(left, top, left + width, top + height)
-    )
+    method = Image.Resampling[part.interpolation.upper()]
+    resized = Image.fromarray(part.pixels).resize(part.size[::-1], method, box=(left, top, left + width, top + height))
     return np.array(resized)
 
 

@@ -72,8 +72,8 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
             if drawn.fingerprint in trained_on:  # and where it was trained, the split could not be written down
                 return drawn
     tested = split(folder, source, classes, purpose)
-    if is_split or purpose == "train":
-        return _parts(kind, source, classes, tested, f"by {SPLIT}")
+    if is_split or purpose == "train":  # it may have been impossible to write the split down
+        return _parts(kind, source, classes, tested, f"by {SPLIT}" if (folder / SPLIT).exists() else DRAWN)
     if purpose == "evaluate":
         place = folder.absolute()
         sides = place.name == TRAIN and any((place.parent / name).is_dir() for name in TEST)

@@ -27,6 +27,7 @@ POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "randaugment": (rand_augment, 2 * RAND_AUGMENT_DRAWS),
     "trivialaugment": (trivial_augment, TRIVIAL_AUGMENT_DRAWS),
 }
+EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,11 @@ class Loader:
             else:
                 x, targets = aug.cutmix(x, targets, aug.cutmix_box(lam, place, *x.shape[2:]), partner)
         return Batch(x, targets.argmax(1), targets)
+
+
+def evaluation_batch(images: Images | Files) -> int:
+    """How many images are evaluated at once; files are large."""
+    return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
 def plain_batches(

@@ -33,6 +33,7 @@ from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.storage import cache_folder
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
+_KINDS = (torch.float32, torch.bfloat16)
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
 
@@ -114,24 +115,25 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *,
     In training mode the running statistics take in the batch; in evaluation mode x is overwritten if it is our `own`,
     such as the output that a convolution has just made.
     """
-    known = x.dtype in (torch.float32, torch.bfloat16) and norm.weight.dtype == torch.float32
-    if not known or x.device.type != "cpu":
+    weight, dtype = norm.weight, x.dtype
+    if not (dtype in _KINDS and weight.dtype == torch.float32 and x.is_cpu):
         y = nn.BatchNorm2d.forward(norm, x)
         y = y if h is None else h + y
         return y.relu() if relu else y
-    h = None if h is None else h.to(x.dtype)
+    h = None if h is None else h.to(dtype)
     if not norm.training:
         return _by_statistics(norm, x, h, relu, own)
-    y, mean, var = _Norm.apply(x, h, norm.weight, norm.bias, norm.eps, relu)
-    with torch.no_grad():
-        assert norm.num_batches_tracked is not None
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.num_batches_tracked.add_(1)
-        share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        count = x.numel() // x.shape[1]
-        norm.running_mean.lerp_(mean, share)
-        norm.running_var.lerp_(var * (count / (count - 1)), share)
+    y, mean, var = _Norm.apply(x, h, weight, norm.bias, norm.eps, relu)
+    batches, running_mean, running_var = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    assert batches is not None
+    assert running_mean is not None
+    assert running_var is not None
+    # None of these asks for a gradient.
+    batches.add_(1)
+    share = 1 / float(batches) if norm.momentum is None else norm.momentum
+    count = x.numel() // x.shape[1]
+    running_mean.lerp_(mean, share)
+    running_var.lerp_(var * (count / (count - 1)), share)
     return y
 
 
@@ -144,7 +146,7 @@ def _by_statistics(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale
     tensors = (x, h, y, scale.float(), shift.float())  # rounded once
-    library().norm_apply(x.dtype == torch.bfloat16, relu, *map(_argument, tensors), *_sizes(x))
+    library().norm_apply(x.dtype == torch.bfloat16, relu, *map(_place, tensors), *_sizes(x))
     return y
 
 
@@ -157,27 +159,29 @@ class _Norm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, h = _laid_out(x), None if h is None else _laid_out(h)
         y, channels = torch.empty_like(x), x.shape[1]
-        mean, var, inverse, scale, shift = torch.empty(5, channels).unbind()
+        found = torch.empty(5, channels)  # mean, var, inverse, scale, shift
         work = torch.empty(2, x.shape[0], channels)
         half = x.dtype == torch.bfloat16
-        tensors = (x, h, y, weight, bias, eps, mean, var, inverse, scale, shift, work)
-        library().norm_forward(half, relu, *map(_argument, tensors), *_sizes(x))
+        tensors = map(_place, (x, h, y, weight, bias))
+        library().norm_forward(half, relu, *tensors, eps, *_rows(found), _place(work), *_sizes(x))
         ctx.relu, ctx.adds = relu, h is not None
-        ctx.save_for_backward(x, y if relu and h is not None else None, mean, inverse, scale, shift)
+        ctx.save_for_backward(x, y if relu and h is not None else None, found)
+        mean, var = found[0], found[1]
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
-        x, y, mean, inverse, scale, shift = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor, *_others: Any) -> Any:
+        x, y, found = ctx.saved_tensors
         dy, dx = _laid_out(dy), torch.empty_like(x)
         dh = None if y is None else torch.empty_like(x)  # behind a ReLU the shortcut's gradient is another than dy
         dweight, dbias = torch.empty(2, x.shape[1]).unbind()
         work = torch.empty(2, x.shape[0], x.shape[1])
         half = x.dtype == torch.bfloat16
-        tensors = (dy, x, y, dh, dx, mean, inverse, scale, shift, dweight, dbias, work)
-        library().norm_backward(half, ctx.relu, *map(_argument, tensors), *_sizes(x))
+        mean, _var, inverse, scale, shift = _rows(found)
+        tensors, gradients = map(_place, (dy, x, y, dh, dx)), map(_place, (dweight, dbias, work))
+        library().norm_backward(half, ctx.relu, *tensors, mean, inverse, scale, shift, *gradients, *_sizes(x))
         return dx, (dy if dh is None else dh) if ctx.adds else None, dweight, dbias, None, None
 
 
@@ -185,15 +189,19 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _argument(value: Tensor | float | None) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    return None if value is None else ctypes.c_float(value)
+def _place(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
-def _sizes(x: Tensor) -> tuple[Any, ...]:
+def _rows(tensor: Tensor) -> range:
+    """Where each row of a float32 matrix lies."""
+    start, size = tensor.data_ptr(), 4 * tensor.shape[1]
+    return range(start, start + size * tensor.shape[0], size)
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
     n, c, h, w = x.shape
-    return *map(ctypes.c_int64, (n, h * w, c)), torch.get_num_threads()
+    return n, h * w, c, torch.get_num_threads()
 
 
 @cache
@@ -213,7 +221,7 @@ def library() -> ctypes.CDLL:
                 made = Path(folder) / name
                 subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
                 made.replace(path)
-        return ctypes.CDLL(str(path))
+        return _declared(ctypes.CDLL(str(path)))
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().partition("\n")[0]
         raise UserError(f"the C++ compiler {compiler} fails ({reason[:200]})") from error
@@ -221,6 +229,17 @@ def library() -> ctypes.CDLL:
         raise UserError(
             f"{path.parent}: the compiled code can't be saved or loaded ({error.strerror or error})"
         ) from error
+
+
+def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
+    """The same, whose functions take plain numbers: objects of ctypes would cost as much as a small map's pass."""
+    flags, place, sizes = (ctypes.c_int,) * 2, ctypes.c_void_p, (ctypes.c_int64,) * 3 + (ctypes.c_int,)
+    code.norm_forward.argtypes = (*flags, *(place,) * 5, ctypes.c_float, *(place,) * 6, *sizes)
+    code.norm_apply.argtypes = (*flags, *(place,) * 5, *sizes)
+    code.norm_backward.argtypes = (*flags, *(place,) * 12, *sizes)
+    for function in (code.norm_forward, code.norm_apply, code.norm_backward):
+        function.restype = None
+    return code
 
 
 def _processor() -> bytes:

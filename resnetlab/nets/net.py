@@ -6,7 +6,6 @@ import contextlib
 import math
 import operator
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import accumulate
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from resnetlab.machine import give_back_memory
 from resnetlab.nets.branches import Layers, tail_layers, unit_layers
 from resnetlab.nets.mixing import Mixing
 from resnetlab.nets.orders import ORDERS
@@ -152,20 +152,35 @@ class ResNet(_Named):
 
 
 def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:
-    """The stage's output; what lies inside groups of √n units is forgotten, and computed again for the gradient.
+    """The stage's output; what lies inside groups of units is forgotten, and computed again for the gradient.
 
-    Of n units then √n inputs are kept, and what √n units hold (Chen et al. 2016, section 4). Random numbers are drawn
-    alike both times, and batch norm's statistics take in the batch once.
+    Of n units in groups of s then n/s inputs are kept, and what s units hold (Chen et al. 2016, section 4), which is
+    about four maps each: the least is at s = √n / 2. Random numbers are drawn alike both times, and batch norm's
+    statistics take in the batch once. Gradients come from `backward`, not from `torch.autograd.grad`.
     """
-    size = round(math.sqrt(len(stage)))
+    size = max(1, round(math.sqrt(len(stage)) / 2))
     for start in range(0, len(stage), size):
         group = stage[start : start + size]
-        x = checkpoint(group, x, use_reentrant=False, context_fn=partial(_first_and_again, group))
+        if not torch.is_grad_enabled() or not (x.requires_grad or any(p.requires_grad for p in group.parameters())):
+            x = group(x)
+            continue
+        # Without reentry each tensor that is kept would pass through Python four times: a seventh of a step. With it
+        # something that goes in has to ask for a gradient.
+        given = x if x.requires_grad else x.detach().requires_grad_()
+        x = checkpoint(partial(_once_or_again, group, start + size >= len(stage)), given, use_reentrant=True)
     return x
 
 
-def _first_and_again(group: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return contextlib.nullcontext(), _statistics_kept(group)
+def _once_or_again(group: nn.Module, last: bool, x: Tensor) -> Tensor:
+    """What a group gives, at first without gradients, and again with them; last: of its stage."""
+    if not torch.is_grad_enabled():
+        return group(x)
+    if last and x.is_cpu:
+        # Between the maps that a group held lie small objects that stay. What is free there goes back to the system,
+        # here once for each stage: at every group, it would take more time to get than it takes to compute again.
+        give_back_memory()
+    with _statistics_kept(group):
+        return group(x)
 
 
 @contextlib.contextmanager

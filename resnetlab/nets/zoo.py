@@ -251,8 +251,9 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
     elif overrides:
         net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
     try:
-        with torch.random.fork_rng(devices=[]):  # torch's own initialisation, replaced below, draws from it
-            made = _modules(net)
+        # By way of meta, since torch's own initialisation draws from the random state, also of a training that runs
+        # beside it in another thread.
+        made = on_meta(net).to_empty(device=torch.get_default_device())
     except (RuntimeError, MemoryError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
             raise

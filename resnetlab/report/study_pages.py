@@ -167,6 +167,8 @@ def _checked(record: Record, folder: Path) -> Record:
             _row(row)
         for words in (record.answer, record.note, record.claim):
             both(words)
+        for figure in record.figures:
+            figure_of(figure)
     return record
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import placed_batches
+from resnetlab.data.loading import evaluation_batch, placed_batches
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.statistics import measure
@@ -32,7 +32,6 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.run_files import read_settings, source_path
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
-from resnetlab.training.loop import evaluation_batch
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, load_described
 from resnetlab.weights.metadata import ModelMetadata
@@ -108,12 +107,11 @@ def evaluate(
     what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands. told is called with each line
     that says what is evaluated, before it is; progress with how many images are done, and of how many.
 
-    Files are resized, as the weight file or its publisher states or else by the papers' way, and cropped to the
-    network's size. Images are normalised as the weight file says; where it says
-    nothing, files by ImageNet's means and deviations, others by those of each channel of the training images. The
-    classes are matched by name (`classes.match_classes`); a network that has more is right only where it says the
-    right one of all. Raises UserError where a network and the data don't fit, for views that can't be, and for a file
-    that can't be read.
+    Files are resized and cropped to the network's size as its file or publisher states. Images are normalised as the
+    weight file says; where it says nothing, files by ImageNet's means and deviations, others by those of each channel
+    of the training images. The classes are matched by name (`classes.match_classes`); a network that has more is right
+    only where it says the right one of all. Raises UserError where a network and the data don't fit, for views that
+    can't be, and for a file that can't be read.
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
@@ -285,8 +283,8 @@ def _member(
     names = loaded.classes
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
-            f"{source}: a network for {spec.in_channels} channels and {spec.num_classes} classes, but {data.title} has "
-            f"{shape[0]} and {len(data.classes)}."
+            f"{source}: a network for {spec.in_channels} channel{'s' * (spec.in_channels != 1)} and {spec.num_classes} "
+            f"classes, but {data.title} has {shape[0]} and {len(data.classes)}."
         )
     matched = match_classes(source, names, data.title, data.classes, classes, order)
     if views.whole and not can_be_convolutional(loaded.net):
@@ -311,15 +309,17 @@ def _member(
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
         normalise = Normalisation(*(t.mean((1, 2), keepdim=True) for t in (normalise.mean, normalise.std)))
         words += ", averaged over each channel, since the images have other sizes"
-    with loaded.file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in loaded.files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     net = loaded.net.to(device)
     assumed = data.shape is None and not loaded.tells_size
     return Member(
         source,
         net,
         normalise.to(device),
-        digest,
+        digest.hexdigest(),
         loaded.naming,
         words,
         matched,

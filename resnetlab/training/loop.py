@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.files import Files
-from resnetlab.data.images import Images
+from resnetlab.data.loading import evaluation_batch
 from resnetlab.errors import UserError, dead_worker
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
@@ -28,9 +29,9 @@ from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.signals import Stop
 
-EVALUATION_BATCH = 500
 LOG_STEPS = 100  # a line of metrics every so many steps
 STATUS_SECONDS = 5  # a sign of life at least so often, while steps are not longer
+_AT_WORK = threading.RLock()  # torch has one random state for all threads; trainings in several take turns
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,18 @@ def _to_the_end(job: Job) -> Generator[Status, None, None]:
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
     """The same statuses, with settings of torch that are the run's own while it works and the caller's between.
 
-    What a caller draws, or trains beside, between two statuses must not change a run. Sums come out in another
-    order with another number of threads.
+    What a caller draws, or trains beside, between two statuses must not change a run, nor what other threads of the
+    process train. Sums come out in another order with another number of threads.
     """
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
     while True:
         callers_threads = torch.get_num_threads()
-        with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        with (
+            _AT_WORK,
+            torch.random.fork_rng(devices=cuda),
+            torch.backends.cudnn.flags(benchmark=False, deterministic=True),
+        ):
             torch.set_num_threads(threads)
             if own:
                 torch.set_rng_state(own[0])
@@ -208,11 +213,6 @@ def _reestimate(session: TrainingSession) -> None:
             reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch in waited))
         # These are not of the epoch that is counted:
         session.loader.unreadables.count = session.epoch.totals.unreadable
-
-
-def evaluation_batch(images: Images | Files) -> int:
-    """How many images are evaluated at once; files are large."""
-    return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
 def _write_result(run: Run, progress: TrainingProgress) -> None:

@@ -88,7 +88,7 @@ class Recipe:
     balance: BalanceName = _field(
         "none",
         "For classes of uneven size. class_weights: the loss counts each class alike; sampling: an epoch shows as many "
-        "images of each class, of a small one repeatedly.",
+        "images of each class, repeating those of small ones.",
     )
     label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
     epochs: float | None = _field(30.0, "Length of the run in epochs; alternatively give iterations.")
@@ -196,7 +196,8 @@ class Recipe:
         """
         for key in changes:
             if key not in FIELDS:
-                raise UserError(f"{key!r} is not a field of a recipe.{did_you_mean(key, FIELDS)}")
+                hint = " Did you mean start?" if key == "from" else did_you_mean(key, FIELDS)
+                raise UserError(f"{key!r} is not a field of a recipe.{hint}")
         for name, replaced in _REPLACED.items():
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes

@@ -115,7 +115,7 @@ class Classifier:
         for name, value in options.items():
             if value not in (None, "last", "names"):  # the defaults
                 raise UserError(f"{source}: an exported file states this itself; leave --{name.replace('_', '-')} out.")
-        if device.startswith("cuda"):
+        if device != "cpu":
             raise UserError(f"{source}: exported files run on the CPU; leave --device {device} out.")
         file = read_exported(expanded(source))
         return cls(

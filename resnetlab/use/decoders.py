@@ -218,7 +218,8 @@ class _Process:
         pixels = np.empty(said["shape"], np.uint8)
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:  # type: ignore[attr-defined]
             raise Refused(422, BROKEN)
-        return Part(pixels, tuple(said["box"]), tuple(said["size"]), tuple(said["turn"]))
+        box, size, turn = (tuple(said[name]) for name in ("box", "size", "turn"))
+        return Part(pixels, box, size, turn, said["interpolation"])
 
 
 def _widen(pipe: int) -> None:

@@ -4,14 +4,13 @@ What a decoder does with hostile bytes happens here: it holds no lock of the ser
 processor time, which the system keeps, and can be killed. It imports no torch, so that it starts in 0.2 s.
 
 One line of JSON begins whatever goes either way. The server sends a `Task` and the body. The process may ask
-{"weight": PIXELS}, and is answered "yes" or "no". It ends with {"shape", "box", "size", "turn"} and the pixels of
-a `Part`, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" tells that the process then ends.
+{"weight": PIXELS}, and is answered "yes" or "no". It ends with {"shape"} and the fields of a `Part`, then
+its pixels, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" tells that the process then ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -26,6 +25,8 @@ import numpy as np
 from PIL import Image
 
 from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
+from resnetlab.data.resizing import Interpolation
+from resnetlab.machine import give_back_memory
 from resnetlab.use.forms import Refused, image_of
 
 # What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
@@ -45,6 +46,7 @@ class Task:
     type: str  # the request's content type
     bytes: int  # of the body
     short_side: int  # that the image will be resized to
+    interpolation: Interpolation
     most_pixels: int
     most_side: int
 
@@ -89,7 +91,7 @@ def _answer(task: Task, body: bytes, source: BinaryIO, sink: BinaryIO) -> tuple[
     except Exception:
         return {"failure": traceback.format_exc()}, None
     pixels = np.ascontiguousarray(part.pixels)
-    return {"shape": pixels.shape, "box": part.box, "size": part.size, "turn": part.turn}, pixels
+    return part._asdict() | {"pixels": None, "shape": pixels.shape}, pixels
 
 
 def _say(sink: BinaryIO, said: dict[str, Any], pixels: np.ndarray | None = None) -> None:
@@ -120,7 +122,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
         _limit_time(HEADER_SECONDS + MEGAPIXEL_SECONDS * pixels / 1e6)
 
     try:
-        return decode_part(content, task.short_side, admit)
+        return decode_part(content, task.short_side, task.interpolation, admit)
     except TooManyPixels:
         raise Refused(413, f"{UNREAD}: it has more than the allowed {task.most_pixels:,} pixels") from None
     except Unreadable as error:
@@ -166,12 +168,6 @@ def _limit_memory(pixels: int) -> None:
 def _limit(what: int, value: int) -> None:
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def give_back_memory() -> None:
-    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _most_bytes() -> int:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.data.images import Data
+from resnetlab.data.loading import evaluation_batch
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.errors import UserError, check_choice
 from resnetlab.machine import find_device
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
-from resnetlab.training.loop import evaluation_batch
 from resnetlab.training.precision import autocast, has_amx
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.exported import (
@@ -92,9 +92,12 @@ def graph_of(classifier: Classifier) -> Graph:
     return Graph(classifier.shape, module, marks=str(classifier.net.spec.to_dict()))
 
 
-def engine_device(source: str, device: str, engine: str | None) -> str:
-    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file."""
-    if device == "auto" and (engine in RUNNERS or suffix_of(source)):
+def engine_device(source: str | None, device: str, engine: str | None) -> str:
+    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file.
+
+    source: what may be an exported file; None where none is taken.
+    """
+    if device == "auto" and (engine in RUNNERS or (source is not None and suffix_of(source))):
         return "cpu"
     return find_device(device)
 

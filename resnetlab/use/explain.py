@@ -18,6 +18,15 @@ def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
 
 
+def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
+    """One of `units_of`. Raises UserError for a name that is none of theirs."""
+    units = units_of(net)
+    if name not in units:
+        first, last = next(iter(units)), next(reversed(units))
+        raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
+    return units[name]
+
+
 def default_unit(net: ResNet | VGG, side: int) -> str:
     """The last unit whose map of an image of `side` pixels has more than one position, so that it can say where."""
     names = list(units_of(net))
@@ -35,12 +44,9 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
     left as it was. Raises UserError for a unit that is not there.
     """
-    units = units_of(net)
-    name = unit or default_unit(net, min(x.shape[2:]))
-    if name not in units:
-        raise UserError(f"unit {name!r} is not one of this network's, {_span(units)}.{did_you_mean(name, units)}")
+    looked_at = unit_of(net, unit or default_unit(net, min(x.shape[2:])))
     kept: list[Tensor] = []
-    hook = units[name].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    hook = looked_at.register_forward_hook(lambda module, inputs, output: kept.append(output))
     was_training = net.training
     net.eval()
     try:
@@ -104,8 +110,3 @@ def _scaled(heat: Tensor) -> Tensor:
     """Each map divided by its highest value, N H W; a map of zeros stays one."""
     highest = heat.amax((1, 2), keepdim=True)
     return heat / highest.where(highest > 0, torch.ones_like(highest))
-
-
-def _span(names: dict[str, nn.Module]) -> str:
-    ordered = list(names)
-    return f"{ordered[0]} to {ordered[-1]}"

@@ -15,7 +15,7 @@ from resnetlab.data.own import make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
 from resnetlab.paths import one_form
-from resnetlab.storage import disk_errors, write_atomically
+from resnetlab.storage import content_of, disk_errors, write_atomically
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.explain import grad_cam, occlusion
 from resnetlab.use.heat import encoded, side_by_side
@@ -74,7 +74,7 @@ def explain_images(
     taken = set[str]()
     for path in find_images(names):  # before pictures are written, perhaps among them
         try:
-            content = path.read_bytes()
+            content = content_of(path)
             resized, photo = classifier.resized(content), decode(content)
         except (Unreadable, OSError, ValueError) as error:
             yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))

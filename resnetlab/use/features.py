@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from resnetlab.data.folder import class_names
 from resnetlab.data.resizing import USUAL
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError
 from resnetlab.nets.folding import folded
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import Graph, check_device, chosen
-from resnetlab.use.explain import units_of
+from resnetlab.use.explain import unit_of
 from resnetlab.use.exported_module import WithNormalisation
 from resnetlab.use.parity import Scores
 from resnetlab.use.predict import prepared
@@ -62,7 +62,7 @@ def _embedded(net: ResNet | VGG, x: Tensor, unit: str | None) -> Tensor:
         last = net.fc if isinstance(net, ResNet) else net.classifier[-1]
         hook = last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
     else:
-        hook = _unit(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
+        hook = unit_of(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
     try:
         net(x)
     finally:
@@ -95,21 +95,13 @@ def embedder(
     """
     net = classifier.net
     if unit is not None:
-        _unit(net, unit)
+        unit_of(net, unit)
     check_device(classifier, engine)
     if classifier.device != "cpu":
         return lambda pixels: embed(net, classifier.input(pixels), unit).float().cpu()
     module = WithNormalisation(Embedding(folded(net), unit), classifier.normalise).eval().requires_grad_(False)
     graph = Graph(classifier.shape, module, marks=f"{net.spec.to_dict()} {unit}")
     return chosen(graph, engine, batch=batch, told=told).scores
-
-
-def _unit(net: ResNet | VGG, name: str) -> nn.Module:
-    units = units_of(net)
-    if name not in units:
-        first, last = next(iter(units)), next(reversed(units))
-        raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
-    return units[name]
 
 
 def features(

@@ -49,8 +49,8 @@ def read(path: Path) -> Features:
             files, labels, values, network = (arrays[name] for name in ARRAYS)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}).") from error
-    except Exception as error:  # as many kinds as there are ways to be damaged
-        raise UserError(f"{path}: not an npz of features ({' '.join(str(error).split())[:200]}).") from error
+    except Exception as error:  # as many kinds as there are ways to be damaged; numpy's words advise to unpickle it
+        raise UserError(f"{path}: not an npz that 'resnetlab features' wrote, or it is damaged.") from error
     kinds = (files.dtype.kind, labels.dtype.kind, values.dtype, network.dtype.kind)
     if kinds != ("U", "U", np.float32, "U") or values.ndim != 2 or not files.shape == labels.shape == values.shape[:1]:
         raise UserError(f"{path}: not an npz of features: its arrays have other types or lengths.")

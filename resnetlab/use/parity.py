@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
-from resnetlab.data.loading import plain_batches
+from resnetlab.data.loading import evaluation_batch, plain_batches
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
-from resnetlab.training.loop import evaluation_batch
 
 TOLERANCE = 1e-4  # the greatest difference of a score that rounding may make, as a share of the greatest score
 

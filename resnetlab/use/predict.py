@@ -17,6 +17,7 @@ from resnetlab.data.decoding import Unreadable
 from resnetlab.data.walk import NoImages, images_in, is_ignored
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded
+from resnetlab.storage import content_of
 from resnetlab.use.classifier import Classifier
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def likeliest(probabilities: Tensor, classes: tuple[str, ...], top: int) -> tupl
 def prepared(classifier: Classifier, path: Path) -> Tensor | str:
     """The prepared image, or why there is none."""
     try:
-        return classifier.prepare(path.read_bytes())
+        return classifier.prepare(content_of(path))
     except Unreadable as error:
         return str(error)
     except OSError as error:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from resnetlab.use.decoding_process import give_back_memory
+from resnetlab.machine import give_back_memory
 from resnetlab.use.forms import FORM
 
 Result = TypeVar("Result")

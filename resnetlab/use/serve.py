@@ -90,7 +90,7 @@ class Health(BaseModel):
     classes_named: bool = Field(description="Whether the file names its classes; else they are numbers from 0.")
     accuracy: Accuracy | None = Field(description="Null where neither the run nor the file states it.")
     units: tuple[str, ...]  # that /explain can look at; of an exported file none
-    unit: str = Field(description="What /explain looks at by default: the last unit whose map says where.")
+    unit: str = Field(description="What /explain looks at by default: the last unit whose map has several positions.")
     heat_colours: tuple[str, ...] = Field(description="Those of /explain, evenly spaced from 0 to the most heat.")
     seen: float  # the part of an image's short side that the network sees, in the middle
     most_bytes: int  # of a body
@@ -172,8 +172,9 @@ class Api:
             await body.receive(request)
 
             async def decoded_and_worked_on() -> Result:
-                short, limits = self.classifier.short_side, self.limits
-                task = Task(kind, len(body.content), short, limits.pixels, limits.side)
+                network, limits = self.classifier, self.limits
+                interpolation = network.resizing.interpolation
+                task = Task(kind, len(body.content), network.short_side, interpolation, limits.pixels, limits.side)
                 prepared = await self.decoders.decoded(task, body.content, self._prepared)
                 body.release()
                 return await work(*prepared)
@@ -182,7 +183,7 @@ class Api:
                 return await while_wanted(request, self.limits.seconds, decoded_and_worked_on())
 
     def _prepared(self, part: Part) -> tuple[Tensor, CropArea]:
-        image = finish(part, self.classifier.resizing.interpolation)
+        image = finish(part)
         return self.classifier.crop(image), self.classifier.crop_area(image)
 
     async def predict(

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from resnetlab.machine import give_back_memory
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import BESIDE, Decoders
-from resnetlab.use.decoding_process import give_back_memory
 from resnetlab.use.engines import with_engine
 from resnetlab.use.http_server import LOOPBACK, is_loopback, run, url_of
 from resnetlab.use.request_body import Limits

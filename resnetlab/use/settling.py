@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
 from resnetlab.errors import UserError
+from resnetlab.machine import give_back_memory
 from resnetlab.training.precision import has_amx
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.decoding_process import give_back_memory
 from resnetlab.use.engines import Engine, Graph, candidates, fastest, graph_of, is_installed, kept_onnx, made
 from resnetlab.use.exported import RUNNERS
 

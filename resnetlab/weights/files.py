@@ -168,10 +168,19 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
                 "If you trust it, open it with the code that wrote it, and save its state_dict()."
             ) from error
         reason = _first_line(error.__context__ or error)
+        if "Unsupported operand" in reason:  # of a pickle: torch.save writes protocol 2
+            raise UserError(
+                f"{path}: a pickle of another protocol than torch's, which is not opened, since that could execute "
+                "code; save the network's state_dict() with torch.save."
+            ) from error
         raise UserError(f"{path}: not a complete torch file of tensors ({reason}).") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not tensors by name.")
+        raise UserError(
+            f"{path}: holds a {type(content).__name__}, not tensors by name; save the network's state_dict()."
+        )
     networks = _networks(content)
+    if not networks and any(isinstance(value, Inert) and str(key).endswith("weight") for key, value in content.items()):
+        raise UserError(f"{path}: its arrays are NumPy's, which are read from .npz files only; save them as tensors.")
     if not networks and not any(isinstance(value, Tensor | list | tuple) for value in content.values()):
         there = ", ".join(shown(key) for key in list(content)[:4])
         raise UserError(f"{path}: holds no network's tensors, only {there or 'an empty dictionary'}.")
@@ -221,7 +230,9 @@ def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor
     for key, value in content.items():
         blobs = value if isinstance(value, list | tuple) else None  # a Caffe layer's
         for name, tensor in [(f"{key}.{i}", v) for i, v in enumerate(blobs)] if blobs else [(key, value)]:
-            if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            if not isinstance(name, str):
+                raise UserError(f"{path}: a tensor's name is {shown(name)}, not a text; save the state_dict().")
+            if not isinstance(tensor, Tensor):
                 raise UserError(f"{path}: {shown(name)} in it is a {type(tensor).__name__}, not a tensor.")
             if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
                 raise UserError(

@@ -10,10 +10,10 @@ from torch import Tensor
 from resnetlab.errors import UserError
 
 
-def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor], hint: str = "") -> None:
     """Raise UserError, naming the first that differ, unless keys, shapes and kinds of number are the wanted ones.
 
-    Also for numbers that are not finite, and for negative variances.
+    hint: what its line ends with. Also for numbers that are not finite, and for negative variances.
     """
     missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
     surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
@@ -28,7 +28,7 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
         if keys:
             parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
     if parts:
-        raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.")
+        raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.{hint}")
 
 
 def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:

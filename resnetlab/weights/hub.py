@@ -7,10 +7,11 @@ FOLDER/config.json says the same in plain sight: network, classes, mean, deviati
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.paths import expanded
@@ -21,7 +22,7 @@ from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
 def save_pretrained(
-    source: ResNet | VGG | str | Path, folder: str | Path, *, card: ModelMetadata | None = None
+    source: ResNet | VGG | str | os.PathLike[str], folder: str | Path, *, card: ModelMetadata | None = None
 ) -> None:
     """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
 
@@ -31,11 +32,13 @@ def save_pretrained(
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
         check_absent(folder / name, "choose another folder")
-    if isinstance(source, str | Path):
-        net, found = load_with_metadata(source)
+    if isinstance(source, ResNet | VGG):
+        net = source
+    elif isinstance(source, str | os.PathLike):  # also what `train` returns
+        net, found = load_with_metadata(os.fspath(source))
         card = card or found
     else:
-        net = source
+        raise UserError(f"{shown(source)} is no network, run folder or weight file of resnetlab's.")
     values: dict[str, Any] = card.to_dict() if card else {"spec": net.spec.to_dict()}
     config = {"library_name": "resnetlab", "architecture": net.spec.name, "num_classes": net.spec.num_classes, **values}
     try:

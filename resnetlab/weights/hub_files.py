@@ -24,7 +24,7 @@ import resnetlab
 from resnetlab.data.fetch import TIMEOUT, DownloadProgress, download, held, writing
 from resnetlab.data.open import File
 from resnetlab.data.resizing import INTERPOLATIONS, LEAST_SHARE, Resizing
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, printable
 from resnetlab.storage import cache_folder, write_atomically
 from resnetlab.weights.metadata import Preprocessing
 
@@ -221,9 +221,10 @@ def _resizing(share: float, interpolation: str | None, crop_mode: str | None) ->
     other = []
     interpolation = interpolation or INTERPOLATION
     if interpolation not in INTERPOLATIONS:
-        other.append(f"with {interpolation} interpolation (here bilinear)")
+        other.append(f"with {printable(str(interpolation))[:40]} interpolation (here bilinear)")
     if not LEAST_SHARE <= share <= 1 or crop_mode not in (None, "center"):
-        other.append(f"to a crop share of {share:g}, crop mode {crop_mode or 'center'} (here {CROP_SHARE}, center)")
+        mode = printable(str(crop_mode or "center"))[:40]
+        other.append(f"to a crop share of {share:g}, crop mode {mode} (here {CROP_SHARE}, center)")
         share = CROP_SHARE
     known = interpolation if interpolation in INTERPOLATIONS else "bilinear"
     words = f"its project resizes images {' and '.join(other)}" if other else ""

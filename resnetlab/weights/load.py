@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.data.resizing import USUAL, Resizing
-from resnetlab.errors import UserError, check_choice, printable
+from resnetlab.errors import UserError, check_choice, printable, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
@@ -20,15 +20,18 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.architectures import check_architecture
-from resnetlab.weights.files import Contents, read_file
+from resnetlab.weights.files import Contents
 from resnetlab.weights.fit import check_fit
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
+from resnetlab.weights.shards import INDEX, files_of, read_all
 from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_preprocessing
 
 _log = logging.getLogger(__name__)
 
+IN_FOLDERS = (MODEL, OLD_MODEL, MODEL + INDEX, OLD_MODEL + INDEX)  # what is read of a folder
+SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".npz")  # of other files of weights
 LEAST_SIZE, MOST_SIZE = 8, 4096  # of images, pixels a side
 
 
@@ -90,6 +93,11 @@ class Loaded:
         return self.metadata.classes if self.metadata else None
 
     @property
+    def files(self) -> list[Path]:
+        """All that its weights lie in."""
+        return files_of(self.file)
+
+    @property
     def resizing(self) -> Resizing | None:
         """How its test images are resized; None where that is not stated."""
         return self.metadata.resizing if self.metadata else None
@@ -113,7 +121,7 @@ def load_described(
     """
     check_choice("match", match, ("names", "order"))
     path = _weight_file(located(source), which)
-    contents = read_file(path, which)
+    contents = read_all(path, which)
     if "resnetlab" in contents.header:
         if match == "order":
             raise UserError(f"{path}: states which network it holds; leave --match order out.")
@@ -142,7 +150,7 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
     """The network of a file, determined by its tensors' names."""
     if not net:
-        check_architecture(path, contents.architecture, (MODEL, OLD_MODEL))
+        check_architecture(path, contents.architecture, IN_FOLDERS)
     try:
         found = read_state(contents.tensors, net, "last" if contents.is_average else which)
     except UserError as error:
@@ -158,7 +166,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
             raise UserError(f"{path}: {has}: fine-tune it (train --from), or use its features (features).")
         meta = on_meta(found.spec).state_dict()
         tensors = tensors | {key: torch.zeros(meta[key].shape) for key in ("fc.weight", "fc.bias")}
-    made = _network(path, found.spec, tensors)
+    made = _network(path, found.spec, tensors, contents)
     for choice in filter(None, (contents.choice, found.choice)):
         _log.warning("%s: %s.", path, choice)
     if left_out:
@@ -194,12 +202,29 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
     return replace(loaded, metadata=known, normalise=text)
 
 
-def _network(path: Path, spec: Spec, tensors: dict[str, torch.Tensor]) -> ResNet | VGG:
-    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has."""
-    check_fit(path, spec.name, on_meta(spec).state_dict(), tensors)
-    made = build(spec)
+def _network(
+    path: Path, spec: Spec, tensors: dict[str, torch.Tensor], contents: Contents | None = None
+) -> ResNet | VGG:
+    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has.
+
+    contents: what they were found in by their names, for a hint where they are not.
+    """
+    wanted = on_meta(spec).state_dict()
+    hint = _hint(wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
+    check_fit(path, spec.name, wanted, tensors, hint)
+    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
     made.load_state_dict(tensors)
     return made.eval()
+
+
+def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
+    """What else to try where a file has the network's convolutions under other names."""
+
+    def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
+        return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)
+
+    same = convs(contents.tensors.values()) == convs(wanted.values())
+    return " If only its names differ, give --match order." if contents.in_order and same else ""
 
 
 def _sized(loaded: Loaded, size: int) -> Loaded:
@@ -274,11 +299,13 @@ def _weight_file(path: Path, which: str) -> Path:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     if is_folder:
-        for name in (MODEL, OLD_MODEL):
+        for name in IN_FOLDERS:
             if (path / name).exists():
                 return path / name
         if not is_there(path / SETTINGS):
-            raise UserError(f"{path}: not a run folder, it has neither {SETTINGS} nor {MODEL}.")
+            others = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+            hint = f"; give a file in it, such as {shown(others[0])}" if others else ""
+            raise UserError(f"{path}: not a run folder, it has neither {SETTINGS} nor {MODEL}{hint}.")
         check_choice("which", which, ("last", "best"))
         weights = whole_folder(path / which) / WEIGHTS
         read_settings(path, f"its weights may be intact: give {weights} instead of the folder")

@@ -95,7 +95,9 @@ def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:
 def described(header: dict[str, str]) -> tuple[Spec, ModelMetadata | None]:
     """The network that a weight file of ours says it holds, and all it says. Raises ValueError if that is damaged."""
     values = json.loads(header["resnetlab"])
-    if isinstance(values, dict) and values.keys() == {"spec"}:
+    if not isinstance(values, dict):
+        raise ValueError(f"it should be fields with values, not a {type(values).__name__}")
+    if values.keys() == {"spec"}:
         try:
             return spec_from_dict(values["spec"]), None
         except (TypeError, AttributeError, KeyError) as error:

@@ -28,6 +28,7 @@ from resnetlab.weights import hub_files, packaged
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
 from resnetlab.weights.metadata import Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
+from resnetlab.weights.shards import INDEX
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
 TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?")
@@ -39,9 +40,8 @@ class Kind(NamedTuple):
     """What is done with a name of a kind: where its weights lie, and how they are brought there."""
 
     place: Callable[[str], Path]  # a file, or a folder of the hub's
-    fetch: Callable[
-        [str], Iterator[DownloadProgress]
-    ]  # raises UserError where that can't be; yields nothing if it is there
+    # Raises UserError where that can't be; yields nothing if it is there.
+    fetch: Callable[[str], Iterator[DownloadProgress]]
 
 
 def located(source: str | Path) -> Path:
@@ -120,7 +120,8 @@ def stated_preprocessing(source: str | Path, file: Path, image_size: int | None)
     kind, name = _named(source) or ("", "")
     if kind == "torchvision":
         return TORCHVISION[name].preprocessing
-    return preprocessing(file.parent, image_size) if file.name in (MODEL, OLD_MODEL) else None
+    in_folder = file.name.removesuffix(INDEX) in (MODEL, OLD_MODEL)
+    return preprocessing(file.parent, image_size) if in_folder else None
 
 
 def _named(source: str | Path) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 from importlib import resources
 from pathlib import Path
@@ -100,6 +101,8 @@ def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
     assert tuned.network == "cifar_resnet8"
     assert run.history()[-1]["test_error"] == run.test_error
     assert [line["epoch"] for line in run.history()] == [1, 2]
+    resnetlab.save_pretrained(run, place / "hub")
+    assert resnetlab.from_pretrained(place / "hub").spec == resnetlab.load(run).spec
 
 
 def test_a_study_runs_from_a_script_without_a_main_guard(place: Path) -> None:
@@ -162,8 +165,24 @@ Call = Callable[..., Any]
         (resnetlab.study, {"name": "degradation", "epochs": "x"}, "epochs='x' must be a number"),
         (resnetlab.study, {"name": "degradation", "jobs": 0}, "jobs=0 must be 1 or more"),
         (resnetlab.study, {"name": "degradation", "jobs": 1, "ray": "auto"}, "--jobs can't be used with --ray"),
+        (resnetlab.train, {"from": "x"}, "'from' is not a field of a recipe. Did you mean start?"),
+        (
+            resnetlab.train,
+            {"net": torch.nn.Sequential(torch.nn.ReLU())},
+            "net=Sequential(   (0): ReLU() ) must be text",
+        ),
+        (resnetlab.train, {"runs": ""}, "runs is empty; give a name or a path, . for the working folder"),
+        (resnetlab.evaluate, {"data": "digits", "report": ""}, "report is empty; give a name or a path"),
+        (resnetlab.evaluate, {"data": "digits", "flip": "no"}, "flip='no' must be True or False"),
+        (resnetlab.evaluate, {"data": "digits", "classes": {1: "0"}}, "classes: 1 must be text, the name of a class"),
+        (resnetlab.predict, {"images": ""}, "images is empty; give a name or a path"),
+        (resnetlab.predict, {"images": b"a.png"}, "images=b'a.png' must be a name or a path, or several"),
+        (resnetlab.predict, {"images": "a.png", "top": True}, "top=True must be a whole number"),
+        (resnetlab.predict, {"images": "a.png", "normalise": "imagenet"}, "each one number or 1, e.g. 0.5/0.3."),
+        (resnetlab.study, {"name": "degradation", "results": "/proc/self"}, "/proc/self: can't write"),
+        (resnetlab.study, {"name": "degradation", "seeds": True}, "seeds=True must be a whole number"),
         (resnetlab.plot_runs, {}, "no run given"),
-        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending says what is written"),
+        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending names the format"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -208,6 +227,27 @@ def test_a_fault_of_ours_stays_one(run: TrainingResult, monkeypatch: pytest.Monk
     monkeypatch.setattr("resnetlab.api.evaluate.evaluate_on", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         resnetlab.evaluate(run, "digits", quiet=True)
+
+
+def test_threads_do_not_change_what_others_train(place: Path) -> None:
+    """torch has one random state for all threads, and stochastic depth draws from it."""
+    fields = {"net": "cifar_resnet8(stochastic_depth=0.5)", "iterations": 12, "threads": 1, "quiet": True}
+
+    def trained(seed: int, runs: str) -> bytes:
+        run = resnetlab.train("digits", runs=place / runs, seed=seed, **fields)
+        return (run.folder / "last/weights.safetensors").read_bytes()
+
+    with ThreadPoolExecutor(2) as threads:
+        beside = list(threads.map(trained, (1, 2), ("beside", "beside")))
+    assert beside == [trained(1, "alone"), trained(2, "alone")]
+
+
+def test_reading_a_network_draws_nothing(run: TrainingResult, digit: Path) -> None:
+    """A training in another thread would miss it."""
+    before = torch.get_rng_state()
+    resnetlab.load(run)
+    resnetlab.predict(run, digit, quiet=True)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_results_are_frozen(run: TrainingResult) -> None:

@@ -55,6 +55,15 @@ def test_text_and_json_agree(place: Path, capsys: Captured) -> None:
     assert (said["images"], said["views"], said["flip"]) == (360, "1-crop", False)
 
 
+def test_top_5_is_not_shown_where_five_are_all_classes(place: Path, capsys: Captured) -> None:
+    ask = (str(place / "pictures.safetensors"), "--data", str(place / "pictures"))
+    first, second = evaluated(capsys, *ask)[0].splitlines()
+    said = json.loads(evaluated(capsys, *ask, "--json")[0])
+    assert first == f"top-1 {said['top1']:.2f} %, {said['correct']} of {said['images']} images right"
+    assert second == "95 % interval: {:.2f} to {:.2f} %".format(*said["top1_interval"])
+    assert said["top5"] == 100
+
+
 def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_path: Path) -> None:
     """Numbered folders, whose order as text and by number differ, and a file that names no classes."""
     for label in range(12):
@@ -119,7 +128,7 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
         (["nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "nowhere", "--data", "digits"], "nowhere: no such run folder or weight file"),
         (["digits.safetensors", "--data", "digitz"], "data 'digitz' can't be read"),
-        (["digits.safetensors", "--data", "pictures"], "digits.safetensors: a network for 1 channels and 10 classes"),
+        (["digits.safetensors", "--data", "pictures"], "digits.safetensors: a network for 1 channel and 10 classes"),
         (["digits.safetensors", "--data", "digits", "--views", "5-crop"], "views='5-crop' is not known: choose one of"),
         (["digits.safetensors", "--data", "digits", "--views", "10-crop"], "are in memory, all 8x8 pixels"),
         (["pictures.safetensors", "--data", "pictures", "--views", "10-crop", "--flip"], "leave --flip out"),

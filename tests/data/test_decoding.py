@@ -232,6 +232,9 @@ def test_a_scaled_image_is_resized_without_torch() -> None:
     assert found.shape == (149, 100, 3)
     whole = Image.fromarray(decode(content)).resize((100, 149), Image.Resampling.BILINEAR)
     assert psnr(found, np.asarray(whole)) >= 30
+    sharper = decoding.finish(decoding.decode_part(content, 100, "bicubic"))
+    assert not np.array_equal(sharper, found)
+    assert np.array_equal(sharper, decode_resized(content, 100, "bicubic"))
 
 
 @pytest.mark.parametrize("library", ["only_turbojpeg", "only_pillow"])

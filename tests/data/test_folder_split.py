@@ -13,6 +13,7 @@ import pytest
 from made_folders import messages, names, read, write
 
 from resnetlab import storage
+from resnetlab.data.folder import DRAWN
 from resnetlab.data.images import Purpose
 from resnetlab.data.open import open_data
 from resnetlab.data.walk import SPLIT
@@ -160,7 +161,9 @@ def test_a_folder_that_cannot_be_written_is_split_the_same(
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / SPLIT}: the split can't be saved (Permission denied); it stays the same as long as the images do"
     ]
-    assert read(tmp_path).fingerprint == unwritten.fingerprint
+    now = read(tmp_path)
+    assert now.fingerprint == unwritten.fingerprint
+    assert (unwritten.part, now.part) == (DRAWN, f"by {SPLIT}"), "no file is named that is not there"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,21 @@ def test_counts_equal_a_sort(size: int) -> None:
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(x, labels)), rel=1e-5)
 
 
+def test_a_large_batch_passes_in_parts_and_is_counted_whole() -> None:
+    """Its loss is the sum over the batch to the last bit, so that runs go on as they began."""
+    sizes: list[int] = []
+
+    class Watched(Scores):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return x
+
+    x, labels = torch.randn(501, 10), torch.randint(10, (501,))
+    found = accuracy(Watched(), [(x, labels)])
+    assert sizes == [167, 167, 167]
+    assert found.loss == float(nn.functional.cross_entropy(x, labels, reduction="sum")) / 501
+
+
 def test_fewer_than_five_classes_are_always_within_the_first_five() -> None:
     assert accuracy(Scores(), [(torch.randn(9, 3), torch.zeros(9, dtype=torch.long))]).top5 == 100
 

@@ -16,7 +16,7 @@ import pytest
 from resnetlab.errors import UserError
 from resnetlab.report.essay.page import SECTIONS
 from resnetlab.report.page import duration
-from resnetlab.report.study_pages import write_report
+from resnetlab.report.study_pages import write_essay, write_report
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures import svg
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
@@ -291,7 +291,7 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
         "its loss &lt;is&gt; no number",
         "30 finished, and 2 measurements, 1 failed",
         '<span class="badge not-judged">',
-        "Runs that it needs have failed",
+        "A run that it needs failed",
     ):
         assert words in page
 
@@ -343,6 +343,15 @@ def test_a_damaged_record_is_named(tmp_path: Path, changes: dict[str, Any]) -> N
     with pytest.raises(UserError, match=r"degradation-quick\.json: .*(damaged|another version).*run the study again"):
         written(tmp_path, record(**changes))
     assert [p.name for p in tmp_path.iterdir()] == ["degradation-quick.json"], "nothing is half written"
+
+
+@pytest.mark.parametrize("write", [write_report, write_essay])
+def test_lines_with_too_few_values_are_damage(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    values = record(**_broken_figure(panels=[_json(figure())["panels"][0]]))
+    del values["figures"][0]["panels"][0]["series"][0]["mean"][0]
+    (tmp_path / "degradation-quick.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"degradation-quick\.json: a damaged record .*not as many as its places"):
+        write(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])

@@ -102,4 +102,4 @@ def test_a_record_from_before_the_rule_had_two_sides_is_read(tmp_path: Path) -> 
         del old[key]
     page = written(tmp_path, old)
     assert '<span class="badge not-reproduced">' in page
-    assert "did not tell undecided from contradicted" in page
+    assert "did not distinguish undecided from contradicted" in page

@@ -44,13 +44,14 @@ from resnetlab.studies.frame.statistics import (
     VERDICTS,
     Verdict,
 )
-from resnetlab.studies.frame.text import SHARED, Both, Catalogue
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, both
 from resnetlab.training.recipes import recipe
 
 TEXT = """
 [claims.c]
 says = { en = "{who} is lower", zh = "{who} 更低" }
 paper = "Fig. 7"
+of = "x"
 
 [claims.c.cell]
 en = "{one} {one_values:.1f}, {other} {other_values:.1f}: {gap:.1f}"
@@ -59,12 +60,14 @@ zh = "{one} {one_values:.1f}，{other} {other_values:.1f}：{gap:.1f}"
 [claims.many]
 says = "many"
 paper = "Table 1"
+of = "x"
 each = "{net}: {gap:.1f}"
 cell = { en = "{each:; |} ({total})", zh = "{each:；|}（{total}）" }
 
 [claims.bare]
 says = "bare"
 paper = "none"
+of = "x"
 """
 
 
@@ -129,6 +132,37 @@ def test_a_row_has_the_words_of_its_comparison(text: Catalogue) -> None:
     assert str(row.measured).startswith("low 1.0 ± 0.1, high 2.0 ± 0.1: +1.0 [+0.")
 
 
+def test_the_rule_of_a_claim_is_what_its_comparisons_ask_for(tmp_path: Path) -> None:
+    """Names, direction and bound, in both languages; `holds` stands in for it, and what is not tested has none."""
+    texts = '[claims.c]\nsays = "s"\npaper = "p"\nof = { en = "error", zh = "误差" }\n'
+    texts += '[claims.h]\nsays = "s"\npaper = "p"\nholds = "at most {most:g}"\n'
+    (tmp_path / "text.toml").write_text(texts, encoding="utf-8")
+    text, named = Catalogue(tmp_path / "text.toml"), HIGH.called(Both("tall", "高者"))
+
+    def rule(*comparisons: Comparison, **options: Any) -> Both:
+        (row,) = rows(text, [claim("c", comparisons, **options)])
+        return both(row.rule)
+
+    assert rule(more(x, named, than=LOW)) == Both("error: tall above low", "误差：高者 高于 low")
+    said = [
+        (more(x, HIGH, than=LOW, by=2.5), "high more than 2.5 above low"),
+        (less(x, LOW, than=0.5), "low below 0.5"),
+        (less(x, LOW, than=HIGH, by=1.0), "low more than 1 below high"),
+        (no_more(x, HIGH, than=LOW, by=1.0), "high at most 1 above low"),
+        (within(x, HIGH, of=LOW, by=0.1), "high within 0.1 of low"),
+        (exact(x, LOW, of=0.0), "low exactly 0 in every seed"),
+        (ratio_within(x, LOW, of=x, factor=2.0), "low within a factor of 2"),
+        (counted(x, LOW, HIGH, all_of=True), "all seeds of low, at least 3, all seeds of high, at least 3"),
+        (counted(x, LOW, all_of=False), "no seed of low, of at least 3"),
+    ]
+    for comparison, asks in said:
+        assert str(rule(comparison)) == f"error: {asks}"
+    assert str(rule(less(x, LOW, than=HIGH), less(x, LOW, than=WIDE))) == "error: low below high, low below wide"
+    assert rule() == rule(less(x, LOW, than=HIGH), tested=False) == SHARED("verdicts.NOT_TESTED")
+    (row,) = rows(text, [claim("h", [less(x, LOW, than=HIGH)], values={"most": 0.5})])
+    assert str(row.rule) == "at most 0.5"
+
+
 def test_one_seed_is_remarked_in_both_languages(text: Catalogue) -> None:
     (row,) = rows(text, [claim("c", [less(x, group("a", 1.0), than=group("b", 2.0))], values={"who": "a"})])
     assert row.measured == Both(
@@ -138,7 +172,9 @@ def test_one_seed_is_remarked_in_both_languages(text: Catalogue) -> None:
 
 
 def test_a_verdict_has_a_remark_where_a_reader_needs_one(tmp_path: Path) -> None:
-    remarks = '[claims.bare]\nsays = "s"\npaper = "p"\notherwise = "{who} is small"\nuntested = "too few images"\n'
+    remarks = (
+        '[claims.bare]\nsays = "s"\npaper = "p"\nof = "x"\notherwise = "{who} is small"\nuntested = "too few images"\n'
+    )
     (tmp_path / "text.toml").write_text(remarks, encoding="utf-8")
     text = Catalogue(tmp_path / "text.toml")
     one, other = group("one", 1.0), group("other", 2.0)

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from resnetlab.studies import STUDIES
+from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.statistics import NOT_TESTED
 from resnetlab.studies.frame.study import study
-from resnetlab.studies.frame.text import SHARED, Catalogue
+from resnetlab.studies.frame.text import SHARED, Catalogue, both
 
 ROOM = SHARED.path.parents[1]
 FOLDERS = [ROOM / name for name in STUDIES]
 FILES = {"__init__.py", "study.py", "measure.py", "figures.py", "text.toml"}
 STATED = {"title", "claim", "source", "method", "rule", "theory", "note"}  # read by the frame
-CLAIM = {"says", "paper", "cell", "each", "absent", "otherwise", "untested"}
+CLAIM = {"says", "paper", "of", "holds", "cell", "each", "absent", "otherwise", "untested"}
 LONGEST = 220  # lines of a file of a study
 
 of_each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -100,3 +102,48 @@ def test_a_placeholder_of_a_statement_is_filled(folder: Path) -> None:
     stated = study(folder.name)
     for words in (stated.title, stated.claim, stated.source, stated.method, stated.rule):
         assert "{" not in str(words)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@of_each_folder
+def test_a_rule_names_what_each_claim_is_judged_by(folder: Path, scale: str) -> None:
+    """The rule is known before anything runs, and stays the same however it ends."""
+    stated = study(folder.name)
+    plan = stated.plan(scale, None, ())
+    rows = stated.judge(Evidence(scale, failed=[*plan.recipes, *plan.measurements])).rows
+    rule, untested = stated.rule_of(plan, scale), SHARED(f"verdicts.{NOT_TESTED.name}")
+    for number, row in enumerate(rows, 1):
+        said = both(row.rule)
+        assert f"({number}) {said.en}" in rule.en
+        assert f"({number}) {said.zh}" in rule.zh
+        assert re.search("[\u4e00-\u9fff]", said.zh)
+        assert said == untested or len(said.en) > len(untested.en) / 2
+        assert "=" not in said.en.replace("(shortcut=", "").replace("β =", ""), "no value as Python writes it"
+
+
+@of_each_folder
+def test_numbers_of_a_rule_come_from_the_code(folder: Path) -> None:
+    """A sentence of its own kind has bounds as placeholders; what it may write is the name of something."""
+    names = r"\{[^}]*\}|152|lag 1|滞后 1|log10|0\.45|λ < 1|exactly 0|not 0|恰为 0|不为 0|3x3"
+    for key, leaf in Catalogue(folder / "text.toml").leaves.items():
+        if key.endswith((".holds", ".of")):
+            written = [re.sub(names, "", str(text)) for text in leaf.values()]
+            assert not any(re.search(r"\d", text) for text in written), key
+
+
+def test_one_chinese_word_for_one_term() -> None:
+    """普通 for plain and 捷径 for shortcut, in every catalogue."""
+    others = re.compile("平直|快捷|跳跃连接|跳连")
+    for path in sorted(ROOM.rglob("*.toml")):
+        assert not others.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_columns_that_the_essay_reads_are_there() -> None:
+    """It finds numbers in records by the English names of their columns, so these are more than words."""
+    named = re.findall(r'\.cell\((?:[^"()]|\([^"()]*\))*, "([^"]+)"', code(ROOM.parent / "report" / "essay"))
+    headers = {str(text) for key in SHARED.leaves if key.startswith("costs.") for text in (SHARED(key),)}
+    for folder in FOLDERS:
+        text = Catalogue(folder / "text.toml")
+        headers |= {name for key, leaf in text.leaves.items() if key.endswith(".header") for name in leaf["en"]}
+    assert len(named) > 20
+    assert {name for name in named if name != "sci" and not name.startswith(".")} <= headers, "the rest are formats"

@@ -123,7 +123,7 @@ def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_u
         Both("deleting units does not raise the error", "删除单元未使误差上升"),
         NOT_JUDGED,
     )
-    assert str(finding.answer).startswith("Open: no plain and residual net")
+    assert str(finding.answer).startswith("No plain and residual net")
 
 
 def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) -> None:

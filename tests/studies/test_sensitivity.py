@@ -34,8 +34,8 @@ def test_small_branches_react_more(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, values))
     assert verdicts(finding) == [REPRODUCED] * 4
     assert "F changes 4.00" in str(finding.answer)
-    assert "it is 2.00 times" in str(finding.answer), "against the plain net"
-    assert "equal to ‖H‖/‖F‖ in every unit within 0 %" in str(finding.rows[1].measured)
+    assert "it changes 2.00 times" in str(finding.answer), "against the plain net"
+    assert "equal to ‖H‖/‖F‖ in every unit to within 0 %" in str(finding.rows[1].measured)
 
 
 def test_large_branches_refute_all_but_arithmetic(made_up: MadeUp) -> None:

@@ -42,7 +42,7 @@ def test_verdicts_follow_the_interval_and_not_the_mean_alone() -> None:
     ("mean", "low", "high", "above", "below", "within"),
     [
         (2.0, 1.1, 2.9, REPRODUCED, CONTRADICTED, CONTRADICTED),  # all beyond the bound, which is 1
-        (2.0, 1.0, 3.0, DIRECTION, UNDECIDED, UNDECIDED),  # an interval that ends at the bound holds both sides
+        (2.0, 1.0, 3.0, DIRECTION, UNDECIDED, UNDECIDED),  # an interval that ends at the bound includes it
         (2.0, 0.9, 3.1, DIRECTION, UNDECIDED, UNDECIDED),
         (1.0, 0.5, 1.5, UNDECIDED, UNDECIDED, UNDECIDED),  # a mean at the bound lies on neither side
         (1.0, 1.0, 1.0, UNDECIDED, UNDECIDED, UNDECIDED),  # so does a difference without spread

@@ -100,7 +100,7 @@ def test_a_key_or_a_value_that_lacks_is_named(tmp_path: Path) -> None:
     [
         ('[a]\nen = "x"', "a: needs en and zh"),
         ('[a]\nen = "x"\nzh = "x"\nde = "x"', "a: needs en and zh"),
-        ('[a]\nen = "{x}"\nzh = "{y}"', "a: the languages have other placeholders"),
+        ('[a]\nen = "{x}"\nzh = "{y}"', "a: the languages have different placeholders"),
         ('[a]\nen = ["x", "y"]\nzh = ["x"]', "a: has 2 texts in English and 1 in Chinese"),
         ('[a]\nen = ["x", "y"]\nzh = "xy"', "a: is a text in both languages"),
         ("[a.b]\nc = 3", "a.b.c: is no text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from collections.abc import Iterator
@@ -115,6 +116,25 @@ def test_recomputed_units_keep_nothing_of_their_inside() -> None:
             net(torch.randn(4, 3, 32, 32))
         kept[recompute] = sum(sizes)
     assert kept[True] < kept[False] / 4
+
+
+@pytest.mark.parametrize("trained_from", ["conv1", "layer1.0", "layer1.1", "layer3.0", "fc"])
+def test_recomputed_units_have_the_same_gradients_behind_frozen_ones(trained_from: str) -> None:
+    """Also where what goes into a stage asks for no gradient; what is frozen has none."""
+    gradients: dict[bool, dict[str, Tensor | None]] = {}
+    for recompute in (False, True):
+        net = build("cifar_resnet20", seed=1).train()
+        net.recompute = recompute  # type: ignore[assignment]
+        frozen = itertools.takewhile(lambda named: not named[0].startswith(trained_from), net.named_parameters())
+        for _, parameter in frozen:
+            parameter.requires_grad_(False)
+        net(torch.ones(4, 3, 32, 32).cumsum(3)).logsumexp(1).sum().backward()
+        gradients[recompute] = {name: p.grad for name, p in net.named_parameters()}
+    for name, plain in gradients[False].items():
+        again = gradients[True][name]
+        assert (plain is None) == (again is None), name
+        assert plain is None or again is None or torch.equal(plain, again), name
+    assert (gradients[True]["conv1.weight"] is None) == (trained_from != "conv1")
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks

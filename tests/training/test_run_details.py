@@ -105,6 +105,8 @@ def test_a_name_or_a_hash_stands_for_the_newest_run(runs: Path) -> None:
         assert find_run(text, runs).resolve() == older.resolve()
     assert newest_run(runs, "flower") is newest_run(runs, "") is newest_run(runs / "none", "flowers") is None
     assert source_path("flower") == Path("flower")
+    shutil.copytree(older, runs / "backup-flowers")  # of another name, though it ends like it
+    assert find_run("flowers", runs).resolve() == newer.resolve()
     Path("flowers").mkdir()
     assert source_path("flowers") == Path("flowers")  # what is there goes first
 

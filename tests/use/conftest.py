@@ -60,13 +60,13 @@ HELD = """
 import os, pathlib, time
 import resnetlab.use.decoding_process as it
 folder, decode = pathlib.Path({folder!r}), it.decode_part
-def held(content, short_side, admit):
+def held(content, short_side, interpolation, admit):
     def admit_and_wait(height, width):
         admit(height, width)
         (folder / f"began-{{os.getpid()}}").touch()
         while not (folder / "go").exists():
             time.sleep(0.01)
-    return decode(content, short_side, admit_and_wait)
+    return decode(content, short_side, interpolation, admit_and_wait)
 it.decode_part = held
 it.main()
 """

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from resnetlab.data.decoding import decode_resized, finish
+from resnetlab.data.resizing import Interpolation
 from resnetlab.use import decoders as module
 from resnetlab.use.decoders import Decoders
 from resnetlab.use.decoding_process import LIGHT, Task
@@ -28,7 +30,7 @@ MOST = 25_000_000
 
 
 def task(content: bytes, side: int = 32, pixels: int = MOST) -> Task:
-    return Task("image/png", len(content), side, pixels, 32_768)
+    return Task("image/png", len(content), side, "bilinear", pixels, 32_768)
 
 
 async def decode(pool: Decoders, content: bytes, **how: int) -> np.ndarray:
@@ -56,6 +58,17 @@ def test_pixels_are_those_of_decoding_in_place(decoders: Decoders, noise: Noise,
     for height, width, side in ((40, 48, 32), (700, 401, 50), (32, 32, 32), (90, 500, 64)):
         content = noise(1, height, width, format)
         assert np.array_equal(asyncio.run(decode(decoders, content, side=side)), decode_resized(content, side))
+
+
+@pytest.mark.parametrize("way", ["bilinear", "bicubic"])
+def test_images_are_resized_as_the_network_says(decoders: Decoders, noise: Noise, way: Interpolation) -> None:
+    """Those that are decoded at 1/8 in the process, all others here."""
+    for height, width in ((401, 701), (61, 47)):
+        content = noise(1, height, width, "JPEG")
+        given = replace(task(content), interpolation=way)
+        found = asyncio.run(decoders.decoded(given, bytearray(content), lambda part: finish(part, way)))
+        assert np.array_equal(found, decode_resized(content, 32, way))
+        assert not np.array_equal(found, decode_resized(content, 32, "bicubic" if way == "bilinear" else "bilinear"))
 
 
 def test_a_turned_photograph_is_upright(decoders: Decoders, noise: Noise) -> None:

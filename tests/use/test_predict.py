@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_the_rest_is_done_when_a_file_cannot_be_read(run: Path, digits: Path, tm
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 1
     assert all(name in shown.err for name in ("bad.png", "empty.jpg", "missing.png"))
+
+
+@pytest.mark.parametrize("command", [["predict"], ["features", "--out", "f.npz"], ["explain"]])
+def test_what_is_no_file_is_said_and_never_waited_for(
+    run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: list[str]
+) -> None:
+    """Nothing writes to the FIFO, and /dev/zero has no end."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.png")
+    assert main([command[0], str(run), "fifo.png", "/dev/zero", str(digits / "00.png"), *command[1:]]) == 1
+    shown = capsys.readouterr().err
+    assert "fifo.png: can't be read (it is a FIFO, not a regular file)" in shown
+    assert "/dev/zero: can't be read (it is a device, not a regular file)" in shown
 
 
 def test_what_a_file_does_not_tell_is_said(digits: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -165,7 +165,8 @@ def test_int8_is_calibrated_on_images_that_are_prepared_so(
 
 def test_the_server_prepares_images_so(source: Path, decoders: Decoders, noise: Noise) -> None:
     classifier, content = Classifier.open(source), noise(5, 90, 60)
-    api, task = Api(classifier, Limits(), decoders, 1), Task("image/png", len(content), 40, 10**6, 2**15)
+    api = Api(classifier, Limits(), decoders, 1)
+    task = Task("image/png", len(content), 40, classifier.resizing.interpolation, 10**6, 2**15)
     pixels, crop = asyncio.run(decoders.decoded(task, bytearray(content), api._prepared))
     assert torch.equal(pixels, classifier.prepare(content))
     assert np.array_equal(pixels.numpy().transpose(1, 2, 0), centre_crop(content, (), 32, STATED))

@@ -213,5 +213,5 @@ def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
     save_file(resnetlab.build("cifar_resnet8").state_dict(), tmp_path / "rgb.safetensors")
     with pytest.raises(UserError, match="a network for 3 channels and 10 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "rgb.safetensors", open_data("digits"), net="cifar_resnet8")
-    with pytest.raises(UserError, match="a network for 1 channels and 7 classes, but digits has 1 and 10"):
+    with pytest.raises(UserError, match="a network for 1 channel and 7 classes, but digits has 1 and 10"):
         evaluate_on(tmp_path / "seven.safetensors", open_data("digits"), net="cifar_resnet8(in_channels=1)")

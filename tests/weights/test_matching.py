@@ -179,6 +179,15 @@ def test_other_networks_are_refused(net: str | None, reason: str, tmp_path: Path
         resnetlab.load(tmp_path / "x.pth", net=net, match="order")
 
 
+def test_a_file_whose_names_alone_differ_is_told_of_the_way(tmp_path: Path) -> None:
+    state = {NAMINGS["stage_2.0.conv_1"](key): t for key, t in network("cifar_resnet8").state_dict().items()}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"Nothing was loaded\. If only its names differ, give --match order\.$"):
+        resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8")
+    with pytest.raises(UserError, match=r"Nothing was loaded\.$"):
+        resnetlab.load(tmp_path / "x.pth", net="cifar_resnet14")
+
+
 def test_files_without_an_order_of_their_own_are_refused(tmp_path: Path) -> None:
     save_file(network("cifar_resnet8").state_dict(), tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="sorts its tensors by name, .* give the file that torch.save wrote"):

@@ -26,7 +26,7 @@ def problem(library: Library) -> Facts:
     They are those of the record that is drawn; where the one to judge by is another, it says the same again.
     """
     book, judged = library.pictured("degradation"), library.best("degradation")
-    values = _errors(book)
+    values: dict[str, Any] = dict(_errors(book))
     plain, residual = values["plain_deep"].value, values["residual_deep"].value
     fits = plain > values["plain_shallow"].value + LOST and residual < plain - LOST
     panels = (panel_of(book, "curves", 0), panel_of(book, "curves", 1))

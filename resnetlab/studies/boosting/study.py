@@ -132,4 +132,4 @@ def _answer(nets: list[Group[Net]]) -> Words:
     return TEXT(key, net=net, own=own, falls=fall, **_errors(net))
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True, most=MOST)
+STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True)

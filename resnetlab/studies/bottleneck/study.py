@@ -65,6 +65,7 @@ def claims_of_units(units: Group[str]) -> Iterator[Claim]:
     yield claim(
         "weights",
         [exact(_count("weights", name), units, of=WEIGHTS[name]) for name in ("pair-256", "bottleneck")],
+        values={"pair": WEIGHTS["pair-256"], "narrow": WEIGHTS["bottleneck"]},
         cell=lambda: _beside("pair-256", units.values[0]),
     )
     yield claim(
@@ -73,7 +74,7 @@ def claims_of_units(units: Group[str]) -> Iterator[Claim]:
         values={"factor": SIMILAR},
         cell=lambda: _beside("pair-64", units.values[0]),
     )
-    yield claim("doubled", [_doubled(units)])
+    yield claim("doubled", [_doubled(units)], values={"low": DOUBLED[0], "high": DOUBLED[1]})
     yield claim("faster", [longer(units, "pair-256", than="bottleneck")])
     yield claim(
         "as_fast",
@@ -184,4 +185,4 @@ def _answer_of_nets(nets: Costs) -> Words:
     return joined([TEXT("answer.nets", deep=deep, vgg=vgg), sentence_of_times(nets, timed)])
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, low=DOUBLED[0], high=DOUBLED[1], busy=BUSY_RULE)
+STUDY = stated(TEXT, plan=plan, judge=judge, busy=BUSY_RULE)

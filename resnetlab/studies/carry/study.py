@@ -160,4 +160,4 @@ def _agrees(net: Group[str], name: str) -> bool:
     return ratio_within(left("start"), net, of=expected_left(name), factor=FACTOR).verdict == REPRODUCED
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, factor=FACTOR)
+STUDY = stated(TEXT, plan=plan, judge=judge)

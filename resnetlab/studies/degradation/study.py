@@ -130,4 +130,4 @@ def _words(nets: Groups[Net]) -> Words:
     return joined([ends, test, meaning])
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE)
+STUDY = stated(TEXT, plan=plan, judge=judge)

@@ -1,4 +1,4 @@
-"""Depth: 110, 152 and 1,202 layers train; what they reach, and what a layer more costs.
+"""Depth: 110, 152 and 1,202 layers can be trained; what they reach, and what another layer costs.
 
 Paper:    He et al. 2015, sections 4.1 and 4.2 ("Exploring over 1000 layers"), Table 6, Figure 6.
 Claim:    residual nets of 110, 152 and 1,202 layers train without difficulty; 1,202 layers reach less than 0.1 %

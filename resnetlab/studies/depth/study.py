@@ -108,13 +108,14 @@ def _by_depth(evidence: Evidence, warmed: bool) -> Groups[int]:
 def claims(nets: Groups[int], warmed: Groups[int], first: Groups[str]) -> Iterator[Claim]:
     """What deep nets reach that were trained in full, and that those which took first steps start to train."""
     deepest, remedied = nets.all(110, DEEPEST), warmed.all(110)
-    usual = [*nets.all(56), *(remedied or nets.all(110))]
+    warmed_ones = [net.called(TEXT("warmed", depth=net.key)) for net in remedied]
+    usual = [*nets.all(56), *(warmed_ones or nets.all(110))]
     yield claim(
         "trains_as_well",
         [no_more(train_error, usual[1], than=usual[0], by=TOLERANCE)] if len(usual) == 2 else [],
         values={"tolerance": TOLERANCE, "how": TEXT("warm_up") if remedied else ""},
     )
-    without = [(net, twin) for net in remedied for twin in nets.all(110)]
+    without = [(net, twin) for net in warmed_ones for twin in nets.all(110)]
     yield claim("warm_up", [more(train_error, twin, than=net) for net, twin in without])
     yield claim(
         "fitted",
@@ -130,12 +131,12 @@ def claims(nets: Groups[int], warmed: Groups[int], first: Groups[str]) -> Iterat
 
 def _starts(net: Group[str]) -> Comparison:
     """That learning has begun, by the mark that the paper uses."""
+    below = less(_last_error, net, than=STARTED)
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        below = less(_last_error, net, than=STARTED)
         return below.verdict, {**below.words, "steps": len(net.values[0]["errors"])}
 
-    return Comparison((net,), judge)
+    return Comparison((net,), judge, asks=below.asks)
 
 
 def _last_error(values: dict[str, Any]) -> float:
@@ -171,4 +172,4 @@ def _answer(nets: Groups[int], first: Groups[str]) -> Words:
     return joined(parts)
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE, started=STARTED)
+STUDY = stated(TEXT, plan=plan, judge=judge, started=STARTED)

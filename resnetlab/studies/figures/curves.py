@@ -8,7 +8,7 @@ from typing import Any
 
 from resnetlab.errors import UserError, printable
 from resnetlab.run_files import data_title, read_epochs, read_settings
-from resnetlab.storage import Damaged, disk_errors, write_atomically
+from resnetlab.storage import Damaged, content_of, disk_errors, write_atomically
 from resnetlab.studies.figures.draw import draw, draw_file
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 
@@ -70,9 +70,9 @@ def save_curves(figure: Figure, path: Path, advice: str = CHOOSE) -> None:
 def check_out(path: Path, advice: str = CHOOSE) -> None:
     """Raise UserError unless a plot may be written there."""
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{str(path)[:80]}: the ending says what is written; give one of {', '.join(ENDINGS)}.")
+        raise UserError(f"{str(path)[:80]}: the ending names the format; give one of {', '.join(ENDINGS)}.")
     try:
-        ours = not path.exists() or _MARK.encode() in path.read_bytes()
+        ours = not path.exists() or _MARK.encode() in content_of(path)
     except OSError as error:
         raise UserError(f"{str(path)[:80]}: can't be written ({error.strerror}); {advice}.") from error
     if not ours:

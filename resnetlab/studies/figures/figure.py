@@ -22,6 +22,10 @@ class Series:
     high: list[float]
     marks: bool = False  # points in place of a line, e.g. what was measured beside a curve of theory
 
+    def __post_init__(self) -> None:
+        if len({len(values) for values in (self.x, self.mean, self.low, self.high)}) > 1:
+            raise ValueError(f"the values of {self.label!r} are not as many as its places")
+
 
 @dataclass(frozen=True)
 class Panel:

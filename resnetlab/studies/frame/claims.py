@@ -9,6 +9,9 @@ cell may use the values of the claim and, of one comparison, its words: {one} an
 several comparisons each is written by `each` (by default its gap alone), and the cell has all of them as {each}.
 `absent` stands in the cell of a claim that has nothing to compare. Below the cell stands a remark: `otherwise`, what
 else it may be where the claim is contradicted, and `untested`, why a scale does not test it.
+
+The claim's rule comes from its comparisons, too: `of` names what they compare, and each says what it asks for of which
+groups. Only where a comparison is of its own kind has the claim a sentence, `holds`, that says it.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from resnetlab.studies.frame.statistics import (
     tally,
     weakest,
 )
-from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -51,6 +54,7 @@ class Row:
     measured: Words
     verdict: Verdict
     remark: Words = ""  # to the verdict: what else it may be, why it is not tested, or that one seed has no interval
+    rule: Words = ""  # what has to hold for it to be reproduced
 
 
 def in_words(verdicts: Iterable[Verdict]) -> Both:
@@ -104,6 +108,7 @@ class Comparison:
     groups: tuple[Group[Any], ...]
     judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
     over_seeds: bool = True  # what an interval is of; times have one over the rounds of a single measurement
+    asks: Words = ""  # what is asked for of which groups, e.g. "plain-56 above plain-20"; else the claim has `holds`
 
     @cached_property
     def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
@@ -123,22 +128,38 @@ class Comparison:
 
 def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
     """That a metric of one group lies above the other's, or above a number, by more than `by`; gap: one − other."""
-    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(by), words)
+    asks = asked("above_by" if by else "above", one, than, by=by)
+    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(by), asks, words)
 
 
 def less(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
     """That a metric of one group lies below the other's, or below a number, by more than `by`; gap: other − one."""
-    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(by), words)
+    asks = asked("below_by" if by else "below", one, than, by=by)
+    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(by), asks, words)
 
 
 def no_more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float, **words: Any) -> Comparison:
     """That a metric of one group lies at most `by` above the other's; gap: one − other."""
-    return _compared(metric, one, than, difference, lambda gap: gap.verdict_below(by), words)
+    asks = asked("no_more", one, than, by=by)
+    return _compared(metric, one, than, difference, lambda gap: gap.verdict_below(by), asks, words)
 
 
 def within(metric: Metric, one: Group[Any], *, of: Group[Any] | float, by: float, **words: Any) -> Comparison:
     """That a metric of one group lies no farther than `by` from the other's; gap: one − other."""
-    return _compared(metric, one, of, difference, lambda gap: gap.verdict_within(by), words)
+    asks = asked("within", one, of, by=by)
+    return _compared(metric, one, of, difference, lambda gap: gap.verdict_within(by), asks, words)
+
+
+def asked(side: str, one: Group[Any], other: Group[Any] | float = 0.0, **values: Any) -> Both:
+    """What a comparison asks for, in words: where one group has to lie beside another, or beside a number."""
+    beside = _name(other) if isinstance(other, Group) else f"{other:g}"
+    return SHARED(f"asks.{side}", one=_name(one), other=beside, **values)
+
+
+def _name(group: Group[Any]) -> Words:
+    """Of a group, in each language's words if its key has some."""
+    words: Words = group.key if isinstance(group.key, Both) else getattr(group.key, "words", str(group.key))
+    return words
 
 
 def _compared(
@@ -147,6 +168,7 @@ def _compared(
     other: Group[Any] | float,
     gap_of: Callable[[Sequence[float], Sequence[float]], Difference],
     verdict: Callable[[Difference], Verdict],
+    asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
@@ -161,7 +183,7 @@ def _compared(
             **words,
         }
 
-    return Comparison((one, other) if isinstance(other, Group) else (one,), judge)
+    return Comparison((one, other) if isinstance(other, Group) else (one,), judge, asks=asks)
 
 
 def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
@@ -171,7 +193,7 @@ def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
         values = one.of(metric)
         return holds(all(v == of for v in values)), {"one": one.key, "other": of, "one_values": Sample(values)}
 
-    return Comparison((one,), judge)
+    return Comparison((one,), judge, asks=asked("exact", one, of))
 
 
 def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, **words: Any) -> Comparison:
@@ -189,7 +211,7 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
         verdict = difference(logs, [0.0] * len(logs)).verdict_within(math.log(factor))
         return verdict, {"one": one.key, **means, **words}
 
-    return Comparison((one,), judge)
+    return Comparison((one,), judge, asks=asked("factor", one, factor=factor))
 
 
 def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) -> Comparison:
@@ -208,7 +230,8 @@ def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) 
         )
         return verdict, {"count": sum(found), "total": len(found)}
 
-    return Comparison(groups, judge)
+    asks = [asked("all" if all_of else "none", group, fewest=fewest) for group in groups]
+    return Comparison(groups, judge, asks=SHARED("asks.several", each=asks))
 
 
 def holds(fact: bool) -> Verdict:
@@ -260,9 +283,10 @@ def rows(text: Catalogue, claims: Iterable[Claim]) -> list[Row]:
 
 def _row(text: Catalogue, one: Claim) -> Row:
     says, paper = (text(f"claims.{one.key}.{part}", **one.values) for part in ("says", "paper"))
+    rule = _rule(text, one)
     if not one.comparisons:
         absent = [key for key in (f"claims.{one.key}.absent", "claims.absent") if key in text]
-        return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED)
+        return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED, rule=rule)
 
     def measured() -> tuple[Words, Verdict]:
         try:
@@ -272,7 +296,17 @@ def _row(text: Catalogue, one: Claim) -> Row:
             return found.words, found.verdict
 
     row = judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
-    return replace(row, remark=_remark(text, one, row.verdict))
+    return replace(row, remark=_remark(text, one, row.verdict), rule=rule)
+
+
+def _rule(text: Catalogue, one: Claim) -> Words:
+    """What has to hold for a claim to be reproduced: what its comparisons ask for, each once."""
+    if not one.comparisons or not one.tested:
+        return SHARED(f"verdicts.{NOT_TESTED.name}")
+    if f"claims.{one.key}.holds" in text:
+        return text(f"claims.{one.key}.holds", **one.values)
+    asks = list(dict.fromkeys(both(comparison.asks) for comparison in one.comparisons))
+    return SHARED("rules.claim", of=text(f"claims.{one.key}.of", **one.values), asks=asks)
 
 
 def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:

@@ -56,12 +56,14 @@ def longer(costs: Group[Any], one: str, *, than: str, which: int = 0, **words: A
 
     costs: what `measure_networks` (or the like) gave; `which` of its measurements.
     """
-    return _timed(costs, one, than, which, lambda clock: clock.verdict_above(1), words)
+    asks = SHARED("asks.longer", one=one, other=than)
+    return _timed(costs, one, than, which, lambda clock: clock.verdict_above(1), asks, words)
 
 
 def as_long(costs: Group[Any], one: str, *, as_: str, factor: float, which: int = 0, **words: Any) -> Comparison:
     """That one network or unit takes as long as another, within a factor, by BUSY_RULE."""
-    return _timed(costs, one, as_, which, lambda clock: clock.verdict_within(factor), words)
+    asks = SHARED("asks.as_long", one=one, other=as_, factor=factor)
+    return _timed(costs, one, as_, which, lambda clock: clock.verdict_within(factor), asks, words)
 
 
 def _timed(
@@ -70,6 +72,7 @@ def _timed(
     other: str,
     which: int,
     verdict: Callable[[Ratio], Verdict],
+    asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
@@ -78,7 +81,7 @@ def _timed(
         clock = times(costs.values[which], one, other)
         return verdict(clock), {"one": one, "other": other, "clock": clock, **words}
 
-    return Comparison((costs,), judge, over_seeds=False)
+    return Comparison((costs,), judge, over_seeds=False, asks=asks)
 
 
 def sentence_of_times(costs: Costs, sentence: Words) -> Words:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.studies.frame.text import Words
 from resnetlab.training.recipe import Recipe
 
 K = TypeVar("K", bound=Any)  # whatever tells groups apart, e.g. a depth, a name, or a dataclass
@@ -72,6 +73,10 @@ class Group(Generic[K]):
     def of(self, metric: Metric) -> list[float]:
         """A number by seed."""
         return [metric(values) for values in self.values]
+
+    def called(self, name: Words) -> Group[Any]:
+        """The same under another key: how rules and cells call it."""
+        return Group(name, self.done, self.failed)
 
 
 class Groups(dict[K, Group[K]]):

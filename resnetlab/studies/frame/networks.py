@@ -119,7 +119,7 @@ def _check_alike(weights: tuple[Weights, ...]) -> None:
         depth = net_named(one.net).depth
         other = seen.setdefault(depth, one.net)
         if len({(s.stages, s.branch) for s in (spec(one.net), spec(other)) if isinstance(s, NetSpec)}) > 1:
-            raise UserError(f"{one.net} and {other}: {depth} layers each, but of other units; measure one at a time.")
+            raise UserError(f"{one.net} and {other}: {depth} layers each, but different units; measure one at a time.")
 
 
 def checked_batch(subject: MeasurementContext) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +26,7 @@ from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, 
 from resnetlab.studies.frame.scales import SCALES, WEIGHTS
 from resnetlab.studies.frame.statistics import CONTRADICTED, Verdict
 from resnetlab.studies.frame.study import Plan, Study, StudyResult
-from resnetlab.studies.frame.text import SHARED, Words, both
+from resnetlab.studies.frame.text import SHARED, Words
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.runs import MEASURED
@@ -162,7 +162,7 @@ def read_records(folder: Path) -> list[Record]:
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise Damaged(path, "a damaged record, it has half of a character", "run the study again") from error
+            raise Damaged(path, "a damaged record, it has an incomplete character", "run the study again") from error
         records.append(Record(**values))
         if records[-1].file_name != path.name:
             raise UserError(f"{path}: holds the record that belongs in {records[-1].file_name}; move it there.")
@@ -240,7 +240,7 @@ def make_record(
         claim=study.claim,
         source=study.source,
         method=study.method,
-        rule=both(study.rule) + " " + SHARED("failed_rule"),
+        rule=study.rule_of(plan, scale),
         expected=plan.expected,
         verdict=str(finding.verdict),
         rows=[_recorded(row, scale) for row in finding.rows],
@@ -266,7 +266,8 @@ def make_record(
 def _recorded(row: Row, scale: str) -> dict[str, Any]:
     """A row as a record keeps it; of a contradicted claim it says what else it may be."""
     remark = row.remark or (SHARED(f"otherwise.{scale}") if row.verdict == CONTRADICTED else "")
-    return asdict(replace(row, remark=remark)) | {"verdict": row.verdict.word}
+    about = RecordedRow(row.claim, row.paper, row.measured, row.verdict.word, remark)
+    return asdict(about)
 
 
 def _gathered(

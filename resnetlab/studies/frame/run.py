@@ -117,8 +117,12 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> I
     if isinstance(one, Recipe):
         yield from train(make_run(one, runs), device=device, threads=threads)
     else:
+        callers_threads = torch.get_num_threads()
         torch.set_num_threads(threads)
-        measure_or_cached(one, runs, device, again_if_busy=True)
+        try:
+            measure_or_cached(one, runs, device, again_if_busy=True)
+        finally:
+            torch.set_num_threads(callers_threads)
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:

@@ -18,8 +18,8 @@ class Verdict(IntEnum):
     """
 
     REPRODUCED = 0  # the interval lies on the claim's side
-    DIRECTION = 1  # it holds both sides, and the mean lies on the claim's
-    UNDECIDED = 2  # it holds both sides, and the mean does not lie on the claim's
+    DIRECTION = 1  # it includes the bound, and the mean lies on the claim's side
+    UNDECIDED = 2  # it includes the bound, and the mean does not lie on the claim's side
     NOT_JUDGED = 3
     CONTRADICTED = 4  # the interval lies on the other side
     NOT_REPRODUCED = 5
@@ -52,7 +52,7 @@ _RECORDED = {
 
 
 def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
-    """The verdict of an interval: it may show the claim, exclude it, or hold both, so that the mean alone speaks.
+    """The verdict of an interval: it may show the claim, exclude it, or include the bound, and then the mean decides.
 
     on_average: whether the mean, or the median, lies on the claim's side.
     """
@@ -81,11 +81,11 @@ class Difference:
     high: float
 
     def verdict_above(self, bound: float) -> Verdict:
-        """Whether the difference lies above `bound`. An interval that ends at the bound holds both sides."""
+        """Whether the difference lies above `bound`. An interval that ends at the bound includes it."""
         return decide(shown=self.low > bound, on_average=self.mean > bound, excluded=self.high < bound)
 
     def verdict_below(self, bound: float) -> Verdict:
-        """Whether the difference lies below `bound`. An interval that ends at the bound holds both sides."""
+        """Whether the difference lies below `bound`. An interval that ends at the bound includes it."""
         return decide(shown=self.high < bound, on_average=self.mean < bound, excluded=self.low > bound)
 
     def verdict_within(self, bound: float) -> Verdict:

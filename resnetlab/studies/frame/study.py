@@ -15,7 +15,7 @@ from resnetlab.studies.frame.claims import Row, in_words
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
 from resnetlab.studies.frame.scales import CIFAR_EPOCHS
-from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both, joined
 from resnetlab.training.recipe import Recipe
 
 
@@ -102,6 +102,12 @@ class Study:
     judge: Callable[[Evidence], StudyResult]
     theory: Words = ""  # derivations: paragraphs with LaTeX between $ and $, an empty line between them
     takes_weights: bool = False
+
+    def rule_of(self, plan: Plan, scale: str) -> Both:
+        """The rule, with what has to hold for each claim of a plan to be reproduced, known before anything runs."""
+        nothing = Evidence(scale, failed=[*plan.recipes, *plan.measurements])
+        claims = [f"({i}) " + both(row.rule) for i, row in enumerate(self.judge(nothing).rows, 1)]
+        return joined([self.rule, SHARED("rules.claims", claims=claims), SHARED("failed_rule")])
 
 
 # What a study's rule may say of how an interval becomes a verdict.

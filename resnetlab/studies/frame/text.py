@@ -175,7 +175,7 @@ def _check(key: str, leaf: Leaf) -> None:
         except ValueError as error:  # a brace that is left open
             raise ValueError(f"{key}: {error}") from error
         if not same:
-            raise ValueError(f"{key}: the languages have other placeholders: {one!r:.60}, {other!r:.60}")
+            raise ValueError(f"{key}: the languages have different placeholders: {one!r:.60}, {other!r:.60}")
 
 
 SHARED = Catalogue(Path(__file__).with_name("shared.toml"))

@@ -1,4 +1,4 @@
-"""Lesion: a residual net hardly misses a unit that is deleted or moved; a plain net is lost without one.
+"""Lesion: a residual net does almost as well without a unit, or with units moved; a plain net fails without one.
 
 Paper:    Veit, Wilber & Belongie 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks".
 Claim:    residual nets behave like many paths of different lengths, of which the short ones carry the gradient.

@@ -9,7 +9,7 @@ from typing import Any
 
 from resnetlab.measuring.paths import decay, gradient_shares, mean_length, middle, share_of_paths
 from resnetlab.studies.figures.figure import Table, table
-from resnetlab.studies.frame.claims import Claim, Comparison, Instead, Interval, claim, holds, less, more, rows
+from resnetlab.studies.frame.claims import Claim, Comparison, Instead, Interval, asked, claim, holds, less, more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
@@ -62,7 +62,7 @@ def lesion_claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
     yield claim("lost", [more(error_without_one, net, than=LOST) for net in nets.of("plain")])
     yield claim("costs_less", [less(rise, residual, than=plain) for plain, residual in nets.pairs()])
     yield claim("changing", [_missed_more(net) for net in changing], tested=scale != "quick")
-    yield claim("smooth", [_smooth(net, plain) for net in deepest], values={"jump": JUMP})
+    yield claim("smooth", [_smooth(net, plain) for net in deepest], values={"jump": JUMP, "count": STEPS})
     yield claim("permuted", [less(tau_correlation, net, than=0.0) for net in deepest])
 
 
@@ -108,7 +108,8 @@ def _missed_more(net: Group[Net]) -> Comparison:
         words = {"changing": Sample(changing), "keeping": Sample(keeping), "gap": Interval(gap)}
         return gap.verdict_above(0), words
 
-    return Comparison((net,), judge)
+    changing, keeping = (net.called(TEXT(f"sizes.{which}", net=net)) for which in ("changing", "keeping"))
+    return Comparison((net,), judge, asks=asked("above", changing, keeping))
 
 
 def _smooth(net: Group[Net], beside: list[Group[Net]]) -> Comparison:
@@ -121,7 +122,7 @@ def _smooth(net: Group[Net], beside: list[Group[Net]]) -> Comparison:
         told = [TEXT("claims.smooth.step", net=one, share=f"{Sample(s):.2f}" if s else "–") for one, s in shown]
         return difference(steps, [JUMP] * len(steps)).verdict_below(0), {"steps": told}
 
-    return Comparison((net,), judge)
+    return Comparison((net,), judge, asks=asked("below", net, JUMP))
 
 
 def _largest_steps(net: Group[Net]) -> list[float]:
@@ -207,4 +208,4 @@ def _answer(nets: Groups[Net], gradients: Groups[Net]) -> Words:
     return joined([costs, TEXT(key, length=length, half=units / 2, units=units)])
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True, barely=BARELY, lost=LOST, jump=JUMP, steps=STEPS)
+STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True, lost=LOST)

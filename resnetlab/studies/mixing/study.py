@@ -12,7 +12,7 @@ from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, note, print
 from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, difference, weakest
+from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, Verdict, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, expected, stated
 from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 
@@ -85,7 +85,11 @@ def _bias(net: Group[str]) -> str:
 def _lowest(best: Group[str], swept: list[Group[str]]) -> Comparison:
     """That of all these none has a test error as low; of one alone that can't be asked."""
     higher = [more(test_error, net, than=best) for net in swept if net is not best]
-    return Comparison(tuple(swept), lambda: (weakest(one.verdict for one in higher) if higher else NOT_TESTED, {}))
+
+    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+        return (weakest(one.verdict for one in higher) if higher else NOT_TESTED), {}
+
+    return Comparison(tuple(swept), judge, asks=SHARED("asks.several", each=[one.asks for one in higher]))
 
 
 def _figure(nets: Groups[str]) -> Figure:
@@ -150,4 +154,4 @@ def _with_error(net: Group[str]) -> Words:
     return TEXT("answer.case", case=CASES[net.key].words, error=statistics.fmean(net.of(test_error)))
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, near=NEAR, fail=FAIL)
+STUDY = stated(TEXT, plan=plan, judge=judge)

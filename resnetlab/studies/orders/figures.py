@@ -31,6 +31,11 @@ class Key(NamedTuple):
         assert isinstance(spec, NetSpec)
         return cls(spec.order, spec.depth, spec.branch)
 
+    @property
+    def words(self) -> Both:
+        """As a rule calls it."""
+        return called(self.order) + f" ({self.depth})"
+
 
 # He 2016, Table 2 (110 and 164 layers) and Table 3: CIFAR-10 test error in %.
 PAPER = {

@@ -144,4 +144,4 @@ def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
     )
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE)
+STUDY = stated(TEXT, plan=plan, judge=judge)

@@ -1,4 +1,4 @@
-"""Responses: what the layers of residual nets put out is smaller than in plain nets, and smaller still in deeper ones.
+"""Responses: the layers of residual nets respond less than those of plain nets, and less still in deeper nets.
 
 Paper:    He et al. 2015, section 4.2 and Figure 7.
 Claim:    F stays near zero: the responses of residual nets are generally smaller, the more so the deeper they are.

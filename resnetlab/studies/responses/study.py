@@ -148,4 +148,4 @@ def _answer(nets: Groups[Net]) -> Words:
     return joined([size, TEXT(adds, share=ratio)])
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True, generally=GENERALLY)
+STUDY = stated(TEXT, plan=plan, judge=judge, takes_weights=True)

@@ -44,6 +44,9 @@ class Net(NamedTuple):
         assert isinstance(found, NetSpec)
         return cls(found.mix, found.depth, found.order)
 
+    def __str__(self) -> str:
+        return called(self.mix)
+
 
 NETS = [Net(*one) for one in itertools.product((*AT_START, FROZEN, NONE), DEPTHS, ORDERS)]
 

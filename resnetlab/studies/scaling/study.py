@@ -103,7 +103,7 @@ def judge(evidence: Evidence) -> StudyResult:
 def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     """That shortcuts pass the product of their scales, and that networks which scale them train worse."""
     identity = [nets.start(mix, "full_preact") for mix in AT_START if shortcut_scale(mix)]
-    yield claim("product", [_exact(identity)], values={"depth": nets.depth})
+    yield claim("product", [_exact(identity)], values={"depth": nets.depth, "exact": EXACT})
     yield claim("with_relu", [_at_most(nets.start(mix)) for mix in AT_START if 0 < shortcut_scale(mix) < 1])
     yield claim("plain_way", [_nearer(nets.start(HALF), nets.start(PLAIN), nets.start(ADD))])
     for mix in (HALF, FROZEN):
@@ -216,4 +216,4 @@ def _words(nets: Nets) -> Words:
     return TEXT("words", depth=nets.depth, half=half, add=add)
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, images=IMAGES, exact=EXACT, fail=FAIL)
+STUDY = stated(TEXT, plan=plan, judge=judge, images=IMAGES)

@@ -22,7 +22,7 @@ TEXT = Catalogue.of(__name__)
 MEASURE = named(measure)
 COUNTS = {"quick": 360, "cifar": 500, "paper": 2000, "weights": 500}  # test images
 CHANGE = 0.01  # relative size of the change of weights or input
-X, H_BEFORE, H_AFTER = 5.0, 5.1, 5.2  # the commonly told case: F = H − x goes from 0.1 to 0.2
+X, H_BEFORE, H_AFTER = 5.0, 5.1, 5.2  # the usual example: F = H − x goes from 0.1 to 0.2
 PERCENT = {"change": 100 * CHANGE}
 
 
@@ -40,7 +40,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[Net]) -> Iterator[Claim]:
-    """The commonly told arithmetic; that F reacts more than H; and that it reacts more than a plain net's H."""
+    """The arithmetic of the usual example; that F reacts more than H; and that it reacts more than a plain net's H."""
     deepest, pairs = nets.of("residual")[-1:], nets.pairs()
     yield claim("arithmetic", [Comparison((), _arithmetic)], values={"x": X, "before": H_BEFORE, "after": H_AFTER})
     yield claim(
@@ -70,13 +70,13 @@ def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
 def _against_plain(plain: Group[Net], residual: Group[Net]) -> Comparison:
     """F of a residual net beside H of the plain one: their logarithms, and in % their geometric means."""
     logs = _log_mean("weights_F")
+    compared = more(logs, residual, than=plain)
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        compared = more(logs, residual, than=plain)
         of_F, of_H = (100 * math.exp(statistics.fmean(net.of(logs))) for net in (residual, plain))
         return compared.verdict, {**compared.words, "of_F": of_F, "of_H": of_H}
 
-    return Comparison((residual, plain), judge)
+    return Comparison((residual, plain), judge, asks=compared.asks)
 
 
 def _log_mean(key: str) -> Metric:

@@ -16,7 +16,7 @@ from resnetlab.studies.frame.scales import base, for_depth
 from resnetlab.studies.frame.statistics import NOT_JUDGED
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
-from resnetlab.studies.shattered.figures import at, at_lag, depths, figures, found, mean, tables
+from resnetlab.studies.shattered.figures import NAMES, at, at_lag, depths, figures, found, mean, tables
 from resnetlab.studies.shattered.measure import ONE_UNIT, grid, network, noise, pairs, pixels, pixels_trained
 
 TEXT = Catalogue.of(__name__)
@@ -102,8 +102,9 @@ def _net(measurement: Measurement) -> Net:
 def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
     """What becomes of the gradients along a line, of fully connected nets at the greatest depth."""
     L = max(depths(on_line), default=0)
-    plain, plain_bn, centred = (at(on_line[name], L) for name in ("plain", "plain BN", "plain centred"))
-    residual, small = (at(on_line[name], L) for name in ("resnet BN", "resnet BN 0.1"))
+    deep = {variant: at(on_line[variant], L).called(name) for variant, name in NAMES.items()}
+    plain, plain_bn, centred = deep["plain"], deep["plain BN"], deep["plain centred"]
+    residual, small = deep["resnet BN"], deep["resnet BN 0.1"]
     white, brown = (_as_net(of_noise, kind) for kind in ("white", "brown"))
     yield claim("bn_whitens", [within(lag_1, plain_bn, of=white, by=TOLERANCE)], values={"L": L})
     yield claim("centred_whitens", [within(lag_1, centred, of=white, by=TOLERANCE)], values={"L": L})
@@ -122,10 +123,10 @@ def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
     )
 
 
-def _as_net(of_noise: Group[str], kind: str) -> Group[str]:
+def _as_net(of_noise: Group[str], kind: str) -> Group[Any]:
     """White or brown noise, as if it were the gradients of a net."""
     seeds = [replace(one, values={"acf": one.values[kind]}) for one in of_noise.done if isinstance(one, Measured)]
-    return replace(of_noise, done=seeds)
+    return Group(TEXT(f"noise.{kind}"), seeds, of_noise.failed)
 
 
 def pixel_claims(nets: Groups[Net], trained: Groups[Net]) -> Iterator[Claim]:
@@ -203,4 +204,4 @@ def _answer(on_line: Groups[str], of_noise: Group[str], of_images: Groups[Net]) 
     )
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, tolerance=TOLERANCE)
+STUDY = stated(TEXT, plan=plan, judge=judge)

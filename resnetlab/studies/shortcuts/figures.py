@@ -22,6 +22,9 @@ class Net(NamedTuple):
     kind: str  # one of KINDS
     depth: int
 
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.depth}"
+
 
 def net_of(kind: str, depth: int) -> str:
     """The network of a depth that is plain, or has option A, B or C."""

@@ -195,4 +195,4 @@ def _answer(measured: Sequence[Costs], deepest: Sequence[Group[Net]], units: lis
     return joined(parts)
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, share=SHARE, busy=BUSY_RULE)
+STUDY = stated(TEXT, plan=plan, judge=judge, busy=BUSY_RULE)

@@ -39,6 +39,9 @@ class Net(NamedTuple):
         s = measurement.settings
         return cls(s["kind"], s["init"], s["norm"], s["depth"])
 
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.depth} ({INITS[self.init]}{', BN' if self.norm == 'batch' else ''})"
+
 
 def growth(net: Group[Net], key: str) -> float:
     """The geometric mean over seeds of a growth per layer."""

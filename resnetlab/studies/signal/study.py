@@ -89,7 +89,7 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
     yield claim(
         "vanishes",
         [less(_log_of_larger, small, than=math.log(VANISHING))],
-        values=layers,
+        values={**layers, "vanishing": VANISHING},
         cell=lambda: _factors(small),
     )
     yield claim(
@@ -182,4 +182,4 @@ def _answer(signals: Groups[Net], starts: Groups[Net]) -> Words:
     )
 
 
-STUDY = stated(TEXT, plan=plan, judge=judge, vanishing=VANISHING, tolerance=100 * TOLERANCE)
+STUDY = stated(TEXT, plan=plan, judge=judge)
