@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.formulas import mathml
 from resnetlab.report.numbers import NARROW, written
 from resnetlab.studies.frame.record import Record
@@ -75,8 +76,8 @@ class Seeds:
 
     def in_words(self, language: str, form: str) -> str:
         """The number with its noun."""
-        noun = " 个种子" if language == "zh" else " seed" if self.number.value == 1 else " seeds"
-        return self.number.in_words(language, ".0f") + noun
+        key = "seeds.one" if self.number.value == 1 else "seeds.several"
+        return str(getattr(TEXT(key, number=self.number), language))
 
 
 def ratio(one: Number, other: Number, form: str) -> Number:
