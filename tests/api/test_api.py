@@ -178,7 +178,6 @@ Call = Callable[..., Any]
         (resnetlab.predict, {"images": ""}, "images is empty; give a name or a path"),
         (resnetlab.predict, {"images": b"a.png"}, "images=b'a.png' must be a name or a path, or several"),
         (resnetlab.predict, {"images": "a.png", "top": True}, "top=True must be a whole number"),
-        (resnetlab.predict, {"images": "a.png", "normalise": "imagenet"}, "each one number or 1, e.g. 0.5/0.3."),
         (resnetlab.study, {"name": "degradation", "results": "/proc/self"}, "/proc/self: can't write"),
         (resnetlab.study, {"name": "degradation", "seeds": True}, "seeds=True must be a whole number"),
         (resnetlab.plot_runs, {}, "no run given"),
