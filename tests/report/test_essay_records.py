@@ -119,7 +119,9 @@ def test_one_seed_of_cifar_is_drawn_and_says_so_and_the_digits_judge(quick: Reco
     assert "One run of each network." in plain
     assert "Each network is trained once, 6 epochs on CIFAR-10" in plain
     assert "The same on the handwritten digits (8×8 pixels), with 5 seeds of each network" in plain
-    assert re.search(r"degradation, cifar \(one seed\), measured on 2 January 2026 [^;]+; +degradation, quick", plain), "the one that is drawn is first"
+    assert re.search(
+        r"degradation, cifar \(one seed\), measured on 2 January 2026 [^;]+; +degradation, quick", plain
+    ), "the one that is drawn is first"
     assert library.records == [quick], "claims are counted by the fuller record"
     assert "CIFAR-10" in terminal(library)[0].en
 
