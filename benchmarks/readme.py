@@ -16,7 +16,7 @@ from pathlib import Path
 from resnetlab.errors import UserError
 from resnetlab.report.essay.explanations import problem
 from resnetlab.report.essay.library import Library
-from resnetlab.report.essay.values import Book
+from resnetlab.report.essay.values import Book, Number
 from resnetlab.report.page import data_words
 from resnetlab.storage import write_atomically
 from resnetlab.studies.frame.record import read_records
@@ -66,7 +66,8 @@ def figure(library: Library, results: Path) -> Both:
         raise UserError(f"{record.file_name}: shows no degradation, as the text under the figure would say.")
     if not (results / picture).is_file():
         raise UserError(f"{results / picture}: is not there; write it with: resnetlab study report --results {results}")
-    values = {
+    numbers = {key: value.value for key, value in facts.values.items() if isinstance(value, Number)}
+    values = numbers | {
         "depths": _depths(facts.book),
         "data": TEXT("digits") if record.scale == "quick" else data_words(record),
         "seeds": TEXT("one") if record.seeds == 1 else TEXT("several", seeds=record.seeds),
@@ -74,18 +75,15 @@ def figure(library: Library, results: Path) -> Both:
         "name": record.name,
     }
     alt, caption = TEXT("alt", **values), TEXT("caption", **values)
-    return Both(*(_markdown(getattr(alt, one), getattr(caption, one), picture) for one in LANGUAGES))
+    lines = textwrap.wrap(f"*{caption.en}*", WIDTH, break_long_words=False, break_on_hyphens=False)
+    paragraphs = Both("\n".join(lines), f"*{caption.zh}*")  # Chinese has no spaces to break at
+    return Both(*(f"![{getattr(alt, one)}](results/{picture})\n\n{getattr(paragraphs, one)}" for one in LANGUAGES))
 
 
 def _depths(book: Book) -> Both:
     depths = sorted({int(found[1]) for label in book.lines("curves", 0) if (found := re.search(r"-(\d+) ", label))})
     *first, last = map(str, depths)
     return Both(f"{', '.join(first)} and {last}", "\u3001".join([*first, last]))
-
-
-def _markdown(alt: str, caption: str, picture: str) -> str:
-    lines = textwrap.wrap(f"*{caption}*", WIDTH, break_long_words=False, break_on_hyphens=False)
-    return f"![{alt}](results/{picture})\n\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,10 +31,13 @@ def test_both_readmes_have_the_figure_and_say_what_it_is_of(place: Path) -> None
     before = {name: (place / name).read_text(encoding="utf-8") for name in READMES.values()}
     put(root=place)
     after = {name: (place / name).read_text(encoding="utf-8") for name in READMES.values()}
-    assert (
-        "nets of 8, 20 and 56 layers on 8x8 digits](results/degradation-quick-curves.svg)\n\n*As" in after["README.md"]
-    )
-    assert "here on 8x8 digits, 5 seeds, 15 epochs)" in after["README.md"].replace("\n", " ")
+    figure = "nets of 8, 20 and 56 layers on 8x8 digits](results/degradation-quick-curves.svg)"
+    assert f"{figure}\n\n*Trained on 8x8 digits, a plain net of 20 layers ends with" in after["README.md"]
+    panels = json.loads(RECORD.read_bytes())["figures"][0]["panels"][:2]
+    ends = {line["label"]: line["mean"][-1] for panel in panels for line in panel["series"]}
+    wanted = f"nets end with {ends['residual-20 training']:.0f} and {ends['residual-56 training']:.0f} %"
+    assert wanted in after["README.md"].replace("\n", " ")
+    assert "here 15 epochs, 5 seeds)" in after["README.md"].replace("\n", " ")
     assert "![8\u300120\u300156 " in after["README.zh.md"]
     for name in READMES.values():
         assert [line for line in after[name].splitlines() if line.startswith("#")] == [
