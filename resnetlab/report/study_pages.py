@@ -153,6 +153,8 @@ def _damage(record: Record, folder: Path) -> Iterator[None]:
     """What goes wrong with a record, as one line that names its file."""
     try:
         yield
+    except UserError:  # which names the file itself
+        raise
     except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
         path = folder / record.file_name
         raise UserError(f"{path}: a damaged record ({repr(error)[:200]}); run the study again.") from error

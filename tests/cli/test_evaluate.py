@@ -219,7 +219,9 @@ def test_a_run_on_a_disk_that_is_read_only_is_tested_on_what_it_was_not_trained_
     ask = ["train", "finetune", "--data", str(tmp_path / "own"), *how, "--validation-share", "0", "--threads", "1"]
     assert main([*ask, "--runs", str(tmp_path / "runs"), "--json"]) == 0
     said = capsys.readouterr()
-    assert "2 classes: a, b; 8 images, 2 tested (by resnetlab-split.json); 16 pixels; parameter names: " in said.err
+    assert (
+        "2 classes: a, b; 8 images, 2 tested (drawn, a fifth of each class); 16 pixels; parameter names: " in said.err
+    )
     run = json.loads(said.out)["run"]
     for source in (run, f"{run}/last/weights.safetensors"):
         found = json.loads(evaluated(capsys, source, "--data", str(tmp_path / "own"), "--workers", "0", "--json")[0])

@@ -19,7 +19,7 @@ from resnetlab.report.study_pages import write_essay, write_report
 from resnetlab.studies.degradation.study import STUDY
 from resnetlab.studies.figures import draw
 from resnetlab.studies.frame.evidence import Evidence, RunResult
-from resnetlab.studies.frame.record import Record, read_records
+from resnetlab.studies.frame.record import Record, RecordedRow, read_records
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results"
 
@@ -57,7 +57,9 @@ def cifar(seeds: int, **changes: Any) -> Record:
         "rule": STUDY.rule,
         "expected": plan.expected,
         "verdict": str(found.verdict),
-        "rows": [asdict(row) | {"verdict": row.verdict.word} for row in found.rows],
+        "rows": [
+            asdict(RecordedRow(row.claim, row.paper, row.measured, row.verdict.word, row.remark)) for row in found.rows
+        ],
         "figures": [asdict(figure) for figure in found.figures],
         "tables": [asdict(table) for table in found.tables],
         "words": found.words,

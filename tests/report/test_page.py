@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from resnetlab.report.texts import TEXT
+from resnetlab.studies import STUDIES
 from resnetlab.studies.figures import svg
+from resnetlab.studies.frame.scales import SCALES, WEIGHTS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "resnetlab"
 ROOM = PACKAGE / "report"
@@ -57,4 +59,7 @@ def test_every_text_is_used_and_every_text_asked_for_is_there() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
     groups = {key.partition(".")[0] for key in TEXT.leaves}
     asked = set(re.findall(rf'"((?:{"|".join(groups)})\.[a-z_.]+)"', source))
-    assert asked == {key for key in TEXT.leaves if not key.startswith("axes.")}
+    asked |= {f"studies.{name}" for name in STUDIES} | {f"scales.{name}" for name in (*SCALES, WEIGHTS)}
+    asked |= {f"data.{name}" for name in ("digits", "cifar10", "cifar100")}
+    asked |= {f"sample.{name}" for name in ("unknown", "one", "several")}
+    assert asked == set(TEXT.leaves)

@@ -118,5 +118,5 @@ def test_what_can_not_be_drawn_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x.gif: the ending names the format; give one of .svg, .png, .pdf"):
         check_out(tmp_path / "x.gif")
     (tmp_path / "x.svg").mkdir()
-    with pytest.raises(UserError, match=r"x.svg: can't be written \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"x.svg: can't be written \(it is a folder, not a regular file\)"):
         check_out(tmp_path / "x.svg")

@@ -79,7 +79,7 @@ def test_where_everything_failed_nothing_is_judged(name: str) -> None:
         (["vgg16"], "has no units"),
         (["cifar_resnet20(num_classes=100)"], "100 classes"),
         (["cifar_resnet20(in_channels=1)"], "1 channels"),
-        (["cifar_resnet20", "cifar_resnet20(branch='bottleneck')"], "of other units"),
+        (["cifar_resnet20", "cifar_resnet20(branch='bottleneck')"], "but different units"),
     ],
 )
 def test_networks_that_can_not_be_measured_are_refused(nets: list[str], words: str) -> None:
