@@ -25,7 +25,8 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
 from resnetlab.training.precision import recompute_units
 
-NETS = (("cifar_resnet1202", 4), ("resnet152", 3))  # network, images in the smaller batch; the larger has twice as many
+# Network, and images of the smaller batch; the larger has twice as many. With few images the peak is not of their maps.
+NETS = (("cifar_resnet1202", 32), ("resnet152", 12))
 QUICK = (("resnet50", 2),)
 COUNTED_UP_TO = 200  # layers: the time of counting rises with their square
 MEBIBYTE = 2**20
