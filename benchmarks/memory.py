@@ -11,7 +11,6 @@ times are of steps taken in turn in one process. A ratio above 1 is in favour of
 from __future__ import annotations
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as tf
 
 from benchmarks.timing import Row, keep, medians, options, show
-from resnetlab.machine import available_cores
+from resnetlab.machine import available_cores, most_bytes
 from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
@@ -58,7 +57,7 @@ def step_of(net: ResNet, images: int) -> Callable[[], None]:
 def _send_peak(to: Connection, name: str, recomputed: bool, images: int, threads: int) -> None:
     torch.set_num_threads(threads)
     step_of(made(name, recomputed), images)()
-    to.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    to.send(most_bytes())
 
 
 def resident(name: str, recomputed: bool, images: int, threads: int) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import re
+import resource
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +116,11 @@ def give_back_memory() -> None:
     """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def most_bytes() -> int:
+    """The most memory that this process has held."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's
+    return most if sys.platform == "darwin" else 1024 * most

@@ -26,7 +26,7 @@ from PIL import Image
 
 from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
 from resnetlab.data.resizing import Interpolation
-from resnetlab.machine import give_back_memory
+from resnetlab.machine import give_back_memory, most_bytes
 from resnetlab.use.forms import Refused, image_of
 
 # What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
@@ -57,7 +57,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Image.init()
-    start = _most_bytes()
+    start = most_bytes()
     with contextlib.suppress(BrokenPipeError):  # the server is gone
         while line := source.readline():
             task = Task(**json.loads(line))
@@ -66,7 +66,7 @@ def main() -> None:
                 return
             said, pixels = _answer(task, body, source, sink)
             del body
-            last = _most_bytes() - start > GROWN_BYTES
+            last = most_bytes() - start > GROWN_BYTES
             _say(sink, said | {"last": last}, pixels)
             if last:
                 return
@@ -168,14 +168,6 @@ def _limit_memory(pixels: int) -> None:
 def _limit(what: int, value: int) -> None:
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def _most_bytes() -> int:
-    """The most memory that this process has held."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:
-        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's
-    return most if sys.platform == "darwin" else 1024 * most
 
 
 if __name__ == "__main__":
