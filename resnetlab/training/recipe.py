@@ -52,8 +52,8 @@ class Recipe:
     )
     match: MatchName = _field(
         "names",
-        "names: pair a source's tensors with the network's by name; order: pair them by their order and shape with those "
-        "of net, for files whose names are not known.",
+        "names: pair a source's tensors with the network's by name; order: pair them by order and shape with those of "
+        "net, for files whose names are not known.",
     )
     freeze: int = _field(
         0, "Number of layer groups to freeze, with their batch norm statistics: 1 the stem, 2 the first stage too."
