@@ -94,7 +94,8 @@ def study(
     and does not stop the others; the same call repeats only those. The options are those of the command; quiet shows
     no progress.
 
-    Raises UserError for what the command would refuse, with the same line.
+    Raises UserError for what the command would refuse, with the same line. After Ctrl-C or SIGTERM each run's last step
+    is saved, and `training.signals.Stopped` is raised, which says so.
     """
     with as_user_errors("study run"), screen.silenced(quiet):
         check_kind(str, ray=ray, device=device)

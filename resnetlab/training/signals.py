@@ -23,10 +23,11 @@ class Stopped(BaseException):
         super().__init__(number)
         self.number = number
         self.step = 0  # that is saved
+        self.saved = ""  # in words, of what is more than one run
 
     def __str__(self) -> str:
         where = f"after step {self.step}, which is saved" if self.step else "before the first step"
-        return f"stopped by {signal.Signals(self.number).name} {where}"
+        return f"stopped by {signal.Signals(self.number).name} {self.saved or where}"
 
 
 class Stop:

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from resnetlab.studies.frame.study import Plan, Study, study
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
+from resnetlab.training.signals import Stop, Stopped
 
 RECIPES = tuple(
     recipe("digits", net=f"cifar_{kind}{depth}", epochs=1, seed=seed)
@@ -105,6 +108,49 @@ def test_a_process_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
     assert lost.failed == KILLED
     assert sorted([*finished(events), lost.index]) == [0, 1, 2, 3]
     assert finished(list(run_missing(recipes, tmp_path))) == [0, 1, 2, 3], "it goes on"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stop_saves_the_step_of_every_run(tmp_path: Path, trained: Path, jobs: int) -> None:
+    """Within an epoch, and nothing else is begun. (How a run goes on from there: tests/training/test_resume.py.)"""
+    stop, seen = Stop(), set()
+    begun = [r.override(batch_size=2, lr=0.001) for r in RECIPES[:jobs]]  # 718 steps, the first status after 100
+    later = RECIPES[0].override(seed=2)
+
+    def stop_it(event: Event) -> None:
+        assert not event.done
+        assert not event.failed
+        seen.add(event.index)
+        if len(seen) == jobs:
+            stop.receive(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="by SIGTERM"):
+        list(map(stop_it, run_missing((*begun, later), tmp_path, jobs=jobs, stop=stop)))
+    for r in begun:
+        state = json.loads((make_run(r, tmp_path).folder / "last/state.json").read_text())
+        assert 100 <= state["progress"]["step"] < 718
+    assert not make_run(later, tmp_path).folder.exists()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_the_command_says_that_every_run_is_saved(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """As sent by a scheduler, or a terminal: to all processes."""
+    options = ["study", "run", "degradation", "--seeds", "1", "--jobs", "2"]
+    command = [sys.executable, "-m", "resnetlab", *options]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        while process.poll() is None and len(list(tmp_path.glob("runs/*/last/state.json"))) < 2:
+            time.sleep(0.05)
+        os.killpg(process.pid, sent)
+        _, said = process.communicate()
+    assert process.returncode == code, said
+    assert said.splitlines()[-1] == (
+        f"stopped by {sent.name} with each run's last step saved; to resume: resnetlab {' '.join(options)}"
+    )
+    assert "Traceback" not in said
+    assert "resource_tracker" not in said
+    assert "FAILED" not in said
 
 
 def test_a_damaged_folder_and_a_fault_of_the_code_are_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from resnetlab.studies.frame.run import Event, run_plan
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.study import Plan, Study, study
 from resnetlab.training.recipe import Recipe
+from resnetlab.training.signals import Stopped, stop_on_signals
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.sources import is_name, located
 
@@ -125,10 +126,20 @@ class Workplace:
         return budget(recipes, self.runs, "cpu" if self.ray is not None and self.device == "auto" else self.device)
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
-        """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures."""
+        """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures.
+
+        Raises Stopped after SIGTERM or Ctrl-C, and UserError.
+        """
         trainings, device = None, self.device
         if self.ray is not None:
             trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=device)
             device = "cpu" if device == "auto" else device  # where what is trained is measured: here
-        failed = follow(task, run_plan(task.plan, self.runs, jobs=self.most, device=device, trainings=trainings))
-        return make_record(task.study, task.scale, task.plan, self.runs, task.command, failed, device)
+        try:
+            with stop_on_signals() as stop:
+                events = run_plan(task.plan, self.runs, self.most, device, trainings, stop)
+                failed = follow(task, events)
+                with stop.at_once():
+                    return make_record(task.study, task.scale, task.plan, self.runs, task.command, failed, device)
+        except Stopped as stopped:
+            stopped.saved = f"with each run's last {'step saved' if self.ray is None else 'checkpoint kept'}"
+            raise

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,7 @@ from resnetlab.studies.frame.study import Plan
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.training.signals import Stop, Stopped, stop_on_signals
 
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
 
@@ -59,16 +61,23 @@ class End:
 
 
 def run_plan(
-    plan: Plan, runs: Path, *, jobs: int = 1, device: str = "cpu", trainings: Iterator[Event] | None = None
+    plan: Plan,
+    runs: Path,
+    jobs: int = 1,
+    device: str = "cpu",
+    trainings: Iterator[Event] | None = None,
+    stop: Stop | None = None,
 ) -> Iterator[Event]:
     """Train what a plan is missing, then measure what it is missing; yields how it goes.
 
     An event's index counts the plan's runs and then its measurements. What times something comes last, one after
     another. `trainings`, if given, trains the runs elsewhere. A measurement whose run failed fails too. Raises
-    UserError as `run_missing` does.
+    UserError and Stopped as `run_missing` does.
     """
+    stop = stop or Stop()
     failed = set()
-    for event in trainings or run_missing(plan.recipes, runs, jobs=jobs, device=device):
+    here = _until_stopped(trainings, stop) if trainings else run_missing(plan.recipes, runs, jobs, device, stop)
+    for event in here:
         failed |= {event.index} if event.failed else set()
         yield event
     first = len(plan.recipes)
@@ -82,29 +91,46 @@ def run_plan(
     for alone in (False, True):
         chosen = [i for i in ready if plan.measurements[i].alone is alone]
         work = tuple(plan.measurements[i] for i in chosen)
-        for event in run_missing(work, runs, jobs=1 if alone else jobs, device=device):
+        for event in run_missing(work, runs, 1 if alone else jobs, device, stop):
             yield replace(event, index=first + chosen[event.index])
 
 
+def _until_stopped(events: Iterator[Event], stop: Stop) -> Iterator[Event]:
+    """The same events; raises Stopped in the wait for one once `stop` is asked to."""
+    while True:
+        with stop.at_once():
+            event = next(events, None)
+        if event is None:
+            return
+        yield event
+
+
 def run_missing(
-    work: Sequence[Recipe | Measurement], runs: Path, *, jobs: int = 1, device: str = "cpu"
+    work: Sequence[Recipe | Measurement],
+    runs: Path,
+    jobs: int = 1,
+    device: str = "cpu",
+    stop: Stop | None = None,
 ) -> Iterator[Event]:
     """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
 
     With several jobs the cores are shared out among as many processes. A run that fails, or whose process is
     killed, does not stop the others. After an interruption every run is
     resumed from its last checkpoint when it is asked for again.
-    Raises UserError for a recipe that can't be, before anything is trained, and for a full disk.
+    Raises UserError for a recipe that can't be, before anything is trained, and for a full disk; and Stopped, with
+    each run's last step saved, once `stop` is asked to.
     """
+    stop = stop or Stop()
     jobs = max(1, min(jobs, len(work)))
     threads = max(1, available_cores() // jobs)
-    resolve(tuple(w for w in work if isinstance(w, Recipe)), runs)
+    with stop.at_once():
+        resolve(tuple(w for w in work if isinstance(w, Recipe)), runs)
     if jobs > 1:
-        yield from _side_by_side(work, runs, jobs, threads, device)
+        yield from _side_by_side(work, runs, jobs, threads, device, stop)
         return
     for index, one in enumerate(work):
         try:
-            for status in _done(one, runs, threads, device):
+            for status in _done(one, runs, threads, device, stop):
                 yield Event(index, status)
             end = End()
         except Exception as error:
@@ -112,15 +138,16 @@ def run_missing(
         yield end.event(index)
 
 
-def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> Iterator[Status]:
-    """Train a recipe, with its statuses, or take a measurement."""
+def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop: Stop) -> Iterator[Status]:
+    """Train a recipe, with its statuses, or take a measurement, which a stop gives up half-way."""
     if isinstance(one, Recipe):
-        yield from train(make_run(one, runs), device=device, threads=threads)
+        yield from train(make_run(one, runs), device=device, threads=threads, stop=stop)
     else:
         callers_threads = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            measure_or_cached(one, runs, device, again_if_busy=True)
+            with stop.at_once():
+                measure_or_cached(one, runs, device, again_if_busy=True)
         finally:
             torch.set_num_threads(callers_threads)
 
@@ -139,11 +166,12 @@ def attempt(
     threads: int,
     device: str,
     report: Callable[[Status], object] = lambda _: None,
+    stop: Stop | None = None,
 ) -> End:
     """Train a recipe or take a measurement in this process, whatever comes of it; it never raises an Exception."""
     status = None
     try:
-        for status in _done(one, runs, threads, device):
+        for status in _done(one, runs, threads, device, stop or Stop()):
             report(status)
     except Exception as error:
         return end_of(error, runs)
@@ -170,16 +198,20 @@ class _Lane:
 
 
 def _side_by_side(
-    work: Sequence[Recipe | Measurement], runs: Path, jobs: int, threads: int, device: str
+    work: Sequence[Recipe | Measurement], runs: Path, jobs: int, threads: int, device: str, stop: Stop
 ) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     others = multiprocessing.active_children()
     waiting = in_turn(work)[::-1]  # taken from the list's end
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
+    asked = False  # the processes, to save their last step and end
     try:
-        while waiting or busy:
-            while waiting and len(busy) < jobs:
+        while (waiting and stop.number is None) or busy:
+            if stop.number is not None and not asked:
+                asked = True
+                _end(others, BaseProcess.terminate)
+            while waiting and len(busy) < jobs and stop.number is None:
                 pool, statuses = idle.pop() if idle else _new_process(context)
                 i = waiting.pop()
                 try:
@@ -197,20 +229,30 @@ def _side_by_side(
                 if isinstance(lane.future.exception(), BrokenProcessPool):
                     lane.pool.shutdown(wait=False)
                     lane.statuses.close()
-                    yield Event(lane.index, failed=KILLED)
+                    event = Event(lane.index, failed=KILLED)
                 else:
                     idle.append((lane.pool, lane.statuses))
-                    yield lane.future.result().event(lane.index)
+                    event = lane.future.result().event(lane.index)
+                if stop.number is None or event.done:
+                    yield event
         for pool, _ in idle:
             pool.shutdown()
+        if stop.number is not None:
+            raise Stopped(stop.number)
     finally:
         for pool in [pool for pool, _ in idle] + [lane.pool for lane in busy]:
             pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.terminate()  # what it trained is resumed from its last checkpoint next time
+        # After a second signal, what is trained is resumed from its last checkpoint next time.
+        _end(others, BaseProcess.kill if asked else BaseProcess.terminate)
         for connection in [statuses for _, statuses in idle] + [lane.statuses for lane in busy]:
             connection.close()
+
+
+def _end(others: list[BaseProcess], how: Callable[[BaseProcess], None]) -> None:
+    """End the processes of this study, all but the caller's own."""
+    for process in multiprocessing.active_children():
+        if process not in others:
+            how(process)
 
 
 def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection]:
@@ -275,8 +317,13 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 
 def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> End:
+    """Like `attempt`; asked by SIGTERM, from the parent or from whoever asks all processes, it saves the last step."""
     assert _statuses is not None
-    return attempt(one, runs, threads, device, _statuses.send)
+    try:
+        with stop_on_signals(alone=False) as stop:
+            return attempt(one, runs, threads, device, _statuses.send, stop)
+    except Stopped as stopped:
+        return End(f"{stopped}.")
 
 
 def in_turn(work: Sequence[Recipe | Measurement]) -> list[int]:
