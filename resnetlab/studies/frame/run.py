@@ -76,8 +76,8 @@ def run_plan(
     """
     stop = stop or Stop()
     failed = set()
-    here = _until_stopped(trainings, stop) if trainings else run_missing(plan.recipes, runs, jobs, device, stop)
-    for event in here:
+    events = _until_stopped(trainings, stop) if trainings else run_missing(plan.recipes, runs, jobs, device, stop)
+    for event in events:
         failed |= {event.index} if event.failed else set()
         yield event
     first = len(plan.recipes)
@@ -114,9 +114,9 @@ def run_missing(
 ) -> Iterator[Event]:
     """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
 
-    With several jobs the cores are shared out among as many processes. A run that fails, or whose process is
-    killed, does not stop the others. After an interruption every run is
-    resumed from its last checkpoint when it is asked for again.
+    With several jobs the cores are shared out among as many processes. A run that fails, or whose process is killed,
+    does not stop the others. After an interruption every run is resumed from its last checkpoint when it is asked for
+    again.
     Raises UserError for a recipe that can't be, before anything is trained, and for a full disk; and Stopped, with
     each run's last step saved, once `stop` is asked to.
     """
