@@ -54,8 +54,10 @@ def silenced(quiet: bool = True) -> Iterator[None]:
 
 
 def fits(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
-    """Whether a table of these cells fits the console without breaking any of them."""
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    """Whether a table of these cells fits the console without breaking any of their lines."""
+    widths = [
+        max(len(line) for cell in column for line in cell.split("\n")) for column in zip(headers, *rows, strict=True)
+    ]
     return sum(widths) + 3 * len(widths) + 1 <= console().width  # each column has a border and two spaces
 
 
@@ -65,7 +67,8 @@ def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         for header, cell in zip(headers, row, strict=True):
             if cell:
-                console().print(f"{header:<{width}}{cell}", highlight=False, markup=False, soft_wrap=True)
+                text = cell.replace("\n", ", ")
+                console().print(f"{header:<{width}}{text}", highlight=False, markup=False, soft_wrap=True)
         console().print()
 
 

@@ -65,7 +65,7 @@ def _listed(row: NetworkRow) -> tuple[str, ...]:
         f"{row.parameters:,}",
         f"{row.multiply_adds:,}",
         f"{row.paper_error:.2f}" if row.paper_error else "",
-        ", ".join(weights),
+        "\n".join(weights),
     )
 
 

@@ -96,3 +96,22 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "138,357,544" in shown
     assert "torchvision:vgg16 71.59" in shown
     assert main(["nets", "vgg16", "--sort", "size"]) == 2
+
+
+def test_a_network_is_one_row_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nets", "wide_*"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "wide_resnet101_2 " in line]
+    first = ["wide_resnet101_2", "101", "3x224x224", "126,886,696", "22,753,050,624", "torchvision:wide_resnet101_2"]
+    assert [[cell for cell in row if cell != "│"][:6] for row in rows] == [first]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("describe", "pretrained:cifar_resnet20"), ("compare", "torchvision:resnet50.v2")]
+)
+def test_the_name_of_weights_is_told_from_that_of_a_network(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, name]) == 2
+    network = name.partition(":")[2].removesuffix(".v2")
+    wanted = f"error: {name}: the name of weights, not of a network; 'resnetlab describe {network}' shows the network"
+    assert capsys.readouterr().err.startswith(wanted)

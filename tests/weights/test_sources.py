@@ -115,6 +115,7 @@ def test_a_file_that_is_not_the_published_one_is_not_used(torchvision: Any) -> N
         ("owner/name", r"no such run folder or weight file \(a repository .* is written hf:owner/name\)"),
         ("cifar_resnet20", "it is the name of a network; weights for it are pretrained:cifar_resnet20"),
         ("resnet50", "weights for it are torchvision:resnet50, torchvision:resnet50.v2"),
+        ("Pretrained:x", r"weight file \(names of weights begin with pretrained:, torchvision:, hf:\)\."),
         ("plain34", "plain34: no such run folder or weight file: it is the name of a network; train it first"),
         ("timm/../x", r"no such run folder or weight file\."),
         ("runs/gone", r"runs/gone: no such run folder or weight file\."),
