@@ -98,7 +98,7 @@ def _session(content: bytes) -> Any:
 def last_line(error: BaseException) -> str:
     """The last line of an error that says something, cut: these libraries say first where in their source they are."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".")
+    return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".!")
 
 
 def onnx_description(

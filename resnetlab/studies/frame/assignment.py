@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,10 @@ def assignments(
             )
     taken = WEIGHTS if files else scale
     if taken != "quick" and data is None:
-        raise UserError(f"scale {taken!r} needs the images: give --data cifar10:DIR.")
+        what = "--weights" if files else f"scale {taken!r}"
+        raise UserError(f"{what} needs the images: give --data cifar10:DIR.")
+    plans = [one.plan(taken, data, files) for one in chosen]
+    _check_less(taken, plans, epochs, seeds)
     options = [] if files else ["--scale", scale]
     options += [f"--data {data.split(':')[0]}:DIR"] if data else []
     options += [f"--weights {w.text}" for w in files]
@@ -67,16 +70,28 @@ def assignments(
         Assignment(
             one,
             taken,
-            one.plan(taken, data, files).limited(epochs, seeds),
+            plan.limited(epochs, seeds),
             " ".join(["resnetlab study run", one.name, *options]),
         )
-        for one in chosen
+        for one, plan in zip(chosen, plans, strict=True)
     ]
+
+
+def _check_less(scale: str, plans: Sequence[Plan], epochs: float | None, seeds: int | None) -> None:
+    """Raise UserError for options that ask for more than any of the plans has: they only shorten a scale."""
+    recipes = [recipe for plan in plans for recipe in plan.recipes]
+    counts: list[float | None] = [r.seed + 1 for r in recipes]
+    counts += [m.seed + 1 for plan in plans for m in plan.measurements]
+    lengths = [r.epochs for r in recipes]
+    for name, asked, there in (("seeds", seeds, counts), ("epochs", epochs, lengths)):
+        most = max((one for one in there if one is not None), default=None)
+        if asked is not None and most is not None and None not in there and asked > most:
+            raise UserError(f"{name}={asked:g}: scale {scale!r} has {most:g}, and --{name} can only lower that.")
 
 
 def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
     """What --weights names. Raises UserError."""
-    found = []
+    found: list[Weights] = []
     for text in texts:
         if text.startswith("pretrained:"):
             text = f"{text.removeprefix('pretrained:')}={text}"
@@ -88,6 +103,8 @@ def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
         path = next((path / name for name in (MODEL, OLD_MODEL) if (path / name).is_file()), path)
         if not path.is_file():
             raise UserError(f"{path}: no such weight file.")
+        if any(one.net == net and one.file.samefile(path) for one in found):
+            raise UserError(f"weights {text!r}: given twice; the files of one network count as seeds.")
         found.append(Weights(net, path, file if is_name(file) else "FILE"))
     return tuple(found)
 
