@@ -29,7 +29,7 @@ _work: tuple[Callable[[Files, int], Any], Files]  # of a worker
 
 def check_workers(workers: int | None) -> int:
     """How many processes to use; None means one for each processor. Raises UserError unless that is sensible."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = available_cores()
     if workers is not None and not 1 <= workers <= 4 * processors:
         raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per processor.")
     return workers or processors
