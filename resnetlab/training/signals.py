@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """A run was asked to stop, and did: its last step is saved. No Exception, so that handlers of errors let it pass."""
+    """A run was asked to stop, and did: its last step is saved. Not an Exception: handlers of errors let it pass."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -66,7 +66,7 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
 
 
 def _values(line: dict[str, Any], known: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a line, without its place and those in `known`, which an epoch that ends at a logged step repeats."""
+    """The numbers of a line without its place, and without those in `known`: an epoch's end repeats a logged step's."""
     return {k: float(v) for k, v in line.items() if k not in ("step", "epoch", *known) and isinstance(v, int | float)}
 
 
