@@ -113,7 +113,7 @@ class _Kept(TypedDict):
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """The argument of a measuring function; it has `net`, in evaluation mode, and `data` if the measurement names them."""
+    """The argument of a measuring function; it has `net`, in evaluation mode, and `data`, if these were named."""
 
     settings: dict[str, Any]
     seed: int

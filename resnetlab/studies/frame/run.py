@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class End:
-    """How a training ended: `failed` is empty or the reason, in one line; `full`: the disk is; `last`: its last status."""
+    """How a training ended: why it `failed`, in one line, or "", whether the disk is `full`, and its `last` status."""
 
     failed: str = ""
     full: bool = False
@@ -152,7 +152,7 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:
-    """The recipes as runs; each data set is read once. Raises UserError for invalid ones, and if `runs` can't be made."""
+    """The recipes as runs; each data set is read once. Raises UserError for invalid ones and an unwritable folder."""
     resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in recipes]
     with disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
