@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _collect_rarely() -> None:
-    """Look for garbage among old objects ten times less often, and not at the end, when the system frees all memory.
+    """Collect garbage among old objects ten times less often, and not at exit, when the system frees all memory.
 
     Torch makes hundreds of thousands of objects that stay, and looking through them takes a sixth of a short command.
     """
@@ -53,7 +53,7 @@ def _collect_rarely() -> None:
 
 
 def _reported(error: Exception, given: list[str]) -> int | None:
-    """Report an error in one line; return the exit code, or None for what is a fault of ours."""
+    """Report an error in one line; return the exit code, or None if it is a bug of ours."""
     if isinstance(error, ToldElsewhere):
         return USER_ERROR
     if isinstance(error, UserError | cyclopts.CycloptsError):
@@ -88,10 +88,10 @@ def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:
 
 
 def _first() -> bool:
-    """Whether this is the process that speaks of those that torchrun starts."""
+    """Whether this is the main process of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _drop_output() -> None:
-    """What is still to be written goes nowhere, so that the exit is quiet."""
+    """Discard the output that is still to be written, so that the exit is quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
