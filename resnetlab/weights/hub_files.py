@@ -33,7 +33,7 @@ OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 CONFIG = "config.json"
 MOST_CONFIG = 2**20  # bytes
 CROP_SHARE, INTERPOLATION = 0.875, "bicubic"  # where timm's config.json has none
-REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name, and a revision
+REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, and a revision
 _YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
 
 

@@ -31,7 +31,7 @@ from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
 from resnetlab.weights.shards import INDEX
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
-TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?")
+TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
