@@ -6,6 +6,7 @@ replaces the link, and a file that is written in place (a lock, metrics) must no
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -13,8 +14,10 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,8 +105,21 @@ def check_absent(path: Path, advice: str = "choose another name") -> None:
 
 
 def cache_folder() -> Path:
-    """The folder for files that can be made again: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab."""
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "resnetlab"
+    """The folder for files that can be made again: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab.
+
+    A relative $XDG_CACHE_HOME is ignored (XDG Base Directory Specification); for a user without a home folder the
+    cache lasts only as long as the process.
+    """
+    named = (os.path.expanduser(text) for text in (os.environ.get("XDG_CACHE_HOME", ""), "~/.cache"))
+    return Path(next(filter(os.path.isabs, named), None) or _passing_folder()) / "resnetlab"
+
+
+@cache
+def _passing_folder() -> str:
+    """A folder of this process alone, which ends with it."""
+    folder = tempfile.mkdtemp(prefix="resnetlab-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def open_to_append(path: Path) -> BinaryIO:

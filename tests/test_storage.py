@@ -143,9 +143,23 @@ def test_what_is_to_be_new_is_not_there(tmp_path: Path) -> None:
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for value, wanted in (("", ".cache"), ("~/kept", "kept"), (str(tmp_path / "x"), "x")):
+    for value, wanted in (("", ".cache"), ("~/kept", "kept"), (str(tmp_path / "x"), "x"), ("relative", ".cache")):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert cache_folder() == tmp_path / wanted / "resnetlab"
+
+
+def test_without_a_home_folder_the_cache_is_a_folder_that_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as of a user that the system doesn't know
+    folder = cache_folder()
+    assert folder == cache_folder()
+    assert folder.is_absolute()
+    assert keep_if_possible(folder / "a", b"kept")
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_can_be_made_again_is_kept_where_it_can_be(tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
-from resnetlab.storage import cache_folder
+from resnetlab.storage import cache_folder, flush_to_disk
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
 _KINDS = (torch.float32, torch.bfloat16)
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+COMPILE_SECONDS = 300  # at most; it takes a few
 
 
 def fuse(net: ResNet) -> None:
@@ -204,31 +205,57 @@ def _sizes(x: Tensor) -> tuple[int, int, int, int]:
     return n, h * w, c, torch.get_num_threads()
 
 
-@cache
 def library() -> ctypes.CDLL:
-    """`fused_norm.cpp`, compiled for this processor and kept in the cache. Raises UserError if that fails."""
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else ("c++", "g++", "clang++")
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is None:
-        raise UserError(f"no C++ compiler was found ({', '.join(names)})")
-    made_of = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS]).encode(), _processor())
+    """`fused_norm.cpp`, compiled for this processor. Raises UserError if that fails."""
+    if isinstance(found := built(), str):
+        raise UserError(found)
+    return found
+
+
+@cache
+def built() -> ctypes.CDLL | str:
+    """The same, from the cache where it was compiled before; or why there is none, which is found out once."""
+    commands = [os.environ["CXX"]] if os.environ.get("CXX", "").strip() else ["c++", "g++", "clang++"]
+    there = ((shutil.which(name), options) for name, *options in map(str.split, commands))
+    command = next(([path, *options] for path, options in there if path), None)
+    if command is None:
+        return f"no C++ compiler was found ({', '.join(commands)})"
+    made_of = (SOURCE.read_bytes(), " ".join([*command, *FLAGS]).encode(), _processor())
     name = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
-    path = cache_folder() / name
+    compiler = f"the C++ compiler {' '.join(command)}"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # other processes see a whole file or none
-                made = Path(folder) / name
-                subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
-                made.replace(path)
-        return _declared(ctypes.CDLL(str(path)))
+        with contextlib.suppress(OSError):  # a cache that can't be used is none
+            return _declared(_kept(command, cache_folder() / name))
+        with tempfile.TemporaryDirectory() as folder:
+            return _declared(ctypes.CDLL(str(_compiled(command, Path(folder) / name))))
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip().partition("\n")[0]
-        raise UserError(f"the C++ compiler {compiler} fails ({reason[:200]})") from error
+        said = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
+        return f"{compiler} fails ({said.splitlines()[0][:200]})"
+    except subprocess.TimeoutExpired:
+        return f"{compiler} does not finish within {COMPILE_SECONDS} seconds"
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: the compiled code can't be saved or loaded ({error.strerror or error})"
-        ) from error
+        return f"what {compiler} makes can't be saved or loaded ({error.strerror or error})"
+
+
+def _kept(command: list[str], path: Path) -> ctypes.CDLL:
+    """The code of that file of the cache, compiled if it is not there or damaged. Raises OSError."""
+    if path.exists():
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # other processes see a whole file or none
+        made = _compiled(command, Path(folder) / path.name)
+        with made.open("rb") as file:
+            flush_to_disk(file)
+        made.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+def _compiled(command: list[str], path: Path) -> Path:
+    """The file, made by the compiler. Raises OSError, CalledProcessError and TimeoutExpired."""
+    line = [*command, *FLAGS, str(SOURCE), "-o", str(path)]
+    subprocess.run(line, check=True, capture_output=True, timeout=COMPILE_SECONDS)
+    return path
 
 
 def _declared(code: ctypes.CDLL) -> ctypes.CDLL:

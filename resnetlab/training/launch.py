@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from resnetlab.data.files import Files, written_since
 from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import is_absent, open_data
@@ -19,6 +21,7 @@ from resnetlab.training.distributed import Distributed, check_same, local_device
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
 from resnetlab.training.optimiser import unusual_rates
+from resnetlab.training.precision import check_switches
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.schedule import total_steps, unfinished_warmup
@@ -159,6 +162,8 @@ def launch(
         return _on_stand_in(recipe, runs, distributed, where, threads)
     run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))
     check_same(distributed, run.id)
+    if run.result() is None:
+        check_switches(run.recipe, run.spec, torch.device(where).type)
     in_memory = run.data.shape is not None
     decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)
     return Launch(run, recipe, distributed, where, decoders, threads, checkpoint_steps)
@@ -170,6 +175,7 @@ def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: s
         open_data(recipe.data, "read")
     except UserError as missing:
         made_up = stand_in(recipe, runs, missing)
+        check_switches(recipe, made_up.run.spec, torch.device(device).type)
         return Launch(made_up.run, recipe, distributed, device, 0, threads, stand_in=made_up)
     raise AssertionError(f"{recipe.data} is absent, but can be opened")
 

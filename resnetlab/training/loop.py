@@ -78,7 +78,7 @@ def train(
     settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
     if distributed.broadcast_from_main(run.result) is not None:
         return
-    run, recipe = as_begun(run, settings), as_started(run.recipe, settings.get("resolved", {}))
+    run, recipe = as_begun(run, settings), as_started(run.recipe, settings.get("resolved", {}), device)
     patience = LOCK_PATIENCE if distributed.world_size > 1 else 0
     lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
     statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed))

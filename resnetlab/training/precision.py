@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from resnetlab.errors import UserError
 from resnetlab.machine import instruction_sets
 from resnetlab.nets.fusing import fuse, library
-from resnetlab.nets.net import ResidualUnit, ResNet
+from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.training.recipe import Recipe
@@ -34,8 +35,7 @@ def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     multiplies no more numbers per cycle than float32, and the conversions make a step slower (docs/performance.md).
     """
     gpu, cpu = device.startswith("cuda"), device == "cpu"
-    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu and has_amx()
-    precision = ("bf16" if fast_bf16 else "fp32") if recipe.precision == "auto" else recipe.precision
+    precision = ("bf16" if has_fast_bf16(device) else "fp32") if recipe.precision == "auto" else recipe.precision
     compiles = recipe.compile
     if compiles == "auto":
         compiles = cpu and isinstance(spec, NetSpec) and not recipe.sync_bn and can_fuse()
@@ -45,18 +45,19 @@ def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     return {"precision": precision, "channels_last": channels_last or (compiles and cpu), "compile": compiles}
 
 
-def as_started(recipe: Recipe, settled: dict[str, Any]) -> Recipe:
+def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> Recipe:
     """The recipe with the values that `auto` had where the run started, which it keeps to its end.
 
     Warns if this machine is slow at that, or can't do it, so that the result is no longer bit-identical.
     """
     found = recipe.override(**settled)
-    if found.precision == "bf16" and recipe.precision == "auto" and not (torch.cuda.is_available() or has_amx()):
-        _log.warning("the run started in bf16, for which this processor has no matrix units: it continues, but slowly.")
+    if found.precision == "bf16" and recipe.precision == "auto" and not has_fast_bf16(device):
+        unit = "processor" if device == "cpu" else "device"
+        _log.warning(f"the run started in bf16, for which this {unit} has no matrix units: it continues, but slowly.")
     if found.compile and recipe.compile == "auto" and not can_fuse():
         _log.warning(
-            "the run started with fused batch norm, which needs a C++ compiler, and there is none here: it continues "
-            "without, and its result is no longer bit-identical to an uninterrupted run."
+            "the run started with fused batch norm, which can't be compiled here: it continues without, and its result "
+            "is no longer bit-identical to an uninterrupted run."
         )
         found = found.override(compile=False)
     return found
@@ -68,13 +69,26 @@ def has_amx() -> bool:
     return "amx_bf16" in instruction_sets() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
 
 
+def has_fast_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 faster than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and has_amx()
+
+
 def can_fuse() -> bool:
-    """Whether nets/fusing.py can compile its code here."""
+    """Whether nets/fusing.py can compile its code here; if not, a line says why, once in a process."""
     try:
         library()
-    except UserError:
+    except UserError as error:
+        _say_once(f"compile=auto: {error}, so steps are computed layer by layer here, which is slower.")
         return False
     return True
+
+
+@cache
+def _say_once(line: str) -> None:
+    _log.warning(line)
 
 
 def autocast(precision: str, kind: str) -> contextlib.AbstractContextManager[object]:
@@ -88,34 +102,45 @@ def gradient_scaler(precision: str, kind: str) -> torch.amp.GradScaler | None:
     return torch.amp.GradScaler(kind) if precision == "fp16" else None
 
 
-def compile_net(net: nn.Module, recipe: Recipe, kind: str) -> bool:
-    """Make the network's steps faster, in place; parameters keep their names. `kind` of device: cpu, cuda.
+def compile_net(net: nn.Module, kind: str) -> bool:
+    """Make a residual network's steps faster, in place; parameters keep their names. `kind` of device: cpu, cuda.
 
-    Returns whether torch compiled units; then steps need `compiled`, and evaluations `as_written`. Raises UserError
-    if no compiler is found, and for a net whose units can't be compiled.
+    Returns whether torch compiled units, whose steps and evaluation need `compiled` and `as_written`. Units of one
+    structure and size share torch's code, so the time to compile does not grow with depth: a net has three to seven
+    kinds (first and other units of each stage). Stem and head stay as they are.
     """
-    units = residual_units(net, "compile")
     assert isinstance(net, ResNet)
-    if kind not in FUSED_ON:
-        compile_units(net, units, recipe, kind)
-        return True
+    if kind in FUSED_ON:
+        fuse(net)
+        return False
+    for _, unit in net.units():
+        unit.compile(backend=BACKEND, dynamic=False)
+    return True
+
+
+def check_switches(recipe: Recipe, spec: Spec, kind: str) -> None:
+    """Raise UserError for switches that the network or the machine does not allow. `kind` of device: cpu, cuda.
+
+    Where `auto` stands, there is nothing to check.
+    """
+    for field in ("compile", "checkpoint_activations"):
+        if getattr(recipe, field) is True and not isinstance(spec, NetSpec):
+            raise UserError(f"{field}=True works on residual units, but a VGG has none; leave it out.")
+    if recipe.compile is True and isinstance(spec, NetSpec):
+        (_check_fusing if kind in FUSED_ON else _check_compiling)(recipe, spec, kind)
+
+
+def _check_fusing(recipe: Recipe, _spec: NetSpec, _kind: str) -> None:
     if recipe.sync_bn:
         raise UserError("compile=True: batch norm over several processes can't be fused; leave compile or sync_bn out.")
     try:
         library()
     except UserError as error:
-        raise UserError(f"compile=True: {error}. Install one such as g++, or leave compile out.") from error
-    fuse(net)
-    return False
+        raise UserError(f"compile=True: {error}. Install a compiler such as g++, or leave compile out.") from error
 
 
-def compile_units(net: ResNet, units: list[ResidualUnit], recipe: Recipe, kind: str) -> None:
-    """Have torch compile the residual units. Stem and head stay as they are.
-
-    Units of one structure and size share their code, so the time to compile does not grow with depth: a net has
-    three to seven kinds (first and other units of each stage).
-    """
-    if net.spec.stochastic_depth:
+def _check_compiling(recipe: Recipe, spec: NetSpec, kind: str) -> None:
+    if spec.stochastic_depth:
         raise UserError(
             "compile=True: with stochastic depth each unit has its own probability and would be compiled separately; "
             "leave one of them out."
@@ -126,8 +151,6 @@ def compile_units(net: ResNet, units: list[ResidualUnit], recipe: Recipe, kind: 
             "leave one of them out."
         )
     _check_compiler(kind)
-    for unit in units:
-        unit.compile(backend=BACKEND, dynamic=False)
 
 
 def _check_compiler(kind: str) -> None:
@@ -158,13 +181,5 @@ def as_written(on: bool) -> contextlib.AbstractContextManager[object]:
 
 def recompute_units(net: nn.Module) -> None:
     """Keep only the maps between groups of units, and recompute the rest for the gradient (Chen et al. 2016)."""
-    residual_units(net, "checkpoint_activations")
     assert isinstance(net, ResNet)
     net.recompute = True
-
-
-def residual_units(net: nn.Module, field: str) -> list[ResidualUnit]:
-    """The net's units. Raises UserError, naming the recipe's field, for a net that has none."""
-    if not isinstance(net, ResNet):
-        raise UserError(f"{field}=True works on residual units, but a {type(net).__name__} has none; leave it out.")
-    return [unit for _, unit in net.units()]

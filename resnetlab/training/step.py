@@ -25,7 +25,15 @@ from resnetlab.training.optimiser import (
     wanted_state,
 )
 from resnetlab.training.optimiser import make_optimiser as make_optimiser  # exported: readers look for it here
-from resnetlab.training.precision import as_written, autocast, compile_net, compiled, gradient_scaler, recompute_units
+from resnetlab.training.precision import (
+    as_written,
+    autocast,
+    check_switches,
+    compile_net,
+    compiled,
+    gradient_scaler,
+    recompute_units,
+)
 from resnetlab.training.recipe import Recipe
 from resnetlab.weights.fit import value_trouble
 
@@ -76,9 +84,11 @@ class Stepper:
         self.scaler = gradient_scaler(recipe.precision, self.kind)
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.class_weights = class_weights.to(device) if class_weights is not None else None
+        if isinstance(net, ResNet | VGG):
+            check_switches(recipe, net.spec, self.kind)
         if recipe.checkpoint_activations:
             recompute_units(net)
-        self.compiles = bool(recipe.compile) and compile_net(net, recipe, self.kind)  # with torch's compiler
+        self.compiles = bool(recipe.compile) and compile_net(net, self.kind)  # with torch's compiler
 
     def __call__(self, batch: Batch, lr: float) -> StepResult:
         """Forward and backward on one batch, in parts if the recipe says so, and one update."""

@@ -7,6 +7,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 
@@ -15,7 +16,10 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
-from resnetlab.training.precision import resolved
+from resnetlab.run_files import read_begun
+from resnetlab.storage import Damaged
+from resnetlab.training.precision import as_started, resolved
+from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader
 from resnetlab.training.step import make_stepper
@@ -38,13 +42,21 @@ def settings_kept(device: str, threads: int | None) -> Iterator[None]:
             torch.set_num_threads(callers_threads)
 
 
+def _settled(run: Run, device: str) -> Recipe:
+    """The run's recipe with what `auto` came to where it started, or comes to here if it has not."""
+    begun: dict[str, Any] = {}
+    with contextlib.suppress(Damaged):  # as the state of the run says
+        begun = read_begun(run.folder)
+    return as_started(run.recipe, begun.get("resolved") or resolved(run.recipe, run.spec, device), device)
+
+
 class Trial:
     """What a few steps need: network, optimiser and batches, as the training loop has them."""
 
     def __init__(self, run: Run, normalise: Normalisation, *, device: str, workers: int):
         self.run, self.device = run, device
         self.data = TrainingData.of(run, device)
-        self.recipe = run.recipe.override(**resolved(run.recipe, run.spec, device))
+        self.recipe = _settled(run, device)
         # On a GPU, code would be compiled for each number of images that is tried.
         recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
         self.net = first_network(run, recipe, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -208,25 +209,79 @@ def test_frozen_batch_norm_and_its_relu_stay_as_they_are() -> None:
     assert torch.equal(*first)
 
 
-def test_a_compiler_that_is_missing_or_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"^no C\+\+ compiler was found \(no-such-compiler\)$"):
-        fusing.library.__wrapped__()
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(UserError, match=r"^the C\+\+ compiler .*false fails \(\)$"):
-        fusing.library.__wrapped__()
-    assert not list((tmp_path / "resnetlab").iterdir())
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The folder of a cache in which nothing was compiled yet, in this process either; the compiler is a quick one."""
+    copies = f"cp '{fusing.library()._name}' \"$last\""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", f"{script(tmp_path / 'quick', 'for last; do :; done', copies)} -g0")
+    fusing.built.cache_clear()
+    yield tmp_path / "cache" / "resnetlab"
+    fusing.built.cache_clear()
 
 
-def test_the_code_is_compiled_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    fusing.library.__wrapped__()
-    (made,) = (tmp_path / "resnetlab").iterdir()
+def script(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (None, "", r"^no C\+\+ compiler was found \(.*compiler\)$"),
+        (None, " -O2", r"^no C\+\+ compiler was found \(.*compiler -O2\)$"),
+        (["exit 3"], "", r"^the C\+\+ compiler .*compiler fails \(exit code 3\)$"),
+        (["echo unknown option >&2", "echo more >&2", "exit 1"], " -x", r"compiler -x fails \(unknown option\)$"),
+        (["exit 0"], "", r"^what the C\+\+ compiler .*compiler makes can't be saved or loaded \(.+\)$"),
+        (["exec sleep 60"], "", r"^the C\+\+ compiler .*compiler does not finish within 0\.1 seconds$"),
+    ],
+)
+def test_a_compiler_that_is_missing_or_fails_is_one_line(
+    lines: list[str] | None,
+    options: str,
+    message: str,
+    anew: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    compiler = script(tmp_path / "compiler", *lines) if lines else str(tmp_path / "compiler")
+    monkeypatch.setenv("CXX", compiler + options)
+    monkeypatch.setattr(fusing, "COMPILE_SECONDS", 0.1 if "sleep" in str(lines) else 60)
+    with pytest.raises(UserError, match=message):
+        fusing.library()
+    (tmp_path / "compiler").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=message):  # and is not asked again
+        fusing.library()
+    assert not anew.exists() or not list(anew.iterdir())
+
+
+def test_the_code_is_compiled_once_and_kept(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fusing.library()
+    (made,) = anew.iterdir()
+    assert made.suffix == ".so"
 
     def compiles(*_: object, **__: object) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(subprocess, "run", compiles)
-    fusing.library.__wrapped__()
-    assert made.suffix == ".so"
+    fusing.built.cache_clear()
+    fusing.library()
+
+
+def test_damaged_code_is_compiled_again(anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fusing.library()
+    (made,) = anew.iterdir()
+    damaged = tmp_path / "other" / "resnetlab" / made.name  # a process does not load a path twice
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"not a library")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    fusing.built.cache_clear()
+    assert fusing.library()._name == str(damaged)
+    assert damaged.read_bytes() == made.read_bytes()
+
+
+def test_where_the_cache_cannot_be_written_the_code_is_compiled_for_the_process(anew: Path) -> None:
+    anew.parent.write_text("a file in the place of the folder")
+    fusing.library()
+    assert anew.parent.is_file()

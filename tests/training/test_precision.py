@@ -223,7 +223,7 @@ def without_compiler() -> None:
 
 def test_without_a_compiler_fused_layers_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "library", without_compiler)
-    with pytest.raises(UserError, match=r"^compile=True: no C\+\+ compiler was found \(c\+\+\)\. Install one"):
+    with pytest.raises(UserError, match=r"^compile=True: no C\+\+ compiler was found \(c\+\+\)\. Install a compiler"):
         trained(Recipe(compile=True), [])
 
 
