@@ -49,7 +49,7 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
     try:
         with disk_errors(folder):
             for name, content in contents.items():
-                write_atomically(folder / name, content.encode(), new=True)
+                write_atomically(folder / name, content.encode(errors="backslashreplace"), new=True)
                 written.append(folder / name)
     except UserError:
         for path in written:  # a partial report would block the next attempt
