@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, printable
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
@@ -118,9 +119,10 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
     others: list[Book] = []
     if also is not None and also.resolve() != results.resolve():
         there = Path(os.path.relpath(also.resolve(), results.resolve())).as_posix()
+        link = quote(os.fsencode(there))
         for record in read_records(also):
-            address = f"{there}/{record.name}.html" if (also / f"{record.name}.html").is_file() else ""
-            others.append(Book.of(_checked(record, also), address, there))
+            address = f"{link}/{record.name}.html" if (also / f"{record.name}.html").is_file() else ""
+            others.append(Book.of(_checked(record, also), address, printable(there)))
     library, path = Library.of(books, others), results / ESSAY
     with _writing(results):
         write_atomically(path, essay(library).encode())

@@ -262,7 +262,8 @@ def carry(library: Library) -> Facts:
     rows: list[list[Any]] = book.at(("tables", 0, "rows"))
     places = {str(both(row[0])): ("tables", 0, "rows", i) for i, row in enumerate(rows)}
     gates = {name: place for name, place in places.items() if "gate" in name}
-    add, plain = (next(p for name, p in places.items() if start in name) for start in ("(Add)", "(plain)"))
+    add = book.row(0, lambda cells: "(Add)" in cells[0])
+    plain = book.row(0, lambda cells: "(plain)" in cells[0])
     test = "test error (%)"
     exclusive = {name: place for name, place in gates.items() if name.startswith("exclusive")}
     widest = exclusive[max(exclusive, key=lambda name: book.cell(0, exclusive[name], "start", "sci").value)]

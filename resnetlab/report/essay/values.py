@@ -62,7 +62,8 @@ class Number:
     def in_words(self, language: str, form: str) -> str:
         """The value as markup that a test can follow to its source."""
         form = form or self.form
-        origin = f'data-record="{self.record}" data-at="{self.at}"' if self.record else f'title="{self.printed}"'
+        record = html.escape(self.record)  # a folder may be called anything
+        origin = f'data-record="{record}" data-at="{self.at}"' if record else f'title="{self.printed}"'
         kind = "measured" if self.record else "printed"
         words = written(self.value, form)
         return marked(f'<data class="{kind}" value="{self.value!r}" data-form="{form}" {origin}>{words}</data>')
