@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.timing import run
 from resnetlab.data.open import open_data
 from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import served
+from benchmarks.timing import record_path, run
 from resnetlab.machine import machine
 
 SETTLE_SECONDS, POLL_SECONDS = 5.0, 0.05  # the server gives memory back 3 seconds after
@@ -269,7 +270,7 @@ def main() -> None:
     parser.add_argument("source", help="a run folder or a weight file")
     parser.add_argument("--net", help="the network, where the file does not tell it")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--record", type=Path, help="write the rows and the machine to this JSON file")
+    parser.add_argument("--record", type=record_path, help="write the rows and the machine to this JSON file")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
     given = parser.parse_args()
     with served(given.source, given.net, "auto") as (port, pid):
@@ -285,4 +286,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,13 +19,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import Row, keep, medians, options, show
+from benchmarks.timing import Row, keep, medians, options, run, say_absent, show
 from benchmarks.training import peer_of
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.open import open_data
@@ -37,7 +38,7 @@ from resnetlab.use.engines import chosen, graph_of, is_installed, made
 from resnetlab.use.export import export
 from resnetlab.use.exported import file_engine, read_exported
 from resnetlab.use.exported_module import noise
-from resnetlab.use.onnx_graph import quiet
+from resnetlab.use.onnx_graph import PACKAGES, quiet
 
 CASES = (("resnet50", 1), ("resnet50", 16), ("cifar_resnet56", 1), ("cifar_resnet56", 256))  # network, batch
 QUICK = (("cifar_resnet56", 1), ("cifar_resnet56", 16))
@@ -55,16 +56,18 @@ def plain_onnx(net: nn.Module, x: Tensor) -> bytes:
 
 
 def by_hand(
-    net: nn.Module, pixels: Tensor, normalise: Normalisation, content: bytes
+    net: nn.Module, pixels: Tensor, example: Tensor, normalise: Normalisation
 ) -> dict[str, Callable[[], object]]:
-    """The peers that are installed, by name, each as a call for the pixels of a batch."""
+    """The peers that are installed, by name, each as a call for the pixels of a batch; two images are the example."""
 
     @torch.inference_mode()
     def eager() -> Tensor:
         return net(normalise(pixels))
 
     found: dict[str, Callable[[], object]] = {"plain eager torch": eager}
-    threads = torch.get_num_threads()
+    if not all(map(find_spec, PACKAGES[:2])):  # which torch's exporter needs
+        return found
+    threads, content = torch.get_num_threads(), plain_onnx(net, normalise(example))
 
     def given() -> np.ndarray:
         return normalise(pixels).numpy()
@@ -109,9 +112,7 @@ def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     engine = chosen(graph_of(classifier), "auto", batch=batch, told=lambda line: print(line, file=sys.stderr))
     pixels = noise(classifier.shape, batch)
     library, theirs = peer_of(name)
-    peers = by_hand(
-        theirs.eval(), pixels, classifier.normalise, plain_onnx(theirs, classifier.input(noise(classifier.shape, 2)))
-    )
+    peers = by_hand(theirs.eval(), pixels, noise(classifier.shape, 2), classifier.normalise)
     most = 1000 * multiply_adds_a_millisecond(runs) / complexity(net.spec).multiply_adds
     ours, *others = (1000 * batch / taken for taken in medians([partial(engine.scores, pixels), *peers.values()], runs))
     found = dict(zip(peers, others, strict=True))
@@ -158,6 +159,7 @@ def main() -> None:
     given = parser.parse_args()
     if bool(given.int8) != bool(given.weights):
         parser.error("--int8 and --weights belong together")
+    say_absent(("torchvision", "timm", *PACKAGES, "openvino"))
     torch.set_num_threads(available_cores())
     if given.int8:
         rows = int8_rows(given.weights, given.int8, given.net, given.runs)
@@ -168,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.timing import Row, keep, options, show
+from benchmarks.timing import Row, keep, options, positive, run, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Loader
 from resnetlab.machine import available_cores
@@ -163,14 +163,17 @@ def rows_of(batch: int, images: int, threads: int, epochs: int) -> list[Row]:
 def main() -> None:
     """Measure, print and record."""
     parser = options(str(__doc__).splitlines()[0], runs=5)
-    parser.add_argument("--quick", action="store_true", help="fewer images: under a minute on a quiet machine")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="threads of torch")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer images, one size of batch: half a minute on a quiet machine"
+    )
+    parser.add_argument("--threads", type=positive, default=available_cores(), help="threads of torch")
     chosen = parser.parse_args()
     images, epochs = (1_280, min(chosen.runs, 3)) if chosen.quick else (10_240, chosen.runs)
-    rows = [row for batch in (128, 512) for row in rows_of(batch, images, chosen.threads, epochs)]
+    batches = (128,) if chosen.quick else (128, 512)
+    rows = [row for batch in batches for row in rows_of(batch, images, chosen.threads, epochs)]
     show(rows, as_json=chosen.json)
     keep(rows, chosen.record)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import torch
 import torch.nn.functional as tf
 
-from benchmarks.timing import Row, keep, medians, options, show
+from benchmarks.timing import Row, keep, medians, options, positive, run, show
 from resnetlab.machine import available_cores, most_bytes
 from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.net import ResNet
@@ -105,7 +105,7 @@ def main() -> None:
     """Measure, print and record."""
     parser = options(str(__doc__).splitlines()[0], runs=3)
     parser.add_argument("--quick", action="store_true", help="resnet50 alone: under a minute on a quiet machine")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="threads of torch")
+    parser.add_argument("--threads", type=positive, default=available_cores(), help="threads of torch")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     nets, runs = (QUICK, 1) if chosen.quick else (NETS, chosen.runs)
@@ -115,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

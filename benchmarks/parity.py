@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.timing import RECORD, record_path, run
+from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.nets import zoo
 from resnetlab.weights.interop import read_state, write_state
@@ -50,11 +52,15 @@ class Row:
 def main() -> None:
     """Compare, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="networks to compare; default: all that a peer has")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks to compare; default: all that a peer has")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--record", type=Path, help="write the rows to this JSON file, with the machine they are from")
+    parser.add_argument("--record", type=record_path, help=RECORD)
     chosen = parser.parse_args()
     pairs = [("torchvision", name) for name in TORCHVISION] + [("timm", name) for name in TIMM]
+    if unknown := set(chosen.names) - {name for _, name in pairs}:
+        raise UserError(
+            f"no peer has {', '.join(sorted(unknown))}: choose from {', '.join(name for _, name in pairs)}."
+        )
     rows = []
     for package, name in pairs:
         if not chosen.names or name in chosen.names:
@@ -138,4 +144,4 @@ def define_operators() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.timing import run
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
@@ -123,10 +124,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="cifar10:DIR")
     parser.add_argument("--replace", action="store_true", help="write the file anew if it is there")
     chosen = parser.parse_args()
-    try:
-        path, measured = make(chosen.run, open_data(chosen.data, "evaluate"), replaces=chosen.replace)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    path, measured = make(chosen.run, open_data(chosen.data, "evaluate"), replaces=chosen.replace)
     whole = sum(file.stat().st_size for file in FOLDER.glob(f"*{SUFFIX}"))
     print(
         f"{path}: top-1 {measured['top1']:.2f} % in float16, {measured['top1_of_float32']:.2f} % in float32; "
@@ -135,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

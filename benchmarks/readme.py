@@ -13,6 +13,7 @@ import re
 import textwrap
 from pathlib import Path
 
+from benchmarks.timing import run
 from resnetlab.errors import UserError
 from resnetlab.report.essay.explanations import problem
 from resnetlab.report.essay.library import Library
@@ -34,10 +35,7 @@ def main() -> None:
     """Parse the arguments, and write both files or neither."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", nargs="?", type=Path, help="the record's file in results/")
-    try:
-        put(parser.parse_args().record)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    put(parser.parse_args().record)
 
 
 def put(chosen: Path | None = None, root: Path = ROOT) -> None:
@@ -87,4 +85,4 @@ def _depths(book: Book) -> Both:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

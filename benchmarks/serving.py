@@ -28,11 +28,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import Row, medians, options, show
+from benchmarks.timing import Row, medians, options, positive, run, show
 from resnetlab.data.walk import is_image
+from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.engines import graph_of, made
+from resnetlab.use.engines import NAMES, graph_of, made
 
 IMAGES = 200  # different ones; the clients take turns with them
 MARKS = (1_000, 5_000, 10_000)  # answers after which the server's memory is read
@@ -58,9 +59,10 @@ def served(source: str, net: str | None, engine: str) -> Iterator[tuple[int, int
         try:
             assert process.stdout is not None
             port = re.search(r"http://[^/]+:(\d+)/", process.stdout.readline())
-            if port is None:
-                raise SystemExit("the server did not start")
             assert process.stderr is not None
+            if port is None:
+                said = process.stderr.read().strip().splitlines() or ["it says nothing"]
+                raise UserError(f"the server did not start: {said[-1].removeprefix('error: ')}")
             while engine == "auto" and (line := process.stderr.readline()):
                 print(line, end="", file=sys.stderr)
                 if line.startswith("engine:"):
@@ -137,6 +139,8 @@ def rows_of(load: Load, batch: float, limit: float, clients: int) -> list[Row]:
     """What is printed."""
     rate = len(load.latencies) / load.seconds
     refused = load.statuses.total() - load.statuses[200]
+    if len(load.latencies) < 2:
+        raise UserError(f"{len(load.latencies)} of {load.statuses.total()} requests were answered with 200: too few.")
     centiles = statistics.quantiles(load.latencies, n=100)
     return [
         Row(f"answers to {clients} clients", "requests/s", rate, None, None, None, limit, 1),
@@ -156,10 +160,10 @@ def main() -> None:
     parser.add_argument("source", help="a run folder or a weight file")
     parser.add_argument("--images", type=Path, required=True, help="a folder of images")
     parser.add_argument("--net", help="the network, where the file does not tell it")
-    parser.add_argument("--engine", default="auto", help="what the server runs the network by, as of serve")
+    parser.add_argument("--engine", choices=NAMES, default="auto", help="the server's, as of serve")
     parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--clients", type=positive, default=16)
+    parser.add_argument("--requests", type=positive, default=10_000)
     parser.add_argument("--quick", action="store_true", help="1,000 requests: under a minute on a quiet machine")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")
     given: argparse.Namespace = parser.parse_args()
@@ -168,7 +172,7 @@ def main() -> None:
     paths = [path for path in sorted(given.images.rglob("*")) if is_image(path.name)]
     images = [path.read_bytes() for path in paths[:: max(1, len(paths) // IMAGES)][:IMAGES]]
     if not images:
-        raise SystemExit(f"{given.images}: there is no image in it")
+        raise UserError(f"{given.images}: there is no image in it.")
     with served(given.source, given.net, given.engine) as (port, pid):
         load = asyncio.run(loaded(port, pid, images, given.clients, given.requests))
         batch, health = mean_batch(port), json.loads(asked(port, "/health"))
@@ -201,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

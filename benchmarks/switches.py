@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Row, options, show
+from benchmarks.timing import Row, options, run, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.open import open_data
 from resnetlab.machine import available_cores, machine
@@ -143,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from resnetlab.errors import UserError
 from resnetlab.machine import machine
+
+RECORD = "write the rows to this JSON file, with the machine they are from"
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,39 @@ def options(description: str, runs: int) -> argparse.ArgumentParser:
     """The options every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--record", type=Path, help="write the rows to this JSON file, with the machine they are from")
-    parser.add_argument("--runs", type=int, default=runs, help="how often each is timed")
+    parser.add_argument("--record", type=record_path, help=RECORD)
+    parser.add_argument("--runs", type=positive, default=runs, help="how often each is timed")
     return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of 1 or more")
+    return int(text)
+
+
+def record_path(text: str) -> Path:
+    """A file that can be written when everything is measured, as far as that can be known before."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a folder" if path.is_dir() else f"{path.parent}: no such folder")
+    return path
+
+
+def say_absent(packages: Iterable[str]) -> None:
+    """Say which peers are not compared, since they are not installed; on stderr, as rows may be read by programs."""
+    if absent := [name for name in packages if not find_spec(name)]:
+        print(f"not installed, so not compared: {', '.join(absent)}", file=sys.stderr)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; bad input is one line and exit code 2, as of the command."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def show(rows: list[Row], *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from benchmarks.timing import Row, keep, medians, options, show
+from benchmarks.timing import Row, keep, medians, options, run, say_absent, show
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader
 from resnetlab.data.normalisation import imagenet
@@ -192,6 +192,7 @@ def main() -> None:
         recorded = [Row(**row) for row in json.loads(record.read_text())["rows"]]
         picture.write_text(draw(figure_of(recorded), "depths") + "\n")
         return
+    say_absent(("torchvision", "timm"))
     torch.set_num_threads(available_cores())
     uncompiled = [setting for setting in SETTINGS if not setting.compiled]
     rows: list[Row] = []
@@ -207,4 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

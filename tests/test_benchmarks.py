@@ -27,3 +27,45 @@ def test_every_benchmark_says_its_options(
         importlib.import_module(f"benchmarks.{name}").main()
     assert end.value.code == 0
     assert "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("training", ["--runs", "0"], "argument --runs: '0' must be a whole number of 1 or more"),
+        ("memory", ["--threads", "-1"], "argument --threads: '-1' must be a whole number of 1 or more"),
+        ("loop", ["--threads", "many"], "argument --threads: 'many' must be a whole number of 1 or more"),
+        ("inference", ["--record", "absent/record.json"], "argument --record: absent: no such folder"),
+        ("inference", ["--record", "."], "argument --record: .: is a folder"),
+        ("inference", ["--int8", "digits"], "--int8 and --weights belong together"),
+        ("inference", ["--int8", "nowhere", "--weights", "nothing"], "error: data 'nowhere': no data set"),
+        ("serving", ["run", "--images", "nowhere"], "error: nowhere: there is no image in it."),
+        ("serving", ["run", "--images", ".", "--engine", "tensorrt"], "argument --engine: invalid choice: 'tensorrt'"),
+        ("parity", ["resnet19"], "error: no peer has resnet19: choose from resnet18, "),
+        ("export", ["--data", "nowhere", "--weights", "."], "error: data 'nowhere': no data set"),
+        ("pretrained", ["nothing", "--data", "digits"], "error: nothing"),
+    ],
+)
+def test_bad_options_are_one_line(
+    name: str,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [name, *options])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("benchmarks.timing").run(importlib.import_module(f"benchmarks.{name}").main)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_peers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    importlib.import_module("benchmarks.timing").say_absent(("torch", "no_such_peer", "another_one"))
+    printed = capsys.readouterr()
+    assert printed.err == "not installed, so not compared: no_such_peer, another_one\n"
+    assert not printed.out

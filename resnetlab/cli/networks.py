@@ -88,12 +88,18 @@ def describe(net: Net | None = None, /, *, json: Json = False) -> None:
 
 
 def _spec(name: str) -> Spec:
-    """The network of a name. Raises UserError, which says so if the name is a run's."""
+    """The network of a name. Raises UserError, which says so if the name is that of weights or of a run."""
     from resnetlab.nets.zoo import spec
 
     try:
         return spec(name)
     except UserError as error:
+        kind, colon, network = name.partition(":")
+        if colon and kind in ("pretrained", "torchvision"):
+            raise UserError(
+                f"{name}: the name of weights, not of a network; 'resnetlab describe {network.partition('.')[0]}' "
+                "shows the network, and 'resnetlab nets' the accuracy of its weights."
+            ) from error
         if _is_run(name):
             raise UserError(
                 f"{name}: a run, not the name of a network; 'resnetlab runs show {name}' shows it."

@@ -94,6 +94,8 @@ def absent_hint(source: str | Path) -> str:
         every = [(kind, name) for kind, names in _PUBLISHED.items() for name in names()]
         named = ", ".join(f"{kind}:{name}" for kind, name in every if name.split(".")[0] == text)
         return f": it is the name of a network; {f'weights for it are {named}' if named else 'train it first'}"
+    if re.match(r"[A-Za-z]+:", text):
+        return f" (names of weights begin with {', '.join(f'{kind}:' for kind in KINDS)})"
     owner = text.partition("/")[0]
     if not REPOSITORY.fullmatch(text) or owner in (".", "..", "runs") or os.path.lexists(owner):
         return ""
