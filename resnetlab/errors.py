@@ -1,4 +1,4 @@
-"""The one kind of error a user can cause, and the "did you mean" beside it."""
+"""UserError, the one kind of error that users can cause, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """What the user gave can't be used: one line that names it and says what to do.
+    """Input that can't be used: the message is one line that names it and says what to do.
 
     The command line prints the line and exits with code 2; in Python it is a ValueError.
     """
 
 
 class ToldElsewhere(UserError):
-    """The same in a run of several processes, where another one says the line."""
+    """A UserError in a run of several processes that another process reports."""
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
@@ -27,7 +27,7 @@ def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
 
 
 def shown(value: object) -> str:
-    """The value as a message shows it: in one line, cut where it is long, and whatever it is."""
+    """Any value as a message shows it: in one line, shortened if it is long."""
     try:
         text = " ".join(repr(value).splitlines())
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
@@ -36,7 +36,7 @@ def shown(value: object) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as a line of text: what can't be printed, or is no UTF-8, becomes an escape."""
+    """A file's name as a line of text: unprintable characters, and bytes that are not UTF-8, become escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
@@ -49,7 +49,7 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_counts(**counts: int | None) -> None:
-    """Raise UserError for a count that is not a whole number of at least 1; None is one that isn't given."""
+    """Raise UserError for a count that is not a whole number of at least 1; None, for one not given, is fine."""
     for name, value in counts.items():
         if value is None:
             continue
@@ -66,9 +66,9 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def out_of_memory(error: BaseException | None) -> str:
-    """In words what did not fit, if an error, or what led to it, is that memory ran out; else "".
+    """What did not fit, in words, if an error or one of its causes means that memory ran out; else "".
 
-    torch, numpy, ONNX Runtime and C++ each have words of their own for it, and only Python a class.
+    torch, numpy, ONNX Runtime and C++ have different messages for that; only Python has a class.
     """
     while error is not None:
         words = str(error)
@@ -89,9 +89,9 @@ _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
 def dead_worker(error: BaseException | None) -> str:
-    """In words that a process that decodes images ahead has died, if an error, or what led to it, is that; else "".
+    """A message, if an error or one of its causes means that a process that decodes images has died; else "".
 
-    torch raises it wherever the main process is when it hears of it, in the midst of writing a file too.
+    torch raises that error at any point of the main process, even in the middle of writing a file.
     """
     while error is not None:
         if isinstance(error, RuntimeError) and (found := _DEAD_WORKER.search(str(error))):

@@ -1,4 +1,4 @@
-"""The machine: which device to use, and what a result is made on: processor, cores, versions, the code's commit."""
+"""The machine: the device to use, and the description of what made a result: processor, cores, versions, commit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHOUT_FLOAT64 = ("mps",)  # kinds of device
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What a result was made on: processor, cores, device, versions, commit."""
+    """A description of the machine for records: processor, cores, device, versions, commit."""
     import torch
 
     return {
@@ -40,14 +40,14 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def find_device(name: str) -> str:
-    """Resolve "auto"; refuse what this machine or torch does not have. An Apple GPU is used only if it is asked for."""
+    """Resolve "auto"; raise UserError for a device that is not available. An Apple GPU is used only if it is named."""
     import torch
 
     if name == "auto":
@@ -74,7 +74,7 @@ def widest_float(device: torch.device | str) -> torch.dtype:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those of this processor that decide how fast networks are computed, as Linux names them; of others none."""
+    """This processor's instruction sets that matter for the speed of networks, by their names in Linux."""
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -95,9 +95,9 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout the package lies in, with "+" if files differ; None outside a checkout.
+    """The commit of the checkout that holds the package, with "+" if files differ; None outside a checkout.
 
-    Records in results/ are no code: a study that writes its own there doesn't change what the next one is made by.
+    Changes in results/ don't count, since a study that writes its record there does not change the code.
     """
     here = Path(__file__).resolve().parents[1]
     if not (here / ".git").exists():
@@ -113,13 +113,13 @@ def _commit() -> str | None:
 
 
 def give_back_memory() -> None:
-    """Let the system have the memory that is free: glibc keeps tens of MB for each thread after large blocks."""
+    """Return free memory to the system: after large blocks, glibc keeps tens of MB for each thread."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 def most_bytes() -> int:
-    """The most memory that this process has held."""
+    """The peak memory of this process, in bytes."""
     with contextlib.suppress(OSError), open("/proc/self/status") as status:
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnetlab.errors import UserError, shown
 
-# What stands at the start of a text file; of UTF-32 before UTF-16, whose mark it starts with.
+# Byte order marks. UTF-32's come before UTF-16's, since the first starts with the other.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -22,9 +22,9 @@ _MARKS = {
 def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with "~" or "~user" at its start replaced by the home folder, as a shell does.
 
-    Shells do it for a word of its own only, not in --runs=~/runs, nor does anyone in a file. Raises UserError if
-    there is no such home, unless a file has that very name, and for an empty text, which pathlib takes for the
-    working folder: a variable of a script that is not set must not mean all that is there.
+    Shells do that only at the start of a word, not in --runs=~/runs, and not in files. Raises UserError if there is no
+    such home, unless a file has exactly that name, and for an empty text, which pathlib takes for the working folder:
+    an unset variable of a script must not mean everything in it.
     """
     text = os.fspath(path)
     if not text:
@@ -39,10 +39,10 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def decoded(content: bytes, *, names: bool = False) -> str:
-    """The text of a file: in UTF-8, or in what its byte order mark says.
+    """The text of a file, in UTF-8 or the encoding of its byte order mark.
 
-    names: it is a list of files; without a mark these are the bytes that the file system has, whatever they are.
-    Raises UnicodeDecodeError.
+    names: the text is a list of files, which without a mark may be any bytes, as in the file system. Raises
+    UnicodeDecodeError.
     """
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
@@ -51,5 +51,5 @@ def decoded(content: bytes, *, names: bool = False) -> str:
 
 
 def one_form(name: str) -> str:
-    """The name in Unicode's normal form C: é is written as one character or as e with an accent, and looks the same."""
+    """The name in Unicode's normal form C: é can be one character, or e with an accent, and looks the same."""
     return unicodedata.normalize("NFC", name)

@@ -1,13 +1,13 @@
-"""What lies in the folder of a run: what each JSON file holds, and the one reader of each.
+"""The files of a run folder: the contents of each JSON file, and the one function that reads it.
 
     run.json        what the run is: Settings
     metrics.jsonl   one line for each evaluation and each logged step: Line, EpochLine
     result.json     what it ended with: Result
-    tracking.json   how many lines each tracker has got: counts by name
+    tracking.json   the number of lines that each tracker has received: counts by name
     last/, best/    checkpoints, with weights.safetensors in each
 
-A file that is not so is `storage.Damaged`: its path, what is wrong, and what to do. The files of a checkpoint are
-read in `training.checkpoint`, by the same rules.
+For other contents, readers raise `storage.Damaged`: the path, what is wrong, and what to do. The files of a checkpoint
+are read in `training.checkpoint`, by the same rules.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from resnetlab.paths import expanded
 from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
 from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_json, read_regular
 
-FORMAT = 3  # of the run folder; others than these are refused
-# 1 had checkpoints at the end of epochs only, 2 of one process only within an epoch.
+FORMAT = 3  # of the run folder
+# Format 1 had checkpoints only at the end of epochs; in format 2, those within an epoch had only one process.
 READABLE = (1, 2, FORMAT)
 WEIGHTS = "weights.safetensors"  # of the folders `last` and `best`
 SETTINGS, METRICS, RESULT, TRACKING = "run.json", "metrics.jsonl", "result.json", "tracking.json"
@@ -126,7 +126,7 @@ class Result(TypedDict):
 
 
 def source_path(source: str | Path) -> Path:
-    """The path that names a network: a file, a folder, or a run by its name or hash alone; a bare one also in RUNS."""
+    """The path of a network: a file, a folder, or a run by its name or hash, which is also searched in RUNS."""
     path = expanded(source)
     if os.path.lexists(path):
         return path
@@ -135,8 +135,8 @@ def source_path(source: str | Path) -> Path:
 
 
 def newest_run(root: Path, name: str) -> Path | None:
-    """The run in a folder whose name is NAME or NAME-HASH or, if the name is a hash, ends with it; of several the one
-    that was written last. None if there is none.
+    """The run in a folder that is called NAME or NAME-HASH or, if the name is a hash, ends with it; of several, the one
+    written last. None if there is none.
     """
     ways = f"{re.escape(name)}(-{HASH})?" + (f"|.*-{name}" if re.fullmatch(HASH, name) else "")
     whole = re.compile(ways, re.DOTALL)
@@ -148,7 +148,7 @@ def newest_run(root: Path, name: str) -> Path | None:
 
 
 def last_written(folder: Path) -> float:
-    """When a run's metrics, result or settings were last written, in seconds since 1970; 0 where there are none."""
+    """When a run's metrics, result or settings were last written, in seconds since 1970; 0 if there are none."""
     times = [0.0]
     for name in (SETTINGS, METRICS, RESULT):
         with contextlib.suppress(OSError):
@@ -157,13 +157,13 @@ def last_written(folder: Path) -> float:
 
 
 def data_title(settings: dict[str, Any]) -> str | None:
-    """What the data of a run is called, by its run.json."""
+    """The title of a run's data in its run.json."""
     data = settings.get("data", {})
     return data.get("title") or data.get("name")
 
 
 def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
-    """What run.json holds. Raises Damaged, which gives the advice; also for a run of another version."""
+    """The contents of run.json. Raises Damaged, with the advice, also for a run of another version."""
     path = folder / SETTINGS
     content = read_regular(path, MOST_JSON, advice)
     version = parsed_json(path, content, advice=advice).get("format")
@@ -174,7 +174,7 @@ def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
 
 
 def read_begun(folder: Path) -> dict[str, Any]:
-    """The same with all that a training needs. Raises Damaged."""
+    """The same, checked for all that a training needs. Raises Damaged."""
     found = read_settings(folder)
     if wrong := trouble(found, Begun):
         raise Damaged(folder / SETTINGS, f"damaged, {wrong}", START_ANEW)
@@ -182,7 +182,7 @@ def read_begun(folder: Path) -> dict[str, Any]:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What result.json holds, or None where it is not there: the run is unfinished. Raises Damaged."""
+    """The contents of result.json, or None if it is missing, i.e. the run is unfinished. Raises Damaged."""
     path = folder / RESULT
     return read_json(path, Result, "remove it to finish the run again") if is_there(path) else None
 
@@ -190,7 +190,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def read_metrics(folder: Path, length: int | None = None) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, or of its first `length` bytes; none if there is no such file. Raises Damaged.
 
-    A last line that is not whole is left out: it is being written, or its writer was killed.
+    An incomplete last line is left out: it is being written, or its writer was killed.
     """
     path = folder / METRICS
     content = read_regular(path, MOST_METRICS, START_ANEW) if is_there(path) else b""
@@ -209,7 +209,7 @@ def read_epochs(folder: Path, length: int | None = None) -> list[dict[str, Any]]
 
 
 def last_epoch(folder: Path) -> dict[str, Any]:
-    """The line of the last whole epoch. Raises Damaged if there is none."""
+    """The line of the last complete epoch. Raises Damaged if there is none."""
     epochs = read_epochs(folder)
     if not epochs:
         raise Damaged(folder / METRICS, "damaged, it holds no complete epoch", START_ANEW)
@@ -217,6 +217,6 @@ def last_epoch(folder: Path) -> dict[str, Any]:
 
 
 def read_sent(folder: Path) -> dict[str, int]:
-    """How many lines of metrics.jsonl each tracker has got. Raises Damaged."""
+    """The number of lines of metrics.jsonl that each tracker has received. Raises Damaged."""
     path = folder / TRACKING
     return read_json(path, dict[str, Whole], "remove it to send all metrics again") if is_there(path) else {}

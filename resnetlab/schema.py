@@ -1,7 +1,7 @@
-"""Whether JSON values are of the types that are stated for them, and in their ranges: how a damaged file is recognised.
+"""Checks that JSON values have their stated types and ranges, by which damaged files are recognised.
 
-A type is what Python writes: int, float, str, bool, None, Any, Literal, X | Y, list[X], tuple[X, Y], dict[str, X], a
-dataclass (no other keys; those with a default may be absent) or a TypedDict (other keys may stand beside). Ranges are
+Types are Python's: int, float, str, bool, None, Any, Literal, X | Y, list[X], tuple[X, Y], dict[str, X], a dataclass
+(no other keys; those with a default may be absent) or a TypedDict (other keys are allowed). Ranges are written
 Annotated[int, Between(0, 9)].
 """
 
@@ -20,7 +20,7 @@ from resnetlab.errors import shown
 
 @dataclass(frozen=True)
 class Between:
-    """The range of a number, or of a text's length; infinity counts where `high` is infinite, NaN where it says so."""
+    """The range of a number, or of a text's length; infinity is allowed if `high` is infinite, NaN if `nan` is true."""
 
     low: float
     high: float
@@ -41,9 +41,9 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def trouble(value: object, kind: Any, name: str = "") -> str:
-    """What keeps a JSON value from being of a type, e.g. "epoch is 'x', not a whole number"; "" if nothing does.
+    """Why a JSON value is not of a type, e.g. "epoch is 'x', not a whole number"; "" if it is.
 
-    name: what the value is called; nothing for the content of a file.
+    name: the name of the value; "" for the content of a file.
     """
     return next(_troubles(value, kind, name), "")
 
@@ -54,7 +54,7 @@ def _troubles(value: object, kind: Any, name: str) -> Iterator[str]:
         return
     if origin in (Union, types.UnionType):
         found = [trouble(value, part, name) for part in parts]
-        # What is wrong within an object or a list is reported if only one of the choices may be one.
+        # A fault within an object or a list is reported if only one of the choices is an object or a list.
         deep = [f for f, part in zip(found, parts, strict=True) if isinstance(value, dict | list) and _holds(part)]
         if "" not in found:
             yield deep[0] if len(deep) == 1 else _wrong(value, kind, name)
@@ -68,7 +68,7 @@ def _troubles(value: object, kind: Any, name: str) -> Iterator[str]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value that holds no others is of a type, and in its range."""
+    """Whether a simple value is of a type, and in its range."""
     if get_origin(kind) is Literal:
         return any(value == part and type(value) is type(part) for part in get_args(kind))
     base, between = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
@@ -79,7 +79,7 @@ def _fits(value: Any, kind: Any) -> bool:
     low, high = (between.low, between.high) if between else (-LARGEST, LARGEST)
     if value != value:
         return between is not None and between.nan
-    if isinstance(value, int):  # one beyond every float would overflow where it is used as one
+    if isinstance(value, int):  # an integer beyond the range of floats would overflow in use
         low, high = max(low, -LARGEST), min(high, LARGEST)
     return bool(low <= (len(value) if isinstance(value, str) else value) <= high)
 

@@ -1,7 +1,7 @@
-"""Files that are whole: bounded reading, atomic writing, locks, JSON, the cache, what a failed read or write says.
+"""Safe files: bounded reading, atomic writing, locks, JSON, the cache, and the messages of failed reads and writes.
 
-What is read may be a link to a regular file, as data stores make them. What is written is never written through a
-link: a new file takes the link's place, and a file that is written in place (a lock, metrics) must not be one.
+Files may be read through links to regular files, which data stores use. Nothing is written through a link: a new file
+replaces the link, and a file that is written in place (a lock, metrics) must not be a link.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFLNK: "a symbolic link",
 }
-LOCK = "lock"  # the file of a folder that is held
-WRITING_SECONDS = 60  # that another process may take to write a file, before the one who waits gives up
+LOCK = "lock"  # the lock file of a folder
+WRITING_SECONDS = 60  # for another process to finish writing a file, after which a waiting process gives up
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class Damaged(UserError):
-    """A file that can't be read, or does not hold what it should: which, what is wrong, and what to do."""
+    """A file that can't be read, or does not hold what it should: its path, what is wrong, and what to do."""
 
     def __init__(self, path: Path, what: str, advice: str = ""):
         self.path, self.what = path, what
@@ -63,18 +63,18 @@ def read_regular(path: Path, most: int, advice: str = "") -> bytes:
 
 
 def content_of(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError, and never waits, for anything else, as for /dev/zero."""
+    """The content of a regular file. Raises OSError, and never waits, for anything else, such as /dev/zero."""
     with _opened(path, os.O_RDONLY) as file:
         return file.read()
 
 
 def read_json(path: Path, kind: Any = dict[str, Any], advice: str = "") -> dict[str, Any]:
-    """Read a JSON object of a type (see `schema`). Raises Damaged, which gives the advice, for anything else."""
+    """Read a JSON object of a type (see `schema`). Raises Damaged, with the advice, for anything else."""
     return parsed_json(path, read_regular(path, MOST_JSON, advice), kind, advice)
 
 
 def parsed_json(path: Path, content: bytes, kind: Any = dict[str, Any], advice: str = "", where: str = "") -> Any:
-    """What the content of a JSON file, or a line of it (`where`), says. Raises Damaged as `read_json` does."""
+    """Parse the content of a JSON file, or of a line (`where`) of one. Raises Damaged as `read_json` does."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -85,7 +85,7 @@ def parsed_json(path: Path, content: bytes, kind: Any = dict[str, Any], advice: 
 
 
 def check_regular(path: Path) -> None:
-    """Raise Damaged unless there is a regular file; what it holds is not read."""
+    """Raise Damaged unless there is a regular file; its content is not read."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode):
             raise _Irregular(path, mode)
@@ -94,20 +94,20 @@ def check_regular(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything by that name, a link that leads nowhere included."""
+    """Whether anything has that name, even a broken link."""
     return os.path.lexists(path)
 
 
 def check_absent(path: Path, advice: str = "choose another name") -> None:
-    """Raise UserError, which gives the advice, if a file that is to be made is there already."""
+    """Raise UserError, with the advice, if a file that is to be created exists already."""
     if is_there(path):
         raise UserError(f"{path}: already exists; remove it, or {advice}.")
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab.
+    """The folder for files that can be made again: $XDG_CACHE_HOME/resnetlab, or ~/.cache/resnetlab.
 
-    A relative $XDG_CACHE_HOME does not count (XDG Base Directory Specification); for a user without a home folder the
+    A relative $XDG_CACHE_HOME is ignored (XDG Base Directory Specification); for a user without a home folder the
     cache lasts only as long as the process.
     """
     named = (os.path.expanduser(text) for text in (os.environ.get("XDG_CACHE_HOME", ""), "~/.cache"))
@@ -123,15 +123,15 @@ def _passing_folder() -> str:
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """A file of ours to write on at its end, unbuffered; it is made if need be.
+    """Open a file of ours to append to, unbuffered; it is created if necessary.
 
-    Raises OSError for a link and what is no regular file.
+    Raises OSError for a link, and for anything that is not a regular file.
     """
     return _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, buffering=0)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, if it is there. Raises OSError if it can't."""
+    """Remove a file, a link, or a folder with its contents, if it exists. Raises OSError if that fails."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -139,7 +139,7 @@ def remove(path: Path) -> None:
 
 
 class _Irregular(OSError):
-    """There is something else in place of a regular file."""
+    """Something other than a regular file has the name."""
 
     def __init__(self, path: Path, mode: int):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
@@ -162,7 +162,7 @@ def _opened(path: Path, flags: int, buffering: int = -1) -> BinaryIO:
 
 
 def _odd(path: Path, flags: int) -> _Irregular | None:
-    """What there is in place of a regular file, where that is why it can't be opened."""
+    """The error for something other than a regular file, if that is why it can't be opened."""
     with contextlib.suppress(OSError):
         mode = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW).st_mode
         return None if stat.S_ISREG(mode) else _Irregular(path, mode)
@@ -178,7 +178,7 @@ def _reason(error: OSError) -> str:
 def try_lock(file: BinaryIO | int) -> bool:
     """Lock an open file or folder without waiting; False if another process has it.
 
-    Where the file system can't lock, e.g. some NFS, it counts as locked.
+    On file systems without locks, e.g. some NFS, it counts as locked.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,9 +191,9 @@ def try_lock(file: BinaryIO | int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the run: two processes never write one folder. Raises UserError if another one has it.
+    """Lock a run's folder, so that two processes never write it. Raises UserError if another process has it.
 
-    patience: seconds to wait for it, where children of a killed process may hold it a little longer.
+    patience: seconds to wait for it, since children of a killed process may hold it a little longer.
     """
     deadline = time.monotonic() + patience
     path = folder / LOCK
@@ -216,10 +216,10 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the folder now; where files can't be locked, no. Raises Damaged for an odd lock.
+    """Whether a process holds the folder now; False if files can't be locked. Raises Damaged for an irregular lock.
 
-    The lock is tried for reading, so two who ask do not see each other; one who starts to train within those
-    microseconds would.
+    The lock is tried for reading, so that two processes that ask do not see each other; a training that starts within
+    those microseconds would.
     """
     path = folder / LOCK
     try:
@@ -235,7 +235,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _leave_locks() -> None:
-    """In a forked process, e.g. one that decodes images: it must not hold the run when its parent was killed."""
+    """Release the locks in a forked process, e.g. one that decodes images, which may outlive its killed parent."""
     for file in _locks:
         file.close()
     _locks.clear()
@@ -247,7 +247,7 @@ os.register_at_fork(after_in_child=_leave_locks)
 
 @contextlib.contextmanager
 def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
-    """Turn a failed write (disk full, no permission) into one line that says what is kept, or the `outcome` given."""
+    """Turn a failed write (full disk, no permission) into a UserError that says what is kept, or the `outcome`."""
     try:
         yield
     except OSError as error:
@@ -263,7 +263,7 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is that a disk has no room: no other run can be written then either."""
+    """Whether an error or one of its causes means that a disk is full, so that no other run can be written either."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
@@ -272,10 +272,10 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
-    """Write a file so that a reader finds the old content or the new, whole, even after a power cut.
+    """Write a file so that readers find either the old or the new content, complete, even after a power cut.
 
-    Of two processes that write one file the second waits for the first. Raises OSError; with `new` also where the file
-    is there already by then, which is left as it is.
+    If two processes write a file, the second waits for the first. Raises OSError; with `new` also if the file exists
+    by then, which is left as it is.
     """
     part = path.with_name(path.name + ".part")
     with _held(part) as file:
@@ -292,7 +292,7 @@ def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that was not there, as `write_atomically` does. Raises UserError where it can't be written."""
+    """Write a new file, as `write_atomically` does. Raises UserError if it exists or can't be written."""
     try:
         write_atomically(path, content, new=True)
     except OSError as error:
@@ -300,7 +300,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def keep_if_possible(path: Path, content: bytes) -> bool:
-    """Write what can be made again, in a folder that is made if need be; False where that can't be."""
+    """Write a file that can be made again, creating its folder if necessary; return False if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
@@ -310,15 +310,15 @@ def keep_if_possible(path: Path, content: bytes) -> bool:
 
 
 def flush_to_disk(file: BinaryIO) -> None:
-    """What was written to the file outlasts a power cut from here on, so that its name may stand for it."""
+    """Make sure that what was written to the file survives a power cut, before it is renamed into place."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> None:
-    """Write a folder of these files beside the old one, which it replaces when it is whole.
+    """Write a folder of these files beside the old one, which it replaces when it is complete.
 
-    The one before becomes TARGET.old, and stays if `keep_old`. Raises OSError with both whole if it can't.
+    The old one becomes TARGET.old, and is kept if `keep_old`. Raises OSError, leaving both intact, if that fails.
     """
     new, old = target.with_name(target.name + ".new"), older(target)
     try:
@@ -344,17 +344,17 @@ def replace_folder(target: Path, files: dict[str, bytes], *, keep_old: bool) -> 
 
 
 def older(target: Path) -> Path:
-    """Where the folder lies that `target` has replaced."""
+    """The path of the folder that `target` has replaced."""
     return target.with_name(target.name + ".old")
 
 
 def whole_folder(target: Path) -> Path:
-    """The folder, or where a kill between the two renames of `replace_folder` left it."""
+    """The folder, or the old one if a kill between the two renames of `replace_folder` left only that."""
     return older(target) if not target.exists() and older(target).exists() else target
 
 
 def _is_still(file: BinaryIO, part: Path) -> bool:
-    """Whether an open file still has that name: the one who held it may have moved it to its place."""
+    """Whether an open file still has that name: the process that held it before may have renamed it into place."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), part.stat())
     except FileNotFoundError:

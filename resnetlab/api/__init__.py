@@ -1,1 +1,1 @@
-"""What Python calls and the commands call too: train, evaluate, predict, study, plot_runs."""
+"""The Python API, which the commands call too: train, evaluate, predict, study, plot_runs."""

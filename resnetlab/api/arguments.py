@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from resnetlab.errors import UserError, shown
 
-PathLike = str | os.PathLike[str]  # also what `train` returns
+PathLike = str | os.PathLike[str]  # including the result of `train`
 
 
 def text_of(value: PathLike, what: str) -> str:
-    """The value as text. Raises UserError, which calls it `what`, for what is neither text nor a path, and for ""."""
+    """The value as text. Raises UserError, which names it `what`, unless it is text or a path, and not empty."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):  # a path may be bytes
         raise UserError(f"{what}={shown(value)} must be a name or a path.")
@@ -21,7 +21,7 @@ def text_of(value: PathLike, what: str) -> str:
 
 
 def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
-    """The same of one value or of several."""
+    """The same for one value or several."""
     if isinstance(values, str | os.PathLike):
         return [text_of(values, what)]
     if not isinstance(values, Iterable) or isinstance(values, bytes):
@@ -30,9 +30,9 @@ def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
 
 
 def check_kind(kind: type, **values: object) -> None:
-    """Raise UserError for a value that is not of the kind: int, float (which takes int too), str or bool; None is none.
+    """Raise UserError for a value that is not of the kind: int, float (or int), str or bool; None is always accepted.
 
-    A bool is no number, though Python counts it as one, and a text no bool, though "no" would count as true.
+    Unlike in Python, a bool is not a number, and a text such as "no" is not a bool.
     """
     words = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}[kind]
     taken = int | float if kind is float else kind

@@ -1,4 +1,4 @@
-"""Errors as the one line that a user can act on, the same from Python as from the command line."""
+"""Errors as one line that a user can act on, the same in Python as on the command line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TAKES_LESS = {  # what to do if a command runs out of memory
 
 
 def in_one_line(error: Exception, command: str) -> str | None:
-    """What to say of an error, or None for what is a fault of ours; command: its words, e.g. "study run degradation".
+    """The message for an error, or None if it is a bug of ours; command: its words, e.g. "study run degradation".
 
-    A shortage of memory, a file or folder that can't be used, and a process that was killed are no faults of ours.
+    A lack of memory, an unusable file or folder, and a killed process are not bugs of ours.
     """
     if isinstance(error, UserError):
         return printable(" ".join(str(error).split()))
@@ -39,7 +39,7 @@ def in_one_line(error: Exception, command: str) -> str | None:
 
 @contextlib.contextmanager
 def as_user_errors(command: str) -> Iterator[None]:
-    """Raise UserError, with the line that the command would print, in place of what is no fault of ours."""
+    """Raise UserError, with the line that the command would print, in place of errors that are not bugs of ours."""
     try:
         yield
     except UserError:

@@ -41,7 +41,7 @@ class NetworkAccuracy:
 
 @dataclass(frozen=True)
 class EvaluationResult(Tabular):
-    """How often networks, of several their average, are right on the test images; in %, with intervals of 95 %."""
+    """How often a network, or the average of several, is right on the test images; in %, with 95 % intervals."""
 
     top1: float
     top1_interval: tuple[float, float]
@@ -50,14 +50,14 @@ class EvaluationResult(Tabular):
     correct: int  # by the likeliest class
     images: int
     networks: tuple[NetworkAccuracy, ...]
-    classes: tuple[str, ...]  # of which labels and predicted are numbers
+    classes: tuple[str, ...]  # names of the numbers in labels and predicted
     labels: np.ndarray = field(repr=False, compare=False)  # int64, one for each image that was read, in order
     predicted: np.ndarray = field(repr=False, compare=False)  # int64; -1 where scores are not finite
     details: dict[str, Any] = field(repr=False, compare=False)  # what the command prints with --json
     report: Path | None = None  # the page, if one was written
 
     def table(self) -> list[Row]:
-        """A row for each network and, of several, one for all together."""
+        """A row for each network and, if there are several, one for the ensemble."""
         rows = [(n.source, n.network, n.top1, n.top5) for n in self.networks]
         if len(rows) > 1:
             rows.append((f"ensemble of {len(rows)}", "", self.top1, self.top5))
@@ -97,11 +97,11 @@ def evaluate(
         resnetlab.evaluate(["a.pth", "b.pth"], "flowers", views="10-crop")      # an ensemble
 
     sources are runs, by their folders, names or hashes, weight files, or published weights such as
-    pretrained:cifar_resnet20; of several the softmax is averaged. data is named as in the command line, and so are the
-    options: views 1-crop, 10-crop or multi-scale; net the network's name where a file does not determine it; match
-    "order" for a file with names of its own; normalise what the network was trained with, e.g. "imagenet"; classes the
-    names that the data's classes had in training, as a dict or as text "hund=dog"; report a folder for a page. quiet
-    shows no progress.
+    pretrained:cifar_resnet20; the softmax of several is averaged. data is named as on the command line, and the options
+    are the command's: views 1-crop, 10-crop or multi-scale; net the network's name if a file does not determine it;
+    match "order" for a file with unknown parameter names; normalise the normalisation of the training, e.g. "imagenet";
+    classes the names that the data's classes had in training, as a dict or as text "hund=dog"; report a folder for a
+    page. quiet shows no progress.
 
     Raises UserError for what the command would refuse, with the same line.
     """
@@ -128,7 +128,7 @@ def evaluate(
 
 
 def left_out(places: Sequence[str], total: int) -> str:
-    """A line that says how many images can't be read, and which is the first."""
+    """A line that says how many images can't be read, with the first one."""
     return printable(
         f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
         "'resnetlab data audit' lists all of them"
@@ -136,7 +136,7 @@ def left_out(places: Sequence[str], total: int) -> str:
 
 
 def _matching(classes: Mapping[str, str] | str | Sequence[str]) -> Mapping[str, str]:
-    """The names that the data's classes had in training. Raises UserError for what are no names."""
+    """The names that the data's classes had in training. Raises UserError for invalid names."""
     if not isinstance(classes, Mapping):
         return read_given(texts_of(classes, "classes"))
     if wrong := [name for pair in classes.items() for name in pair if not isinstance(name, str)]:
@@ -145,7 +145,7 @@ def _matching(classes: Mapping[str, str] | str | Sequence[str]) -> Mapping[str, 
 
 
 def _check(sources: Sequence[str], report: Path | None) -> None:
-    """Raise UserError where no evaluation is possible; before the work, which may take hours."""
+    """Raise UserError if no evaluation is possible; called before the work, which may take hours."""
     if not sources:
         raise UserError(f"no network given: give run folders, weight files, or {NAMES}.")
     if report:

@@ -1,4 +1,4 @@
-"""How downloads are shown: bars on a terminal, lines in a log; and the weights that a command names, fetched."""
+"""Shows downloads, as bars on a terminal or lines in a log, and fetches the weights that a command names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NAMES = "pretrained:NAME, torchvision:NAME, timm/NAME or hf:OWNER/NAME"  # of pu
 
 
 class Followed(NamedTuple):
-    """What came of a download."""
+    """The result of a download."""
 
     received: int  # bytes, over the network
     was_there: bool  # whether all files were there already
 
 
 def follow(events: Iterable[DownloadProgress]) -> Followed:
-    """Show how a download goes, to its end."""
+    """Show the progress of a download until its end."""
     from rich.filesize import decimal
 
     from resnetlab.api.screen import has_bars, progress_bars, say

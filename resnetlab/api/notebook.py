@@ -1,4 +1,4 @@
-"""Progress bars below the cell of a notebook, by HTML alone: no widgets need to be installed."""
+"""Progress bars below the cell of a notebook, in plain HTML, so that no widgets need to be installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_UPDATES = 0.2  # more of them only make the browser slow
 
 
 def in_notebook() -> bool:
-    """Whether this is the kernel of a notebook, which shows HTML; IPython on a terminal is none."""
+    """Whether this is the kernel of a notebook, which shows HTML; IPython on a terminal is not."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
@@ -39,7 +39,7 @@ class Bar:
 
 
 class NotebookBars:
-    """What `screen.progress_bars` gives in a notebook; its methods are those of rich.progress.Progress used here."""
+    """The progress bars of a notebook, with the methods of rich.progress.Progress that are used here."""
 
     def __init__(self) -> None:
         self._bars: list[Bar] = []

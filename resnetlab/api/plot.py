@@ -25,17 +25,17 @@ class Plot:
     """A figure as data, which a notebook shows as a picture."""
 
     figure: Figure = field(repr=False)
-    runs: tuple[Path, ...] = ()  # that it is of
+    runs: tuple[Path, ...] = ()  # the runs that it shows
 
     @classmethod
     def recorded(cls, values: dict[str, Any]) -> Plot:
-        """Of a study's record."""
+        """The figure of a study's record."""
         return cls(figure_of(values))
 
     @cached_property
     def svg(self) -> str:
         """The picture, which follows the reader's light or dark scheme."""
-        mark = zlib.crc32(repr(self.figure).encode())  # so that of several on a page none takes another's parts
+        mark = zlib.crc32(repr(self.figure).encode())  # keeps the ids of several pictures on a page apart
         return draw(self.figure, f"plot{mark:08x}")
 
     def _repr_svg_(self) -> str:

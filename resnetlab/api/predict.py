@@ -21,10 +21,10 @@ from resnetlab.use.predict import predict as predictions_of
 
 @dataclass(frozen=True)
 class PredictionResult(Tabular):
-    """The likeliest classes of images, in order; one that could not be read has a reason in their place."""
+    """The likeliest classes of images, in order; an unreadable image has the reason instead."""
 
     images: tuple[Prediction, ...]
-    assumed: tuple[str, ...] = ()  # what the network's file does not state, and what was taken instead
+    assumed: tuple[str, ...] = ()  # what the network's file does not state, and what was assumed instead
     formats: ClassVar[Mapping[str, str]] = {"probability": ".4f"}
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -105,7 +105,7 @@ def opened(
     batch_size: int,
     **options: Any,
 ) -> tuple[Classifier, list[Path]]:
-    """The network, ready to look at images, and the files that are meant; options: those of `Classifier.open`."""
+    """The network, ready to classify, and the files that the names match; options: those of `Classifier.open`."""
     fetch_sources(source)
     where = engine_device(source, device, engine)
     classifier = Classifier.open(source, device=where, told=screen.tell, **options)

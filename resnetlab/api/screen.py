@@ -1,4 +1,4 @@
-"""What people see: tables, progress bars on a terminal or in a notebook, plain lines in a log."""
+"""Output for people: tables, progress bars on a terminal or in a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnetlab.api.notebook import NotebookBars, in_notebook
 from resnetlab.errors import printable
 
 SECONDS_BETWEEN_LINES = 10
-QUIET_SECONDS = 20  # without a sign of life, after which it is said
+QUIET_SECONDS = 20  # without progress, after which a line says so
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
@@ -62,7 +62,7 @@ def fits(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
 
 
 def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of a table one below the other, for a terminal that is too narrow and would cut numbers and names."""
+    """Print the rows of a table one below the other, for a terminal so narrow that it would cut numbers and names."""
     width = max(map(len, headers)) + 1
     for row in rows:
         for header, cell in zip(headers, row, strict=True):
@@ -105,7 +105,7 @@ def progress_bars(*, shown: bool = True) -> Progress | NotebookBars:
 
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how many are done, and of how many: a bar on a terminal, now and then a line in a log."""
+    """A function to call with the number done and in all: shows a bar on a terminal, or sometimes a line in a log."""
     with progress_bars() as bars:
         task, said = None, time.monotonic()
 
@@ -142,9 +142,9 @@ def tell(line: str) -> None:
 
 @contextlib.contextmanager
 def watching() -> Iterator[Callable[[str], None]]:
-    """A function to call at each sign of life with what happens next; a long time without one is reported in a line.
+    """A function to call at each progress with what happens next; a long time without progress is reported in a line.
 
-    The line comes after QUIET_SECONDS and then each time twice as late.
+    The line comes after QUIET_SECONDS, and then at intervals that double each time.
     """
     quiet = QUIET_SECONDS
     ended, doing, since = threading.Event(), "starting", time.monotonic()

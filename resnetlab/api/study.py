@@ -40,12 +40,12 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class StudySummary(Tabular):
-    """What a study found, in English; its figures are shown in a notebook."""
+    """The findings of a study, in English; a notebook also shows its figures."""
 
     study: str
     scale: str
-    verdict: str  # how many of its claims have which verdict, in words
-    rule: str  # by which it was decided
+    verdict: str  # the number of its claims with each verdict, in words
+    rule: str  # the rule that decided
     claims: tuple[ClaimResult, ...]
     failures: tuple[str, ...]  # runs and measurements that failed, each with the reason
     figures: tuple[Plot, ...] = field(repr=False)
@@ -114,10 +114,10 @@ def study(
 
 
 def carried_out(tasks: list[Assignment], workplace: Workplace, results: Path) -> Iterator[tuple[Record, Path]]:
-    """Run studies one after another, showing how it goes; yield the record of each, and the file that it is kept in."""
+    """Run studies one after another, showing progress; yield the record of each, with its file."""
     with disk_errors(results):
         results.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=results).close()  # what can't be written fails before the training, not after it
+        tempfile.TemporaryFile(dir=results).close()  # an unwritable folder fails before the training, not after it
     if len(tasks) > 1:
         screen.say(f"all studies: {workplace.budget(r for task in tasks for r in task.plan.recipes).words}")
     for task in tasks:
@@ -134,7 +134,7 @@ def carried_out(tasks: list[Assignment], workplace: Workplace, results: Path) ->
 
 
 def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int, str]:
-    """Show how the runs and measurements go; return why those that failed did, by their place in the plan."""
+    """Show the progress of runs and measurements; return the reasons of failures, by their index in the plan."""
     plan, failed = task.plan, dict[int, str]()
     labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
     counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []

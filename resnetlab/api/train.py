@@ -1,4 +1,4 @@
-"""`resnetlab.train`: a training by a recipe, followed to its end."""
+"""`resnetlab.train`: trains a network by a recipe, and shows the progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resnetlab.training.tracking import tracking
 
 @dataclass(frozen=True)
 class TrainingResult(Tabular):
-    """A finished run: its folder and what it ended with; errors in %.
+    """A finished run: its folder and its result; errors in %.
 
     `resnetlab.load`, `evaluate`, `predict` and `plot_runs` take it in place of the folder.
     """
@@ -37,11 +37,11 @@ class TrainingResult(Tabular):
     data: str
     train_error: float  # over the last epoch's batches
     test_error: float  # after the last epoch
-    best_error: float  # the lowest of the validation images, or of the test images without those
+    best_error: float  # the lowest on the validation images, or on the test images if there are none
     epochs: int
     steps: int
     seconds: float
-    finished_before: bool  # whether it was there already, and was only read
+    finished_before: bool  # whether it was finished already, and was only read
     formats: ClassVar[Mapping[str, str]] = {"seconds": ".1f"}
 
     def table(self) -> list[Row]:
@@ -79,11 +79,10 @@ def train(
         resnetlab.train("digits", net="cifar_plain56", epochs=5)
         resnetlab.train("finetune", data="flowers", start="resnet18.pth")
 
-    recipe is a name, a .toml file, or a `Recipe`; fields are those of `Recipe` that are to differ from it. The same
-    call resumes an unfinished run and reads a finished one. runs is the folder that runs go to, name what the run is
-    called in it (NAME-HASH), and the other options are those of the command. Progress is shown as a bar in a notebook
-    or on a terminal, and in lines elsewhere; quiet shows none. Under torchrun every process makes the same call and
-    gets the same result.
+    recipe is a name, a .toml file, or a `Recipe`; fields are the fields of `Recipe` to change. The same call resumes an
+    unfinished run and reads a finished one. runs is the folder for runs, name the name of the run in it (NAME-HASH),
+    and the other options are those of the command. Progress is shown as a bar in a notebook or on a terminal, and in
+    lines elsewhere; quiet shows none. Under torchrun every process makes the same call and gets the same result.
 
     Raises UserError for what the command would refuse, with the same line. Interrupted, a run saves its last step and
     raises `training.signals.Stopped`, which says so.
@@ -113,7 +112,7 @@ def launched(
 ) -> Launch:
     """The run, checked, with the weights that it starts from; setup: as `launch` takes it.
 
-    The process that speaks says what may be wrong with its data.
+    The main process prints the warnings.
     """
     fetch_sources(recipe.start)
     job = launch(recipe, runs, distributed, device=device, dry_run=dry_run, **setup)
@@ -123,7 +122,7 @@ def launched(
 
 
 def _train(job: Launch, log: str | None, *, warn_of_scratch: bool) -> TrainingResult:
-    """Train and, in the process that speaks, say how it goes and what should be known of it."""
+    """Train and, in the main process, print the progress and remarks."""
     finished_before = job.distributed.broadcast_from_main(job.run.result) is not None
     if job.distributed.is_main:
         for line in job.introduction(warn_of_scratch=warn_of_scratch):
@@ -149,7 +148,7 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool) -> TrainingRe
 
 
 def _follow(job: Launch, log: str | None) -> bool:
-    """Train and show how it goes; whether it was stopped early."""
+    """Train and show the progress; return whether it was stopped early."""
     speaks, lines, early = job.distributed.is_main, LogLines(), False
     with (
         tracking(job.run, log if speaks else None) as track,
@@ -162,8 +161,8 @@ def _follow(job: Launch, log: str | None) -> bool:
             sign_of_life(status.next)
             bars.update(task, completed=status.step, total=status.steps, words=words_of(status))
             track()
-            early = status.step < status.steps  # of the last one
+            early = status.step < status.steps  # the last status decides
             if (line := lines.due(status)) and speaks and not screen.has_bars():
                 screen.say(line)
-        track()  # of a run that was finished before, what its tracker lacks
+        track()  # sends what the tracker lacks of a run that was finished before
     return early

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_dry_run(job: Launch, json: bool) -> None:
-    """Print what the run would be, and what it would take."""
+    """Print the settings of the run, and its cost."""
     from resnetlab.api.screen import console, say
     from resnetlab.training.dry_run import dry_run
 

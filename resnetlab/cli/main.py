@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import shlex
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 import cyclopts
 
@@ -30,20 +34,43 @@ def main(arguments: list[str] | None = None) -> int:
     mend_streams()
     _collect_rarely()
     given = arguments if arguments is not None else sys.argv[1:]
-    try:
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()  # here, where a failure can still be reported
-    except (Stopped, KeyboardInterrupt) as stopped:
-        return _stopped(stopped, given)
-    except Exception as error:
-        if (failed := _reported(error, given)) is None:
-            raise
-        return failed
+    with _ctrl_c_noted() as noted:
+        try:
+            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()  # here, where a failure can still be reported
+        except (Stopped, KeyboardInterrupt) as stopped:
+            return _stopped(stopped, given)
+        except Exception as error:
+            if noted:
+                return _stopped(KeyboardInterrupt(), given)
+            if (failed := _reported(error, given)) is None:
+                raise
+            return failed
     return code if isinstance(code, int) else 0
 
 
+@contextlib.contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """The signals of Ctrl-C that came to nobody else: cut off by one, the import of a library can end in any error."""
+    noted: list[int] = []
+
+    def raise_noted(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    signal.signal(signal.SIGINT, raise_noted)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _collect_rarely() -> None:
-    """Look for garbage among old objects ten times less often, and not at the end, when the system frees all memory.
+    """Collect garbage among old objects ten times less often, and not at exit, when the system frees all memory.
 
     Torch makes hundreds of thousands of objects that stay, and looking through them takes a sixth of a short command.
     """
@@ -53,7 +80,7 @@ def _collect_rarely() -> None:
 
 
 def _reported(error: Exception, given: list[str]) -> int | None:
-    """Report an error in one line; return the exit code, or None for what is a fault of ours."""
+    """Report an error in one line; return the exit code, or None if it is a bug of ours."""
     if isinstance(error, ToldElsewhere):
         return USER_ERROR
     if isinstance(error, UserError | cyclopts.CycloptsError):
@@ -88,10 +115,10 @@ def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:
 
 
 def _first() -> bool:
-    """Whether this is the process that speaks of those that torchrun starts."""
+    """Whether this is the main process of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _drop_output() -> None:
-    """What is still to be written goes nowhere, so that the exit is quiet."""
+    """Discard the output that is still to be written, so that the exit is quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,7 +61,7 @@ Normalise = Annotated[
 
 @dataclass(frozen=True)
 class _Reading:
-    """What may be said of a weight file that does not say it itself."""
+    """Options on a weight file that does not state these things itself."""
 
     image_size: ImageSize = None
     match: Match = "names"
@@ -99,6 +99,6 @@ UNREADABLE = 1  # exit code if some image could not be read
 
 
 def check(which: str = "last", **counts: int | None) -> None:
-    """Raise UserError for weights that a run doesn't keep, and for counts below 1; None is one that isn't given."""
+    """Raise UserError for an unknown `which`, and for counts below 1; None is a count that isn't given."""
     check_choice("which", which, WHICH)
     check_counts(**counts)

@@ -11,7 +11,7 @@ from resnetlab.paths import decoded
 
 
 def mend_streams() -> None:
-    """Let closed streams lead nowhere, and escape what the output's encoding lacks, so that no name ends a command."""
+    """Replace closed streams, and escape characters that the output's encoding lacks, so that no name is an error."""
     while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # so that no file of ours gets a closed stream's number
     os.close(file)

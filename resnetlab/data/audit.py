@@ -1,4 +1,4 @@
-"""The audit of a data set of files: what can't be read, what is there twice, what is odd; `report` draws it."""
+"""The audit of a data set of files: unreadable, duplicate and unusual images; `report` makes a page of it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, mo
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError
 
-FEW = 20  # training images: a class with fewer is named
-UNEVEN = 3  # times the smallest class: from here on training is advised to weigh the classes
+FEW = 20  # training images: classes with fewer are listed
+UNEVEN = 3  # ratio of largest to smallest class from which on the audit advises to balance the classes
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Copies:
-    """Images that are one image: the same bytes, or the same pixels in other files."""
+    """Copies of one image: files with the same bytes, or with the same pixels."""
 
     same: str  # "bytes" or "pixels"
     images: tuple[Image, ...]
 
     @property
     def across(self) -> bool:
-        """Whether it is among the training images and among the test images."""
+        """Whether there are copies among both the training and the test images."""
         return len({image.side for image in self.images}) == 2
 
     @property
@@ -54,7 +54,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Near:
-    """A test image, and the training image that looks most like it."""
+    """A test image, and the training image that looks most similar to it."""
 
     test: Image
     train: Image
@@ -81,7 +81,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. Each list is whole, in the order of the data set."""
+    """The findings of an audit. Each list is complete, in the order of the data set."""
 
     name: str
     train: int  # images
@@ -105,22 +105,22 @@ class Audit:
 
     @property
     def leaked(self) -> int:
-        """Test images that are training images too."""
+        """The number of test images that are training images too."""
         return sum(image.side == "test" for copies in self.copies if copies.across for image in copies.images)
 
     @property
     def contradictory(self) -> int:
-        """Images whose copies are labelled differently."""
+        """The number of images whose copies are labelled differently."""
         return sum(copies.contradictory for copies in self.copies)
 
     def within(self, side: str) -> int:
-        """Copies that one side could do without."""
+        """The number of surplus copies within one side."""
         counts = (sum(image.side == side for image in copies.images) for copies in self.copies)
         return sum(count - 1 for count in counts if count > 1)
 
     @property
     def verdict(self) -> str:
-        """What spoils a training, in one line."""
+        """The problems that would distort a training, in one line."""
         found = [
             f"{counted(self.leaked, 'test image')} of {self.test:,} also among the training images"
             if self.leaked
@@ -139,7 +139,7 @@ class Audit:
 
     @property
     def advice(self) -> str:
-        """What to do in training about classes of uneven size; "" where there is nothing to do."""
+        """What to do in training about classes of uneven size; "" if they are even enough."""
         trained = [each for each in self.classes if each.train]
         largest = max(trained, key=lambda each: each.train, default=None)
         smallest = min(trained, key=lambda each: each.train, default=None)
@@ -153,7 +153,7 @@ class Audit:
 
     @property
     def evenness(self) -> str:
-        """How much larger the largest class is than the smallest, by training images, in words."""
+        """The ratio of the largest to the smallest class, by training images, in words."""
         if self.imbalance is None:
             return "a class has no training images"
         if round(self.imbalance, 1) == 1:
@@ -161,7 +161,7 @@ class Audit:
         return f"the largest class has {self.imbalance:,.1f} times the training images of the smallest"
 
     def summary(self) -> list[tuple[str, str]]:
-        """What was counted, a line each."""
+        """The counts: what was counted and the words, line by line."""
         all_images = self.train + self.test
         classes = f"{counted(len(self.classes), 'class', 'classes')} of {_span(c.train for c in self.classes)} training"
         classes += f" and {_span(c.test for c in self.classes)} test images; {self.evenness}"
@@ -189,7 +189,7 @@ class Audit:
         return rows
 
     def lists(self) -> list[tuple[str, list[str]]]:
-        """What to look at, by titles, a line each."""
+        """Lists of images and classes to look at, with their titles, one item per line."""
 
         def told(image: Image) -> str:
             return f"{image.side} {image.name}" + (f": {image.words}" if image.words else "")
@@ -211,7 +211,7 @@ class Audit:
         return [(title, lines) for title, lines in found.items() if lines]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; each group of copies says whether it lies across the sides and how it is labelled."""
+        """As JSON values; each group of copies states whether it spans both sides and is labelled differently."""
         values = asdict(self)
         for group, copies in zip(values["copies"], self.copies, strict=True):
             group |= {"across": copies.across, "contradictory": copies.contradictory}
@@ -245,7 +245,7 @@ def _span(counts: Iterable[int]) -> str:
 
 
 class _Look(NamedTuple):
-    """What a process reports of an image; of one that can't be read, the reason and the hash of its bytes."""
+    """A worker's report on an image; for an unreadable one, the reason and the hash of its bytes."""
 
     trouble: str
     bytes_hash: bytes = b""
@@ -257,7 +257,7 @@ class _Look(NamedTuple):
     levels: tuple[int, int, int] = (0, 255, 255)
 
 
-# What is kept of each image: 82 bytes.
+# The data kept for each image: 82 bytes.
 _KEPT = np.dtype(
     [
         ("bytes", "V16"),
@@ -276,7 +276,7 @@ def audit(
 ) -> Audit:
     """Read and decode every image of both sides. `progress` is called with the images done and in all.
 
-    Memory: some 100 bytes an image, beside the images at work.
+    Memory: about 100 bytes per image, plus the images being decoded.
     Raises UserError for a data set in memory.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
@@ -371,11 +371,11 @@ def _hash(*contents: Any) -> bytes:
 
 
 def _copies(data: Data, kept: dict[str, np.ndarray]) -> tuple[Copies, ...]:
-    """Groups of images with the same pixels; of unreadable ones, with the same bytes."""
+    """Groups of images with the same pixels, or, if they are unreadable, with the same bytes."""
     both = np.concatenate([kept["train"], kept["test"]])
     train = len(kept["train"])
     key = np.where(both["readable"], both["pixels"], both["bytes"])
-    known = np.flatnonzero(key != np.zeros(1, "V16"))  # an empty or a killing file is a copy of nothing
+    known = np.flatnonzero(key != np.zeros(1, "V16"))  # empty files, and those that kill the decoder, have no hash
     _, group, sizes = np.unique(key[known], return_inverse=True, return_counts=True)
     order = np.argsort(group, kind="stable")
     found = []
@@ -388,7 +388,7 @@ def _copies(data: Data, kept: dict[str, np.ndarray]) -> tuple[Copies, ...]:
 
 
 def _near(data: Data, kept: dict[str, np.ndarray], copies: tuple[Copies, ...]) -> tuple[Near, ...]:
-    """For each test image that is no copy, the training image that looks most like it, if one does."""
+    """For each test image that is not a copy, the most similar training image, if one is similar enough."""
     leaked = {image.index for each in copies if each.across for image in each.images if image.side == "test"}
     usable = {side: np.flatnonzero(rows["readable"] & ~rows["flat"]) for side, rows in kept.items()}
     asked = np.array([i for i in usable["test"].tolist() if i not in leaked], dtype=np.int64)

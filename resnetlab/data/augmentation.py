@@ -1,7 +1,7 @@
-"""Augmentations as pure functions of images and random numbers; whoever calls draws the numbers.
+"""Augmentations as pure functions of images and random numbers, which the caller draws.
 
-x is a batch N C H W (8-bit or float, as each says), draws are N D, uniform in [0, 1), with D as the *_DRAWS name.
-No result depends on the other images of the batch, except where images are mixed on purpose.
+x is a batch N C H W (8-bit or float, as each function states); draws are N D, uniform in [0, 1), where D is the
+constant *_DRAWS. Results don't depend on the other images of the batch, unless images are mixed on purpose.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def resized_crop_box(
     """The part of one image to crop and resize.
 
     Its share of the area is uniform in `scale`, its width / height log-uniform in `ratio`, its place uniform.
-    If no try fits, it is the largest part in the middle whose ratio is allowed.
+    If no try fits, it is the largest part in the middle with an allowed ratio.
     Source: Szegedy et al. 2014 (1409.4842), section 6, in the form of torchvision's RandomResizedCrop.
     """
     narrowest, widest = ratio
@@ -57,7 +57,7 @@ def random_erasing(
     scale: tuple[float, float] = (0.02, 0.33),
     ratio: tuple[float, float] = (0.3, 3.3),
 ) -> Tensor:
-    """Set a rectangle to 0 in a share of the images.
+    """Set a random rectangle to 0 in a share of the images.
 
     x: float and normalised, so that 0 is the mean colour. The rectangle's share of the area is uniform in `scale`,
     its height / width log-uniform in `ratio` (the paper: uniform), its sides shorter than the image's. An image is
@@ -87,7 +87,7 @@ def colour_jitter(
     """Change brightness, contrast, saturation and hue, in an order drawn for each image.
 
     x: uint8. A factor is uniform in [max(0, 1 - b), 1 + b], the hue's turn in [-hue, hue] with hue <= 0.5 (half the
-    circle); what is 0 changes nothing. Source: torchvision's ColorJitter on Pillow images.
+    circle); a strength of 0 changes nothing. Source: torchvision's ColorJitter on Pillow images.
     """
     changes = {
         operations.brightness: (max(0.0, 1 - brightness), 1 + brightness),
@@ -133,15 +133,15 @@ def one_hot_smooth(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tens
 
 
 def mixing_draws(seed: int, images: int, alpha: float) -> tuple[float, Tensor, tuple[float, float]]:
-    """What mixing a batch needs: lam ~ Beta(alpha, alpha), each image's partner (N), a place (down, across).
+    """The draws for mixing a batch: lam ~ Beta(alpha, alpha), each image's partner (N), a place (down, across).
 
-    lam is the share that an image keeps, one for the batch. Raises UserError unless alpha > 0.
+    lam is the share that an image keeps, the same for the whole batch. Raises UserError unless alpha > 0.
     """
     if not alpha > 0:
         raise UserError(f"alpha={alpha} must be above 0.")
     generator = torch.Generator().manual_seed(seed)
     share, down, across = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    from scipy.special import betaincinv  # which takes a quarter of a second, and only mixing needs it
+    from scipy.special import betaincinv  # takes a quarter of a second to import, and only mixing needs it
 
     return float(betaincinv(alpha, alpha, share)), torch.randperm(images, generator=generator), (down, across)
 

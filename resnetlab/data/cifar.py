@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from the official python batches, read without executing what they hold.
+"""CIFAR-10 and CIFAR-100 from the official Python batches, read without executing their contents.
 
 The files are pickles, and unpickling an unknown file can run any code. `read_batch` accepts only what these
-files are made of: plain containers, text, numbers, and one array of bytes, whose parts it keeps as inert
-values and never hands to numpy's own reconstruction.
+files consist of: plain containers, text, numbers, and one array of bytes, whose parts it keeps as inert
+values and never passes to numpy's own reconstruction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resnetlab.errors import UserError
 
 
 class Layout(NamedTuple):
-    """What a CIFAR release consists of."""
+    """The files and keys of a CIFAR release."""
 
     folder: str
     train: tuple[str, ...]
@@ -95,7 +95,7 @@ def _images(path: Path, layout: Layout) -> Images:
 def read_batch(path: Path) -> dict[str, Any]:
     """Read one batch file: its dictionary, with text keys and `data` as uint8 N 3072.
 
-    Raises UserError for a file that is not readable, truncated, or holds anything but what these files do.
+    Raises UserError for a file that is unreadable or truncated, or holds anything that these files don't.
     """
     try:
         raw = path.read_bytes()
@@ -123,7 +123,7 @@ def _text(value: Any) -> Any:
 
 
 class _Foreign(Exception):
-    """The pickle names something that no CIFAR file holds."""
+    """The pickle names something that no CIFAR file contains."""
 
 
 class _Dtype:
@@ -133,7 +133,7 @@ class _Dtype:
         self.code = _text(code)
 
     def __setstate__(self, state: Any) -> None:
-        pass  # byte order and alignment, without meaning for bytes
+        pass  # byte order and alignment, which don't matter for bytes
 
 
 class _Array:
@@ -175,7 +175,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin-1")
 
 
-# What the official files name (numpy.core), and the same written again by Python 3 and a newer numpy.
+# The names in the official files (numpy.core), and in files rewritten by Python 3 and a newer numpy.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
@@ -188,9 +188,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _BatchReader(pickle._Unpickler):
-    """An unpickler that finds nothing but the inert stand-ins above.
+    """An unpickler that knows only the inert stand-ins above.
 
-    The one written in Python: a few damaged bytes can make the one in C ask for many gigabytes.
+    It is based on the unpickler written in Python: in the C version a few damaged bytes can request many gigabytes.
     """
 
     def __init__(self, file: io.BytesIO):
@@ -203,7 +203,7 @@ class _BatchReader(pickle._Unpickler):
             raise _Foreign(f"{module}.{name}") from None
 
     def load_build(self) -> None:
-        """Give an object its state: only to the stand-ins, since it would change a function for the process."""
+        """Set an object's state, but only a stand-in's: set on a function, it would change that function everywhere."""
         found = self.stack[-2]  # type: ignore[attr-defined]
         if not isinstance(found, _Array | _Dtype):
             raise _Foreign(f"__setstate__ of a {type(found).__name__}")

@@ -1,4 +1,4 @@
-"""Marks of images' contents, where a file's size says nothing of them; kept, so that no file is read for it twice."""
+"""Hashes of images whose file size does not depend on their content; cached, so that no file is read twice for it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from collections.abc import Iterable, Iterator
 from resnetlab.data.source import Source
 from resnetlab.storage import cache_folder
 
-# Formats that are mostly stored without compression: other pixels, the same size.
+# Formats that are mostly stored uncompressed, so that other pixels don't change the size.
 SIZE_SAYS_NOTHING = frozenset({"bmp", "ppm", "pgm", "pbm", "tif", "tiff"})
-# A file that was written less than these seconds ago can change again without another time of change, whose clock
-# ticks slowly on some file systems: its mark is not kept.
+# A file written less than this many seconds ago can change again without a new modification time, since the clock of
+# some file systems ticks slowly: its hash is not cached.
 SETTLED = 2.5
-AT_ONCE = 1000  # files between writes of what is kept
-SAY_FROM = 1e9  # bytes to be read
+AT_ONCE = 1000  # files from one write to the cache to the next
+SAY_FROM = 1e9  # bytes to read from which on a line says so
 
 _log = logging.getLogger(__name__)
 
 
 def content_marks(source: Source, rows: Iterable[int]) -> dict[int, str]:
-    """A hash of the whole content of each image whose format is one of SIZE_SAYS_NOTHING, by its row; no others.
+    """A hash of the whole content of each image with a format in SIZE_SAYS_NOTHING, by its row.
 
-    An image that can't be read has one too; training reports it.
+    Unreadable images have one too; training reports them.
     """
     names, every = source.names, source.names.content.lower()
     if not any(b"." + ending.encode() in every for ending in SIZE_SAYS_NOTHING):
@@ -57,9 +57,9 @@ def _mark(source: Source, row: int) -> str:
 
 
 def _stamp(source: Source, row: int) -> bytes | None:
-    """What changes whenever the image may have: its name, and the size and times of the file that it lies in.
+    """A value that changes whenever the image may have changed: from its name, and its file's size and times.
 
-    None where nothing tells.
+    None if these are not reliable.
     """
     try:
         path = source.file(row)
@@ -74,7 +74,7 @@ def _stamp(source: Source, row: int) -> bytes | None:
 
 @contextlib.contextmanager
 def _kept() -> Iterator[sqlite3.Connection | None]:
-    """What is kept from one process to the next; None where there is no place for it."""
+    """The cache, which outlives the process; None if it can't be written."""
     connection = None
     with contextlib.suppress(OSError, sqlite3.Error):
         cache_folder().mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The augmentation of CIFAR's images in memory, whole batches at once: pad, crop at random, flip half, normalise."""
+"""The augmentation of CIFAR images in memory, whole batches at once: pad, crop at random, flip half, normalise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: T
 
     pixels: uint8 N C H W; draws: N 3, uniform in [0, 1): the vertical place, the horizontal place, the flip;
     padded: float, at least N images of C H+2p W+2p, zero at its borders, which is written to. Returns float N C H W.
-    It is laid out for speed: images are mirrored while they are 8-bit, and a window is copied in one piece from
-    where it starts; but for rounding that equals doing the four one after another.
+    For speed, images are mirrored while they are 8-bit, and each window is copied in one piece; apart from rounding,
+    the result equals the four steps one after another.
     """
     n, channels, height, width = pixels.shape
     pad, whole = (padded.shape[2] - height) // 2, padded.shape[3]
@@ -26,7 +26,7 @@ def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: T
     count = int(mirrored.sum())
     pixels = pixels.index_select(0, place)
     inner = padded[:n, :, pad : pad + height, pad : pad + width]
-    # Of the image's size, since numbers that are broadcast along rows keep the kernel from vector instructions.
+    # Expanded to the image's size, since broadcasting along rows would keep the kernel from using vector instructions.
     scale, shift = (
         t.expand(channels, height, width).contiguous()
         for t in (1 / (255 * normalise.std), -normalise.mean / normalise.std)

@@ -1,4 +1,4 @@
-"""How an encoded image becomes a square of pixels: for training at random, for tests the middle."""
+"""Crops that turn an encoded image into a square of pixels: random ones for training, the middle for tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def middle(resizing: Resizing) -> Crop:
 
 
 CENTRE_CROP = middle(USUAL)
-# By the recipe's `augment`. crop_flip shifts and flips what the middle gave, as it does with images in memory.
+# By the recipe's `augment`. crop_flip crops the middle, then shifts and flips it like images in memory.
 CROPS = {
     "none": CENTRE_CROP,
     "crop_flip": CENTRE_CROP,

@@ -1,14 +1,14 @@
 """Pixels from encoded images: the fastest way for each format, one stated conversion to RGB, a limit on size.
 
-JPEGs go through libjpeg-turbo, which decodes the part that is wanted only; of a part that is much larger than
-what it is resized to, the inverse transform makes 1/4 or 1/8 of the size at once. Everything else, and every
-JPEG that libjpeg-turbo does not decode without a warning, goes to Pillow, which decides.
+JPEGs are decoded by libjpeg-turbo, and only the part that is needed; if that is much larger than the size to which it
+is resized, it is decoded at 1/4 or 1/8 of its size. Everything else, and every JPEG for which libjpeg-turbo gives a
+warning, is decoded by Pillow.
 
-    EXIF's orientation   is applied: sizes and boxes are those of the upright image; XMP's where EXIF has none
-    damage               is an error where Pillow says so; the missing part of a JPEG becomes grey
-    transparency         stands before white
+    EXIF's orientation   is applied: sizes and boxes are those of the upright image; XMP's if EXIF has none
+    damage               is an error if Pillow says so; the missing part of a JPEG becomes grey
+    transparency         is shown on white
     palette, grey, CMYK  as Pillow converts them, CMYK without its colour profile
-    more than 8 bits     the greatest value that the format allows becomes 255
+    more than 8 bits     the largest value that the format allows becomes 255
     several frames       the first
     no known range       refused: floating point, signed integers, 32 bits
 
@@ -50,13 +50,13 @@ __all__ = [
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program
-# At 1/2 the gain is small, and most images of ImageNet would lose some fidelity for it. Against Pillow's resize from
-# full size, smooth photographs keep 40 dB, and one with fine detail that is just 8 times as large keeps 33 dB.
+# At 1/2 the gain would be small, and most images of ImageNet would lose some fidelity. Compared with Pillow's resize
+# from full size, smooth photographs keep 40 dB, and one with fine detail that is just 8 times as large keeps 33 dB.
 SCALES = (8, 4)
 _BAND = 2**20  # pixels that are converted at once
 
-# How EXIF's orientation makes the upright image of the stored one: exchange rows and columns, then reverse
-# rows, then reverse columns (Exif 2.32, tag 0x0112).
+# How each EXIF orientation turns the stored image upright: whether to exchange rows and columns, then to reverse
+# rows, then to reverse columns (Exif 2.32, tag 0x0112).
 _UPRIGHT = {
     1: (False, False, False),
     2: (False, False, True),
@@ -70,15 +70,15 @@ _UPRIGHT = {
 
 
 class Unreadable(Exception):
-    """Why an image can't be decoded, in a line without the image's name."""
+    """Why an image can't be decoded, in a line without its name."""
 
 
 class TooManyPixels(Unreadable):
-    """It has more pixels than are decoded."""
+    """The image has more pixels than the limit."""
 
 
 class Header(NamedTuple):
-    """What an encoded image says of itself; the size is that of the upright image."""
+    """The header of an encoded image; the size is that of the upright image."""
 
     height: int
     width: int
@@ -88,12 +88,12 @@ class Header(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A decoded part of an image, and what makes of it the image that was asked for."""
+    """A decoded part of an image, and the remaining steps to the requested image."""
 
-    pixels: np.ndarray  # uint8 h w 3, as they are stored
-    box: tuple[float, float, float, float]  # top, left, height and width of what is wanted, in `pixels`
-    size: tuple[int, int]  # rows and columns that this becomes
-    turn: tuple[bool, bool, bool] = _UPRIGHT[1]  # afterwards
+    pixels: np.ndarray  # uint8 h w 3, as stored
+    box: tuple[float, float, float, float]  # top, left, height and width of the requested part, in `pixels`
+    size: tuple[int, int]  # rows and columns to which it is resized
+    turn: tuple[bool, bool, bool] = _UPRIGHT[1]  # applied last
     interpolation: Interpolation = "bilinear"
 
 
@@ -133,10 +133,10 @@ def decode_part(
     interpolation: Interpolation = "bilinear",
     admit: Callable[[int, int], None] = lambda *_: None,
 ) -> Part:
-    """What of `decode_resized` needs no torch; `finish` does the rest. Raises Unreadable.
+    """The part of `decode_resized` that does not need torch; `finish` does the rest. Raises Unreadable.
 
-    `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; what
-    it raises ends the decoding.
+    `admit` is called with height and width once they are known, before anything is decoded, and perhaps again; an
+    exception from it ends the decoding.
     """
 
     def size(box: Box) -> tuple[int, int]:
@@ -159,13 +159,13 @@ def decode_part(
 def finish(part: Part) -> np.ndarray:
     """The second half: resize and turn, uint8 H W 3.
 
-    The array is writeable and has no negative strides, so torch takes it; what was resized is stored C H W.
+    The array is writeable and has no negative strides, so that torch accepts it; a resized one is stored C H W.
     """
     return _upright(_resized(part), *part.turn)
 
 
 def _decode(content: bytes, crop: Callable[[int, int], Box], size_of: Callable[[Box], tuple[int, int]]) -> np.ndarray:
-    """Crop to the box that `crop` gives for the upright image's size, and resize it to what `size_of` says."""
+    """Crop to the box that `crop` returns for the upright image's size, and resize it to the size from `size_of`."""
     return finish(_part(content, crop, size_of, lambda *_: None))
 
 
@@ -187,12 +187,12 @@ def _part(
 
 
 def _is_whole_jpeg(content: bytes) -> bool:
-    """Whether this is a JPEG with an end: decoding a part of a truncated one could go well by chance."""
+    """Whether this is a JPEG with an end: decoding a part of a truncated one could succeed by chance."""
     if not content.startswith(b"\xff\xd8\xff"):
         return False
     end, scan = b"\xff\xd9", b"\xff\xda"
-    # In a scan neither marker can occur. A camera may add data after the end; a preview in the header has an
-    # end of its own, but stands before the last scan.
+    # Neither marker can occur within a scan. A camera may add data after the end; a preview in the header has an
+    # end of its own, but comes before the last scan.
     return end in content[-64:] or content.rfind(end) > content.rfind(scan)
 
 
@@ -220,18 +220,18 @@ def _by_turbojpeg(
 
 
 def _between_pixels(box: tuple[float, float, float, float]) -> bool:
-    """Whether a box begins or ends inside a pixel, as those of images that were scaled do."""
+    """Whether a box begins or ends inside a pixel, as boxes in scaled images can."""
     return any(value != int(value) for value in box)
 
 
 def _resized(part: Part) -> np.ndarray:
-    """The box of the decoded pixels, H W 3, at the size that is wanted, antialiased."""
+    """The box of the decoded pixels, H W 3, resized to the requested size, antialiased."""
     top, left, height, width = part.box
     if not _between_pixels(part.box):
         pixels = part.pixels[int(top) : int(top + height), int(left) : int(left + width)]
         if pixels.shape[:2] == part.size:
             return pixels
-        import torch  # here, since what decodes for the server is a process without it
+        import torch  # imported here, since the server's decoding processes do without it
         import torch.nn.functional as tf
 
         x = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # 1 C H W, its channels last: the fast kernel's layout
@@ -275,7 +275,7 @@ def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
 
 
 def _flat(image: Image.Image) -> np.ndarray:
-    """What stands before white, and becomes RGB: uint8 H W 3; in bands, since each conversion is a copy."""
+    """The image on white, as RGB: uint8 H W 3; converted in bands, since each conversion makes a copy."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
@@ -287,9 +287,9 @@ def _flat(image: Image.Image) -> np.ndarray:
 
 
 class _Silence:
-    """No warnings while any thread is inside.
+    """A context without warnings, for any number of threads at once.
 
-    `catch_warnings` in threads whose turns overlap would put back another thread's filter, silence for good.
+    With `catch_warnings` alone, overlapping threads would restore each other's filters, which silences for good.
     """
 
     def __init__(self) -> None:
@@ -315,7 +315,7 @@ _silence = _Silence()
 
 @contextlib.contextmanager
 def _reasons() -> Iterator[None]:
-    """Turn whatever Pillow's readers raise at foreign bytes into Unreadable; their warnings tell a user nothing."""
+    """A context that turns whatever Pillow's readers raise into Unreadable, and hides their warnings."""
     try:
         with _silence:
             yield
@@ -344,7 +344,7 @@ def _opened(content: bytes) -> Image.Image:
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """Those that this Pillow has; it raises KeyError when it is asked for another. JPEG includes MPO."""
+    """The formats that this Pillow has; others would be a KeyError. JPEG includes MPO."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -362,7 +362,7 @@ def _orientation(image: Image.Image, content: bytes) -> int:
     if image.format == "PNG" and not any(
         word in content for word in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
     ):
-        return 1  # or Pillow would decode it all, to see what stands behind the pixels
+        return 1  # otherwise Pillow would decode all of it, to see what follows the pixels
     try:
         with _reasons():
             found = image.getexif().get(0x0112, 1)
@@ -372,7 +372,7 @@ def _orientation(image: Image.Image, content: bytes) -> int:
 
 
 def _jpeg_orientation(content: bytes) -> int:
-    """The orientation; Pillow is asked only where there may be one, since it reads the header once more."""
+    """The orientation; Pillow is asked only if there may be one, since it has to read the header again."""
     return _orientation(_opened(content), content) if _may_be_turned(content) else 1
 
 

@@ -10,8 +10,7 @@ from resnetlab.data.images import Data, Images
 def read_digits(*_: object) -> Data:
     """Return the digits: 1,437 training and 360 test images of 1x8x8.
 
-    Every fifth image is a test image, so the same writers stand on both sides. Grey levels 0..16 become
-    0..255.
+    Every fifth image is a test image, so both sides have the same writers. Grey levels 0..16 become 0..255.
     """
     from sklearn.datasets import load_digits  # takes a second to import
 

@@ -1,4 +1,4 @@
-"""Fetch a data set: download its files (resumed, retried, from mirrors), check them, unpack them; or leave it alone."""
+"""Fetches a data set: downloads its files (resuming, retrying, from mirrors), checks and unpacks them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before going on after the connection is lost, again and again
-MOMENT = 0.2  # seconds between looks whether another process is done
-_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may do better in a moment
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry after the connection is lost
+MOMENT = 0.2  # seconds between checks whether another process is done
+_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that are worth a retry
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """How far a file is: bytes there and in all (0: not known yet), and words where something has happened.
+    """The progress of a file: bytes so far and in all (0: not known yet), and words if something has happened.
 
     `received` counts the bytes that came over the network.
     """
@@ -59,12 +59,12 @@ def fetch(
     timeout: float = TIMEOUT,
     waits: tuple[float, ...] = WAITS,
 ) -> Iterator[DownloadProgress]:
-    """Bring the data set `name` into the folder `dest`, yielding progress; what is there already is checked only.
+    """Fetch the data set `name` into the folder `dest`, yielding progress; files that are there already are checked.
 
-    An archive stays beside what was unpacked from it, and may be deleted. `timeout` is the seconds without a byte
-    after which a connection counts as lost, `waits` the seconds before each further try.
+    An archive is kept beside its unpacked folder, and may be deleted. `timeout` is the number of seconds without a byte
+    after which a connection counts as lost, `waits` the seconds before each retry.
 
-    Raises UserError for an unknown name, no network, a file that is not the published one, a full disk.
+    Raises UserError for an unknown name, no network, a file that is not the published one, or a full disk.
     """
     check_choice("name", name, sources)
     with writing(dest):
@@ -98,9 +98,9 @@ def fetch(
 
 @contextlib.contextmanager
 def held(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Hold the folder: two processes never write one .part.
+    """Lock the folder, so that two processes never write the same .part.
 
-    Where another process has it, waits until that ends, or raises UserError.
+    If another process has it, waits for that process or raises UserError.
     """
     with writing(folder):
         handle = os.open(folder, os.O_RDONLY)
@@ -133,12 +133,12 @@ def _lacking(name: str, folder: Path) -> list[str]:
 
 
 def _unpack(name: str, archive: Path, folder: Path) -> None:
-    """Unpack the folder of that name from a .tar.gz, beside the archive; it appears whole or not at all.
+    """Unpack the folder of that name from a .tar.gz, beside the archive; it appears complete or not at all.
 
-    Raises UserError for a damaged archive, and for one with anything but plain files and folders inside it.
+    Raises UserError for a damaged archive, and for one with anything but plain files and folders.
     """
     part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
     try:
         with writing(part):
             part.mkdir()
@@ -157,7 +157,7 @@ def _unpack(name: str, archive: Path, folder: Path) -> None:
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
-    # tarfile's own filters came with Python 3.11.4, and let links through that these archives have no use for.
+    # tarfile's own filters need Python 3.11.4, and allow links, which these archives don't have.
     name = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or name.is_absolute() or ".." in name.parts:
         raise UserError(f"{archive}: rejected, {member.name!r} in it is not a plain file inside the archive's folder.")
@@ -170,7 +170,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
     assert content is not None  # a plain file has content
     with content, target.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
-        flush_to_disk(file)  # so that the folder's name never stands for files that a power cut emptied
+        flush_to_disk(file)  # so that a power cut can't leave the folder in place with empty files
 
 
 def download(
@@ -182,14 +182,14 @@ def download(
     waits: tuple[float, ...] = WAITS,
     token: str = "",
 ) -> Iterator[DownloadProgress]:
-    """Bring `file` into `folder`, by way of a .part that a later call continues.
+    """Download `file` to `folder`, via a .part that a later call resumes.
 
-    `token` is sent to the places as a bearer's, and to no other host that they redirect to. Raises UserError where no
-    place has the file, where what they have is not the file (its .part is removed), or where the disk is full (its
+    `token` is sent as a bearer token to the places, but not to other hosts to which they redirect. Raises UserError if
+    no place has the file, if the downloaded file is a different one (its .part is removed), or if the disk is full (its
     .part is kept).
     """
     transfer = _Transfer(file, folder / f"{file.name}.part", timeout, waits, token)
-    # A wrong file is fetched once more from the start: from the next place first, in case this one's is wrong.
+    # A wrong file is fetched once more from the start, from the next place first, in case this place's file is wrong.
     for order in (places, places[1:] + places[:1]):
         yield from transfer.complete(order)
         with writing(transfer.part):
@@ -212,7 +212,7 @@ def checksum(path: Path) -> str:
 
 
 def writing(path: Path) -> AbstractContextManager[None]:
-    """Turn a failed write (disk full, no permission) into one line that says how to continue."""
+    """Turn a failed write (full disk, no permission) into a UserError that says how to continue."""
     return disk_errors(
         path,
         ". Make room or choose another folder; the partial download is kept, and the same command resumes it.",
@@ -232,7 +232,7 @@ class _Lost(Exception):
 
 
 class _Transfer:
-    """The state of a download: its .part, and what is known of the server at hand."""
+    """The state of a download: its .part, and what is known about the current server."""
 
     def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...], token: str = ""):
         self.file, self.part, self.timeout, self.waits, self.token = file, part, timeout, waits, token
@@ -249,7 +249,7 @@ class _Transfer:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def complete(self, places: tuple[str, ...]) -> Iterator[DownloadProgress]:
-        """Make the .part whole, from the first place that can. Raises UserError if none can."""
+        """Complete the .part from the first place that can. Raises UserError if none can."""
         troubles = []
         for place in places:
             self.etag, self.ranges = None, True
@@ -269,7 +269,7 @@ class _Transfer:
         )
 
     def _from(self, url: str) -> Iterator[DownloadProgress]:
-        """Make the .part whole from one place; the count of tries starts again whenever it gets farther than before."""
+        """Complete the .part from one place; the count of retries starts again whenever the .part has grown."""
         farthest, tries = self.have(), 0
         while True:
             try:
@@ -301,7 +301,7 @@ class _Transfer:
             start = self._start(response, have)
             with self.part.open("ab" if start else "wb") as part:
                 done = start
-                while done < self.size:  # never more than the file has, whatever is sent
+                while done < self.size:  # never more than the file's size, whatever is sent
                     chunk = self._read(response, self.size - done)
                     part.write(chunk)
                     done += len(chunk)
@@ -349,7 +349,7 @@ class _Transfer:
         return chunk
 
     def _trouble(self, error: Exception) -> Exception:
-        """What a failed connection means: worth another try, or not."""
+        """The exception for a failed connection: _Lost if a retry may help, else _Failed."""
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, TimeoutError):
             return _Lost(f"sent nothing for {self.timeout:g} s")
@@ -357,6 +357,6 @@ class _Transfer:
         if isinstance(reason, ssl.SSLCertVerificationError):
             return _Failed(f"has an invalid certificate ({reason.verify_message})")
         if isinstance(reason, socket.gaierror) or getattr(reason, "errno", None) in _UNREACHABLE:
-            # Before the first byte there is likely no network at all, and that should be said at once.
+            # Before the first byte there is likely no network at all, so don't retry.
             return (_Lost if self.received else _Failed)(f"can't be reached ({words})")
         return _Lost(f"lost the connection ({words})")

@@ -40,21 +40,21 @@ class Files:
         return torch.from_numpy(self.source.labels[self.rows].astype(np.int64))
 
     def name(self, i: int) -> str:
-        """What the i-th is called: "CLASS/FILE"."""
+        """The name of the i-th image: "CLASS/FILE"."""
         return self.source.names[int(self.rows[i])]
 
     def place(self, i: int) -> str:
-        """Where the i-th lies, for a message."""
+        """The place of the i-th image, for a message."""
         return self.source.place(int(self.rows[i]))
 
     def read(self, i: int) -> bytes:
-        """The encoded i-th. Raises OSError if it can't be read."""
+        """The i-th image, encoded. Raises OSError if it can't be read."""
         return self.source.read(int(self.rows[i]))
 
     def digest_into(self, hashed: Any) -> None:
-        """Feed names, sizes and labels to a hash of hashlib; they stand for the contents, too much to read.
+        """Feed names, sizes and labels to a hash of hashlib; they stand for the contents, which are too much to read.
 
-        Where sizes say nothing of the contents, these are marked too (`content_marks`).
+        For formats whose size does not depend on the content, a hash of that is added (`content_marks`).
         """
         names, sizes, labels = self.source.names, self.source.sizes, self.source.labels
         marks = content_marks(self.source, self.rows.tolist())
@@ -64,7 +64,7 @@ class Files:
 
 
 def written_since(files: Files, when: float) -> int:
-    """How many of the files that the images lie in were written after that time, in seconds since 1970."""
+    """The number of the images' files that were written after that time, in seconds since 1970."""
     count, before = 0, None
     for row in files.rows.tolist():
         path = files.source.file(row)

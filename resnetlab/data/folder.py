@@ -1,4 +1,4 @@
-"""A folder of images, a folder to each class: `train` and `val`, or one of classes, whose split is written down."""
+"""A folder of images with a folder for each class: `train` and `val`, or only classes, whose split is saved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resnetlab.storage import is_there, read_regular, write_atomically
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
 SEED, SHARE = 0, 0.2
-# Which part is tested, in words, where neither a folder nor a file says it.
+# The tested part, in words, if neither a folder nor a file states it.
 ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} exists", "drawn, a fifth of each class"
 LAYOUT = "each class needs a folder of images, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
 
@@ -38,9 +38,9 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
     """Read "folder": `train` and one of `val`, `valid`, `validation`, `test`; or folders of classes, which are split.
 
     The classes are the names of the folders, in the order of code points. `purpose` and `trained_on` are those of
-    `open_data`: unless to train, `val` or the like may stand alone; to evaluate, folders of classes without a split
-    are tested whole. Raises UserError, naming the folder, for one that is missing or unreadable, another layout, fewer
-    than two classes, a class without images, and a damaged `resnetlab-split.json`.
+    `open_data`: only training needs `train` beside `val` or the like; to evaluate, folders of classes without a split
+    are tested as a whole. Raises UserError, naming the folder, if it is missing or unreadable or has another layout,
+    fewer than two classes, a class without images, or a damaged `resnetlab-split.json`.
     """
     check_is_folder(folder, LAYOUT)
     inside, least = class_folders(folder), 1 if purpose == "evaluate" else 2
@@ -69,10 +69,10 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
     if purpose == "evaluate" and trained_on and not is_split:
         with contextlib.suppress(UserError):  # too few images to draw from
             drawn = _parts(kind, source, classes, split(folder, source, classes, "read"), "drawn as in training")
-            if drawn.fingerprint in trained_on:  # and where it was trained, the split could not be written down
+            if drawn.fingerprint in trained_on:  # the training could not save the split
                 return drawn
     tested = split(folder, source, classes, purpose)
-    if is_split or purpose == "train":  # it may have been impossible to write the split down
+    if is_split or purpose == "train":  # the split may not have been saved, though
         return _parts(kind, source, classes, tested, f"by {SPLIT}" if (folder / SPLIT).exists() else DRAWN)
     if purpose == "evaluate":
         place = folder.absolute()
@@ -82,7 +82,7 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
 
 
 def _parts(kind: str, source: FolderFiles, classes: list[str], tested: np.ndarray, part: str) -> Data:
-    """A data set of one source, some or all of whose images are tested on, bool N."""
+    """A data set of one source; `tested`, bool N, marks its test images, which may be all."""
     train, test = (Files(source, np.flatnonzero(rows)) for rows in (~tested, tested))
     return Data(kind, train, test, class_names(classes), part)
 
@@ -96,7 +96,7 @@ def check_is_folder(folder: Path, needs: str) -> None:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """As `folders_in`, without those that resnetlab wrote (runs, reports, packs): a line says which were left out."""
+    """As `folders_in`, without folders that resnetlab wrote (runs, reports, packs), which are named in warnings."""
     found = []
     for name in folders_in(folder):
         if ours := what_it_wrote(folder / name, is_image):
@@ -107,12 +107,12 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of folders as text that can be printed and stored: a byte that is no UTF-8 becomes its number, escaped."""
+    """Names of folders as text that can be printed and stored: bytes that are not UTF-8 become escapes."""
     return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]:
-    """Return the names of its folders, if there are two or more, or `least`. Raises UserError."""
+    """Return the classes if there are at least `least`. Raises UserError."""
     if not classes:
         with os.scandir(folder) as entries:
             images = sorted(e.name for e in entries if is_image(e.name))
@@ -131,7 +131,7 @@ def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]
 
 
 def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> list[str]:
-    """What each class of `train` is called in `folder`: the same, or the same in another normal form of Unicode.
+    """The name of each class of `train` in `folder`, which may be in another normal form of Unicode.
 
     Systems differ in how they write é, as one character or as e with an accent. Raises UserError for a class that
     `train` lacks.
@@ -157,8 +157,8 @@ def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> 
 def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFiles:
     """Find the images of each class, at any depth in its folder: by class, then by path, both by code points.
 
-    With `may_lack` a class may be without images or without a folder. Raises UserError for one that isn't, and if
-    there is no image at all or a folder can't be read.
+    With `may_lack` a class may lack images or its folder; otherwise that raises UserError, as does a folder without any
+    image, or one that can't be read.
     """
     labels, sizes, others = array("i"), array("q"), list[str]()
 
@@ -184,14 +184,14 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFile
 
 
 def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpose = "train") -> np.ndarray:
-    """Which images are tested on, bool N: those that `resnetlab-split.json` names; of a class it lacks, drawn.
+    """The test images, bool N: those that `resnetlab-split.json` names, and drawn ones of classes that it lacks.
 
-    Drawn are 20 % of the class, one at least, with the smallest hashes of their names; to train, they are written down.
-    To evaluate, nothing is drawn: of a class that the file lacks nothing was trained on, so all of it is tested.
-    So the test images stay what they are when images are added: an added one is trained on. One that was renamed
-    stays a test image (`standing`); a line says which are gone, and for a class that has lost all, new ones are drawn.
-    Where the file can't be written the draw is the same, as long as the images are. Raises UserError for a damaged
-    file, a class with one image, one that has only test images left, and if every class has lost all of them.
+    20 % of a class are drawn, at least one image, by the smallest hashes of their names; for training, they are added
+    to the file. For an evaluation nothing is drawn: nobody trained on a class that the file lacks, so all of it is
+    tested. Test images thus stay test images when images are added: added images are trained on. A renamed image stays
+    a test image (`standing`); a warning names missing ones, and a class that has lost all of its test images gets new
+    ones. If the file can't be written, the draw is the same as long as the images are. Raises UserError for a damaged
+    file, a class with one image, a class with only test images left, and if all classes have lost their test images.
     """
     written = _read_split(folder / SPLIT)
     now = standing(written, source.names)
@@ -247,7 +247,7 @@ def _draw(name: str) -> bytes:
 
 
 def _read_split(path: Path) -> frozenset[str]:
-    """The names of the test images in the file; none if there is no file. Raises UserError if it is damaged."""
+    """The test images that the file names; none if there is no file. Raises UserError if it is damaged."""
     if not is_there(path):
         return frozenset()
     try:
@@ -269,7 +269,7 @@ _RESTORE = "restore it, or delete it to draw a new split."
 
 
 def write_split(path: Path, names: list[str]) -> None:
-    """Write down which images are tested on; where that can't be, a line says so."""
+    """Save the names of the test images; if that fails, warn."""
     about = "resnetlab trains on the images that this file doesn't name; delete it to have the split drawn anew."
     content = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
     try:

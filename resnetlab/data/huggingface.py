@@ -1,4 +1,4 @@
-"""A Hugging Face dataset that was saved with `save_to_disk`: its splits, its column of images, that of classes."""
+"""A Hugging Face dataset saved with `save_to_disk`: its splits, and its columns of images and classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnetlab.data.images import Data, Purpose
 from resnetlab.data.source import StringArray
 from resnetlab.errors import UserError
 
-MARK = "dataset_dict.json"  # what `DatasetDict.save_to_disk` writes
+MARK = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Rows:
         return f"{self.folder}: row {row}"
 
     def file(self, row: int) -> Path | None:
-        """None: which of the Arrow files has it, only the library knows."""
+        """None: only the library knows which of the Arrow files has it."""
         return None
 
 
 def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: object) -> Data:
-    """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`; unless to train, the
-    latter may stand alone.
+    """Read "hf": a DatasetDict with `train` and one of `val`, `valid`, `validation`, `test`; only training needs
+    `train`.
 
     The columns are found by type: one Image, one ClassLabel, whose names are the classes. Raises UserError for a
-    folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or not clear.
+    folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or ambiguous.
     """
     check_is_folder(folder, f"{kind} needs the folder that a DatasetDict was saved to")
     if not (folder / MARK).is_file():

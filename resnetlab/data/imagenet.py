@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def class_names() -> dict[str, str]:
-    """The 1,000 WordNet ids in their order, which is that of the labels, and a short English name of each.
+    """The 1,000 WordNet ids in the order of the labels, with a short English name of each.
 
     No two names are the same: the two cranes are "crane bird" and "crane", the two maillots "maillot" and "maillot
     tank suit".
@@ -48,10 +48,11 @@ def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train", *_: objec
     - training images: `train/WNID/*.JPEG`, or ILSVRC2012_img_train.tar, a tar of the tars of the classes;
     - validation images: `val/WNID/*.JPEG`; or `val/*.JPEG` or ILSVRC2012_img_val.tar, with the devkit beside it.
 
-    Unless to train, the validation images are enough: of their folders, else of all 1,000 classes. Otherwise the
-    classes are those of the training images, in the order of their WordNet ids. Images are named "WNID/FILE" and
-    ordered by that, so all these layouts give the same fingerprint. Nothing is unpacked; an index of the tars is kept
-    (`tars.index_of`). Raises UserError, naming the file, for what is missing, cut, damaged, or does not fit.
+    Only training needs the training images. Without them the classes are those of the validation folders, or all
+    1,000; otherwise they are those of the training images, in the order of their WordNet ids. Images are named
+    "WNID/FILE" and sorted by that, so that all layouts give the same fingerprint. Nothing is unpacked; an index of the
+    tars is saved (`tars.index_of`). Raises UserError, naming the file, if it is missing, truncated, damaged, or does
+    not fit.
     """
     check_is_folder(folder, f"{kind} needs the folder with {TRAIN_TAR} and its siblings, or with train and val")
     wanted = {"train": TRAIN_TAR, "val": VAL_TAR}
@@ -155,9 +156,9 @@ def _labels(folder: Path, place: Path, classes: list[str], names: StringArray) -
 
 
 def _ground_truth(folder: Path, place: Path) -> tuple[Path, list[str]]:
-    """Where the devkit lies, and the WordNet id of each validation image by it.
+    """The place of the devkit, and the WordNet id that it states for each validation image.
 
-    Its numbers are ILSVRC2012_IDs, which are in another order than the labels; meta.mat tells which class each is.
+    Its numbers are ILSVRC2012_IDs, whose order differs from that of the labels; meta.mat states the class of each.
     """
     source, (truth, meta) = _devkit(folder, place)
     try:
@@ -186,8 +187,8 @@ _META_SECONDS = 120  # far more than it takes
 def _wnids(meta: bytes) -> dict[int, str]:
     """ILSVRC2012_ID -> WordNet id, from the content of meta.mat. Raises ValueError if it is damaged.
 
-    In a process of its own: what is compiled of scipy's reader crashes on some damaged files, and is not to take a
-    training with it.
+    It runs in a process of its own: the compiled part of scipy's reader crashes on some damaged files, and must not
+    take a training down with it.
     """
     command = [sys.executable, "-P", "-c", _READ_META]
     try:
@@ -201,7 +202,7 @@ def _wnids(meta: bytes) -> dict[int, str]:
 
 
 def _devkit(folder: Path, place: Path) -> tuple[Path, list[bytes]]:
-    """Where the devkit lies, and its ground truth and meta.mat: packed, unpacked, or the two files alone."""
+    """The place of the devkit, with the contents of its ground truth and meta.mat; it may be packed or unpacked."""
     for inside in (folder / DEVKIT / "data", folder / "data", folder):
         if (inside / TRUTH).is_file() and (inside / META).is_file():
             return inside, [(inside / name).read_bytes() for name in (TRUTH, META)]

@@ -48,18 +48,18 @@ class Data:
     train: Images | Files
     test: Images | Files
     classes: tuple[str, ...]
-    part: str = ""  # which images are tested, in words, where the kind of data doesn't say it
-    drawn: bool = False  # whether they are a part that was drawn to read, and written down nowhere
-    own_name: str = ""  # what a person called it, where `name` is only its kind
+    part: str = ""  # the tested part in words, if the kind of data doesn't determine it
+    drawn: bool = False  # whether the test images were drawn for reading only, and not saved
+    own_name: str = ""  # the user's name for it, if `name` is only its kind
 
     @property
     def title(self) -> str:
-        """What it is called in titles and messages, and in the names of runs: part of no hash."""
+        """Its name in titles, messages and the names of runs; not part of any hash."""
         return self.own_name or self.name
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
-        """C H W of an image in memory; None for files, which are brought to the size that is asked for."""
+        """C H W of an image in memory; None for files, which are resized as needed."""
         if isinstance(self.train, Files):
             return None
         c, h, w = self.train.pixels.shape[1:]
@@ -67,14 +67,14 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what the data is, wherever it lies: of every pixel and label, or of `Files.digest_into`."""
+        """A hash of the data, wherever it is: of every pixel and label, or by `Files.digest_into`."""
         hashed = hashlib.sha256(repr((self.name, self.classes)).encode())
         for part in (self.train, self.test):
             part.digest_into(hashed)
         return hashed.hexdigest()[:16]
 
     def check_hold_out(self, count: int) -> None:
-        """Raise UserError unless `count` images can be held out; two at least are left to train on."""
+        """Raise UserError unless `count` images can be held out, leaving at least two to train on."""
         most = len(self.train) - 2
         if not 0 <= count <= most:
             raise UserError(
@@ -84,7 +84,7 @@ class Data:
     def hold_out(self, count: int) -> tuple[Images | Files, Images | Files]:
         """Split the training images into (training, validation) with `count` validation images.
 
-        The choice depends on the number of images only, so every seed of a run has the same split (He 2015,
+        The choice depends only on the number of images, so that all seeds have the same split (He 2015,
         section 4.2: 45k/5k). Raises UserError as `check_hold_out` does.
         """
         self.check_hold_out(count)
@@ -94,7 +94,7 @@ class Data:
         return self.train[kept], self.train[chosen]
 
     def held_out_whole(self, count: int) -> list[str]:
-        """The classes whose training images would all be among the `count` validation images: none is trained on."""
+        """The classes that would have no training images left, since all are among the `count` validation images."""
         labels = self.train.labels.cpu()
         kept = labels[self._hold_out_order()[count:]].bincount(minlength=len(self.classes))
         there = labels.bincount(minlength=len(self.classes))
@@ -105,6 +105,6 @@ class Data:
         return torch.randperm(len(self.train), generator=generator)
 
 
-# Images to train on and others to test on; test images, all of them where nothing says that some were trained on; or
-# both sides as a training would have them, of which nothing is written down yet.
+# train: training and test images; evaluate: test images, which are all images unless some are known as training images;
+# read: both sides as a training would have them, without saving a split.
 Purpose = Literal["train", "evaluate", "read"]

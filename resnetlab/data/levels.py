@@ -1,4 +1,4 @@
-"""What levels of grey and transparent levels of a file become in 8 bits: Pillow leaves both to who reads them."""
+"""Converts a file's grey levels and transparent levels to 8 bits, which Pillow leaves to its callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
-    """What pixels are whose least and greatest values nothing tells; "" for others."""
+    """The kind of pixels if their range is not known, in words; "" for other pixels."""
     kind = ""
     if mode == "F":
         kind = "floating-point numbers"
@@ -29,7 +29,7 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 
 def levels(tags: Mapping[int, Any], transparent: object) -> np.ndarray:
-    """What each level of grey with 12 or 16 bits becomes: uint8 4096 or 65536."""
+    """A table that converts grey levels of 12 or 16 bits to 8: uint8 4096 or 65536."""
     greatest = 2 ** (12 if _several(tags.get(_BITS, 16))[0] == 12 else 16) - 1
     table = ((np.arange(greatest + 1) * 255 + greatest // 2) // greatest).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts what has 8 bits or fewer
@@ -40,7 +40,7 @@ def levels(tags: Mapping[int, Any], transparent: object) -> np.ndarray:
 
 
 def transparent_level(level: Any, mode: str, bits: int) -> Any:
-    """A PNG's transparent level or colour, which the file gives in its own bits, in those of Pillow's pixels."""
+    """A PNG's transparent level or colour, converted from the file's bit depth to that of Pillow's pixels."""
     if mode == "L" and level < 2**bits <= 16:
         return level * (255 // (2**bits - 1))
     if mode == "RGB" and bits == 16:

@@ -32,7 +32,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images; the fields are a recipe's."""
+    """The augmentation of training images; the fields are those of a recipe."""
 
     augment: str = "none"
     policy: str = "none"
@@ -44,24 +44,24 @@ class Augmentation:
 
     @property
     def soft(self) -> bool:
-        """Whether targets are shares of the classes, and not one label."""
+        """Whether targets are shares of the classes rather than single labels."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
 
 
 class Batch(NamedTuple):
-    """Training images, prepared, and what they should give."""
+    """Prepared training images, and their targets."""
 
     x: Tensor  # float32 N C H W
-    labels: Tensor  # int64 N; where images are mixed, those of the larger share
-    targets: Tensor | None  # float N K, where they are shares of the classes
+    labels: Tensor  # int64 N; of mixed images, the label with the larger share
+    targets: Tensor | None  # float N K, if they are shares of the classes
     stop: int = 0  # the position in the epoch at which the next batch starts
 
 
 def batch_ends(images: int, batch_size: int, least: int = 2) -> list[int]:
-    """Where the batches of an epoch end: all of `batch_size` but the last.
+    """The positions at which the batches of an epoch end; all but the last have `batch_size` images.
 
-    Batch norm has no variance of a single image, so a last batch of fewer than `least` joins the batch before it;
-    over several processes `least` is two for each.
+    A last batch of fewer than `least` images joins the one before it, since batch norm can't normalise a single image;
+    with several processes `least` is two for each.
     """
     ends = [*range(batch_size, images, batch_size), images]
     if len(ends) > 1 and ends[-1] - ends[-2] < least:
@@ -70,34 +70,34 @@ def batch_ends(images: int, batch_size: int, least: int = 2) -> list[int]:
 
 
 def share(start: int, stop: int, rank: int, ranks: int) -> tuple[int, int]:
-    """The part of positions `start` to `stop` that is one process's: all parts together are the whole, once."""
+    """One process's part of the positions `start` to `stop`; together the parts cover each position once."""
     count = stop - start
     return start + count * rank // ranks, start + count * (rank + 1) // ranks
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Makes batches on `device`; the same ones whatever `workers` is, and together the same whatever `ranks` is."""
+    """Makes batches on `device`, which don't depend on `workers`, and over all ranks together not on `ranks`."""
 
     normalise: Normalisation
     classes: int
-    size: int = 0  # files: the side of the square that they become
+    size: int = 0  # files: the side of the square to which they are cropped
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"
     workers: int = 0  # processes that decode files ahead
     rank: int = 0
     ranks: int = 1
     unreadables: BadImages = field(default_factory=BadImages)
-    balanced: bool = False  # whether an epoch has as many training images of each class
-    resizing: Resizing = USUAL  # files: before their middle is cropped
+    balanced: bool = False  # whether an epoch has equally many training images of each class
+    resizing: Resizing = USUAL  # files: how they are resized before the middle is cropped
 
     def training(
         self, images: Images | Files, batch_size: int, seed: int, epoch: int, start: int = 0
     ) -> Generator[Batch, None, None]:
         """Yield the batches of one epoch, shuffled and augmented, from position `start` on.
 
-        batch_size is that of all ranks together. A batch of which fewer than two images can be read is left out;
-        with several ranks their share is yielded as it is, so that all of them can leave the batch out.
+        batch_size is that of all ranks together. A batch with fewer than two readable images is left out; with several
+        ranks the share is yielded as it is, so that all of them can leave the batch out.
         """
         order = (
             balanced_order(images.labels.cpu(), seed, epoch) if self.balanced else epoch_order(seed, epoch, len(images))
@@ -175,7 +175,7 @@ class Loader:
         return self._mixed(x, labels, int(positions[0]), seed, epoch)
 
     def _mixed(self, x: Tensor, labels: Tensor, position: int, seed: int, epoch: int) -> Batch:
-        """Targets, and images mixed by mixup or cutmix; where both are asked for, one of them, alike often."""
+        """The batch with its targets, mixed by mixup or cutmix; if both are set, by one of them, equally often."""
         how = self.augmentation
         if not how.soft:
             return Batch(x, labels, None)

@@ -1,4 +1,4 @@
-"""What this machine and the container that this process is in say of memory."""
+"""Information on memory from this machine and the container that this process runs in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHARED = "/dev/shm"  # where Linux keeps shared memory; Docker gives it 64 MB
 
 
 def shared_memory() -> int | None:
-    """Bytes that are free in shared memory; None where it isn't a file system, as on macOS."""
+    """Free bytes of shared memory; None if it isn't a file system, as on macOS."""
     try:
         found = os.statvfs(SHARED)
     except OSError:
@@ -19,7 +19,7 @@ def shared_memory() -> int | None:
 
 
 def killings_for_memory() -> int:
-    """A count that grows when the kernel kills a process because memory ran out; 0 where it doesn't say."""
+    """A count that grows when the kernel kills a process because memory ran out; 0 if the kernel provides none."""
     counts = []
     for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
         with contextlib.suppress(OSError, StopIteration, ValueError):

@@ -1,4 +1,4 @@
-"""What is subtracted from pixels and what they are divided by."""
+"""Normalisation: the means subtracted from pixels, and the deviations by which they are divided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resnetlab.errors import UserError, did_you_mean, shown
 
-# Mean and deviation by channel, of pixels / 255, by the name of the images that they are of: the training images.
+# Mean and deviation of each channel, of pixels / 255, over the training images of the named data set.
 KNOWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -30,7 +30,7 @@ class Normalisation:
         return self.of_unit(pixels.float().div_(255))
 
     def of_unit(self, x: Tensor) -> Tensor:
-        """The same for pixels that are divided by 255 already; x is overwritten."""
+        """The same for pixels already divided by 255; x is overwritten."""
         return x.sub_(self.mean).div_(self.std)
 
     def to(self, device: torch.device | str) -> Normalisation:
@@ -39,9 +39,9 @@ class Normalisation:
 
 
 def imagenet(channels: int = 3) -> Normalisation:
-    """The means and deviations of ImageNet's training images that nearly all published weights were trained with.
+    """The means and deviations of ImageNet's training images with which nearly all published weights were trained.
 
-    For grey images the means over the colours.
+    For grey images, their averages over the colours.
     """
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     if channels == 1:
@@ -58,8 +58,7 @@ def check_normalisation(text: str, others: Sequence[str] = ()) -> None:
 def parse_normalisation(text: str, channels: int, others: Sequence[str] = ()) -> Normalisation:
     """The normalisation that a text names: a key of KNOWN, or MEAN/STD, each one number or one for each channel.
 
-    others: what else the text could have been, for a message. Raises UserError for another text, and for numbers that
-    can't be.
+    others: other allowed texts, for the message. Raises UserError for another text, and for invalid numbers.
     """
     if text == "imagenet" and channels in (1, 3):
         return imagenet(channels)

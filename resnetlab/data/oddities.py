@@ -1,4 +1,4 @@
-"""What is odd about an image that can be read: its name, its size, or how few of the levels it uses."""
+"""Unusual properties of readable images: a wrong extension, an unusual size, or few levels in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMATS = {  # what a file's ending promises
 
 
 def oddities(name: str, header: Header, levels: tuple[int, int, int]) -> Iterator[tuple[str, str]]:
-    """Which lists of an audit an image belongs on, and why; `levels` as `levels_of` gives them."""
+    """The lists of an audit to which an image belongs, with the reason; `levels` are those of `levels_of`."""
     short, long = sorted((header.height, header.width))
     ending = os.path.splitext(name)[1].lower()
     if header.format not in FORMATS.get(ending, (header.format,)):
@@ -76,5 +76,5 @@ _MODES = {
 
 
 def mode_words(mode: str) -> str:
-    """A mode as a reader knows it who does not know Pillow."""
+    """A mode in words for readers who don't know Pillow."""
     return _MODES.get(mode, mode)

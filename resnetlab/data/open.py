@@ -1,4 +1,4 @@
-"""The table of data sets: what each is called, what reads it, where it is published; and `open_data` by it.
+"""The table of data sets: their names, readers and published files; and `open_data`, which uses it.
 
 torch and the readers are imported when data is opened, so that help is quick.
 """
@@ -26,18 +26,18 @@ class File:
 
     name: str
     size: int  # 0: what its server says
-    sha256: str  # or its first digits, where no more is published
+    sha256: str  # or its first digits, if no more is published
     unpacks_to: str = ""
 
     @property
     def hash_in_words(self) -> str:
-        """What its SHA-256 should do: be one, or begin with some digits."""
+        """The condition on its SHA-256 in words: "be ..." or "begin with ..."."""
         return f"be {self.sha256}" if len(self.sha256) == 64 else f"begin with {self.sha256}"
 
 
 @dataclass(frozen=True)
 class Published:
-    """The files of a data set, and the addresses that each of them is below; tried in this order."""
+    """The files of a data set, and the addresses under which they are published, tried in this order."""
 
     places: tuple[str, ...]
     files: tuple[File, ...]
@@ -45,7 +45,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Counts:
-    """How large a published data set is: images of both sides, and C H W of those in memory."""
+    """The size of a published data set: its images and classes, and C H W if it is read into memory."""
 
     train: int
     test: int
@@ -57,17 +57,17 @@ class Counts:
 class Reader:
     """A row of the table: how one kind of data is read, and where it comes from.
 
-    `read` and `missing` are MODULE:FUNCTION. `read` takes the kind, the folder, and what `open_data` was asked for, its
-    `purpose` and `trained_on`, and returns Data; `missing` takes the kind and the folder that a published archive is
-    unpacked to, and returns the names of the files that it lacks.
+    `read` and `missing` are MODULE:FUNCTION. `read` takes the kind, the folder, and the `purpose` and `trained_on` of
+    `open_data`, and returns Data; `missing` takes the kind and the folder to which a published archive is unpacked, and
+    returns the names of the files that it lacks.
     """
 
     read: str
-    folder: str = ""  # what DIR is in KIND:DIR, in words; "": the images come with a package, and there is none
-    in_memory: bool = False  # whether all images are read at once, as they are; those in files are cropped to one size
+    folder: str = ""  # what DIR is in KIND:DIR, in words; "": there is no DIR, since the images come with a package
+    in_memory: bool = False  # whether all images are read into memory, uncropped; image files are cropped to one size
     published: Published | None = None  # where `resnetlab data fetch` finds it
     missing: str = ""
-    counts: Counts | None = None  # where they are always the same
+    counts: Counts | None = None  # if they are always the same
 
 
 READERS: dict[str, Reader] = {
@@ -187,7 +187,7 @@ READERS: dict[str, Reader] = {
     ),
     "pack": Reader("resnetlab.data.pack:read_pack", "the folder that resnetlab data pack made"),
 }
-NAMED_BY_FOLDER = ("folder", "hf")  # what data of these is called, packed or not, only its folder says
+NAMED_BY_FOLDER = ("folder", "hf")  # kinds whose data, packed or not, is named after its folder
 PUBLISHED = {name: reader.published for name, reader in READERS.items() if reader.published}
 
 
@@ -197,7 +197,7 @@ def listed(words: list[str]) -> str:
 
 
 def data_names(readers: Mapping[str, Reader] = READERS) -> str:
-    """What data may be called, for help and messages."""
+    """The possible names of data, for help and messages."""
     kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in readers.items()]
     return listed([*kinds, "just DIR, a folder of images"])
 
@@ -214,10 +214,10 @@ def is_in_memory(text: str) -> bool:
 def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[str] = frozenset()) -> Data:
     """Read the data set that `text` names: KIND or KIND:DIR of the table, or just DIR, a folder of images.
 
-    To "train" needs both sides, and writes down a split that it draws. To "evaluate" needs test images only and writes
-    nothing: a folder that no file splits is tested whole, unless a network that is evaluated was trained on a part of
-    it, as `trained_on` tells, the fingerprints of what the networks were trained on. To "read" (pack, audit, look at)
-    gives the sides of a training, and writes nothing either.
+    "train" needs training and test images, and saves a split that it draws. "evaluate" needs only test images and
+    writes nothing: a folder without a split file is tested as a whole, unless a network to evaluate was trained on a
+    part of it, as `trained_on` tells, the fingerprints of the networks' training data. "read" (to pack, audit or view)
+    returns the sides of a training, and writes nothing either.
 
     Raises UserError for unknown names, missing or empty folders, and damaged files.
     """
@@ -233,18 +233,18 @@ def open_data(text: str, purpose: Purpose = "train", *, trained_on: Collection[s
 
 
 def is_absent(text: str) -> bool:
-    """Whether there is nothing at all where the data should lie. Raises UserError for text that names no data."""
+    """Whether the data's folder does not exist. Raises UserError for text that names no data."""
     kind, folder = _kind_and_folder(text)
     return bool(READERS[kind].folder) and not _exists(folder)
 
 
 def known_counts(text: str) -> Counts | None:
-    """How large the data set that `text` names always is; None where only its folder says it."""
+    """The size of the data set that `text` names if it is always the same; else None."""
     return READERS[_kind_and_folder(text)[0]].counts
 
 
 def _own_name(folder: Path) -> str:
-    """What a folder of images is called: its name, with its parent's before that of one side, such as "train"."""
+    """The name of a folder of images; if it is one side of a data set, such as "train", with its parent's name."""
     from resnetlab.data.folder import SPLIT_WORDS, class_names
 
     place = Path(os.path.abspath(folder))  # a link keeps its own name

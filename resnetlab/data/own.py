@@ -1,4 +1,4 @@
-"""Folders that resnetlab wrote itself, known by what lies in them: among folders of images they are no classes."""
+"""Recognises folders that resnetlab wrote, by their contents, so that they are not taken for classes of images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from resnetlab.errors import UserError, shown
 
-MARK = ".resnetlab"  # put into folders of pictures, which are like any others by their contents
+MARK = ".resnetlab"  # written into folders of pictures, whose contents look like any others
 RUN = "run.json"
-# A file by which another such folder is known, and what the folder is; no images lie beside it.
+# Files that identify other such folders, and what these are; no images lie beside them.
 FILES = {
     RUN: "a run",
     "evaluation.json": "the report of an evaluation",
@@ -20,12 +20,12 @@ FILES = {
     "index.safetensors.part": "an unfinished pack",
     "model.safetensors": "weights",
 }
-STRAY = 3  # images at most, e.g. plots, that may lie among runs
+STRAY = 3  # maximum number of images, e.g. plots, among runs
 MOST_BYTES = 1 << 24  # of the file that describes a run
 
 
 def what_it_wrote(folder: str | Path, is_image: Callable[[str], bool]) -> str:
-    """What a folder is that resnetlab wrote, in words; "" for any other, and for one that can't be read."""
+    """What kind of folder of resnetlab's this is, in words; "" for any other folder, and for an unreadable one."""
     images, found, folders = 0, "", list[str]()
     try:
         if os.path.exists(os.path.join(folder, MARK)):
@@ -33,7 +33,7 @@ def what_it_wrote(folder: str | Path, is_image: Callable[[str], bool]) -> str:
         if _describes_a_run(os.path.join(folder, RUN)):
             return "a run"
         with os.scandir(folder) as entries:
-            for entry in entries:  # of a class the first few
+            for entry in entries:  # for a class, this ends after a few
                 images += is_image(entry.name)
                 if images > STRAY:
                     return ""
@@ -58,9 +58,9 @@ def _describes_a_run(path: str) -> bool:
 
 
 def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
-    """Make a folder for pictures, marked so that they are taken for no class of a data set.
+    """Make a folder for pictures, marked so that it is not taken for a class of a data set.
 
-    Raises UserError for one that holds other images, among which they would lie; and OSError.
+    Raises UserError for a folder that holds other images, with which they would mix; and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / MARK).exists():
@@ -71,5 +71,5 @@ def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> No
             f"{folder}: holds other images, such as {shown(images[0])}; choose a new folder with --out, so that the "
             "pictures are not taken for images of a data set."
         )
-    if not any(path.is_dir() for path in there):  # else what lies in those may be a data set
+    if not any(path.is_dir() for path in there):  # folders in it may be a data set
         (folder / MARK).write_text("resnetlab wrote these pictures; data sets are read without them.\n")

@@ -1,11 +1,10 @@
-"""Packs: a data set of files as a few large tars and one index: made whole or not at all, read without unpacking.
+"""Packs: a data set of files as a few large tars and an index; made completely or not at all, read without unpacking.
 
     DIR/train-00000.tar ...   plain tars of CLASS/FILE, about 1 GiB each
     DIR/test-00000.tar ...
-    DIR/index.safetensors     where each image lies; names, labels, checksums; what was packed, and how
+    DIR/index.safetensors     the place of each image; names, labels, checksums; what was packed, and how
 
-The index is written last and renamed into its place. Until then index.safetensors.part stands for it. The same data
-gives the same bytes.
+The index is written last, as index.safetensors.part, and then renamed. The same data gives the same bytes.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from resnetlab.errors import UserError, check_choice, shown
 from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
 INDEX = "index.safetensors"
-PART = f"{INDEX}.part"  # stands for the index of a pack that is not finished
-FORMAT, DRAWN_FORMAT = 1, 2  # of a pack whose test images are drawn; versions that know 1 alone would keep them so
+PART = f"{INDEX}.part"  # marks an unfinished pack
+FORMAT, DRAWN_FORMAT = 1, 2  # 2: the test images were drawn for packing, which older versions would take as a split
 SHARD = re.compile(r"(train|test)-\d{5}\.tar")
 SHARD_BYTES = 1 << 30
 UNREADABLE = ("error", "skip")
@@ -56,11 +55,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a pack says of itself."""
+    """The contents of a pack, as its index states them."""
 
     name: str
     classes: tuple[str, ...]
-    train: int  # images; the test images stand after them
+    train: int  # number of training images, which precede the test images
     test: int
     shards: tuple[Shard, ...]
     skipped: tuple[Skipped, ...]
@@ -68,15 +67,15 @@ class Contents:
     quality: int | None
     source: str  # the fingerprint of what was packed
     resnetlab: str  # the version that packed it
-    drawn: bool = False  # whether the test images were drawn to pack them, and written down nowhere else
+    drawn: bool = False  # whether the test images were drawn for packing, and not saved elsewhere
 
 
 def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Collection[str] = frozenset()) -> Data:
     """Open a pack; `purpose` and `trained_on` are those of `open_data`.
 
-    A pack that was made from folders of classes without a split means what they do: the first training on it writes
-    down `resnetlab-split.json` in its folder, and until then it is tested whole. Raises UserError for what is none, for
-    an unfinished or damaged one, for a missing shard, and to train on test images alone.
+    A pack made from folders of classes without a split behaves as they do: the first training on it saves
+    `resnetlab-split.json` in its folder, and until then it is tested as a whole. Raises UserError for a folder that is
+    not a pack, an unfinished or damaged pack, a missing shard, and for training on test images alone.
     """
     contents, source = read_index(folder)
     for shard in contents.shards:
@@ -107,9 +106,9 @@ def _data(contents: Contents, source: CheckedFiles) -> Data:
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """Read every byte of a pack; return what is damaged, a line each. `progress` gets the bytes done and in all.
+    """Read every byte of a pack; return lines about damage. `progress` gets the bytes done and in all.
 
-    Raises UserError as `read_pack` does, but a missing or cut shard is damage, with its images uncounted.
+    Raises UserError as `read_pack` does, except that a missing or truncated shard is reported as one line of damage.
     """
     contents, source = read_index(folder)
     total, done, damage = sum(2 * shard.bytes for shard in contents.shards), 0, []
@@ -139,7 +138,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, tot
 
 
 def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
-    """Read an index and hold every value of it to its range. Raises UserError."""
+    """Read an index and check the range of every value. Raises UserError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -220,13 +219,13 @@ def pack(
 ) -> tuple[Contents, bool]:
     """Write the images of `data` as a pack; return what is in it, and whether it was there before.
 
-    The files go in as they are and are not decoded. With `short_side`, pixels, every image is decoded, and one whose
-    shorter side is longer becomes a JPEG of that size and of `quality`, 1 to 95, upright, 4:2:0; the others go in as
-    they are. The same input gives the same bytes, with any number of `workers`. `told` is called with a line that says
-    what is packed, before it is; `progress` with images done and in all.
+    Files are copied unchanged, without decoding. With `short_side`, in pixels, every image is decoded, and one with a
+    longer short side becomes a JPEG of that size and of `quality`, 1 to 95, upright, 4:2:0; the others are copied
+    unchanged. The same input gives the same bytes, with any number of `workers`. `told` is called with a line that says
+    what is packed, before the work; `progress` with images done and in all.
 
     Raises UserError for data in memory, for a folder that holds anything but the same pack or an unfinished one, for
-    an image that can't be read unless `unreadable` is "skip", for a full disk. What was written is removed then.
+    an unreadable image unless `unreadable` is "skip", and for a full disk; then what was written is removed.
     """
     if not isinstance(data.train, Files) or not isinstance(data.test, Files):
         raise UserError(f"{data.title} is loaded into memory; only data sets of image files can be packed.")
@@ -281,7 +280,7 @@ class _How:
 
 
 def _same_pack(folder: Path, data: Data, how: _How) -> Contents:
-    """What is in the pack that is there. Raises UserError unless it is of this data, made like this."""
+    """The contents of the existing pack. Raises UserError unless it was made from this data with these options."""
     there = read_index(folder)[0]
     asked = (how.short_side, how.encoded, data.fingerprint)
     if (there.short_side, there.quality, there.source) != asked or (there.skipped and how.unreadable == "error"):
@@ -290,7 +289,7 @@ def _same_pack(folder: Path, data: Data, how: _How) -> Contents:
 
 
 def _write_side(writer: TarWriter, side: str, files: Files, how: _How, step: Callable[[], None]) -> list[Skipped]:
-    """Write the training or the test images; return those that were left out. `step` is called after each."""
+    """Write the training or the test images; return those left out. `step` is called after each image."""
     skipped: list[Skipped] = []
     taken = {files.name(i) for i in range(len(files))} if how.short_side else set()
     prepare = functools.partial(_prepare, short_side=how.short_side, quality=how.quality)
@@ -313,7 +312,7 @@ def _write_side(writer: TarWriter, side: str, files: Files, how: _How, step: Cal
 
 
 class _Prepared(NamedTuple):
-    """An image as it goes into the pack, whether it was encoded again, and what is wrong with it."""
+    """An image for the pack, whether it was encoded anew, and what is wrong with it, or ""."""
 
     content: bytes
     anew: bool
@@ -350,7 +349,7 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def _jpeg_name(name: str, taken: set[str]) -> str:
-    """What an image is called that is a JPEG now: x.jpg for x.png, or x.png.jpg where there is an x.jpg too."""
+    """The name of an image that was encoded as JPEG: x.jpg for x.png, or x.png.jpg if there is an x.jpg too."""
     stem, extension = os.path.splitext(name)
     if extension.lower() in (".jpg", ".jpeg"):
         return name
@@ -363,10 +362,10 @@ def _jpeg_name(name: str, taken: set[str]) -> str:
 
 @contextlib.contextmanager
 def _started(folder: Path) -> Iterator[BinaryIO]:
-    """Hold the folder for a new pack, without what an unfinished one left; yield the index's .part.
+    """Lock the folder for a new pack, remove the rest of an unfinished one, and yield the index's .part.
 
     If the pack is not finished after all, what was written is removed. Raises UserError for a folder with other files
-    or in the hands of another process, and for a full disk.
+    or in use by another process, and for a full disk.
     """
     ours = False
     try:

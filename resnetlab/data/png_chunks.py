@@ -1,7 +1,7 @@
-"""A PNG without the chunks that its pixels don't need: a text or a profile, however large or damaged, refuses no image.
+"""Removes the chunks of a PNG that its pixels don't need, so that a large or damaged text or profile does no harm.
 
-Of the chunks that may be left out (PNG, third edition, section 5.4) transparency and orientation stay. Pillow reads
-all of them, and refuses the file for a text or profile that unfolds to more than 1 MB, or for a wrong checksum.
+Of the ancillary chunks (PNG, third edition, section 5.4), transparency and orientation are kept. Pillow reads all of
+them, and rejects a file for a text or profile that expands to more than 1 MB, or for a wrong checksum.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import zlib
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Texts that may hold the orientation: XMP, and EXIF as ImageMagick writes it.
 ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-MOST_TEXT = 2**20  # bytes of a text when it is unfolded; Pillow's own limit
+MOST_TEXT = 2**20  # bytes of an expanded text; Pillow's own limit
 _LENGTH_AND_KIND = struct.Struct(">I4s")
 
 
 def needed_chunks(content: bytes) -> bytes:
-    """What Pillow needs of an encoded image; all of what is no PNG, and of a PNG all from where it is damaged."""
+    """The part of a PNG that Pillow needs; anything else unchanged, and a damaged PNG unchanged from the damage on."""
     if not content.startswith(SIGNATURE):
         return content
     parts, at, kept_from = [], len(SIGNATURE), 0
@@ -47,7 +47,7 @@ def _is_needed(content: bytes, at: int, kind: bytes, length: int) -> bool:
 
 
 def _unfolds(text: bytes, kind: bytes) -> bool:
-    """Whether a text chunk has at most MOST_TEXT bytes: tEXt as it is, of zTXt and iTXt what may be compressed."""
+    """Whether the text of a chunk has at most MOST_TEXT bytes when zTXt or iTXt is expanded."""
     rest = text.partition(b"\0")[2]
     if kind == b"zTXt":
         folded = rest[1:]

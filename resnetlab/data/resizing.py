@@ -1,4 +1,4 @@
-"""How a test image becomes a square: its short side is resized, and its middle is cropped."""
+"""How a test image becomes a square: its short side is resized, and the middle is cropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUNDING = 1e-6  # pixels, so that 224 / (224 / 232) is 232
 
 @dataclass(frozen=True)
 class Resizing:
-    """What is done before the middle of a test image is cropped; the default is the papers', and resnetlab's own."""
+    """How a test image is resized before its middle is cropped; the default is the papers', and resnetlab's own."""
 
     # The crop's side as a share of the resized short side, as timm's crop_pct; None: 224/256, rounded to the nearest.
     crop_share: Annotated[float, Between(LEAST_SHARE, 1)] | None = None
@@ -28,7 +28,7 @@ class Resizing:
 
     @classmethod
     def to_side(cls, short_side: int, crop: int, interpolation: Interpolation = "bilinear") -> Resizing:
-        """That with this short side before a crop of `crop` pixels a side."""
+        """The resizing with this short side before a crop of `crop` x `crop` pixels."""
         usual = short_side == cls().short_side(crop)
         return cls(None if usual else crop / short_side, interpolation)
 
@@ -44,9 +44,7 @@ class Resizing:
         return asdict(self)
 
     def short_side(self, size: int) -> int:
-        """What the short side becomes before a crop of `size` pixels a side; of a stated share rounded down, as timm
-        does.
-        """
+        """The short side before a crop of `size` x `size` pixels; for a stated share it is rounded down, as in timm."""
         if self.crop_share is None:
             return round(size * TEST_SIDE / CROP_SIDE)
         return math.floor(size / self.crop_share + _ROUNDING)

@@ -1,4 +1,4 @@
-"""Random numbers by purpose and position: no two uses draw the same, and none depends on what was drawn before."""
+"""Random numbers by purpose and position: no two uses share numbers, and none depends on what was drawn before."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def seed_of(purpose: str, seed: int, epoch: int = 0) -> int:
 def uniform(purpose: str, seed: int, epoch: int, start: int, stop: int, draws: int) -> Tensor:
     """The random numbers of positions `start` to `stop` of an epoch: float64 N draws, in [0, 1).
 
-    Those of a position are the same whatever the range that is asked for: the generator counts (Philox, Salmon et
-    al. 2011), and each position has its own counts.
+    The numbers of a position don't depend on the requested range: the generator is counter-based (Philox, Salmon et
+    al. 2011), and each position has its own counters.
     """
     blocks = -(-draws // _BLOCK)
     counting = np.random.Philox(key=seed_of(purpose, seed, epoch), counter=start * blocks)
@@ -36,10 +36,10 @@ def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
 
 
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch with as many images of each class, up to one: numbers of images, int64 N, some repeatedly.
+    """The order of an epoch with equally many images of each class, up to one: indices, int64 N, some of them repeated.
 
-    It is as long as the epoch in which each image comes once. Of a class with more images than its part, some are left
-    out; of one with fewer, all come equally often, up to one. labels: int64 N; a class without images has no part.
+    It is as long as an ordinary epoch. Of a class with more images than its part, some are left out; of one with fewer,
+    all occur equally often, up to one. labels: int64 N; a class without images has no part.
     """
     generator = torch.Generator().manual_seed(seed_of("balanced order", seed, epoch))
     images = len(labels)

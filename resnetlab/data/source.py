@@ -1,4 +1,4 @@
-"""Where encoded images lie, what each is called, its label: files of their own, or inside larger ones."""
+"""Sources of encoded images, with their names and labels: files of their own, or parts of larger files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Source(Protocol):
 
     @property
     def names(self) -> StringArray:
-        """What each is called, "CLASS/FILE"; of two sources with these names and sizes one can stand for the other."""
+        """The name of each image, "CLASS/FILE"; sources with equal names and sizes are interchangeable."""
 
     @property
     def labels(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What became of the test images that a split file names: there, there under another name, or gone."""
+"""The test images that a split file names: those that are still there, renamed, or gone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHOWN = 3
 
 
 class Standing(NamedTuple):
-    """The test images of a split as they are now; names are as `text` gives them."""
+    """The test images of a split as they are now; names are those of `text`."""
 
     test: frozenset[str]  # those that are there
-    renamed: dict[str, str]  # of these, those that have another name, and what they were called
-    gone: list[str]  # the others that the file names
+    renamed: dict[str, str]  # the renamed ones among them, with their names in the file
+    gone: list[str]  # those that the file names and that are missing
 
     def words(self, of: int) -> list[str]:
-        """What is to be said of it, in lines; of: how many test images the file names."""
+        """Lines about renamed and missing images; of: the number of test images that the file names."""
         lines = []
         if self.renamed:
             pairs = _some([_both(was, now) for now, was in sorted(self.renamed.items())])
@@ -38,10 +38,10 @@ def text(name: str) -> str:
 
 
 def standing(written: frozenset[str], names: Iterable[str]) -> Standing:
-    """See which of the written test images are among `names`, by name or by what is left of it.
+    """Find the test images that the file names among `names`, even if their extension or normal form has changed.
 
-    An image that is saved again in another format keeps its name up to the ending, and one that went through a Mac
-    keeps all but the normal form of its accents: it is the same test image, which the runs before haven't trained on.
+    An image saved in another format keeps its name up to the extension, and one copied via a Mac may change the
+    encoding of its accents: it is the same test image, on which earlier runs have not trained.
     """
     names = [text(name) for name in names] if written else []
     there = written.intersection(names)

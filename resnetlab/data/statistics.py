@@ -1,4 +1,4 @@
-"""Means and deviations of training images: measured, of files on a sample, and kept for the next time."""
+"""Means and deviations of training images: measured, for files on a sample, and cached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 from resnetlab.storage import cache_folder, keep_if_possible
 
-MOST_MEASURED = 20_000  # files; of more, a sample: its mean is then known to 0.002 of the 0 to 1 of a pixel
+MOST_MEASURED = 20_000  # files; of more, a sample, whose mean is accurate to 0.002 on the pixels' scale of 0 to 1
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ def sample(files: Files) -> Files:
 
 
 def kept_statistics(files: Files, size: int) -> Path:
-    """Where the statistics of these files at this size are kept, or would be: below $XDG_CACHE_HOME/resnetlab."""
+    """The cache file for the statistics of these files at this size, in $XDG_CACHE_HOME/resnetlab."""
     hashed = hashlib.sha256(f"statistics 1, {size}, {MOST_MEASURED}\n".encode())
     files.digest_into(hashed)
     return cache_folder() / f"statistics-{hashed.hexdigest()[:24]}.json"
 
 
 def read_statistics(path: Path) -> Statistics | None:
-    """What `keep_statistics` wrote; None if it is not there or damaged, since it can be measured again."""
+    """Read what `keep_statistics` wrote; None if it is missing or damaged, since it can be measured again."""
     try:
         found = json.loads(path.read_text())
         sums, levels = (torch.tensor(found[key], dtype=torch.int64) for key in ("sums", "levels"))
@@ -92,12 +92,12 @@ def read_statistics(path: Path) -> Statistics | None:
 
 
 def keep_statistics(path: Path, found: Statistics) -> None:
-    """Write them for the next time; without a place to write they are measured each time."""
+    """Save statistics for the next time; if that is not possible, they are measured each time."""
     content = {"images": found.images, "sums": found.sums.tolist(), "levels": found.levels.tolist()}
     keep_if_possible(path, json.dumps(content).encode())
 
 
-_measured: dict[Path, Statistics] = {}  # for a place that can't be written to
+_measured: dict[Path, Statistics] = {}  # in case the cache can't be written
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Images from files, decoded ahead by worker processes; what is read follows from the plan, never from the workers."""
+"""Images from files, decoded ahead by worker processes; the plan determines what is read, never the workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _said: list[str] = []
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What is to be read of files: in which order, how it is cropped, and where the random numbers come from."""
+    """A plan for reading files: their order, how they are cropped, and the seeds of the random numbers."""
 
     files: Files
     order: Tensor  # int64 N
@@ -48,19 +48,19 @@ class ReadPlan:
 
 
 class Read(NamedTuple):
-    """What a worker made of positions `start` to `stop` of the order; images that can't be read are missing."""
+    """A worker's result for positions `start` to `stop` of the order, without unreadable images."""
 
     pixels: Tensor  # uint8 N C H W
-    positions: Tensor  # of these, in the order, int64 N
-    trouble: list[tuple[int, str]]  # the numbers of the others, and why
+    positions: Tensor  # their positions in the order, int64 N
+    trouble: list[tuple[int, str]]  # the indices of unreadable images, with the reasons
 
 
 @dataclass
 class BadImages:
-    """What becomes of an image that can't be read: an error that names it, or it is left out and counted."""
+    """The treatment of unreadable images: an error that names the image, or it is left out and counted."""
 
     skip: bool = False
-    limit: int = 0  # the most that may be left out
+    limit: int = 0  # the maximum number to leave out
     count: int = field(default=0)
 
     def note(self, files: Files, trouble: list[tuple[int, str]]) -> None:
@@ -81,7 +81,7 @@ class BadImages:
 
 
 class _Sent(NamedTuple):
-    """A Read on its way; an array goes through a pipe, a tensor through shared memory, which is faster."""
+    """A Read in transfer: an array is sent through a pipe, a tensor through shared memory, which is faster."""
 
     pixels: Tensor | np.ndarray
     positions: np.ndarray
@@ -89,11 +89,11 @@ class _Sent(NamedTuple):
 
 
 class _Batches(Dataset[_Sent]):
-    """What happens in a worker."""
+    """The data set that workers read."""
 
     def __init__(self, reading: ReadPlan, workers: int, *, shared: bool) -> None:
         self.reading, self.shared = reading, shared
-        # Which process decodes which image: if one dies, this says of what. Process, image; -1: none.
+        # The process and the image that it decodes, -1 for none, for each worker: if one dies, this names the image.
         self.busy = [RawArray("q", [-1, -1]) for _ in range(workers)] or [[-1, -1]]
 
     def __getitem__(self, span: tuple[int, int]) -> _Sent:
@@ -101,7 +101,7 @@ class _Batches(Dataset[_Sent]):
         busy = self.busy[info.id if info else 0]
         busy[0] = os.getpid()
         start, stop = span
-        # "cut" is the seed's word for crops, and stays: another would draw others.
+        # "cut" is the seed's word for crops; another word would draw other crops.
         draws = uniform("cut", r.seed, r.epoch, start, stop, r.crop.draws).tolist()
         mirrored = (uniform("flip", r.seed, r.epoch, start, stop, 1)[:, 0] < 0.5).tolist()
         pixels = np.empty((stop - start, 3, r.size, r.size), np.uint8)
@@ -123,9 +123,9 @@ class _Batches(Dataset[_Sent]):
 
 
 def _in_shared_memory(pixels: np.ndarray) -> Tensor | np.ndarray:
-    """A copy there; where it has no room, the pixels as they are.
+    """The pixels copied to shared memory, or unchanged if there is no room.
 
-    It is made here since torch would make it in a thread, whose failure would go unnoticed.
+    torch itself would copy them in a thread, in which a failure would go unnoticed.
     """
     try:
         return torch.from_numpy(pixels).share_memory_()
@@ -138,8 +138,8 @@ def read_ahead(
 ) -> Iterator[Read]:
     """Read one span of positions after another, `workers` processes ahead; with 0 this process does it.
 
-    pin: put pixels into memory that a GPU copies from at once. Raises UserError when a worker dies, naming the
-    image that it was decoding, and when none gives anything for PATIENCE seconds.
+    pin: put pixels into pinned memory, for fast copies to a GPU. Raises UserError if a worker dies, naming the image
+    that it was decoding, and if none returns anything for PATIENCE seconds.
     """
     workers = _processes_that_can_be(workers)
     shared = workers > 0 and _has_room(spans, reading.size, workers)
@@ -179,7 +179,7 @@ def read_ahead(
 
 
 def _processes_that_can_be(workers: int) -> int:
-    """The number of them, or 0, and says so, where they could not be: their queues need room in shared memory too."""
+    """The number of workers, or, with a warning, 0 if they can't be started: their queues need shared memory, too."""
     try:
         if workers:
             RawArray("q", 2)
@@ -196,7 +196,7 @@ def _processes_that_can_be(workers: int) -> int:
 
 
 def _has_room(spans: list[tuple[int, int]], size: int, workers: int) -> bool:
-    """Whether all batches that may wait at once have room in shared memory; says so where they don't."""
+    """Whether shared memory has room for all batches that may wait at once; warns if it hasn't."""
     batch = 3 * size * size * max((stop - start for start, stop in spans), default=0)
     most = min(AHEAD * workers + HELD, len(spans)) * batch * int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     free = shared_memory()
@@ -209,16 +209,16 @@ def _has_room(spans: list[tuple[int, int]], size: int, workers: int) -> bool:
 
 
 def _say_once(words: str) -> None:
-    """Warn of what is slower for want of shared memory, once in a process; it would be said of every epoch."""
+    """Warn that too little shared memory makes reading slower, once per process rather than in every epoch."""
     if not _said:
         _said.append(words)
         _log.warning(words)
 
 
 def _outlive_a_signal(worker: int) -> None:
-    """In a worker: Ctrl-C or SIGTERM to all processes leaves it the time in which the main one ends its step.
+    """In a worker: after Ctrl-C or SIGTERM to all processes, live on while the main process ends its step.
 
-    A second SIGTERM ends it, and with 0, since torch raises an error in the midst of the main one's work otherwise.
+    A second SIGTERM ends the worker, with exit code 0, since otherwise torch would raise an error in the main process.
     """
 
     def end_soon(number: int, frame: object) -> None:
@@ -235,7 +235,7 @@ def _as_it_is(read: Any) -> Any:
 
 
 def _what_happened(batches: _Batches, loading: Any, error: Exception, killings: int) -> str:
-    """Why no batch came, and what to do; `killings`: the count of those for want of memory before."""
+    """Why no batch came, and what to do; `killings`: the count of kills for lack of memory before."""
     if "timed out" in str(error):
         return f"no batch was read for {PATIENCE} seconds; is the disk or network with the data still available?"
     fewer = "use fewer --workers or a smaller --batch-size"

@@ -1,4 +1,4 @@
-"""Tars of images: where each lies in those of others, read once from the headers, then kept; and new tars."""
+"""Tars of images: an index of existing ones, read once from the headers and saved; and writing new ones."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Index(NamedTuple):
 
 
 def index_of(tar: Path) -> Index:
-    """Read the index from `TAR.index.safetensors`, or make it, which for ImageNet's takes minutes, and keep it there.
+    """Read the index from `TAR.index.safetensors`, or make it, which takes minutes for ImageNet, and save it there.
 
-    Where the tar's folder can't be written it is kept in $XDG_CACHE_HOME/resnetlab (~/.cache/resnetlab). An index
-    of a tar of another size or time is made again. Raises UserError for a file that is no tar, is truncated, or can't
-    be read.
+    If the tar's folder can't be written, it is saved in $XDG_CACHE_HOME/resnetlab (~/.cache/resnetlab). If the tar's
+    size or time has changed, the index is made again. Raises UserError for a file that is not a tar, is truncated, or
+    can't be read.
     """
     try:
         status = tar.stat()
@@ -147,7 +147,7 @@ def _cache(tar: Path) -> Path:
 
 
 def _load(place: Path, key: dict[str, str], size: int) -> Index | None:
-    """The index, if it is there, whole, of this tar, and within it; else None, and it is made again."""
+    """The index if it exists, is complete and fits this tar; else None, and it is made again."""
     try:
         with safe_open(place, "numpy") as file:
             if json.loads((file.metadata() or {}).get("index", "null")) != key:
@@ -173,7 +173,7 @@ class Shard:
     sha256: str
 
     def trouble(self, folder: Path) -> str:
-        """What is seen to be wrong with it without reading it, in words; "" if nothing is."""
+        """What is wrong with it as far as that shows without reading it, in words; "" if nothing is."""
         try:
             size = (folder / self.file).stat().st_size
         except OSError as error:
@@ -183,7 +183,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class CheckedFiles(ArchiveFiles):
-    """Images that were written by `TarWriter`; each is held to its checksum when it is read."""
+    """Images written by `TarWriter`; each is compared with its checksum when it is read."""
 
     crc32: np.ndarray  # uint32 N
 
@@ -215,7 +215,7 @@ class CheckedFiles(ArchiveFiles):
 
 
 def require(right: object, words: str) -> None:
-    """Raise ValueError with these words unless it is so."""
+    """Raise ValueError with these words unless the condition holds."""
     if not right:
         raise ValueError(words)
 
@@ -240,7 +240,7 @@ class TarWriter:
             self.file.close()
 
     def open(self, side: str) -> None:
-        """Go on with images of this side."""
+        """Begin with the images of this side."""
         self.side, self.number = side, 0
 
     def add(self, name: str, label: int, content: bytes) -> None:

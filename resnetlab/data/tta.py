@@ -1,4 +1,4 @@
-"""Test-time augmentation: the views of an image that are averaged, ten crops or several scales; read ahead."""
+"""Test-time augmentation: the views of an image to average, ten crops or several scales; read ahead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnetlab.data.streaming import BadImages
 from resnetlab.data.workers import KILLED, over_images
 
 TEST_SCALES = (224, 256, 384, 480, 640)  # short sides (He 2015, section 3.4); they grow with the network's input
-LONGEST = 4  # times the short side: of a longer image the middle is taken, so that no strip takes all memory
+LONGEST = 4  # maximum ratio of the sides; longer images are cropped to the middle, so that a strip can't fill memory
 
 
 class Views(NamedTuple):
@@ -73,8 +73,7 @@ def read_views(
 ) -> Iterator[list[np.ndarray] | None]:
     """Yield the views of each image in order; `workers` processes decode ahead, with 0 this one does it.
 
-    None stands for one that can't be read, where `unreadables` says to skip it. Raises UserError, naming the file, if
-    not.
+    None stands for an unreadable image if `unreadables` skips it; otherwise raises UserError, naming the file.
     """
     unreadables = unreadables or BadImages()
     read = partial(_read, views, size, resizing)

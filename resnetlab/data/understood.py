@@ -1,4 +1,4 @@
-"""What a command takes its data and its network for, in one line that is said before the work starts."""
+"""How a command interprets its data and its network, in one line that is shown before the work starts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MOST_CLASSES, SHOWN, LONGEST = 10, 5, 40  # of more classes the first ones are s
 
 @dataclass(frozen=True)
 class Understood:
-    """Classes and images of the data, and what of the network's file decides how they are looked at."""
+    """Classes and images of the data, and how the network's file says that images are prepared."""
 
     classes: tuple[str, ...]
     images: int | None = None  # of both sides; None without data
     tested: int = 0
     part: str = ""  # which part that is, in words
-    held_out: int = 0  # of the others, to validate
-    size: int | None = None  # pixels of a side, as the network sees them
+    held_out: int = 0  # of the others, for validation
+    size: int | None = None  # side of the network's input, in pixels
     layout: str = ""  # whose parameter names the weights have
     normalisation: str = ""  # whose it is, in words
     size_assumed: bool = False  # whether neither the weights nor the user say the size
@@ -49,7 +49,7 @@ class Understood:
         return "; ".join(said)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values; what there is nothing to say of is left out."""
+        """The same as JSON values, without what is not known."""
         data = {"images": self.images, "tested": self.tested, "part": self.part, "held_out": self.held_out}
         network: dict[str, Any] = {"image_size": self.size, "layout": self.layout, "normalisation": self.normalisation}
         if self.size and self.resizing:

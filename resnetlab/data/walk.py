@@ -1,4 +1,4 @@
-"""Which images lie in a folder: what is looked through, passed over and left out, the same for all who look."""
+"""Finds the images in a folder, with the same rules for all commands on what to search, ignore and leave out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from resnetlab.errors import UserError, shown
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "avif"}
 )
-SPLIT = "resnetlab-split.json"  # which images of a folder are test images: ours, and nothing to speak of
-# What programs and disks leave in folders of images, beside all that starts with a dot; some of it are thumbnails.
+SPLIT = "resnetlab-split.json"  # our own file, which names the test images of a folder; ignored silently
+# Files and folders that programs and disks leave among images, besides hidden ones; some of them are thumbnails.
 IGNORED = frozenset(
     {
         SPLIT,
@@ -54,9 +54,9 @@ def is_image(name: str) -> bool:
 
 
 def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
-    """The images in a folder and in those below it, as (path in it, bytes), sorted; other files go to `others`.
+    """The images in a folder and its subfolders, as (path in it, bytes), sorted; other files are added to `others`.
 
-    Each folder is gone into once, whatever links lead to it.
+    Each folder is searched once, however many links lead to it.
     """
     found: list[tuple[str, int]] = []
     seen = set[tuple[int, int]]()
@@ -89,7 +89,7 @@ def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images in a folder and in those below it, in the order of their paths; a line says what is left out.
+    """The images in a folder and its subfolders, in the order of their paths; a warning names files left out.
 
     Raises NoImages if there are none, and UserError for a folder that can't be read.
     """
@@ -110,7 +110,7 @@ def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         status = entry.stat()
     except OSError:
-        return stat.S_IFREG, 0  # a link to nowhere: counts as a file, so that reading it tells
+        return stat.S_IFREG, 0  # a broken link counts as a file, so that reading it reports it
     return status.st_mode, status.st_size
 
 

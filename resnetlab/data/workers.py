@@ -1,4 +1,4 @@
-"""A function over every image of files, in processes of their own; an image that kills its process stops nothing."""
+"""Applies a function to every image of files, in processes; an image that kills its process does not stop the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnetlab.errors import UserError, shown
 from resnetlab.machine import available_cores
 
 T = TypeVar("T")
-CHUNK = 8  # images that a process is given at once: few enough that what waits to be yielded stays small
+CHUNK = 8  # images that a process gets at once: few, so that the results that wait stay small
 MOST_WORKERS = 256
 KILLED = "crashes the decoder"
 
@@ -29,16 +29,16 @@ _work: tuple[Callable[[Files, int], Any], Files]  # of a worker
 
 def check_workers(workers: int | None) -> int:
     """How many processes to use; None means one for each processor. Raises UserError unless that is sensible."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = available_cores()
     if workers is not None and not 1 <= workers <= 4 * processors:
         raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per processor.")
     return workers or processors
 
 
 def decoding_workers(asked: int | None, device: str, *, in_memory: bool, processes: int = 1) -> int:
-    """How many processes decode ahead: none for images in memory; a GPU wants all cores, a CPU that trains one.
+    """The number of processes that decode ahead: none for images in memory, one if the CPU trains, all cores for a GPU.
 
-    asked: the user's wish. processes: how many share the cores. Raises UserError.
+    asked: the user's choice. processes: the number of processes that share the cores. Raises UserError.
     """
     if asked is not None and not 0 <= asked <= MOST_WORKERS:
         raise UserError(f"workers={asked} must be 0 to {MOST_WORKERS}.")
@@ -50,9 +50,9 @@ def decoding_workers(asked: int | None, device: str, *, in_memory: bool, process
 
 
 def over_images(function: Callable[[Files, int], T], files: Files, workers: int) -> Generator[T | None, None, None]:
-    """Yield function(files, i) of every image, in order; None for one that killed the process it was in.
+    """Yield function(files, i) for every image, in order; None for an image that killed its process.
 
-    `function` is one that can be pickled, and never returns None. Raises UserError if no process can be started.
+    `function` can be pickled and never returns None. Raises UserError if no process can be started.
     """
     chunks = iter(range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
     # A pool for each process. One pool of several hangs now and then when a process dies while it starts another
@@ -120,7 +120,7 @@ def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExe
     try:
         with _interrupted_later():
             started = pool.submit(_results, range(0))
-        started.result()  # so that no image is blamed for a process that can't start
+        started.result()  # waits, so that no image is blamed for a process that can't start
     except BaseException as error:
         pool.shutdown(cancel_futures=True)
         if not isinstance(error, BrokenProcessPool):

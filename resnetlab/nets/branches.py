@@ -1,4 +1,4 @@
-"""The branch F: which convolutions it holds, and what stands between them."""
+"""The branch F: its convolutions, and the layers between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-# measuring/ imports these from here, and a change of its code would void what was measured.
+# measuring/ imports these from here. Changing its code would void the measurements that are cached.
 from resnetlab.nets.orders import CONVS as CONVS
 from resnetlab.nets.orders import EXPANSION
 from resnetlab.nets.orders import ORDERS as ORDERS
@@ -17,7 +17,7 @@ Layers = dict[str, nn.Module]
 
 
 def conv(spec: NetSpec, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A k x k convolution that keeps the map size at stride 1; it has a bias only where no batch norm follows."""
+    """A k x k convolution that keeps the map size at stride 1; it has a bias only if the net has no batch norm."""
     bias = spec.norm == "none"
     return nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
 
@@ -25,9 +25,8 @@ def conv(spec: NetSpec, c_in: int, c_out: int, kernel: int, stride: int = 1, gro
 def branch_convs(spec: NetSpec, c_in: int, width: int, stride: int) -> list[nn.Conv2d]:
     """The convolutions of F in order.
 
-    single: 3x3; basic: 3x3, 3x3 (He 2015, Fig. 5 left); bottleneck: 1x1, 3x3, 1x1 (Fig. 5 right), whose
-    stride stands in the first 1x1 (the paper's release) or in the 3x3 ("v1.5"), and whose 3x3 may be
-    grouped (ResNeXt) or wide.
+    single: 3x3; basic: 3x3, 3x3 (He 2015, Fig. 5 left); bottleneck: 1x1, 3x3, 1x1 (Fig. 5 right), with the
+    stride in the first 1x1 (the paper's release) or in the 3x3 ("v1.5"). Its 3x3 may be grouped (ResNeXt) or wide.
     """
     if spec.branch == "single":
         return [conv(spec, c_in, width, 3, stride)]
@@ -43,9 +42,9 @@ def branch_convs(spec: NetSpec, c_in: int, width: int, stride: int) -> list[nn.C
 
 
 def unit_layers(spec: NetSpec, c_in: int, width: int, stride: int) -> tuple[Layers, Layers, Layers]:
-    """The layers of a unit by name: (pre-activation, rest of F, what follows the sum).
+    """The layers of a unit by name: (pre-activation, rest of F, layers after the sum).
 
-    Each kind is numbered as it appears (conv1, bn1, relu1, conv2 ...), which gives torchvision's parameter
+    Layers of each kind are numbered in order (conv1, bn1, relu1, conv2 ...), which gives torchvision's parameter
     names in the post-activation order.
     """
     convs = branch_convs(spec, c_in, width, stride)
@@ -75,7 +74,7 @@ def unit_layers(spec: NetSpec, c_in: int, width: int, stride: int) -> tuple[Laye
 
 
 def squeezed(channels: int, reduction: int, divisor: int) -> int:
-    """The width of W₁'s output: channels / reduction, rounded to a multiple of the divisor, at least one of them."""
+    """The width of W₁'s output: channels / reduction, rounded to a multiple of the divisor, and never below it."""
     return max(divisor, (channels // reduction + divisor // 2) // divisor * divisor)
 
 
@@ -95,7 +94,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class BranchScalar(nn.Module):
-    """α · F with one learned α, `initial` at the start (SkipInit: 0; De & Smith 2020)."""
+    """α · F with one learned α, which starts at `initial` (SkipInit: 0; De & Smith 2020)."""
 
     def __init__(self, initial: float):
         super().__init__()
@@ -107,9 +106,9 @@ class BranchScalar(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training, F = 0 for a share `p` of the images, the rest times 1/(1 − p) (Huang et al. 2016).
+    """In training, sets F to 0 for each image with probability `p`, else scales it by 1/(1 − p) (Huang et al. 2016).
 
-    The choice is made per image, and the rescaling keeps the expectation, so evaluation needs no factor.
+    The rescaling keeps the expectation, so that evaluation needs no factor.
     """
 
     def __init__(self, p: float):
@@ -127,7 +126,7 @@ class StochasticDepth(nn.Module):
 
 
 def tail_layers(spec: NetSpec, channels: int, drop: float) -> Layers:
-    """What the spec's optional fields put at the end of F."""
+    """The layers that the spec's optional fields add at the end of F."""
     layers: Layers = {}
     if spec.se_reduction:
         layers["se"] = SqueezeExcitation(channels, spec.se_reduction, spec.se_divisor)

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it, for a network that learns no more."""
+"""Batch norm folded into the convolutions before it, for a network that is no longer trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from resnetlab.nets.vgg import VGG
 
 
 def folded(net: ResNet | VGG) -> ResNet | VGG:
-    """A copy of the network, in evaluation mode, whose convolutions do what their batch norm did.
+    """A copy of the network, in evaluation mode, with batch norm folded into the convolutions before it.
 
-    A batch norm that stands right after a convolution becomes an Identity of the same name, and the scores are the
-    same but for rounding. What follows a sum stays: the first batch norm of a pre-activation branch, the last one of
-    such a network, and that of `bn_after_add`.
+    A batch norm directly after a convolution becomes an Identity of the same name, and the scores change only by
+    rounding. Batch norm after a sum stays: the first of a pre-activation branch, the last of such a network, and that
+    of `bn_after_add`.
     """
     made = copy.deepcopy(net).eval()
     for module in list(made.modules()):
@@ -33,7 +33,7 @@ def folded(net: ResNet | VGG) -> ResNet | VGG:
 def layer_runs(module: nn.Module) -> list[tuple[str, ...]]:
     """The names of a module's layers that run one after another, with nothing between them."""
     if isinstance(module, ResidualUnit):
-        return [module.preact_layers, module.branch_layers, module.postact_layers]  # the sum stands before the last
+        return [module.preact_layers, module.branch_layers, module.postact_layers]  # the sum comes before the last
     if isinstance(module, ResNet):
         return [module.stem_layers, module.last_layers]
     if isinstance(module, nn.Sequential):
@@ -42,7 +42,7 @@ def layer_runs(module: nn.Module) -> list[tuple[str, ...]]:
 
 
 def _last(layer: nn.Module) -> nn.Module:
-    """The layer itself, or the last one of a deep stem's."""
+    """The layer itself, or the last layer of a deep stem."""
     return layer[-1] if isinstance(layer, nn.Sequential) else layer
 
 
@@ -50,7 +50,7 @@ def _last(layer: nn.Module) -> nn.Module:
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """γ (W x + b − μ) / √(σ² + ε) + β as one convolution: W' = s W, b' = s (b − μ) + β with s = γ / √(σ² + ε).
 
-    (Ioffe & Szegedy 2015, algorithm 2, at inference.) Computed in float64, so that it is rounded once.
+    (Ioffe & Szegedy 2015, algorithm 2, at inference.) Computed in float64, so that the result is rounded only once.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None

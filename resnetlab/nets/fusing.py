@@ -1,9 +1,9 @@
-"""Batch norm, the sum with the shortcut and ReLU in few passes over memory: how training computes them fast on CPUs.
+"""Batch norm, the sum with the shortcut and ReLU, fused into few passes over memory, for fast training on CPUs.
 
-Written one after another they read or write a feature map sixteen times in a step; fused, eight times. A CPU waits
-for its memory there, so that is what they cost. The equations are those of Ioffe & Szegedy 2015, algorithm 1 and
-section 3, in `fused_norm.cpp`, which is compiled where a C++ compiler is found. `fuse` changes how a network computes
-in training mode; what its layers are called and how it evaluates stay as they are, but within `fused_evaluation`.
+As separate layers they read or write a feature map sixteen times in a step; fused, eight times. On a CPU the time goes
+into memory access, so this halves it. The equations are those of Ioffe & Szegedy 2015, algorithm 1 and section 3, in
+`fused_norm.cpp`, which is compiled if a C++ compiler is found. `fuse` changes how a network computes in training mode;
+its layers keep their names, and evaluation stays as it is except within `fused_evaluation`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ COMPILE_SECONDS = 300  # at most; it takes a few
 
 
 def fuse(net: ResNet) -> None:
-    """Have each batch norm, in training mode, do the ReLU that follows it and the sum between the two, in place.
+    """Make each batch norm, in training mode, also compute the ReLU that follows and the sum between the two.
 
-    Feature maps are N C H W, laid out as channels_last; others are copied into that layout first.
+    The network is changed in place. Feature maps are N C H W in the layout channels_last; others are copied into it.
     """
     for module in net.modules():
         if isinstance(module, ResidualUnit):
@@ -52,9 +52,9 @@ def fuse(net: ResNet) -> None:
 
 @contextlib.contextmanager
 def fused_evaluation(on: bool = True) -> Iterator[None]:
-    """Within it fused networks in evaluation mode compute fused as well, where no gradient is asked for.
+    """A context in which fused networks use the fused code in evaluation mode too, if no gradient is needed.
 
-    Their scores are those of the plain layers but for rounding.
+    Their scores differ from those of the plain layers only by rounding.
     """
     before = _EVALUATION.set(on)
     try:
@@ -67,7 +67,7 @@ _EVALUATION = ContextVar("fused evaluation", default=False)
 
 
 def _fuse_run(layers: list[nn.Module]) -> None:
-    """Layers that run one after another: each batch norm does the ReLU behind it as well."""
+    """Of layers that run one after another, each batch norm also computes the ReLU after it."""
     for before, layer, following in zip([None, *layers], layers, [*layers[1:], None], strict=False):
         if type(layer) is nn.BatchNorm2d and "forward" not in vars(layer):
             relu = following if type(following) is nn.ReLU else None
@@ -78,7 +78,7 @@ def _fuse_run(layers: list[nn.Module]) -> None:
 
 
 def _fuse_end(unit: ResidualUnit) -> None:
-    """A unit that ends as x⁺ = relu(h(x) + norm(...)), or without h: its last batch norm does all of that."""
+    """In a unit that ends as x⁺ = relu(h(x) + norm(...)), or without h, the last batch norm computes all of that."""
     last, f = getattr(unit, unit.branch_layers[-1]), [type(getattr(unit, name)) for name in unit.postact_layers]
     if type(last) is nn.BatchNorm2d and f == [nn.ReLU] and unit.mix.equation in (Add(), Plain()):
         last.forward = partial(_norm_later, last)  # type: ignore[method-assign]
@@ -111,10 +111,10 @@ def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *, own: bool = False) -> Tensor:
-    """relu(h + norm(x)), without h or ReLU where there is none.
+    """relu(h + norm(x)), without h or ReLU if there is none.
 
-    In training mode the running statistics take in the batch; in evaluation mode x is overwritten if it is our `own`,
-    such as the output that a convolution has just made.
+    Training mode updates the running statistics; evaluation mode overwrites x if it is our `own`, such as the output
+    that a convolution has just made.
     """
     weight, dtype = norm.weight, x.dtype
     if not (dtype in _KINDS and weight.dtype == torch.float32 and x.is_cpu):
@@ -129,7 +129,7 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *,
     assert batches is not None
     assert running_mean is not None
     assert running_var is not None
-    # None of these asks for a gradient.
+    # None of these needs a gradient.
     batches.add_(1)
     share = 1 / float(batches) if norm.momentum is None else norm.momentum
     count = x.numel() // x.shape[1]
@@ -176,7 +176,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_others: Any) -> Any:
         x, y, found = ctx.saved_tensors
         dy, dx = _laid_out(dy), torch.empty_like(x)
-        dh = None if y is None else torch.empty_like(x)  # behind a ReLU the shortcut's gradient is another than dy
+        dh = None if y is None else torch.empty_like(x)  # through a ReLU, the shortcut's gradient differs from dy
         dweight, dbias = torch.empty(2, x.shape[1]).unbind()
         work = torch.empty(2, x.shape[0], x.shape[1])
         half = x.dtype == torch.bfloat16
@@ -195,7 +195,7 @@ def _place(tensor: Tensor | None) -> int | None:
 
 
 def _rows(tensor: Tensor) -> range:
-    """Where each row of a float32 matrix lies."""
+    """The address of each row of a float32 matrix."""
     start, size = tensor.data_ptr(), 4 * tensor.shape[1]
     return range(start, start + size * tensor.shape[0], size)
 
@@ -206,7 +206,7 @@ def _sizes(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def library() -> ctypes.CDLL:
-    """`fused_norm.cpp`, compiled for this processor. Raises UserError where it can't be."""
+    """`fused_norm.cpp`, compiled for this processor. Raises UserError if that fails."""
     if isinstance(found := built(), str):
         raise UserError(found)
     return found
@@ -243,7 +243,7 @@ def _kept(command: list[str], path: Path) -> ctypes.CDLL:
         with contextlib.suppress(OSError):
             return ctypes.CDLL(str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # another process finds all of it or none
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # other processes see a whole file or none
         made = _compiled(command, Path(folder) / path.name)
         with made.open("rb") as file:
             flush_to_disk(file)
@@ -259,7 +259,7 @@ def _compiled(command: list[str], path: Path) -> Path:
 
 
 def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
-    """The same, whose functions take plain numbers: objects of ctypes would cost as much as a small map's pass."""
+    """Declare argument types, so that calls take plain numbers: ctypes objects cost as much as a small map's pass."""
     flags, place, sizes = (ctypes.c_int,) * 2, ctypes.c_void_p, (ctypes.c_int64,) * 3 + (ctypes.c_int,)
     code.norm_forward.argtypes = (*flags, *(place,) * 5, ctypes.c_float, *(place,) * 6, *sizes)
     code.norm_apply.argtypes = (*flags, *(place,) * 5, *sizes)
@@ -270,7 +270,7 @@ def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _processor() -> bytes:
-    """What -march=native makes code for: the processor's instruction sets."""
+    """The processor's instruction sets, for which -march=native compiles."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:

@@ -53,8 +53,8 @@ def fully_connected(weight: Tensor, generator: Generator) -> None:
 def initialise(net: ResNet | VGG, seed: int | None = None) -> None:
     """Set every parameter and buffer of the network, in the order of its modules.
 
-    Convolutions by the spec's `init`, batch norm to γ = 1 and β = 0, biases to 0; then what the spec asks
-    for beside: gate biases, branch scalars, zero γ. A seed gives the same weights on every call and leaves
+    Convolutions by the spec's `init`, batch norm to γ = 1 and β = 0, biases to 0; then the other values that the
+    spec states: gate biases, branch scalars, zero γ. A seed gives the same weights on every call and leaves
     torch's own random state alone; without one, torch's state is used.
     """
     generator = None if seed is None else torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 """How the shortcut h and the branch F meet: y = mix(h(x), F(x)), each rule a frozen value.
 
-He et al. 2016, section 3 and Table 1. A value is the equation itself, written on tensors of one
+He et al. 2016, section 3 and Table 1. Calling a value evaluates its equation on tensors of one
 shape (N C H W); `part` builds the module that the equation needs beside h and F, if any.
 """
 
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError, did_you_mean, shown
 
-# What ast raises on text that is no literal, or is nested too deep, or can't be encoded.
+# What ast raises for text that is not a literal, is nested too deeply, or can't be encoded.
 UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 
 def number(field: str, value: object) -> float:
     """Return `value` as a float. Raises UserError unless it is a finite number."""
-    # NaN compares as False, and an int too large for a float compares exactly.
+    # Comparisons with NaN are False, and an int too large for a float is compared exactly.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise UserError(f"{field}={shown(value)} must be a finite number.")
     return float(value)

@@ -1,4 +1,4 @@
-"""The network: ResidualUnit, the equation of the 2016 paper, and ResNet, a spec made into modules."""
+"""The network: ResidualUnit, the equation of the 2016 paper, and ResNet, the modules of a spec."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from resnetlab.nets.stems import stem_layers, stem_stride
 
 
 class _Named(nn.Module):
-    """A module whose layers stand side by side under their own names and run in groups, in order."""
+    """A module that holds its layers under their own names and runs groups of them in order."""
 
     def hold(self, layers: Layers) -> tuple[str, ...]:
         """Register the layers; return their names, for `run`."""
@@ -41,8 +41,8 @@ class ResidualUnit(_Named):
     """One unit: y = mix(h(x), F(x)), x⁺ = f(y) (He 2016, eq. 1 and 2).
 
     x: N C H W; x⁺: N C' H/stride W/stride. In pre-activation orders a projection shares the unit's first
-    activation with F, and the first unit of a net (`first`) finds it done by the stem: both split after it
-    (He 2016, section 4.1).
+    activation with F, and the stem has done that of the first unit of a net (`first`): both split after it
+    (He 2016, appendix).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ResidualUnit(_Named):
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
 
     def preact(self, x: Tensor) -> Tensor:
-        """The pre-activation that h and F share; x itself in a unit where they share none."""
+        """The pre-activation that h and F share; x itself in a unit in which they share none."""
         return self.run(self.preact_layers, x)
 
     def h(self, x: Tensor) -> Tensor:
@@ -84,9 +84,9 @@ class ResidualUnit(_Named):
 class ResNet(_Named):
     """A network of the papers: stem, stages of units, global average pool, fc.
 
-    Input N C H W; output N K, the scores before the softmax. Its weights are as torch makes them: use
+    Input N C H W; output N K, the scores before the softmax. The constructor leaves torch's initial weights: use
     `resnetlab.build`, which applies the spec's initialisation. `recompute = True` trades time for memory in
-    training, and changes no value.
+    training and changes no value.
     """
 
     def __init__(self, spec: NetSpec):
@@ -123,8 +123,8 @@ class ResNet(_Named):
     def features(self, x: Tensor) -> list[Tensor]:
         """The feature maps after each stage, for detection and segmentation (there called C2 to C5): N C H W each.
 
-        Their strides against the input are `feature_strides`. In pre-activation nets the last one has the
-        activation after the last sum; the others are the sums themselves (He 2016, section 4.1).
+        Their strides relative to the input are `feature_strides`. In pre-activation nets the last map includes the
+        activation after the last sum; the others are the sums themselves (He 2016, appendix).
         """
         x = self.run(self.stem_layers, x)
         maps = []
@@ -152,11 +152,11 @@ class ResNet(_Named):
 
 
 def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:
-    """The stage's output; what lies inside groups of units is forgotten, and computed again for the gradient.
+    """The stage's output; activations inside groups of units are dropped, and computed again for the gradient.
 
-    Of n units in groups of s then n/s inputs are kept, and what s units hold (Chen et al. 2016, section 4), which is
-    about four maps each: the least is at s = √n / 2. Random numbers are drawn alike both times, and batch norm's
-    statistics take in the batch once. Gradients come from `backward`, not from `torch.autograd.grad`.
+    With n units in groups of s, memory holds n/s inputs and the activations of s units (Chen et al. 2016, section 4),
+    about four maps each, so that s = √n / 2 needs the least. Both passes draw the same random numbers, and batch norm
+    updates its statistics once. Gradients come from `backward`, not from `torch.autograd.grad`.
     """
     size = max(1, round(math.sqrt(len(stage)) / 2))
     for start in range(0, len(stage), size):
@@ -164,20 +164,20 @@ def _recomputed(stage: nn.Sequential, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or not (x.requires_grad or any(p.requires_grad for p in group.parameters())):
             x = group(x)
             continue
-        # Without reentry each tensor that is kept would pass through Python four times: a seventh of a step. With it
-        # something that goes in has to ask for a gradient.
+        # Without reentry each saved tensor would pass through Python four times, which costs a seventh of a step. With
+        # it, at least one input must require a gradient.
         given = x if x.requires_grad else x.detach().requires_grad_()
         x = checkpoint(partial(_once_or_again, group, start + size >= len(stage)), given, use_reentrant=True)
     return x
 
 
 def _once_or_again(group: nn.Module, last: bool, x: Tensor) -> Tensor:
-    """What a group gives, at first without gradients, and again with them; last: of its stage."""
+    """Run a group, first without gradients and the second time with them; last: whether it is its stage's last."""
     if not torch.is_grad_enabled():
         return group(x)
     if last and x.is_cpu:
-        # Between the maps that a group held lie small objects that stay. What is free there goes back to the system,
-        # here once for each stage: at every group, it would take more time to get than it takes to compute again.
+        # Small objects that stay lie between the maps that a group held, so that glibc keeps the free memory there.
+        # Return it once for each stage: after every group, getting it back would take longer than recomputing.
         give_back_memory()
     with _statistics_kept(group):
         return group(x)
@@ -185,7 +185,7 @@ def _once_or_again(group: nn.Module, last: bool, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _statistics_kept(group: nn.Module) -> Iterator[None]:
-    """Within it, batch norm writes its running statistics into copies that are thrown away."""
+    """A context in which batch norm writes its running statistics into copies that are thrown away."""
     norms = [m for m in group.modules() if isinstance(m, nn.BatchNorm2d)]
     own = [dict(norm.named_buffers()) for norm in norms]
     for norm in norms:
@@ -200,7 +200,7 @@ def _statistics_kept(group: nn.Module) -> Iterator[None]:
 
 
 def _last_activation(spec: NetSpec, channels: int) -> Layers:
-    """The activation after the last sum of a pre-activation net (He 2016, section 4.1)."""
+    """The activation after the last sum of a pre-activation net (He 2016, appendix)."""
     preact = ORDERS[spec.order].preact
     layers: Layers = {}
     if "b" in preact and spec.norm == "batch":

@@ -14,15 +14,15 @@ EXPANSION: dict[str, int] = {"single": 1, "basic": 1, "bottleneck": 4}  # output
 
 @dataclass(frozen=True)
 class Order:
-    """Where batch norm (b) and ReLU (r) stand: around each convolution (c), and after the sum."""
+    """Where batch norm (b) and ReLU (r) are placed: around each convolution (c), and after the sum."""
 
-    each: str  # every convolution but the last
-    last: str  # the last convolution
-    postact: str  # what follows the sum: f
+    each: str  # around every convolution but the last
+    last: str  # around the last convolution
+    postact: str  # after the sum: f
 
     @property
     def preact(self) -> str:
-        """The pre-activation: what stands before the first convolution ("" in post-activation orders)."""
+        """The pre-activation: the layers before the first convolution ("" in post-activation orders)."""
         return self.each[: self.each.index("c")]
 
 

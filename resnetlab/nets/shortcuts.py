@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ZeroPad(nn.Module):
     """Option A: every `stride`-th position, and zeros for the channels that x lacks (He 2015, section 3.3).
 
-    The paper does not say where the zeros stand: all after x's channels ("after"), or half before and half
+    The paper does not say where the zeros go: all after x's channels ("after"), or half before and half
     after ("around").
     """
 
@@ -37,19 +37,19 @@ class ZeroPad(nn.Module):
 
 
 def projects(spec: NetSpec, c_in: int, c_out: int, stride: int) -> bool:
-    """Whether h has a 1x1 convolution: everywhere in option C, where sizes change in options B and D."""
+    """Whether h has a 1x1 convolution: in every unit with option C, and where sizes change with options B and D."""
     changes = c_in != c_out or stride != 1
     return not spec.is_plain and (spec.shortcut == "C" or (spec.shortcut in ("B", "D") and changes))
 
 
 def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
-    """Build h: identity, zero padding or projection. A plain net has none, and nothing is built for it.
+    """Build h: identity, zero padding or projection. For a plain net, which has none, it is an unused identity.
 
     Option D averages over stride x stride pixels before its projection, which then has stride 1, so that no pixel is
-    passed over (He et al. 2019, section 4.1, ResNet-D).
+    skipped (He et al. 2019, section 4.2, ResNet-D).
 
-    A projection has a batch norm like every convolution (He 2015, section 3.4), except in full
-    pre-activation, where BN-ReLU stands before it (He 2016, section 4.1).
+    A projection is followed by batch norm, as every convolution is (He 2015, section 3.4), except in full
+    pre-activation, where BN-ReLU comes before it (He 2016, appendix).
     """
     if projects(spec, c_in, c_out, stride):
         layers: list[nn.Module] = []
@@ -65,5 +65,5 @@ def shortcut(spec: NetSpec, c_in: int, c_out: int, stride: int) -> nn.Module:
 
 
 def average_pool(stride: int) -> nn.Module:
-    """Means over stride x stride pixels; of an odd side the last ones over what is left. Nothing at stride 1."""
+    """Average pooling over stride x stride pixels, fewer at the end of an odd side; the identity at stride 1."""
     return nn.Identity() if stride == 1 else nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""What a network is: NetSpec, one frozen value, validated where it is made; and its depth arithmetic."""
+"""NetSpec, the frozen value that describes a network and is validated when it is made; and the arithmetic of depth."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "init": get_args(InitName),
 }
 
-MOST = 10**6  # channels, classes, pixels, units: beyond it no network fits a machine, and torch's sizes overflow
+MOST = 10**6  # channels, classes, pixels, units: larger networks fit no machine, and torch's sizes overflow
 MOST_LAYERS = 20_000  # describing that many takes a minute
 
-# Fields that are younger than the format of specs: left out of `to_dict` at their default, so that what is named by
-# the hash of a spec keeps its name.
+# Fields added after the format of specs was fixed. `to_dict` leaves them out at their default, so that hashes of older
+# specs stay the same.
 ADDED = ("first_preact", "se_divisor")
-SIZES = ("in_channels", "num_classes", "input_size")  # what data decides, whatever the network is called
+SIZES = ("in_channels", "num_classes", "input_size")  # set by the data, and not part of a network's name
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,28 @@ class NetSpec:
     """
 
     stages: tuple[StageSpec, ...]
-    name: str = field(default="", compare=False)  # how it was asked for; no part of what the network is
+    name: str = field(default="", compare=False)  # the name it was built by; two names can mean the same network
     stem: StemName = "cifar"
     stem_width: int = 16
     branch: BranchName = "basic"
     stride_at: StrideAt = "3x3"  # bottleneck: "1x1" is the paper's, "3x3" is v1.5
-    groups: int = 1  # bottleneck: groups of its 3x3 (ResNeXt's cardinality)
+    groups: int = 1  # bottleneck: groups of its 3x3 convolution (ResNeXt's cardinality)
     base_width: int = 64  # bottleneck: inner width = width · base_width / 64 · groups
     shortcut: ShortcutName = "A"
-    zero_pad: ZeroPadName = "after"  # option A: where the zero channels stand
+    zero_pad: ZeroPadName = "after"  # option A: where the zero channels go
     mix: Mix = Add()
     order: OrderName = "post"
-    first_preact: FirstPreactName = "stem"  # where the first pre-activation stands: "stem" is the paper's
+    first_preact: FirstPreactName = "stem"  # where the first pre-activation is: "stem" is the paper's
     norm: NormName = "batch"
-    branch_scalar: float | None = None  # a learned factor on F that starts at this value (SkipInit: 0)
+    branch_scalar: float | None = None  # initial value of a learned factor on F (SkipInit: 0)
     se_reduction: int | None = None  # squeeze-and-excitation on F (SENet: 16)
-    se_divisor: int = 1  # what the width of its inner layer is rounded to a multiple of (timm: 8)
-    stochastic_depth: float = 0.0  # share of images that skip F in the last unit; unit l of L: l/L of it
+    se_divisor: int = 1  # its inner width is rounded to a multiple of this (timm: 8)
+    stochastic_depth: float = 0.0  # share of images that skip F in the last unit; in unit l of L, l/L of that
     zero_gamma: bool = False  # start with γ = 0 in F's last batch norm, so that F = 0 (Goyal et al. 2017)
     init: InitName = "he_fan_out"
     in_channels: int = 3
     num_classes: int = 10
-    input_size: int = 32  # side in pixels for which sizes are described; the network takes others too
+    input_size: int = 32  # side length in pixels for which costs are counted; the network accepts other sizes too
 
     def __post_init__(self) -> None:
         if not isinstance(self.stages, tuple | list):
@@ -106,7 +106,7 @@ class NetSpec:
             raise UserError(f"mix={shown(self.mix)} is not a mix: choose one of {', '.join(MIXES)}.")
         for name in ("stem_width", "groups", "base_width", "in_channels", "num_classes", "se_divisor"):
             check_positive(name, getattr(self, name))
-        check_positive("input_size", self.input_size, most=MOST // 10)  # its square times channels has to be counted
+        check_positive("input_size", self.input_size, most=MOST // 10)  # its square times channels is counted
         if not self.stages:
             raise UserError("stages=() is empty: give at least one StageSpec.")
         for i, stage in enumerate(self.stages, 1):
@@ -117,7 +117,7 @@ class NetSpec:
                 raise UserError(why)
 
     def _conflicts(self) -> list[tuple[bool, str]]:
-        """Pairs of (is it so, the sentence that says what to change)."""
+        """Pairs of (whether the conflict exists, the message that says what to change)."""
         return [*self._conflicts_of_sizes(), *self._conflicts_of_wiring()]
 
     def _conflicts_of_sizes(self) -> list[tuple[bool, str]]:
@@ -169,8 +169,8 @@ class NetSpec:
             ),
             (
                 self.first_preact != "stem" and not ORDERS[self.order].preact,
-                f"first_preact={self.first_preact!r} belongs to a pre-activation order, and order={self.order!r} is "
-                "none: leave it out.",
+                f"first_preact={self.first_preact!r} needs a pre-activation order, and order={self.order!r} is "
+                "not one: leave it out.",
             ),
             (
                 self.zero_gamma and (self.norm == "none" or not ORDERS[self.order].last.endswith("b")),
@@ -245,7 +245,7 @@ def check_fields(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stage(value: StageSpec | dict[str, int] | tuple[int, ...] | list[int]) -> StageSpec:
-    """A stage, as itself, as JSON wrote it, or as (units, width, stride)."""
+    """A stage from a StageSpec, from JSON values, or from (units, width, stride)."""
     if isinstance(value, StageSpec):
         return value
     try:
@@ -263,11 +263,11 @@ def check_positive(name: str, value: object, most: int = MOST) -> None:
 
 
 def depth_rule(branch: BranchName) -> int:
-    """What one unit in each of the three CIFAR stages adds to the depth: 3, 6 (6n+2) or 9 (9n+2)."""
+    """Layers that one more unit in each of the three CIFAR stages adds: 3, 6 (6n+2) or 9 (9n+2)."""
     return 3 * CONVS[branch]
 
 
 def units_per_stage(depth: int, branch: BranchName) -> int | None:
-    """n in depth = 6n+2 (basic), 9n+2 (bottleneck) or 3n+2 (single); None where the rule is not met."""
+    """n in depth = 6n+2 (basic), 9n+2 (bottleneck) or 3n+2 (single); None if the depth does not fit the rule."""
     n, rest = divmod(depth - 2, depth_rule(branch))
     return n if n >= 1 and rest == 0 else None

@@ -1,4 +1,4 @@
-"""The stem: what stands before the first unit, with torchvision's names."""
+"""The stem: the layers before the first unit, with torchvision's names."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def stem_stride(spec: NetSpec) -> int:
 def stem_layers(spec: NetSpec) -> Layers:
     """The layers of the stem by name: conv1, bn1, relu and, on ImageNet, maxpool.
 
-    Every activation order has them: the BN-ReLU of a pre-activation net is its first unit's own, taken
-    right after conv1 and before the split into two paths (He 2016, section 4.1). With first_preact="unit" they stand
-    in that unit, behind the max-pool.
+    Every activation order has them: the BN-ReLU of a pre-activation net is its first unit's own, moved
+    right after conv1 and before the split into two paths (He 2016, appendix). With first_preact="unit" they stay
+    in that unit, after the max-pool.
     """
     shapes, pooled = STEMS[spec.stem]
     convs: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19, the papers' yardstick (Simonyan & Zisserman 2015, Table 1 D and E)."""
+"""VGG-16 and VGG-19, which the papers compare with (Simonyan & Zisserman 2015, Table 1 D and E)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALLEST = 2 ** len(WIDTHS)  # pixels: each group halves the maps
 
 @dataclass(frozen=True)
 class VGGSpec:
-    """How many 3x3 convolutions each of the five groups has; 2x2 max-pool after each; three fc layers.
+    """The number of 3x3 convolutions in each of five groups; a 2x2 max-pool follows each group, then three fc layers.
 
     Raises UserError for values that make no network.
     """

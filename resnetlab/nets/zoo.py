@@ -36,7 +36,7 @@ IMAGENET_UNITS: dict[int, tuple[BranchName, tuple[int, ...]]] = {
 }
 PAPER_DEPTHS = (18, 34, 50, 101, 152, 200)
 
-# Stem and shortcut by the letter behind a depth: ResNet-C and -D of He et al. 2019, section 4; s and t are timm's.
+# Stem and shortcut by the letter after a depth: ResNet-C and -D of He et al. 2019, section 4.2; s and t are timm's.
 LETTERS: dict[str, dict[str, Any]] = {
     "": {},
     "c": {"stem": "deep"},
@@ -44,7 +44,7 @@ LETTERS: dict[str, dict[str, Any]] = {
     "s": {"stem": "deep", "stem_width": 128},
     "t": {"stem": "tiered", "shortcut": "D"},
 }
-# What timm has beside the papers' networks, by family: what its members share, then each depth, letter and
+# timm's networks beyond the papers', by family: the fields that its members share, then each depth, letter and
 # cardinality x width. seresnet: Hu et al. 2018; resnetv2: full pre-activation.
 _SQUEEZES = {"se_reduction": 16, "se_divisor": 8}
 TIMM: dict[str, tuple[dict[str, Any], str]] = {
@@ -106,7 +106,7 @@ def _table() -> dict[str, Spec]:
 
 
 def _members(text: str) -> Iterator[tuple[str, int, str, int, int]]:
-    """Each name in a text of TIMM's with its depth, letter, cardinality and width."""
+    """Each name in a text of TIMM, with its depth, letter, cardinality and width."""
     for name in text.split():
         match = _MEMBER.fullmatch(name)
         assert match, name
@@ -117,12 +117,12 @@ IMAGENET: dict[str, Spec] = _table()
 
 
 class Family(NamedTuple):
-    """A family of CIFAR networks: what its members share, the depths its paper names, and its rule in words."""
+    """A family of CIFAR networks: the fields that its members share, and the depths that its paper names."""
 
     mix: Mix
     order: str
     published: tuple[int, ...]
-    branches: tuple[BranchName, ...]  # tried in order for a depth
+    branches: tuple[BranchName, ...]  # the first whose rule allows a depth is taken
 
 
 # He 2015, section 4.2 (resnet, plain); He 2016, section 4 (preresnet). 164 and 1001 are bottlenecks there.
@@ -151,7 +151,7 @@ def names() -> list[str]:
 
 
 def _cifar(name: str, family: str, depth: int, branch: BranchName | None) -> NetSpec:
-    """A CIFAR network of He 2015, section 4.2 (basic, option A) or He 2016, section 5 (bottleneck, projections)."""
+    """A CIFAR network of He 2015, section 4.2 (basic, option A) or He 2016, appendix (bottleneck, projections)."""
     mix, order, _, branches = CIFAR[family]
     if branch:
         check_choice("branch", branch, CONVS)
@@ -194,7 +194,7 @@ def _neighbours(depth: int, step: int, offset: int) -> tuple[int, int]:
 def spec(name: str, **overrides: Any) -> Spec:
     """Return the spec of a named network, with some fields changed.
 
-    `name` is a name of the zoo, e.g. "resnet50" or "cifar_resnet110", or the same written as a call with
+    `name` is a name of the zoo, e.g. "resnet50" or "cifar_resnet110", or such a name written as a call with
     overrides, e.g. "cifar_resnet110(mix=Scale(0.5, 0.5), shortcut=C)"; `overrides` are fields of NetSpec.
 
     Raises UserError for a name that is not known (with the nearest), a depth outside the family's rule
@@ -210,7 +210,7 @@ def spec(name: str, **overrides: Any) -> Spec:
 
 
 def text_of(net: Spec) -> str:
-    """What `spec` reads as this very network: its name, or that of a simple one with all fields that differ from it."""
+    """The text that `spec` reads as this network: its name, or a simple network's with all fields that differ."""
     with contextlib.suppress(UserError):  # a name of the user's own
         if spec(net.name) == net:
             return net.name
@@ -222,7 +222,7 @@ def text_of(net: Spec) -> str:
     if "stages" in values:
         values["stages"] = tuple(astuple(stage) for stage in values["stages"])
     if branch != _default_branch(base):
-        values["branch"] = branch  # it has decided what was found
+        values["branch"] = branch  # the rest depends on it
     return f"{base}({', '.join(f'{name}={value!r}' for name, value in values.items())})" if values else base
 
 
@@ -247,12 +247,13 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
     `build("cifar_resnet110", mix=Scale(0.5, 0.5), num_classes=100)`. Raises UserError as `spec` does.
     """
     if isinstance(net, str):
-        net = spec(net, **overrides)
-    elif overrides:
+        named = {key: overrides.pop(key) for key in ("name",) if key in overrides}  # `spec` takes it as its argument
+        net, overrides = spec(net, **overrides), named
+    if overrides:
         net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
     try:
-        # By way of meta, since torch's own initialisation draws from the random state, also of a training that runs
-        # beside it in another thread.
+        # Via the meta device, since torch's own initialisation draws from the random state, which a training in
+        # another thread may be using.
         made = on_meta(net).to_empty(device=torch.get_default_device())
     except (RuntimeError, MemoryError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
@@ -263,7 +264,7 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
 
 
 def on_meta(spec: Spec) -> ResNet | VGG:
-    """The network without memory for its weights: enough to count and to run for shapes."""
+    """The network without memory for its weights: enough to count parameters and to compute shapes."""
     with torch.device("meta"):
         return _modules(spec)
 
@@ -308,17 +309,17 @@ def _value(key: str, node: ast.expr) -> Any:
 
 
 def _called(base: str, found: Spec, changed: Spec, overrides: dict[str, Any]) -> str:
-    """The name of an overridden network, readable by `spec`; what changes nothing, and sizes, are left out."""
-    shown = {k: getattr(changed, k) for k in overrides if k not in SIZES and getattr(changed, k) != getattr(found, k)}
+    """The name of an overridden network, readable by `spec`; sizes and overrides that change nothing are left out."""
+    written = {k: getattr(changed, k) for k in overrides if k not in SIZES and getattr(changed, k) != getattr(found, k)}
     if "branch" in overrides and _default_branch(base) != overrides["branch"]:
-        shown["branch"] = overrides["branch"]  # it has decided what was found
-    if "stages" in shown:
-        shown["stages"] = tuple(astuple(stage) for stage in shown["stages"])
-    return f"{base}({', '.join(f'{k}={v!r}' for k, v in shown.items())})" if shown else base
+        written["branch"] = overrides["branch"]  # the rest depends on it
+    if "stages" in written:
+        written["stages"] = tuple(astuple(stage) for stage in written["stages"])
+    return f"{base}({', '.join(f'{k}={v!r}' for k, v in written.items())})" if written else base
 
 
 def _default_branch(base: str) -> str | None:
-    """The branch of a name without overrides; None for a depth that no branch of its family allows."""
+    """The branch of a name without overrides; None for a depth that none of its family's branches allows."""
     try:
         return getattr(_find(base), "branch", None)
     except UserError:

@@ -1,4 +1,4 @@
-"""The page of an audit: one HTML file that needs nothing else, with small pictures of what was found."""
+"""The page of an audit: one self-contained HTML file with small pictures of the findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnetlab.storage import write_atomically
 
 SHOWN = 24  # rows of pictures in a section
 CLASSES_SHOWN = 50
-# The galleries in the order of the page: title, and what is said of them.
+# The galleries in the order of the page: title and explanation.
 GALLERIES = {
     "across": (
         "Test images among the training images",
@@ -55,9 +55,9 @@ GALLERIES = {
 class Picture:
     """An image as the page shows it."""
 
-    title: str  # its name, fit to be read
+    title: str  # its name, printable
     words: str
-    source: str  # a data URI; "" where there is no picture
+    source: str  # a data URI; "" if there is no picture
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Gallery:
     title: str
     words: str
     count: int
-    rows: list[tuple[str, list[Picture]]]  # what is said of a row, and its pictures
+    rows: list[tuple[str, list[Picture]]]  # the words of a row, and its pictures
 
 
 def write_page(found: Audit, data: Data, path: Path) -> None:
-    """Write the page, whole or not at all. Raises UserError if it can't be written."""
+    """Write the page, completely or not at all. Raises UserError if it can't be written."""
     try:
         write_atomically(path, html(found, data).encode())
     except OSError as error:
@@ -82,7 +82,7 @@ def write_page(found: Audit, data: Data, path: Path) -> None:
 
 
 def html(found: Audit, data: Data) -> str:
-    """The audit as one page that needs nothing else; the images that it shows are read once more."""
+    """The audit as one self-contained page; the images that it shows are read once more."""
     largest = sorted(found.classes, key=lambda each: (-each.train, each.name))
     half = CLASSES_SHOWN // 2
     shown = largest if len(largest) <= CLASSES_SHOWN else [*largest[:half], *largest[-half:]]
@@ -110,7 +110,7 @@ def _galleries(found: Audit, data: Data) -> list[Gallery]:
 
 
 def _entries(found: Audit) -> dict[str, list[tuple[str, list[Image]]]]:
-    """What each gallery shows, row by row: what is said of it, and the images."""
+    """The rows of each gallery: the words and the images."""
     within = [copies for copies in found.copies if not copies.across]
     return {
         "across": [_pair(copies) for copies in found.copies if copies.across],
@@ -127,7 +127,7 @@ def _entries(found: Audit) -> dict[str, list[tuple[str, list[Image]]]]:
 
 
 def _pair(copies: Copies) -> tuple[str, list[Image]]:
-    """Two of the copies, one of each side where there are."""
+    """Two of the copies, one from each side if possible, and the words about them."""
     pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
     pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
     more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""

@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file that needs nothing else."""
+"""The page of an evaluation: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnetlab.report.page import render
 from resnetlab.training.evaluate import Evaluation
 
 CLASSES_SHOWN = 50
-MATRIX = 20  # classes, at most, whose confusion matrix can be read
+MATRIX = 20  # maximum number of classes for which the confusion matrix is shown
 CONFUSIONS_SHOWN = 30
 MISTAKES_SHOWN = 24
 SHADES = (0.005, 0.05, 0.2, 0.5)  # shares of a row from which a cell of the matrix is darker
@@ -37,11 +37,11 @@ class Mistake:
     label: str
     predicted: str
     confidence: float
-    picture: str  # a data URI; "" where there is none
+    picture: str  # a data URI; "" if there is none
 
 
 def html(found: Evaluation, data: Data, text: str) -> str:
-    """The evaluation as one page; the images that it shows are read once more. text: the data as it was named."""
+    """The evaluation as one page; the images that it shows are read once more. text: the data as the user named it."""
     answers, names = found.answers, [printable(name) for name in found.classes]
     results = class_results(answers.labels, answers.predicted, len(names))
     cells = confusions(answers.labels, answers.predicted)
@@ -69,7 +69,7 @@ def html(found: Evaluation, data: Data, text: str) -> str:
 
 
 def image_name(images: Images | Files, i: int) -> str:
-    """What the i-th image is called: "CLASS/FILE", or its number from 0."""
+    """The name of the i-th image: "CLASS/FILE", or its number from 0."""
     return printable(images.name(i)) if isinstance(images, Files) else str(i)
 
 
@@ -80,7 +80,7 @@ def _title(found: Evaluation, data: Data) -> str:
 
 
 def _classes_shown(names: list[str], results: list[ClassResult]) -> list[tuple[str, ClassResult]]:
-    """All classes, or of many those that are found least and most, in that order."""
+    """All classes, or, if there are many, those with the lowest and the highest recall, in that order."""
     rows = list(zip(names, results, strict=True))
     if len(rows) <= CLASSES_SHOWN:
         return rows
@@ -90,7 +90,7 @@ def _classes_shown(names: list[str], results: list[ClassResult]) -> list[tuple[s
 
 
 def _matrix(cells: list[Confusion], results: list[ClassResult]) -> list[list[tuple[int, int]]]:
-    """The confusion matrix by label: of each prediction the images, and how dark the cell is, 0 to 4."""
+    """The confusion matrix by label: for each prediction, the number of images, and the shade of the cell, 0 to 4."""
     count = {(cell.label, cell.predicted): cell.images for cell in cells}
     rows = []
     for label, result in enumerate(results):
@@ -100,13 +100,13 @@ def _matrix(cells: list[Confusion], results: list[ClassResult]) -> list[list[tup
 
 
 def _most_frequent(cells: list[Confusion], results: list[ClassResult]) -> list[tuple[Confusion, float]]:
-    """The confusions of the most images, with the share of the label's images that they are."""
+    """The most frequent confusions, with their share of the label's images."""
     wrong = sorted((cell for cell in cells if cell.label != cell.predicted >= 0), key=lambda cell: -cell.images)
     return [(cell, cell.images / results[cell.label].images) for cell in wrong[:CONFUSIONS_SHOWN]]
 
 
 def _mistakes(answers: Predictions, images: Images | Files, names: list[str]) -> list[Mistake]:
-    """The wrong answers of which the network was surest, in that order."""
+    """The wrong answers with the highest confidence, highest first."""
     wrong = (~answers.right & (answers.predicted >= 0)).nonzero()[:, 0]
     surest = wrong[answers.confidence[wrong].argsort(descending=True, stable=True)][:MISTAKES_SHOWN]
     return [

@@ -1,4 +1,4 @@
-"""An evaluation written down: its numbers as JSON, the answer to each image as CSV, and a page."""
+"""The report of an evaluation: its numbers as JSON, the answer for each image as CSV, and a page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE, NUMBERS, PREDICTIONS = FILES = ("evaluation.html", "evaluation.json", "pre
 
 
 def check_report(folder: Path) -> None:
-    """Make the folder. Raises UserError if a report lies there already, or none can be written."""
+    """Make the folder. Raises UserError if it holds a report already, or can't be written."""
     for name in FILES:
         check_absent(folder / name, "choose another folder for --report")
     with disk_errors(folder):
@@ -49,16 +49,16 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
     try:
         with disk_errors(folder):
             for name, content in contents.items():
-                write_atomically(folder / name, content.encode(), new=True)
+                write_atomically(folder / name, content.encode(errors="backslashreplace"), new=True)
                 written.append(folder / name)
     except UserError:
-        for path in written:  # a part of a report would be in the way of the next try
+        for path in written:  # a partial report would block the next attempt
             path.unlink(missing_ok=True)
         raise
 
 
 def summary(found: Evaluation) -> dict[str, Any]:
-    """The numbers of the whole, as JSON values; percentages and, for `ece`, 0 to 1; intervals are of 95 %."""
+    """The overall numbers, as JSON values; in %, but `ece` from 0 to 1; intervals are 95 % intervals."""
     accuracy = found.accuracy
     bins = reliability(found.answers.confidence, found.answers.right)
     return {
@@ -90,7 +90,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
 
 
 def numbers(found: Evaluation, data: Data, *, text: str, which: str, device: str) -> dict[str, Any]:
-    """All of it as JSON values: the summary, what it was made with, classes, confusions and calibration."""
+    """All numbers as JSON values: the summary, data and machine, classes, confusions and calibration."""
     answers = found.answers
     results = class_results(answers.labels, answers.predicted, len(found.classes))
     return {

@@ -6,7 +6,7 @@ import html
 
 
 def formulas(text: str) -> str:
-    """A text as HTML; LaTeX between $ and $ becomes MathML. Raises ValueError for what is no formula."""
+    """A text as HTML; LaTeX between $ and $ becomes MathML. Raises ValueError for an invalid formula."""
     parts = text.split("$")
     if len(parts) % 2 == 0:
         raise ValueError(f"a formula that begins with $ has to end with one: {text[:60]!r}")
@@ -14,7 +14,7 @@ def formulas(text: str) -> str:
 
 
 def mathml(latex: str, display: str = "inline") -> str:
-    """LaTeX as a MathML element, in a line or as a "block" of its own. Raises ValueError for what is no formula."""
+    """LaTeX as a MathML element, inline or as a "block". Raises ValueError for an invalid formula."""
     from latex2mathml.converter import convert
 
     try:

@@ -9,7 +9,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def scientific(value: float) -> str:
-    """A number as a page writes it, three digits of it: 0.0581, 13.1, 7.45 × 10⁻⁹."""
+    """A number as a page writes it, with three digits: 0.0581, 13.1, 7.45 × 10⁻⁹."""
     if value == 0 or not math.isfinite(value) or 1e-3 <= abs(value) < 1e5:
         return f"{float(f'{value:.3g}'):g}".replace("-", "−")
     mantissa, _, power = f"{value:.2e}".partition("e")

@@ -1,4 +1,4 @@
-"""A page from its template: one Jinja environment for all, one HTML file that needs nothing else."""
+"""Fills in the templates of pages, with one Jinja environment for all; a page is one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page: a template of this folder by its name, e.g. "audit", filled in."""
+    """The page that a template gives; `template` is its name in this folder, e.g. "audit"."""
     return _environment().get_template(f"{template}.html.j2").render(values)
 
 
 @cache
 def _environment() -> Environment:
-    """Kept, as compiling a template takes longer than filling it in, and a report has a page for each study."""
+    """Cached, as compiling a template takes longer than filling it in, and a report has a page for each study."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -58,7 +58,7 @@ def _environment() -> Environment:
 
 
 def verdict_words() -> dict[str, Any]:
-    """What a page needs to show verdicts: their words, what they mean, and the kinds that its style knows."""
+    """What a page needs to show verdicts: their words, their meanings, and the CSS classes of its style."""
     return {
         "verdict_words": {v.word: SHARED(f"verdicts.{v.name}") for v in VERDICTS},
         "meanings": {v.word: SHARED(f"meaning.{v.name}") for v in VERDICTS},
@@ -67,7 +67,7 @@ def verdict_words() -> dict[str, Any]:
 
 
 def called(record: Record) -> Both:
-    """A record by its study and scale, as sentences and links call it."""
+    """The name of a record in sentences and links, from its study and scale."""
     study, scale = (
         TEXT(key) if (key := f"{of}.{name}") in TEXT else name
         for of, name in (("studies", record.study), ("scales", record.scale))
@@ -76,14 +76,14 @@ def called(record: Record) -> Both:
 
 
 def data_words(record: Record) -> Both:
-    """What the networks of a record saw; the quick scale names no data, and has the digits."""
+    """The data that a record's networks were given; the quick scale names none and uses the digits."""
     match = re.search(r"--data (\w+)", record.command)
     key = f"data.{match[1] if match else 'digits'}"
     return TEXT(key if key in TEXT else "data.other")
 
 
 def sample(record: Record) -> Both:
-    """What its networks saw, and how many there are of each; empty where none saw anything."""
+    """The data of a record's networks and how many seeds each has; empty if they were given no data."""
     if not record.runs and "--data" not in record.command:
         return Both("", "")
     kind = {0: "unknown", 1: "one"}.get(record.seeds, "several")
@@ -91,14 +91,14 @@ def sample(record: Record) -> Both:
 
 
 def day(iso: str) -> Both:
-    """The day of a moment as each language writes it: "2 January 2026"."""
+    """The day of an ISO date in each language: "2 January 2026"."""
     at = datetime.datetime.fromisoformat(iso)
     month = TEXT.each("moment.months")[at.month - 1]
     return TEXT("moment.day", day=at.day, month=month, year=at.year)
 
 
 def date(iso: str) -> Both:
-    """A moment as each language writes it: "2 January 2026, 03:04 UTC"."""
+    """An ISO date with its time in each language: "2 January 2026, 03:04 UTC"."""
     at = datetime.datetime.fromisoformat(iso)
     return TEXT("moment.minute", date=day(iso), time=f"{at:%H:%M %Z}".strip())
 

@@ -1,4 +1,4 @@
-"""A figure's panels as pages show them: a picture, and its values."""
+"""A figure's panels as pages show them: the picture and a table of its values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST_DASHES = 0.5  # the share of empty cells beyond which a panel's values are 
 
 @dataclass(frozen=True)
 class Readout:
-    """A panel's values at each x: rows are lines by name, columns what their dashes mean; cells (mean, range).
+    """A panel's values at each x: a row for each line, a column for each meaning of dashes, and in cells (mean, range).
 
-    Where most cells would be empty, as under a figure of points, `points` has each point in its own row instead.
+    Where most cells would be empty, as for a figure of points, `points` has each point in a row of its own instead.
     """
 
     columns: list[tuple[bool, str]]  # (dashed, what it means)

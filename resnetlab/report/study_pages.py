@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, printable
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
@@ -48,7 +49,7 @@ class FigureView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table as the page shows it: columns of numbers stand on the right."""
+    """A table as the page shows it: columns of numbers are aligned to the right."""
 
     number: int
     caption: Both
@@ -80,12 +81,12 @@ class Section:
 
 
 def write_report(results: Path) -> Path:
-    """Draw the records of a results folder; return the path of its front page.
+    """Write the report of a results folder; return the path of its front page.
 
-    That is the essay with the studies as its appendix, and each study has a page beside it; a single record's page is
-    the front page itself. The appendix shows the fullest records of each study and links the others' pages. Each figure
-    is also a file, and its values another. Raises UserError if there are no records, naming the file that is damaged,
-    or if the folder can't be written.
+    The front page is the essay with the studies as its appendix, and each study has a page of its own beside it. If
+    there is only one record, its page is the front page. The appendix shows the fullest records of each study and
+    links the pages of the others. Each figure is also written as a file, and its values as another. Raises UserError
+    if there are no records, if one is damaged (naming its file), or if the folder can't be written.
     """
     sections = _sections(results)
     page = results / FRONT
@@ -118,9 +119,10 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
     others: list[Book] = []
     if also is not None and also.resolve() != results.resolve():
         there = Path(os.path.relpath(also.resolve(), results.resolve())).as_posix()
+        link = quote(os.fsencode(there))
         for record in read_records(also):
-            address = f"{there}/{record.name}.html" if (also / f"{record.name}.html").is_file() else ""
-            others.append(Book.of(_checked(record, also), address, there))
+            address = f"{link}/{record.name}.html" if (also / f"{record.name}.html").is_file() else ""
+            others.append(Book.of(_checked(record, also), address, printable(there)))
     library, path = Library.of(books, others), results / ESSAY
     with _writing(results):
         write_atomically(path, essay(library).encode())
@@ -129,7 +131,7 @@ def write_essay(results: Path, also: Path | None = None) -> tuple[Path, Library]
 
 @contextlib.contextmanager
 def _writing(results: Path) -> Iterator[None]:
-    """Errors of the disk, as one line that says what is left."""
+    """Turns errors of the disk into one line that says that the records are whole."""
     try:
         yield
     except OSError as error:
@@ -140,7 +142,7 @@ def _writing(results: Path) -> Iterator[None]:
 
 
 def _sections(results: Path) -> list[Section]:
-    """The records of a folder, drawn. Raises UserError if there are none, naming the file that is damaged."""
+    """The records of a folder with their figures. Raises UserError if there are none, and naming a damaged file."""
     sections = []
     for record in read_records(results):
         with _damage(record, results):
@@ -150,10 +152,10 @@ def _sections(results: Path) -> list[Section]:
 
 @contextlib.contextmanager
 def _damage(record: Record, folder: Path) -> Iterator[None]:
-    """What goes wrong with a record, as one line that names its file."""
+    """Turns what goes wrong with a record into one line that names its file."""
     try:
         yield
-    except UserError:  # which names the file itself
+    except UserError:  # its message names the file already
         raise
     except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
         path = folder / record.file_name
@@ -250,7 +252,7 @@ def _figure_view(record: str, number: int, figure: Figure) -> FigureView:
 
 
 def _csv(figure: Figure) -> str:
-    """A figure's values: a line for each point of each line."""
+    """A figure's values as CSV: a row for each point of each line."""
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["panel", "line", "x", "mean", "low", "high"])
@@ -302,7 +304,7 @@ def _spent(record: Record) -> Both:
 
 
 def _page(sections: list[Section], section: Section) -> str:
-    """The page of a study, with the way to the others."""
+    """The page of a study, with links to the others."""
     return render(
         "study",
         sections=sections,

@@ -1,6 +1,6 @@
 """One study per figure, table or claim: its runs, its measurement, its figure, its verdict."""
 
-# In the order of the report. Each is a module or a folder of its name that holds it as STUDY; imported when asked for.
+# In the order of the report. Each is the name of a folder that defines STUDY and is imported when needed.
 STUDIES = (
     "degradation",
     "signal",

@@ -1,4 +1,4 @@
-"""Averages: of the weights over the steps (EMA), and of batch norm's statistics over batches, after training."""
+"""Averages of the weights over the steps (EMA), and of batch norm's statistics over batches after training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Average:
     """The exponential moving average a := d·a + (1 − d)·w of a network's weights and batch norm statistics.
 
     The decay d rises as (1 + t) / (10 + t) over the steps t up to `decay`, so that a short run does not end near
-    its random start (as TensorFlow's ExponentialMovingAverage with num_updates). Counts of batches are copied.
+    its random start (as in TensorFlow's ExponentialMovingAverage with num_updates). Counts of batches are copied.
     """
 
     def __init__(self, net: nn.Module, decay: float):
@@ -24,7 +24,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they stand after a step."""
+        """Update the average with the weights after a step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         floats = ([which[k] for k in self._floats] for which in (self.tensors, self.own))
         get_ema_multi_avg_fn(decay)(*floats, None)
@@ -34,7 +34,7 @@ class Average:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the average's values and the network's, which loses nothing; a second time puts both back."""
+        """Exchange the values of the average and the network, bit for bit; a second call puts both back."""
         for name, own in self.own.items():
             held = own.clone()
             own.copy_(self.tensors[name])
@@ -46,8 +46,8 @@ def reestimate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace batch norm's running means and variances by plain averages over batches (float N C H W).
 
     The papers' authors did so for the models they released ("not moving average", README of their repository;
-    an effect below 0.1 %). Each batch counts alike; dropout and stochastic depth are off, as in evaluation. The
-    network is left in the mode it came in; without batch norm nothing is done, nor to batch norm that is frozen.
+    an effect below 0.1 %). Each batch counts equally; dropout and stochastic depth are off, as in evaluation. The
+    network keeps its mode; frozen batch norm keeps its statistics.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad]
     if not norms:

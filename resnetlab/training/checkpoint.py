@@ -1,14 +1,14 @@
-"""Checkpoints: weights that describe themselves, and the rest that a run needs to be resumed.
+"""Checkpoints: weights that describe themselves, and everything else that a run needs to resume.
 
     RUN/last/weights.safetensors   parameters and buffers; spec, classes, preprocessing and recipe as metadata
     RUN/last/state.safetensors     the stepper's tensors (momentum); within an epoch each process's random state as
-                                   rng.RANK.*; where the weights are averages, those that are trained as net.*
+                                   rng.RANK.*; if the weights are averages, the trained ones as net.*
     RUN/last/state.json            epoch, step, position, schedule, checksums; each process's sums within an epoch
-    RUN/last.old/                  the checkpoint before, should the last one be damaged
-    RUN/best/weights.safetensors   the same of the best epoch
+    RUN/last.old/                  the previous checkpoint, in case the last one is damaged
+    RUN/best/weights.safetensors   the weights of the best epoch
 
-Nothing here executes code on loading. A checkpoint is written beside the old one and takes its place when
-it is whole, so a full disk or a kill leaves one that is.
+Loading executes no code. A checkpoint is written beside the old one and replaces it when it is complete, so that a full
+disk or a kill always leaves a complete one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from resnetlab.weights.fit import check_fit
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 STATE = "state.safetensors"
-RANDOM, TRAINED = "rng.", "net."  # what the names of random states, and of weights beside their averages, start with
+RANDOM, TRAINED = "rng.", "net."  # prefixes of the names of random states, and of weights saved beside their averages
 LowestError = Annotated[float, Between(0, INFINITY)]  # %; infinity before the first
 RngState = dict[str, Tensor]  # states of random generators by device, "cpu" and "cuda"
 _log = logging.getLogger(__name__)
@@ -43,29 +43,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingProgress:
-    """How far a run is: what `state.json` holds beside the schedule and checksums."""
+    """How far a run is: the part of `state.json` beside the schedule and the checksums."""
 
     epoch: Whole = 0  # epochs done
     step: Whole = 0  # steps done
     best_error: LowestError = float("inf")  # %, of the validation or test images
-    waited: Whole = 0  # evaluations since then
+    waited: Whole = 0  # evaluations since the best one
     metrics_bytes: Whole = 0  # length of metrics.jsonl at this point
     seconds: Seconds = 0.0  # spent so far, over all sessions
-    position: Whole = 0  # where in the epoch's order the next batch starts
+    position: Whole = 0  # index in the epoch's order at which the next batch starts
 
 
 @dataclass
 class EpochTotals:
-    """What one process has counted of the epoch that is under way; among `shares` in `state.json`."""
+    """One process's totals of the current epoch so far; an item of `shares` in `state.json`."""
 
     seen: Whole = 0  # images
-    loss: Positive = 0.0  # summed over them
-    wrong: Positive = 0.0  # of them
+    loss: Positive = 0.0  # summed over these images
+    wrong: Positive = 0.0  # number of them that were classified wrongly
     unreadable: Whole = 0  # images that were left out
 
 
 class _State(TypedDict):
-    """state.json; `progress` is a part of it, in format 2 with the only process's share in it."""
+    """state.json; in formats 1 and 2 `progress` also held the totals of the only process."""
 
     format: NotRequired[Whole]  # format 1 had neither this nor a checksum
     progress: TrainingProgress
@@ -77,17 +77,17 @@ class _State(TypedDict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to be resumed, beside the tensors that `load_checkpoint` puts where they belong."""
+    """What a run needs to resume, apart from the tensors, which `load_checkpoint` restores itself."""
 
     progress: TrainingProgress
     schedule: ScheduleState
-    # Of each process, in the order of their ranks; none at the start of an epoch:
+    # One for each process, in the order of their ranks; empty at the start of an epoch:
     totals: list[EpochTotals] = field(default_factory=list)
     rng_states: list[RngState] = field(default_factory=list)
 
 
 def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, checkpoint: Checkpoint) -> None:
-    """Write FOLDER/last; the one before becomes FOLDER/last.old. Raises OSError with both whole if it can't."""
+    """Write FOLDER/last; the previous one becomes FOLDER/last.old. Raises OSError if it can't, leaving both intact."""
     tensors = stepper.state()
     for rank, rng_state in enumerate(checkpoint.rng_states):
         tensors |= {f"{RANDOM}{rank}.{device}": t for device, t in rng_state.items()}
@@ -108,25 +108,25 @@ def save_checkpoint(folder: Path, stepper: Stepper, metadata: ModelMetadata, che
 
 
 def checksum(state: dict[str, Any]) -> str:
-    """Of what `state.json` holds beside it."""
+    """The SHA-256 of the other values of `state.json`."""
     return sha256(json.dumps(state, sort_keys=True).encode())
 
 
 def sha256(content: bytes) -> str:
-    """In hexadecimal digits."""
+    """The SHA-256 of some bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def save_best(folder: Path, net: nn.Module, metadata: ModelMetadata) -> None:
-    """Write FOLDER/best in place of the one before."""
+    """Write FOLDER/best in place of the previous one."""
     replace_folder(folder / "best", {WEIGHTS: weights_bytes(net, metadata)}, keep_old=False)
 
 
 def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
-    """Put FOLDER/last into the stepper and its network; None if there is none yet.
+    """Load FOLDER/last into the stepper and its network; return None if there is none yet.
 
-    Where it is damaged the one before takes its place, with a warning. Raises UserError if that one is damaged or
-    missing too, and for tensors that don't fit; nothing is loaded then.
+    If it is damaged, the previous one is loaded instead, with a warning. Raises UserError, with nothing loaded, if that
+    is damaged or missing too, or if tensors don't fit.
     """
     last = folder / "last"
     places = [place for place in (last, older(last)) if place.exists()]
@@ -159,7 +159,7 @@ def load_checkpoint(folder: Path, stepper: Stepper) -> Checkpoint | None:
 
 
 def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
-    """A checkpoint's tensors by file, and the rest. Raises Damaged, or UserError for what is no safetensors file."""
+    """A checkpoint's tensors by file, and the rest. Raises Damaged, or UserError for a file that is not safetensors."""
     path = place / "state.json"
     state = read_json(path)
     if "format" in state and state.get("checksum") != checksum({k: v for k, v in state.items() if k != "checksum"}):
@@ -190,7 +190,7 @@ def _read(place: Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoint]:
 
 
 def _is_rng_state(states: RngState) -> bool:
-    """Whether generators take them; a GPU's is only looked at from outside, since there may be no GPU."""
+    """Whether generators accept these states; a GPU's is only checked for its form, since there may be no GPU."""
     try:
         torch.Generator().set_state(states["cpu"])
     except (KeyError, TypeError, RuntimeError):
@@ -199,7 +199,7 @@ def _is_rng_state(states: RngState) -> bool:
 
 
 def _of_this_format(state: dict[str, Any]) -> dict[str, Any]:
-    """state.json with what each process had of the epoch. Formats 1 and 2 knew one, its share among the progress."""
+    """state.json as this format has it: formats 1 and 2 kept the totals of their only process in `progress`."""
     progress = state.get("progress")
     if state.get("format") == FORMAT or not isinstance(progress, dict):
         return state
@@ -209,7 +209,7 @@ def _of_this_format(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_aside(last: Path) -> Path:
-    """Move a damaged checkpoint out of the way of the whole one, which it would replace at the next save."""
+    """Move a damaged checkpoint aside: at the next save it would replace the intact previous one."""
     aside = last.with_name(last.name + ".damaged")
     with disk_errors(last.parent):
         remove(aside)

@@ -1,4 +1,4 @@
-"""Which output of a network is which class of the data, where its file doesn't name its classes."""
+"""Which output of a network stands for which class of the data, if its file doesn't name its classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ClassOrder = Literal["text", "natural"]
 
 
 def natural(classes: Sequence[str]) -> list[int]:
-    """The classes, by their numbers, in the order in which timm's folders have them: 2 before 10, and A beside a."""
+    """The indices of the classes in the order in which timm sorts folders: 2 before 10, without regard to case."""
 
     def key(i: int) -> list[str | int]:
         parts = re.split(r"(\d+)", classes[i].lower())
@@ -22,10 +22,9 @@ def natural(classes: Sequence[str]) -> list[int]:
 
 
 def outputs_of(classes: Sequence[str], order: str) -> tuple[list[int] | None, str]:
-    """Which output each class of the data has, None where that is its own number; and the order in words.
+    """The output of each class of the data, or None if each class has its own number; and the order in words.
 
-    order: "text", that of the data, as torchvision sorts folders; "natural", as timm does. Raises UserError for
-    another one.
+    order: "text" is the data's own, as torchvision sorts folders; "natural" is timm's. Raises UserError for any other.
     """
     check_choice("class-order", order, get_args(ClassOrder))
     places = natural(classes)

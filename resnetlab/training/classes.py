@@ -1,7 +1,8 @@
-"""Which output of a network each class of a data set is: by its name, by a given mapping, or by order without names."""
+"""Matches the classes of a data set with a network's outputs: by name, by a given mapping, or by order."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import re
 import unicodedata
@@ -25,7 +26,7 @@ class Matched:
     classes: tuple[str, ...]  # a name for each output
     outputs: tuple[int, ...]  # of each class of the data
     words: str  # how they were found
-    taken: dict[str, str] = field(default_factory=dict)  # names of the data that are others here
+    taken: dict[str, str] = field(default_factory=dict)  # classes of the data that the network knows by another name
 
     @property
     def one_to_one(self) -> bool:
@@ -43,11 +44,11 @@ def match_classes(
 ) -> Matched:
     """Match the classes of a data set, `data`, with those that the network of `source` was trained on.
 
-    By name, in whatever order; a name that differs in case, in the way an accent is written or in what stands between
-    words counts as the same, and so does a WordNet id of ImageNet. `given` says of names of the data what they are
-    called in the training. A network may have more classes. Without names (None) the order is the data's or, by
-    `order`, the natural one (`outputs_of`), and the numbers have to be equal. Raises UserError where a class of the
-    data is none of the network's.
+    Classes are matched by name, in whatever order; names that differ only in case, in the encoding of accents or in
+    what separates words count as the same, and so does a WordNet id of ImageNet. `given` maps names of the data to
+    those used in training. A network may have more classes. Without names (None) the order is the data's or, by
+    `order`, the natural one (`outputs_of`), and the numbers of classes have to be equal. Raises UserError if the
+    network lacks a class of the data.
     """
     if trained is None:
         if given:
@@ -77,11 +78,11 @@ def match_classes(
 def common_classes(
     matches: Sequence[tuple[str, Matched]], classes: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[int], list[list[int] | None]]:
-    """What networks answer with together, which are given with their sources; `classes` are the data's.
+    """The answers that networks have in common; each match comes with its source, and `classes` are the data's.
 
-    Returns the names of the answers, those of the data where each output of every network stands for one; the answer
-    that each class of the data is; and for each network the output of each answer, None for its own order. Raises
-    UserError where networks have different classes.
+    Returns the names of the answers (the data's classes if every output of every network stands for one); for each
+    class of the data, its answer; and for each network, the output of each answer, or None for its own order. Raises
+    UserError if the networks have different classes.
     """
     if all(matched.one_to_one for _, matched in matches):
         return classes, list(range(len(classes))), [_order(matched.outputs) for _, matched in matches]
@@ -102,20 +103,26 @@ def common_classes(
 
 
 def read_given(texts: Sequence[str]) -> dict[str, str]:
-    """What "hund=dog,katze=cat" says: the data's names, and what they were called in the training.
+    """Read "hund=dog,katze=cat": names in the data, and what the same classes were called in training.
 
-    A pair with a comma in a name stands in quotes. Raises UserError.
+    Pairs are separated by commas or lines; a pair with a comma in a name is put in quotes. Raises UserError.
     """
-    import csv
-
     found: dict[str, str] = {}
-    for pair in (pair for row in csv.reader(texts, skipinitialspace=True) for pair in row if pair):
+    for pair in _pairs(texts):
         name, equals, trained = pair.partition("=")
         if not (name and equals and trained):
             raise UserError(f"classes {shown(pair)}: write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING, e.g. hund=dog.")
         if found.setdefault(name, trained) != trained:
             raise UserError(f"classes: {shown(name)} is mapped to both {shown(found[name])} and {shown(trained)}.")
     return found
+
+
+def _pairs(texts: Sequence[str]) -> list[str]:
+    lines = [line for text in texts for line in text.splitlines()]
+    try:
+        return [pair for row in csv.reader(lines, skipinitialspace=True) for pair in row if pair]
+    except csv.Error as error:  # a field longer than csv allows
+        raise UserError(f"classes {shown(' '.join(lines))}: can't be read ({error}).") from error
 
 
 def _check_given(
@@ -131,14 +138,14 @@ def _check_given(
 
 
 def _plain(name: str) -> str:
-    """What names have in common that differ in case, accents' encoding, or what stands between their words."""
+    """A form that is the same for names that differ only in case, the encoding of accents, or what separates words."""
     name = imagenet_names().get(name, name)
     words = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return re.sub(r"[\s_-]+", " ", words).strip()
 
 
 def _words(trained: Sequence[str], outputs: tuple[int, ...], taken: Mapping[str, str]) -> str:
-    """How the classes of the data were found."""
+    """How the classes of the data were matched, in words."""
     some = list(taken.items())[:5]
     others = ", ".join(f"{name} is {other}" for name, other in some)
     more = f" and {len(taken) - len(some):,} more" if len(taken) > len(some) else ""

@@ -1,9 +1,9 @@
-"""Several processes as one run: what torchrun started, sums over its processes, gradients of the whole batch.
+"""Several processes that train one run: joining those that torchrun started, exchanging sums, averaging gradients.
 
-Processes ("ranks", of which the first is the main one) meet on the host at every batch and evaluation, in
-`Distributed.exchange`: there they learn how many images the others hold, and whether one of them failed, in which case
-all stop with its one line, or was asked to stop, in which case all do so after the same step. Gradients go by torch's
-DistributedDataParallel, over NCCL on GPUs and Gloo on CPUs.
+The processes ("ranks", of which the first is the main one) meet on the host at every batch and evaluation, in
+`Distributed.exchange`. There they learn how many images the others hold and whether one of them failed, in which case
+all stop with its message, or was asked to stop, in which case all stop after the same step. Gradients are averaged by
+torch's DistributedDataParallel, over NCCL on GPUs and Gloo on CPUs.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 WAIT = timedelta(hours=2)  # for another process on the host: the first one may measure a whole data set
 JOINING = timedelta(minutes=10)
 LOCK_PATIENCE = 30.0  # seconds, after a restart
-WIDTH = 6  # numbers of an exchange: always as many, so that a rank that fails can answer any exchange
+WIDTH = 6  # numbers in every exchange: a fixed count, so that a rank that fails can answer any exchange
 T = TypeVar("T")
 
 
 @dataclass
 class Distributed:
-    """This process among those of a run; alone if there is only one, and then nothing here waits."""
+    """This process among those of a run. With one process, nothing here waits."""
 
     rank: int = 0
     world_size: int = 1
@@ -53,7 +53,7 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def exchange(
@@ -61,8 +61,8 @@ class Distributed:
     ) -> list[list[float]]:
         """Every rank's numbers, float64, in the order of the ranks; all ranks wait for one another.
 
-        If a rank comes with a failure instead, every rank raises it: the first a UserError, the others ToldElsewhere.
-        If one comes with the number of a signal that stops it, every rank raises Stopped.
+        If a rank passes a failure instead, every rank raises it: the first a UserError, the others ToldElsewhere.
+        If one passes the number of a signal that stops it, every rank raises Stopped.
         """
         if self.world_size == 1:
             return [list(numbers)]
@@ -84,15 +84,15 @@ class Distributed:
         return [row[2 : 2 + len(numbers)].tolist() for row in rows]
 
     def sums(self, numbers: Sequence[float]) -> list[float]:
-        """The sums over ranks: exact for counts below 2^53, and to the last bit the same on every rank."""
+        """The sums over ranks: exact for counts below 2^53, and bit for bit the same on every rank."""
         return [sum(column) for column in zip(*self.exchange(numbers), strict=True)]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         self.exchange()
 
     def broadcast_from_main(self, make: Callable[[], T]) -> T:
-        """What `make` gives on the first rank, on all of them; it runs nowhere else."""
+        """Run `make` on the first rank only, and return its value on all of them."""
         if self.world_size == 1:
             return make()
         import torch.distributed as dist
@@ -103,7 +103,7 @@ class Distributed:
         return value[0]
 
     def gather_to_main(self, own: T) -> list[T]:
-        """On the first rank what each of them gives, in their order; nothing on the others."""
+        """Every rank's value, in the order of the ranks, on the first rank; an empty list on the others."""
         if self.world_size == 1:
             return [own]
         import torch.distributed as dist
@@ -114,15 +114,15 @@ class Distributed:
         return every
 
     def main_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives on each rank; the others begin when the first is done, and find what it left on disk."""
+        """Run `make` on each rank; the others begin when the first is done, and find on disk what it wrote."""
         value = make() if self.is_main else None
         self.wait()
         return value if value is not None else make()
 
     def in_step(self, batches: Iterator[Batch], due: Callable[[], bool]) -> Iterator[tuple[Batch, bool]]:
-        """Each rank's share of one batch after another, and what `due` says on the first rank; sets `weight`.
+        """Yield this rank's share of each batch, with the first rank's value of `due`; sets `weight`.
 
-        A batch of which some rank has fewer than two images is left out by all.
+        All ranks leave out a batch of which one has fewer than two images.
         """
         if self.world_size == 1:
             yield from ((batch, due()) for batch in batches)
@@ -139,10 +139,10 @@ class Distributed:
             yield batch, bool(rows[0][1])
 
     def until_stopped(self, batches: Iterator[T], stop: Stop) -> Iterator[T]:
-        """The same batches; raises Stopped on all ranks, in or before the wait for one, once one of them is asked to.
+        """Yield the same batches; once one rank is asked to stop, raise Stopped on all, at the latest with the next.
 
-        A rank that is asked answers the exchange that the others are at or come to next, and so all have taken as
-        many steps. It must be one of `exchange`: what torch exchanges by itself can't be answered so.
+        The rank that is asked answers the exchange that the others are in or come to next, so that all have taken the
+        same number of steps. That must be an `exchange`: torch's own exchanges can't be answered this way.
         """
         while True:
             try:
@@ -156,7 +156,7 @@ class Distributed:
             yield batch
 
     def purpose(self, words: str) -> str:
-        """A purpose of random numbers, another one on each rank."""
+        """A purpose of random numbers that differs between ranks."""
         return f"{words}, rank {self.rank}" if self.rank else words
 
 
@@ -170,7 +170,7 @@ def check_share(distributed: Distributed, batch_size: int, images: int) -> None:
 
 
 def check_same(distributed: Distributed, run: str) -> None:
-    """Raise UserError unless all ranks have the first one's run: machines may hold other images by one name."""
+    """Raise UserError unless all ranks have the first one's run: one path may hold different images on each machine."""
     wanted = distributed.broadcast_from_main(lambda: run)
     if run != wanted:
         raise UserError(
@@ -183,9 +183,9 @@ def wrapped(net: ResNet | VGG, distributed: Distributed, *, sync_bn: bool = Fals
     """The network to train with: its gradients become those of the mean loss over the batches of all ranks.
 
     Each rank takes the mean over its own images; the scores' gradient is then scaled by Distributed.weight, before any
-    layer sees it, so that shares may differ in size. Parameters and buffers start as the first rank's. The network
-    given is trained in place, and is the one to evaluate and save. Of batch norm's running statistics only the
-    first rank's are kept (`align_buffers`).
+    layer sees it, so that shares may differ in size. Parameters and buffers start as the first rank's. The given
+    network is trained in place, and is the one to evaluate and save. Only the first rank's running statistics of batch
+    norm are kept (`align_buffers`).
     """
     if distributed.world_size == 1:
         return net
@@ -193,8 +193,8 @@ def wrapped(net: ResNet | VGG, distributed: Distributed, *, sync_bn: bool = Fals
 
     if sync_bn:
         synchronise(net)
-    # The running statistics have no part in training: what DDP would broadcast in every step is needed when the
-    # network is evaluated. No parameter is ever without a gradient: stochastic depth multiplies by zero.
+    # Training does not use the running statistics, so DDP need not broadcast them in every step; only evaluation needs
+    # them. Every parameter always gets a gradient, since stochastic depth multiplies by zero.
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # until torch 2.12
     parallel = DistributedDataParallel(net, **{option: False})  # type: ignore[arg-type]
@@ -210,10 +210,10 @@ def wrapped(net: ResNet | VGG, distributed: Distributed, *, sync_bn: bool = Fals
 
 
 def _rehearse(parallel: nn.Module, net: ResNet | VGG) -> None:
-    """Take a step that leaves no trace but the order in which DDP sends gradients.
+    """Take a step whose only effect is the order in which DDP sends gradients.
 
-    DDP finds that order in its first step and changes to it in the second. With three ranks or more the order decides
-    how sums are rounded: without this a resumed run would differ in its first step from one that was not stopped.
+    DDP finds that order in its first step and uses it from the second one on. With three ranks or more the order
+    affects rounding: without this, the first step of a resumed run would differ from that of an uninterrupted one.
     """
     before = [buffer.clone() for buffer in net.buffers()]
     parameter = next(net.parameters())
@@ -238,7 +238,7 @@ def align_buffers(net: nn.Module, distributed: Distributed) -> None:
 
 
 def local_device(name: str, distributed: Distributed) -> str:
-    """The device of this rank: where GPUs are asked for, each rank of a machine has its own."""
+    """The device of this rank: on GPUs, each rank of a machine has its own."""
     if distributed.world_size == 1:
         return name
     if name.startswith("cuda:") and distributed.local_world_size > 1:
@@ -254,10 +254,10 @@ def local_device(name: str, distributed: Distributed) -> str:
 
 @contextlib.contextmanager
 def joined(device: str = "cpu") -> Iterator[Distributed]:
-    """Meet the other processes that torchrun started; without it this is the only one.
+    """Join the other processes that torchrun started; without torchrun this is the only one.
 
-    What is done inside stops on all ranks if it stops on one: a UserError is raised on all of them, as itself on the
-    first and as ToldElsewhere on the others; so is one that says that a process was lost. Stopped comes to all.
+    An error inside stops all ranks: a UserError is raised on all of them, as itself on the first and as ToldElsewhere
+    on the others, and so is the loss of a process. Stopped is raised on all.
     """
     if _number("WORLD_SIZE", 1) == 1:
         yield Distributed()
@@ -283,13 +283,13 @@ def joined(device: str = "cpu") -> Iterator[Distributed]:
         words = "another process of this run ended; see its message or torchrun's for the reason."
         raise UserError(words) if distributed.local_rank == 0 else ToldElsewhere(words) from error
     finally:
-        # NCCL would wait here for those that are gone; Gloo does not, and ends the process by abort if it is left open.
+        # NCCL would wait here for processes that are gone; Gloo does not, but aborts the process if it is left open.
         if together or distributed.failed or dist.get_backend() == "gloo":
             dist.destroy_process_group()
 
 
 def _tell(distributed: Distributed, error: UserError) -> None:
-    """Raise the error on all ranks, which are at an exchange or come to one."""
+    """Raise the error on all ranks, which are in an exchange or will come to one."""
     try:
         distributed.exchange(failure=str(error))
     except RuntimeError as lost:  # a UserError is a ValueError
@@ -299,7 +299,7 @@ def _tell(distributed: Distributed, error: UserError) -> None:
 
 
 def _is_loss(error: RuntimeError) -> bool:
-    """Whether it says that another process is gone: NCCL and the store have a class for it, Gloo has words."""
+    """Whether the error means that another process is gone: NCCL and the store have a class for it, Gloo only words."""
     import torch.distributed as dist
 
     words = str(error).lower()
@@ -307,7 +307,7 @@ def _is_loss(error: RuntimeError) -> bool:
 
 
 def _number(name: str, default: int | None = None) -> int:
-    """A whole number from the environment, where torchrun puts them."""
+    """A whole number from the environment, as set by torchrun."""
     text = os.environ.get(name, "" if default is None else str(default))
     if not text.isdecimal():
         raise UserError(f"{name}={text!r} in the environment must be a whole number; torchrun sets it.")
@@ -338,7 +338,7 @@ def _join(device: str) -> Distributed:
 
 
 def _store(rank: int) -> Store:
-    """The store that torchrun's agent serves; else the first rank serves one."""
+    """The store that torchrun's agent serves; if it serves none, the first rank does."""
     import torch.distributed as dist
 
     own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -352,11 +352,11 @@ def _store(rank: int) -> Store:
 
 
 def _name_of_this_start(store: Store, rank: int, count: int) -> str:
-    """A name that the processes of this start share, and those of no earlier one had.
+    """A name that the processes of this start share and that no earlier start has used.
 
-    The agent's store outlives a restart, with all that the killed processes wrote; torch's init_process_group reads
-    that and hangs (pytorch issue 135712). The number of restarts does not change when machines join or leave. So
-    the first rank makes a name up, and leaves it for each of the others under a name that this one made up.
+    The agent's store outlives a restart, with everything that the killed processes wrote; torch's init_process_group
+    reads it and hangs (pytorch issue 135712). The restart count is not enough, since it does not change when machines
+    join or leave. So the first rank invents a name, and leaves it for each other rank under a key which that invents.
     """
     import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""What a run would be, before it starts: its recipe, its length, and what it takes in memory and time."""
+"""A dry run: the recipe, length, memory and time of a run, before it starts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from resnetlab.training.stand_in import StandIn
 from resnetlab.training.trial import Trial, flat, settings_kept
 
 TIMED_STEPS = 5
-FIRST_BATCH = 4  # images of the steps that are tried first
-SECONDS_A_STEP = 4.0  # the timed steps take fewer images where a whole batch would take longer
-SHARE_OF_MEMORY = 0.4  # of what is free on this machine, that the timed steps may fill
+FIRST_BATCH = 4  # images in the steps that are tried first
+SECONDS_A_STEP = 4.0  # the timed steps use fewer images if a whole batch would take longer
+SHARE_OF_MEMORY = 0.4  # of the free memory of this machine that the timed steps may use
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training holds at once, estimated: float32, without what libraries and images need."""
+    """An estimate of the bytes that training holds at once, in float32, without libraries and images."""
 
     parameters: int
     gradients: int
     momentum: int
-    activations: int  # what a forward pass of a whole batch keeps for the backward pass
-    measured_peak: int | None = None  # on a GPU: the most that was allocated in steps of a whole batch
+    activations: int  # kept from the forward pass of a whole batch for the backward pass
+    measured_peak: int | None = None  # on a GPU: the peak of allocated memory in steps of a whole batch
 
     @property
     def total(self) -> int:
@@ -47,44 +47,44 @@ class Memory:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a few real steps took, and what the run would take at that."""
+    """The times of a few real steps, and of the run at that speed."""
 
-    timed_images: int  # in each timed step; fewer than a batch where that would not fit or take too long
+    timed_images: int  # in each timed step; fewer than a batch if a batch would not fit or would take too long
     seconds_a_step: float  # of a whole batch
     images_per_second: float
-    training_seconds: float | None  # all steps; None where their number is not known
-    evaluation_seconds: float | None  # all evaluations; None where the number of images is not known
+    training_seconds: float | None  # all steps; None if their number is not known
+    evaluation_seconds: float | None  # all evaluations; None if the number of images is not known
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would be; nothing of it is kept."""
+    """What a run would be; nothing is written."""
 
     recipe: dict[str, Any]
     changed: tuple[str, ...]  # fields that are not at their default
-    resolved: dict[str, Any]  # what `auto` comes to on this machine, or came to where the run started
+    resolved: dict[str, Any]  # the values of `auto` on this machine, or where the run started
     folder: str
-    state: str  # of that folder: "new", or what `runs` says of it
+    state: str  # of that folder: "new", or its state in `runs`
     network: str
     start: str  # what is kept of the source that the run starts from, if any
     parameters: int
     multiply_adds: int  # for one image
     data: str
-    train_images: int | None  # None, here and below, where the data is not there to say it
+    train_images: int | None  # None, here and below, if the data is absent and its size is not known
     validation_images: int | None
     test_images: int | None
-    image: tuple[int, int, int]  # C H W as the network gets it
+    image: tuple[int, int, int]  # C H W, as the network receives it
     steps_per_epoch: int | None
     steps: int | None
     epochs: float | None
     learning_rates: tuple[tuple[int, float], ...]  # (step, lr) at the start and where it changes
-    lr_words: str  # what a number of steps can't say
+    lr_words: str  # changes of the rate that depend on more than the step
     memory: Memory
-    timing: Timing | None  # None where no batch fits
-    nondeterministic: tuple[str, ...]  # what keeps the run from repeating itself to the last bit
+    timing: Timing | None  # None if no batch fits
+    nondeterministic: tuple[str, ...]  # operations that keep the run from being reproducible to the last bit
     device: str
     threads: int
-    missing: str = ""  # why the data can't be opened, where it is not there
+    missing: str = ""  # why the data can't be opened, if it is absent
     unknown: tuple[str, ...] = ()  # what can't be said without it
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def dry_run(
     workers: int = 0,
     stand_in: StandIn | None = None,
 ) -> DryRun:
-    """Say what a run would be, after a few real steps; its folder is neither made nor touched.
+    """Describe what a run would be, after a few real steps; its folder is neither made nor touched.
 
-    stand_in: what is known of data that is not there, in place of which `run` has made-up images.
+    stand_in: what is known of absent data, in place of which `run` has made-up images.
     The random state and the number of threads are left as they were.
     """
     recipe, counted, size = run.recipe, complexity(run.spec), _size(run, stand_in)
@@ -111,7 +111,7 @@ def dry_run(
     with settings_kept(device, threads):
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
-        # Subtracting any mean takes as long as subtracting the right one, which may have to be measured.
+        # Any mean takes as long to subtract as the right one, which may have to be measured first.
         trial = Trial(run, flat(run.spec.in_channels), device=device, workers=workers)
         trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
         momentum = trained * tensors_per_weight(recipe)
@@ -155,7 +155,7 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Size:
-    """Images and steps of a run; None where its data is not there to say it."""
+    """Images and steps of a run; None if its data is absent and they are not known."""
 
     train: int | None
     test: int | None
@@ -178,7 +178,7 @@ def _size(run: Run, stand_in: StandIn | None) -> _Size:
 
 
 def _timing(trial: Trial, batch: int, memory: Memory, size: _Size) -> Timing | None:
-    """Time a few steps, the first left out, of as many images as fit and do not take too long."""
+    """Time a few steps, after one that is not counted, with as many images as fit and do not take too long."""
     share = 0.9 if trial.device.startswith("cuda") else SHARE_OF_MEMORY
     room = share * free_memory(trial.device) - (memory.total - memory.activations)
     fits = int(room * batch / memory.activations)
@@ -204,7 +204,7 @@ def _timing(trial: Trial, batch: int, memory: Memory, size: _Size) -> Timing | N
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free: of the GPU, or of this machine and of the container that this process is in."""
+    """Free bytes of the GPU, or of this machine and the container that this process runs in."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -218,7 +218,7 @@ def free_memory(device: str) -> int:
 
 
 def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float], ...], str]:
-    """The rate at the start, after the warm-up and where the schedule changes it, and what is not known before."""
+    """The rate at the start, after the warm-up and where the schedule changes it, and what is not known in advance."""
     words = []
     warm = 0 if recipe.warmup == "none" else recipe.warmup_steps
     points = {0, min(warm, steps - 1), steps - 1}

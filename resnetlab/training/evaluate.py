@@ -51,28 +51,28 @@ class Member:
     layout: str  # whose parameter names it has, e.g. "resnetlab" or "torchvision"
     normalisation: str  # whose it is, in words
     matched: Matched  # its classes with those of the data
-    skips: bool = False  # whether it was trained without the images that can't be read
-    size_assumed: bool = False  # whether neither the file nor the user says the size of images
-    resizing: Resizing | None = None  # of files, where it is stated
+    skips: bool = False  # whether its training left out unreadable images
+    size_assumed: bool = False  # whether neither the file nor the user states the size of images
+    resizing: Resizing | None = None  # of files, if it is stated
     scores: Callable[[Tensor], Tensor] | None = None  # of pixels, uint8 N C H W, by an engine; None: the network's own
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What networks answered to the test images of a data set; of several their softmax is averaged."""
+    """The answers of networks on the test images of a data set; the softmax of several networks is averaged."""
 
     members: tuple[Member, ...]
     accuracies: tuple[Accuracy, ...]  # of each member by itself
     answers: Predictions
     views: str
     flip: bool
-    classes: tuple[str, ...]  # of which labels and answers are numbers: the data's, or all of the networks'
-    images: Images | Files  # that were answered to, in order
-    unreadable: tuple[str, ...] = ()  # where those lie that were left out
+    classes: tuple[str, ...]  # what the numbers of labels and answers stand for: the data's, or all of the networks'
+    images: Images | Files  # the images that were evaluated, in order
+    unreadable: tuple[str, ...] = ()  # the places of those that were left out
 
     @property
     def accuracy(self) -> Accuracy:
-        """Of all together."""
+        """The accuracy of all networks together."""
         return self.answers.accuracy
 
 
@@ -98,20 +98,20 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
-    nets: their names where files don't tell them, one for all or one for each source. views: one of data.tta.VIEWS,
-    whose softmax is averaged; images in memory are looked at whole. flip: the mirror image of each view too.
-    image_size, match, normalise: as `load_described`'s. classes: what classes of the data were called in the training,
-    where that is another name. class_order: which output is which class, where the file names none, as `outputs_of`
-    says. unreadable: "error", or "skip" to leave out and count the files that can't be read; None is as the networks
-    were trained. workers: processes that decode files ahead, of all members together. engine: makes of each network
-    what runs it, from pixels, uint8 N C H W, to scores; None is the network as it stands. told is called with each line
-    that says what is evaluated, before it is; progress with how many images are done, and of how many.
+    nets: the networks' names if the files don't tell them, one for all or one for each source. views: one of
+    data.tta.VIEWS, whose softmax is averaged; images in memory are used uncropped. flip: also average over mirror
+    images. image_size, match, normalise: as in `load_described`. classes: names that the data's classes had in
+    training, if they differ. class_order: as in `outputs_of`, for files without class names. unreadable: "error", or
+    "skip" to leave out and count unreadable files; None: as in training. workers: processes that decode files ahead,
+    for all members together. engine: makes a function from a network's pixels, uint8 N C H W, to scores, to run in its
+    place; None: the network itself. told is called with each line that says what is evaluated, before the work;
+    progress with the number of images done and in all.
 
     Files are resized and cropped to the network's size as its file or publisher states. Images are normalised as the
-    weight file says; where it says nothing, files by ImageNet's means and deviations, others by those of each channel
-    of the training images. The classes are matched by name (`classes.match_classes`); a network that has more is right
-    only where it says the right one of all. Raises UserError where a network and the data don't fit, for views that
-    can't be, and for a file that can't be read.
+    weight file states; if it states nothing, files by ImageNet's means and deviations, and images in memory by those
+    of each channel of the training images. Classes are matched by name (`classes.match_classes`); a network with more
+    classes has to find the right one among all of its own. Raises UserError if a network and the data don't fit, for
+    views that are not possible, and for an unreadable file.
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
@@ -161,11 +161,10 @@ def _answers_of_all(
     orders: Sequence[list[int] | None],
     progress: Callable[[int, int], object],
 ) -> tuple[list[list[Predictions]], Tensor]:
-    """What each network answers and, last, all together, batch by batch; and what could be read.
+    """The answers of each network and, last, of all together, batch by batch; and the numbers of the images read.
 
-    That is the numbers, int64, of the images that all networks could read.
-    streams: `_batches` of each network; labels: int64, of all images; orders: of each network's outputs, those of the
-    common answers.
+    Those are int64, of the images that could be read for all networks. streams: `_batches` of each network; labels:
+    int64, of all images; orders: for each network, the output of each common answer.
     """
     parts: list[list[Predictions]] = [[] for _ in range(len(streams) + 1)]
     read = torch.empty(0, dtype=torch.int64)
@@ -184,7 +183,7 @@ def _answers_of_all(
 def _check_asked(
     sources: Sequence[str | Path], data: Data, nets: Sequence[str], views: str, flip: bool, unreadable: str | None
 ) -> None:
-    """Raise UserError for what can't be, whatever the networks are."""
+    """Raise UserError for arguments that no network could satisfy."""
     check_choice("views", views, VIEWS)
     if unreadable is not None:
         check_choice("unreadable", unreadable, ("error", "skip"))
@@ -207,7 +206,7 @@ def _both(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:
-    """Where the test images lie that were not read. Raises UserError if these are all."""
+    """The places of the test images that were not read. Raises UserError if no image was read."""
     missing = torch.ones(len(data.test), dtype=torch.bool)
     missing[read] = False
     if not isinstance(data.test, Files) or not missing.any():
@@ -219,8 +218,8 @@ def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:
 
 
 def understood(members: Sequence[Member], data: Data) -> list[str]:
-    """What is evaluated on what: one line for a network, and for each of several one more; beside it what its classes
-    are taken for, where they are not simply those of the data.
+    """Lines that say what is evaluated on what: one in all, plus one for each of several networks, and one for each
+    network whose classes are not simply those of the data.
     """
 
     def fields(member: Member) -> dict[str, Any]:
@@ -238,12 +237,12 @@ def understood(members: Sequence[Member], data: Data) -> list[str]:
 
 
 def classes_told(source: str, matched: Matched) -> list[str]:
-    """A line that says what the classes of the data were taken for, where they are not simply those of the training."""
+    """A line that says how the data's classes were matched, if they are not simply those of the training."""
     return [f"{source}: classes {matched.words}"] if matched.words != SAME else []
 
 
 def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
-    """The fingerprints of the data that runs were trained on, as far as their folders tell; see `open_data`."""
+    """The fingerprints of the data that runs were trained on, as far as their folders state them; see `open_data`."""
     found = set()
     for path in (source_path(source) for source in sources if not is_name(source)):
         for folder in (path, path.parent.parent):  # of RUN and RUN/last/weights.safetensors
@@ -330,7 +329,7 @@ def _member(
 
 
 def whose_normalisation(loaded: Loaded) -> str:
-    """Whose normalisation images are looked at with, in words."""
+    """Whose normalisation is used, in words."""
     if loaded.normalise:
         return f"{loaded.normalise}, as given"
     if not loaded.metadata:
@@ -339,14 +338,14 @@ def whose_normalisation(loaded: Loaded) -> str:
 
 
 def skips(card: ModelMetadata | None) -> bool:
-    """Whether a network was trained without the images that can't be read."""
+    """Whether a network's training left out unreadable images."""
     return card is not None and card.recipe.get("unreadable") == "skip"
 
 
 def _run_by(
     engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]], member: Member, views: Views
 ) -> Member:
-    """The member with what runs it. Raises UserError for views that only the network itself can look at."""
+    """The member, run by an engine. Raises UserError for views that only the network itself supports."""
     if views.whole:
         raise UserError("engines take images of one size, and multi-scale has many: leave --engine out.")
     if views.mirrored and max(member.normalise.mean[0].numel(), member.normalise.std[0].numel()) > 1:

@@ -19,14 +19,14 @@ from resnetlab.training.trial import Trial, settings_kept
 LOWEST, HIGHEST = 1e-6, 10.0  # the first and the last rate
 STEPS = 105  # 15 for each power of ten
 SMOOTHED = 7  # steps whose mean loss is one point of the smoothed curve
-DIVERGED = 4.0  # times the lowest smoothed loss: where the test ends if that is above the first, too
-FALLEN = 0.95  # of the first smoothed loss: what is not below has not learned
-SHARE = 10.0  # the suggestion is this many times below the rate of the lowest loss
+DIVERGED = 4.0  # times the lowest smoothed loss; above that, and above the first loss, the test ends
+FALLEN = 0.95  # of the first smoothed loss; a run that never gets below it has not learned
+SHARE = 10.0  # the suggestion is the rate of the lowest loss divided by this
 
 
 @dataclass(frozen=True)
 class LrTest:
-    """Rates, and the mean loss of the batch at each, before the step; and the means of neighbouring losses."""
+    """The rates, the mean loss of the batch before the step at each, and the means of neighbouring losses."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -61,10 +61,10 @@ def find_lr(
 ) -> LrTest:
     """The learning-rate range test (Smith 2017, section 3.3) of a run; its folder is neither made nor touched.
 
-    From the run's first weights, on its batches, each step has a rate that is larger by the same factor, until the loss
-    has grown to DIVERGED times its lowest and above its first. `lr_factor`s of the recipe hold: Muon's rate grows as lr
-    does. The suggestion is a tenth of the rate at which the loss was lowest, where it still falls steadily (as
-    fastai's). The random state and the number of threads stay as they were. progress gets the steps done and in all.
+    It starts from the run's first weights and uses its batches. The rate grows by the same factor in each step, until
+    the loss is DIVERGED times its lowest and above its first. The recipe's `lr_factor`s apply: Muon's rate grows with
+    lr. The suggestion is a tenth of the rate at which the loss was lowest, where the loss still falls steadily (as in
+    fastai). The random state and the number of threads stay as they were. progress gets the steps done and in all.
 
     Raises UserError if the first loss is not finite.
     """
@@ -92,7 +92,7 @@ def find_lr(
 
 
 def judged(rates: list[float], losses: list[float]) -> LrTest:
-    """What losses at growing rates say; a last one that is not finite only ends the test."""
+    """The result from the losses at growing rates; a last loss that is not finite only ends the test."""
     smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=None)
     fell = lowest is not None and smoothed[lowest] < FALLEN * smoothed[0]
@@ -106,13 +106,13 @@ def judged(rates: list[float], losses: list[float]) -> LrTest:
 
 
 def has_diverged(losses: list[float]) -> bool:
-    """Whether the last loss is no number, or is far above the lowest and above the first."""
+    """Whether the last loss is not finite, or is far above the lowest and above the first."""
     smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
     return not losses[-1] <= max(DIVERGED * min(smoothed, default=0.0), *smoothed[:1], 0.0)
 
 
 def smooth(losses: list[float]) -> list[float]:
-    """Means over SMOOTHED neighbours, of fewer at the ends."""
+    """Means over SMOOTHED neighbours, or fewer at the ends."""
     reach = SMOOTHED // 2
     windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
     return [sum(window) / len(window) for window in windows]

@@ -1,4 +1,4 @@
-"""Fine-tuning: what a run takes from the weights that it starts from, and what is new in it."""
+"""Fine-tuning: which weights a run takes from its source, and which are new."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ MOST_CLASSES_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Pretrained:
-    """What a run takes from its source: all weights of a network, or all but a head that is for other classes."""
+    """What a run takes from its source: all weights of a network, or all but its head if that is for other classes."""
 
     spec: Spec  # of the source's network
-    tensors: dict[str, Tensor]  # that are kept, by name
-    new: tuple[str, ...]  # names of the others, which start as the run's seed says
+    tensors: dict[str, Tensor]  # those that are kept, by name
+    new: tuple[str, ...]  # names of the others, which are initialised by the run's seed
     normalisation: Normalisation | None  # of the source's images, if the recipe asks for it and the file states it
     note: str  # what is kept and what is new, in words
     naming: str = OURS  # whose parameter names the source has
-    resizing: Resizing | None = None  # of test images, where the source states it and the images are files
-    pairs: tuple[str, ...] = ()  # which of its tensors is which of the network's, where they were paired by order
+    resizing: Resizing | None = None  # of test images, if the source states it and the images are files
+    pairs: tuple[str, ...] = ()  # how its tensors were paired with the network's, if that was done by order
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the tensors that are taken over, in whatever file they lie, and of the normalisation.
+        """A hash of the kept tensors, whatever file they are in, and of the normalisation.
 
-        Not of `resizing`, which earlier versions did not take over: their runs keep their ids.
+        It leaves out `resizing`, which earlier versions did not take over, so that their runs keep their ids.
         """
         normalise = self.normalisation
         numbers = [normalise.mean.tolist(), normalise.std.tolist()] if normalise else None
@@ -61,18 +61,18 @@ class Pretrained:
         net.load_state_dict(net.state_dict() | self.tensors)
 
     def to_dict(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """Its entry in run.json."""
         more: dict[str, Any] = {"pairs": list(self.pairs)} if self.pairs else {}
         more |= {"resizing": self.resizing.to_dict()} if self.resizing else {}
         return {"digest": self.digest, "kept": len(self.tensors), "new": list(self.new), "note": self.note, **more}
 
 
 def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
-    """Read the run folder or weight file that the recipe starts from, and see what of it fits the data.
+    """Read the run folder or weight file that the recipe starts from, and decide what of it fits the data.
 
-    The head is kept where the file names the very classes of the data, in their order; a file that names none gets a
-    new one, and so does one without a head. Raises UserError for a source that can't be read or holds no network, and
-    for one of another number of channels.
+    The head is kept if the file names the same classes as the data, in the same order; otherwise it is new, also if the
+    file names no classes or has no head. Raises UserError for a source that can't be read or holds no network, and for
+    a network with another number of channels.
     """
     source = recipe.start
     if not is_name(source) and not os.path.exists(source_path(source)):
@@ -115,11 +115,11 @@ def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
 
 
 def _load(recipe: Recipe) -> Loaded:
-    """The source's network and what its file says; the recipe may name the network that the file tells, too."""
+    """The source's network and what its file states; the recipe may name the network although the file tells it."""
     try:
         return load_described(recipe.start, net=recipe.net or None, head=False, match=recipe.match)
     except UserError:
-        if recipe.net and recipe.match == "names":  # whose name says nothing of the sizes that the source's data had
+        if recipe.net and recipe.match == "names":  # a name does not state the sizes that the source's data had
             with contextlib.suppress(UserError):
                 loaded = load_described(recipe.start, head=False)
                 sizes = {name: getattr(loaded.net.spec, name) for name in SIZES}

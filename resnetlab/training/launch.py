@@ -1,4 +1,4 @@
-"""Launch: a training as a command starts it, checked, with the lines that say what is trained and what came of it."""
+"""A training as a command launches it: checked, with the lines that say what is trained and how it ended."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ DOUBLES = ("policy", "colour_jitter")  # fields whose operations on images compu
 
 @dataclass(frozen=True)
 class Launch:
-    """A run, and what this process trains it on."""
+    """A run, and how this process trains it."""
 
     run: Run
-    asked: Recipe  # as it was given
+    asked: Recipe  # before defaults were resolved
     distributed: Distributed
     device: str
     workers: int  # processes that decode
     threads: int | None = None
     checkpoint_steps: int | None = None
-    stand_in: StandIn | None = None  # of a dry run whose data is not there
+    stand_in: StandIn | None = None  # in a dry run whose data is absent
 
     def measure(self, progress: Callable[[int, int], object]) -> None:
-        """Measure the training images for the normalisation; the run keeps it, so that this can be shown."""
+        """Measure the training images for the normalisation now, so that the progress can be shown."""
         normalisation_of(self.run, workers=self.workers, progress=progress)
 
     def train(self, stop: Stop | None = None) -> Iterator[Status]:
@@ -69,7 +69,7 @@ class Launch:
         )
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data or the recipe's rates, and what of the recipe is ignored, in lines."""
+        """Lines about suspicious data or rates, and about fields of the recipe that are ignored."""
         lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
         lines = [line for line in (unusual_rates(self.run.recipe), self._warmup()) if line]
         lines += [
@@ -94,7 +94,7 @@ class Launch:
         return f"{line} of {steps:,}: shorten it with --warmup-steps, or train longer"
 
     def introduction(self, *, warn_of_scratch: bool) -> list[str]:
-        """What is trained on what, and from where; warn_of_scratch: say what to expect of a run without a start."""
+        """Lines that say what is trained on what, and from which weights; warn_of_scratch: warn if it has no start."""
         run = self.run
         lines = [f"{run.spec.name} on {run.data.title}: {run.folder}", str(understood_of(run, self.asked))]
         if run.pretrained:
@@ -108,7 +108,7 @@ class Launch:
         return lines
 
     def how_to_train_anew(self) -> str:
-        """What to do where the run is finished and another training is wanted."""
+        """How to train again, although the run is finished."""
         run = self.run
         finished = (run.folder / "result.json").stat().st_mtime
         sides = (side for side in (run.data.train, run.data.test) if isinstance(side, Files))
@@ -117,7 +117,7 @@ class Launch:
         return f"{written if newer else ''}to train again, remove {run.folder} or give another --seed"
 
     def conclusion(self, *, early: bool) -> list[str]:
-        """What should be known of a finished run beside its errors; early: whether it was stopped early."""
+        """Lines about a finished run that its errors don't tell; early: whether it was stopped early."""
         run, lines = self.run, []
         result = run.result()
         assert result is not None
@@ -145,7 +145,7 @@ def launch(
 ) -> Launch:
     """Check all that can be checked before a training; the run is the same in every process. Raises UserError.
 
-    dry_run: nothing is written, and data that is not there is stood in for. name: what to call the run's folder.
+    dry_run: write nothing, and put made-up images in place of absent data. name: the name of the run's folder.
     """
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
@@ -170,7 +170,7 @@ def launch(
 
 
 def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: str, threads: int | None) -> Launch:
-    """A dry run whose data is not there. Raises UserError for what no data could mend."""
+    """A dry run whose data is absent. Raises UserError for what would be wrong with any data."""
     try:
         open_data(recipe.data, "read")
     except UserError as missing:
@@ -181,7 +181,7 @@ def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: s
 
 
 def understood_of(run: Run, asked: Recipe) -> Understood:
-    """What a training takes its data and its weights for; asked: the recipe as it was given."""
+    """How a training interprets its data and its weights; asked: the recipe before defaults were resolved."""
     assumed = asked.normalise == "source" != run.recipe.normalise
     whose = WHOSE_NORMALISATION.get(run.recipe.normalise, f"{run.recipe.normalise}, as given")
     return Understood.of(

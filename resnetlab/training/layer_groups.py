@@ -1,6 +1,4 @@
-"""The layer groups of a network from its input on, the stem and each stage: which are frozen, and at what rate they
-learn.
-"""
+"""The layer groups of a network, from its input on: the stem and each stage; frozen groups, and learning rates."""
 
 from __future__ import annotations
 
@@ -15,12 +13,12 @@ from resnetlab.training.recipe import Recipe
 
 def layer_groups(net: nn.Module) -> list[nn.Module]:
     """The stem and the stages of a residual network, in order; what follows is its head."""
-    assert isinstance(net, ResNet)  # check_layer_groups has seen to it
+    assert isinstance(net, ResNet)  # check_layer_groups has made sure of it
     return [nn.ModuleList(getattr(net, name) for name in net.stem_layers), *net.stages()]
 
 
 def check_layer_groups(recipe: Recipe, spec: Spec) -> None:
-    """Raise UserError unless the network has the groups that the recipe's `freeze` and `layer_decay` speak of."""
+    """Raise UserError unless the network has the groups that the recipe's `freeze` and `layer_decay` refer to."""
     if not recipe.freeze and recipe.layer_decay == 1:
         return
     if not isinstance(spec, NetSpec):
@@ -41,10 +39,10 @@ def freeze(net: nn.Module, count: int) -> None:
 
 
 def training_mode(trained: nn.Module, net: nn.Module, frozen: int) -> None:
-    """Put what is trained into training mode, but for the frozen groups of the network in it.
+    """Put `trained`, which holds the network, into training mode, except for the network's frozen groups.
 
     They stay in evaluation mode: batch norm normalises by the statistics that the weights were trained with and
-    keeps them, and nothing is dropped. So a frozen group is one fixed function, as when its outputs were stored.
+    keeps them, and nothing is dropped. A frozen group is thus a fixed function, as if its outputs were stored.
     """
     trained.train()
     for group in layer_groups(net)[:frozen] if frozen else []:
@@ -52,8 +50,8 @@ def training_mode(trained: nn.Module, net: nn.Module, frozen: int) -> None:
 
 
 def lr_factors(net: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
-    """What the learning rate of each parameter is multiplied by: 1 in the head, and from group to group towards the
-    input `layer_decay` times as much (discriminative fine-tuning, Howard & Ruder 2018, section 3.2).
+    """The factor of each parameter's learning rate: 1 in the head, and `layer_decay` times as much in each group
+    towards the input (discriminative fine-tuning, Howard & Ruder 2018, section 3.2).
     """
     factors = dict.fromkeys(net.parameters(), 1.0)
     for depth, group in enumerate(reversed(layer_groups(net)) if layer_decay != 1 else [], 1):

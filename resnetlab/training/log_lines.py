@@ -1,4 +1,4 @@
-"""What a log says of a training: a line at the end of each epoch, and within it one every minute."""
+"""The lines of a training's log: one at the end of each epoch, and one every minute within it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class LogLines:
     """Gives the line that is due at a status, if one is."""
 
     clock: Callable[[], float] = time.monotonic
-    begun: float = field(init=False, default=0.0)  # the time of the first status
-    said: float = field(init=False, default=0.0)  # and of the last line
+    begun: float = field(init=False, default=0.0)  # time of the first status
+    said: float = field(init=False, default=0.0)  # time of the last line
     first: Status | None = field(init=False, default=None)
     epochs: int = field(init=False, default=0)  # at the last line
 
@@ -36,7 +36,7 @@ class LogLines:
         return f"in epoch {status.epochs_done + 1}, {step}{self._left(status, now)}"
 
     def _left(self, status: Status, now: float) -> str:
-        """How long it will take to the end at the speed since the first status, in words."""
+        """The time left at the speed since the first status, in words."""
         assert self.first is not None
         done = status.step - self.first.step
         return f", about {duration((now - self.begun) / done * (status.steps - status.step))} left" if done else ""
@@ -49,7 +49,7 @@ def words_of(status: Status) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its usual unit, e.g. "2.5 h"."""
+    """A time in a suitable unit, e.g. "2.5 h"."""
     for name, unit in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"

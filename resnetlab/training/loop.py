@@ -1,4 +1,4 @@
-"""The training loop: for each epoch and each of its batches a step; then evaluate, and save. Unfinished runs resume."""
+"""The training loop: in each epoch, a step for each batch; then evaluate, and save. Unfinished runs resume."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.signals import Stop
 
-LOG_STEPS = 100  # a line of metrics every so many steps
-STATUS_SECONDS = 5  # a sign of life at least so often, while steps are not longer
-_AT_WORK = threading.RLock()  # torch has one random state for all threads; trainings in several take turns
+LOG_STEPS = 100  # steps from one logged line of metrics to the next
+STATUS_SECONDS = 5  # a status is yielded at least this often, unless steps take longer
+_AT_WORK = threading.RLock()  # torch has one random state for all threads, so trainings in several threads take turns
 
 
 @dataclass(frozen=True)
 class Status:
     """How a run goes: yielded every LOG_STEPS steps or STATUS_SECONDS, before evaluation, and at an epoch's end."""
 
-    epochs_done: int  # whole ones
+    epochs_done: int  # complete ones
     step: int
     steps: int  # in all
     lr: float
     train_error: float  # %, over the epoch's batches so far
-    test_error: float | None  # %, after the last whole epoch
+    test_error: float | None  # %, after the last complete epoch
     images_per_second: float
     next: Literal["training", "evaluating"] = "training"
 
@@ -58,15 +58,16 @@ def train(
     stop: Stop | None = None,
     distributed: Distributed | None = None,
 ) -> Iterator[Status]:
-    """Train the run to its end, from where it stands; yields a Status now and then.
+    """Train the run to its end, from its last checkpoint if it has one; yields a Status now and then.
 
-    Nothing is done if it is finished. The weights follow from the run to the last bit, on one machine and
-    with one number of threads, which the run keeps from its start; interrupted, it resumes from the last
-    checkpoint with the same outcome as an unbroken run. One is written after every epoch and within it every
-    `checkpoint_steps` steps or, by default, ten minutes. `workers` processes decode images of files ahead. None of
-    that changes an outcome. `distributed`: the processes that train the run together, each of which calls this with
-    its own (`distributed.joined`); only the main one reads and writes the folder. With another number of them than
-    before a run resumes as well, but ends with other bits. Afterwards `run.result()` holds the errors.
+    A finished run is left as it is. On one machine, the run determines the weights to the last bit: it keeps the number
+    of threads that it started with, and after an interruption it ends as an uninterrupted run would. A checkpoint is
+    written after every epoch and, within an epoch, every `checkpoint_steps` steps or, by default, ten minutes.
+    `workers` processes decode image files ahead. Neither affects the result. `distributed`: the processes that train
+    the run together, each of which makes this call (`distributed.joined`); only the main one reads and writes the
+    folder. A run also resumes with another number of processes, but its result then differs in the last bits.
+    Afterwards `run.result()` holds the errors.
+
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
     that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
@@ -121,10 +122,10 @@ def _to_the_end(job: Job) -> Generator[Status, None, None]:
 
 
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
-    """The same statuses, with settings of torch that are the run's own while it works and the caller's between.
+    """The same statuses; torch's random state and threads are the run's while it works, and the caller's in between.
 
-    What a caller draws, or trains beside, between two statuses must not change a run, nor what other threads of the
-    process train. Sums come out in another order with another number of threads.
+    Random numbers that the caller draws between two statuses, or another training, must not change a run. The number
+    of threads matters, since it decides the order of sums.
     """
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
@@ -153,7 +154,7 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
 def _status(
     session: TrainingSession, line: dict[str, float], doing: Literal["training", "evaluating"] = "training"
 ) -> Status:
-    """How the session stands. line: its epoch's averages."""
+    """The session's status; line: the averages of its epoch."""
     epoch = session.epoch
     return Status(
         epochs_done=session.progress.epoch,
@@ -170,9 +171,9 @@ def _status(
 def _evaluate(session: TrainingSession) -> dict[str, float]:
     """Loss and error (%) of the test images and, if any are held out, of the validation images.
 
-    Of files also how many could not be read, in this epoch's training and here. They are computed as the steps are,
-    in the recipe's precision and with fused layers where it has them, but for the last time in float32 and layer by
-    layer: what the run ends with is what a loaded network will be found to have.
+    For files, also the number that could not be read, in this epoch's training and here. Errors are computed as in the
+    steps, in the recipe's precision and with fused layers if it has them, but the last time in float32 and layer by
+    layer, so that a loaded network will have the error that the run ends with.
     """
     job, stepper = session.job, session.stepper
     last = session.progress.step == session.total_steps or job.recipe.stop_after  # which may end the run here
@@ -211,12 +212,12 @@ def _reestimate(session: TrainingSession) -> None:
             first = itertools.islice(batches, recipe.bn_reestimate)
             waited = job.distributed.until_stopped(first, job.stop)
             reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch in waited))
-        # These are not of the epoch that is counted:
+        # The unreadable files of these batches do not belong to the epoch:
         session.loader.unreadables.count = session.epoch.totals.unreadable
 
 
 def _write_result(run: Run, progress: TrainingProgress) -> None:
-    """Write result.json, which says that the run is finished: errors in %, of the last epoch."""
+    """Write result.json, which marks the run as finished: errors in %, of the last epoch."""
     last = last_epoch(run.folder)
     result = Result(
         train_error=last["train_error"],

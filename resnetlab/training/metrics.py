@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run logs, a line per epoch and per LOG_STEPS steps."""
+"""metrics.jsonl, the log of a run: a line per epoch and per LOG_STEPS steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnetlab.storage import Damaged, disk_errors, open_to_append
 
 
 class Metrics:
-    """metrics.jsonl: one line per evaluation and per logged step, without times, so that a run repeats it."""
+    """metrics.jsonl: one line per evaluation and per logged step, without times, so that a repeated run equals it."""
 
     def __init__(self, folder: Path, length: int, epochs: int):
         path = folder / METRICS
@@ -23,13 +23,13 @@ class Metrics:
             raise Damaged(path, f"damaged, it should hold {epochs} epochs, but has {len(found)}", START_ANEW)
         with disk_errors(path):
             self.file = open_to_append(path)  # unbuffered: a failed write must not be tried again when it closes
-            self.file.truncate(length)  # what was logged after the checkpoint that is resumed
+            self.file.truncate(length)  # drops lines logged after the checkpoint from which the run resumes
         self.folder = folder
         self.length = length
         self.last_epoch = found[-1] if found else None  # its line
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append a line. Raises UserError where the disk is full."""
+        """Append a line. Raises UserError if the disk is full."""
         content = json.dumps(line).encode() + b"\n"
         with disk_errors(self.folder):
             if self.file.write(content) < len(content):
@@ -37,12 +37,12 @@ class Metrics:
         self.length += len(content)
 
     def sync(self) -> None:
-        """Have on the disk what was written: a checkpoint must not say more than the file holds. Raises OSError."""
+        """Flush the file to disk, so that no checkpoint counts on more than it holds. Raises OSError."""
         os.fsync(self.file.fileno())
 
 
 class NoMetrics:
-    """What the processes of a run but the first hold in place of Metrics."""
+    """In place of Metrics in all processes of a run except the first."""
 
     length = 0
     last_epoch: dict[str, Any] | None = None

@@ -22,11 +22,11 @@ ROUNDS = 5
 
 
 class Muon(torch.optim.SGD):
-    """SGD, but for the groups marked `orthogonal`, which hold convolutions' weights W (out x in·k·k as matrices).
+    """SGD, except for the groups marked `orthogonal`, which hold convolutions' weights W (out x in·k·k as matrices).
 
     v := μv + g as in SGD; W := W · √out / ‖W‖ and W := W − lr · √out · UVᵀ / ‖UVᵀ‖ with the singular vectors of v (of
-    g + μv, Nesterov's form). Batch norm takes the length of a filter out again, so only its direction counts: with the
-    length fixed, lr is the angle by which it turns in a step, and weight decay would change nothing.
+    g + μv with Nesterov). Batch norm cancels the length of a filter, so only its direction matters: with the length
+    fixed, lr is the angle by which it turns in a step, and weight decay would change nothing.
     """
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class Muon(torch.optim.SGD):
         return super().step(closure)
 
     def _turn(self, group: dict[str, Any]) -> None:
-        """Update a group's weights, those of one shape together; their gradients are used up, so that SGD passes on."""
+        """Update a group's weights by shape; then clear their gradients, so that SGD skips them."""
         momentum = group["momentum"]
         of_shape: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in group["params"]:
@@ -59,7 +59,7 @@ class Muon(torch.optim.SGD):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """UVᵀ of each matrix UΣVᵀ, about: its singular values become 0.7 to 1.2. Of N R C, as it is."""
+    """About UVᵀ of each matrix UΣVᵀ, N R C: its singular values become 0.7 to 1.2."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)

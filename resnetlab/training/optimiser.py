@@ -12,14 +12,14 @@ from resnetlab.training.layer_groups import lr_factors
 from resnetlab.training.muon import Muon
 from resnetlab.training.recipe import Recipe
 
-# Kingma & Ba 2015, as AdamW is used everywhere: the decay of the squared gradients' average, and what keeps its root
-# from 0. The decay of the gradients' average is the recipe's momentum.
+# AdamW's usual constants (Kingma & Ba 2015): the decay of the average of squared gradients, and the term added to its
+# root. The decay of the average of gradients is the recipe's momentum.
 BETA2, EPSILON = 0.999, 1e-8
-USUAL_LR, USUAL_DECAY = (1e-5, 5e-3), 1e-3  # AdamW: rates below and above, and a decay below, are likely SGD's
+USUAL_LR, USUAL_DECAY = (1e-5, 5e-3), 1e-3  # AdamW: rates outside this range, and lower decays, are likely SGD's
 
 
 class _Kept(NamedTuple):
-    """What torch keeps for a parameter: its key there, the name in a checkpoint, and whether it is a single number."""
+    """State that torch keeps for a parameter: its key, its name in a checkpoint, and whether it is a single number."""
 
     key: str
     name: str
@@ -32,12 +32,12 @@ KEPT: dict[str, tuple[_Kept, ...]] = {"sgd": _MOMENTUM, "muon": _MOMENTUM, "adam
 
 
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser, with weight decay λ on what the recipe says.
+    """The recipe's optimiser, with weight decay λ on the parameters that the recipe chooses.
 
-    sgd: v := μv + g + λw, w := w − lr·v. muon (see there) turns the convolutions, but for the first, at its own rate,
-    and leaves the rest to SGD. adamw (Loshchilov & Hutter 2019): w := w − lr·(λw + m̂/(√v̂ + ε)), where m̂ and v̂ are
-    the averages of g and g² without their bias to 0: the decay is no part of the gradient. Groups have `lr_factor`,
-    which a step multiplies lr by. Frozen parameters are in none.
+    sgd: v := μv + g + λw, w := w − lr·v. muon (muon.py) turns all convolutions except the first, at its own rate, and
+    leaves the rest to SGD. adamw (Loshchilov & Hutter 2019): w := w − lr·(λw + m̂/(√v̂ + ε)), where m̂ and v̂ are the
+    bias-corrected averages of g and g²; the decay is not part of the gradient. Each group has an `lr_factor`, by which
+    a step multiplies lr. Frozen parameters are in no group.
     """
     factors = lr_factors(net, recipe.layer_decay)
     turned: set[nn.Parameter] = set()
@@ -65,13 +65,13 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def tensors_per_weight(recipe: Recipe) -> int:
-    """How many tensors of a weight's shape the optimiser keeps of each."""
+    """The number of tensors that the optimiser keeps for each weight, in its shape."""
     kept = sum(not one.scalar for one in KEPT[recipe.optimiser])
     return kept if recipe.optimiser == "adamw" or recipe.momentum else 0
 
 
 def unusual_rates(recipe: Recipe) -> str:
-    """A line about rates that look like another optimiser's, as a named recipe's do; "" where nothing does."""
+    """A line about rates that look like another optimiser's, e.g. a named recipe's; "" if none does."""
     low, high = USUAL_LR
     odd = [f"lr={recipe.lr:g}"] if not low <= recipe.lr <= high else []
     odd += [f"weight_decay={recipe.weight_decay:g}"] if 0 < recipe.weight_decay < USUAL_DECAY else []
@@ -84,7 +84,7 @@ def unusual_rates(recipe: Recipe) -> str:
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer, recipe: Recipe) -> dict[str, Tensor]:
-    """What it keeps for the next step, by the names of a checkpoint: none before the first one."""
+    """The optimiser's state for the next step, by the names of a checkpoint; empty before the first step."""
     state: dict[str, Tensor] = {}
     for i, p in enumerate(parameters_of(optimiser)):
         for kept in KEPT[recipe.optimiser]:
@@ -95,7 +95,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer, recipe: Recipe) -> dict[st
 
 
 def wanted_state(optimiser: torch.optim.Optimizer, recipe: Recipe) -> dict[str, Tensor]:
-    """All that `optimiser_state` may give, with a tensor of the right shape and type in place of each."""
+    """All names that `optimiser_state` may return, each with a tensor of the right shape and type."""
     return {
         f"{kept.name}.{i}": torch.tensor(0.0) if kept.scalar else p
         for i, p in enumerate(parameters_of(optimiser))
@@ -104,7 +104,7 @@ def wanted_state(optimiser: torch.optim.Optimizer, recipe: Recipe) -> dict[str, 
 
 
 def check_state(optimiser: torch.optim.Optimizer, recipe: Recipe, state: dict[str, Tensor]) -> None:
-    """Raise UserError for tensors of `optimiser_state`'s names that no optimiser can have left; shapes are right."""
+    """Raise UserError for values that no optimiser could have written; names and shapes have been checked."""
     for i, _ in enumerate(parameters_of(optimiser)):
         names = [f"{kept.name}.{i}" for kept in KEPT[recipe.optimiser]]
         if (there := [name for name in names if name in state]) and len(there) < len(names):
@@ -117,7 +117,7 @@ def check_state(optimiser: torch.optim.Optimizer, recipe: Recipe, state: dict[st
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, recipe: Recipe, state: dict[str, Tensor]) -> None:
-    """Take over what `optimiser_state` gave, each tensor in its parameter's memory layout; it has been checked."""
+    """Restore what `optimiser_state` returned, already checked, each tensor in its parameter's memory layout."""
     optimiser.state.clear()
     for i, p in enumerate(parameters_of(optimiser)):
         for kept in KEPT[recipe.optimiser]:
@@ -132,5 +132,5 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, recipe: Recipe, state: d
 
 
 def parameters_of(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """What it updates, in the order of its groups."""
+    """The parameters that it updates, in the order of its groups."""
     return [p for group in optimiser.param_groups for p in group["params"]]

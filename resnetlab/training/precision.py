@@ -1,4 +1,4 @@
-"""Precision and speed of a step: what is fast on which machine, autocast, compiled units, recomputed units."""
+"""Precision and speed of a step: which settings are fast on a machine, autocast, compiled and recomputed units."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ AUTO = ("precision", "channels_last", "compile")  # fields of a recipe that the 
 
 
 def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
-    """What the fields of AUTO come to on this machine; those that the recipe states are as it states them.
+    """The values of the fields AUTO on this machine; fields that the recipe sets keep their values.
 
-    bf16 pays where matrix units multiply it: AMX on processors, every GPU that has it. AVX-512-BF16 alone multiplies
-    no more numbers in a cycle than float32 does, and the conversions make a step slower (docs/performance.md).
+    bf16 pays off if matrix units multiply it: AMX on processors, and every GPU that has it. AVX-512-BF16 alone
+    multiplies no more numbers per cycle than float32, and the conversions make a step slower (docs/performance.md).
     """
     gpu, cpu = device.startswith("cuda"), device == "cpu"
     precision = ("bf16" if has_fast_bf16(device) else "fp32") if recipe.precision == "auto" else recipe.precision
@@ -41,14 +41,14 @@ def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
         compiles = cpu and isinstance(spec, NetSpec) and not recipe.sync_bn and can_fuse()
     half_on_gpu = gpu and precision != "fp32"
     channels_last = (cpu or half_on_gpu) if recipe.channels_last == "auto" else recipe.channels_last
-    # Fused layers work on that layout.
+    # Fused layers need that layout.
     return {"precision": precision, "channels_last": channels_last or (compiles and cpu), "compile": compiles}
 
 
 def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> Recipe:
-    """The recipe with what `auto` came to where the run started, which it keeps to its end.
+    """The recipe with the values that `auto` had where the run started, which it keeps to its end.
 
-    Says so where this machine computes that slowly, or can't: then the bits are no longer those of an unbroken run.
+    Warns if this machine is slow at that, or can't do it, so that the result is no longer bit-identical.
     """
     found = recipe.override(**settled)
     if found.precision == "bf16" and recipe.precision == "auto" and not has_fast_bf16(device):
@@ -64,7 +64,7 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
 
 
 def has_amx() -> bool:
-    """Whether this processor multiplies bf16 matrices in units of its own, and oneDNN may use them."""
+    """Whether this processor has units that multiply bf16 matrices, and oneDNN may use them."""
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
     return "amx_bf16" in instruction_sets() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
 
@@ -98,7 +98,7 @@ def autocast(precision: str, kind: str) -> contextlib.AbstractContextManager[obj
 
 
 def gradient_scaler(precision: str, kind: str) -> torch.amp.GradScaler | None:
-    """What keeps float16's small gradients from vanishing: it scales the loss, and skips a step that overflows."""
+    """The scaler that keeps small float16 gradients from vanishing: it scales the loss, and skips overflowing steps."""
     return torch.amp.GradScaler(kind) if precision == "fp16" else None
 
 
@@ -154,10 +154,10 @@ def _check_compiling(recipe: Recipe, spec: NetSpec, kind: str) -> None:
 
 
 def _check_compiler(kind: str) -> None:
-    """Compile something small: better one clear line now than a traceback in the first step."""
+    """Compile something small, to raise a clear UserError now rather than fail in the first step."""
     try:
         torch.compile(lambda x: x + 1, backend=BACKEND, dynamic=False)(torch.zeros(2, device=kind))
-    except Exception as error:  # inductor's own kinds, and what compilers and Triton raise
+    except Exception as error:  # inductor's own, and those of compilers and Triton
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
         raise UserError(
             f"compile=True: torch can't compile here ({reason}); on a GPU it needs Triton. Leave compile out."
@@ -166,7 +166,7 @@ def _check_compiler(kind: str) -> None:
 
 @contextlib.contextmanager
 def compiled(on: bool) -> Iterator[None]:
-    """Around a step whose units torch compiled: room for one code per kind of unit and size of batch; torch's is 8."""
+    """A context for steps with compiled units: raises torch's limit of 8 codes, one per kind of unit and batch size."""
     if not on:
         yield
         return
@@ -175,11 +175,11 @@ def compiled(on: bool) -> Iterator[None]:
 
 
 def as_written(on: bool) -> contextlib.AbstractContextManager[object]:
-    """Around an evaluation: compiled units run as they are written, as they will where the weights are loaded."""
+    """A context for evaluations: compiled units run as written, as they will when the weights are loaded elsewhere."""
     return torch.compiler.set_stance("force_eager") if on else contextlib.nullcontext()
 
 
 def recompute_units(net: nn.Module) -> None:
-    """Keep only what passes between groups of units, and compute the rest again for the gradient (Chen et al. 2016)."""
+    """Keep only the maps between groups of units, and recompute the rest for the gradient (Chen et al. 2016)."""
     assert isinstance(net, ResNet)
     net.recompute = True

@@ -24,7 +24,7 @@ DecayName = Literal["all", "weights"]
 OptimiserName = Literal["sgd", "muon", "adamw"]
 BalanceName = Literal["none", "class_weights", "sampling"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
-Switch = bool | Literal["auto"]  # auto: what is fast on the machine that the run starts on
+Switch = bool | Literal["auto"]  # auto: whichever is faster on the machine on which the run starts
 
 
 def _field(default: Any, words: str) -> Any:
@@ -33,15 +33,15 @@ def _field(default: Any, words: str) -> Any:
 
 
 def _retired(default: Any) -> Any:
-    """A field of earlier versions: read, so that their runs keep their ids, and ignored."""
+    """A field of earlier versions, which is read, so that their runs keep their ids, but ignored."""
     return field(default=default, metadata={"help": "Ignored; runs of earlier versions may have it.", "retired": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained on what, and how. Every field is an option of `resnetlab train`.
+    """A network, its data, and how it is trained. Every field is an option of `resnetlab train`.
 
-    Milestones are shares of the run, so that a shorter run keeps its shape. Raises UserError for values that can't be.
+    Milestones are shares of the run, so that a shorter run keeps its shape. Raises UserError for invalid values.
     """
 
     net: str = _field("cifar_resnet20", "The network's name, as in 'resnetlab describe'; '': the source's network.")
@@ -187,12 +187,11 @@ class Recipe:
             )
 
     def override(self, **changes: Any) -> Recipe:
-        """A copy with some fields changed, and those that these replace unless they are given as well.
+        """A copy with some fields changed; fields that they replace are reset unless they are given as well.
 
-        One of epochs and iterations replaces the other, and both least_iterations; one of validation_images and
-        validation_share the other; a start the network and the normalisation, which are then the source's, and match;
-        AdamW SGD's nesterov.
-        Raises UserError for an unknown field, with the nearest names.
+        epochs and iterations replace each other and reset least_iterations; validation_images and validation_share
+        replace each other; start resets match, and the network and the normalisation, which are then the source's;
+        optimiser="adamw" resets nesterov. Raises UserError for an unknown field, with the nearest names.
         """
         for key in changes:
             if key not in FIELDS:
@@ -207,7 +206,7 @@ class Recipe:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The part of the recipe that says what is done to training images."""
+        """The augmentation of training images."""
         from resnetlab.data.loading import Augmentation  # a recipe is read without torch
 
         return Augmentation(
@@ -235,12 +234,12 @@ FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
 Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
     f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
 )
-# No part of a run's id: how its network is called, and where data and source lie and how they are read, since what is
-# read is hashed itself.
+# Not part of a run's id: the network's name, where data and source are, and how they are read, since their contents
+# are hashed instead.
 NOT_IN_ID = ("net", "data", "start", "match")
 RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
-_COUNT, _RATE = 1e9, 1e6  # the most that may be asked for: what lies beyond is a slip, and would overflow
-_REPLACED: dict[str, dict[str, Any]] = {  # what becomes of other fields when one is given
+_COUNT, _RATE = 1e9, 1e6  # upper limits: larger values are mistakes, and would overflow
+_REPLACED: dict[str, dict[str, Any]] = {  # how a field, when given, resets others
     "epochs": {"iterations": None, "least_iterations": 0},
     "iterations": {"epochs": None, "least_iterations": 0},
     "validation_images": {"validation_share": 0.0},
@@ -282,7 +281,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type, where that loses nothing; else UserError."""
+    """The value converted to its field's type if that loses nothing; else raise UserError."""
     kinds = get_args(hint)
     if value is None and type(None) in kinds:
         return None

@@ -1,4 +1,4 @@
-"""The named recipes, the papers' and ours; and `recipe`, which gives one of them or reads a TOML file."""
+"""The named recipes, the papers' and ours; and `recipe`, which returns one of them or reads a TOML file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from resnetlab.paths import decoded, expanded
 from resnetlab.training.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
-    # Ours, for the demo: a residual net, of 56 layers too, learns the 1,437 images in half a minute, and a plain
-    # one of 56 does not. At a rate of 0.1 without warm-up both fail.
+    # Ours, for the demo: a residual net learns the 1,437 images in half a minute, even with 56 layers, and a plain
+    # net of 56 layers does not. At a rate of 0.1 without warm-up both fail.
     "digits": Recipe(
         net="cifar_resnet20",
         data="digits",
@@ -25,12 +25,12 @@ RECIPES: dict[str, Recipe] = {
         warmup_steps=46,  # two epochs
         channels_last=True,
     ),
-    # He 2015, section 4.2, but for what is marked. Open points of the paper: it decides the schedule on
-    # 45k/5k and does not say what the final runs train on (here: all 50k, as its re-implementations);
-    # momentum is torch's form, v = μv + g, not Caffe's v = μv + lr·g, which differs when lr changes; its
-    # batches of 128 lie on two GPUs, where batch norm presumably sees 64 images each (here: all on a device);
-    # whether its test error is of moving averages or of re-estimated ones (here: moving). Initialisation (fan-out)
-    # and where option A pads its zeros (after) are the network's: init= and zero_pad= of the net.
+    # He 2015, section 4.2, except as marked. Open points of the paper: it chooses the schedule on 45k/5k and does not
+    # say what the final runs train on (here: all 50k, as in re-implementations); its batches of 128 are split over two
+    # GPUs, so that batch norm presumably sees 64 images each (here: all on one device); whether its test error uses
+    # moving averages or re-estimated statistics (here: moving averages). Momentum is torch's form, v = μv + g, not
+    # Caffe's v = μv + lr·g, which differs when lr changes. Initialisation (fan-out) and where option A pads its zeros
+    # (after) are the network's: init= and zero_pad= of the net.
     "cifar_paper": Recipe(
         net="cifar_resnet20",
         data="cifar10:data",
@@ -48,14 +48,14 @@ RECIPES: dict[str, Recipe] = {
         # all CIFAR runs: warmup="constant", warmup_lr=0.01, warmup_steps=400, which its new unit does not need
         momentum=0.9,
         weight_decay=1e-4,
-        decay="all",  # the paper gives the value alone; Goyal et al. 2017, section 5.1, say it spared γ and β
-        precision="fp32",  # as the paper; so it says itself, whatever is fast
+        decay="all",  # the paper gives only the value; Goyal et al. 2017, section 5.1, say that it spared γ and β
+        precision="fp32",  # as in the paper
     ),
-    # He 2015, section 3.4. Open points: what error has to plateau, and for how long (here: the training error, or
-    # the validation error if images are held out, 5 epochs); pixel_mean is of the middle crops, since crops differ
-    # from image to image. Not as there: momentum is torch's form; batches of 256 lay on 8 GPUs with batch norm over
-    # 32 each; the released nets' batch norm statistics were re-estimated after training. 50 layers and more in the
-    # paper's form are resnet50_v1 and so on.
+    # He 2015, section 3.4. Open points: which error has to plateau, and for how long (here: the training error, or
+    # the validation error if images are held out, for 5 epochs); pixel_mean is taken over centre crops. Differences:
+    # momentum is torch's form; the paper's batches of 256 were split over 8 GPUs, with batch norm over 32 images each;
+    # the released nets' batch norm statistics were re-estimated after training. The paper's form of 50 layers and more
+    # is resnet50_v1 and so on.
     "imagenet_paper": Recipe(
         net="resnet34",
         data="imagenet:data",
@@ -65,7 +65,7 @@ RECIPES: dict[str, Recipe] = {
         iterations=600_000,  # "up to 60 x 10^4 iterations", 119.9 epochs
         batch_size=256,
         lr=0.1,
-        schedule="plateau",  # "divided by 10 when the error plateaus"; He 2016, section 5: at epochs 30 and 60, which
+        schedule="plateau",  # "divided by 10 when the error plateaus"; He 2016, appendix: at epochs 30 and 60, which
         # is schedule="multistep", epochs=90 (its end is not stated), milestones=(1/3, 2/3)
         lr_drop=0.1,
         momentum=0.9,
@@ -73,9 +73,9 @@ RECIPES: dict[str, Recipe] = {
         decay="all",
         precision="fp32",
     ),
-    # Goyal et al. 2017 (batch, lr, warm-up, γ = 0, 90 epochs) with the cosine and the smoothed labels of He T. et al.
-    # 2019, "Bag of tricks" (which trains for 120). Not as there: the last layer starts as the zoo has it (Goyal:
-    # from N(0, 0.01)), and He T.'s noise of colour is left out.
+    # Goyal et al. 2017 (batch, lr, warm-up, γ = 0, 90 epochs) with the cosine and the label smoothing of He T. et al.
+    # 2019, "Bag of tricks" (which trains for 120). Differences: the last layer starts as the zoo has it (Goyal:
+    # from N(0, 0.01)), and He T.'s colour noise is left out.
     "imagenet_modern": Recipe(
         net="resnet50(zero_gamma=True)",  # v1.5; γ = 0 in each unit's last batch norm: Goyal, section 5.1
         data="imagenet:data",
@@ -97,9 +97,9 @@ RECIPES: dict[str, Recipe] = {
         channels_last="auto",
     ),
     # After Vryniotis 2021, "How to Train State-Of-The-Art Models Using TorchVision's Latest Primitives", whose resnet50
-    # has 80.9 % top-1; the same kind as Wightman et al. 2021, "ResNet strikes back", with SGD in place of LAMB and
-    # cross-entropy in place of a binary one. Not as there: crops of 224 pixels in training as in the evaluation
-    # (176 there), each image once an epoch (there four views of a quarter of the images).
+    # has 80.9 % top-1; similar to Wightman et al. 2021, "ResNet strikes back", with SGD in place of LAMB and
+    # cross-entropy in place of binary cross-entropy. Differences: training crops of 224 pixels as in the evaluation
+    # (there 176), and each image once an epoch (there four views of a quarter of the images).
     "imagenet_strong": Recipe(
         net="resnet50",
         data="imagenet:data",
@@ -120,13 +120,13 @@ RECIPES: dict[str, Recipe] = {
         momentum=0.9,
         weight_decay=2e-5,
         decay="weights",
-        ema=0.999966,  # there: every 32 steps towards the weights by 2e-5 · 8 · 128 · 32 / 600
+        ema=0.999966,  # there: every 32 steps, by 2e-5 · 8 · 128 · 32 / 600 towards the weights
         precision="auto",
         channels_last="auto",
     ),
-    # Ours, for 100 to 100,000 images of one's own and `--from` a trained network, which brings its normalisation and
-    # its size of image. A low rate, since the weights are good already; 20 epochs, or the 500 steps that few images
-    # need. The best weights are chosen by a tenth of the training images, never by the test images. Without --from it
+    # Ours, for 100 to 100,000 images of your own and `--from` a trained network, which sets the normalisation and the
+    # image size. The rate is low, since the weights are good already; 20 epochs, but at least 500 steps, which few
+    # images need. A tenth of the training images selects the best weights, never the test images. Without --from it
     # trains resnet18 from scratch.
     "finetune": Recipe(
         net="resnet18",
@@ -150,7 +150,7 @@ RECIPES: dict[str, Recipe] = {
         channels_last="auto",
     ),
     # Ours: about a point above the error of cifar_paper in 20 epochs instead of 164, by orthogonal updates (Jordan et
-    # al. 2024) and one cycle of the rate (Smith & Topin 2018). The best so far of those that were tried on 45,000
+    # al. 2024) and one cycle of the rate (Smith & Topin 2018). The best so far of the settings tried on 45,000
     # training images and 5,000 held-out ones (results/cifar-fast-tuning).
     "cifar_fast": Recipe(
         net="cifar_resnet20",

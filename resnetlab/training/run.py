@@ -1,4 +1,4 @@
-"""A run: a folder named by the hash of what defines it (spec, recipe, data, seed), and what lies in it."""
+"""A run: a folder named by the hash of what defines it (spec, recipe, data, seed), and its settings."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from resnetlab.training.muon import check_muon
 from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import NORMALISATIONS, NOT_IN_ID, Recipe
 
-ID_FORMAT = 1  # of what the hash is made of, so that the same command finds runs of format 1
+ID_FORMAT = 1  # version of what is hashed; it stays, so that the same command finds runs of format 1
 FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a network, a recipe and a data set, and the folder it has below `root`."""
+    """One training: a network, a recipe and a data set, and its folder below `root`."""
 
     spec: Spec
     recipe: Recipe
     data: Data
     root: Path
     pretrained: Pretrained | None = None  # what it takes from the weights that it starts from
-    name: str = ""  # what a person calls it: its folder's name, unless it is there already; no part of the id
+    name: str = ""  # given by the user; names the folder unless that exists already; not part of the id
 
     @cached_property
     def id(self) -> str:
-        """The hash of what defines the run; where data and source lie and how networks are called is no part of it."""
-        # Fields at their default are no part of it, so that a field that is added later changes no run.
+        """The hash of what defines the run; the places of data and source and the network's name are not part of it."""
+        # Fields at their default are left out, so that a field added later changes no id.
         default = Recipe().to_dict()
         recipe = {k: v for k, v in self.recipe.to_dict().items() if k not in NOT_IN_ID and v != default.get(k)}
         spec = {k: v for k, v in self.spec.to_dict().items() if k != "name"}
@@ -54,25 +54,25 @@ class Run:
 
     @property
     def resizing(self) -> Resizing | None:
-        """How its test images are resized, as its source states; None for the usual way."""
+        """How its test images are resized, if its source states that; None for the usual way."""
         return self.pretrained.resizing if self.pretrained else None
 
     @property
     def folder(self) -> Path:
-        """Where the run lies."""
-        there = sorted(self.root.glob(f"*-{self.id}"))  # one network may be called by several names
+        """The run's folder."""
+        there = sorted(self.root.glob(f"*-{self.id}"))  # one network may have several names
         words = re.sub(r"(?:[^\w.]|_)+", "_", f"{self.spec.name or 'net'}-{self.data.title}").strip("_")
         return there[0] if there else self.root / f"{self.name or words[:60]}-{self.id}"
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run ended with (`train` writes it), or None while it is unfinished.
+        """The result of the finished run (`train` writes it), or None while it is unfinished.
 
         Raises UserError if the file is damaged.
         """
         return read_result(self.folder)
 
     def settings(self, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
-        """What `run.json` holds."""
+        """The contents of run.json."""
         return {
             "format": FORMAT,
             "id": self.id,
@@ -98,12 +98,12 @@ class Run:
 def make_run(
     recipe: Recipe, root: Path, data: Data | None = None, *, purpose: Purpose = "train", name: str = ""
 ) -> Run:
-    """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and make
-    a number of images of a share to hold out.
+    """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and turn
+    a share to hold out into a number of images.
 
-    `data`, if given, is what the recipe's data text names, read before; else it is opened to train, which may write a
-    split down, or just to "read". `name` is what its folder is to be called. Raises UserError for a network, data
-    set, source, name or combination that can't be.
+    `data`, if given, is the recipe's data, already read; else it is opened to train, which may write a split file, or
+    only to "read". `name` names the run's folder. Raises UserError for a network, data set, source, name or
+    combination that is not possible.
     """
     check_name(name)
     spec = named_spec(recipe.net) if recipe.net else None
@@ -127,7 +127,7 @@ def make_run(
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)
     if recipe.normalise not in NORMALISATIONS:
-        parse_normalisation(recipe.normalise, channels, NORMALISATIONS)  # or a line says that it can't be
+        parse_normalisation(recipe.normalise, channels, NORMALISATIONS)  # raises UserError if it doesn't fit
     if pretrained:
         check_size(pretrained, recipe, size)
         if recipe.normalise == "source" and not pretrained.normalisation:  # as evaluation does with such files
@@ -172,8 +172,8 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
 
 
 def as_begun(run: Run, settings: dict[str, Any]) -> Run:
-    """The run as its folder says that it began: earlier versions resized test images their own way, whatever the source
-    states, and an unfinished run of theirs goes on so. Raises Damaged.
+    """The run as its folder states that it began: earlier versions resized test images in their own way, whatever the
+    source states, and their unfinished runs continue to do so. Raises Damaged.
     """
     if not run.pretrained:
         return run
@@ -186,9 +186,9 @@ def as_begun(run: Run, settings: dict[str, Any]) -> Run:
 
 
 def migrate(folder: Path) -> None:
-    """Mark a folder as one of this format, before a checkpoint is written that older versions can't read.
+    """Mark a folder as having this format, before a checkpoint is written that older versions can't read.
 
-    What earlier formats wrote is read as it is.
+    Files of earlier formats stay readable as they are.
     """
     settings = read_settings(folder)
     if settings["format"] != FORMAT:

@@ -1,4 +1,4 @@
-"""One run in detail, several runs side by side, and the end of a run's folder."""
+"""One run in detail, several runs side by side, and the removal of runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from resnetlab.storage import LOCK, Damaged, is_locked, locked
 from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
-# What a training leaves in its folder, for a moment or for good; a tracker's files too.
+# Files that a training leaves in its folder, temporarily or for good, and a tracker's.
 OURS = re.compile(
     rf"({'|'.join(map(re.escape, (SETTINGS, METRICS, RESULT, TRACKING)))})(\.part)?|{LOCK}|tensorboard"
     r"|(last|best)(\.old|\.new|\.damaged)?"
 )
 
 
-_OF_MACHINE = {"processor": "", "device": "", "torch": "torch "}  # what is shown of it, and the word before
+_OF_MACHINE = {"processor": "", "device": "", "torch": "torch "}  # the entries that are shown, and their prefixes
 
 
 @dataclass(frozen=True)
 class RunDetails:
-    """A run with all that is written down of it; of a damaged one only how it stands."""
+    """A run with everything that is recorded of it; a damaged one may have only its summary."""
 
     summary: RunSummary
     settings: dict[str, Any]  # run.json
@@ -37,7 +37,7 @@ class RunDetails:
         return self.summary.to_dict() | {"settings": self.settings, "result": self.result}
 
     def facts(self) -> list[tuple[str, str]]:
-        """What there is to say of it, a line each."""
+        """Facts about the run, one per line: what they are, and the words."""
         return [(what, printable(words)) for what, words in self._facts() if words]
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ class RunDetails:
 
 
 def details(folder: Path) -> RunDetails:
-    """All that is known of a run. Never raises for a damaged one, whose summary says what is damaged."""
+    """All that is known of a run. Never raises for a damaged run, whose summary says what is damaged."""
     settings: dict[str, Any] = {}
     result = None
     try:
@@ -78,7 +78,7 @@ def details(folder: Path) -> RunDetails:
 
 
 def changed_fields(settings: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a run's recipe that are not at their default, in the recipe's order; old versions' others last."""
+    """The fields of a run's recipe that are not at their default, in order; fields of old versions come last."""
     default, recipe = RETIRED | Recipe().to_dict(), settings.get("recipe", {})
     names = [*FIELDS, *(name for name in recipe if name not in default)]
     return {name: recipe[name] for name in names if name in recipe and recipe[name] != default.get(name)}
@@ -86,7 +86,7 @@ def changed_fields(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side: how each stands, and the settings in which they differ, with each one's value."""
+    """Runs side by side: the state of each, and the settings in which they differ, with the values of each."""
 
     runs: tuple[RunSummary, ...]
     differences: dict[str, tuple[Any, ...]]
@@ -111,9 +111,9 @@ class Comparison:
 
 
 def compare_runs(folders: list[Path]) -> Comparison:
-    """Compare runs: network, data, start and recipe, in which a field that a run doesn't have is at its default.
+    """Compare runs by network, data, start and recipe; a field that a run lacks counts as its default.
 
-    Raises UserError for fewer than two, one given twice, and a damaged one.
+    Raises UserError for fewer than two runs, for a run given twice, and for a damaged run.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("give two or more different runs to compare.")
@@ -125,7 +125,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
 
 
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is; where data and source lie is no part of it."""
+    """The settings that define a run, without the places of data and source."""
     recipe = RETIRED | Recipe().to_dict() | settings["recipe"]
     return {
         "network": settings["spec"].get("name"),
@@ -136,7 +136,7 @@ def _described(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_removable(folder: Path) -> None:
-    """Raise UserError for a link, a folder that holds anything but a run, and a run that a process trains."""
+    """Raise UserError for a link, a folder that holds anything but a run, and a run in progress."""
     if folder.is_symlink():
         raise UserError(f"{folder}: a symbolic link; remove it by hand, or name the folder that it leads to.")
     others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
@@ -150,9 +150,9 @@ def check_removable(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove a run's folder with all that a training wrote into it.
+    """Remove a run's folder with everything that a training wrote into it.
 
-    Raises UserError as `check_removable` does, with everything left as it is, and where it can't be removed.
+    Raises UserError as `check_removable` does, leaving everything as it is, and if the folder can't be removed.
     """
     try:
         check_removable(folder)

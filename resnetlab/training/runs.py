@@ -1,4 +1,4 @@
-"""What runs there are in a folder: how far each is, its errors, and what is wrong with a damaged one."""
+"""The runs in a folder: how far each is, its errors, and what is wrong with a damaged one."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ State = Literal["finished", "unfinished", "running", "damaged"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run of a list; what a damaged folder does not tell is None."""
+    """One run of a list; values that a damaged folder does not tell are None."""
 
     folder: Path
     state: State
-    words: str  # where it stands, or what is damaged
+    words: str  # how far it is, or what is damaged
     net: str | None = None
     data: str | None = None
     seed: int | None = None
-    epochs: int = 0  # whole ones, in its metrics
+    epochs: int = 0  # complete ones in its metrics
     step: int = 0  # of the last line of its metrics
-    train_error: float | None = None  # %, of the last whole epoch
+    train_error: float | None = None  # %, of the last complete epoch
     test_error: float | None = None
-    best_error: float | None = None  # %, lowest of the validation images, or of the test images without those
+    best_error: float | None = None  # %, the lowest on the validation images, or on the test images if there are none
     written: float = 0.0  # seconds since 1970, when metrics, result or settings were last written
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; a number that is not finite is null, and a time that no calendar has."""
+        """As JSON values; numbers that are not finite, and times outside the calendar, are null."""
         when = self.when(UTC)
         words = when.isoformat(timespec="seconds") if when else None
         values = {k: _finite(v) for k, v in asdict(self).items()}
         return values | {"folder": str(self.folder), "written": words}
 
     def when(self, zone: tzinfo | None = None) -> datetime | None:
-        """When it was last written; None if that is before the year 1 or after 9999, as a wrong clock has it."""
+        """When it was last written; None if a wrong clock put that before the year 1 or after 9999."""
         try:
             return datetime.fromtimestamp(self.written, zone)
         except (ValueError, OverflowError, OSError):
@@ -60,9 +60,9 @@ class RunSummary:
 
 
 def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
-    """The runs in a folder, the latest last, and the folders in it that are no runs.
+    """The runs in a folder, the latest last, and the folders in it that are not runs.
 
-    Raises UserError if there is no such folder; whatever is wrong with a run in it is reported, never raised.
+    Raises UserError if there is no such folder; damage to a run is reported in its summary, never raised.
     """
     try:
         folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != MEASURED]
@@ -78,7 +78,7 @@ def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
 
 
 def summary(folder: Path) -> RunSummary:
-    """How a run stands. Never raises: what can't be read makes it damaged."""
+    """The summary of a run. Never raises: a run with unreadable files is reported as damaged."""
     written = last_written(folder)
     settings: dict[str, Any] = {}
     try:
@@ -112,10 +112,9 @@ def summary(folder: Path) -> RunSummary:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """The folder of a run by its path, or by its name below `root`, of which the hash, or all but that, may be left
-    out: the newest that fits.
+    """The folder of a run by its path, by its name below `root`, with or without the hash, or by the hash alone.
 
-    Raises UserError if there is none, or if it is not a run.
+    If several fit, it is the newest. Raises UserError if there is none, or if it is not a run.
     """
     try:
         given = expanded(name)
@@ -123,7 +122,7 @@ def find_run(name: str, root: Path) -> Path:
         found = next((place for place in places if place and place.is_dir()), None)
         is_run = found is not None and is_there(found / SETTINGS)
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
-    except (OSError, ValueError):  # names that no file system takes, homes of unknown users
+    except (OSError, ValueError):  # names that file systems reject, homes of unknown users
         found, is_run, near = None, False, ""
     if found is None:
         raise UserError(f"{name[:80]!r}: no such run folder, here or in {root}.{near}")
@@ -133,7 +132,7 @@ def find_run(name: str, root: Path) -> Path:
 
 
 def _names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Network, data and seed of a run, as far as its settings tell them."""
+    """Network, data and seed of a run, as far as its settings state them."""
     seed = settings.get("recipe", {}).get("seed")
     net, data = settings.get("spec", {}).get("name"), data_title(settings)
     return {

@@ -1,4 +1,4 @@
-"""The learning rate: a function of the step and of a small state, so that it resumes exactly."""
+"""The learning rate: a function of the step and of a small state, so that a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from resnetlab.schema import INFINITY, Between, Percent, Whole
 from resnetlab.training.recipe import Recipe
 
 ONECYCLE_RISE = 0.3  # share of the run in which lr rises (Smith & Topin 2018; torch's default)
-ERROR_MEMORY = 50  # train_error: the training error is a running mean over about so many steps
+ERROR_MEMORY = 50  # train_error: the training error is a running mean over about this many steps
 
 
 @dataclass
 class ScheduleState:
-    """What a schedule has seen: the part that can't be computed from the step. Saved with a checkpoint."""
+    """The part of a schedule that can't be computed from the step. Saved with each checkpoint."""
 
     warm_since: Whole | None = None  # train_error: the step at which warm-up ended
     running_error: Percent = 100.0  # train_error: running mean of the batches' error, in %
     drops: Whole = 0  # plateau: how often lr has dropped
     best_error: Annotated[float, Between(0, INFINITY)] = math.inf  # plateau: lowest error so far, in %
-    waited: Whole = 0  # plateau: evaluations since then
+    waited: Whole = 0  # plateau: evaluations since the lowest error
 
 
 def total_steps(recipe: Recipe, per_epoch: int) -> int:
-    """Steps of a whole run, where an epoch has `per_epoch`."""
+    """The number of steps of a run with `per_epoch` steps in an epoch."""
     if recipe.iterations is not None:
         return recipe.iterations
     assert recipe.epochs is not None
@@ -33,7 +33,7 @@ def total_steps(recipe: Recipe, per_epoch: int) -> int:
 
 
 def unfinished_warmup(recipe: Recipe, steps: int) -> str:
-    """A line about a warm-up that a run of `steps` steps does not get out of; "" where it does."""
+    """A line about a warm-up that lasts as long as a run of `steps` steps; "" if it ends earlier."""
     if recipe.warmup not in ("linear", "constant") or recipe.warmup_steps < steps:
         return ""
     return f"the warm-up of {recipe.warmup_steps:,} steps is not shorter than the run"
@@ -73,14 +73,14 @@ def _factor(recipe: Recipe, step: int, total: int, warm_steps: int, state: Sched
 
 
 def needs_batch_error(recipe: Recipe, state: ScheduleState) -> bool:
-    """Whether `after_step` wants the error of each batch, which costs a synchronisation per step."""
+    """Whether `after_step` needs the error of each batch, which costs a synchronisation per step."""
     return recipe.warmup == "train_error" and state.warm_since is None
 
 
 def after_step(recipe: Recipe, step: int, batch_error: float, state: ScheduleState) -> None:
-    """The papers' rule for 110 layers: warm up until the training error is below 80 % (He 2015, section 4.2).
+    """The paper's rule for 110 layers: warm up until the training error is below 80 % (He 2015, section 4.2).
 
-    The paper does not say how it reads the training error; here it is a running mean over about 50 batches.
+    The paper does not say how it measures the training error; here it is a running mean over about 50 batches.
     """
     state.running_error += (batch_error - state.running_error) / min(step + 1, ERROR_MEMORY)
     out_of_steps = 0 < recipe.warmup_steps <= step + 1

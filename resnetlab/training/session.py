@@ -1,12 +1,12 @@
-"""A session of training: what it holds of a run between a start or resumption and the end or an interruption.
+"""A training session: the state of a run from its start or resumption to its end or interruption.
 
-`loop.train` opens one, and goes through its epochs and their batches:
+`loop.train` opens one and goes through its epochs and their batches:
 
     session = TrainingSession.open(job)     the network, its data, and the last checkpoint if there is one
     for epoch in session.epochs():
         for batch, save in session.batches():
-            session.step(batch)             the rate, the step itself (step.py), and what is counted of it
-        session.end_epoch(line)             its line of metrics, the best weights
+            session.step(batch)             sets the rate, takes the step (step.py), and counts its loss and errors
+        session.end_epoch(line)             writes its line of metrics, keeps the best weights
         session.checkpoint()
 """
 
@@ -60,10 +60,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, and how on this machine."""
+    """A run to train, and how this machine trains it."""
 
     run: Run
-    recipe: Recipe  # the run's, with what `auto` came to where it started
+    recipe: Recipe  # the run's, with the values that `auto` had where it started
     device: str
     workers: int  # processes that decode images of files ahead
     checkpoint_steps: int | None  # between checkpoints within an epoch; None: CHECKPOINT_SECONDS
@@ -73,30 +73,30 @@ class Job:
 
 @dataclass
 class EpochState:
-    """The epoch that is under way, as far as this process has trained it."""
+    """The current epoch, as far as this process has trained it."""
 
     totals: EpochTotals
-    rng_state: RngState  # to resume with within it
+    rng_state: RngState  # to resume within the epoch
     # float64, or float32 on an Apple GPU: loss and wrong images so far, and steps since `first_step` with a finite loss
     sums: Tensor
-    # Since the epoch was begun, or taken up again from a checkpoint:
-    first_step: int = 0  # the step at which it did
-    started: float = 0.0  # when, by time.perf_counter()
-    seen: int = 0  # images
+    # Since this session began the epoch, or resumed it from a checkpoint:
+    first_step: int = 0  # the run's step at that moment
+    started: float = 0.0  # the time, by time.perf_counter()
+    seen: int = 0  # images since then
 
 
 @dataclass
 class SavedState:
     """The last checkpoint."""
 
-    step: int  # 0 is none
+    step: int  # 0 if there is none
     at: float = field(default_factory=time.monotonic)  # when it was written
-    counted: float = field(default_factory=time.perf_counter)  # up to when `TrainingProgress.seconds` counts
+    counted: float = field(default_factory=time.perf_counter)  # `TrainingProgress.seconds` counts up to this time
 
 
 @dataclass
 class TrainingSession:
-    """The work at a run: what it is and trains on, what trains it, and where it stands."""
+    """The training of a run: the job, its data, what trains it, and its progress."""
 
     job: Job
     data: TrainingData
@@ -109,14 +109,14 @@ class TrainingSession:
     schedule: ScheduleState
     epoch: EpochState
     saved: SavedState
-    test_error: float | None  # %, after the last whole epoch
+    test_error: float | None  # %, after the last complete epoch
     lr: float = 0.0  # of the last step
 
     @classmethod
     def open(cls, job: Job) -> TrainingSession:
         """Build what the run needs, and resume from its last checkpoint if there is one.
 
-        Raises UserError for a damaged checkpoint, and for what the network, the data or the machine does not allow.
+        Raises UserError for a damaged checkpoint, and for settings that the network, data or machine does not allow.
         """
         run, recipe, distributed = job.run, job.recipe, job.distributed
         data = TrainingData.of(run, job.device)
@@ -128,7 +128,7 @@ class TrainingSession:
         checkpoint = _resume(run, stepper, distributed)
         progress = checkpoint.progress
         totals, rng_state = _own_part(checkpoint, distributed)
-        # What several processes train is wrapped once its weights are those of the checkpoint.
+        # With several processes, the network is wrapped after the checkpoint's weights are loaded.
         stepper.trained = wrapped(net, distributed, sync_bn=recipe.sync_bn)
         metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch) if distributed.is_main else NoMetrics()
         if distributed.is_main:
@@ -158,13 +158,13 @@ class TrainingSession:
 
     @property
     def finished(self) -> bool:
-        """Whether there is no epoch to train, nor one to evaluate: after the last step or what ends a run before."""
+        """Whether no epoch is left to train or evaluate, after the last step or because the run was stopped early."""
         progress, patience = self.progress, self.job.recipe.stop_after
         stopped_early = 0 < patience <= progress.waited
         return progress.position == 0 and (progress.step >= self.total_steps or stopped_early)
 
     def epochs(self) -> Iterator[int]:
-        """Begin one epoch after another, or resume one within it; yields the number of whole ones before it."""
+        """Begin, or resume, one epoch after another; yields the number of complete epochs before each."""
         while not self.finished:
             self._begin_epoch()
             yield self.progress.epoch
@@ -182,14 +182,14 @@ class TrainingSession:
         self.loader.unreadables.count = epoch.totals.unreadable
         sums = [epoch.totals.loss, epoch.totals.wrong, 0]
         epoch.sums = torch.tensor(sums, dtype=widest_float(job.device), device=job.device)
-        # If no step of the epoch is left:
+        # In case no step of the epoch is left:
         self.lr = learning_rate(job.recipe, max(0, progress.step - 1), self.total_steps, self.schedule)
         epoch.first_step, epoch.started, epoch.seen = progress.step, time.perf_counter(), 0
 
     def batches(self) -> Generator[tuple[Batch, bool], None, None]:
-        """Yield what is left of the epoch's batches, and with each whether a checkpoint is due after its step.
+        """Yield the remaining batches of the epoch, each with whether a checkpoint is due after its step.
 
-        Each has to be trained on before the next. Raises Stopped between two of them.
+        Each batch has to be trained on before the next is asked for. Raises Stopped between two of them.
         """
         recipe, progress, distributed = self.job.recipe, self.progress, self.job.distributed
         own = self.loader.training(
@@ -197,7 +197,7 @@ class TrainingSession:
         )
         batches = distributed.in_step(distributed.until_stopped(own, self.job.stop), self._checkpoint_due)
         self.stepper.train()
-        with contextlib.closing(own):  # which ends its workers
+        with contextlib.closing(own):  # this ends its workers
             while progress.step < self.total_steps:
                 batch = next(batches, None)
                 if batch is None:
@@ -205,7 +205,7 @@ class TrainingSession:
                 yield batch
 
     def step(self, batch: Batch) -> None:
-        """Take one step, and count it. Raises UserError for a loss that is not finite, on a GPU not at once."""
+        """Take one step, and count it. Raises UserError for a loss that is not finite; on a GPU some steps later."""
         recipe, progress, epoch = self.job.recipe, self.progress, self.epoch
         self.lr = learning_rate(recipe, progress.step, self.total_steps, self.schedule)
         loss, wrong = self.stepper(batch._replace(x=self.stepper.laid_out(batch.x)), self.lr)
@@ -221,9 +221,9 @@ class TrainingSession:
             self._check_loss()
 
     def averages(self) -> dict[str, float]:
-        """The means of the epoch so far, over all processes, as a line of metrics; reading them waits for the device.
+        """The epoch's averages so far, over all processes, as a line of metrics; reading them waits for the device.
 
-        Raises UserError unless the loss is finite, and where no image could be read.
+        Raises UserError if the loss is not finite, or if no image could be read.
         """
         loss, wrong, images = self.job.distributed.sums([*self._check_loss(), self.epoch.totals.seen])
         if not images:
@@ -233,7 +233,7 @@ class TrainingSession:
         return {"step": self.progress.step, "lr": self.lr, "train_loss": loss, "train_error": 100 * wrong}
 
     def end_epoch(self, line: dict[str, float]) -> None:
-        """Count the epoch as done, whose line of metrics is given, and keep its weights if they are the best."""
+        """Count the epoch as done, write its line of metrics, and keep its weights if they are the best."""
         progress = self.progress
         after_evaluation(self.job.recipe, line.get("validation_error", line["train_error"]), self.schedule)
         self.test_error = line["test_error"]
@@ -251,7 +251,7 @@ class TrainingSession:
                     save_best(self.job.run.folder, net, self.metadata)
 
     def checkpoint(self) -> None:
-        """Write the checkpoint of where the run stands. Raises UserError for a full disk, and as the checks below."""
+        """Write a checkpoint. Raises UserError for a full disk, and for a loss or weights that are not finite."""
         folder, device, distributed = self.job.run.folder, self.job.device, self.job.distributed
         progress, totals = self.progress, self.epoch.totals
         totals.loss, totals.wrong = self._check_loss()
@@ -279,16 +279,16 @@ class TrainingSession:
         return self.progress.step > self.saved.step
 
     def _checkpoint_due(self) -> bool:
-        """Whether a checkpoint is to be written after the step that comes; the outcome does not depend on it."""
+        """Whether a checkpoint is due after the next step; the result of the run does not depend on it."""
         if self.job.checkpoint_steps is not None:
             return (self.progress.step + 1) % self.job.checkpoint_steps == 0
         return time.monotonic() - self.saved.at > CHECKPOINT_SECONDS
 
     @contextlib.contextmanager
     def interruptible(self, *, evaluating: bool = False) -> Iterator[None]:
-        """Around steps, or an evaluation: what was done before a stop or a lack of memory is saved where it can be.
+        """A context for steps, or an evaluation, that saves the work done before a stop or a lack of memory if it can.
 
-        Raises UserError for too little memory, and Stopped with the step that is saved.
+        Raises UserError for too little memory, and Stopped with the saved step.
         """
         distributed = self.job.distributed
         try:
@@ -296,13 +296,13 @@ class TrainingSession:
         except Stopped as stopped:
             if self._unsaved:
                 self.checkpoint()
-            distributed.wait()  # for the first one to save: when one has ended, torchrun ends the others
+            distributed.wait()  # until the first one has saved: when one process ends, torchrun ends the others
             stopped.step = self.progress.step
             raise
         except Exception as error:
             if isinstance(error, UserError) or not (words := out_of_memory(error)):
                 raise
-            # A step that failed has changed batch norm's statistics; an evaluation changes nothing.
+            # A failed step may have changed batch norm's statistics; an evaluation changes nothing.
             if evaluating and distributed.world_size == 1 and self._unsaved:
                 self.checkpoint()
             raise self._no_memory(words, evaluating=evaluating) from error
@@ -315,18 +315,18 @@ class TrainingSession:
         return loss, wrong
 
     def check_weights(self) -> None:
-        """Raise UserError for weights that the last step has spoiled: the loss shows it only at the next one."""
+        """Raise UserError if the last step left weights that are not finite: the loss shows that only in the next."""
         if not all(bool(w.isfinite().all()) for w in self.stepper.net.parameters()):
             raise self._not_finite("weights are", self.progress.step)
 
     def _no_memory(self, words: str, *, evaluating: bool) -> UserError:
-        """The line that says what did not fit, what is kept, and what to do. `words`: `out_of_memory`'s."""
+        """The error that says what did not fit, what is kept, and what to do; `words` are those of `out_of_memory`."""
         recipe, run = self.job.recipe, self.job.run
         if evaluating:
             where, ways = f"in the evaluation after step {self.progress.step}", []
         else:
             where = f"in step {self.progress.step + 1}"
-            # Parts of a batch have two images at least; units are recomputed or not.
+            # Each part of a batch has at least two images.
             ways = [f"--accumulate {2 * recipe.accumulate}"] if recipe.batch_size >= 4 * recipe.accumulate else []
             ways += [] if recipe.checkpoint_activations else ["--checkpoint-activations"]
             ways += ["a smaller --batch-size"] if recipe.batch_size > 2 else []
@@ -336,7 +336,7 @@ class TrainingSession:
         )
 
     def _not_finite(self, what: str, step: int) -> UserError:
-        """The line that says what happened, why most likely, and what is kept."""
+        """The error that says what happened, the likely causes, and what is kept."""
         return UserError(
             f"{self.job.run.folder}: the {what} no longer finite at step {step} (lr {self.lr:g}); {self._kept()}. "
             "Likely causes, in this order: the learning rate is too high (lower lr or lengthen the warm-up); the "
@@ -348,7 +348,7 @@ class TrainingSession:
 
 
 def _resume(run: Run, stepper: Stepper, distributed: Distributed) -> Checkpoint:
-    """Where the run stands, its last checkpoint put into the stepper; the main process reads it for all of them."""
+    """The run's last checkpoint, loaded into the stepper; the main process reads it for all of them."""
 
     def read() -> tuple[Checkpoint, dict[str, Tensor]]:
         checkpoint = load_checkpoint(run.folder, stepper) or Checkpoint(TrainingProgress(), ScheduleState())
@@ -361,7 +361,7 @@ def _resume(run: Run, stepper: Stepper, distributed: Distributed) -> Checkpoint:
 
 
 def _own_part(checkpoint: Checkpoint, distributed: Distributed) -> tuple[EpochTotals, RngState]:
-    """What this process resumes of the epoch. If another number of them began it, the main one has all sums."""
+    """This process's part of the epoch to resume. If another number of them began it, the main one gets all sums."""
     began, now = len(checkpoint.totals), distributed.world_size
     if began == now:
         return checkpoint.totals[distributed.rank], checkpoint.rng_states[distributed.rank]

@@ -1,4 +1,4 @@
-"""What a run starts with: its images, its first network, and what makes its batches."""
+"""What a run starts with: its images, its initial network, and the loader of its batches."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class TrainingData:
 
     @classmethod
     def of(cls, run: Run, device: str) -> TrainingData:
-        """The run's images, with those apart that its recipe holds out."""
+        """The run's images, split into training, held-out and test images."""
         sides = (*run.data.hold_out(run.recipe.validation_images), run.data.test)
         return cls(*(side.to(device) if isinstance(side, Images) else side for side in sides))
 
 
 def first_network(run: Run, recipe: Recipe, device: str) -> ResNet | VGG:
-    """The network as the run begins with it: with its first weights, on the device."""
+    """The network with which the run begins: with its initial weights, on the device."""
     net = build(run.spec, seed=recipe.seed)
     if run.pretrained:
         run.pretrained.put_into(net)
@@ -55,7 +55,7 @@ def make_loader(
     unreadables: BadImages,
     distributed: Distributed | None = None,
 ) -> Loader:
-    """What makes the run's batches, of which each process has its part."""
+    """The loader of the run's batches, of which each process has its share."""
     distributed = distributed or Distributed()
     return Loader(
         normalise=normalise.to(device),
@@ -73,10 +73,10 @@ def make_loader(
 
 
 def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None:
-    """What the loss of an image is multiplied by, by its class, float32 K; None unless the recipe weighs classes.
+    """The factor of an image's loss, by its class, float32 K; None unless the recipe weights classes.
 
-    N / (C n) for a class of n of N images, where C classes have any: so each has the same share of the loss, whose mean
-    over the images stays comparable, since the weights' mean over them is 1. A class without images has weight 0.
+    N / (C n) for a class with n of N images, if C classes have any: each class has the same share of the loss, and the
+    mean over the images stays comparable, since the mean of the weights is 1. A class without images has weight 0.
     """
     if recipe.balance != "class_weights":
         return None
@@ -88,7 +88,7 @@ def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None
 def normalisation_of(
     run: Run, *, workers: int = 0, progress: Callable[[int, int], object] = lambda *_: None
 ) -> Normalisation:
-    """What a run's images are normalised by, which may have to be measured; see `data.statistics.measure`."""
+    """The normalisation of a run's images, which may have to be measured; see `data.statistics.measure`."""
     if run.recipe.normalise == "imagenet":
         return imagenet(run.spec.in_channels)
     if run.recipe.normalise == "source":

@@ -1,7 +1,7 @@
-"""Stopping a run: the first SIGTERM or Ctrl-C lets the step end and saves it, a second one stops at once.
+"""Stopping a run: after the first SIGTERM or Ctrl-C the current step ends and is saved; a second one stops at once.
 
-Of several processes each that is asked asks the others (`Distributed.until_stopped`), and a second signal is nothing
-new: schedulers send one to all processes, and torchrun passes on its own. It kills those that take too long.
+With several processes, each one that gets a signal tells the others (`Distributed.until_stopped`), and a second signal
+is ignored: schedulers signal all processes, and torchrun passes its own signal on. It kills those that take too long.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """A run was asked to stop, and did: its last step is saved. No Exception, so that nothing takes it for an error."""
+    """A run was asked to stop, and did: its last step is saved. Not an Exception: handlers of errors let it pass."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-        self.step = 0  # that is saved
-        self.saved = ""  # in words, of what is more than one run
+        self.step = 0  # the one that is saved
+        self.saved = ""  # what is saved, in words, if it is more than one run
 
     def __str__(self) -> str:
         where = f"after step {self.step}, which is saved" if self.step else "before the first step"
@@ -41,7 +41,7 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Around what may be given up half-way, as a wait for data is: raises Stopped as soon as it is asked to."""
+        """A context for work that may be given up half-way, such as a wait for data; raises Stopped once asked to."""
         self._may_raise = True
         try:
             if self.number is not None:
@@ -52,7 +52,7 @@ class Stop:
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Take note of a signal. The second one raises KeyboardInterrupt, or SystemExit for SIGTERM, if alone."""
-        if os.getpid() != self._process:  # a process that was forked from the run, before it has handlers of its own
+        if os.getpid() != self._process:  # a process forked from the run that has no handlers of its own yet
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
@@ -69,7 +69,7 @@ class Stop:
 def stop_on_signals(*, alone: bool = True) -> Iterator[Stop]:
     """A Stop that SIGTERM and Ctrl-C set; outside the main thread, where no signals arrive, nothing sets it.
 
-    Of several processes that stop, torchrun sends a signal to those that end last: they ignore it from then on.
+    When several processes stop, torchrun signals those that end last; they ignore that.
     """
     stop = Stop(alone=alone)
     if threading.current_thread() is not threading.main_thread():

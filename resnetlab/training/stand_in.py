@@ -1,4 +1,4 @@
-"""What stands in for data that is not there, so that a dry run can count and time what does not depend on it."""
+"""A stand-in for absent data, so that a dry run can count and time what does not depend on the images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnetlab.training.run import Run
 
 @dataclass(frozen=True)
 class StandIn:
-    """A run on made-up images, and what is known of the real ones: None where only the data says it."""
+    """A run on made-up images, and what is known of the real ones: None if only the data would tell."""
 
     run: Run
     missing: str  # why the data can't be opened, in a line
@@ -30,7 +30,7 @@ class StandIn:
     classes: int | None
 
     def unknown(self) -> list[str]:
-        """What can't be said without the data."""
+        """What is unknown without the data."""
         lines = ["the run's folder"]
         if self.train is None:
             lines.append("the number of images")
@@ -43,7 +43,7 @@ class StandIn:
 
 
 def stand_in(recipe: Recipe, root: Path, missing: UserError) -> StandIn:
-    """The run of a recipe whose data is not there, as `missing` says. Raises UserError for what no data could mend."""
+    """The run of a recipe whose data is absent, as `missing` says. Raises UserError for faults of the recipe itself."""
     known = known_counts(recipe.data)
     spec = named_spec(recipe.net) if recipe.net else None
     channels, size, _ = known.shape if known and known.shape else (3, recipe.image_size or 0, 0)
@@ -73,7 +73,7 @@ def stand_in(recipe: Recipe, root: Path, missing: UserError) -> StandIn:
 
 
 def _made_up(recipe: Recipe, shape: tuple[int, int, int], classes: tuple[str, ...]) -> Data:
-    """A batch of one image over and over, which takes the memory of one; both sides are the same."""
+    """A batch that repeats one image, which takes the memory of one; training and test images are the same."""
     pixels = torch.randint(0, 256, (1, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     count = recipe.batch_size
     images = Images(pixels.expand(count, *shape), torch.arange(count) % len(classes))

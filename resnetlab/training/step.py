@@ -1,4 +1,4 @@
-"""One training step, and what it takes: the network made ready for it, and the optimiser."""
+"""One training step, with the network prepared for it and the optimiser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resnetlab.training.optimiser import (
     restore_optimiser,
     wanted_state,
 )
-from resnetlab.training.optimiser import make_optimiser as make_optimiser  # which is looked for here
+from resnetlab.training.optimiser import make_optimiser as make_optimiser  # exported: readers look for it here
 from resnetlab.training.precision import (
     as_written,
     autocast,
@@ -39,17 +39,17 @@ from resnetlab.weights.fit import value_trouble
 
 
 class StepResult(NamedTuple):
-    """Sums over a batch, as tensors on its device, so that a step waits for nothing."""
+    """Sums over a batch, as tensors on its device, so that a step does not wait for them."""
 
     loss: Tensor  # summed cross-entropy, weighted by class if the recipe says so
-    wrong: Tensor  # images whose highest score was not their label
+    wrong: Tensor  # number of images whose highest score was not that of their label
 
 
 def make_stepper(net: ResNet | VGG, recipe: Recipe, device: str, class_weights: Tensor | None = None) -> Stepper:
-    """The network ready to be trained by the recipe: on the device, in its memory layout, frozen as far as it says.
+    """The network ready to be trained by the recipe: on the device, in its memory layout, with its groups frozen.
 
-    The network itself is changed and trained. class_weights: float32 K, by which the loss of an image of each class is
-    multiplied. Raises UserError for switches of the recipe that it or the machine does not allow.
+    The network itself is changed and trained. class_weights: float32 K, the factors of the loss by class. Raises
+    UserError for switches of the recipe that the network or the machine does not allow.
     """
     freeze(net, recipe.freeze)
     net.to(device)
@@ -64,10 +64,10 @@ def _memory_format(recipe: Recipe) -> torch.memory_format:
 
 
 class Stepper:
-    """Takes training steps as the recipe says, and holds what one step hands to the next beside the network.
+    """Takes training steps by the recipe, and holds the state between steps apart from the network.
 
-    It may compile the network's units or have them recomputed, in place. `trained` is what a step calls: the network,
-    or what DistributedDataParallel makes of it. Raises UserError where that can't be.
+    It may compile the network's units or make them recompute, in place. `trained` is the module that a step calls: the
+    network, or its DistributedDataParallel wrapper. Raises UserError if a switch of the recipe is not possible.
     """
 
     def __init__(
@@ -147,9 +147,9 @@ class Stepper:
 
     @contextlib.contextmanager
     def evaluated(self) -> Iterator[nn.Module]:
-        """Within it the network is the one to evaluate and to hand out: with averaged weights if there are any.
+        """A context with the network to evaluate and save: with averaged weights if there are any.
 
-        It computes in float32 as it is written, compiled or not, as it will where its weights are loaded.
+        It computes layer by layer as written, even if it was compiled, as it will when its weights are loaded.
         """
         with as_written(self.compiles):
             if self.average:
@@ -161,7 +161,7 @@ class Stepper:
                     self.average.swap()
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on beside the network's own state, by name."""
+        """Everything that the next step depends on apart from the network's own state, by name."""
         state = optimiser_state(self.optimiser, self.recipe)
         if self.average:
             state |= {f"average.{name}": t for name, t in self.average.tensors.items()}
@@ -173,7 +173,7 @@ class Stepper:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave. Raises UserError, with nothing taken over, where it doesn't fit."""
+        """Restore what `state` returned. Raises UserError, with nothing restored, if it doesn't fit."""
         kept = wanted_state(self.optimiser, self.recipe)  # before a step there is none
         average = {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
         counts = {"average_steps": torch.tensor(0)} if self.average else {}
@@ -203,7 +203,7 @@ class Stepper:
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
-    """The batch in `count` parts of sizes that differ by one at most; fewer where one would hold a single image."""
+    """The batch in `count` parts whose sizes differ by at most one; fewer if a part would hold a single image."""
     count = max(1, min(count, len(batch.labels) // 2))
     if count == 1:
         return [batch]

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 def synchronise(net: nn.Module) -> None:
     """Make the batch norms of a network normalise by the batch of all ranks, in place.
 
-    Tensors on a GPU go through the kernels of torch's SyncBatchNorm, which refuses those on a CPU.
+    Tensors on a GPU use the kernels of torch's SyncBatchNorm, which does not support CPUs.
     """
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -20,28 +20,31 @@ def synchronise(net: nn.Module) -> None:
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose mean and variance are those of the batch of all ranks (Ioffe & Szegedy 2015, alg. 1)."""
+    """Batch norm by the mean and variance of the batch of all ranks (Ioffe & Szegedy 2015, alg. 1).
+
+    As in torch, without momentum the running statistics are plain averages over the batches since their reset.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         if x.is_cuda:
             import torch.distributed as dist
             from torch.nn.modules._functions import SyncBatchNorm
 
             mean, var = self.running_mean, self.running_var
             group, ranks = dist.group.WORLD, dist.get_world_size()
-            return SyncBatchNorm.apply(x, self.weight, self.bias, mean, var, self.eps, self.momentum, group, ranks)
+            return SyncBatchNorm.apply(x, self.weight, self.bias, mean, var, self.eps, share, group, ranks)
         y, mean, var, count = _Normalised.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
             unbiased = (var * count / (count - 1)).to(self.running_var.dtype)
-            self.running_var.lerp_(unbiased, self.momentum)
+            self.running_var.lerp_(unbiased, share)
         return y
 
 
@@ -91,7 +94,7 @@ def _planes(t: Tensor) -> Tensor:
 
 
 def _every_rank(own: Tensor) -> Tensor:
-    """The rows of all ranks, in their order: summed so, they give the same bits everywhere."""
+    """The rows of all ranks, in the order of the ranks, so that their sums have the same bits everywhere."""
     import torch.distributed as dist
 
     rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]

@@ -1,7 +1,7 @@
-"""Metrics to where people look at many runs: TensorBoard, Weights & Biases, MLflow.
+"""Sends metrics to trackers of experiments: TensorBoard, Weights & Biases, MLflow.
 
-metrics.jsonl stays the record; trackers get its lines, each once. How many they have got is kept in
-RUN/tracking.json, so that a resumed run, whose lines are written again, sends none twice.
+metrics.jsonl stays the record; trackers get each of its lines once. RUN/tracking.json counts the lines sent, so that a
+resumed run, which writes some lines again, sends none twice.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from resnetlab.run_files import TRACKING, read_metrics, read_sent
 from resnetlab.storage import disk_errors, write_atomically
 from resnetlab.training.run import Run
 
-Write = Callable[[dict[str, float], int], None]  # values by name, and the step they are of
+Write = Callable[[dict[str, float], int], None]  # values by name, and their step
 
 
 @contextlib.contextmanager
 def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
-    """A function that sends the lines of metrics.jsonl that the tracker `log` has not got; None for no tracker.
+    """A function that sends the lines of metrics.jsonl that the tracker `log` does not have yet; log: None for none.
 
-    Raises UserError at once for an unknown name or a package that is missing, and later if the tracker fails. Lines
-    are counted after they are sent: a kill between the two sends the last ones again.
+    Raises UserError at once for an unknown name or a missing package, and later if the tracker fails. Lines
+    are counted after they are sent, so that after a kill in between the last ones are sent again.
     """
     if log is None:
         yield lambda: None
@@ -66,7 +66,7 @@ def tracking(run: Run, log: str | None) -> Iterator[Callable[[], None]]:
 
 
 def _values(line: dict[str, Any], known: dict[str, Any]) -> dict[str, float]:
-    """What a line says beside its place; an epoch that ends at a logged step repeats what was said there."""
+    """The numbers of a line without its place, and without those in `known`: an epoch's end repeats a logged step's."""
     return {k: float(v) for k, v in line.items() if k not in ("step", "epoch", *known) and isinstance(v, int | float)}
 
 
@@ -93,7 +93,7 @@ def _wandb(module: Any, run: Run) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _mlflow(module: Any, run: Run) -> Iterator[Write]:
-    """A run tagged with the hash in the experiment "resnetlab", of the server that MLFLOW_TRACKING_URI names."""
+    """A run tagged with the hash, in the experiment "resnetlab" of the server that MLFLOW_TRACKING_URI names."""
     module.set_experiment("resnetlab")
     mine = f"tags.resnetlab = '{run.id}'"
     found = module.search_runs(experiment_names=["resnetlab"], filter_string=mine, output_format="list")

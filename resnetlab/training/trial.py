@@ -1,4 +1,4 @@
-"""Trial: a few steps of a run that train nothing: its network, optimiser and batches, as the training loop has them."""
+"""A few trial steps of a run, with its network, optimiser and batches; no result of them is kept."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from resnetlab.training.step import make_stepper
 
 
 def flat(channels: int) -> Normalisation:
-    """Some normalisation, where only the time that it takes matters."""
+    """An arbitrary normalisation, for when only its time matters."""
     return Normalisation(torch.full((channels, 1, 1), 0.5), torch.ones(channels, 1, 1))
 
 
 @contextlib.contextmanager
 def settings_kept(device: str, threads: int | None) -> Iterator[None]:
-    """Around trial steps: torch's settings as a training has them, and afterwards the caller's."""
+    """A context for trial steps with the settings of torch that a training has; restores the caller's afterwards."""
     callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
         torch.set_num_threads(threads or callers_threads)
@@ -57,7 +57,7 @@ class Trial:
         self.run, self.device = run, device
         self.data = TrainingData.of(run, device)
         self.recipe = _settled(run, device)
-        # On a GPU each number of images that is tried would be compiled for.
+        # On a GPU, code would be compiled for each number of images that is tried.
         recipe = self.recipe if device == "cpu" else self.recipe.override(compile=False)
         self.net = first_network(run, recipe, device)
         weights = class_weights(recipe, self.data.train.labels, len(run.data.classes))
@@ -71,19 +71,19 @@ class Trial:
         )
 
     def seconds(self, images: int, *, steps: int, before: int = 0) -> float:
-        """How long a step of that many images takes, including its batch, after some that are not counted."""
+        """Seconds per step of that many images, including loading; the `before` first steps are not counted."""
         self.stepper.train()
         with contextlib.closing(self.batches(images)) as batches:
             for step in range(before + steps):
                 if step == before:
                     self._wait()
                     started = time.perf_counter()
-                self.stepper(next(batches), 0.0)  # a rate of 0 takes as long and can't blow up
+                self.stepper(next(batches), 0.0)  # a rate of 0 takes the same time and can't diverge
             self._wait()
         return (time.perf_counter() - started) / steps
 
     def batches(self, images: int) -> Generator[Batch, None, None]:
-        """Batches of that many images, epoch after epoch without end. Raises UserError where none can be read."""
+        """Batches of that many images, epoch after epoch without end. Raises UserError if no image can be read."""
         for epoch in itertools.count():
             none = True
             for batch in self.loader.training(self.data.train, images, self.run.recipe.seed, epoch):
@@ -102,7 +102,7 @@ class Trial:
         return (time.perf_counter() - started) / len(some)
 
     def nondeterministic(self) -> tuple[str, ...]:
-        """Operations of a training step of which torch knows that they do not repeat themselves on this device."""
+        """Operations of a training step that torch knows to be nondeterministic on this device."""
         before = torch.are_deterministic_algorithms_enabled()
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         with warnings.catch_warnings(record=True) as caught:

@@ -1,1 +1,1 @@
-"""What a trained network is used for: predicting, explaining, features, exporting, serving."""
+"""Uses of a trained network: predicting, explaining, features, exporting, serving."""

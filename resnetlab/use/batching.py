@@ -1,4 +1,4 @@
-"""Batching: images that come while the network runs wait, and go through it together in its next pass."""
+"""Batching: images that arrive while the network runs wait, and go through it together in its next pass."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 class Batcher:
     """The one thread that runs the network, and the images that wait for it. It belongs to one event loop.
 
-    `classify` takes the images of a batch, N C H W, and gives a row for each; `note` is called with each batch's size.
-    Nobody waits for a batch to fill: when the thread is free, what has come by then goes, `size` images at most.
-    Whoever is cancelled while waiting goes into no batch.
+    `classify` takes the images of a batch, N C H W, and returns a row for each; `note` is called with each batch's
+    size. Nothing waits for a batch to fill: when the thread is free, it takes the images that wait, at most `size`.
+    An image whose request is cancelled while it waits is dropped.
     """
 
     def __init__(self, classify: Callable[[Tensor], Tensor], size: int, note: Callable[[int], None]) -> None:
@@ -27,7 +27,7 @@ class Batcher:
         self._size, self._note = size, note
         self._waiting: deque[tuple[Tensor, asyncio.Future[Tensor]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._free = asyncio.Lock()  # of the thread; those who want it are served in order
+        self._free = asyncio.Lock()  # held while the thread works; waiting tasks get it in order
         self._passes: asyncio.Task[None] | None = None
 
     @property
@@ -44,12 +44,12 @@ class Batcher:
         return await answer
 
     async def alone(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives, run in the network's thread between two passes."""
+        """Run `work` in the network's thread between two passes, and return its result."""
         async with self._free:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _run(self) -> None:
-        """Passes, until nobody waits."""
+        """Run passes until no image waits."""
         while self._waiting:
             async with self._free:
                 batch = self._next_batch()

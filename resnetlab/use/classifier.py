@@ -1,4 +1,4 @@
-"""Classifier: a trained network with all it needs to look at an image file: classes, preprocessing, engine, device."""
+"""A trained network with everything it needs to classify image files: classes, preprocessing, engine, device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy
 from resnetlab.weights.load import load_described
 from resnetlab.weights.metadata import ModelMetadata
 
-NUMBERED = "names of classes (numbered from 0 instead)"  # among `assumed`
+NUMBERED = "names of classes (numbered from 0 instead)"  # an item of `assumed`
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
 
 
@@ -35,21 +35,21 @@ LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as P
 class Classifier:
     """A network in evaluation mode on `device`, the names of its classes, and how images are prepared for it."""
 
-    network: ResNet | VGG | None  # None where there is only the file that was exported of it
+    network: ResNet | VGG | None  # None for an exported file
     classes: tuple[str, ...]
     normalise: Normalisation
-    whole: bool  # the image as it is, brought to size; else the middle of it, as `resizing` says
+    whole: bool  # whether the whole image is resized to the input size; else its middle is cropped, by `resizing`
     device: str
     source: str = ""  # as it was given
     named: bool = True  # whether the file names the classes; else they are numbers
     layout: str = ""  # whose parameter names the file has
     normalisation: str = ""  # whose it is, in words
-    skips: bool = False  # whether it was trained without the images that can't be read
-    assumed: tuple[str, ...] = ()  # what its file doesn't tell, and what was taken instead, in words
+    skips: bool = False  # whether its training left out unreadable images
+    assumed: tuple[str, ...] = ()  # what its file doesn't state, and what was assumed instead, in words
     file: ExportedFile | None = None
-    engine: Engine | None = None  # what runs it; None: the network as it stands
-    accuracy: RecordedAccuracy | None = None  # on its test images, where its run or file states it
-    resizing: Resizing = USUAL  # before the crop; by default 224/256 are seen, as in ImageNet's evaluation
+    engine: Engine | None = None  # runs it; None: the network itself
+    accuracy: RecordedAccuracy | None = None  # on its test images, if its run or file states it
+    resizing: Resizing = USUAL  # before the crop; by default 224/256 of the short side is seen, as on ImageNet
 
     @classmethod
     def open(
@@ -65,10 +65,10 @@ class Classifier:
         head: bool = True,
         told: Callable[[str], object] = lambda _: None,
     ) -> Classifier:
-        """From a run folder, a weight file or an exported file; the options are those of `load_described`.
+        """Open a run folder, a weight file or an exported file; the options are those of `load_described`.
 
-        Where a file says nothing of preprocessing or classes, they are ImageNet's means and deviations, and numbers;
-        told is called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
+        If a file states no preprocessing or classes, ImageNet's means and deviations, and numbers, are used; told is
+        called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
         """
         options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
         if suffix_of(source):
@@ -134,7 +134,7 @@ class Classifier:
         )._answering()
 
     def _answering(self) -> Classifier:
-        """The same. Raises UserError unless it answers with numbers."""
+        """Return self. Raises UserError if its output is not finite."""
         grey = torch.full((1, *self.shape), 128, dtype=torch.uint8)
         if not self.probabilities(grey).isfinite().all():
             raise UserError(f"{self.source}: its output for a grey image is not finite: its weights are damaged.")
@@ -142,7 +142,7 @@ class Classifier:
 
     @property
     def net(self) -> ResNet | VGG:
-        """The network itself. Raises UserError where there is only an exported file."""
+        """The network itself. Raises UserError for an exported file."""
         if self.network is None:
             raise UserError(
                 f"{self.source}: an exported file only predicts classes; for this, give the run folder or "
@@ -152,32 +152,32 @@ class Classifier:
 
     @property
     def name(self) -> str:
-        """The network's."""
+        """The network's name."""
         return self.file.network if self.file else self.net.spec.name
 
     @property
     def channels(self) -> int:
-        """Of the images: 1 or 3."""
+        """Channels of the images: 1 or 3."""
         return self.file.channels if self.file else self.net.spec.in_channels
 
     @property
     def size(self) -> int:
-        """Side of the square that images become, in pixels."""
+        """Side of the prepared, square images, in pixels."""
         return self.file.size if self.file else self.net.spec.input_size
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a prepared image: C H W."""
+        """The shape of a prepared image: C H W."""
         return self.channels, self.size, self.size
 
     @property
     def seen(self) -> float:
-        """Side of the square that is seen, in the middle of an image, as a part of the image's short side."""
+        """Side of the square in the middle that the network sees, as a share of the image's short side."""
         return 1.0 if self.whole else self.resizing.crop_share or CROP_SIDE / TEST_SIDE
 
     @property
     def short_side(self) -> int:
-        """What the shorter side of an image is resized to, in pixels."""
+        """The length to which an image's short side is resized, in pixels."""
         return self.size if self.whole else self.resizing.short_side(self.size)
 
     def prepare(self, content: bytes) -> Tensor:
@@ -189,7 +189,7 @@ class Classifier:
         return decode_resized(content, self.short_side, self.resizing.interpolation)
 
     def crop(self, image: np.ndarray) -> Tensor:
-        """An image that was resized, uint8 H W 3, as the network sees it: uint8 C H W."""
+        """A resized image, uint8 H W 3, as the network sees it: uint8 C H W."""
         top, left = self._corner(image)
         image = image[top : top + self.size, left : left + self.size]
         if self.channels == 1:
@@ -197,7 +197,7 @@ class Classifier:
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def crop_area(self, image: np.ndarray) -> CropArea:
-        """Which part of an image that was resized, uint8 H W 3, `crop` gives."""
+        """The part of a resized image, uint8 H W 3, that `crop` returns."""
         height, width = image.shape[:2]
         top, left = self._corner(image)
         return CropArea(left / width, top / height, self.size / width, self.size / height)
@@ -207,7 +207,7 @@ class Classifier:
         return top, left
 
     def input(self, pixels: Tensor) -> Tensor:
-        """Prepared images, uint8 N C H W, as the network takes them: float32 N C H W on its device."""
+        """Prepared images, uint8 N C H W, as the network's input: float32 N C H W on its device."""
         return self.normalise(pixels.to(self.device))
 
     @torch.inference_mode()
@@ -218,7 +218,7 @@ class Classifier:
 
 
 def _whole(card: ModelMetadata | None, spec: object) -> bool:
-    """Whether the network was evaluated on whole images: those of data in memory, or CIFAR's by others."""
+    """Whether the network was evaluated on whole images: on data in memory, or on CIFAR by other projects."""
     if card and card.resizing:
         return False
     trained_on = str(card.recipe.get("data", "")).partition(":")[0] if card else ""

@@ -1,4 +1,4 @@
-"""Decoders: the processes that decode for the server. They can be killed, and what they hold together is bounded."""
+"""The processes that decode images for the server. They can be killed, and their total memory is bounded."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from resnetlab.use.forms import Refused
 
 Result = TypeVar("Result")
 PROCESSES = 2
-BESIDE = 25_000_000  # pixels of further images that are decoded beside one of the most pixels
-PIPE_BYTES = 2**20  # that a pipe holds: a small image and its pixels go through at once; Linux gives 2**16 by itself
+BESIDE = 25_000_000  # pixels of other images that may be decoded at the same time as one of maximum size
+PIPE_BYTES = 2**20  # capacity of a pipe, enough for a small image and its pixels; Linux's default is 2**16
 BROKEN = f"{UNREAD}: decoding it takes too long, or crashes the decoder"
 
 
 class Decoders:
     """A pool of processes, each for one image at a time. Close it, or use it in `with`.
 
-    The images that are being decoded have `pixels` together, at most; whichever is too much is refused with 503,
-    but small ones never are.
+    All images that are being decoded have at most `pixels` pixels together; an image beyond that is refused with 503,
+    but small images never are.
     """
 
     def __init__(self, pixels: int, processes: int = PROCESSES, command: tuple[str, ...] | None = None) -> None:
@@ -51,7 +51,7 @@ class Decoders:
         self.close()
 
     def start(self) -> None:
-        """Start the processes now; else each starts when an image comes, which then waits for it."""
+        """Start the processes now; otherwise each starts with the first image that needs it, which has to wait."""
         with self._lock:
             for _ in range(self._processes - len(self._idle) - len(self._busy)):
                 self._idle.append(_Process(self._command))
@@ -67,9 +67,9 @@ class Decoders:
             self._idle.pop().close()
 
     async def decoded(self, task: Task, body: bytearray, then: Callable[[Part], Result]) -> Result:
-        """What `then` makes of the image in a body, in a thread. Raises Refused, and what `then` raises.
+        """Decode the image in a body, and return `then` of it, computed in a thread.
 
-        Whoever is cancelled meanwhile kills the process.
+        Raises Refused, and what `then` raises. Cancelling kills the process.
         """
         job = _Job()
         try:
@@ -84,7 +84,7 @@ class Decoders:
 
     @contextlib.contextmanager
     def _process(self) -> Iterator[_Process]:
-        """A process for one image; one that does not live on has a successor."""
+        """A process for one image; if it ends, another replaces it."""
         with self._lock:
             process = self._idle.pop() if self._idle else _Process(self._command)
             if not process.lives:
@@ -101,12 +101,12 @@ class Decoders:
                 if process.fit:
                     self._idle.append(process)
                 elif not self._closed:
-                    with contextlib.suppress(OSError):  # the next image may have better luck
+                    with contextlib.suppress(OSError):  # the next image starts one
                         self._idle.append(_Process(self._command))
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[Callable[[int], bool]]:
-        """Whether there is room for so many pixels; what was admitted counts until the end."""
+        """Yield a function that says whether there is room for some pixels; admitted pixels count until the end."""
         held = 0
 
         def admit(pixels: int) -> bool:
@@ -126,7 +126,7 @@ class Decoders:
 
 
 class _Job:
-    """An image that may be given up, which kills the process that is at it, and no other."""
+    """An image that may be abandoned, which kills the process that decodes it, and no other."""
 
     def __init__(self) -> None:
         self._lock, self._abandoned = threading.Lock(), False
@@ -152,7 +152,7 @@ class _Job:
 
 
 class _Process:
-    """One process. It is `fit` for another image if it has ended the last one well."""
+    """One process. It is `fit` for another image if the last one ended normally."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
         self.fit = True
@@ -160,8 +160,8 @@ class _Process:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what libraries say of a client's bytes
-            process_group=0,  # Ctrl-C is not for it
+            stderr=subprocess.DEVNULL,  # libraries' complaints about a client's bytes
+            process_group=0,  # so that Ctrl-C does not reach it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None
@@ -181,7 +181,7 @@ class _Process:
         self._process.kill()
         self._process.wait()
         self._from.close()
-        with contextlib.suppress(BrokenPipeError):  # of what it was not sent any more
+        with contextlib.suppress(BrokenPipeError):  # of bytes that were not sent yet
             self._to.close()
 
     def decoded(self, task: Task, body: bytearray, admit: Callable[[int], bool]) -> Part:
@@ -223,7 +223,7 @@ class _Process:
 
 
 def _widen(pipe: int) -> None:
-    """Let a pipe hold PIPE_BYTES, where the system can do that and allows it."""
+    """Let a pipe hold PIPE_BYTES, if the system supports and allows that."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # it has a limit of its own
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,11 +1,11 @@
-"""The process that decodes for the server: an encoded image comes on stdin, its pixels go to stdout, then the next.
+"""The process that decodes for the server: it reads encoded images from stdin and writes their pixels to stdout.
 
-What a decoder does with hostile bytes happens here: it holds no lock of the server's, has limits of memory and of
-processor time, which the system keeps, and can be killed. It imports no torch, so that it starts in 0.2 s.
+Hostile bytes can do harm only here: the process holds no lock of the server's, has limits of memory and processor
+time, which the system enforces, and can be killed. It does not import torch, so that it starts in 0.2 s.
 
-One line of JSON begins whatever goes either way. The server sends a `Task` and the body. The process may ask
-{"weight": PIXELS}, and is answered "yes" or "no". It ends with {"shape"} and the fields of a `Part`, then
-its pixels, with {"status", "detail"}, or with {"failure": TRACEBACK}; "last" tells that the process then ends.
+Each message begins with a line of JSON. The server sends a `Task` and the body. The process may ask {"weight": PIXELS},
+which is answered by "yes" or "no". Its reply is {"shape"} with the fields of a `Part`, followed by the pixels, or
+{"status", "detail"}, or {"failure": TRACEBACK}; "last" says whether the process then ends.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from resnetlab.data.resizing import Interpolation
 from resnetlab.machine import give_back_memory, most_bytes
 from resnetlab.use.forms import Refused, image_of
 
-# What web pages hold, by Pillow's names. Not what unfolds without end, as PPM's text does, or runs programs, as EPS.
+# The formats of web pages, by Pillow's names. Not PPM, whose text form can expand without limit, nor EPS, which runs
+# programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 UNREAD = "the image can't be read"
-LIGHT = 4_000_000  # pixels of an image that the server need not be asked about
-HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of the processor; the slowest sound images take 0.06 a megapixel
-BASE_BYTES, PIXEL_BYTES = 256_000_000, 24  # of memory, by the most pixels; the hungriest sound images take 20 a pixel
-LARGE_BYTES = 1_000_000  # of a body
-GROWN_BYTES = 64_000_000  # more memory than at the start, which ends the process: not all of it would be given back
+LIGHT = 4_000_000  # up to this number of pixels, the server is not asked
+HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of processor time; the slowest valid images take 0.06 per megapixel
+BASE_BYTES, PIXEL_BYTES = 256_000_000, 24  # of memory, by maximum pixels; the largest valid images take 20 per pixel
+LARGE_BYTES = 1_000_000  # of a body; after a larger one, memory is given back
+GROWN_BYTES = 64_000_000  # a process that has grown by this ends, since not all memory would be given back
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Task:
 
 
 def main() -> None:
-    """Decode until there is no more."""
+    """Decode images until stdin ends."""
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints
+    os.dup2(2, 1)  # whatever a library prints goes to stderr
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Image.init()
     start = most_bytes()
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def _answer(task: Task, body: bytes, source: BinaryIO, sink: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What is said of an image, and the pixels that follow."""
+    """The reply about an image, and the pixels that follow it."""
 
     def weighed(pixels: int) -> bool:
         _say(sink, {"weight": pixels})
@@ -132,7 +133,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
 
 
 def _check(task: Task, height: int, width: int) -> None:
-    """Raise 413 for an image that has, or will have, more pixels than are taken."""
+    """Raise 413 for an image that has, or after resizing would have, more pixels than allowed."""
     said = f"{UNREAD}: {width:,}x{height:,} pixels "
     if height * width > task.most_pixels:
         raise Refused(413, f"{said}are more than the allowed {task.most_pixels:,}")
@@ -143,19 +144,19 @@ def _check(task: Task, height: int, width: int) -> None:
 
 
 def known_formats() -> tuple[str, ...]:
-    """The formats that are taken, by names; old releases of Pillow have no AVIF."""
+    """The names of the accepted formats; old releases of Pillow have no AVIF."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _is_taken(content: bytes) -> bool:
-    """Whether an image begins as one of the formats."""
+    """Whether an image's first bytes are those of an accepted format."""
     tests = [Image.OPEN[name][1] for name in known_formats()]
     return any(test is not None and test(content[:16]) is True for test in tests)
 
 
 def _limit_time(seconds: float) -> None:
-    """So much more of the processor, then the system ends this process."""
+    """Allow this much more processor time, after which the system ends this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds))
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, so that other programs can prepare images and name classes."""
+"""The metadata of an exported file, from which other programs can prepare images and name classes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from resnetlab.use.classifier import Classifier
 
 
 def description(classifier: Classifier, *, int8: bool = False) -> dict[str, str]:
-    """What a file says of itself, by key, each value JSON: network, classes, preprocessing, normalisation.
+    """A file's metadata by key, each value as JSON: network, classes, preprocessing, normalisation.
 
-    Where the weights came without some of it, `assumed` says what was taken instead, e.g. numbers for classes. Where
-    the network's run recorded it, `accuracy` is top-1 in % on how many test images; in int8 it would be another.
+    If the weights did not state some of it, `assumed` says what was assumed instead, e.g. numbers for classes. If the
+    network's run recorded it, `accuracy` is its top-1 accuracy in % and the number of test images; not in int8, where
+    it would differ.
 
-    `preprocessing` is left to who runs the file: make the image upright and 8-bit RGB (of `white_of_16_bits` comes
-    255, transparency stands before `background`), bring its short side to `resize_short_side` by `resample`, crop
-    the middle, `crop` x `crop`, and make it of `mode`. `normalisation` is what the graph does by itself.
+    `preprocessing` is up to the program that runs the file: make the image upright and 8-bit RGB (the 16-bit value
+    `white_of_16_bits` becomes 255, and transparency is shown on `background`), resize its short side to
+    `resize_short_side` by `resample`, crop the middle, `crop` x `crop`, and convert it to `mode`. `normalisation` is
+    done by the graph itself.
     """
     size, channels = classifier.size, classifier.channels
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Engines: PyTorch, ONNX Runtime or OpenVINO runs a network; `auto` takes the fastest here whose answers agree."""
+"""Engines: a network is run by PyTorch, ONNX Runtime or OpenVINO; `auto` takes the fastest whose answers agree."""
 
 from __future__ import annotations
 
@@ -40,40 +40,40 @@ from resnetlab.use.parity import TOLERANCE, Scores, compare
 
 ENGINES = ("torch", *RUNNERS)
 NAMES = ("auto", *ENGINES)
-COMPARED = 16  # images of noise, whose answers are compared
-BF16_TOLERANCE = 0.02  # what TOLERANCE is to float32
-MOMENT = 0.5  # seconds in which an engine is measured, and a pass of each more
-ROUNDS = 7  # at most
+COMPARED = 16  # number of noise images on which answers are compared
+BF16_TOLERANCE = 0.02  # for bf16, as TOLERANCE is for float32
+MOMENT = 0.5  # seconds of measuring per engine; the last round is completed
+ROUNDS = 7  # maximum number of rounds
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What an engine is to run: a network with its normalisation, in float32 on the CPU, or a file that holds one."""
+    """What an engine runs: a network with its normalisation, in float32 on the CPU, or an exported file."""
 
     shape: tuple[int, int, int]  # of an image, C H W
     module: WithNormalisation | None = None
     file: ExportedFile | None = None
-    marks: str = ""  # what `module` is beside its weights
+    marks: str = ""  # identifies `module` together with its weights
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """Names of those that can run it, installed or not; the first is the one that others are compared with."""
+        """Names of the engines that can run it, installed or not; the others are compared with the first."""
         return self.file.engines if self.file else ENGINES
 
 
 @dataclass(frozen=True)
 class Tried:
-    """An engine beside the one that answers are compared with."""
+    """The comparison of an engine with the reference engine."""
 
     engine: Engine
-    same: int  # of COMPARED images: the likeliest class
+    same: int  # number of COMPARED images with the same likeliest class
     greatest_difference: float  # of scores
     greatest_score: float
-    milliseconds: float | None = None  # a batch
+    milliseconds: float | None = None  # per batch
 
     @property
     def agrees(self) -> bool:
-        """Whether all likeliest classes are the same, and scores differ by no more than the precision explains."""
+        """Whether all likeliest classes are the same, and scores differ no more than the precision explains."""
         bound = TOLERANCE if self.engine.precision != "bf16" else BF16_TOLERANCE
         return self.same == COMPARED and self.greatest_difference <= bound * self.greatest_score
 
@@ -85,7 +85,7 @@ class Tried:
 
 
 def graph_of(classifier: Classifier) -> Graph:
-    """What an engine is to run of a classifier."""
+    """The graph of a classifier, for an engine to run."""
     if classifier.file:
         return Graph(classifier.shape, file=classifier.file)
     module = exported_module(classifier.net, classifier.normalise)
@@ -93,9 +93,9 @@ def graph_of(classifier: Classifier) -> Graph:
 
 
 def engine_device(source: str | None, device: str, engine: str | None) -> str:
-    """The device; `auto` is the processor where another engine than torch is wanted, or there is only its file.
+    """The device; `auto` is the CPU for engines other than torch, and for an exported file.
 
-    source: what may be an exported file; None where none is taken.
+    source: a source that may be an exported file; None if none is accepted.
     """
     if device == "auto" and (engine in RUNNERS or (source is not None and suffix_of(source))):
         return "cpu"
@@ -107,8 +107,8 @@ def with_engine(
 ) -> Classifier:
     """The classifier, run by an engine of NAMES; told is called with a line that says which, and why.
 
-    name: None is torch, or what runs an exported file. batch: how many images at a time `auto` measures. Raises
-    UserError for an engine that is not installed, can't run it, or gives other answers.
+    name: None is torch, or the engine of an exported file. batch: the batch size that `auto` measures. Raises
+    UserError for an engine that is not installed, can't run it, or answers differently.
     """
     if name is None and classifier.engine:
         return classifier
@@ -120,7 +120,7 @@ def with_engine(
 
 
 def check_device(classifier: Classifier, name: str) -> None:
-    """Raise UserError for an engine that is none of NAMES, or is not for the classifier's device."""
+    """Raise UserError for an engine that is not among NAMES, or doesn't run on the classifier's device."""
     check_choice("engine", name, NAMES)
     if classifier.device != "cpu" and name not in ("auto", "torch"):
         raise UserError(f"engine={name} runs on the CPU: use --device cpu, or --engine torch.")
@@ -144,7 +144,7 @@ def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object]
 
 
 def candidates(graph: Graph) -> list[Engine]:
-    """What `auto` measures: each engine that is installed, and in bf16 too where this processor has units for it."""
+    """The engines that `auto` measures: all installed ones, also in bf16 if this processor has units for that."""
     names = [name for name in graph.engines if is_installed(name)]
     found = [made(graph, name) for name in names or graph.engines[:1]]
     if graph.file is None and has_amx():
@@ -155,7 +155,7 @@ def candidates(graph: Graph) -> list[Engine]:
 def fastest(
     engines: Sequence[Engine], shape: tuple[int, int, int], batch: int, told: Callable[[str], object]
 ) -> Engine:
-    """The one that takes the least time for a batch, of the first and those that answer as it does."""
+    """The fastest engine for a batch, of the first and those that agree with it."""
     if len(engines) == 1:
         told(f"engine: {engines[0]}, the only installed one that can run it")
         return engines[0]
@@ -179,7 +179,7 @@ def _milliseconds(tried: Tried) -> float:
 
 
 def compared(reference: Engine, engine: Engine, shape: tuple[int, int, int]) -> Tried:
-    """An engine's answers beside another's, to COMPARED images of noise."""
+    """Compare an engine's answers with another's, on COMPARED images of noise."""
     pixels = noise(shape, COMPARED)
     wanted, got = reference.scores(pixels), engine.scores(pixels)
     check = compare(lambda _: wanted, lambda _: got, pixels)
@@ -188,7 +188,7 @@ def compared(reference: Engine, engine: Engine, shape: tuple[int, int, int]) -> 
 
 
 def measured(engines: Sequence[Engine], pixels: Tensor) -> list[float]:
-    """The least milliseconds that each took for the batch, in turn, for MOMENT seconds each or ROUNDS."""
+    """The shortest time of each for the batch, in milliseconds; measured in turn, for MOMENT seconds each or ROUNDS."""
     for engine in engines:
         engine.scores(pixels)  # the first pass of a size allocates and chooses kernels
     least, began = [float("inf")] * len(engines), time.perf_counter()
@@ -210,7 +210,7 @@ def is_installed(name: str) -> bool:
 def evaluation_engine(
     engine: str | None, device: str, data: Data, told: Callable[[str], object] = lambda _: None
 ) -> Callable[[ResNet | VGG, Normalisation], Scores] | None:
-    """What makes an engine of a network, if one is asked for; None: the network as it stands, on any device.
+    """A function that makes an engine of a network, if one is asked for; None: the network itself, on any device.
 
     told is called with a line for each network that says which engine runs it. Raises UserError.
     """
@@ -229,7 +229,7 @@ def evaluation_engine(
 
 
 def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
-    """The engine of that name. Raises UserError where its package is missing."""
+    """The engine of that name. Raises UserError if its package is missing."""
     if graph.file:
         return file_engine(graph.file, name, precision)
     assert graph.module is not None
@@ -239,16 +239,16 @@ def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
     try:
         path, content = kept_onnx(graph)
         scores = RUNNERS[name].scores((content,), precision)
-    except UserError:  # as of a file of the cache that is damaged
+    except UserError:  # e.g. the cached file is damaged
         path, content = kept_onnx(graph, anew=True)
         scores = RUNNERS[name].scores((content,), precision)
     return Engine(name, precision, checked(path, scores))
 
 
 def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Tensor], Tensor]:
-    """PyTorch itself, and what makes it fast on a processor: batch norm is folded already, images lie channels last."""
+    """PyTorch itself, in the layout that is fastest on a CPU, channels last; batch norm is folded already."""
     laid = copy.deepcopy(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kind = {"float32": "fp32"}.get(precision, precision)  # a recipe's words
+    kind = {"float32": "fp32"}.get(precision, precision)  # the recipe's names
 
     @torch.inference_mode()
     def scores(pixels: Tensor) -> Tensor:
@@ -259,7 +259,7 @@ def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Ten
 
 
 def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
-    """The network as an ONNX file, from the cache where it was made before; making it, or `anew`, takes seconds."""
+    """The network as an ONNX file, from the cache if it is there; making it, or making it `anew`, takes seconds."""
     assert graph.module is not None
     hashed = hashlib.sha256(f"{graph.marks} {graph.shape} {OPSET} {torch.__version__}".encode())
     for key, tensor in sorted(graph.module.state_dict().items()):
@@ -268,7 +268,7 @@ def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
     if is_there(path) and not anew:
         return path, read_regular(path, MOST_BYTES, "remove it, and it will be made again")
     content = to_onnx(graph.module, noise(graph.shape, 2), {})
-    with contextlib.suppress(OSError):  # a cache that can't be written is none
+    with contextlib.suppress(OSError):  # works without a cache, too
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return path, content

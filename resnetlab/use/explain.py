@@ -1,4 +1,4 @@
-"""Where in an image a network found its answer: Grad-CAM at any unit, and occlusion."""
+"""Where in an image a network finds its answer: Grad-CAM at any unit, and occlusion."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from resnetlab.nets.vgg import VGG
 
 
 def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
-    """What Grad-CAM can look at, by name and in order: a residual net's units; VGG's convolutions' activations."""
+    """The modules for Grad-CAM, by name and in order: a residual net's units, or the ReLUs of VGG's convolutions."""
     if isinstance(net, ResNet):
         return dict(net.units())
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.ReLU) and name.startswith("features")}
 
 
 def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
-    """One of `units_of`. Raises UserError for a name that is none of theirs."""
+    """One of `units_of`. Raises UserError for an unknown name."""
     units = units_of(net)
     if name not in units:
         first, last = next(iter(units)), next(reversed(units))
@@ -28,7 +28,7 @@ def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
 
 
 def default_unit(net: ResNet | VGG, side: int) -> str:
-    """The last unit whose map of an image of `side` pixels has more than one position, so that it can say where."""
+    """The last unit whose map has more than one position for images of `side` pixels, so that it can show where."""
     names = list(units_of(net))
     if isinstance(net, ResNet):
         stages = [k for k, stride in enumerate(net.feature_strides, 1) if side > stride]
@@ -39,10 +39,10 @@ def default_unit(net: ResNet | VGG, side: int) -> str:
 def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = None) -> Tensor:
     """Grad-CAM of x (float N C H W) for the classes `target` (int64 N) at a unit, by default `default_unit`: N H W.
 
-    The unit's output channels, each weighted by the mean over positions of its gradient of the class's score,
-    summed, negative values cut off, resized bilinearly to the image, and divided by its highest value; all 0 where
+    The sum of the unit's output channels, each weighted by the mean over positions of the gradient of the class's
+    score, with negative values set to 0, resized bilinearly to the image, and divided by its highest value; all 0 if
     nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
-    left as it was. Raises UserError for a unit that is not there.
+    left as it was. Raises UserError for an unknown unit.
     """
     looked_at = unit_of(net, unit or default_unit(net, min(x.shape[2:])))
     kept: list[Tensor] = []
@@ -51,7 +51,7 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     net.eval()
     try:
         with torch.enable_grad():
-            # Through the input, so that weights that need no gradient stay without one.
+            # The gradient is taken through the input, so that frozen weights can stay frozen.
             scores = net(x.detach().requires_grad_()).gather(1, target[:, None])
             (gradient,) = torch.autograd.grad(scores.sum(), kept[-1])
     finally:
@@ -67,8 +67,8 @@ def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: 
     """How much the class's probability falls when a square is hidden: N H W (Zeiler & Fergus 2014, section 4.2).
 
     x: float N C H W, normalised; `patch` x `patch` pixels are set to 0, the mean, every `stride` pixels. Each pixel
-    gets the mean fall of the squares over it, negative values cut off, divided by the highest. The network is used
-    in evaluation mode and left as it was. Raises ValueError for squares that don't fit.
+    gets the mean fall over the squares that cover it, with negative values set to 0, divided by the highest. The
+    network is used in evaluation mode and left as it was. Raises ValueError for squares that don't fit.
     """
     height, width = x.shape[2:]
     if not (0 < patch <= min(height, width) and 0 < stride <= patch):
@@ -102,11 +102,11 @@ def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int
 
 
 def _steps(side: int, patch: int, stride: int) -> list[int]:
-    """Where squares begin along a side: every `stride` pixels, and one at its end."""
+    """The positions of squares along a side: every `stride` pixels, and one at its end."""
     return [*range(0, side - patch, stride), side - patch]
 
 
 def _scaled(heat: Tensor) -> Tensor:
-    """Each map divided by its highest value, N H W; a map of zeros stays one."""
+    """Each map divided by its highest value, N H W; a map of zeros is left as it is."""
     highest = heat.amax((1, 2), keepdim=True)
     return heat / highest.where(highest > 0, torch.ones_like(highest))

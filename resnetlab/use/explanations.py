@@ -1,4 +1,4 @@
-"""Explanations: a picture for each image, with where a network found its answer beside it."""
+"""Explanations: for each image, a picture with a heat map of where a network finds its answer."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Explanation:
 
 
 def check_method(classifier: Classifier, method: str, unit: str | None, label: str | None) -> str | None:
-    """The label as the network's classes have it, whose accents may be written otherwise. Raises UserError.
+    """The label as the network spells it; its accents may be encoded differently.
 
-    An exported file, an unknown label, and a unit for another method than grad_cam are refused.
+    Raises UserError for an exported file, an unknown label, and a unit for a method other than grad_cam.
     """
-    _ = classifier.net  # or a line says that an exported file can't be looked into
+    _ = classifier.net  # raises UserError for an exported file
     if label is not None:
         if label not in classifier.classes:
             label = {one_form(name): name for name in classifier.classes}.get(one_form(label), label)
@@ -64,15 +64,15 @@ def explain_images(
     unit: str | None = None,
     label: str | None = None,
 ) -> Iterator[Explanation]:
-    """Write a picture into `out` for each image that the names mean (`find_images`), and yield what it shows.
+    """Write a picture into `out` for each image that the names match (`find_images`), and yield what it shows.
 
     method: grad_cam, at `unit`, or occlusion. label: the class to explain, by default the likeliest. Raises UserError
-    where the folder can't be written.
+    if the folder can't be written.
     """
     with disk_errors(out):
         make_place_for_pictures(out, is_image)
     taken = set[str]()
-    for path in find_images(names):  # before pictures are written, perhaps among them
+    for path in find_images(names):  # found before any picture is written, perhaps to the same folder
         try:
             content = content_of(path)
             resized, photo = classifier.resized(content), decode(content)
@@ -91,7 +91,7 @@ def explain_images(
 
 
 def _heat(classifier: Classifier, pixels: Tensor, chosen: int, method: str, unit: str | None) -> Tensor:
-    """Where the class is found in an image, uint8 C H W: H W."""
+    """The heat map of the class in an image, uint8 C H W: H W."""
     x, target = classifier.input(pixels[None]), torch.tensor([chosen], device=classifier.device)
     if method == "occlusion":
         patch = max(classifier.size // 7, 2)
@@ -100,7 +100,7 @@ def _heat(classifier: Classifier, pixels: Tensor, chosen: int, method: str, unit
 
 
 def _free_name(path: Path, taken: set[str]) -> str:
-    """A picture's name without its end: the image's, with a number where another image has it."""
+    """A picture's name without extension: the image's, with a number if another image has the same."""
     name, count = path.stem, 1
     while name in taken:
         count += 1

@@ -1,4 +1,4 @@
-"""Export: a classifier as a file for other programs, written only when it answers as PyTorch does."""
+"""Export: a classifier as a file for other programs, written only if its answers agree with PyTorch's."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from resnetlab.use.parity import TOLERANCE, Check, Parity, Scores, compare, meas
 from resnetlab.use.quantise import IMAGES, calibration_images, quantised
 from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_scores
 
-BATCHES = (1, 2, 7)  # the sizes at which a file is checked
+BATCHES = (1, 2, 7)  # the batch sizes at which a file is checked
 
 
-Content = tuple[bytes, ...]  # of each file of a format
+Content = tuple[bytes, ...]  # the content of each file of a format
 
 
 class Format(NamedTuple):
-    """A kind of file, or of several beside each other: how their content is made and run, and how their names end."""
+    """A format of one or several files: how their content is made and run, and the suffixes of their names."""
 
     content: Callable[[WithNormalisation, Tensor, dict[str, str]], Content]
     scores: Callable[[Content], Scores]
-    suffixes: tuple[str, ...]  # of the file that is opened, first
+    suffixes: tuple[str, ...]  # the first is that of the file to open
     quantised: Callable[[Content, Iterator[Tensor]], Content] | None = None  # to int8
 
     @property
     def suffix(self) -> str:
-        """Of the file that is opened."""
+        """The suffix of the file to open."""
         return self.suffixes[0]
 
 
@@ -68,21 +68,21 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and what was seen when it was checked."""
+    """A file that was written, and the results of its checks."""
 
-    written: Path  # the file that is opened; OpenVINO's weights lie beside it, in .bin
+    written: Path  # the file to open; OpenVINO's weights are beside it, in .bin
     format: str
     network: str
     precision: str  # float32 or int8
     bytes: int  # of all files
     checks: tuple[Check, ...]
     parity: Parity | None
-    calibration_unreadable: int = 0  # of the images to calibrate with, left out
+    calibration_unreadable: int = 0  # number of calibration images left out
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         opset = {"opset": OPSET} if self.format == "onnx" else {}
-        tolerance = TOLERANCE if self.precision == "float32" else None  # int8 is told, not judged
+        tolerance = TOLERANCE if self.precision == "float32" else None  # int8's differences are reported, not judged
         checks = {"tolerance": tolerance, "checks": [asdict(check) for check in self.checks]}
         found = {"agreement": self.parity.to_dict()} if self.parity else {}
         head = {
@@ -109,14 +109,14 @@ def export(
 ) -> Exported:
     """Write the network of a classifier on the CPU to `out`, in one of FORMATS; it takes pixels, uint8 N C H W, any N.
 
-    Its scores are compared with PyTorch's at each of BATCHES; with `data`, its predictions on the test images too, and
-    progress is called with how many are done, and of how many. With `calibrate`, whose training images are used, ONNX
-    and OpenVINO are quantised to int8; then the scores are compared before, and the differences told are those after.
-    classes: what classes of `data` were called in the training, where it is another name; class_order: as in
-    `match_classes`. skip: leave out and count files that can't be read.
+    Its scores are compared with PyTorch's at each of BATCHES; with `data`, also its predictions on the test images, and
+    progress is called with the number done and in all. With `calibrate`, ONNX and OpenVINO are quantised to int8 on its
+    training images; scores are then checked before quantisation, and the differences reported are those after it.
+    classes: names that the classes of `data` had in training, if they differ; class_order: as in `match_classes`. skip:
+    leave out and count unreadable files.
 
-    Raises UserError, and writes nothing, where `out` exists, data don't fit, what the format needs is missing, or
-    scores differ by more than rounding.
+    Raises UserError, and writes nothing, if `out` exists, the data doesn't fit, a package that the format needs is
+    missing, or scores differ by more than rounding.
     """
     kind = FORMATS[to]
     check_out(out, to)
@@ -143,7 +143,7 @@ def export(
     if data:
         size, how = classifier.size, classifier.resizing
         found = measure_parity(pytorch, scores, data, size, resizing=how, outputs=outputs, skip=skip, progress=progress)
-    for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file that is opened comes last
+    for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file to open is written last
         path = out.with_suffix(suffix)
         try:
             write_atomically(path, part, new=True)
@@ -154,7 +154,7 @@ def export(
 
 
 def check_out(out: Path, to: str) -> None:
-    """Raise UserError unless the format's files can be made there; before the work, which may take minutes."""
+    """Raise UserError unless the format's files can be made there; called before the work, which may take minutes."""
     suffix, *others = FORMATS[to].suffixes
     if out.suffix != suffix:
         raise UserError(f"{out}: the name must end in {suffix}.")
@@ -165,7 +165,7 @@ def check_out(out: Path, to: str) -> None:
 
 
 def _check_images(classifier: Classifier, data: Data) -> None:
-    """Raise UserError unless images are of the size that the network takes; an exported one has one size."""
+    """Raise UserError unless the images have the network's size; an exported network takes only one."""
     spec, size = classifier.net.spec, classifier.size
     wanted, shape = (spec.in_channels, size, size), data.shape or (3, size, size)
     if shape != wanted:
@@ -173,7 +173,7 @@ def _check_images(classifier: Classifier, data: Data) -> None:
 
 
 def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], class_order: str) -> Matched:
-    """Which of the network's outputs the data's classes are. Raises UserError where images or classes don't fit."""
+    """The data's classes matched with the network's outputs. Raises UserError if images or classes don't fit."""
     _check_images(classifier, data)
     count = classifier.net.spec.num_classes
     if not classifier.named and len(data.classes) != count:
@@ -183,7 +183,7 @@ def matched(classifier: Classifier, data: Data, classes: Mapping[str, str], clas
 
 
 def _pytorch_scores(classifier: Classifier) -> Scores:
-    """What the classifier's own network answers, as it is."""
+    """The scores of the classifier's own network, unchanged."""
 
     @torch.inference_mode()
     def scores(pixels: Tensor) -> Tensor:

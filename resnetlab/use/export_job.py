@@ -1,4 +1,4 @@
-"""ExportJob: an export as a command asks for it, checked, with the data that it needs and what it takes them for."""
+"""An export as a command asks for it: checked, with its data opened and interpreted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from resnetlab.weights.sources import short_name
 
 @dataclass(frozen=True)
 class Target:
-    """The file that an export writes. Raises UserError for one that can't be written, or whose options don't fit."""
+    """The file that an export writes. Raises UserError if it can't be written, or options don't fit each other."""
 
     source: str
     to: str  # of FORMATS
-    out: Path | None = None  # None: the source's name, in this folder
+    out: Path | None = None  # None: the source's name, in the working folder
     int8: bool = False
     calibrate: str | None = None  # the data for int8's ranges
 
@@ -45,31 +45,31 @@ class Target:
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The file to write."""
         kind = ("-int8" if self.int8 else "") + ("-aoti" if self.to == "aoti" else "") + FORMATS[self.to].suffix
         return self.out or Path(short_name(self.source) + kind)
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What is exported, where to, and on which images it is calibrated and compared with PyTorch."""
+    """A classifier to export, its target, and the images for calibration and for the comparison with PyTorch."""
 
     classifier: Classifier
     target: Target
-    ranges: Data | None = None  # whose images int8 is calibrated on
-    tested: Data | None = None
+    ranges: Data | None = None  # calibrates int8
+    tested: Data | None = None  # compares predictions with PyTorch's
     classes: Mapping[str, str] = field(default_factory=dict)  # as in `export`
     class_order: str = "text"
     skip: bool = False
 
     @cached_property
     def match(self) -> Matched | None:
-        """Which of the network's outputs the tested classes are."""
+        """The tested classes matched with the network's outputs."""
         return matched(self.classifier, self.tested, self.classes, self.class_order) if self.tested else None
 
     @property
     def understood(self) -> Understood:
-        """What the data and the network's file are taken for."""
+        """How the data and the network's file are interpreted."""
         c = self.classifier
         resizing = None if c.whole or c.resizing == USUAL else c.resizing
         network: dict[str, Any] = {"size": c.size, "layout": c.layout, "normalisation": c.normalisation}
@@ -79,7 +79,7 @@ class ExportJob:
         return Understood(c.classes, named=c.named, **network)
 
     def introduction(self) -> list[str]:
-        """The same in lines, with the images to calibrate on, and what takes time from here on."""
+        """The same in lines, with the calibration images, and a warning that it takes time."""
         told = classes_told(self.classifier.source, self.match) if self.match else ()
         wait = f"making {self.target.path} and comparing it with PyTorch, which can take a minute"
         return [str(self.understood), *_calibration(self.ranges), *told, wait]
@@ -108,11 +108,11 @@ def export_job(
     class_order: str = "text",
     unreadable: str | None = None,
 ) -> ExportJob:
-    """The job, its data opened; unreadable: "skip", "error", or None for as the network was trained."""
-    _ = classifier.net  # or a line says that an exported file can't be exported
+    """The job, with its data opened; unreadable: "skip", "error", or None for as in training."""
+    _ = classifier.net  # raises UserError for an exported file
     before, calibrate = trained_on([target.source]), target.calibrate
     ranges = open_data(calibrate, "evaluate", trained_on=before) if calibrate else None
-    # int8 is never without its accuracy
+    # int8 is always tested
     tested = open_data(data, "evaluate", trained_on=before) if data and data != calibrate else ranges
     skip = unreadable == "skip" if unreadable else classifier.skips
     return ExportJob(classifier, target, ranges, tested, classes, class_order, skip)

@@ -1,4 +1,4 @@
-"""Exported files, read back: what a .onnx or OpenVINO's .xml says of itself, and the engines that run it."""
+"""Exported files, read back: the metadata of a .onnx or OpenVINO's .xml, and the engines that run it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
 MOST_BYTES = 2**33  # of a file
 HOW_TO = "export the run folder or weight file again: resnetlab export SOURCE --to"
 PROGRAMS = ".pt2"
-NEEDED = ("network", "classes", "preprocessing", "normalisation")  # what a file has to say
+NEEDED = ("network", "classes", "preprocessing", "normalisation")  # metadata that every file must have
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs a network: pixels, uint8 N C H W, -> scores, float32 N K."""
+    """Runs a network: pixels, uint8 N C H W, -> scores, float32 N K."""
 
     name: str  # of engines.ENGINES
-    precision: str  # float32, bf16; of an int8 file int8
+    precision: str  # float32 or bf16; int8 for a file in int8
     scores: Scores
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Engine:
 
 
 class Runner(NamedTuple):
-    """A library that runs exported files: what it is called, where it comes from, and how it is asked."""
+    """A library that runs exported files: its package, the extra that installs it, and how to use it."""
 
     package: str
     extra: str
@@ -51,7 +51,7 @@ class Runner(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a graph takes and gives, and what its file says: texts by key."""
+    """The input and output of a graph, and its file's metadata: texts by key."""
 
     takes: tuple[str, str, list[Any]]  # name, type, shape: -1 is any number
     gives: tuple[str, str, list[Any]]
@@ -69,12 +69,12 @@ RUNNERS = {
         "openvino", "openvino", lambda content: Signature(*openvino_description(content)), openvino_scores
     ),
 }
-RUN_BY = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # by the end of a file's name
+RUN_BY = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # by a file's suffix
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported network: its file's content, and what that says of classes and preprocessing."""
+    """An exported network: its file's content, with its classes and preprocessing."""
 
     path: Path
     content: tuple[bytes, ...]  # of .onnx; of .xml and .bin
@@ -83,10 +83,10 @@ class ExportedFile:
     channels: int
     size: int  # side of its images, in pixels
     whole: bool  # as in Classifier
-    normalise: Normalisation  # which the graph does by itself
+    normalise: Normalisation  # done by the graph itself
     precision: str
     assumed: tuple[str, ...]
-    accuracy: RecordedAccuracy | None = None  # that its network's run recorded
+    accuracy: RecordedAccuracy | None = None  # recorded by the network's run
     resizing: Resizing = USUAL  # as in Classifier
 
     @property
@@ -96,7 +96,7 @@ class ExportedFile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image: C H W."""
+        """The shape of an image: C H W."""
         return self.channels, self.size, self.size
 
 
@@ -125,7 +125,7 @@ class _Told(TypedDict):
 
 
 def suffix_of(source: str | Path) -> str:
-    """The end of the name of an exported file; "" of what is none. Raises UserError for a program of torch's."""
+    """The suffix of an exported file; "" for other files. Raises UserError for a torch program."""
     path = expanded(source)
     if path.suffix == PROGRAMS and not path.is_dir():
         raise UserError(
@@ -136,7 +136,7 @@ def suffix_of(source: str | Path) -> str:
 
 
 def check_evaluable(source: str) -> None:
-    """Raise UserError for an exported file, which `eval` does not take."""
+    """Raise UserError for an exported file, which `eval` does not accept."""
     if suffix_of(source):
         raise UserError(
             f"{source}: an exported file, whose accuracy 'export --data' measures; give a run folder or weight file."
@@ -159,10 +159,9 @@ def check_runner(name: str) -> None:
 
 
 def read_exported(path: Path) -> ExportedFile:
-    """A file that `resnetlab export` wrote to .onnx, or to .xml and .bin.
+    """Read a file that `resnetlab export` wrote: .onnx, or .xml with .bin.
 
-    Raises UserError for one that is damaged, or of others and without classes and preprocessing, and where nothing
-    that runs it is installed.
+    Raises UserError if it is damaged or was not written by resnetlab, or if no engine that runs it is installed.
     """
     names = RUN_BY[path.suffix]
     name = next(filter(installed, names), names[0])
@@ -202,13 +201,13 @@ def read_exported(path: Path) -> ExportedFile:
 
 
 def _resizing(prepared: _Preprocessing) -> Resizing:
-    """How images are resized, as a file states it; earlier versions had one interpolation."""
+    """How a file states that images are resized; files of earlier versions don't state the interpolation."""
     interpolation: Interpolation = "bicubic" if prepared.get("resample", "").startswith("bicubic") else "bilinear"
     return Resizing.to_side(prepared["resize_short_side"], prepared["crop"], interpolation)
 
 
 def _told(path: Path, texts: dict[str, str]) -> _Told:
-    """What the texts of a file say. Raises UserError where some are absent or damaged."""
+    """The metadata of a file. Raises UserError if some are missing or damaged."""
     missing = [key for key in NEEDED if key not in texts]
     if missing:
         raise UserError(
@@ -232,7 +231,7 @@ def _normalisation(path: Path, told: _Normalisation) -> Normalisation:
 
 
 def file_engine(file: ExportedFile, name: str, precision: str = "float32") -> Engine:
-    """The engine of that name, running the file. Raises UserError where it can't."""
+    """The engine of that name, running the file. Raises UserError if it can't."""
     if name not in file.engines:
         raise UserError(f"{file.path}: runs with {' or '.join(file.engines)}, not with {name}.")
     check_runner(name)
@@ -246,7 +245,7 @@ def file_engine(file: ExportedFile, name: str, precision: str = "float32") -> En
 
 
 def checked(path: Path, scores: Scores) -> Scores:
-    """The same; what a library says of a graph that it can't run is a UserError that names the file."""
+    """The same scores; a library's error about a graph that it can't run becomes a UserError that names the file."""
 
     def run(pixels: Tensor) -> Tensor:
         try:
@@ -260,5 +259,5 @@ def checked(path: Path, scores: Scores) -> Scores:
 
 
 def first_engine(file: ExportedFile) -> Engine:
-    """The first that is installed of those that run the file."""
+    """The first installed engine among those that run the file."""
     return file_engine(file, next(filter(installed, file.engines), file.engines[0]))

@@ -1,4 +1,4 @@
-"""The module that is exported and run by engines: one graph from pixels to scores."""
+"""The module that is exported and that engines run: one graph from pixels to scores."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def exported_module(net: ResNet | VGG, normalise: Normalisation) -> WithNormalis
 
 
 def noise(shape: tuple[int, int, int], images: int) -> Tensor:
-    """Pixels to try a network with, the same each time: uint8 N C H W; shape: C H W."""
+    """Random pixels to test a network with, the same each time: uint8 N C H W; shape: C H W."""
     return torch.randint(0, 256, (images, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(images))

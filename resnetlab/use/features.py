@@ -24,7 +24,7 @@ from resnetlab.use.exported_module import WithNormalisation
 from resnetlab.use.parity import Scores
 from resnetlab.use.predict import prepared
 
-ROWS = 1024  # whose similarities are held at once
+ROWS = 1024  # number of queries whose similarities are held in memory at once
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Features:
     """Embeddings: one row of `values`, float32 N D, for each file."""
 
     files: tuple[str, ...]
-    labels: tuple[str, ...]  # the folder that an image lies in, where it was found in a folder; else ""
+    labels: tuple[str, ...]  # the name of each image's folder if a folder was searched; else ""
     values: np.ndarray
-    network: str  # which network, weights and unit they are of: others' can't be compared with them
+    network: str  # identifies network, weights and unit; only features with the same can be compared
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Neighbour:
 
 
 def embed(net: ResNet | VGG, x: Tensor, unit: str | None = None) -> Tensor:
-    """What the last fully connected layer takes, or a unit's output averaged over positions: N C H W -> N D.
+    """The input of the last fully connected layer, or a unit's output averaged over positions: N C H W -> N D.
 
-    In a residual net the first is the output of the global average pool. Raises UserError for a unit that is not
-    there; `resnetlab.use.explain.units_of` names them.
+    In a residual net, that input is the output of the global average pool. Raises UserError for an unknown unit;
+    `resnetlab.use.explain.units_of` lists the units.
     """
     with torch.inference_mode():
         return _embedded(net, x, unit)
@@ -71,7 +71,7 @@ def _embedded(net: ResNet | VGG, x: Tensor, unit: str | None) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """A network that gives what `embed` does."""
+    """A network as a module that returns what `embed` returns."""
 
     def __init__(self, net: ResNet | VGG, unit: str | None) -> None:
         super().__init__()
@@ -89,9 +89,9 @@ def embedder(
     batch: int,
     told: Callable[[str], object] = lambda _: None,
 ) -> Scores:
-    """What gives the features of prepared images, uint8 N C H W: float32 N D on the CPU; engines as in `with_engine`.
+    """A function from prepared images, uint8 N C H W, to features, float32 N D on the CPU; engines as in `with_engine`.
 
-    Raises UserError for a unit that is not there, and as `with_engine` does.
+    Raises UserError for an unknown unit, and as `with_engine` does.
     """
     net = classifier.net
     if unit is not None:
@@ -113,9 +113,9 @@ def features(
     batch: int = 32,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> tuple[Features, list[tuple[Path, str]]]:
-    """Embeddings of the images that can be read, in order; and the others, each with the reason.
+    """Embeddings of the images that can be read, in order; and the unreadable ones, each with the reason.
 
-    images: files and their labels; run: what `embedder` made for the unit. Raises UserError if none can be read.
+    images: files and their labels; run: the function of `embedder` for the unit. Raises UserError if none can be read.
     """
     found: list[tuple[Path, str]] = []
     unreadable: list[tuple[Path, str]] = []
@@ -130,13 +130,13 @@ def features(
         progress(first + len(group), len(images))
     if not rows:
         raise UserError(f"none of {len(images)} images can be read, e.g. {unreadable[0][0]}: {unreadable[0][1]}.")
-    files = class_names(str(path) for path, _ in found)  # a byte that is no UTF-8 becomes its number, escaped
+    files = class_names(str(path) for path, _ in found)  # bytes that are not UTF-8 become escapes
     labels = class_names(label for _, label in found)
     return Features(files, labels, np.concatenate(rows), network_mark(classifier, unit)), unreadable
 
 
 def network_mark(classifier: Classifier, unit: str | None) -> str:
-    """Which network's features they are: its name, the unit, and a hash of its weights and preprocessing."""
+    """The mark of a network's features: its name, the unit, and a hash of its weights and preprocessing."""
     hashed = hashlib.sha256(f"{classifier.size} {classifier.whole}".encode())
     if classifier.resizing != USUAL:
         hashed.update(str(classifier.resizing.to_dict()).encode())
@@ -147,7 +147,7 @@ def network_mark(classifier: Classifier, unit: str | None) -> str:
 
 
 def check_same_network(theirs: str, ours: str) -> None:
-    """Raise UserError where features are not of one network and unit (`network_mark`)."""
+    """Raise UserError unless features are from the same network and unit (`network_mark`)."""
     if theirs != ours:
         raise UserError(
             f"features of {theirs} can't be compared with those of {ours}: compute them again with this one."
@@ -155,9 +155,9 @@ def check_same_network(theirs: str, ours: str) -> None:
 
 
 def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighbour, ...]]:
-    """The `count` images with the highest cosine for each query, the highest first; of equal ones the first.
+    """The `count` images with the highest cosine for each query, highest first; ties keep their order.
 
-    Where `among` is `queries` itself, an image is not its own neighbour. Raises UserError for features of different
+    If `among` is `queries` itself, an image is not its own neighbour. Raises UserError for features of different
     networks.
     """
     check_same_network(among.network, queries.network)
@@ -175,5 +175,5 @@ def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighb
 
 
 def _directions(values: np.ndarray) -> np.ndarray:
-    """Each row divided by its length; a row of zeros stays one."""
+    """Each row divided by its length; a row of zeros is left as it is."""
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -18,7 +18,7 @@ ARRAYS = ("files", "labels", "features", "network")  # of an npz
 
 
 def check_out(out: Path) -> None:
-    """Raise UserError unless a file of features can be made there; before the work."""
+    """Raise UserError unless a file of features can be made there; called before the work."""
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out}: the name must end in {' or '.join(SUFFIXES)}.")
     check_absent(out)
@@ -29,10 +29,10 @@ def check_out(out: Path) -> None:
 
 
 def save(out: Path, found: Features) -> None:
-    """Write them: an npz of `files`, `labels`, `features` (float32 N D) and `network`; or a table of the first three.
+    """Write features as npz, with `files`, `labels`, `features` (float32 N D) and `network`, or as a Parquet table.
 
-    In the table, Parquet, they are columns `file`, `label` and `features`, and `network` stands in the metadata of its
-    schema. Raises UserError as `check_out` does, and where the file can't be written.
+    The table has the columns `file`, `label` and `features`, and `network` in the metadata of its schema. Raises
+    UserError as `check_out` does, and if the file can't be written.
     """
     check_out(out)
     content = _npz(found) if out.suffix == ".npz" else _table(found)
@@ -43,7 +43,7 @@ def save(out: Path, found: Features) -> None:
 
 
 def read(path: Path) -> Features:
-    """What `save` wrote as npz. Raises UserError for another file, or a damaged one."""
+    """Read an npz that `save` wrote. Raises UserError for another or a damaged file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             files, labels, values, network = (arrays[name] for name in ARRAYS)

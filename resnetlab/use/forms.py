@@ -10,7 +10,7 @@ FORM = b"multipart/form-data"
 
 
 class Refused(Exception):
-    """A request that is answered with another status than 200, and why, in a line."""
+    """A refused request: the status of the answer, and the reason in a line."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail)
@@ -18,9 +18,9 @@ class Refused(Exception):
 
 
 def image_of(content_type: str, body: bytes) -> bytes:
-    """The encoded image in a body: of multipart/form-data the field "image", else all of it. Raises 400, 422.
+    """The encoded image in a body: the field "image" of multipart/form-data, or else the whole body. Raises 400, 422.
 
-    Neither a file's name nor the type that a client claims for it is looked at; what counts are its bytes.
+    The file name and the type that a client states are ignored; only the bytes count.
     """
     kind, parameters = parse_options_header(content_type)
     if kind != FORM:

@@ -1,4 +1,4 @@
-"""Heat: where a network looked, as colours over the photograph, with what was cropped away told apart."""
+"""Heat maps: where a network looked, as colours over the photograph, with the cropped-away part faded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 # viridis of van der Walt & Smith (2015) at 17 even steps: its lightness rises evenly, so that the order survives grey
-# print and colour blindness, and its dark end is a colour, which tells it from a shadow of the photograph.
+# print and colour blindness, and its dark end is coloured, unlike a shadow in the photograph.
 COLOURS = (
     "#440154", "#48186a", "#472d7b", "#424086", "#3b528b", "#33638d", "#2c728e", "#26828e", "#21918c",
     "#1f9f88", "#27ad81", "#3dbc74", "#5cc863", "#81d34d", "#aadc32", "#d5e21a", "#fde725",
 )  # fmt: skip
 STRENGTH = 0.6  # of the colours over the photograph, 0 to 1
-_FADED = 0.7  # how much white lies over what the network does not see
+_FADED = 0.7  # share of white over the part that the network does not see
 _GAP = 8  # pixels between the two pictures
-_SHORT, _LONG = 256, 2048  # pixels: what a small picture's short side is enlarged to, about, and the other at most
+_SHORT, _LONG = 256, 2048  # pixels: target for the short side of an enlarged picture, and limit for the long side
 _MOST_JPEG = 65_500  # pixels of a side
 
 
@@ -41,21 +41,21 @@ WHOLE = CropArea(0.0, 0.0, 1.0, 1.0)
 
 
 def heat_image(heat: Tensor) -> Image.Image:
-    """A heat map, H W, 0 to 1, as a picture of one byte per pixel: 255 is the most; its palette are the colours."""
+    """A heat map, H W, 0 to 1, as a picture of one byte per pixel: 255 is the maximum, and COLOURS the palette."""
     return _coloured(_levels(heat))
 
 
 def overlay(pixels: Tensor, heat: Tensor) -> Image.Image:
-    """What the network sees (uint8 C H W) under its heat (H W, 0 to 1), enlarged to be seen."""
+    """The network's input (uint8 C H W) under its heat map (H W, 0 to 1), enlarged if it is small."""
     picture = _enlarged(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy())
     _paint(picture, heat, WHOLE, (0, 0, picture.width, picture.height))
     return picture
 
 
 def side_by_side(photo: np.ndarray, heat: Tensor, crop: CropArea) -> Image.Image:
-    """The photograph (uint8 H W 3), and beside it the same under the heat (H W, 0 to 1) of its part `crop`.
+    """The photograph (uint8 H W 3), and beside it the same under the heat map (H W, 0 to 1) of its part `crop`.
 
-    Both have the photograph's own resolution; small ones are enlarged. What is not in `crop` is faded.
+    Both have the photograph's own resolution; small ones are enlarged. The part outside `crop` is faded.
     """
     picture = _enlarged(photo)
     width, height = picture.size
@@ -67,7 +67,7 @@ def side_by_side(photo: np.ndarray, heat: Tensor, crop: CropArea) -> Image.Image
 
 
 def encoded(picture: Image.Image, like: bytes) -> tuple[str, bytes]:
-    """The end of a name, and a file's content: JPEG where `like`, an encoded image, is one and it can be, else PNG."""
+    """The suffix and content of a file: JPEG if the encoded image `like` is one and the size allows it, else PNG."""
     written = io.BytesIO()
     if like.startswith(b"\xff\xd8\xff") and max(picture.size) <= _MOST_JPEG:
         picture.save(written, "JPEG", quality=95, subsampling=0)
@@ -77,7 +77,7 @@ def encoded(picture: Image.Image, like: bytes) -> tuple[str, bytes]:
 
 
 def _paint(canvas: Image.Image, heat: Tensor, crop: CropArea, area: tuple[int, int, int, int]) -> None:
-    """Lay the heat on the part `crop` of the picture that stands in `area` of the canvas, and fade the rest of it."""
+    """Lay the heat map on the part `crop` of the picture in `area` of the canvas, and fade the rest of that picture."""
     left, top, right, bottom = area
     inner = crop.box(right - left, bottom - top)
     inner = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
@@ -98,7 +98,7 @@ def _paint(canvas: Image.Image, heat: Tensor, crop: CropArea, area: tuple[int, i
 
 
 def _blend(canvas: Image.Image, over: Image.Image | str, box: tuple[int, int, int, int], share: float) -> None:
-    """Put so much of a picture or colour over a box of the canvas."""
+    """Blend a picture or colour, with this share, over a box of the canvas."""
     size = (box[2] - box[0], box[3] - box[1])
     if min(size) > 0:
         canvas.paste(over, box, Image.new("L", size, round(255 * share)))
@@ -120,7 +120,7 @@ def _coloured(values: Image.Image) -> Image.Image:
 
 
 def _enlarged(image: np.ndarray) -> Image.Image:
-    """From uint8 H W 3, as many whole times as large as brings its short side near _SHORT, or the other to _LONG."""
+    """Enlarge uint8 H W 3 by a whole factor, so that its short side is near _SHORT and the other at most _LONG."""
     short, long = sorted(image.shape[:2])
     times = max(1, min(round(_SHORT / short), _LONG // long))
     picture = Image.fromarray(image)

@@ -1,4 +1,4 @@
-"""Listening: a socket, and uvicorn on it until a signal ends it."""
+"""The HTTP server: a listening socket, and uvicorn on it until a signal ends it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from resnetlab.errors import UserError, shown
 
-HEAD_SECONDS = 10.0  # for a request's head to come
-READ_SECONDS = 30.0  # for a client to read what waits to be sent
-CONNECTIONS = 1_000  # at once, and twice as many while they are young
+HEAD_SECONDS = 10.0  # for a request's head to arrive
+READ_SECONDS = 30.0  # for a client to read an answer that waits to be sent
+CONNECTIONS = 1_000  # at once; twice as many while they are young
 YOUNG_SECONDS = 1.0
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as a Host header has them
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as in a Host header
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
+    """Whether `host` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address that a browser takes."""
+    """The address for a browser."""
     host, port = listener.getsockname()[:2]
     host = {"::": "::1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # all addresses, of which this machine's own is one
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
@@ -60,19 +60,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, listener: socket.socket, seconds: float, ready: Callable[[], None]) -> None:
-    """Answer requests until SIGTERM, which ends the process with 0, or Ctrl-C, a KeyboardInterrupt.
+    """Answer requests until SIGTERM, which ends the process with exit code 0, or Ctrl-C, a KeyboardInterrupt.
 
-    Both let the requests of that moment end, for `seconds` at most. `ready` is called when signals are heard.
+    Both let current requests finish, for at most `seconds`. `ready` is called once signals are handled.
     """
     _allow_many_connections()
     for library in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # they complain of what clients send
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn puts its own before it, and raises it again after
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # they complain about what clients send
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn handles the signal first, and raises it again
     server_of(app, seconds, ready).run(sockets=[listener])
 
 
 def server_of(app: Any, seconds: float, ready: Callable[[], None]) -> Server:
-    """uvicorn as we use it: nothing that a client sends is believed or logged, and no other protocol is spoken."""
+    """uvicorn with our settings: nothing that a client sends is trusted or logged, and HTTP is the only protocol."""
     config = uvicorn.Config(
         app,
         http=Protocol,
@@ -89,7 +89,7 @@ def server_of(app: Any, seconds: float, ready: Callable[[], None]) -> Server:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says when it is ready."""
+    """uvicorn's server, with a call when it is ready."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -101,10 +101,11 @@ class Server(uvicorn.Server):
 
 
 class Protocol(H11Protocol):
-    """uvicorn's, with limits that it lacks: a time for a head to come, and to read an answer; a number of connections.
+    """uvicorn's protocol with limits that it lacks: on the time for a head to arrive and for an answer to be read, and
+    on the number of connections.
 
-    Where there are too many connections, those end that have long been idle, or else those whose body has long been
-    coming, or else the new one.
+    If there are too many connections, those that have been idle for long are closed first, then those that have been
+    sending a body for long, then the new one.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -121,7 +122,7 @@ class Protocol(H11Protocol):
             self.loop.call_later(YOUNG_SECONDS, self._make_room)
 
     def _make_room(self) -> None:
-        """End old connections until they are not too many; where another has done so, nothing is to do."""
+        """Close old connections until there are not too many; another connection may have done so already."""
         if len(self.connections) <= CONNECTIONS:
             return
         others = (other for other in self.connections if isinstance(other, Protocol) and other is not self)
@@ -132,12 +133,12 @@ class Protocol(H11Protocol):
 
     @property
     def is_old(self) -> bool:
-        """Whether it has had the time to send a request."""
+        """Whether it has had enough time to send a request."""
         return self.loop.time() - self._since >= YOUNG_SECONDS
 
     @property
     def is_coming(self) -> bool:
-        """Whether a request's body is being waited for."""
+        """Whether a request's body is still arriving."""
         return self.cycle is not None and not self.cycle.response_complete and self.cycle.more_body
 
     @property
@@ -172,7 +173,7 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """The clock runs from the first byte, or the connection, until a head is there."""
+        """Run the clock from the connection, or the first byte, until a head has arrived."""
         if not self.idle:
             self._forget()
         elif self._deadline is None:
@@ -185,7 +186,7 @@ class Protocol(H11Protocol):
 
 
 def _allow_many_connections() -> None:
-    """As many open files as the system allows: each connection is one, and shells often give 1,024."""
+    """Allow as many open files as the system permits: each connection is one, and shells often allow only 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

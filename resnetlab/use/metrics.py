@@ -1,4 +1,4 @@
-"""What a server counts: requests, how long they took, batches; in Prometheus' text format."""
+"""A server's metrics: requests, their times, and batches; in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """A server's counts since its start, in a registry of their own: none of the process, and of no other server."""
+    """A server's counts since its start, in a registry of its own, without those of the process or other servers."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -42,12 +42,12 @@ class Metrics:
         self._batches.observe(images)
 
     def text(self, waiting: int) -> bytes:
-        """All of it; `waiting` images wait for the network now."""
+        """All metrics as text; `waiting` is the number of images that wait for the network now."""
         self._queue.set(waiting)
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """What generate_latest writes: all but when each sample was created, which the text format has no place for."""
+        """The samples for generate_latest, without those of creation times, which the text format does not have."""
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric

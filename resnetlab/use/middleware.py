@@ -1,4 +1,4 @@
-"""What stands before every request: which hosts are answered, headers for browsers, counting, bare errors."""
+"""The middleware of every request: which hosts are answered, headers for browsers, counting, errors without details."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 class RequestMiddleware:
     """ASGI middleware.
 
-    `hosts` are the names that a request may call this server by, None for any: a page of a foreign site whose name
-    is made to point at this machine (DNS rebinding) still calls it by its own. `paths` are counted by name, all
-    others together. What the application doesn't catch is a 500 without a word of why, and a traceback on stderr.
+    `hosts` are the names by which a request may address this server, None for any: the page of a foreign site whose
+    name is made to point to this machine (DNS rebinding) uses its own. `paths` are counted by name, all others
+    together. An uncaught error becomes a 500 without details, with a traceback on stderr.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None, paths: Collection[str], metrics: Metrics) -> None:

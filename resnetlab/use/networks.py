@@ -1,4 +1,4 @@
-"""The networks as a table: what each costs, the error that its paper prints, and the weights that there are of it."""
+"""The networks as a table: the cost of each, the error that its paper reports, and its available weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnetlab.weights.published import TORCHVISION
 
 @dataclass(frozen=True)
 class NamedWeights:
-    """Weights that can be had by a name, and their accuracy: measured here, or as their project states it."""
+    """Published weights with a name, and their accuracy: measured by us, or as their project states it."""
 
     source: str  # e.g. "pretrained:cifar_resnet20"
     data: str  # whose test images: "cifar10" or "imagenet"
@@ -36,7 +36,7 @@ class NetworkRow:
     parameters: int
     multiply_adds: int  # for one image, as the papers count
     paper_error: float | None  # %; CIFAR-10, or ImageNet's top-1 with 10 crops
-    paper: str  # which, and where in it; "" where none prints an error
+    paper: str  # the paper, and the place in it; "" if none reports an error
     weights: tuple[NamedWeights, ...]
 
     @property
@@ -49,7 +49,7 @@ class NetworkRow:
         return asdict(self)
 
 
-# What a table can be sorted by: the smallest first, but for accuracy, of which the best is; what has none comes last.
+# The orders of a table: smallest first, for accuracy best first; rows without a value come last.
 ORDERS: dict[str, Callable[[NetworkRow], tuple[bool, float | str]]] = {
     "name": lambda row: (False, row.name),
     "depth": lambda row: (False, row.depth),
@@ -63,8 +63,8 @@ ORDERS: dict[str, Callable[[NetworkRow], tuple[bool, float | str]]] = {
 def network_rows(pattern: str | None = None, order: str | None = None) -> list[NetworkRow]:
     """The networks whose name matches, in the order of the zoo or of ORDERS.
 
-    A pattern with "*" or "?" has to match the whole name, one without them a part of it; the name of a network that
-    isn't in the list, such as cifar_resnet68, gives that one. Raises UserError where nothing matches.
+    A pattern with "*", "?" or "[" has to match the whole name, any other a part of it. The name of a network that isn't
+    in the list, such as cifar_resnet68, matches that network. Raises UserError if nothing matches.
     """
     rows = [_row(spec(name)) for name in _matching(pattern)]
     return sorted(rows, key=ORDERS[order]) if order else rows
@@ -83,10 +83,10 @@ def named_weights(name: str) -> tuple[NamedWeights, ...]:
 
 
 def costs(net: Spec) -> tuple[int, int]:
-    """Parameters and multiply-adds, as `complexity` counts them, of however deep a network in a moment.
+    """Parameters and multiply-adds, as `complexity` counts them, quickly for networks of any depth.
 
-    All units of a stage after its first are the same, so that a network with at most two units a stage tells what each
-    of them costs.
+    All units of a stage after its first are the same, so that a network with at most two units per stage gives the cost
+    of each.
     """
     if not isinstance(net, NetSpec):
         counted = complexity(net)
@@ -113,7 +113,7 @@ def _matching(pattern: str | None) -> Iterable[str]:
         return found
     if wild:
         raise UserError(f"no network's name matches {shown(pattern)}.{did_you_mean(pattern.strip('*'), names())}")
-    return [spec(pattern).name]  # or the line that says what there is
+    return [spec(pattern).name]  # raises UserError with the nearest names
 
 
 def _row(net: Spec) -> NetworkRow:

@@ -18,8 +18,8 @@ from resnetlab.use.torch_program import without_their_own_warnings
 if TYPE_CHECKING:
     from resnetlab.use.exported_module import WithNormalisation
 
-# The version that torch's exporter writes its operators in; of others it converts. ONNX Runtime reads it since 1.14,
-# and quantisation by channels, which came with 13, is in it.
+# The version of operators that torch's exporter writes; it has to convert to others. ONNX Runtime reads it since 1.14,
+# and it includes quantisation by channels, which came with 13.
 OPSET = 18
 MOST_BYTES = 2**31 - 2**24  # of weights; a file has less than 2 GiB, by protobuf
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -96,7 +96,7 @@ def _session(content: bytes) -> Any:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error that says something, cut: these libraries say first where in their source they are."""
+    """The last nonempty line of an error, shortened: these libraries begin with a place in their source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".!")
 

@@ -1,4 +1,4 @@
-"""Whether an exported network answers as PyTorch's: its scores on noise, its predictions on test images."""
+"""Whether an exported network agrees with PyTorch: its scores on noise, its predictions on test images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 
-TOLERANCE = 1e-4  # the greatest difference of a score that rounding may make, as a share of the greatest score
+TOLERANCE = 1e-4  # the largest difference of scores that counts as rounding, as a share of the largest score
 
 Scores = Callable[[Tensor], Tensor]  # pixels, uint8 N C H W -> scores, float32 N K
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far a file's scores are from PyTorch's on one batch."""
+    """The difference between a file's scores and PyTorch's on one batch."""
 
     batch: int
     greatest_difference: float
@@ -30,7 +30,7 @@ class Check:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether the difference is within TOLERANCE; one that is not finite isn't."""
+        """Whether the difference is within TOLERANCE; False if it is not finite."""
         return self.greatest_difference <= TOLERANCE * self.greatest_score
 
 
@@ -81,9 +81,9 @@ def measure_parity(
 ) -> Parity:
     """Run both on the data's test images; files are resized and cropped to `size`.
 
-    outputs: which of the network's each class of the data is; by default they are in one order. skip: leave out files
-    that can't be read, and count them. progress is called with how many are done, and of how many. Raises UserError
-    for a file that can't be read, and with `skip` where none can.
+    outputs: the network's output for each class of the data; by default they have the same order. skip: leave out and
+    count unreadable files. progress is called with the number done and in all. Raises UserError for an unreadable file,
+    and with `skip` if all are unreadable.
     """
     images = same = right = exported_right = 0
     total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))

@@ -1,4 +1,4 @@
-"""What classes a network sees in image files: a file that can't be read is told, and the rest is done."""
+"""Predicts the classes of image files: an unreadable file is reported, and the rest are predicted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of an image, with their probabilities, or why it has none."""
+    """The likeliest classes of an image, with their probabilities, or the reason why it can't be read."""
 
     file: str
     classes: tuple[tuple[str, float], ...] = ()
@@ -33,16 +33,16 @@ class Prediction:
 
 
 def find_images(names: Iterable[str]) -> list[Path]:
-    """The files that are meant: files themselves, all images below a folder, or what a pattern matches.
+    """The files that the names stand for: files, all images below a folder, or the matches of a pattern.
 
-    Folders are looked through as those of a data set are. What is not there is among them, so that it can be told.
-    Raises UserError where nothing is found, and for a folder that can't be read.
+    Folders are searched like those of a data set. Missing files are included, so that they can be reported. Raises
+    UserError if nothing is found, and for a folder that can't be read.
     """
     return [path for path, _ in labelled_images(names)]
 
 
 def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
-    """As `find_images`, and with each file the folder that it lies in, its class, where it was found in a folder."""
+    """As `find_images`, each file with the name of its folder, which is its class, if a folder was searched."""
     found: list[tuple[Path, str]] = []
     empty: list[str] = []
     for name in names:
@@ -61,10 +61,10 @@ def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
 
 
 def _matching(pattern: Path, empty: list[str]) -> list[tuple[Path, str]]:
-    """What a pattern matches, each file once; of what is passed over in folders only what the pattern names."""
+    """The matches of a pattern, each file once; ignored names, such as hidden ones, only if the pattern has them."""
     found: dict[str, tuple[Path, str]] = {}
     walked = set[str]()
-    # The shortest first: links may lead to a folder in several ways, and ** goes round in circles of them.
+    # Shortest first: links may lead to a folder by several paths, and ** follows circles of links.
     for path in sorted(map(Path, glob.glob(str(pattern), recursive=True)), key=lambda path: (len(path.parts), path)):
         real = os.path.realpath(path)
         if real in walked or any(is_ignored(part) for part in path.parts if part not in pattern.parts):
@@ -102,19 +102,19 @@ def predict(classifier: Classifier, files: Iterable[Path], *, top: int = 5, batc
 
 
 def likeliest(probabilities: Tensor, classes: tuple[str, ...], top: int) -> tuple[tuple[str, float], ...]:
-    """The `top` classes of one image by probability, K; of equal ones the first."""
+    """The `top` classes of one image by probability, K; ties keep the order of the classes."""
     values, places = probabilities.sort(descending=True, stable=True)
     found = zip(places.tolist()[:top], values.tolist()[:top], strict=True)
     return tuple((classes[place], value) for place, value in found)
 
 
 def prepared(classifier: Classifier, path: Path) -> Tensor | str:
-    """The prepared image, or why there is none."""
+    """The prepared image, or the reason why it can't be read."""
     try:
         return classifier.prepare(content_of(path))
     except Unreadable as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
-    except ValueError as error:  # a name that no file system takes
+    except ValueError as error:  # a name that file systems reject
         return str(error)

@@ -1,4 +1,4 @@
-"""The accuracy of a network as its run or file states it, for those who use it to know how far it can be trusted."""
+"""The accuracy of a network as its run or file states it, which tells users how far to trust it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RecordedAccuracy:
     """How many of its test images a network classified correctly."""
 
     top1: float  # %
-    images: int | None = None  # how many there were; None where that is not recorded
+    images: int | None = None  # number of test images; None if it is not recorded
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -52,9 +52,9 @@ class RecordedAccuracy:
 
 
 def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -> RecordedAccuracy | None:
-    """What is stated of a loaded network: by its run, by its file, or by torchvision, where `source` is a name of its.
+    """The accuracy of a loaded network as its run, its file, or, for torchvision's weights, torchvision states it.
 
-    image_size: where it is not the file's own. None where nothing is stated for images of that size.
+    image_size: given if it is not the file's own. None if no accuracy is stated for images of that size.
     """
     if found := recorded_accuracy(loaded.file, loaded.net.spec.input_size):
         return found
@@ -70,10 +70,10 @@ def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -
 
 
 def recorded_accuracy(weights: Path, size: int) -> RecordedAccuracy | None:
-    """What a run recorded of the weight file in its folder `last` or `best`, for images of `size` pixels a side.
+    """The accuracy that a run recorded for the weight file in its folder `last` or `best`, at images of `size` pixels.
 
     None for other files, for the last weights of an unfinished run, which may be newer than its last evaluation, for
-    images of another size than the run's, and where a record is damaged: a network can be used without it.
+    an image size other than the run's, and if a record is damaged, since a network can be used without it.
     """
     folder, which = weights.parent.parent, weights.parent.name
     if which not in ("last", "best") or not is_there(folder / SETTINGS):

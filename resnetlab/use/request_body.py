@@ -1,4 +1,4 @@
-"""Receiving an image over HTTP: limits that hold while a body comes, and what is refused with which status."""
+"""Receiving an image over HTTP: limits while a body arrives, and which requests are refused with which status."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from resnetlab.use.forms import FORM
 
 Result = TypeVar("Result")
 AGAIN = {"Retry-After": "1"}  # seconds, beside a 503
-CLIENT_GONE = 499  # nginx's number for a client that left; nobody sees it but the metrics
+CLIENT_GONE = 499  # nginx's code for a client that left; only the metrics see it
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64_000_000
 
 
-TIDY_SECONDS = 3.0  # after a request, longer than one lingers
+TIDY_SECONDS = 3.0  # from the end of a request until memory is given back; longer than LINGER_SECONDS
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes of its clients."""
+    """The limits on requests."""
 
     bytes: int = 20_000_000  # of a body
-    pixels: int = 25_000_000  # of an image, and of what a strip is resized to
+    pixels: int = 25_000_000  # of an image, before and after it is resized
     side: int = 32_768  # pixels
-    bodies: int = 256_000_000  # bytes of all bodies together, and never less than one body takes
-    requests: int = 64  # that have come and wait for their answer
-    seconds: float = 30.0  # for a body to come, and again for the answer
+    bodies: int = 256_000_000  # bytes of all bodies together; one body of maximum size always fits
+    requests: int = 64  # requests that have arrived and wait for their answer
+    seconds: float = 30.0  # for a body to arrive, and again for the answer
 
 
 class Unfinished(HTTPException):
-    """A request that is refused before its body has come."""
+    """A request that is refused before its body has arrived."""
 
 
 class UnfinishedResponse(JSONResponse):
-    """An answer before the body has come: it says that the connection ends, and throws away what still arrives.
+    """An answer before the body has arrived: it closes the connection, and discards what still arrives.
 
-    For a short while, and up to a number of bytes. A socket that is closed with bytes unread resets the connection,
-    and a client that is still sending would not read why.
+    It does so for a short time and a limited number of bytes. Closing a socket with unread bytes would reset the
+    connection, and a client that is still sending would not get to read the answer.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +62,7 @@ class UnfinishedResponse(JSONResponse):
 
 
 class Room:
-    """What the requests of this moment take together: bytes of bodies, and places among those that are worked on."""
+    """The resources of all current requests: bytes of bodies, and places among the requests being processed."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.bytes, self.requests = limits, 0, 0
@@ -70,7 +70,7 @@ class Room:
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Body]:
-        """A body whose bytes count for as long as this lasts."""
+        """A context with a body, whose bytes count until its end."""
         body = Body(self)
         try:
             yield body
@@ -85,7 +85,7 @@ class Room:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A place, given back at the end. Raises 503 where all are taken."""
+        """A context that occupies a place. Raises 503 if all are taken."""
         if self.requests >= self.limits.requests:
             raise busy(HTTPException)
         self.requests += 1
@@ -96,7 +96,7 @@ class Room:
 
 
 class Body:
-    """The body of a request, as far as it has come, and until it is not needed any more."""
+    """The body of a request, as far as it has arrived, until it is released."""
 
     def __init__(self, room: Room) -> None:
         self.room, self.content = room, bytearray()
@@ -107,7 +107,7 @@ class Body:
         self.content = bytearray()
 
     async def receive(self, request: Request) -> None:
-        """Read it whole. Raises 413, 408 or 503 as soon as it is clear that it is too much or too slow."""
+        """Read the whole body. Raises 413, 408 or 503 as soon as it is too large or too slow."""
         limits = self.room.limits
         too_large = Unfinished(413, f"the body has more than the allowed {limits.bytes:,} bytes")
         said = request.headers.get("content-length", "").lstrip("0")
@@ -129,12 +129,12 @@ class Body:
 
 
 def busy(kind: type[HTTPException]) -> HTTPException:
-    """The answer where more is asked for than there is room for."""
+    """The refusal of a request for which there is no room."""
     return kind(503, "too many requests at the moment: try again", AGAIN)
 
 
 def check_type(request: Request) -> str:
-    """The content type of a request, if one that can hold an image. Raises 415, 400."""
+    """The content type of a request, if it can hold an image. Raises 415, 400."""
     given = request.headers.get("content-type", "")
     kind, parameters = parse_options_header(given)
     if kind == FORM:
@@ -146,9 +146,9 @@ def check_type(request: Request) -> str:
 
 
 async def while_wanted(request: Request, seconds: float, work: Awaitable[Result]) -> Result:
-    """What `work` gives. After `seconds` it is cancelled with 504, and at once if the client leaves.
+    """The result of `work`, which is cancelled after `seconds` with 504, and at once if the client leaves.
 
-    The body must have been read: then the next thing that a client can do is leave.
+    The body must have been read, so that the next message from the client can only be that it leaves.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())

@@ -1,4 +1,4 @@
-"""Serve: a classifier behind HTTP, an API described by its /openapi.json and a page for people."""
+"""A classifier behind HTTP: an API, described by its /openapi.json, and a page for people."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _problems(*tables: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 class Api:
-    """What the paths answer, from one classifier, its queue and the limits that hold for all requests together."""
+    """The handlers of the paths, with one classifier, its queue, and the limits on all requests together."""
 
     def __init__(self, classifier: Classifier, limits: Limits, decoders: Decoders, batch: int) -> None:
         self.classifier = replace(classifier, classes=tuple(map(printable, classifier.classes)))
@@ -150,7 +150,7 @@ class Api:
         self.units = units_of(classifier.network) if classifier.network else {}
 
     def run_by(self, engine: Engine) -> None:
-        """Have another engine run the network from the next pass on; any thread may call it."""
+        """Run the network by another engine from the next pass on; may be called from any thread."""
         self.classifier = replace(self.classifier, engine=engine)
         self.batcher.classify = self.classifier.probabilities
 
@@ -166,7 +166,7 @@ class Api:
         )
 
     async def _answered(self, request: Request, work: Callable[[Tensor, CropArea], Awaitable[Result]]) -> Result:
-        """What `work` makes of the image of a request, and of which part of it that is, within all limits."""
+        """The result of `work` on a request's image and the part of it that is used, within all limits."""
         with self.room.body() as body:
             kind = check_type(request)
             await body.receive(request)
@@ -282,7 +282,7 @@ def make_app(
 
 
 def _add_paths(app: FastAPI, api: Api) -> None:
-    """Let the paths of the API be answered."""
+    """Add the paths of the API."""
     picture = {"content": {"image/png": {}}, "description": "The picture"}
     of_image: dict[str, Any] = {"description": api.described(), "openapi_extra": {"requestBody": BODY}}
     app.post(
@@ -342,7 +342,7 @@ async def _unfinished(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A parameter that can't be, in a line."""
+    """The answer to an invalid parameter, in a line."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return UnfinishedResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)

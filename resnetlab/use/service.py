@@ -1,4 +1,4 @@
-"""Service: a classifier behind HTTP until a signal ends it, with the processes that decode and the choice of engine."""
+"""Serves a classifier over HTTP until a signal ends it, with decoding processes and a choice of engine."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def serve_classifier(
     ready: Callable[[str], object],
     told: Callable[[str], object],
 ) -> None:
-    """Answer requests until a signal (`http_server.run`); ready is called with the line that says where.
+    """Answer requests until a signal (`http_server.run`); ready is called with the line that states the address.
 
-    host: as it was asked for; on a loopback address only requests that call the server by its names are answered.
-    engine: as in `with_engine`, or `auto`: PyTorch at once, and the fastest engine when it is known. told is called
-    with lines that say which engine runs, and warn. Raises UserError as `with_engine` does.
+    host: as the user gave it; on a loopback address only requests that use the server's own names are answered.
+    engine: as in `with_engine`, or `auto`: PyTorch at first, then the fastest engine once it is known. told is called
+    with lines that say which engine runs, and with warnings. Raises UserError as `with_engine` does.
     """
-    settles = engine == "auto" and classifier.device == "cpu"  # what is opened answers until the fastest is found
+    settles = engine == "auto" and classifier.device == "cpu"  # the first engine answers until the fastest is found
     hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
     with Decoders(limits.pixels + BESIDE) as decoders:
         # The app alone holds the first, so that its memory is free once it is replaced.
@@ -45,7 +45,7 @@ def serve_classifier(
         with background as settle:
 
             def start() -> None:
-                decoders.start()  # not before, when they would take time from what must be ready first
+                decoders.start()  # only now, so that they don't delay the server's start
                 what = f"{classifier.name}, {len(classifier.classes)} classes, on {classifier.device}"
                 ready(f"{what}: {url_of(listener)} (Ctrl-C stops it)")
                 if hosts is None:

@@ -1,8 +1,8 @@
-"""Settling: a server that runs already finds out in the background which engine is the fastest, and goes on with it.
+"""Settling: a running server finds out in the background which engine is the fastest, and switches to it.
 
-python -m resnetlab.use.settling reads a Graph and the size of a batch, pickled by its own parent, puts the graph's ONNX
-file into the cache, measures the engines, and says on stdout, in JSON, which is the fastest. In the server's own
-process making the file would hold up its answers for seconds, and engines that lose would stay in its memory.
+python -m resnetlab.use.settling reads a Graph and a batch size, pickled by its own parent, puts the graph's ONNX file
+into the cache, measures the engines, and prints, as JSON, which is the fastest. In the server's own process, making the
+file would delay answers for seconds, and the slower engines would stay in memory.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Fastest:
 def settling(
     classifier: Classifier, batch: int, use: Callable[[Engine], object], told: Callable[[str], object]
 ) -> Iterator[Callable[[], None]]:
-    """A function that starts it; at the end of the block what is not done by then is given up.
+    """A context with a function that starts the search; at the end of the block an unfinished search is abandoned.
 
-    use is called, in a thread, with the engine that `auto` takes for batches of that size; told with lines that say
-    which, and why. Where something fails, nothing is used.
+    use is called, in a thread, with the engine that `auto` chooses for batches of that size; told with lines that say
+    which, and why. If something fails, use is not called.
     """
     ended = threading.Event()
     measuring: list[subprocess.Popen[bytes]] = []
@@ -96,7 +96,7 @@ def _measured(graph: Graph, batch: int) -> tuple[Engine, tuple[str, ...]]:
 def _found_elsewhere(
     graph: Graph, batch: int, measuring: list[subprocess.Popen[bytes]], ended: threading.Event
 ) -> Fastest:
-    """What another process finds to be the fastest. Raises UserError with its last words where it finds none."""
+    """The fastest engine, found by another process. Raises UserError with its last line of output if it fails."""
     process = subprocess.Popen(
         COMMAND,
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The stack that signal handlers run on, kept from OpenVINO."""
+"""Protects the stack of signal handlers from OpenVINO."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Stack(ctypes.Structure):
 
 @contextlib.contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Give this thread back the alternate signal stack that it had, whatever is called within.
+    """A context that restores this thread's alternate signal stack at its end.
 
     OpenVINO's CPU plugin sets one of its own when it is loaded, and frees it when it is unloaded. With two instances
     whose lives overlap, the last one restores the stack of the first, which is freed by then, and the next signal that

@@ -65,8 +65,8 @@ def torch_scores(content: bytes) -> Scores:
 def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
     """The content of a .pt2 file for `torch._inductor.aoti_load_package`, whose `get_metadata()` has the description.
 
-    It is machine code for processors as this one, and needs the torch that made it. Raises UserError where there is
-    no C++ compiler, or it fails.
+    It is machine code for processors like this one, and needs the torch version that made it. Raises UserError if there
+    is no C++ compiler, or it fails.
     """
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.cpp_builder import get_cpp_compiler

@@ -1,1 +1,1 @@
-"""Files of weights, ours and others': read, identified, loaded, converted."""
+"""Weight files, ours and other projects': reading, identifying, loading, converting."""

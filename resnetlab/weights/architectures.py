@@ -1,7 +1,7 @@
-"""Networks whose tensors look like those of others: refused where the file or its folder names them.
+"""Refuses networks whose tensors look like those of others, if the file or its folder names them.
 
-An anti-aliasing pool leaves no tensors, nor does a dilated convolution: such a network would load as the plain one with
-the same tensors, and answer wrongly.
+Anti-aliasing pools and dilation leave no trace in the tensors: such a network would load as the standard one with the
+same tensors, and answer wrongly.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ CONFIG = "config.json"  # beside the weights in a folder of the Hugging Face hub
 MOST_BYTES = 10**7  # of it; the largest, with 21,843 classes, has below 10**6
 STATED = ("arch", "architecture", "model_name")  # keys under which trainings save what their network is called
 ANTI_ALIASED = re.compile(r"(?:.*[^a-z])?((?:se|eca)?resnex?t(?:aa|blur)\d\w*)(?:\W.*)?", re.IGNORECASE | re.DOTALL)
-OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # of timm's names: who trained it
-# What else may stand in config.json and changes the network, and the values that ours have.
+OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # in timm's names: who trained the weights
+# Other settings in config.json that change the network, and the values that our networks have.
 OURS: dict[str, tuple[object, ...]] = {
     "global_pool": ("avg", "", None),  # timm's
     "hidden_act": ("relu",),  # transformers'
@@ -30,14 +30,14 @@ CHANGES_NOTHING = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "dr
 
 
 def stated_architecture(values: dict[Any, Any]) -> str:
-    """What a file says its network is called, under one of the usual keys; "" if it says nothing."""
+    """The name of the network that a file states under one of the usual keys; "" if it states none."""
     return next((values[key] for key in STATED if isinstance(values.get(key), str)), "")
 
 
 def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None:
-    """Raise UserError if a weight file, by what it states, its name or config.json, holds a network that we lack.
+    """Raise UserError if a weight file holds a network that we lack, by what it states, its name or config.json.
 
-    beside: the names of files whose folder is named in their place, and has a config.json.
+    beside: names of files for which the folder's name counts instead, and which may have a config.json beside them.
     """
     in_folder = path.name in beside
     names = ((stated, "it states"), (path.parent.name if in_folder else path.name, "its name says"))
@@ -61,7 +61,7 @@ def _refusal(path: Path, reason: str) -> UserError:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """What config.json says; nothing if it isn't there or is no JSON object."""
+    """The contents of config.json; empty if it is missing or not a JSON object."""
     try:
         values = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else {}
     except (OSError, ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """The layer names and blobs of the paper's release in Caffe <-> our parameter names.
 
-The blobs are tensors named LAYER.INDEX, e.g. res2a_branch2b.0, a weight. Caffe parts batch norm in two layers: "bn"
+The blobs are tensors named LAYER.INDEX, e.g. res2a_branch2b.0, a weight. Caffe splits batch norm into two layers: "bn"
 holds the mean, the variance and a factor that divides both, "scale" holds γ and β. Its networks read B, G, R, so the
-input channels of conv1 are turned around, both ways. It counts no batches.
+input channels of conv1 are reversed, both ways. It does not count batches.
 Source: github.com/KaimingHe/deep-residual-networks, prototxt/.
 """
 
@@ -29,9 +29,9 @@ MOST_LETTERS = 6  # a longest stage of 6 units has a to f; in deeper nets, units
 
 
 def from_caffe(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names; what isn't named as in Caffe, or lacks a blob, stays as it is.
+    """The tensors under our names; those without Caffe's names, or with a blob missing, stay as they are.
 
-    Raises UserError for a batch norm whose factor is 0: it has seen no images.
+    Raises UserError for a batch norm whose factor is 0, i.e. that has seen no images.
     """
     made = dict(state)
     for layer in dict.fromkeys(key.rpartition(".")[0] for key in state):

@@ -27,7 +27,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 
 @dataclass(frozen=True)
 class Converted:
-    """A file that was written: the network in it, and what is known of the network and not in the file, in words."""
+    """A file that was written: its network, and what is known about the network but not in the file, in words."""
 
     spec: Spec
     not_in_file: tuple[str, ...]
@@ -46,8 +46,8 @@ def convert(
 ) -> Converted:
     """Write the network of a run folder or weight file to `out`, with the names of a naming scheme.
 
-    The suffix says how: .safetensors, .pth or .pt (torch), .npz (NumPy). The other options are those of
-    `load_described`. Raises UserError, and writes nothing, where `out` exists, for a source that `load` refuses, for a
+    The suffix decides the format: .safetensors, .pth or .pt (torch), .npz (NumPy). The other options are those of
+    `load_described`. Raises UserError, and writes nothing, if `out` exists, for a source that `load` refuses, for a
     network that the scheme can't hold, and for a normalisation that the file could not state.
     """
     check_choice("to", naming, [OURS, *NAMING_SCHEMES])
@@ -67,7 +67,7 @@ def convert(
 
 
 def _not_in_file(spec: Spec, metadata: ModelMetadata | None, naming: str) -> Iterator[str]:
-    """What is known of a network and not in a file with these names, and what its reader would take otherwise."""
+    """What is known about a network but not in a file with these names, or what its readers would assume otherwise."""
     if naming == OURS:
         yield f"which network it is ({spec.name or 'without a name'})"
     if metadata and metadata.classes:
@@ -84,7 +84,7 @@ def _not_in_file(spec: Spec, metadata: ModelMetadata | None, naming: str) -> Ite
 
 
 def _is_same(one: Normalisation, other: MeanStd) -> bool:
-    """Whether both normalise alike, but for rounding."""
+    """Whether both normalise equally, apart from rounding."""
     pairs = zip((one.mean, one.std), other, strict=True)
     return all(t.shape[1:] == (1, 1) and torch.allclose(t.flatten(), torch.tensor(v), atol=1e-5) for t, v in pairs)
 

@@ -1,4 +1,4 @@
-"""Files of weights by anybody, read without executing code: safetensors, torch's own (old ones too), NumPy's npz."""
+"""Reads anybody's weight files without executing code: safetensors, torch's own (also old ones), NumPy's npz."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from resnetlab.storage import read_regular
 from resnetlab.weights.architectures import stated_architecture
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
-MOST_BYTES = 16 * 2**30  # the largest ResNet file in use has below 2
+MOST_BYTES = 16 * 2**30  # the largest ResNet files in use are below 2 GiB
 MOST_HEADER = 100 * 10**6  # bytes, safetensors' own limit
-DEEPEST = 4  # dictionaries within each other, of which the innermost may hold a network
+DEEPEST = 4  # levels of nested dictionaries in which a network is searched
 MOST_BLOBS = 3  # of a layer of Caffe's
 
-# Settings and figures that trainings save beside a network: these names stand for an empty object, and nothing of
-# theirs is imported or called.
+# Types of settings and numbers that trainings save beside a network: each is replaced by an empty object, and nothing
+# of theirs is imported or called.
 INERT = (
     *("argparse.Namespace", "datetime.datetime", "datetime.timedelta", "uuid.UUID"),
     *(f"pathlib{part}.{kind}" for part in ("", "._local") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
@@ -39,7 +39,7 @@ INERT = (
 
 
 class Inert:
-    """What stands for a setting in a file: it takes whatever it is made with, and keeps none of it."""
+    """A stand-in for a setting in a file: it accepts any arguments, and keeps none of them."""
 
     def __new__(cls, *_: object) -> Inert:
         return super().__new__(cls)
@@ -53,22 +53,22 @@ class Inert:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weight file holds: a network's tensors by name, and what is said about them."""
+    """The contents of a weight file: a network's tensors by name, and what is stated about them."""
 
     tensors: dict[str, Tensor]
-    header: dict[str, str] = field(default_factory=dict)  # texts that a safetensors file holds, by key
-    left_out: tuple[str, ...] = ()  # names of what lies among them and is no tensor
-    choice: str = ""  # which of several networks it is, in words
-    is_average: bool = False  # whether these are its averaged weights, beside others
-    architecture: str = ""  # what the file says its network is called
+    header: dict[str, str] = field(default_factory=dict)  # texts of a safetensors file's header, by key
+    left_out: tuple[str, ...] = ()  # names of values among them that are not tensors
+    choice: str = ""  # which of several networks was taken, in words
+    is_average: bool = False  # whether these are averaged weights that were chosen from several networks
+    architecture: str = ""  # the name of the network that the file states
     in_order: bool = True  # whether the tensors are in the network's order; safetensors sorts them by name
 
 
 def read_file(path: Path, which: str = "last") -> Contents:
-    """The tensors of a weight file by name; of several networks in it the one that `which` and `choose` say.
+    """The tensors of a weight file by name; of several networks in it the one that `choose` takes for `which`.
 
-    What a file is, its content says. Raises UserError for one that is missing, damaged, too large or of another
-    kind, and for one that torch could only open by executing what is in it.
+    The content decides the format. Raises UserError for a file that is missing, damaged, too large or of another
+    kind, and for one that torch could open only by executing its contents.
     """
     try:
         if not path.is_file():
@@ -84,7 +84,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
         raise UserError(f"{path}: too large for a network's weights, with {size / 2**30:,.0f} GiB.")
     if (
         head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
-    ):  # first, since a length may look like the others
+    ):  # checked first, since the length may look like the start of another format
         tensors, header = read_safetensors(path)
         return Contents(tensors, header, architecture=stated_architecture(header), in_order=False)
     if head.lstrip().startswith(b"<"):
@@ -109,11 +109,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def parse_safetensors(path: Path, content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What the content of a safetensors file holds: tensors by name, and the texts in its header. Raises UserError."""
+    """Parse the content of a safetensors file: tensors by name, and the texts in its header. Raises UserError."""
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    # KeyError is for a kind of number that torch does not have; RuntimeError what torch says of one that does not fit.
+    # KeyError: a number type that torch does not have; RuntimeError: a tensor that does not fit.
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: not a complete safetensors file ({error}).") from error
     return tensors, header.get("__metadata__") or {}
@@ -136,7 +136,7 @@ def _read_zip(path: Path, which: str) -> Contents:
     try:
         with zipfile.ZipFile(path) as archive:
             names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
-    # NotImplementedError is what zipfile raises at a version or compression that it doesn't know.
+    # zipfile raises NotImplementedError for an unknown version or compression.
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise UserError(f"{path}: not a complete file, it is truncated or damaged ({error}).") from error
     if size > MOST_BYTES:
@@ -186,7 +186,7 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
         raise UserError(f"{path}: holds no network's tensors, only {there or 'an empty dictionary'}.")
     if not networks:
         return Contents(_tensors(path, content, size))
-    if which == "ema" and not any(map(is_average, networks)):  # they may lie beside the others, under a prefix
+    if which == "ema" and not any(map(is_average, networks)):  # averages may be among the tensors, under a prefix
         which = "last"
     try:
         taken, choice = choose(list(networks), which, TRAINED)
@@ -199,7 +199,7 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
 
 
 def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
-    """The dictionaries that hold a convolution's weights, by the names that they lie under, with dots."""
+    """The dictionaries that hold convolutions' weights, by their keys, joined with dots."""
     found: dict[str, dict[Any, Any]] = {}
     seen: set[int] = set()  # a file may hold a dictionary that holds itself
     level = {"": content}
@@ -216,7 +216,7 @@ def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
 
 
 def _is_conv(name: object, value: object) -> bool:
-    """Whether it is a convolution's weight: not an optimiser's average of its gradients, nor a list of all weights."""
+    """Whether it is a convolution's weight, and not an optimiser's average of gradients, or a list of all weights."""
     if not isinstance(name, str):
         return False
     if isinstance(value, list | tuple) and 0 < len(value) <= MOST_BLOBS:
@@ -225,7 +225,7 @@ def _is_conv(name: object, value: object) -> bool:
 
 
 def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor]:
-    """A network's tensors by name, checked; of Caffe's lists each one by its number."""
+    """A network's tensors by name, checked; the items of Caffe's lists are named by their numbers."""
     found: dict[str, Tensor] = {}
     for key, value in content.items():
         blobs = value if isinstance(value, list | tuple) else None  # a Caffe layer's

@@ -1,4 +1,4 @@
-"""Whether tensors from a file fit: said before anything is loaded, so that nothing is loaded in part."""
+"""Checks that tensors from a file fit, before anything is loaded, so that nothing is loaded partially."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from resnetlab.errors import UserError
 
 
 def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor], hint: str = "") -> None:
-    """Raise UserError, naming the first that differ, unless keys, shapes and kinds of number are the wanted ones.
+    """Raise UserError, naming the first that differ, unless keys, shapes and number types are the wanted ones.
 
-    hint: what its line ends with. Also for numbers that are not finite, and for negative variances.
+    Also for numbers that are not finite, and for negative variances. hint: the end of the message.
     """
     missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
     surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
@@ -32,13 +32,13 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
 
 
 def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:
-    """What keeps a tensor's numbers from being used in place of another one's; "" if nothing does."""
+    """Why a tensor's numbers can't replace those of another tensor; "" if they can."""
     if not wanted.is_floating_point():
         return f"is of {found.dtype}, not {wanted.dtype}" if found.is_complex() else ""
     if not found.is_floating_point():
         return f"is of {found.dtype}, not {wanted.dtype}"
     as_wanted = found.to(wanted.dtype)
-    # The extremes are not finite if any number is not; asking each number takes ten times as long.
+    # If any number is not finite, the extremes are not; checking each number would take ten times as long.
     if as_wanted.numel() and not torch.stack(as_wanted.aminmax()).isfinite().all():
         return "is not finite"
     return "is negative" if name.endswith("running_var") and (as_wanted < 0).any() else ""

@@ -1,7 +1,7 @@
-"""Networks in folders as the Hugging Face hub has them: `save_pretrained` and `from_pretrained`.
+"""Networks in folders with the layout of the Hugging Face hub: `save_pretrained` and `from_pretrained`.
 
-FOLDER/model.safetensors holds the weights, which say themselves what network they are and how images are prepared;
-FOLDER/config.json says the same in plain sight: network, classes, mean, deviation, recipe.
+FOLDER/model.safetensors holds the weights, with the network and the preprocessing as metadata; FOLDER/config.json
+states the same as readable text: network, classes, mean, deviation, recipe.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def save_pretrained(
 ) -> None:
     """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
 
-    `source` is a run folder or a weight file, whose metadata go with it, or a network in memory with its own, `card`,
-    if there are any. Raises UserError where the folder holds such files already, and where `load` does.
+    `source` is a run folder or a weight file, with its metadata, or a network in memory, whose metadata is `card`, if
+    there is any. Raises UserError if the folder holds such files already, and as `load` does.
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
@@ -52,9 +52,9 @@ def save_pretrained(
 def from_pretrained(source: str | Path, *, net: str | None = None, revision: str | None = None) -> ResNet | VGG:
     """The network of a folder that `save_pretrained` wrote, or of a repository of the hub, "owner/name".
 
-    A folder is read without the network. A repository is fetched once, and then taken from the cache; repositories
-    with torchvision's names (timm's) can be read too. `net` names the network where the file doesn't tell it;
-    `revision` is a branch, tag or commit. Raises UserError for what is neither, can't be fetched, or doesn't fit.
+    A folder is read without network access. A repository is fetched once and then read from the cache; repositories
+    with torchvision's names (timm's) can be read too. `net` names the network if the file doesn't determine it;
+    `revision` is a branch, tag or commit. Raises UserError for any other source, and if it can't be fetched or used.
     """
     if expanded(source).exists():
         return load(source, net=net)

@@ -1,8 +1,8 @@
-"""Files of the Hugging Face hub: asked for their hash, fetched once into the cache, checked; and what config.json says.
+"""Files of the Hugging Face hub: fetched once into the cache, checked by their hash; and the contents of config.json.
 
 The protocol is that of huggingface_hub: ENDPOINT/OWNER/NAME/resolve/REVISION/FILE answers with the commit, the size and
-the SHA-256 of the file, and redirects to where it lies. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
-mean what they mean there, and a file that huggingface_hub has fetched before is used from its cache.
+the SHA-256 of the file, and redirects to its place. HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE
+have the same meaning as there, and files that huggingface_hub has fetched are used from its cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 CONFIG = "config.json"
 MOST_CONFIG = 2**20  # bytes
 CROP_SHARE, INTERPOLATION = 0.875, "bicubic"  # where timm's config.json has none
-REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name, and a revision
+REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, and a revision
 _YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
 
 
@@ -45,8 +45,8 @@ def place(name: str) -> Path:
 def fetch(name: str) -> Iterator[DownloadProgress]:
     """Fetch the weights of a repository, "owner/name" or "owner/name@revision", and its config.json; once.
 
-    Yields nothing where they are there already, whatever has become of the repository since. Raises UserError where
-    there is no such repository, or no network, and for weights that are not what the hub says they are.
+    Yields nothing if they are in the cache already, even if the repository has changed. Raises UserError if there is no
+    such repository, or no network, and for weights whose hash differs from the one that the hub states.
     """
     repository, revision = _parsed(name)
     folder = place(name)
@@ -99,7 +99,7 @@ def _address(repository: str, revision: str) -> str:
 
 
 def _token(address: str) -> str:
-    """The user's token, which private repositories need; "" where there is none, and over plain HTTP to elsewhere."""
+    """The user's token, for private repositories; "" if there is none, and for plain HTTP to another machine."""
     here = urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
     if urlsplit(address).scheme != "https" and not here:
         return ""
@@ -107,7 +107,7 @@ def _token(address: str) -> str:
 
 
 class _Told(NamedTuple):
-    """What the hub says of a file."""
+    """What the hub states about a file."""
 
     file: str
     size: int
@@ -116,7 +116,7 @@ class _Told(NamedTuple):
 
 
 class _WithinHost(HTTPRedirectHandler):
-    """Follows a repository that was renamed, not the way to where a file lies: the answer before says what it is."""
+    """Follows the redirect of a renamed repository, but not that to the file's place, whose headers describe it."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
@@ -129,7 +129,7 @@ class _WithinHost(HTTPRedirectHandler):
 
 
 def _told_of_weights(repository: str, revision: str) -> _Told:
-    """What the hub says of a repository's weights. Raises UserError where it has none, or doesn't say their hash."""
+    """What the hub states about a repository's weights. Raises UserError if there are none, or without a hash."""
     for file in (MODEL, OLD_MODEL):
         address = _address(repository, revision)
         with _asked(f"{address}{file}", f"hf:{repository}", method="HEAD") as answer:
@@ -166,7 +166,7 @@ def _etag(text: str) -> str:
 
 
 def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.client.HTTPResponse | HTTPError:
-    """The hub's answer: 200, a redirection or 404. Raises UserError for others, and where there is none."""
+    """The hub's answer: 200, a redirect or 404. Raises UserError for any other, and if there is none."""
     request = Request(url, headers={"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"})
     request.method = method
     if token := _token(url):
@@ -194,9 +194,9 @@ def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.c
 
 
 def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing | None:
-    """What timm's config.json in a folder says of its network; None where there is none, or it says something else.
+    """The preprocessing in timm's config.json in a folder; None if there is no such file, or it is not timm's.
 
-    image_size: of the images, where it is not what the file says: timm may state another crop for a larger size.
+    image_size: given if it is not the file's own; timm may state another crop for a larger size.
     """
     try:
         told: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
@@ -217,7 +217,7 @@ def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing 
 
 
 def _resizing(share: float, interpolation: str | None, crop_mode: str | None) -> tuple[Resizing, str]:
-    """What timm says of it, where resnetlab does the same; and in words what it says and is not done here."""
+    """The resizing that timm states, as far as resnetlab supports it; and in words what it does differently."""
     other = []
     interpolation = interpolation or INTERPOLATION
     if interpolation not in INTERPOLATIONS:

@@ -1,4 +1,4 @@
-"""Weights of other projects: whose naming scheme a file has, its network, its tensors under our names; and back."""
+"""Other projects' weights: identifies a file's naming scheme and network, renames its tensors to ours, and back."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from resnetlab.weights.matching import match_order
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd, NamingScheme, State
 from resnetlab.weights.wrapping import unwrapped
 
-IN_ORDER = "by order"  # in place of a naming scheme, where tensors were paired by their order
-OURS = "resnetlab"  # the naming scheme of our own, which says nothing about the network
+IN_ORDER = "by order"  # in place of a naming scheme, if tensors were paired by their order
+OURS = "resnetlab"  # our own naming scheme, which does not determine the network
 
 
 @dataclass(frozen=True)
 class IdentifiedState:
-    """What a file of weights holds: the scheme of its names, the network, its tensors under our names."""
+    """The network in a weight file: its naming scheme, its spec, and its tensors under our names."""
 
     naming: str  # the name of a scheme
     spec: zoo.Spec
     state: State
-    left_out: tuple[str, ...] = ()  # names of what is no part of a network
-    choice: str = ""  # which of several networks it is, in words
-    other_head: tuple[str, ...] | None = None  # without an fc layer: the names of what there is instead, maybe none
+    left_out: tuple[str, ...] = ()  # names of tensors that are not part of a network
+    choice: str = ""  # which of several networks was taken, in words
+    other_head: tuple[str, ...] | None = None  # if there is no fc layer: the names of another head, which may be empty
 
 
 def read_in_order(state: State, net: str | None) -> tuple[IdentifiedState, list[str]]:
-    """A network's tensors whatever their names are, as `matching.match_order` pairs them; and the pairs in lines."""
+    """A network's tensors paired by `matching.match_order`, whatever their names are; and the pairs in lines."""
     matched = match_order(state, net)
     tensors = _counted(_without_conv_biases(matched.state))
     return IdentifiedState(IN_ORDER, matched.spec, tensors, matched.left_out), matched.table()
 
 
 def read_state(state: State, net: str | None = None, which: str = "last") -> IdentifiedState:
-    """Tensors by any project's names, as ours; `net` names the network where they don't tell it.
+    """Tensors with any project's names, under ours; `net` names the network if the names don't determine it.
 
-    What stands around the network is taken off by the rules of weights.wrapping; `which`, "ema", takes averages.
+    Wrappers around the network are removed by the rules of weights.wrapping; which="ema" takes averages.
 
-    The scheme decides where option A puts its zeros and where a bottleneck strides, and the tensors how many classes
-    there are and whether shortcuts project, unless `net` writes these fields itself. Batch norm's counters may be
-    missing, all of them: files from before torch 0.4.1, and Caffe's, have none; they are 0 then. A convolution's bias
-    before batch norm becomes a part of its mean. Nothing else is made up: tensors that don't fit the network are
-    returned as they are. Where there is no fc layer the network has as many classes as the zoo's.
+    The scheme decides where option A puts its zeros and where a bottleneck strides; the tensors decide the number of
+    classes and whether shortcuts project, unless `net` states these fields itself. Batch norm's counters may all be
+    missing, as in files from before torch 0.4.1 and in Caffe's; they become 0. A convolution's bias before batch norm
+    is merged into the mean. Nothing else is made up: tensors that don't fit the network are returned as they are.
+    Without an fc layer, the network has as many classes as the zoo's.
 
-    Raises UserError where the network can't be determined, and for tensors that are there twice.
+    Raises UserError if the network can't be determined, and for duplicate tensors.
     """
     found = unwrapped(state, which)
     state, name = found.state, naming_of(found.state)
@@ -65,7 +65,7 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Ide
 
 
 def naming_of(state: State) -> str:
-    """The naming scheme of these names, as NAMING_SCHEMES calls it; "resnetlab" if it is none of the others."""
+    """The naming scheme of these names, by its key in NAMING_SCHEMES; "resnetlab" if it is none of them."""
     for name, scheme in NAMING_SCHEMES.items():
         if scheme.mark and any(re.fullmatch(scheme.mark, key) for key in state):
             return name
@@ -111,9 +111,9 @@ def normalisation(naming: str, spec: zoo.Spec) -> MeanStd | None:
 
 
 def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
-    """The residual network that tensors under our names make up, as the scheme's project builds it.
+    """The residual network to which tensors under our names belong, as the scheme's project builds it.
 
-    None where they make up none. First units of all stages but the first stride by 2, as they do everywhere.
+    None if they form none. The first unit of every stage except the first has stride 2, as in all projects.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     convs: dict[tuple[int, int, int], int] = {}  # stage, unit and number of each convolution -> its output channels
@@ -168,9 +168,9 @@ def _stem(shapes: dict[str, tuple[int, ...]]) -> tuple[StemName, int, int]:
 
 
 def _squeezed(shapes: dict[str, tuple[int, ...]], units: int) -> tuple[int | None, int]:
-    """The reduction and the divisor of squeeze-and-excitation: SENet's with timm's rounding where they explain it.
+    """The reduction and the divisor of squeeze-and-excitation: SENet's with timm's rounding if they match.
 
-    None and 1 where not every unit has it.
+    None and 1 unless every unit has it.
     """
     found = [shape[:2] for key, shape in shapes.items() if re.fullmatch(r"layer\d\.\d+\.se\.fc1\.weight", key)]
     if len(found) != units:
@@ -181,7 +181,7 @@ def _squeezed(shapes: dict[str, tuple[int, ...]], units: int) -> tuple[int | Non
 
 
 def _called(spec: NetSpec) -> NetSpec:
-    """The same network, named after the one of the zoo that it is nearest to."""
+    """The same network, named after the most similar one of the zoo."""
 
     def differing(known: NetSpec) -> dict[str, object]:
         names = (f.name for f in fields(NetSpec) if f.name not in ("name", *SIZES))
@@ -196,7 +196,7 @@ def _called(spec: NetSpec) -> NetSpec:
 
 
 def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
-    """What of a network the scheme's project doesn't have, in words."""
+    """The properties of a network that the scheme's project doesn't support, in words."""
     pads = spec.shortcut == "A" and not spec.is_plain
     strides = (1, *[2] * (2 if spec.stem == "cifar" else 3))
     allowed: dict[str, tuple[object, ...]] = {
@@ -227,7 +227,7 @@ def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
 
 
 def _named(net: str, naming: str, state: State) -> zoo.Spec:
-    """The network of this name; what the file knows better is taken from there, unless the name writes it."""
+    """The network of this name, with fields taken from the file that the name does not state."""
     spec = zoo.spec(net)
     known: dict[str, object] = {}
     last = state.get("classifier.6.weight" if isinstance(spec, VGGSpec) else "fc.weight")
@@ -245,7 +245,7 @@ def _named(net: str, naming: str, state: State) -> zoo.Spec:
 
 
 def _told(naming: str, state: State) -> zoo.Spec:
-    """The network that the tensors make up. Raises UserError where they could be another."""
+    """The network to which the tensors belong. Raises UserError if they could also belong to another."""
     spec = None if naming == OURS else _vgg(state) or spec_of(state, NAMING_SCHEMES[naming])
     if spec is None:
         raise UserError("does not say which network it holds; name it with --net")

@@ -1,4 +1,4 @@
-"""`load`: a trained network from a run folder or a weight file, and what it was trained for."""
+"""`load`: a trained network from a run folder or a weight file, and its metadata."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from resnetlab.weights.sources import absent_hint, imagenet_classes, located, st
 
 _log = logging.getLogger(__name__)
 
-IN_FOLDERS = (MODEL, OLD_MODEL, MODEL + INDEX, OLD_MODEL + INDEX)  # what is read of a folder
-SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".npz")  # of other files of weights
+IN_FOLDERS = (MODEL, OLD_MODEL, MODEL + INDEX, OLD_MODEL + INDEX)  # the files that are read from a folder
+SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".npz")  # of other weight files
 LEAST_SIZE, MOST_SIZE = 8, 4096  # of images, pixels a side
 
 
@@ -50,13 +50,13 @@ def load(
     `source` may also name published weights: "pretrained:cifar_resnet20" come with the package, as does the same
     network with pretrained=True; "torchvision:resnet50", "timm/resnet50.a1_in1k" and "hf:OWNER/NAME" are fetched once.
 
-    A file that resnetlab wrote says what network it holds, and so do the names in most others (docs/weights.md);
-    where they don't, `net` names it. Of a file with averaged weights too, which="ema" gives those. `image_size` is the
-    side of the images where the file doesn't tell it. head=False takes a file without a fully connected layer for the
-    network's classes, too: that layer is 0 then. match="order" pairs the tensors of a file whose names are nobody's
-    here with those of `net` by order and shape. The network comes in evaluation mode.
+    A file that resnetlab wrote states which network it holds, and the tensors' names in most others determine it
+    (docs/weights.md); otherwise `net` names it. which="ema" takes the averaged weights of a file that has both.
+    `image_size` is the side of the images if the file doesn't state it. head=False also accepts a file without a fully
+    connected layer for classes, which is then 0. match="order" pairs the tensors of a file with unknown names with
+    those of `net` by order and shape. The network is returned in evaluation mode.
 
-    Raises UserError if the weights don't fit it, naming the first that differ: none is loaded then.
+    Raises UserError if the weights don't fit, naming the first that differ, with none loaded.
     """
     if pretrained:
         source = f"pretrained:{source}"
@@ -66,9 +66,9 @@ def load(
 def load_with_metadata(
     source: str | Path, *, net: str | None = None, which: str = "last"
 ) -> tuple[ResNet | VGG, ModelMetadata | None]:
-    """As `load`; also what is known of it: classes, preprocessing, recipe.
+    """As `load`, with the network's metadata: classes, preprocessing, recipe.
 
-    Of a peer's file that is the preprocessing its project trained with; None where that is not known.
+    For another project's file they hold the preprocessing of its training; None if that is not known.
     """
     loaded = load_described(source, net=net, which=which)
     return loaded.net, loaded.metadata
@@ -76,30 +76,30 @@ def load_with_metadata(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network, what is known of it, and where that is from."""
+    """A network, its metadata, and where these come from."""
 
     net: ResNet | VGG
-    metadata: ModelMetadata | None  # as `load_with_metadata` gives it
-    naming: str  # whose parameter names the file has, as weights.naming calls them; "resnetlab" for ours
+    metadata: ModelMetadata | None  # as in `load_with_metadata`
+    naming: str  # the naming scheme of the file's parameters, a key of NAMING_SCHEMES; "resnetlab" for ours
     file: Path  # of the weights
-    has_head: bool = True  # else its fully connected layer is 0
-    tells_size: bool = True  # whether the size of images is the file's or the user's; else it is the zoo's
-    normalise: str = ""  # the normalisation that the user gives, as text; in `metadata` it is in the file's place
-    pairs: tuple[str, ...] = ()  # of match="order": which layer of the file is which of the network's, in lines
+    has_head: bool = True  # if not, its fully connected layer is 0
+    tells_size: bool = True  # whether the file or the user states the size of images; else it is the zoo's
+    normalise: str = ""  # the normalisation that the user gave, as text; `metadata` has it in place of the file's
+    pairs: tuple[str, ...] = ()  # for match="order": the pairs of layers, in lines
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of its classes; None where the file doesn't have them."""
+        """The names of its classes; None if the file doesn't have them."""
         return self.metadata.classes if self.metadata else None
 
     @property
     def files(self) -> list[Path]:
-        """All that its weights lie in."""
+        """All files of its weights."""
         return files_of(self.file)
 
     @property
     def resizing(self) -> Resizing | None:
-        """How its test images are resized; None where that is not stated."""
+        """How its test images are resized; None if that is not stated."""
         return self.metadata.resizing if self.metadata else None
 
 
@@ -113,11 +113,11 @@ def load_described(
     match: str = "names",
     normalise: str | None = None,
 ) -> Loaded:
-    """As `load`; also what is known of the network, and where that is from.
+    """As `load`, with the network's metadata, and where these come from.
 
-    `normalise` is the normalisation that the network was trained with, as `parse_normalisation` reads it, in place of
-    what the file or its names tell. What of a file is left out, which of several sets of weights is taken, and the
-    pairs of match="order" are said in warnings of the log.
+    `normalise` is the normalisation with which the network was trained, as `parse_normalisation` reads it, in place of
+    the one that the file or its names state. Log warnings name tensors that are left out, which of several sets of
+    weights is taken, and the pairs of match="order".
     """
     check_choice("match", match, ("names", "order"))
     path = _weight_file(located(source), which)
@@ -136,7 +136,7 @@ def load_described(
 
 
 def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded:
-    """The network of a file that says itself what it holds."""
+    """The network of a file that states itself what it holds."""
     if which == "ema":
         raise UserError(f"{path}: holds a single set of weights, without averages; leave --which ema out.")
     try:
@@ -176,7 +176,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
 
 
 def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
-    """The network called `net`, of a file whose tensors are its, in its order."""
+    """The network called `net`, from a file with its tensors in its order."""
     if not contents.in_order:
         raise UserError(
             f"{path}: a safetensors file sorts its tensors by name, and --match order needs the network's order; give "
@@ -195,7 +195,7 @@ def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
 
 
 def _normalised(loaded: Loaded, text: str) -> Loaded:
-    """The same, for images that are normalised as the user says."""
+    """The same, with the normalisation that the user gave."""
     spec, metadata = loaded.net.spec, loaded.metadata
     given = parse_normalisation(text, spec.in_channels)
     known = replace(metadata, normalisation=given) if metadata else ModelMetadata(spec, None, given, recipe={})
@@ -205,20 +205,20 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
 def _network(
     path: Path, spec: Spec, tensors: dict[str, torch.Tensor], contents: Contents | None = None
 ) -> ResNet | VGG:
-    """The network with these weights, in evaluation mode. Raises UserError unless they are all it has.
+    """The network with these weights, in evaluation mode. Raises UserError unless they fit exactly.
 
-    contents: what they were found in by their names, for a hint where they are not.
+    contents: the file in which they were found by their names, for a hint if they don't fit.
     """
     wanted = on_meta(spec).state_dict()
     hint = _hint(wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
     check_fit(path, spec.name, wanted, tensors, hint)
-    made = build(spec, seed=0)  # all of it is replaced; without a seed it would draw from torch's random state
+    made = build(spec, seed=0)  # all weights are replaced; the seed leaves torch's random state alone
     made.load_state_dict(tensors)
     return made.eval()
 
 
 def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
-    """What else to try where a file has the network's convolutions under other names."""
+    """A hint on what else to try if a file has the network's convolutions under other names."""
 
     def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
         return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)
@@ -228,7 +228,7 @@ def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
 
 
 def _sized(loaded: Loaded, size: int) -> Loaded:
-    """The same network for images of `size` pixels a side. Raises UserError for one that can't be."""
+    """The same network for images of `size` x `size` pixels. Raises UserError if that is not possible."""
     if not LEAST_SIZE <= size <= MOST_SIZE:
         raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
     spec, metadata = loaded.net.spec, loaded.metadata
@@ -253,12 +253,12 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
-    """The first of the names, and how many more there are."""
+    """The first names, and the number of the others."""
     return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _metadata(found: IdentifiedState) -> ModelMetadata | None:
-    """What the naming scheme of a peer's file tells beside the network."""
+    """The metadata that follow from the naming scheme of another project's file."""
     known = normalisation(found.naming, found.spec)
     if known is None:
         return None
@@ -267,7 +267,7 @@ def _metadata(found: IdentifiedState) -> ModelMetadata | None:
 
 
 def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None) -> Loaded:
-    """The same with what the source of a peer's file, or the config.json beside it, states and the file does not."""
+    """The same with what the source of another project's file, or the config.json beside it, states."""
     spec, metadata = loaded.net.spec, loaded.metadata
     stated = stated_preprocessing(source, loaded.file, image_size)
     classes = imagenet_classes(source, spec) if loaded.has_head else None
@@ -287,7 +287,7 @@ def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None) -> 
 
 
 def _resizing(stated: Preprocessing, spec: Spec) -> Resizing | None:
-    """What is stated of it, unless it is what is done anyway; nets for CIFAR see images whole, whatever timm writes."""
+    """The stated resizing, or None if it is the usual one, or for nets for CIFAR, which see whole images."""
     small = isinstance(spec, NetSpec) and spec.stem == "cifar"
     return None if small or stated.resizing == USUAL else stated.resizing
 

@@ -1,14 +1,14 @@
-"""`--match order`: a file's tensors and a network's, paired by their order and shapes, whatever the file's names.
+"""`--match order`: pairs a file's tensors with a network's by their order and shapes, whatever the file's names are.
 
 The rules, which docs/weights.md states:
 
-1. Tensors of one layer are those whose names differ in their last part only. A batch norm right behind a convolution
-   of as many channels goes with it, if that is so of every batch norm of the file, as it is of the network's.
-2. The k-th layer of a shape in the file is the network's k-th of that shape.
+1. Tensors belong to one layer if their names differ only in the last part. A batch norm directly after a convolution
+   with as many channels is paired with it, if that holds for every batch norm of the file, as it does in the network.
+2. The k-th layer of a shape in the file is the network's k-th layer of that shape.
 3. If the file's names mark as many convolutions as the network has projections (SHORTCUT), marked ones are paired with
    projections only.
-4. What more than one pairing allows is refused: shapes that branch and shortcut share, where the names mark neither;
-   layers that would belong to a later unit than the next one in the file; names whose numbers fall.
+4. An ambiguous file is refused: shapes that occur in branches and shortcuts, if the names mark neither; a layer that
+   would belong to a later unit than the next layer in the file; names whose numbers decrease.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Block = tuple[Layer, ...]  # a layer, or a convolution with its batch norm
 
 @dataclass(frozen=True)
 class Matched:
-    """A network's tensors under our names, and which layer of the file each layer is."""
+    """A network's tensors under our names, and the pairs of layers."""
 
     spec: zoo.Spec
     state: State
@@ -82,8 +82,8 @@ class Matched:
 def match_order(state: State, net: str | None) -> Matched:
     """The tensors of a file, in its order, as those of the network called `net`.
 
-    Where `net` says nothing of them, the number of classes is the file's, and so is whether shortcuts of option A are
-    projections. Raises UserError where no network is named, and where layers can't be paired or not in one way only.
+    Unless `net` states them, the file decides the number of classes, and whether shortcuts of option A become
+    projections. Raises UserError if no network is named, and if layers can't be paired, or in more than one way.
     """
     if not net:
         raise UserError("--match order needs the network's name: give --net")
@@ -101,7 +101,7 @@ def match_order(state: State, net: str | None) -> Matched:
 
 
 def layers_of(state: State) -> list[Layer]:
-    """The layers in the order of their first tensors; a last 1x1 convolution is the fully connected layer it is."""
+    """The layers in the order of their first tensors; a last 1x1 convolution becomes a fully connected layer."""
     groups: dict[str, State] = defaultdict(dict)
     for key, tensor in state.items():
         name, _, last = key.rpartition(".")
@@ -114,7 +114,7 @@ def layers_of(state: State) -> list[Layer]:
 
 
 def paired(theirs: Sequence[Layer], ours: Sequence[Layer], net: str, *, in_blocks: bool) -> list[tuple[Layer, Layer]]:
-    """Each layer of the file with the network's that it is, in the file's order.
+    """Each layer of the file with its counterpart in the network, in the file's order.
 
     in_blocks: whether the network's batch norms belong to the convolutions before them, as in the post-activation
     order. Raises UserError as `match_order`.

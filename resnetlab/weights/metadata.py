@@ -1,4 +1,4 @@
-"""What a weight file of ours says of itself: the network, its classes, how images are prepared, the recipe."""
+"""The metadata of our weight files: the network, its classes, how images are prepared, the recipe."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from resnetlab.nets.zoo import Spec
 
 
 class Preprocessing(NamedTuple):
-    """What the publisher of a file says of how images are prepared for its network, where the file can't say it."""
+    """How the publisher of a file prepares images for its network, if the file itself does not state it."""
 
     mean: tuple[float, ...]  # of each channel, of pixels / 255
     std: tuple[float, ...]
     size: int  # of images, pixels a side
     resizing: Resizing
     classes: tuple[str, ...] | None = None
-    other: str = ""  # what is done to images and not here, in words
+    other: str = ""  # what the publisher does differently from resnetlab, in words
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a weight file says of itself, so that prediction needs nothing else."""
+    """The metadata of a weight file, which are all that prediction needs."""
 
     spec: Spec
-    classes: tuple[str, ...] | None  # their names; None where they are not known
+    classes: tuple[str, ...] | None  # their names; None if they are not known
     normalisation: Normalisation
     recipe: dict[str, Any]
-    measured: dict[str, Any] = field(default_factory=dict)  # of these very weights: the accuracy, and on what
-    resizing: Resizing | None = None  # of test images, where it is stated
+    measured: dict[str, Any] = field(default_factory=dict)  # the accuracy of exactly these weights, and its data
+    resizing: Resizing | None = None  # of test images, if it is stated
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -55,8 +55,8 @@ class ModelMetadata:
     def from_dict(cls, values: dict[str, Any]) -> ModelMetadata:
         """The inverse of `to_dict`. Raises ValueError for other content.
 
-        Without a recipe, numbers from 0 in the place of names are none: earlier versions wrote them into files that
-        they made of others' weights.
+        Without a recipe, class names that are numbers from 0 count as missing: earlier versions wrote these into files
+        made from other projects' weights.
         """
         try:
             spec = spec_from_dict(values["spec"])
@@ -86,14 +86,14 @@ class ModelMetadata:
 
 
 def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:
-    """A weight file's content: what it says of itself, or just the network where nothing else is known."""
+    """A weight file's content, with its metadata, or with only the network if nothing else is known."""
     values = told.to_dict() if isinstance(told, ModelMetadata) else {"spec": told.to_dict()}
     header = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
     return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, header)
 
 
 def described(header: dict[str, str]) -> tuple[Spec, ModelMetadata | None]:
-    """The network that a weight file of ours says it holds, and all it says. Raises ValueError if that is damaged."""
+    """The network and the metadata that a weight file of ours states. Raises ValueError if they are damaged."""
     values = json.loads(header["resnetlab"])
     if not isinstance(values, dict):
         raise ValueError(f"it should be fields with values, not a {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""Other projects' parameter names, and what their files leave unsaid of a network: one table, NAMING_SCHEMES."""
+"""Other projects' parameter names, and the properties of networks that their files don't state: NAMING_SCHEMES."""
 
 from __future__ import annotations
 
@@ -177,15 +177,15 @@ def _to_transformers(state: State) -> State:
 
 @dataclass(frozen=True)
 class NamingScheme:
-    """The names of a project, and the networks that it has, all with batch norm.
+    """The parameter names of a project, and its networks, which all have batch norm.
 
-    Its files don't say where a bottleneck strides, where option A puts its zeros, and whether a net is plain:
-    the project's code does.
+    Where a bottleneck strides, where option A puts its zeros, and whether a net is plain follow from the project's
+    code, not from its files.
     """
 
     project: str
     mark: str | None  # a regular expression that some names match, and none of another scheme
-    alike: bool = False  # its names are ours, but for networks whose names have the mark
+    alike: bool = False  # its names are ours, except in networks whose names match the mark
     to_ours: Callable[[State], State] = _same
     to_theirs: Callable[[State], State] = _same
     first: str = r"layer1\.0\.conv1\.weight"  # a regular expression of a convolution's name that all networks have
@@ -208,7 +208,7 @@ CIFAR_FB: dict[int | str | None, MeanStd] = {
     100: ((129.3 / 255, 124.1 / 255, 112.4 / 255), (68.2 / 255, 65.4 / 255, 70.4 / 255)),
 }
 
-# In the order in which a file is tried: what torchvision has too is told to be torchvision's, not timm's.
+# In the order in which files are tried: a network that torchvision also has counts as torchvision's, not timm's.
 NAMING_SCHEMES: dict[str, NamingScheme] = {
     "caffe": NamingScheme(
         project="github.com/KaimingHe/deep-residual-networks",

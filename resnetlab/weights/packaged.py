@@ -1,4 +1,4 @@
-"""The trained networks that come with the package: files of weights/pretrained/, each of which says what it is."""
+"""The trained networks that come with the package: the files of weights/pretrained/, with their metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIX = ".safetensors"
 
 
 def names() -> list[str]:
-    """The networks that there are weights of, shallow ones first."""
+    """The networks with weights in the package, shallow ones first."""
     found = [path.stem for path in FOLDER.glob(f"*{SUFFIX}")]
     return sorted(found, key=lambda name: (re.sub(r"\d+", "", name), [int(n) for n in re.findall(r"\d+", name)]))
 
@@ -34,7 +34,7 @@ def path_of(name: str) -> Path:
 
 
 def stated(name: str) -> ModelMetadata:
-    """What the file of a network says of it; its weights are not read. Raises UserError for a damaged file."""
+    """The metadata of a network's file; its weights are not read. Raises UserError for a damaged file."""
     path = path_of(name)
     try:
         metadata = described(read_header(path))[1]

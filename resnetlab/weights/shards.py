@@ -1,4 +1,4 @@
-"""Weights in several files, as Hugging Face's libraries split large ones: an index says which tensor lies in which."""
+"""Weights split into several files, as by Hugging Face's libraries: an index states the file of each tensor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Index(TypedDict):
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that weights lie in, which are the file itself or an index and its shards. Raises UserError."""
+    """The files of weights: the file itself, or an index and its shards. Raises UserError."""
     if not path.name.endswith(INDEX):
         return [path]
     names = sorted(set(read_json(path, Index)["weight_map"].values()))
@@ -34,7 +34,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read_all(path: Path, which: str = "last", read: Callable[[Path, str], Contents] = read_file) -> Contents:
-    """As `files.read_file`, of an index with all its parts, too. Raises UserError."""
+    """As `files.read_file`, also for an index with all its parts. Raises UserError."""
     check_whole(path)
     index, *parts = files_of(path)
     if not path.name.endswith(INDEX):
@@ -56,7 +56,7 @@ def read_all(path: Path, which: str = "last", read: Callable[[Path, str], Conten
 
 
 def check_whole(path: Path) -> None:
-    """Raise UserError for one of several files of a network."""
+    """Raise UserError if this is one of several files of a network."""
     part = SHARD.fullmatch(path.name)
     if part and int(part[2]) > 1:
         raise UserError(

@@ -31,24 +31,24 @@ from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
 from resnetlab.weights.shards import INDEX
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
-TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?")
+TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """What is done with a name of a kind: where its weights lie, and how they are brought there."""
+    """A kind of published weights: where they are stored, and how they are fetched."""
 
-    place: Callable[[str], Path]  # a file, or a folder of the hub's
-    # Raises UserError where that can't be; yields nothing if it is there.
+    place: Callable[[str], Path]  # a file, or a folder of the hub
+    # Raises UserError if that fails; yields nothing if they are there already.
     fetch: Callable[[str], Iterator[DownloadProgress]]
 
 
 def located(source: str | Path) -> Path:
-    """The run folder or weight file that a source names; weights are fetched first where they have to be.
+    """The run folder or weight file that a source names; published weights are fetched first if necessary.
 
-    What is no name of weights is a path. Raises UserError for a name that nothing is published under, and for
-    weights that can't be fetched.
+    A source that is not the name of weights is a path. Raises UserError for an unknown name, and for weights that can't
+    be fetched.
     """
     if not (named := _named(source)):
         return source_path(source)
@@ -62,7 +62,7 @@ def located(source: str | Path) -> Path:
 
 
 def fetch_weights(source: str | Path) -> Iterator[DownloadProgress]:
-    """Fetch the weights that a name stands for, yielding progress: nothing for what is here, and for a path.
+    """Fetch the weights that a name stands for, yielding progress: nothing if they are here, or for a path.
 
     A download that stopped is resumed. Raises UserError as `located` does.
     """
@@ -76,8 +76,8 @@ def is_name(source: str | Path) -> bool:
 
 
 def short_name(source: str | Path) -> str:
-    """What files that are made of a source are called: the last part of its name, or of its path; a run that was given
-    by its name has no hash in it.
+    """The name for files made from a source: the last part of its name or path; for a run given by its name, without
+    the hash.
     """
     if named := _named(source):
         return named[1].rpartition("/")[2].replace("@", "-")
@@ -88,7 +88,7 @@ def short_name(source: str | Path) -> str:
 
 
 def absent_hint(source: str | Path) -> str:
-    """How a path that isn't there would be written if a network's weights or a repository of the hub are meant."""
+    """A hint for a missing path: how to write the name of a network's weights or of a repository of the hub."""
     text = os.fspath(source)
     if text in zoo.names():
         every = [(kind, name) for kind, names in _PUBLISHED.items() for name in names()]
@@ -107,7 +107,7 @@ _PUBLISHED: dict[str, Callable[[], Iterable[str]]] = {"pretrained": packaged.nam
 
 
 def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
-    """The names of a network's classes where its file has none: ImageNet's, if its source says that it knows these."""
+    """ImageNet's class names for a network whose file has none, if its source implies that it knows them; else None."""
     kind, name = _named(source) or ("", "")
     knows = kind == "torchvision" or (kind == "hf" and re.search(r"_in1k(@|$)", name))
     classes = tuple(class_names().values())
@@ -115,9 +115,9 @@ def imagenet_classes(source: str | Path, spec: Spec) -> tuple[str, ...] | None:
 
 
 def stated_preprocessing(source: str | Path, file: Path, image_size: int | None) -> Preprocessing | None:
-    """How the publisher of a source prepares images: torchvision in its table, others in the config.json beside `file`.
+    """How the publisher of a source prepares images, by our table for torchvision, or the config.json beside `file`.
 
-    image_size: of the images, where it is not what the file says. None where nothing is stated.
+    image_size: given if it is not the file's own. None if nothing is stated.
     """
     kind, name = _named(source) or ("", "")
     if kind == "torchvision":
@@ -154,7 +154,7 @@ def _torchvision_place(name: str) -> Path:
 
 
 def _from_torchvision(name: str) -> Iterator[DownloadProgress]:
-    """Fetch a file of torchvision's unless it is there, where it is checked, too."""
+    """Fetch a file of torchvision's; if it is there already, check it."""
     published, path = _torchvision_file(name), _torchvision_place(name)
     file = File(published.name, 0, published.sha256)
     if not path.exists():

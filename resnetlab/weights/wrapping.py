@@ -1,14 +1,14 @@
-"""What stands around a network in a file of weights: prefixes, averages, counters, losses, other heads.
+"""Removes what surrounds a network in a weight file: prefixes, averages, counters, losses, other heads.
 
 The rules, which docs/weights.md states:
 
-1. Names of wrappers (WRAPPERS) are left out of every name, wherever they stand.
-2. Counters and what belongs to a loss or a metric are no part of a network, and are left out (`is_no_networks`).
-3. A network is where its first unit's first convolution is; what stands before that name is its prefix. Of several
-   networks one is taken by `choose`; all under the prefixes of the others is passed over.
-4. A last layer of one weight of two dimensions, or a 1x1 convolution, is the fc layer, however it is called (HEADS);
-   else it is another head.
-5. All else stays, so that what is no part of our network is refused by name.
+1. Names of wrappers (WRAPPERS) are removed from every name, wherever they occur.
+2. Counters, and tensors of a loss or a metric, are not part of a network, and are left out (`is_no_networks`).
+3. A network is found by its first unit's first convolution; the text before that name is its prefix. Of several
+   networks one is taken by `choose`; tensors under the prefixes of the others are skipped.
+4. A last layer with a single two-dimensional weight, or a 1x1 convolution, is the fc layer, whatever its name (HEADS);
+   anything else is another head.
+5. Everything else stays, so that tensors that are not part of our network are refused by name.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Unwrapped:
 def unwrapped(state: State, which: str = "last") -> Unwrapped:
     """The network among the tensors of a file, by the rules above; `which`: "ema" for its averaged weights.
 
-    Tensors in which no network is found are returned as they are. Raises UserError for names that are there twice, for
-    several networks of which none can be chosen, and where averages are wanted and there are none.
+    If no network is found, the tensors are returned as they are. Raises UserError for duplicate names, for several
+    networks of which none can be chosen, and if averages are requested and there are none.
     """
     state = renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
     firsts = re.compile(rf"(.*\.)?({FIRST}|{CHILDREN_FIRST}|{VGG_FIRST})")
@@ -94,15 +94,15 @@ def unwrapped(state: State, which: str = "last") -> Unwrapped:
 
 
 def _of_children(key: str) -> str:
-    """torchvision's name of what is called by its number in Sequential(*net.children()); the last ones are the head."""
+    """torchvision's name for a numbered child of Sequential(*net.children()); the last ones are the head."""
     number, _, rest = key.partition(".")
     return f"{CHILDREN[number]}.{rest}" if number in CHILDREN else f"fc.{key}" if number.isdigit() else key
 
 
 def is_no_networks(key: str, tensor: Tensor) -> bool:
-    """Whether a tensor is no part of any network: a counter, by its name or as one whole number; a loss's; a metric's.
+    """Whether a tensor is not part of a network: a counter (by its name, or a single integer), a loss's, a metric's.
 
-    Batch norm's own counter is a part.
+    Batch norm's own counter is part of the network.
     """
     first, last = key.partition(".")[0], key.rpartition(".")[2]
     counts = tensor.numel() == 1 and not tensor.is_floating_point() and not tensor.is_complex()
@@ -115,10 +115,10 @@ def is_average(name: str) -> bool:
 
 
 def choose(names: Sequence[str], which: str, order: Sequence[str] = ()) -> tuple[int, str]:
-    """Which of several networks is taken, by the names that they lie under, with dots; and that choice in words.
+    """Choose one of several networks by their names, which are keys joined with dots; also the choice in words.
 
-    which: "ema" for the averaged one, by AVERAGED; else one that is not, if there is such. Of several the one whose
-    name has a part that comes first in `order`. Raises UserError where that is not one.
+    which: "ema" for the averaged one, by AVERAGED; otherwise one that is not averaged, if there is one. Of several, it
+    is the one with the part of a name that comes first in `order`. Raises UserError if that leaves more than one.
     """
     averages = [i for i, name in enumerate(names) if is_average(name)]
     if which == "ema" and not averages:
@@ -143,12 +143,12 @@ def choose(names: Sequence[str], which: str, order: Sequence[str] = ()) -> tuple
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """A 1x1 convolution of pooled maps as the fully connected layer that it is; other tensors as they are."""
+    """A 1x1 convolution's weight as that of a fully connected layer; other tensors as they are."""
     return tensor.flatten(1) if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
 def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str) -> Unwrapped:
-    """The network with its fc layer under that name, whatever it was called; or with other heads set apart."""
+    """The network with its fc layer under that name, whatever it was called; or with another head split off."""
     everything = own | beside
     fb_head = any(re.fullmatch(r"\d+(\.1)?\.weight", key) and tensor.ndim == 2 for key, tensor in own.items())
     if fb_head or any(A_HEAD.fullmatch(key) or re.fullmatch(VGG_FIRST, key) for key in own):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -264,6 +266,36 @@ def test_what_ctrl_c_says(capsys: Captured, monkeypatch: pytest.MonkeyPatch, arg
     said = capsys.readouterr().err
     assert said.endswith(words)
     assert len(said.splitlines()) == 2, "an empty line, since the terminal shows ^C"
+
+
+def test_an_error_that_ctrl_c_caused_is_no_traceback(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a library had caught it while it was imported, and had then failed for lack of what was not imported."""
+
+    def half_imported(*_: object, **__: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise RecursionError
+
+    monkeypatch.setattr(main_module, "app", half_imported)
+    assert main(["describe", "resnet50"]) == 130
+    assert capsys.readouterr().err == "\nstopped.\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_word(tmp_path: Path, ignored: bool) -> None:
+    """If it is not ignored, as by what a shell runs in the background."""
+    (tmp_path / "cyclopts.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); print('imported')")
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, getattr(signal, sys.argv[1])); import resnetlab.__main__ as m"
+    )
+    handler = "SIG_IGN" if ignored else "default_int_handler"
+    command = [sys.executable, "-c", f"{code}; sys.path.insert(0, {str(tmp_path)!r}); m.main()", handler]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if ignored:
+        assert done.stdout == "imported\n"
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_study_list_states_claims_and_scales(capsys: Captured) -> None:

@@ -26,7 +26,7 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"branch": "bottleneck", "base_width": 3}, "raise it or the width"),
     ({"stem": "deep", "stem_width": 1}, "stem_width of at least 2"),
     ({"stem": "tiered", "stem_width": 2}, "stem_width of at least 3"),
-    ({"first_preact": "unit"}, "belongs to a pre-activation order"),
+    ({"first_preact": "unit"}, "needs a pre-activation order"),
     ({"se_divisor": 8}, "belongs to se_reduction"),
     ({"stem_width": 17}, "use shortcut='B'"),
     ({"stages": ((1, 16), (1, 8))}, "use shortcut='B'"),
@@ -362,3 +362,9 @@ def test_an_overridden_spec_keeps_its_name_only_if_it_is_still_that_network() ->
 def test_a_field_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match="gives a field twice"):
         zoo.spec("resnet18(shortcut=A, shortcut=C)")
+
+
+def test_a_network_is_built_under_a_name_of_ones_own() -> None:
+    built = zoo.build("cifar_resnet20", name="mine", num_classes=7, seed=0).spec
+    assert (built.name, built.num_classes) == ("mine", 7)
+    assert built == zoo.spec("cifar_resnet20", num_classes=7)

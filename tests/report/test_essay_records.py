@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,21 @@ def test_records_of_one_name_in_two_folders_have_a_page_each(quick: Record, tmp_
     assert "degradation, cifar in ../theirs" in text_of(page)
     (theirs / "degradation-cifar.html").unlink()
     assert "../theirs/degradation-cifar.html" not in write_essay(mine, theirs)[0].read_text(encoding="utf-8")
+
+
+def test_the_other_folder_may_be_called_anything(quick: Record, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    theirs = tmp_path / os.fsdecode(b'a "50%" <b> #2 \xff')
+    replace(quick, study="carry").save(mine)
+    quick.save(theirs)
+    (theirs / "degradation-quick.html").touch()
+    found: list[tuple[str, str | None]] = []
+    reader = HTMLParser()
+    reader.handle_starttag = lambda tag, attrs: found.extend(attrs)  # type: ignore[method-assign]
+    reader.feed(write_essay(mine, theirs)[0].read_text(encoding="utf-8"))
+    assert ("href", "../a%20%2250%25%22%20%3Cb%3E%20%232%20%FF/degradation-quick.html") in found
+    files = {value for name, value in found if name == "data-record" and value != "carry-quick.json"}
+    assert files == {'../a "50%" <b> #2 \\udcff/degradation-quick.json'}
 
 
 def test_errors_beside_the_unit_say_their_depth_and_data() -> None:

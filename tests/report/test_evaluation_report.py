@@ -135,6 +135,14 @@ def test_a_report_that_cannot_be_finished_leaves_nothing(made: Made, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.html"]
 
 
+def test_a_class_name_that_is_no_unicode_is_escaped(made: Made, tmp_path: Path) -> None:
+    """As of a weight file; an evaluation of hours must not end without its report."""
+    found, data = made(3, 30)
+    found = replace(found, classes=(*found.classes[:2], "\ud800"))
+    write_report(found, data, tmp_path, text="noise", which="last", device="cpu")
+    assert "\\ud800" in (tmp_path / "predictions.csv").read_text()
+
+
 def test_names_are_text_and_nothing_comes_from_outside(made: Made) -> None:
     text = html(*made(3, 30), "folder:<b>")
     assert "<script" not in text

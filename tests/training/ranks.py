@@ -198,7 +198,7 @@ def runs(distributed: Distributed, folder: Path) -> dict[str, Any]:
     """Whole runs, in the folders that their names say."""
     found: dict[str, Any] = {"fields": EVERYTHING}
     for name, changes in (("a", {}), ("b", {}), ("c", {}), ("sync", {"sync_bn": True}), ("one", {})):
-        values = EVERYTHING if name in "abc" else {"net": "cifar_resnet8", "epochs": 1} | changes
+        values = EVERYTHING if name in "abc" else {"net": "cifar_resnet8", "epochs": 1, "bn_reestimate": 3} | changes
         run = distributed.main_first(lambda n=name, v=values: make_run(recipe("digits", **v), folder / n))  # type: ignore[misc]
         own = Distributed() if name == "one" else distributed
         if name == "c":

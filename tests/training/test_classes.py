@@ -96,6 +96,7 @@ def test_without_names_the_order_is_what_it_is() -> None:
 def test_how_it_is_written_on_the_command_line() -> None:
     assert read_given(["hund=dog,katze=cat", "maus=mouse"]) == {"hund": "dog", "katze": "cat", "maus": "mouse"}
     assert read_given(['"hat, red=hat",b=c', "a=b=c"]) == {"hat, red": "hat", "b": "c", "a": "b=c"}
+    assert read_given(["hund=dog\r\nkatze=cat\n"]) == {"hund": "dog", "katze": "cat"}, "of a file, $(cat FILE)"
     assert read_given([]) == {}
     for wrong in ("hund", "=dog", "hund=", "a=b,c"):
         with pytest.raises(UserError, match="write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING"):

@@ -44,6 +44,7 @@ def test_what_a_file_says_is_read_back(files: Path, run: Path) -> None:
         assert (file.network, file.classes, file.shape) == ("cifar_resnet8", classifier.classes, (1, 8, 8))
         assert (file.whole, file.precision) == (True, "float32")
         assert torch.equal(file.normalise.mean, classifier.normalise.mean)
+        assert file.accuracy == classifier.accuracy
         opened = Classifier.open(files / name)
         assert (opened.size, opened.short_side, opened.seen) == (8, 8, 1.0)
 

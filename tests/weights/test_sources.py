@@ -111,6 +111,8 @@ def test_a_file_that_is_not_the_published_one_is_not_used(torchvision: Any) -> N
         ("pretrained:resnet50", r"torchvision's are called torchvision:resnet50\."),
         ("hf:resnet50", r"write hf:OWNER/NAME"),
         ("hf:../..", r"write hf:OWNER/NAME"),
+        ("hf:éclair/ours", r"write hf:OWNER/NAME"),
+        ("timm/éclair", r"timm/éclair: no such run folder or weight file"),
         ("hf:owner/name@../../x", r"write hf:OWNER/NAME"),
         ("owner/name", r"no such run folder or weight file \(a repository .* is written hf:owner/name\)"),
         ("cifar_resnet20", "it is the name of a network; weights for it are pretrained:cifar_resnet20"),

@@ -1,4 +1,4 @@
-"""The unit's design, the shortcut's options, the bottleneck and x/2: what the records say to each."""
+"""The shortcut's options, the bottleneck and x/2: what the records say about each."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ _TIMED = {"pair-256": "pair_256", "pair-64": "pair_64", "bottleneck": "bottlenec
 
 
 def trained_depth(book: Book) -> int:
-    """The depth of the nets that the study of scales trained, by the caption of its errors."""
+    """The depth of the nets that the study `scaling` trained, from the caption of its table of errors."""
     return int(number_in(both(book.at(("tables", 0, "caption"))).en.partition(",")[2]))
 
 
 def product(library: Library) -> Facts:
-    """What shortcuts alone leave of the gradient, by λ and by the number of units, beside the product of λ."""
+    """What shortcuts alone leave of the gradient, by λ and the number of units, beside the product of λ."""
     book = library.best("scaling")
     rows: list[list[str]] = book.at(("tables", 1, "rows"))
     alone = "shortcuts only, pre-activation"
@@ -130,7 +130,7 @@ def product(library: Library) -> Facts:
 
 
 def left(library: Library) -> Facts:
-    """What is left when the shortcut is scaled: the whole gradient, and how such nets and gated ones train."""
+    """What happens when the shortcut is scaled: to the whole gradient, and how such nets and gated ones train."""
     book, mixing = library.best("scaling"), library.best("mixing")
     depth = str(trained_depth(book))
     names = {"add": "Add", "half": "Scale(0.5, 1)", "plain": "Plain"}

@@ -1,4 +1,4 @@
-"""The problem and the four explanations: what the records say to each."""
+"""The problem and the explanations of it: what the records say about each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def depths(lines: dict[str, Place], kind: str) -> dict[int, str]:
 
 
 def problem(library: Library) -> Facts:
-    """Degradation: training errors of plain and of residual nets, a shallow and the deepest depth.
+    """Degradation: training errors of plain and of residual nets at a shallow and at the deepest depth.
 
-    They are those of the record that is drawn; where the one to judge by is another, it says the same again.
+    They come from the record that is drawn; if another record is the one to judge by, its errors are given as well.
     """
     book, judged = library.pictured("degradation"), library.best("degradation")
     values: dict[str, Any] = dict(_errors(book))
@@ -38,7 +38,7 @@ def problem(library: Library) -> Facts:
 
 
 def _errors(book: Book) -> dict[str, Number]:
-    """Where the training errors of degradation's networks end, and over what."""
+    """The final training errors of degradation's networks, with their depths, seeds and epochs."""
     kinds = {"plain": book.lines("curves", 0), "residual": book.lines("curves", 1)}
     both_have = [d for d in depths(kinds["plain"], "plain") if d in depths(kinds["residual"], "residual")]
     deep, shallow = both_have[-1], max([d for d in both_have[:-1] if d <= 20] or both_have[:1])
@@ -71,7 +71,7 @@ def summary_panel(facts: Facts) -> Panel:
 
 
 def vanishing(library: Library) -> Facts:
-    """What becomes of a plain net's gradient from layer to layer, and which nets start to learn."""
+    """How a plain net's gradient changes from layer to layer, and which nets start to learn."""
     book = library.best("signal")
     rows: list[list[str]] = book.at(("tables", 0, "rows"))
     deep = max(int(row[0].removeprefix("plain-")) for row in rows if row[0].startswith("plain-"))
@@ -144,7 +144,7 @@ def gradients(library: Library) -> Facts:
 
 
 def _pixels(book: Book) -> dict[str, Number]:
-    """Of the deepest convolutional nets: how alike a gradient's neighbouring pixels are."""
+    """How alike a gradient's neighbouring pixels are in the deepest convolutional nets."""
     for table in range(len(book.values["tables"])):
         rows: list[list[Any]] = book.at(("tables", table, "rows"))
         names = [str(both(row[0])) for row in rows]
@@ -160,7 +160,7 @@ def _pixels(book: Book) -> dict[str, Number]:
 
 
 def reaction(library: Library) -> Facts:
-    """By how much F and H react to a small change, of the weights and of the input."""
+    """How much F and H react to a small change of the weights and of the input."""
     book = library.best("sensitivity")
     deep, residual = deepest_row(book, 0, "residual")
     _, plain = deepest_row(book, 0, "plain")
@@ -174,7 +174,7 @@ def reaction(library: Library) -> Facts:
 
 
 def identity(library: Library) -> Facts:
-    """A deep net made of a shallow one, trained on; and stacks fitted to the identity."""
+    """A deep net that is made of a shallow one and trained on, and stacks fitted to the identity."""
     book = library.best("identity")
     plain, residual = (book.row(0, named(kind)) for kind in ("plain", "residual"))
     header = [str(both(one)) for one in book.at(("tables", 0, "header"))]
@@ -209,7 +209,7 @@ def identity(library: Library) -> Facts:
 
 
 def _responses(library: Library) -> dict[str, Any]:
-    """How large F is beside what it is added to, in the deepest trained net."""
+    """How large F is relative to what it is added to, in the deepest trained net."""
     book = library.best("responses")
     _, row = deepest_row(book, 0, "residual")
     return {
@@ -262,7 +262,8 @@ def carry(library: Library) -> Facts:
     rows: list[list[Any]] = book.at(("tables", 0, "rows"))
     places = {str(both(row[0])): ("tables", 0, "rows", i) for i, row in enumerate(rows)}
     gates = {name: place for name, place in places.items() if "gate" in name}
-    add, plain = (next(p for name, p in places.items() if start in name) for start in ("(Add)", "(plain)"))
+    add = book.row(0, lambda cells: "(Add)" in cells[0])
+    plain = book.row(0, lambda cells: "(plain)" in cells[0])
     test = "test error (%)"
     exclusive = {name: place for name, place in gates.items() if name.startswith("exclusive")}
     widest = exclusive[max(exclusive, key=lambda name: book.cell(0, exclusive[name], "start", "sci").value)]
@@ -286,7 +287,7 @@ def carry(library: Library) -> Facts:
 
 
 def _gated(library: Library) -> Panel:
-    """Training errors of nets with gates, and of those without, from the study of all ways to mix."""
+    """Training errors of nets with and without gates, from the study `mixing`."""
     mixing = library.best("mixing")
     lines = mixing.lines("curves", 0) | mixing.lines("curves", 1)
     wanted = {
@@ -310,5 +311,5 @@ def bias(book: Book, place: Place) -> Number:
 
 
 def library_seeds(library: Library) -> Number:
-    """How many seeds the study of the ways to mix has, which shares its runs."""
+    """How many seeds the study `mixing` has; the study `carry` shares its runs."""
     return seeds_of(library.best("mixing"))

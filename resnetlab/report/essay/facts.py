@@ -1,4 +1,4 @@
-"""What a part of the essay can say, and how it is found in a record."""
+"""What a part of the essay can say, and helpers that find it in a record."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Facts:
 
     book: Book
     values: dict[str, Any]
-    fits: bool = True  # whether the part's sentence is what was measured; else the study's own answer stands there
+    fits: bool = True  # whether the measurements agree with the part's sentence; else the study's own answer is shown
     panels: tuple[Panel, ...] = ()
-    further: tuple[str, ...] = ()  # texts that stand only where there is something to say
-    also: tuple[str, ...] = ()  # other studies that it took values from
+    further: tuple[str, ...] = ()  # texts that are shown only where they apply
+    also: tuple[str, ...] = ()  # other studies that values were taken from
     data: dict[str, Any] = field(default_factory=dict)  # for the part's script
 
 
 def seeds_of(book: Book, table: int = 0) -> Number:
-    """How many seeds the networks of a record have, by the last row of a table."""
+    """How many seeds the networks of a record have, from the last row of a table."""
     rows: list[Any] = book.at(("tables", table, "rows"))
     return book.cell(table, ("tables", table, "rows", len(rows) - 1), "seeds", ".0f")
 

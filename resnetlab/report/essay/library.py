@@ -1,4 +1,4 @@
-"""The records that the essay reads: of each study the fullest that there is."""
+"""The records that the essay reads: the fullest one of each study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Library:
 
     @classmethod
     def of(cls, own: Sequence[Book], others: Sequence[Book] = ()) -> Library:
-        """Of each study: full records before shortened ones, one's own before others', the fullest scale first."""
+        """Sort the records of each study: full ones before shortened ones, one's own first, then by scale."""
 
         def rank(entry: tuple[int, Book]) -> tuple[int, int, int]:
             whose, book = entry
@@ -42,7 +42,7 @@ class Library:
         return self.books[study][0]
 
     def pictured(self, study: str) -> Book:
-        """The record of a study to draw: one seed of larger images shows more than many of digits, and says so.
+        """The record of a study to draw: one seed on larger images shows more than many on digits, and says so.
 
         Shorter runs never stand before whole ones. Raises LookupError if there is none.
         """
@@ -51,7 +51,7 @@ class Library:
         return min(whole, key=lambda book: FULLEST.index(book.record.scale), default=best)
 
     def next_best(self) -> Library:
-        """Without the best records of those studies that have others. Raises LookupError where none has."""
+        """The library without the best record of each study that has others. Raises LookupError if none has."""
         if all(len(books) == 1 for books in self.books.values()):
             raise LookupError("no other records")
         return Library({study: books[1:] or books for study, books in self.books.items()})

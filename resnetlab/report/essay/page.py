@@ -70,7 +70,7 @@ class Part:
     panels: list[PanelView]
     links: list[Link]
     made: Both | None
-    command: str  # that measures it, if it is not measured
+    command: str  # the command that measures it, if it has not been measured
     values: dict[str, Any]
     data: dict[str, Any]
 
@@ -87,9 +87,9 @@ class Section:
 
 
 def essay(library: Library, appendix: Sequence[Any] = (), aside: Sequence[Record] = ()) -> str:
-    """The page, from the best record of each study.
+    """The essay's page, from the best record of each study.
 
-    appendix: the studies that stand in it; aside: records that it only links, as fuller ones stand there.
+    appendix: the studies that its appendix shows; aside: records that it only links, as fuller ones are shown.
     """
     fixed, sections, number = quotations(), [], 1
     for place, (key, found) in enumerate(SECTIONS.items(), 1):
@@ -171,7 +171,7 @@ def _part(key: str, study: str, gather: Gather, library: Library, fixed: dict[st
 
 
 def _gathered(gather: Gather, library: Library) -> Facts:
-    """What a part can say, from the best records that have it: larger scales leave some networks out."""
+    """What a part can say, from the best records that have all it needs, as larger scales leave some networks out."""
     while True:
         try:
             return gather(library)
@@ -180,7 +180,7 @@ def _gathered(gather: Gather, library: Library) -> Facts:
 
 
 def _values(facts: Facts, fixed: dict[str, Any]) -> dict[str, Any]:
-    """All that a part's texts may use."""
+    """All values that a part's texts may use."""
     counts = {f"of_{key}": Seeds(value) for key, value in facts.values.items() if key.endswith("seeds")}
     return fixed | facts.values | counts | {"data": data_words(facts.book.record)}
 
@@ -214,7 +214,7 @@ def _fixed_part(key: str, fixed: dict[str, Any]) -> Part:
 
 
 def _unmeasured(key: str, study: str, fixed: dict[str, Any]) -> Part:
-    """A part whose record is not there: its question, what is told, and the command that measures it."""
+    """A part without a record: its question, what is commonly said, and the command that measures it."""
     told = f"parts.{key}.told"
     return Part(
         key,
@@ -257,14 +257,14 @@ def _made(facts: Facts) -> Both:
 
 
 def _links(library: Library, study: str, first: Book | None = None) -> list[Link]:
-    """The pages of a study, one for each of its records: the one that was read from first, then the best ones."""
+    """Links to the pages of a study's records: first the record that was read from, then the others, best first."""
     books = sorted(library.books.get(study, []), key=lambda book: book is not first)
     names = [book.record.name for book in books]
     return [_link(book, apart=names.count(book.record.name) > 1) for book in books]
 
 
 def _link(book: Book, apart: bool = False) -> Link:
-    """apart: another folder has a record of the same name, so that this one's folder has to be told."""
+    """apart: whether another folder has a record of the same name, so that the link has to name the folder."""
     words = called(book.record)
     if apart and book.elsewhere:
         words = TEXT("words.elsewhere", record=words, folder=book.elsewhere)
@@ -294,7 +294,7 @@ def _hero(library: Library, fixed: dict[str, Any]) -> Hero:
 
 @dataclass(frozen=True)
 class Worth:
-    """An explanation beside the others: what it has and lacks, and how its claims came out."""
+    """An explanation in the table that compares them: what it has and lacks, and how its claims came out."""
 
     name: Both
     has: Both
@@ -316,7 +316,7 @@ def _worth(library: Library) -> list[Worth]:
 
 @dataclass(frozen=True)
 class Open:
-    """What came out otherwise than claimed, or was left open, and how many claims came out how."""
+    """The claims that came out otherwise or were left open, and how many claims there are by verdict."""
 
     claims: int
     studies: int

@@ -1,4 +1,4 @@
-"""What the essay quotes: numbers that the papers print, places in them, and arithmetic that needs no record."""
+"""What the essay quotes: numbers that the papers print, citations, and arithmetic that needs no record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRINTED = {
 
 PARAGRAPHS = ("7", "8")  # formulas that stand alone
 
-X, BEFORE, AFTER = 5.0, 0.1, 0.2  # the commonly told case: F goes from 0.1 to 0.2 beside x = 5
+X, BEFORE, AFTER = 5.0, 0.1, 0.2  # the usual example: F goes from 0.1 to 0.2 while x = 5
 ARITHMETIC = {
     "x": (X, ".0f"),
     "f_before": (BEFORE, ".1f"),

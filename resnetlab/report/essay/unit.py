@@ -1,4 +1,4 @@
-"""The unit that a reader builds: what each choice adds to the diagram, the equation, the code and the cost."""
+"""The unit that a reader assembles: what each choice adds to the diagram, the equation, the code and the cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnetlab.studies.frame.cases import SCALES as MIXING
 from resnetlab.studies.frame.text import both
 
 CHANNELS, MAP = 64, 56  # of the unit whose cost is shown: the paper's, He 2015, Figure 5, left
-DEPTH = 56  # of the network of such units, where none was trained
+DEPTH = 56  # of the network named for such units, if none was trained
 
 # The layers of F in order, and what follows the sum, as letters: c convolution, b batch norm, r ReLU (He 2016, Fig. 4).
 ORDERS = {
@@ -28,7 +28,7 @@ ORDERS = {
 }
 LAYERS = {"c": "conv 3×3", "b": "BN", "r": "ReLU"}
 
-# How h and F meet: its equation, its line of code, and what it is called in the name of a network.
+# How h and F are combined: the equation, the line of code, and its part of a network's name.
 MIXES = {
     "add": (r"y = h(x) + F(x)", "y = h(x) + F(x)", ""),
     "half": (r"y = \frac{1}{2}\, h(x) + F(x)", "y = 0.5 * h(x) + F(x)", "Scale(0.5, 1)"),
@@ -48,7 +48,7 @@ MIXES = {
 }
 GATED = ("exclusive", "shortcut_only")
 
-# The shortcut h: what its box says, its equation, its line of code, its option, and whether the unit changes sizes.
+# The shortcut h: the text of its box, the equation, the line of code, the option, and whether the unit changes sizes.
 SHORTCUTS: dict[str, tuple[str, str, str, str, bool]] = {
     "identity": ("x", "h(x) = x", "def h(x): return x", "A", False),
     "pad": ("A: 0", r"h(x) = [x, 0]", "def h(x): return pad(x[:, :, ::2, ::2], channels=128)", "A", True),
@@ -58,7 +58,7 @@ SHORTCUTS: dict[str, tuple[str, str, str, str, bool]] = {
 
 
 def cost(mix: str, shortcut: str) -> tuple[int, int]:
-    """Weights and multiply-adds of a unit's convolutions: the branch, the projection if there is one, and the gate."""
+    """Weights and multiply-adds of a unit's convolutions: those of the branch and of any projection and gate."""
     _, _, _, option, changes = SHORTCUTS[shortcut]
     after, pixels = (2 * CHANNELS, (MAP // 2) ** 2) if changes else (CHANNELS, MAP**2)
     weights = 9 * CHANNELS * after + 9 * after * after
@@ -80,7 +80,7 @@ def network(mix: str, shortcut: str, order: str, depth: int = DEPTH) -> str:
 
 
 def choices(library: Library) -> dict[str, Any]:
-    """All that the reader can choose, for the template and the script."""
+    """Everything that the reader can choose, for the template and the script."""
     errors = _errors(library)
     usual = max((one["depth"] for one in errors.values()), default=DEPTH)
     return {
@@ -106,7 +106,8 @@ def choices(library: Library) -> dict[str, Any]:
 def _errors(library: Library) -> dict[str, dict[str, Any]]:
     """Test errors of the networks that were trained, where the unit differs from the original in one thing.
 
-    Each says its depth and its data: records differ in both. Of a study's depths, the one nearest to the usual counts.
+    Each error comes with its depth and data, as records differ in both. Of a study's depths, the one nearest to DEPTH
+    counts.
     """
     found: dict[str, dict[str, Any]] = {}
     for study, (depth_in, cases) in _TRAINED.items():
@@ -128,14 +129,14 @@ def _errors(library: Library) -> dict[str, dict[str, Any]]:
 
 
 def _error(book: Book, number: Number, depth: int) -> dict[str, Any]:
-    """An error for the page: its value, its place, and which network's it is in words."""
+    """An error for the page: its value, its place, and words that say which network has it."""
     about = TEXT("things.unit.error", deep=depth, data=data_words(book.record))
     words = {"en": about.en, "zh": about.zh}
     return {"value": number.value, "record": number.record, "at": number.at, "depth": depth, "about": words}
 
 
 def _keys(mix: str = "add", shortcut: str = "identity", order: str = "post") -> list[str]:
-    """The choices that a network stands for; where sizes differ, the original pads with zeros."""
+    """The keys of the choices that a network stands for; where sizes differ, the original pads with zeros."""
     names = ("identity", "pad") if shortcut == "identity" else (shortcut,)
     return [f"{mix} {name} {order}" for name in names]
 

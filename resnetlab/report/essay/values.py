@@ -1,4 +1,4 @@
-"""Values of the essay's text that know where they come from, and the markup of its texts."""
+"""Values in the essay's text that know where they come from, and the markup of its texts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from resnetlab.studies.frame.text import LANGUAGES, Both
 
 Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 
-# Markup that a value brings along, in letters that no text has, so that the text around it can be escaped.
+# A value's own markup is written in letters that no text has, so that the text around it can be escaped.
 _TO_HTML = {"\ue000": "<", "\ue001": ">", "\ue002": '"', "\ue003": "&"}
 _FROM_HTML = {mark: letter for letter, mark in _TO_HTML.items()}
 _NUMBER = re.compile(r"(?:(?<!\w)[+−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def marked(markup: str) -> str:
-    """HTML as it may stand in a text that is escaped later."""
+    """HTML in a form that survives the escaping of the text around it."""
     return "".join(_FROM_HTML.get(letter, letter) for letter in markup)
 
 
 def to_html(text: str) -> str:
-    """A filled text as HTML: values bring markup along; *so* is stressed, a *letter* a variable, and `so` is code."""
+    """A filled text as HTML: values keep their markup; *so* is emphasised, a *letter* is a variable, `so` is code."""
     found = html.escape(text, quote=False).replace(" %", f"{NARROW}%")
     found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
     found = re.sub(r"\*([A-Za-z])\*", r"<var>\1</var>", found)
@@ -51,7 +51,7 @@ def number_in(text: str) -> float:
 
 @dataclass(frozen=True)
 class Number:
-    """A number of the text: its value, how it is written, and where it comes from."""
+    """A number in the text: its value, how it is written, and where it comes from."""
 
     value: float
     form: str
@@ -60,9 +60,10 @@ class Number:
     printed: str = ""  # the paper that prints it, or the arithmetic that gives it, where no record has it
 
     def in_words(self, language: str, form: str) -> str:
-        """The value as markup that a test can follow to its source."""
+        """The value as markup from which a test can find its source."""
         form = form or self.form
-        origin = f'data-record="{self.record}" data-at="{self.at}"' if self.record else f'title="{self.printed}"'
+        record = html.escape(self.record)  # a folder may be called anything
+        origin = f'data-record="{record}" data-at="{self.at}"' if record else f'title="{self.printed}"'
         kind = "measured" if self.record else "printed"
         words = written(self.value, form)
         return marked(f'<data class="{kind}" value="{self.value!r}" data-form="{form}" {origin}>{words}</data>')
@@ -81,13 +82,13 @@ class Seeds:
 
 
 def ratio(one: Number, other: Number, form: str) -> Number:
-    """How many times one number of a record is another of it; its place is both of theirs."""
+    """The ratio of two numbers of one record; its place names both of theirs."""
     return Number(one.value / other.value, form, one.record, f"{one.at} {other.at}")
 
 
 @dataclass(frozen=True)
 class Cite:
-    """A place in the papers, e.g. He 2015, Table 2, with its address where it has one."""
+    """A place in a paper, e.g. He 2015, Table 2, with the paper's address."""
 
     words: Both
     address: str
@@ -111,12 +112,12 @@ class Formula:
 
 @dataclass(frozen=True)
 class Book:
-    """A record to read from: whatever is taken from it knows its place. Lookups raise LookupError."""
+    """A record to read from; numbers taken from it know their place. Lookups raise LookupError."""
 
     record: Record
     values: Mapping[str, Any]  # the same as JSON
     address: str = ""  # of its page, if there is one
-    elsewhere: str = ""  # the way to its folder, if that is another than the essay's
+    elsewhere: str = ""  # the relative path of its folder, if that is not the essay's
 
     @classmethod
     def of(cls, record: Record, address: str = "", elsewhere: str = "") -> Book:
@@ -124,11 +125,11 @@ class Book:
 
     @property
     def file(self) -> str:
-        """The record's file, by the way from the essay."""
+        """The record's file, relative to the essay."""
         return f"{self.elsewhere}/{self.record.file_name}" if self.elsewhere else self.record.file_name
 
     def at(self, place: Place) -> Any:
-        """What stands at a place."""
+        """The value at a place."""
         found: Any = self.values
         for key in place:
             found = found[key]
@@ -151,7 +152,7 @@ class Book:
         raise LookupError(f"no figure {figure}")
 
     def end(self, line: Place, form: str = ".1f", of: str = "mean") -> Number:
-        """Where a line ends: its mean, or its lowest ("low") or highest ("high") there."""
+        """The last point of a line: its mean, or its lowest ("low") or highest ("high") value there."""
         return self.number((*line, of, len(self.at(line)[of]) - 1), form)
 
     def value_at(self, line: Place, x: float, form: str = ".2f") -> Number:

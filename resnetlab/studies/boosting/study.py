@@ -24,7 +24,7 @@ MOST = 50.0  # %: of the units, after which the head's loss has to be lower than
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Directions, read-outs and sizes of the residual nets; plain ones have no shortcut to read out through."""
+    """Directions, read-outs and sizes of the residual nets; plain nets have no shortcut to read out through."""
     images = {"images": COUNTS[scale]}
     return measuring(TEXT, scale, data, weights, Asked(MEASURE, images, kinds=("residual",)), **images)
 
@@ -55,7 +55,7 @@ def claims(nets: list[Group[Net]]) -> Iterator[Claim]:
 
 
 def cosine(whose: str) -> Metric:
-    """Of F with the descent direction of its "own" image or of an "other", mean over the units that keep their size."""
+    """The cosine of F with the descent direction of its "own" image or an "other": mean over units that keep sizes."""
     return lambda values: statistics.fmean(a[whose] for a in values["alignments"].values() if a[whose] is not None)
 
 
@@ -64,7 +64,7 @@ def _beyond_other(values: dict[str, Any]) -> float:
 
 
 def falls(values: dict[str, Any]) -> float:
-    """In % of the units, how often the head's loss is lower after the unit than before it."""
+    """The share of units in % after which the head's loss is lower than before."""
     losses = [r["loss"] for r in values["read_outs"]]
     return 100 * statistics.fmean(after < before for before, after in zip(losses, losses[1:], strict=False))
 
@@ -75,12 +75,12 @@ def share(values: dict[str, Any]) -> float:
 
 
 def _chance(net: Group[Net]) -> float:
-    """The deviation of a random direction's cosine, mean over the units."""
+    """The standard deviation of a random direction's cosine, mean over the units."""
     return statistics.fmean(a["chance"] for values in net.values for a in values["alignments"].values())
 
 
 def _errors(net: Group[Net]) -> dict[str, float]:
-    """The head's error from the stem, before the last stage and after the last unit, mean over seeds."""
+    """The head's error right after the stem, before the last stage and after the last unit, mean over seeds."""
     seeds = [(values["stages"], [r["error"] for r in values["read_outs"]]) for values in net.values]
     return {
         "stem": statistics.fmean(errors[0] for _, errors in seeds),

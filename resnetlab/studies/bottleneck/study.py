@@ -101,7 +101,7 @@ def _times_as_much(key: str, costs: Costs, one: str, other: str) -> float:
 
 
 def _beside(pair: str, units: Costs) -> dict[str, Any]:
-    """The weights of a pair and of the bottleneck, and how many times as much the pair needs; for a text."""
+    """For a text: the weights of a pair and of the bottleneck, and how many times as much the pair needs."""
     weights, adds = (_times_as_much(key, units, pair, "bottleneck") for key in ("weights", "multiply_adds"))
     counts = {"pair": units[pair]["weights"], "narrow": units["bottleneck"]["weights"]}
     return {**counts, "times_weights": weights, "times_adds": adds}

@@ -25,22 +25,22 @@ def called(name: str) -> Words:
 
 
 def bias_of(name: str) -> float:
-    """Of a gate's case, at the start."""
+    """The bias that a gate starts with."""
     return CASES[name].bias or 0.0
 
 
 def left(when: str) -> Metric:
-    """What passes all units, at the "start" or the "end"."""
+    """The share of the signal that passes all units, at the "start" or the "end" of training."""
     return lambda values: float(values[when][0]["left"])
 
 
 def expected_left(name: str) -> Metric:
-    """What theory says passes all units at the start."""
+    """The share of the signal that should pass all units at the start, by theory."""
     return lambda values: initial_carry(bias_of(name), len(values["start"]))
 
 
 def unit_figure(gates: Groups[str]) -> Figure:
-    """What each unit carries and what is left from it to the last, at the start and the end."""
+    """How much each unit carries, and how much of its input all units from it on carry, before and after training."""
 
     def panel(title: Words, label: str, key: str, log: bool) -> Panel:
         series = [
@@ -65,7 +65,7 @@ def unit_figure(gates: Groups[str]) -> Figure:
 
 
 def start_figure(gates: Groups[str]) -> Figure:
-    """Theory beside what fresh gates leave: of all biases, and of those below 0 on an axis that shows them."""
+    """What untrained gates leave of the signal, beside theory: all biases, and those below 0 on their own axis."""
     biases = sorted({bias_of(name) for name, net in gates.items() if net.done}, reverse=True)
 
     def panel(title: Words, shown: list[float], log: bool) -> Panel:
@@ -89,7 +89,7 @@ def start_figure(gates: Groups[str]) -> Figure:
 
 
 def epoch_figure(watched: Groups[str]) -> Figure:
-    """The gates of the runs that were trained again, by epoch."""
+    """How the gates change from epoch to epoch, in the runs that were trained again to watch them."""
 
     def panel(title: Words, label: str, key: str) -> Panel:
         by_epoch = {name: [values[key] for values in net.values] for name, net in watched.items() if net.done}
@@ -107,7 +107,7 @@ def epoch_figure(watched: Groups[str]) -> Figure:
 
 
 def errors_table(nets: Groups[str], gates: Groups[str]) -> Table:
-    """What is left of the signal, and the errors, by case."""
+    """A row for each case: what is left of the signal, and the errors."""
 
     def shares(name: str) -> list[Words]:
         if name not in GATES:

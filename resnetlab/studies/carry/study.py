@@ -58,11 +58,11 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def judge(evidence: Evidence) -> StudyResult:
-    """Compare gates with each other, with Add and with no shortcut at all; and their carry with theory."""
+    """Compare gates with each other, with Add and with no shortcut at all, and their carry with theory."""
     order = (PLAIN, *CASES)
     gates = measured_by(evidence, START_AND_END, _measured_case, order)
     watched = measured_by(evidence, BY_EPOCH, _measured_case, order)
-    # A run lacks what was to be measured of it, too.
+    # A run whose measurement failed counts as failed too.
     runs = runs_by(evidence, _case, order)
     nets = Groups({n: Group(n, net.done, [*net.failed, *gates[n].failed]) for n, net in runs.items()})
     words, answer = _words(nets, gates)
@@ -82,7 +82,7 @@ def _measured_case(measurement: Measurement) -> str:
 
 
 def claims(nets: Groups[str], gates: Groups[str]) -> Iterator[Claim]:
-    """That gates carry what theory says, that carrying helps, and that no gate is better still."""
+    """That gates carry what theory says, that carrying helps, and that having no gate is better still."""
 
     def higher(error: Metric, worse: str, better: str) -> list[Comparison]:
         both = nets.all(worse, better)
@@ -107,13 +107,13 @@ def claims(nets: Groups[str], gates: Groups[str]) -> Iterator[Claim]:
 
 
 def _change(values: dict[str, Any]) -> float:
-    """Of the mean carry over a network's units through training, in points."""
+    """The change of the mean carry over a network's units through training, in points."""
     start, end = (statistics.fmean(unit["mean"] for unit in values[when]) for when in ("start", "end"))
     return 100 * (end - start)
 
 
 def _words(nets: Groups[str], gates: Groups[str]) -> tuple[Words, Words]:
-    """What it shows, in full and in short; of the cases none of whose runs failed."""
+    """What the study shows, in full and in short, from the cases without a failed run."""
     complete = [name for name in gates if nets[name].whole]
     if not nets[ADD].whole or not complete:
         return TEXT("words.open"), ""
@@ -134,7 +134,7 @@ def _words(nets: Groups[str], gates: Groups[str]) -> tuple[Words, Words]:
 
 
 def _answer(nets: Groups[str], complete: list[str]) -> Words:
-    """The best of the gates beside no gate, and all beside no shortcut."""
+    """How the best gate compares with no gate, and all gates with no shortcut."""
     best = min(complete, key=lambda name: statistics.fmean(nets[name].of(test_error)))
     gap = difference(nets[best].of(test_error), nets[ADD].of(test_error))
     sentences = [

@@ -49,7 +49,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
-    """What becomes of the errors of plain and of residual nets with depth, and how they compare at the greatest."""
+    """How the errors of plain and of residual nets change with depth, and how they compare at the greatest depth."""
     plain, residual = nets.of("plain"), nets.of("residual")
     high = {"high": plain[-1].key.depth}
 

@@ -25,7 +25,7 @@ def error_figure(nets: Groups[int]) -> Figure:
 
 
 def _by_depth(part: str, nets: Groups[int], error: Metric, dashed: bool = False) -> Series:
-    """Over seeds, of which each depth has its own number."""
+    """A line of errors by depth: mean and range over seeds, whose number may differ from depth to depth."""
     errors = {depth: net.of(error) for depth, net in nets.items() if net.done}
     return Series(
         f"ResNet {part}",
@@ -46,7 +46,7 @@ def step_figure(first: Groups[str]) -> Figure:
 
 
 def _by_step(net: Group[str], colour: int) -> Series:
-    """Each point is the mean over a step and those before it."""
+    """A net's errors, where each point is the mean over a step and the steps before it."""
     seeds = [values["errors"] for values in net.values]
     width = min(SMOOTHED, len(seeds[0]))
     steps = range(width, len(seeds[0]) + 1)
@@ -54,7 +54,7 @@ def _by_step(net: Group[str], colour: int) -> Series:
 
 
 def cost_figure(nets: Costs) -> Figure:
-    """What a step costs by depth, beside costs in proportion to multiply-adds."""
+    """What a step costs at each depth, beside what it would cost in proportion to multiply-adds."""
     costs = list(nets.values())
     depths = [float(cost["depth"]) for cost in costs]
     growth = [cost["multiply_adds"] / costs[0]["multiply_adds"] for cost in costs]
@@ -83,7 +83,7 @@ def cost_figure(nets: Costs) -> Figure:
 
 
 def time_per_image(cost: Cost) -> float:
-    """Milliseconds of a step, by its images."""
+    """Milliseconds of a step for each of its images."""
     return milliseconds(cost) / cost["batch"]
 
 

@@ -33,7 +33,7 @@ TEXT = Catalogue.of(__name__)
 FIRST_STEPS, COSTS = named(measure_first_steps), named(measure_networks)
 DEEPEST = 1202
 STARTED = 80.0  # % training error: below it the paper takes the training of 110 layers to have begun (section 4.2)
-LAST = 4  # of the first steps, the last quarter counts
+LAST = 4  # the last quarter of the first steps counts
 FITTED = 0.1  # % training error that 1,202 layers stay below in the paper
 TOLERANCE = 1.0  # points by which 110 layers' training error may be above 56 layers'
 
@@ -106,7 +106,7 @@ def _by_depth(evidence: Evidence, warmed: bool) -> Groups[int]:
 
 
 def claims(nets: Groups[int], warmed: Groups[int], first: Groups[str]) -> Iterator[Claim]:
-    """What deep nets reach that were trained in full, and that those which took first steps start to train."""
+    """The errors of deep nets that were trained in full, and that deeper ones begin to learn in their first steps."""
     deepest, remedied = nets.all(110, DEEPEST), warmed.all(110)
     warmed_ones = [net.called(TEXT("warmed", depth=net.key)) for net in remedied]
     usual = [*nets.all(56), *(warmed_ones or nets.all(110))]
@@ -162,7 +162,7 @@ def _words(costs: list[Costs]) -> Words:
 
 
 def _answer(nets: Groups[int], first: Groups[str]) -> Words:
-    """What the deepest nets reached: those that ran, and those that took first steps."""
+    """The errors of the deepest net that was trained in full, and of those that took first steps."""
     parts: list[Words] = []
     if done := [net for net in nets.values() if net.done]:
         train, test = (Sample(done[-1].of(error)) for error in (train_error, test_error))

@@ -15,14 +15,14 @@ from resnetlab.studies.figures.figure import Figure, Panel, Series
 ENDINGS = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart
 CHOOSE = "choose another --out"
-_MARK = "resnetlab runs plot"  # in every picture, so that only pictures of ours are replaced
+_MARK = "resnetlab runs plot"  # written into every picture, so that only such pictures are replaced
 _WORDS = {"train_error": "training", "test_error": "test"}
 
 
 def error_curves(folders: list[Path]) -> Figure:
     """The error curves of runs (as He 2015, Fig. 6), in %, by iteration.
 
-    Raises UserError for a damaged run, one without a whole epoch, one given twice, or more than can be told apart.
+    Raises UserError for a damaged run, a run without a complete epoch or given twice, and more than MOST_RUNS runs.
     """
     if len(folders) > MOST_RUNS:
         raise UserError(f"{len(folders)} runs: no more than {MOST_RUNS} can be told apart in one plot; leave some out.")
@@ -52,10 +52,10 @@ def error_curves(folders: list[Path]) -> Figure:
 
 
 def save_curves(figure: Figure, path: Path, advice: str = CHOOSE) -> None:
-    """Write the figure as SVG, PNG or PDF, by the path's ending; a plot that was written here before is replaced.
+    """Write the figure as SVG, PNG or PDF, by the path's ending; an earlier plot of ours is replaced.
 
-    Raises UserError, with the advice, for another ending, a file that is not such a plot, or a place that can't be
-    written to.
+    Raises UserError, with the advice, for another ending, for an existing file that is not such a plot, and if the file
+    can't be written.
     """
     check_out(path, advice)
     ending = path.suffix.lower()
@@ -104,14 +104,14 @@ def _words(key: str, value: Any) -> str:
 
 
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
-    """What tells runs apart, what matters most first."""
+    """The settings that can distinguish runs, the most important first."""
     recipe = {k: v for k, v in settings["recipe"].items() if k not in ("net", "data")}
     net, data = settings["spec"].get("name") or "net", str(data_title(settings))
     return {"net": net, "data": data, "seed": None} | recipe
 
 
 def _limits(series: list[Series]) -> tuple[float, float]:
-    """From 0 to what holds the curves after the first tenth of their points, where a net still knows nothing."""
+    """From 0 to above the curves after the first tenth of their points, in which a net has learned nothing yet."""
     late = [y for s in series for y in s.mean[len(s.mean) // 10 :] if math.isfinite(y)]
     highest = 1.05 * max(late, default=100.0)
     step = 5 if highest <= 50 else 10

@@ -1,1 +1,1 @@
-"""What every study stands on: plans, evidence, comparisons and their verdicts, texts, runs and records."""
+"""The frame of every study: plans, evidence, comparisons and their verdicts, texts, runs and records."""

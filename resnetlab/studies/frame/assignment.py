@@ -1,4 +1,4 @@
-"""Assignment: which studies a command is to run, at which scale, on which images or networks of others."""
+"""The studies that a command runs, their scale, and the images or other projects' networks that they use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from resnetlab.weights.sources import is_name, located
 
 @dataclass(frozen=True)
 class Assignment:
-    """A study to run, its plan, and the command that a record says it was made by."""
+    """A study to run, its plan, and the command that its record names."""
 
     study: Study
     scale: str
@@ -34,7 +34,7 @@ class Assignment:
 
     @property
     def title(self) -> str:
-        """What it is, for a line of progress."""
+        """Study and scale, for a line of progress."""
         return f"{self.study.name}, {self.scale}"
 
 
@@ -47,7 +47,7 @@ def assignments(
     epochs: float | None = None,
     seeds: int | None = None,
 ) -> list[Assignment]:
-    """One study, or all of them with None; weights: texts NAME=FILE, of networks to measure. Raises UserError."""
+    """One study, or all if name is None; weights: networks to measure, as texts NAME=FILE. Raises UserError."""
     chosen = [study(n) for n in STUDIES] if name is None else [study(name)]
     files = weight_files(weights)
     if files:
@@ -90,7 +90,7 @@ def _check_less(scale: str, plans: Sequence[Plan], epochs: float | None, seeds: 
 
 
 def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
-    """What --weights names. Raises UserError."""
+    """The networks that --weights names. Raises UserError."""
     found: list[Weights] = []
     for text in texts:
         if text.startswith("pretrained:"):
@@ -116,11 +116,11 @@ class Workplace:
     runs: Path
     device: str
     jobs: int | None = None  # trainings at once; None: one for each core, one on a GPU
-    ray: str | None = None  # address of a cluster to train on
+    ray: str | None = None  # address of the cluster to train on
 
     @classmethod
     def checked(cls, runs: Path, device: str, jobs: int | None, ray: str | None) -> Workplace:
-        """Of the options of a command. Raises UserError for a device that this machine lacks, and for jobs with Ray."""
+        """From a command's options. Raises UserError for a device that this machine lacks, and for jobs with Ray."""
         if jobs is not None and ray is not None:
             raise UserError("--jobs can't be used with --ray: Ray runs as many trainings as there is room for.")
         if ray is None:
@@ -139,18 +139,18 @@ class Workplace:
         return f"{self.most} at once" if self.ray is None else f"on Ray ({self.ray})"
 
     def budget(self, recipes: Iterable[Recipe]) -> Budget:
-        """What these trainings cost here."""
+        """The cost of these trainings here."""
         return budget(recipes, self.runs, "cpu" if self.ray is not None and self.device == "auto" else self.device)
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
-        """Run what is missing of a study and make its record; follow takes events and gives the reasons of failures.
+        """Run what a study is missing and make its record; follow consumes events and returns the reasons of failures.
 
         Raises Stopped after SIGTERM or Ctrl-C, and UserError.
         """
         trainings, device = None, self.device
         if self.ray is not None:
             trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=device)
-            device = "cpu" if device == "auto" else device  # where what is trained is measured: here
+            device = "cpu" if device == "auto" else device  # measurements take place on this machine
         try:
             with stop_on_signals() as stop:
                 events = run_plan(task.plan, self.runs, self.most, device, trainings, stop)

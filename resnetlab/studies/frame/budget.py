@@ -1,4 +1,4 @@
-"""What a plan costs, before it runs: epochs of cifar_resnet20 of as many multiply-adds, and hours on this machine."""
+"""The cost of a plan before it runs: in equivalent epochs of cifar_resnet20, and in hours on this machine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from resnetlab.training.dry_run import dry_run
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 
-# What the scales train on: training images, their channels and size.
+# The data sets of the scales: number of training images, channels, size.
 IMAGES = {"digits": (1_437, 1, 8), "cifar10": (50_000, 3, 32)}
 UNIT = ("cifar_resnet20", "cifar10")  # an epoch of it costs 1
-WORTH_TIMING = 5.0  # epochs of cifar_resnet20, minutes of work, from which on a step is timed if no run tells
+WORTH_TIMING = 5.0  # epochs of cifar_resnet20, i.e. minutes: from here on steps are timed if no finished run tells
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What trainings cost; `epochs` are those of cifar_resnet20 on CIFAR-10 that need as many multiply-adds."""
+    """The cost of trainings; epochs are those of cifar_resnet20 on CIFAR-10 with the same number of multiply-adds."""
 
     runs: int
     epochs: float
-    finished: int  # runs that need no training any more
+    finished: int  # runs that are finished already
     epochs_left: float
-    seconds_left: float | None = None  # on this machine; None if nothing tells
-    by_runs: bool = False  # whether finished runs tell, or else a few steps
+    seconds_left: float | None = None  # on this machine; None if it can't be estimated
+    by_runs: bool = False  # whether finished runs gave the estimate, rather than a few steps
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -57,10 +57,10 @@ class Budget:
 
 
 def budget(recipes: Iterable[Recipe], runs: Path, device: str = "cpu") -> Budget:
-    """What the recipes cost, each counted once, and what is left of it; measurements are not in it.
+    """The cost of the recipes, each counted once, and the part that is left; measurements are not included.
 
-    The time is that of finished runs among them that this machine trained, per multiply-add; where there are none, and
-    enough is left, that of a few steps. Raises UserError for data that can't be read.
+    The time is estimated per multiply-add from the finished runs among them that this machine trained; if there are
+    none, and enough is left, from a few steps. Raises UserError for data that can't be read.
     """
     resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in dict.fromkeys(recipes)]
     left = [run for run in resolved if not _is_finished(run)]
@@ -86,7 +86,7 @@ def _hours(seconds: float) -> str:
 
 
 def epochs_of(recipe: Recipe) -> float:
-    """How many epochs of cifar_resnet20 on CIFAR-10 need as many multiply-adds as this training."""
+    """The number of epochs of cifar_resnet20 on CIFAR-10 that need as many multiply-adds as this training."""
     kind = recipe.data.partition(":")[0]
     images = IMAGES[kind][0]
     epochs = recipe.epochs if recipe.epochs is not None else (recipe.iterations or 0) * recipe.batch_size / images
@@ -95,16 +95,16 @@ def epochs_of(recipe: Recipe) -> float:
 
 
 def total_epochs(recipes: Sequence[Recipe]) -> float:
-    """Of several trainings, each counted once."""
+    """The same of several trainings, each counted once."""
     return sum(map(epochs_of, dict.fromkeys(recipes)))
 
 
 @lru_cache(maxsize=256)
 def _multiply_adds(net: str, kind: str) -> int:
-    """Of one image of a kind of data.
+    """The multiply-adds of a network for one image of a kind of data.
 
-    A unit beyond the first of its stage adds the same whatever its place, so that two shallow networks tell of a deep
-    one, which takes seconds to count.
+    Every unit after the first of its stage adds the same, so that two shallow networks, which are counted faster, give
+    the count of a deep one.
     """
     _, channels, size = IMAGES[kind]
     found = replace(spec(net), in_channels=channels, input_size=size)
@@ -121,7 +121,7 @@ def _counted(found: NetSpec) -> int:
 
 
 def _with_units(found: NetSpec, units: int) -> NetSpec:
-    """The network with so many units a stage, without its name, so that all of its kind are counted once."""
+    """The network with that many units per stage, without its name, so that all of its kind are counted once."""
     return found.override(name="", stages=tuple(replace(stage, units=units) for stage in found.stages))
 
 
@@ -133,7 +133,7 @@ def _is_finished(run: Run) -> bool:
 
 
 def _rate(done: Sequence[Run], device: str) -> float | None:
-    """Seconds per epoch of cifar_resnet20 with all cores busy, of what this machine trained; None if nothing was."""
+    """Seconds per epoch of cifar_resnet20 on all cores, from runs trained on this machine; None if there are none."""
     here, seconds, epochs = machine(device), 0.0, 0.0
     for run in done:
         try:
@@ -149,7 +149,7 @@ def _rate(done: Sequence[Run], device: str) -> float | None:
 
 
 def _timed_rate(run: Run, device: str) -> float | None:
-    """Seconds per epoch of cifar_resnet20, by a few steps of one run."""
+    """Seconds per epoch of cifar_resnet20, from a few steps of one run."""
     timing = dry_run(run, device=device, threads=available_cores()).timing
     if timing is None or timing.training_seconds is None or timing.evaluation_seconds is None:
         return None

@@ -16,16 +16,16 @@ ADD = "Add"
 class Case:
     """A row of He 2016, Table 1."""
 
-    change: str  # to the residual net, as its name says it
+    change: str  # to the residual net, as written in a network's name
     words: Both
     on_shortcut: Words
     on_branch: Words
     printed: float | None  # test error in %, median of 5; None: "fail"
-    bias: float | None = None  # of a gate, at the start
+    bias: float | None = None  # initial bias of a gate
 
 
 def signed(bias: float) -> str:
-    """A bias as it is read."""
+    """A bias as text, with a true minus sign."""
     return f"{bias:g}".replace("-", "−")
 
 
@@ -77,7 +77,7 @@ def recipes(scale: str, data: str | None) -> tuple[Recipe, ...]:
 
 
 def note(scale: str) -> Words:
-    """What to know of a scale's runs."""
+    """The note about a scale's runs."""
     return SHARED(f"cases.{scale}.note", epochs=CIFAR_EPOCHS)
 
 

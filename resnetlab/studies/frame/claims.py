@@ -1,17 +1,17 @@
-"""Claims as comparisons: each gives its verdict and the words of its cell, and the frame makes the row of them.
+"""Claims as comparisons: each gives a verdict and the words of its cell, and the frame makes a row of a table of them.
 
     yield claim("smaller", [less(mean_std, residual, than=plain) for plain, residual in nets.pairs()])
 
-Nothing is computed before it is known that nothing failed of what a claim needs. In a study's catalogue the claim has,
-under "claims" and its key: `says`, what it says; `paper`, what the papers say; `cell`, what stands in the table. A
-cell may use the values of the claim and, of one comparison, its words: {one} and {other}, the groups; {one_values} and
-{other_values}, mean ± deviation; {gap}, with its interval; and what else the comparison was given. Where there are
-several comparisons each is written by `each` (by default its gap alone), and the cell has all of them as {each}.
-`absent` stands in the cell of a claim that has nothing to compare. Below the cell stands a remark: `otherwise`, what
-else it may be where the claim is contradicted, and `untested`, why a scale does not test it.
+Nothing is computed until it is known that everything a claim needs has finished. In a study's catalogue a claim has,
+under "claims" and its key: `says`, what it says; `paper`, what the papers say; `cell`, the text in the table. A cell
+may use the claim's values and, if there is one comparison, its words: {one} and {other}, the groups; {one_values} and
+{other_values}, mean ± deviation; {gap}, with its interval; and any further words of the comparison. With several
+comparisons, `each` formats each of them (by default its gap alone), and the cell has all of them as {each}. `absent` is
+the cell of a claim that has nothing to compare. A remark may follow the cell: `otherwise`, other possible reasons if
+the claim is contradicted, and `untested`, why a scale does not test it.
 
-The claim's rule comes from its comparisons, too: `of` names what they compare, and each says what it asks for of which
-groups. Only where a comparison is of its own kind has the claim a sentence, `holds`, that says it.
+The claim's rule also comes from its comparisons: `of` names what they compare, and each states what it asks of which
+groups. A claim with a comparison of its own kind states its rule in a sentence, `holds`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Row:
     paper: Words
     measured: Words
     verdict: Verdict
-    remark: Words = ""  # to the verdict: what else it may be, why it is not tested, or that one seed has no interval
-    rule: Words = ""  # what has to hold for it to be reproduced
+    remark: Words = ""  # on the verdict: other reasons, why it is not tested, or that one seed has no interval
+    rule: Words = ""  # what has to hold for the verdict "reproduced"
 
 
 def in_words(verdicts: Iterable[Verdict]) -> Both:
-    """How many of a study's claims have which verdict, e.g. "3 of 5 reproduced, 2 undecided; 1 not tested"."""
+    """The number of a study's claims with each verdict, e.g. "3 of 5 reproduced, 2 undecided; 1 not tested"."""
     counts = tally(verdicts)
     untested = counts.pop(NOT_TESTED, 0)
     if not counts:
@@ -74,12 +74,12 @@ def in_words(verdicts: Iterable[Verdict]) -> Both:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference as it stands in a text: its mean and interval, or the remark that one seed has none."""
+    """A difference as a text shows it: its mean and interval, or the remark that one seed has none."""
 
     of: Difference
 
     def in_words(self, language: str, form: str) -> str:
-        """With as many decimals as a format like ".2f" says."""
+        """The difference with the number of decimals that a format like ".2f" states."""
         text = self.of.rounded(int(form.strip(".f") or 2))
         if math.isfinite(self.of.low):
             return text
@@ -88,9 +88,9 @@ class Interval:
 
 
 class Instead(Exception):
-    """What stands in the cell, and the verdict, where there is nothing to compare; a metric or comparison raises it.
+    """Raised by a metric or comparison that has nothing to compare, with the words of the cell and the verdict.
 
-    For example that the machine was busy when times were taken, or that what should be compared has vanished.
+    For example, the machine was busy when times were taken, or the quantity to compare has vanished.
     """
 
     def __init__(self, words: Words, verdict: Verdict) -> None:
@@ -100,19 +100,19 @@ class Instead(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups, and how they are compared: a function that gives the verdict and the words of it, called once at most.
+    """Groups, and how they are compared: a function that returns the verdict and its words, called at most once.
 
-    What is no comparison of two groups, arithmetic for one, is a Comparison of none, or with a function of its own.
+    Anything else, such as arithmetic, is a Comparison without groups, or with a function of its own.
     """
 
     groups: tuple[Group[Any], ...]
     judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
-    over_seeds: bool = True  # what an interval is of; times have one over the rounds of a single measurement
-    asks: Words = ""  # what is asked for of which groups, e.g. "plain-56 above plain-20"; else the claim has `holds`
+    over_seeds: bool = True  # whether intervals are over seeds; those of times are over rounds of one measurement
+    asks: Words = ""  # what is asked of which groups, e.g. "plain-56 above plain-20"; else the claim has `holds`
 
     @cached_property
     def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
-        """The verdict, and what a text may say of it."""
+        """The verdict, and the words that a text may use."""
         return self.judge()
 
     @property
@@ -122,7 +122,7 @@ class Comparison:
 
     @property
     def words(self) -> Mapping[str, Any]:
-        """What placeholders of a cell stand for."""
+        """The values of a cell's placeholders."""
         return self.judged[1]
 
 
@@ -151,13 +151,13 @@ def within(metric: Metric, one: Group[Any], *, of: Group[Any] | float, by: float
 
 
 def asked(side: str, one: Group[Any], other: Group[Any] | float = 0.0, **values: Any) -> Both:
-    """What a comparison asks for, in words: where one group has to lie beside another, or beside a number."""
+    """What a comparison asks for, in words: how one group has to compare with another, or with a number."""
     beside = _name(other) if isinstance(other, Group) else f"{other:g}"
     return SHARED(f"asks.{side}", one=_name(one), other=beside, **values)
 
 
 def _name(group: Group[Any]) -> Words:
-    """Of a group, in each language's words if its key has some."""
+    """The name of a group, in each language if its key has words."""
     words: Words = group.key if isinstance(group.key, Both) else getattr(group.key, "words", str(group.key))
     return words
 
@@ -197,9 +197,9 @@ def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
 
 
 def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, **words: Any) -> Comparison:
-    """That a metric and what theory expects of it differ by less than a factor; both are above 0, or they do not agree.
+    """That a metric and the value that theory expects differ by less than a factor; if either is not above 0, it fails.
 
-    The interval is of the logarithm of their ratio, seed by seed.
+    The interval is that of the logarithm of their ratio over seeds.
     """
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
@@ -215,9 +215,9 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
 
 
 def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) -> Comparison:
-    """That something happens in all seeds of all groups (or in none): a direction if in more than half.
+    """That something happens in all seeds of all groups (or in none); "direction only" if it holds in more than half.
 
-    `metric` is 1 where it happens and 0 where it doesn't. It is contradicted if every seed says the contrary; fewer
+    `metric` is 1 if it happens and 0 if it doesn't. The claim is contradicted if every seed says the contrary; fewer
     seeds than `fewest` neither show nor exclude it.
     """
 
@@ -235,13 +235,13 @@ def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) 
 
 
 def holds(fact: bool) -> Verdict:
-    """The verdict of arithmetic, or of what has no spread."""
+    """The verdict on arithmetic, or on anything without spread."""
     return REPRODUCED if fact else CONTRADICTED
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a study claims, by its key in the catalogue, and the comparisons that decide it."""
+    """A claim of a study, by its key in the catalogue, and the comparisons that decide it."""
 
     key: str
     comparisons: Sequence[Comparison]
@@ -260,10 +260,10 @@ def claim(
     values: Mapping[str, Any] = NOTHING,
     cell: Callable[[], Mapping[str, Any]] = lambda: NOTHING,
 ) -> Claim:
-    """A claim; not tested where there are no comparisons, or at a scale that can't show it (`tested`).
+    """A claim; it is not tested without comparisons, or at a scale that can't show it (`tested`).
 
-    needs: the groups without which it is not judged, if others than those compared. values: what its texts may say.
-    cell: more that its cell may say, asked for when nothing has failed.
+    needs: the groups that must have finished for it to be judged, by default those compared. values: values for its
+    texts. cell: further values for its cell, computed only if nothing has failed.
     """
     return Claim(key, comparisons, needs or _different(comparisons), tested, values, cell)
 
@@ -300,7 +300,7 @@ def _row(text: Catalogue, one: Claim) -> Row:
 
 
 def _rule(text: Catalogue, one: Claim) -> Words:
-    """What has to hold for a claim to be reproduced: what its comparisons ask for, each once."""
+    """What has to hold for a claim to be reproduced: the demands of its comparisons, each once."""
     if not one.comparisons or not one.tested:
         return SHARED(f"verdicts.{NOT_TESTED.name}")
     if f"claims.{one.key}.holds" in text:
@@ -310,7 +310,7 @@ def _rule(text: Catalogue, one: Claim) -> Words:
 
 
 def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:
-    """What a reader should know of a verdict, if anything."""
+    """The remark on a verdict, if there is one."""
     part = {CONTRADICTED: "otherwise", NOT_TESTED: "untested"}.get(verdict)
     if part and (key := f"claims.{one.key}.{part}") in text:
         return text(key, **one.values)
@@ -337,10 +337,10 @@ def judged_row(
     failed: Sequence[Sized],
     measure: Callable[[], tuple[Words, Verdict]],
 ) -> Row:
-    """The row of a claim; it is not judged if a run that it needs has failed, however many others there are.
+    """The row of a claim; it is not judged if a run that it needs has failed, however many others have finished.
 
-    `needs` and `failed` hold, group by group, the runs that the claim needs and have finished, and those of them
-    that failed. `measure` gives what was measured and the verdict; it is called only if none failed.
+    `needs` and `failed` hold, group by group, the needed runs that have finished and those that have failed. `measure`
+    returns the words of what was measured and the verdict; it is called only if none failed.
     """
     missing = sum(map(len, failed))
     if missing:

@@ -1,4 +1,4 @@
-"""Hands a study's runs to Ray, which places them on this machine or a cluster and starts lost ones again."""
+"""Hands a study's runs to Ray, which places them on this machine or a cluster and restarts lost ones."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from resnetlab.studies.frame.run import End, Event, attempt, end_of, in_turn, re
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 
-RETRIES = 3  # of a run whose process or machine is lost; a run that fails for reasons of its own is not tried again
-CONNECTING = 60  # seconds that a cluster has to answer
+RETRIES = 3  # of a run whose process or machine is lost; a run that fails for other reasons is not retried
+CONNECTING = 60  # seconds within which a cluster has to answer
 INSTALL = "pip install 'resnetlab[ray]'"
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning of a change to come, which touches no run
-    "RAY_task_oom_retries": str(RETRIES),  # else a run that is too large for its machine is tried for ever
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning of a future change, which affects no run
+    "RAY_task_oom_retries": str(RETRIES),  # else a run that is too large for its machine is retried forever
 }
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
 def check_cluster(address: str, device: str) -> None:
-    """Raise UserError for what can't be the address of a cluster, and for a device that Ray doesn't hand out."""
+    """Raise UserError for text that is no address of a cluster, and for a device that Ray doesn't assign."""
     if not re.fullmatch(r"local|auto|[^:/\s]+:\d{1,5}|\[[^\]\s]+\]:\d{1,5}", address):
         raise UserError(f"ray={address!r} must be local, auto or HOST:PORT.")
     if device not in ("auto", "cpu", "cuda"):
@@ -42,11 +42,11 @@ def check_cluster(address: str, device: str) -> None:
 
 
 def run_on_ray(recipes: tuple[Recipe, ...], runs: Path, *, address: str, device: str = "auto") -> Iterator[Event]:
-    """Train each recipe that has no finished run below `runs` as a task of Ray; yields what ends.
+    """Train each recipe that has no finished run below `runs` as a task of Ray; yields an event as each one ends.
 
-    `address` is "local", to start Ray here, "auto" or HOST:PORT. The runs and the data must lie where all machines
-    see them, under the same path. `device` is "cpu", "cuda" (one GPU a run) or "auto", a GPU if the cluster has one.
-    Raises UserError where Ray is missing, can't be reached or has no GPU, and like `runner.run_missing`.
+    `address` is "local", to start Ray here, "auto" or HOST:PORT. All machines must see the runs and the data under the
+    same paths. `device` is "cpu", "cuda" (one GPU per run) or "auto", a GPU if the cluster has one.
+    Raises UserError if Ray is missing, can't be reached or has no GPU, and as `run.run_missing` does.
     """
     check_cluster(address, device)
     runs = runs.absolute()
@@ -61,7 +61,7 @@ def run_on_ray(recipes: tuple[Recipe, ...], runs: Path, *, address: str, device:
 
 def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Path, device: str) -> Iterator[Event]:
     try:
-        # A run that asks for more cores than any machine has would wait for ever.
+        # A run that asks for more cores than any machine has would wait forever.
         most = max([1, *(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])])
         pending: dict[Any, int] = {}
         for i in in_turn(recipes):
@@ -95,18 +95,18 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
 
 
 def _said(ray: Any, error: Exception) -> str:
-    """What Ray says of a task that was lost, or that could not begin, where a traceback ends with the reason."""
+    """Why Ray lost a task or could not begin it; of a traceback, the last line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0][:200]}"
 
 
 def _threads(run: Run) -> int:
-    """What a run was started with, else 1."""
+    """The number of threads that a run was started with, or 1 for a new run."""
     return int(read_begun(run.folder)["threads"]) if is_there(run.folder / SETTINGS) else 1
 
 
 def _absolute(data: str) -> str:
-    """What a recipe calls its data, as another machine's process finds it, which works in another folder."""
+    """A recipe's data with an absolute path, since another machine's process has another working folder."""
     kind, _, folder = data.partition(":")
     if kind in READERS:
         return f"{kind}:{expanded(folder).absolute()}" if folder else data
@@ -136,7 +136,7 @@ def _connected(address: str) -> Any:
 
 
 def _check_reachable(address: str) -> None:
-    """Join the cluster in a process that can be given up: Ray itself tries for minutes, or ends its process."""
+    """Try to join the cluster in a process that can be killed: Ray itself tries for minutes, or ends its process."""
     hint = "see that it runs there ('ray status'), or give --ray local"
     try:
         command = [sys.executable, "-c", _PROBE, address]

@@ -1,4 +1,4 @@
-"""What a study is judged by: what finished of its plan and what failed; and both grouped, e.g. by network."""
+"""The evidence that a study is judged by: what finished and what failed of its plan; grouped, e.g. by network."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.text import Words
 from resnetlab.training.recipe import Recipe
 
-K = TypeVar("K", bound=Any)  # whatever tells groups apart, e.g. a depth, a name, or a dataclass
-Metric = Callable[[dict[str, Any]], float]  # a number from the result of a run, or from what was measured
+K = TypeVar("K", bound=Any)  # the key of a group, e.g. a depth, a name, or a dataclass
+Metric = Callable[[dict[str, Any]], float]  # a number from the result of a run, or from a measurement's values
 
 
 def train_error(result: dict[str, Any]) -> float:
-    """In %, of a finished run."""
+    """The training error of a finished run, in %."""
     return float(result["train_error"])
 
 
 def test_error(result: dict[str, Any]) -> float:
-    """In %, of a finished run."""
+    """The test error of a finished run, in %."""
     return float(result["test_error"])
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: how it was trained, what it ended with, and its metrics by epoch."""
+    """A finished run: its recipe, its result, and its metrics by epoch."""
 
     recipe: Recipe
     result: dict[str, Any]
@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Group(Generic[K]):
-    """The runs, or the measurements, of one key: a value per seed, and those that failed."""
+    """The runs, or the measurements, with one key: those that finished, one per seed, and those that failed."""
 
     key: K
     done: Sequence[RunResult | Measured] = ()
@@ -67,26 +67,26 @@ class Group(Generic[K]):
 
     @property
     def whole(self) -> bool:
-        """Whether there is something, and none of it failed."""
+        """Whether something finished, and nothing failed."""
         return bool(self.done) and not self.failed
 
     def of(self, metric: Metric) -> list[float]:
-        """A number by seed."""
+        """The metric of each seed."""
         return [metric(values) for values in self.values]
 
     def called(self, name: Words) -> Group[Any]:
-        """The same under another key: how rules and cells call it."""
+        """The same group under another key, the name that rules and cells use."""
         return Group(name, self.done, self.failed)
 
 
 class Groups(dict[K, Group[K]]):
-    """Groups by key, of all that was planned. One that wasn't is empty when asked for, and not there."""
+    """Groups by key, of everything planned. Asking for another key gives an empty group, which is not added."""
 
     def __missing__(self, key: K) -> Group[K]:
         return Group(key)
 
     def where(self, **fields: Any) -> list[Group[K]]:
-        """The groups whose key has these fields, in order, whether their runs failed or not."""
+        """The groups whose keys have these field values, in order, whether or not their runs failed."""
         return [group for key, group in self.items() if all(getattr(key, k) == v for k, v in fields.items())]
 
     def of(self, kind: str) -> list[Group[K]]:
@@ -94,7 +94,7 @@ class Groups(dict[K, Group[K]]):
         return self.where(kind=kind)
 
     def done(self, kind: str) -> list[Group[K]]:
-        """Those of a kind of which at least one seed finished."""
+        """Networks of a kind of which at least one seed finished."""
         return [group for group in self.of(kind) if group.done]
 
     def pairs(self) -> list[tuple[Group[K], Group[K]]]:
@@ -103,12 +103,12 @@ class Groups(dict[K, Group[K]]):
         return [(net, twin) for net in plain for twin in residual if net.key.depth == twin.key.depth]
 
     def all(self, *keys: K) -> list[Group[K]]:
-        """The groups of these keys, or none where one was not planned."""
+        """The groups of these keys, or an empty list if one was not planned."""
         return [self[key] for key in keys] if all(key in self for key in keys) else []
 
 
 def together(key: K, groups: Sequence[Group[Any]]) -> Group[K]:
-    """Several groups as one, seed by seed: its values are {"parts": [those of each group]}."""
+    """Several groups as one, seed by seed: its values are {"parts": [the values of each group]}."""
     parts = zip(*(group.done for group in groups), strict=False)
     done = [
         replace(first, values={"parts": [one.values for one in seed]})
@@ -119,7 +119,7 @@ def together(key: K, groups: Sequence[Group[Any]]) -> Group[K]:
 
 
 def runs_by(evidence: Evidence, key: Callable[[Recipe], K], order: Iterable[K] = ()) -> Groups[K]:
-    """The runs, grouped by a key of their recipes; sorted by it, or in that order."""
+    """The runs, grouped by a key of their recipes; sorted by key, or in the given order."""
     lost = [r for r in evidence.failed if isinstance(r, Recipe)]
     return _grouped([(key(o.recipe), o) for o in evidence.outcomes], [(key(r), r) for r in lost], order)
 
@@ -127,14 +127,14 @@ def runs_by(evidence: Evidence, key: Callable[[Recipe], K], order: Iterable[K] =
 def measured_by(
     evidence: Evidence, function: str, key: Callable[[Measurement], K], order: Iterable[K] = ()
 ) -> Groups[K]:
-    """What a function measured, grouped by a key of the measurements; sorted by it, or in that order."""
+    """The measurements of a function, grouped by a key; sorted by key, or in the given order."""
     done = [(key(m.measurement), m) for m in evidence.measured if m.measurement.function == function]
     lost = [(key(m), m) for m in evidence.failed if isinstance(m, Measurement) and m.function == function]
     return _grouped(done, lost, order)
 
 
 def all_measured(evidence: Evidence, function: str) -> Group[str]:
-    """All that a function measured, as one group."""
+    """All measurements of a function, as one group."""
     return measured_by(evidence, function, lambda _: function)[function]
 
 

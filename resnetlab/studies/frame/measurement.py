@@ -1,4 +1,4 @@
-"""A measurement of a study: a function of a trained network, or of settings alone, whose answer is kept."""
+"""A measurement of a study: a function of a trained network, or of settings alone, whose result is cached."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
 from resnetlab.weights.load import load_with_metadata
 
-MODULE = "measure"  # of a study's folder: what it measures
+MODULE = "measure"  # the module of a study's folder that holds its measurements
 ANEW = "remove it, and it is made again"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network that someone else trained: what it is called in the zoo, and its file."""
+    """A network that someone else trained: its name in the zoo, and its file."""
 
     net: str
     file: Path
-    given: str = field(default="FILE", compare=False)  # how a record calls it: the name of published weights, or FILE
+    given: str = field(default="FILE", compare=False)  # its name in a record: that of published weights, or FILE
 
     @property
     def text(self) -> str:
-        """How --weights names it in the command of a record."""
+        """The text for --weights in the command of a record."""
         return self.given if self.given == f"pretrained:{self.net}" else f"{self.net}={self.given}"
 
 
@@ -58,8 +58,8 @@ class Measurement:
     """A measurement that a study plans.
 
     `function` is "module:name" of a function (MeasurementContext) -> JSON values. It gets the network of a run (or of
-    a weight file), if one is named, and the images of `data`: of the run's where it is left out. What times something
-    is to be `alone`: nothing else runs beside it.
+    a weight file), if one is named, and the images of `data`, by default the run's. A measurement of times should be
+    `alone`, so that nothing else runs beside it.
     """
 
     function: str
@@ -72,37 +72,37 @@ class Measurement:
 
     @property
     def label(self) -> str:
-        """What it is, for a line of progress."""
+        """Its name, network, settings and seed, for a line of progress."""
         net = self.run.net if self.run else self.weights.net if self.weights else ""
         words = ", ".join(f"{k} {v}" for k, v in self.settings.items() if not isinstance(v, list | dict))
         return " ".join(w for w in (*self.name, net, words, f"seed {self.seed}") if w)
 
     @property
     def name(self) -> tuple[str, str]:
-        """The study (or the module of what several share) and the function: what it is called wherever it lies."""
+        """The study (or the module that several share) and the function: a name that survives moves of the package."""
         module, _, function = self.function.partition(":")
         package, _, last = module.rpartition(".")
         return package.rpartition(".")[2] if last == MODULE else last, function
 
 
 def named(function: Callable[[MeasurementContext], dict[str, Any]]) -> str:
-    """What a plan calls a function that measures: "module:name"."""
+    """The name of a measuring function in a plan: "module:name"."""
     return f"{function.__module__}:{function.__name__}"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished measurement: what it was, its values, and what it was made on."""
+    """A finished measurement: its plan, its values, and the machine that made it."""
 
     measurement: Measurement
     values: dict[str, Any]
     seconds: float
     machine: dict[str, Any]
-    checked: bool = True  # by its checksum, or just made; older versions kept none
+    checked: bool = True  # whether it was just made, or its checksum agrees; older versions wrote no checksum
 
 
 class _Kept(TypedDict):
-    """What is kept of a measurement; older files have no checksum."""
+    """The cached file of a measurement; older files have no checksum."""
 
     measurement: NotRequired[str]
     values: dict[str, Any]
@@ -113,7 +113,7 @@ class _Kept(TypedDict):
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """What a measurement's function is given; `net`, in evaluation mode, and `data` where it names them."""
+    """The argument of a measuring function; it has `net`, in evaluation mode, and `data`, if these were named."""
 
     settings: dict[str, Any]
     seed: int
@@ -151,9 +151,9 @@ class MeasurementContext:
 def measure_or_cached(
     measurement: Measurement, runs: Path, device: str = "cpu", *, again_if_busy: bool = False
 ) -> Measured:
-    """Measure, or read what was measured before; the answer is kept in `runs`/measured.
+    """Measure, or read an earlier result; results are cached in `runs`/measured.
 
-    again_if_busy: measure again what was timed while the machine was busy.
+    again_if_busy: measure again if times were taken while the machine was busy.
     Raises UserError if a run that it needs is not finished, or a file can't be read or written.
     """
     module, _, name = measurement.function.partition(":")
@@ -180,7 +180,7 @@ def measure_or_cached(
 
 
 def _checksum(kept: dict[str, Any]) -> str:
-    """Of what is kept of a measurement beside it."""
+    """The checksum of a cached measurement's other values."""
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -222,7 +222,7 @@ def _digest(path: Path) -> str:
 
 @functools.cache
 def _code(source: str) -> str:
-    """A hash of the file that measures and of all of measuring/: changed code measures again."""
+    """A hash of the measuring file and of all of measuring/, so that changed code measures again."""
     hashed = hashlib.sha256()
     for path in (Path(source), *sorted(Path(str(measuring.__file__)).parent.glob("*.py"))):
         hashed.update(path.read_bytes())
@@ -244,7 +244,7 @@ def _subject(measurement: Measurement, runs: Path, device: str) -> MeasurementCo
     if data is not None and normalisation is None:
         normalisation = measure(data.train, 0).channel_mean_std()
     settled = measurement.run
-    if settled and network:  # what trains on does so as the machine is fastest, as the run did
+    if settled and network:  # a measurement that trains further does so in the way that is fastest here, as runs do
         settled = settled.override(**resolved(settled, network.spec, device))
     return MeasurementContext(
         measurement.settings,

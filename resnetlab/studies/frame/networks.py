@@ -1,4 +1,4 @@
-"""Trained networks to measure: the runs of `degradation`, or networks of others; what was measured of them, by net."""
+"""Trained networks to measure: the runs of `degradation`, or others' networks; and their measurements, by network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnetlab.training.recipe import Recipe
 
 DEPTHS = {"quick": (20, 56), "cifar": (20, 56), "paper": (20, 56, 110)}
 SEEDS = {"quick": 3, "cifar": 3, "paper": 5}
-KINDS = {"plain": "plain", "residual": "resnet"}  # and how the zoo calls them
+KINDS = {"plain": "plain", "residual": "resnet"}  # and their names in the zoo
 CLASSES, CHANNELS = 10, 3  # of CIFAR-10
 
 
@@ -36,7 +36,7 @@ class Net:
 
 
 def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tuple[list[Recipe], list[Measurement]]:
-    """The trainings of a scale, or none where weights are given; and for each network a measurement to fill in.
+    """The trainings of a scale, or none if weights are given; and for each network a blank measurement to fill in.
 
     Raises UserError for data that the scale doesn't take, and for a network that can't be measured on CIFAR-10.
     """
@@ -61,7 +61,7 @@ def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tupl
 
 @dataclass(frozen=True)
 class Asked:
-    """What a study measures of trained networks: a function, its settings, and of which kinds."""
+    """What a study measures of trained networks: a function, its settings, and the kinds of network."""
 
     function: str
     settings: dict[str, Any]
@@ -71,10 +71,10 @@ class Asked:
 def measuring(
     text: Catalogue, scale: str, data: str | None, weights: tuple[Weights, ...], *asked: Asked, **values: Any
 ) -> Plan:
-    """The plan of a study that measures the runs of degradation, or networks of others.
+    """The plan of a study that measures the runs of degradation, or others' networks.
 
-    Its note is what is known of these, and then the study's own "scales.SCALE.note" (or "note"), with `values`.
-    Raises UserError as `networks` does.
+    Its note is the one about these networks, followed by the study's own "scales.SCALE.note" (or "note"), with
+    `values`. Raises UserError as `networks` does.
     """
     recipes, blank = networks(scale, data, weights)
     measurements = [
@@ -100,7 +100,7 @@ def net_of(measurement: Measurement) -> Net:
 
 
 def net_named(name: str) -> Net:
-    """The kind and depth of a network of the zoo. Raises UserError for one that has no units, or isn't CIFAR-10's."""
+    """The kind and depth of a network of the zoo. Raises UserError if it has no units, or doesn't fit CIFAR-10."""
     found = spec(name)
     if not isinstance(found, NetSpec):
         raise UserError(f"{name}: has no units; this study measures residual networks, and plain ones like them.")
@@ -113,7 +113,7 @@ def net_named(name: str) -> Net:
 
 
 def _check_alike(weights: tuple[Weights, ...]) -> None:
-    """Nets of one depth are compared unit by unit. Raises UserError where their units differ in number or kind."""
+    """Raise UserError if networks of one depth, which are compared unit by unit, differ in number or kind of units."""
     seen: dict[int, str] = {}
     for one in weights:
         depth = net_named(one.net).depth
@@ -138,5 +138,5 @@ def checked_batch(subject: MeasurementContext) -> tuple[Tensor, Tensor]:
 
 
 def measured_networks(evidence: Evidence, function: str) -> Groups[Net]:
-    """What `function` measured, by network: plain ones first, shallow ones first of each kind."""
+    """The measurements of `function`, by network: plain ones first, and of each kind shallow ones first."""
     return measured_by(evidence, function, net_of)

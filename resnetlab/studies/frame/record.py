@@ -1,4 +1,4 @@
-"""The record of a study that ran: made of what finished of its plan, written, and read again."""
+"""The record of a study: made from everything that finished of its plan, written, and read again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Failure:
-    """A run or measurement that failed: what it was, in words, and why, in one line."""
+    """A run or measurement that failed, in words, with the reason in one line."""
 
     net: str
     recipe: str
@@ -53,13 +53,13 @@ class RecordedRow:
     claim: Words
     paper: Words
     measured: Words
-    verdict: str  # the word of one
-    remark: Words = ""  # to the verdict; older records have none
+    verdict: str  # a verdict's word
+    remark: Words = ""  # on the verdict; older records have none
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a study that ran: enough to draw its page again, on any machine."""
+    """The result of a study: enough to draw its page again on any machine."""
 
     study: str
     scale: str
@@ -67,9 +67,9 @@ class Record:
     claim: Words
     source: str
     method: Words
-    rule: Words  # the one that was applied, whatever the study says today
+    rule: Words  # the rule that was applied, whatever the study states today
     expected: Words
-    verdict: str  # in words, how many claims have which verdict; in older records the weakest one's word
+    verdict: str  # in words, the number of claims with each verdict; in older records the weakest verdict's word
     rows: list[dict[str, Any]]
     figures: list[dict[str, Any]]
     tables: list[dict[str, Any]]
@@ -78,20 +78,20 @@ class Record:
     theory: Words
     note: Words
     machine: dict[str, Any]
-    runs: Whole  # that finished
-    training_seconds: Seconds  # summed over runs: what it would take one after another
-    measurements: Whole  # that finished
+    runs: Whole  # number of runs that finished
+    training_seconds: Seconds  # summed over runs, as if they ran one after another
+    measurements: Whole  # number of measurements that finished
     measuring_seconds: Seconds  # summed over measurements
     command: str
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
     failures: list[dict[str, Any]] = field(default_factory=list)
-    seeds: Whole = 0  # that something finished of; 0 in older records
-    shortened: str = ""  # the options that made it less than its scale, if any did
+    seeds: Whole = 0  # number of seeds with anything finished; 0 in older records
+    shortened: str = ""  # the options that made it smaller than its scale, if any
 
     @property
     def name(self) -> str:
-        """What its page and files are called; one that is shortened takes no other's place."""
+        """The name of its page and files; a shortened record never replaces a full one."""
         return f"{self.study}-{self.scale}{SHORTENED if self.shortened else ''}"
 
     @property
@@ -101,19 +101,19 @@ class Record:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Of its claims. Raises ValueError for a word that is none."""
+        """The verdicts of its claims. Raises ValueError for an unknown word."""
         return [Verdict.of(row["verdict"]) for row in self.rows]
 
     @property
     def fullness(self) -> int:
-        """How much of a study it has: 2 where its scale is whole and has seeds, 1 with one seed, 0 if shortened."""
+        """How complete it is: 2 for a whole scale with several seeds, 1 with one seed, 0 if shortened."""
         if self.shortened or (not self.seeds and re.search(r" --(epochs|seeds) ", self.command)):  # older ones
             return 0
         return 1 if self.seeds == 1 else 2
 
     @property
     def whole_runs(self) -> bool:
-        """Whether its runs are as long as its scale's, however few seeds there are."""
+        """Whether its runs are as long as its scale demands, however few seeds there are."""
         return "--epochs " not in (self.shortened if self.seeds else self.command)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Record:
         return path
 
 
-# What a record keeps as JSON values of these.
+# The types of a record's fields that are kept as JSON values.
 _INNER: dict[str, Any] = {
     "rows": list[RecordedRow],
     "figures": list[Figure],
@@ -141,7 +141,7 @@ _INNER: dict[str, Any] = {
 def read_records(folder: Path) -> list[Record]:
     """The records in a results folder, in the order of STUDIES and scales.
 
-    Raises UserError if there are none, or naming the file that is not one.
+    Raises UserError if there are none, or, naming the file, if one is damaged or of another version.
     """
     scales = (*SCALES, WEIGHTS)
     names = {f"{name}-{scale}{s}.json" for name in STUDIES for scale in scales for s in ("", SHORTENED)}
@@ -170,7 +170,7 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def fullest(records: Sequence[Record]) -> list[Record]:
-    """Those that may stand for their study: none of one seed, and none shortened, where a fuller one is there."""
+    """The most complete records of each study: shortened ones, or those of one seed, only if there is no fuller one."""
     most = {name: max(r.fullness for r in records if r.study == name) for name in {r.study for r in records}}
     return [record for record in records if record.fullness == most[record.study]]
 
@@ -181,7 +181,7 @@ def reason(error: Exception, runs: Path) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Why something failed, in one line; for what is no UserError also where, since that is a fault of the code."""
+    """Why something failed, in one line; for errors other than UserError, which are bugs, also where."""
     words = " ".join(str(error).split())
     if not isinstance(error, UserError) and (lack := out_of_memory(error)):
         words = f"out of memory: {lack}; try fewer --jobs, or a machine with more memory."
@@ -193,7 +193,7 @@ def one_line(error: BaseException) -> str:
 
 
 def outcome(run: Run) -> RunResult:
-    """What a finished run ended with. Raises UserError if it is not finished, or its folder is damaged."""
+    """The result of a finished run. Raises UserError if it is not finished, or its folder is damaged."""
     result = run.result()
     if result is None:
         raise UserError(f"{run.folder}: is not finished.")
@@ -205,7 +205,7 @@ def outcome(run: Run) -> RunResult:
 
 
 def failure(one: Recipe | Measurement, reason: str) -> Failure:
-    """A failed run or measurement in words; where its data lies is left out, as it says nothing to a reader."""
+    """A failed run or measurement in words; the place of its data is left out, as it tells a reader nothing."""
     if isinstance(one, Measurement):
         return Failure(one.label, "measurement", one.seed, reason)
     length = f"{one.epochs:g} epochs" if one.epochs is not None else f"{one.iterations:,} steps"
@@ -224,9 +224,9 @@ def make_record(
     failed: Mapping[int, str] = MappingProxyType({}),
     device: str = "cpu",
 ) -> Record:
-    """Judge what finished of a study's plan; return the record to keep.
+    """Judge everything that finished of a study's plan; return the record.
 
-    `failed` says why runs and measurements failed, by index; one that can't be read counts among them.
+    `failed` says why runs and measurements failed, by index; those that can't be read count as failed too.
     """
     evidence, failures = _gathered(scale, plan, runs, failed, device)
     finding = _judged(study, evidence, runs)
@@ -264,7 +264,7 @@ def make_record(
 
 
 def _recorded(row: Row, scale: str) -> dict[str, Any]:
-    """A row as a record keeps it; of a contradicted claim it says what else it may be."""
+    """A row as a record keeps it; for a contradicted claim, with other possible reasons."""
     remark = row.remark or (SHARED(f"otherwise.{scale}") if row.verdict == CONTRADICTED else "")
     about = RecordedRow(row.claim, row.paper, row.measured, row.verdict.word, remark)
     return asdict(about)
@@ -273,7 +273,7 @@ def _recorded(row: Row, scale: str) -> dict[str, Any]:
 def _gathered(
     scale: str, plan: Plan, runs: Path, failed: Mapping[int, str], device: str
 ) -> tuple[Evidence, list[Failure]]:
-    """What finished of a plan, and what failed of it."""
+    """The parts of a plan that finished, and those that failed."""
     evidence, failures = Evidence(scale), []
     work: tuple[Recipe | Measurement, ...] = (*plan.recipes, *plan.measurements)
     for index, one in enumerate(work):
@@ -291,12 +291,12 @@ def _gathered(
 
 
 def _judged(study: Study, evidence: Evidence, runs: Path) -> StudyResult:
-    """What the study finds. Raises UserError where kept measurements that nothing vouches for are of another form."""
+    """The study's result. Raises UserError if cached measurements without a checksum have another form."""
     try:
         return study.judge(evidence)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if all(m.checked for m in evidence.measured):
-            raise  # a fault of the code
+            raise  # a bug
         raise UserError(
             f"{runs / MEASURED}: a measurement there, kept by an older version without a checksum, is not what "
             f"{study.name} needs ({error!r}); remove the folder, and they are made again."
@@ -304,5 +304,5 @@ def _judged(study: Study, evidence: Evidence, runs: Path) -> StudyResult:
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two things were made on different machines or by different code; threads are those of a job."""
+    """Whether two results were made on different machines or by different code; the number of threads may differ."""
     return {**one, "threads": 0} != {**other, "threads": 0}

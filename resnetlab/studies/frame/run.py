@@ -1,4 +1,4 @@
-"""Runs what a study is missing, in one process or several side by side."""
+"""Runs the missing trainings and measurements of a study, in one process or in several side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
 
 @dataclass(frozen=True)
 class Event:
-    """Run or measurement `index` of the plan: how it goes, that it is `done`, or why it `failed`, in one line."""
+    """News of run or measurement `index` of the plan: its status, that it is `done`, or in one line why it `failed`."""
 
     index: int
     status: Status | None = None
@@ -47,14 +47,14 @@ class Event:
 
 @dataclass(frozen=True)
 class End:
-    """How a training ended: `failed` is empty or the one line why, `full` that the disk is, `last` its last status."""
+    """How a training ended: why it `failed`, in one line, or "", whether the disk is `full`, and its `last` status."""
 
     failed: str = ""
     full: bool = False
     last: Status | None = None
 
     def event(self, index: int) -> Event:
-        """As the event of a run. Raises UserError if no other run can be written either."""
+        """The event that reports it. Raises UserError if the disk is full, since no other run can be written either."""
         if self.full:
             raise UserError(self.failed)
         return Event(index, done=not self.failed, failed=self.failed)
@@ -68,9 +68,9 @@ def run_plan(
     trainings: Iterator[Event] | None = None,
     stop: Stop | None = None,
 ) -> Iterator[Event]:
-    """Train what a plan is missing, then measure what it is missing; yields how it goes.
+    """Do a plan's missing trainings, then its missing measurements; yields events.
 
-    An event's index counts the plan's runs and then its measurements. What times something comes last, one after
+    An event's index counts the plan's runs and then its measurements. Measurements of times come last, one after
     another. `trainings`, if given, trains the runs elsewhere. A measurement whose run failed fails too. Raises
     UserError and Stopped as `run_missing` does.
     """
@@ -96,7 +96,7 @@ def run_plan(
 
 
 def _until_stopped(events: Iterator[Event], stop: Stop) -> Iterator[Event]:
-    """The same events; raises Stopped in the wait for one once `stop` is asked to."""
+    """The same events; raises Stopped, also while it waits for one, once `stop` is asked to."""
     while True:
         with stop.at_once():
             event = next(events, None)
@@ -112,12 +112,11 @@ def run_missing(
     device: str = "cpu",
     stop: Stop | None = None,
 ) -> Iterator[Event]:
-    """Train each recipe that has no finished run below `runs`, or take each measurement; yields how it goes.
+    """Train each recipe that has no finished run below `runs`, or take each measurement; yields events.
 
-    With several jobs the cores are shared out among as many processes. A run that fails, or whose process is killed,
-    does not stop the others. After an interruption every run is resumed from its last checkpoint when it is asked for
-    again.
-    Raises UserError for a recipe that can't be, before anything is trained, and for a full disk; and Stopped, with
+    With several jobs, as many processes share the cores. A run that fails, or whose process is killed, does not stop
+    the others. After an interruption, the next call resumes every run from its last checkpoint.
+    Raises UserError for an invalid recipe, before anything is trained, and for a full disk; and Stopped, with
     each run's last step saved, once `stop` is asked to.
     """
     stop = stop or Stop()
@@ -139,7 +138,7 @@ def run_missing(
 
 
 def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop: Stop) -> Iterator[Status]:
-    """Train a recipe, with its statuses, or take a measurement, which a stop gives up half-way."""
+    """Train a recipe, yielding its statuses, or take a measurement, which a stop interrupts half-way."""
     if isinstance(one, Recipe):
         yield from train(make_run(one, runs), device=device, threads=threads, stop=stop)
     else:
@@ -153,7 +152,7 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:
-    """The recipes as runs; each data set is read once. Raises UserError for what can't be, or can't be written."""
+    """The recipes as runs; each data set is read once. Raises UserError for invalid ones and an unwritable folder."""
     resolved = [make_run(recipe, runs, opened(recipe.data)) for recipe in recipes]
     with disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
@@ -168,7 +167,7 @@ def attempt(
     report: Callable[[Status], object] = lambda _: None,
     stop: Stop | None = None,
 ) -> End:
-    """Train a recipe or take a measurement in this process, whatever comes of it; it never raises an Exception."""
+    """Train a recipe or take a measurement in this process; never raises an Exception."""
     status = None
     try:
         for status in _done(one, runs, threads, device, stop or Stop()):
@@ -185,14 +184,14 @@ def end_of(error: Exception, runs: Path) -> End:
 
 @dataclass
 class _Lane:
-    """A process that trains a run, and then another.
+    """A process that trains one run after another.
 
-    Each has a pool to itself, so that it dies for its run alone: of a pool of several (loky's, too) one that is killed
-    takes all others with it.
+    Each process has a pool of its own, so that only its run is lost if it dies: in a pool of several (loky's, too), one
+    that is killed takes all others with it.
     """
 
     pool: ProcessPoolExecutor
-    statuses: Connection  # what its process sends
+    statuses: Connection  # receives what its process sends
     index: int
     future: Future[End]
 
@@ -205,7 +204,7 @@ def _side_by_side(
     waiting = in_turn(work)[::-1]  # taken from the list's end
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
-    asked = False  # the processes, to save their last step and end
+    asked = False  # whether the processes were asked to save their last step and end
     try:
         while (waiting and stop.number is None) or busy:
             if stop.number is not None and not asked:
@@ -221,7 +220,7 @@ def _side_by_side(
                     yield Event(i, failed=KILLED)
             wait([lane.statuses for lane in busy], timeout=0.2)
             for lane in list(busy):
-                ended = lane.future.done()  # asked first: what it had to say before is then there to be read
+                ended = lane.future.done()  # asked before its statuses are read, so that none of them is missed
                 yield from (Event(lane.index, status) for status in _received(lane.statuses))
                 if not ended:
                     continue
@@ -242,27 +241,27 @@ def _side_by_side(
     finally:
         for pool in [pool for pool, _ in idle] + [lane.pool for lane in busy]:
             pool.shutdown(wait=False, cancel_futures=True)
-        # After a second signal, what is trained is resumed from its last checkpoint next time.
+        # After a second signal the processes are killed; their runs resume from their last checkpoints next time.
         _end(others, BaseProcess.kill if asked else BaseProcess.terminate)
         for connection in [statuses for _, statuses in idle] + [lane.statuses for lane in busy]:
             connection.close()
 
 
 def _end(others: list[BaseProcess], how: Callable[[BaseProcess], None]) -> None:
-    """End the processes of this study, all but the caller's own."""
+    """End the processes of this study, but not the caller's own."""
     for process in multiprocessing.active_children():
         if process not in others:
             how(process)
 
 
 def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection]:
-    """A pool of one process that has started, and where its statuses can be read.
+    """A pool of one started process, and the connection from which its statuses can be read.
 
-    They come through a pipe of its own: a lock that was held by a process that is killed would never be released.
+    Each process has a pipe of its own: a shared lock held by a process that is killed would never be released.
     """
     reading, writing = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_receive, initargs=(writing,))
-    with _ctrl_c_ignored(), _script_hidden():  # the process that starts here inherits it: Ctrl-C is the parent's
+    with _ctrl_c_ignored(), _script_hidden():  # inherited by the new process: Ctrl-C is for the parent alone
         pool.submit(int)
     writing.close()  # the process has its own
     return pool, reading
@@ -272,7 +271,7 @@ def _received(statuses: Connection) -> Iterator[Status]:
     try:
         while statuses.poll():
             yield statuses.recv()
-    except (EOFError, OSError):  # the process is gone, perhaps in the middle of a word
+    except (EOFError, OSError):  # the process is gone, perhaps in the middle of a message
         return
 
 
@@ -295,7 +294,7 @@ def _receive(statuses: Connection) -> None:
 
 @contextlib.contextmanager
 def _script_hidden() -> Iterator[None]:
-    """A process that is spawned imports the caller's script, and would do all over again what stands there."""
+    """A context that hides the caller's script: a spawned process would import it, and run it all over again."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -317,7 +316,7 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 
 def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> End:
-    """Like `attempt`; asked by SIGTERM, from the parent or from whoever asks all processes, it saves the last step."""
+    """Like `attempt`; after SIGTERM, from the parent or sent to all processes, it saves the last step and ends."""
     assert _statuses is not None
     try:
         with stop_on_signals(alone=False) as stop:
@@ -327,9 +326,9 @@ def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> En
 
 
 def in_turn(work: Sequence[Recipe | Measurement]) -> list[int]:
-    """The order in which work begins, by its places: the first seed of everything comes first, since it says the most.
+    """The order in which work begins, as indices: the first seed of everything comes first, since it tells the most.
 
-    Of a seed the deepest networks come first, so that none is left alone at the end.
+    Within a seed the deepest networks come first, so that none is left running alone at the end.
     """
 
     def turn(i: int) -> tuple[int, float, int]:

@@ -1,4 +1,4 @@
-"""The scales' recipes: what every study trains with, so that runs of one study serve the others."""
+"""The scales' recipes, which all studies train with, so that they can share runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from resnetlab.errors import UserError
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 
-# What can be asked for, and "weights": networks that others trained, measured in place of runs (--weights).
+# The scales, and "weights": others' trained networks, measured in place of runs (--weights).
 SCALES = ("quick", "cifar", "paper")
 WEIGHTS = "weights"
-# The scale "cifar": the paper's own recipe with a sixteenth of its steps, in the precision and layout that are fast. It
-# drops its rate at the same shares of the run, so that the curves have the shape of the paper's Figure 6.
+# The scale "cifar": the paper's own recipe with a sixteenth of its steps, in the fastest precision and layout. Its rate
+# drops at the same shares of the run, so that the curves have the shape of the paper's Figure 6.
 CIFAR_EPOCHS = 10
 SHORTER = {
     "epochs": CIFAR_EPOCHS,
@@ -37,12 +37,12 @@ def base(scale: str, data: str | None) -> Recipe:
 
 
 def for_depth(found: Recipe, depth: int) -> Recipe:
-    """The paper's own rule for 110 layers and more (He 2015, section 4.2); a recipe that warms up itself has none."""
+    """The recipe with the paper's rule for 110 layers and more (He 2015, section 4.2), unless it warms up anyway."""
     if depth < 110 or found.warmup != "none" or found.schedule == "onecycle":
         return found
     return warmed_up(found)
 
 
 def warmed_up(found: Recipe) -> Recipe:
-    """A tenth of the rate until the training error is below 80 %, as the paper's 110 layers have it."""
+    """The recipe with a tenth of the rate until the training error is below 80 %, as in the paper for 110 layers."""
     return found.override(warmup="train_error", warmup_lr=found.lr / 10, warmup_error=80.0, warmup_steps=0)

@@ -1,4 +1,4 @@
-"""Means, spreads, intervals, and the verdicts that they give: the one place where a rule becomes a verdict."""
+"""Means, spreads, intervals, and the verdicts based on them: the only place in which a rule becomes a verdict."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from enum import IntEnum
 
 
 class Verdict(IntEnum):
-    """From strong to weak, as they count for a claim about several things: one that is contradicted refutes it.
+    """From strong to weak: a claim about several things has the weakest of their verdicts.
 
-    NOT_REPRODUCED is read from older records only, whose rule had one side: it was contradicted or undecided.
+    NOT_REPRODUCED occurs only in older records, whose rule had one side; it means contradicted or undecided.
     """
 
     REPRODUCED = 0  # the interval lies on the claim's side
-    DIRECTION = 1  # it includes the bound, and the mean lies on the claim's side
-    UNDECIDED = 2  # it includes the bound, and the mean does not lie on the claim's side
+    DIRECTION = 1  # the interval includes the bound, and the mean lies on the claim's side
+    UNDECIDED = 2  # the interval includes the bound, and the mean does not lie on the claim's side
     NOT_JUDGED = 3
     CONTRADICTED = 4  # the interval lies on the other side
     NOT_REPRODUCED = 5
@@ -27,12 +27,12 @@ class Verdict(IntEnum):
 
     @property
     def word(self) -> str:
-        """As records keep it."""
+        """Its word in records."""
         return _RECORDED[self]
 
     @classmethod
     def of(cls, word: str) -> Verdict:
-        """The verdict that a record keeps so. Raises ValueError for what is none."""
+        """The verdict with this word. Raises ValueError for an unknown word."""
         for verdict, recorded in _RECORDED.items():
             if recorded == word:
                 return verdict
@@ -52,7 +52,7 @@ _RECORDED = {
 
 
 def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
-    """The verdict of an interval: it may show the claim, exclude it, or include the bound, and then the mean decides.
+    """The verdict of an interval, which may show the claim, exclude it, or include the bound; then the mean decides.
 
     on_average: whether the mean, or the median, lies on the claim's side.
     """
@@ -62,12 +62,12 @@ def decide(*, shown: bool, on_average: bool, excluded: bool) -> Verdict:
 
 
 def weakest(verdicts: Iterable[Verdict]) -> Verdict:
-    """The weakest of some verdicts: that of a claim about all of several things."""
+    """The weakest of some verdicts, which is that of a claim about several things."""
     return max(verdicts)
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[Verdict, int]:
-    """How many claims have each verdict, from strong to weak; those that none has are left out."""
+    """The number of claims with each verdict, from strong to weak, without zeros."""
     counts = Counter(verdicts)
     return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
 
@@ -98,11 +98,11 @@ class Difference:
 
     @property
     def side(self) -> int:
-        """On which side of 0 the interval lies: 1 above, −1 below, 0 where it holds 0."""
+        """The side of 0 on which the interval lies: 1 above, −1 below, 0 if it includes 0."""
         return (self.low > 0) - (self.high < 0)
 
     def rounded(self, digits: int) -> str:
-        """The difference and its interval, if it has one, with so many decimals; the same in every language."""
+        """The difference and its interval, if it has one, with `digits` decimals; the same in every language."""
         mean, *interval = (_signed(end, digits) for end in (self.mean, self.low, self.high) if math.isfinite(end))
         return f"{mean} [{', '.join(interval)}]" if interval else mean
 
@@ -115,7 +115,7 @@ def _signed(value: float, digits: int) -> str:
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Compare two samples, e.g. the errors of some seeds of two networks."""
+    """The difference of two samples, e.g. the errors of some seeds of two networks."""
     mean = statistics.fmean(a) - statistics.fmean(b)
     if len(a) < 2 or len(b) < 2:
         return Difference(mean, -math.inf, math.inf)
@@ -124,7 +124,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     from scipy.stats import ttest_ind  # takes a second to import
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of samples without spread, as a bound is
+        warnings.simplefilter("ignore", RuntimeWarning)  # about samples without spread, such as a bound
         interval = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     return Difference(mean, float(interval.low), float(interval.high))
 
@@ -172,9 +172,9 @@ class Ratio:
 
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """Compare times that were taken in turn, round by round: a busy round shifts both, and an odd one moves no median.
+    """Compare times that were taken in turn, round by round: a busy round slows both, and the median ignores outliers.
 
-    The interval lies between two of the sorted ratios, the sign test's: it needs no shape of their distribution.
+    The interval is that of the sign test, between two of the sorted ratios; it assumes no particular distribution.
     """
     ratios = sorted(x / y for x, y in zip(a, b, strict=True))
     outside = 0  # ratios to leave out at each end
@@ -187,5 +187,5 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
 
 
 def _share_below(count: int, of: int) -> float:
-    """The probability that fewer than `count` of that many values lie below their median."""
+    """The probability that fewer than `count` of `of` values lie below their true median."""
     return sum(math.comb(of, k) for k in range(count)) / 2**of

@@ -1,4 +1,4 @@
-"""What a study states before it runs: its claim, method and rule, its plan by scale, and how it is judged."""
+"""A study as it is stated before it runs: claim, method and rule, the plan for each scale, and how it is judged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnetlab.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Scale:
-    """What most studies choose by scale: the depths of their networks, and how many seeds each has."""
+    """The choices of most studies for a scale: the depths of their networks, and the number of seeds."""
 
     depths: tuple[int, ...]
     seeds: int
@@ -29,16 +29,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study does at one scale: runs, then measurements (of their networks, or of none); what to expect of it."""
+    """The work of a study at one scale: runs, then measurements (of their networks, or of none); and what to expect."""
 
     recipes: tuple[Recipe, ...]
-    expected: Words  # how long it takes, and on what
-    note: Words = ""  # what a reader must know of this scale: seeds, what it can't show
+    expected: Words  # how long it takes, and on which hardware
+    note: Words = ""  # what a reader must know about this scale: seeds, what it can't show
     measurements: tuple[Measurement, ...] = ()
-    shortened: str = ""  # the options that made it less than its scale, if any did
+    shortened: str = ""  # the options that made it smaller than its scale, if any
 
     def limited(self, epochs: float | None, seeds: int | None) -> Plan:
-        """The plan with shorter runs and with the seeds below `seeds` only; its note says so, if that is less."""
+        """The plan with shorter runs and only the seeds below `seeds`; its note says so if that makes it smaller."""
 
         def shorter(one: Recipe) -> Recipe:
             enough = epochs is None or (one.epochs is not None and one.epochs <= epochs)
@@ -61,35 +61,35 @@ class Plan:
 def planned(
     text: Catalogue, scale: str, recipes: Sequence[Recipe] = (), measurements: Sequence[Measurement] = ()
 ) -> Plan:
-    """The plan of a scale; what to expect of it, and what to know of it, stand in the study's catalogue."""
+    """The plan of a scale; what to expect of it and its note are in the study's catalogue."""
     note = text(f"scales.{scale}.note", epochs=CIFAR_EPOCHS)
     return Plan(tuple(recipes), expected(text, f"scales.{scale}.expected", recipes), note, tuple(measurements))
 
 
 def expected(text: Catalogue, key: str, recipes: Sequence[Recipe]) -> Words:
-    """How long a scale takes: as the catalogue says, or, where it doesn't, how much is trained."""
+    """How long a scale takes, as the catalogue states; if it states nothing, how much is trained."""
     return text(key) if key in text else SHARED("expected.training", epochs=total_epochs(recipes))
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found: claims with verdicts, figures, tables, and honest words."""
+    """The findings of a study: claims with verdicts, figures, tables, and words that explain them."""
 
     rows: list[Row]
     figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    words: Words = ""  # paragraphs, an empty line between them
-    answer: Words = ""  # what it says to the question it answers, in one short paragraph for the overview
+    words: Words = ""  # paragraphs, separated by empty lines
+    answer: Words = ""  # the answer to the study's question, in one short paragraph for the overview
 
     @property
     def verdict(self) -> Both:
-        """How many of its claims have which verdict."""
+        """The number of its claims with each verdict, in words."""
         return in_words(row.verdict for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study states before it runs: claim, source, method, and the rule of its verdict."""
+    """A study: claim, source, method and the rule of its verdict, all stated before it runs."""
 
     name: str
     title: Words
@@ -97,20 +97,20 @@ class Study:
     source: str
     method: Words
     rule: Words
-    # (scale, where the data lies, networks of others) -> what to do; the last are given if it takes_weights
+    # (scale, place of the data, others' networks) -> plan; the networks are given only if it takes_weights
     plan: Callable[[str, str | None, tuple[Weights, ...]], Plan]
     judge: Callable[[Evidence], StudyResult]
-    theory: Words = ""  # derivations: paragraphs with LaTeX between $ and $, an empty line between them
+    theory: Words = ""  # derivations: paragraphs, separated by empty lines, with LaTeX between $ and $
     takes_weights: bool = False
 
     def rule_of(self, plan: Plan, scale: str) -> Both:
-        """The rule, with what has to hold for each claim of a plan to be reproduced, known before anything runs."""
+        """The rule, with the conditions for each claim of a plan to be reproduced; known before anything runs."""
         nothing = Evidence(scale, failed=[*plan.recipes, *plan.measurements])
         claims = [f"({i}) " + both(row.rule) for i, row in enumerate(self.judge(nothing).rows, 1)]
         return joined([self.rule, SHARED("rules.claims", claims=claims), SHARED("failed_rule")])
 
 
-# What a study's rule may say of how an interval becomes a verdict.
+# Sentences on how an interval becomes a verdict, for use in a study's rule.
 _RULES = {name: SHARED(f"rules.{name}") for name in ("by_interval", "by_ratio")}
 
 
@@ -122,7 +122,7 @@ def stated(
     takes_weights: bool = False,
     **values: Any,
 ) -> Study:
-    """The study whose title, claim, source, method, rule and theory stand in its catalogue, with these values."""
+    """The study whose title, claim, source, method, rule and theory are in its catalogue, filled with these values."""
     return Study(
         name=text.path.parent.name,
         title=text("title", **values),

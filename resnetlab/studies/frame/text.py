@@ -1,9 +1,9 @@
 """Texts of the report in its two languages, English and Chinese, and the catalogues that hold them.
 
-A catalogue is a TOML file. Under one key stand `en` and `zh` side by side, each a text or a list of texts; what is the
-same in both is one string. Texts have placeholders as str.format has them, the same in both languages; a list among
-the values is written with what parts it before a bar: "{depths:, |}", "{errors:, |.1f}". In a text of several lines
-the lines are joined, with a space in English and with nothing in Chinese, and an empty line parts paragraphs.
+A catalogue is a TOML file. Each key holds `en` and `zh`, both texts or both lists of texts; a text that is the same in
+both languages is one string. Texts have the placeholders of str.format, the same in both languages; for a list, the
+format states the separator before a bar: "{depths:, |}", "{errors:, |.1f}". Lines of a text are joined, with a space
+in English and with nothing in Chinese, and empty lines separate paragraphs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-LANGUAGES = {"en": " ", "zh": ""}  # and what stands between the lines or sentences of a paragraph
+LANGUAGES = {"en": " ", "zh": ""}  # and what joins the lines or sentences of a paragraph
 VERBATIM = "theory"  # a key whose text has no placeholders: its braces are LaTeX's
 Leaf = dict[str, Any]  # by language: a text, or a list of texts
 
 
 @dataclass(frozen=True)
 class Both:
-    """One text in English and in Chinese. Sums join both, and a plain str stands for itself in either."""
+    """One text in English and in Chinese. Adding joins both; a plain str is the same in either language."""
 
     en: str
     zh: str
@@ -44,14 +44,14 @@ Words = str | Both  # a plain str is the same in both: numbers, names of network
 
 @runtime_checkable
 class InWords(Protocol):
-    """A value that each language writes in its own way, e.g. an interval with a remark."""
+    """A value that is written differently in each language, e.g. an interval with a remark."""
 
     def in_words(self, language: str, form: str) -> str:
         """The value in that language, its numbers in that format."""
 
 
 def both(words: Words | dict[str, Any]) -> Both:
-    """Words, or what JSON made of them, in both languages. Raises ValueError for what is neither."""
+    """Words, or their JSON form, in both languages. Raises ValueError for anything else."""
     if isinstance(words, dict) and isinstance(words.get("en"), str) and isinstance(words.get("zh"), str):
         return Both(words["en"], words["zh"])
     if isinstance(words, Both):
@@ -62,13 +62,13 @@ def both(words: Words | dict[str, Any]) -> Both:
 
 
 def joined(parts: Sequence[Words], between: str = " ") -> Both:
-    """Several words as one; Chinese ones stand without the space."""
+    """Several words joined; Chinese ones without the space."""
     texts = [both(p) for p in parts]
     return Both(between.join(t.en for t in texts), between.strip(" ").join(t.zh for t in texts))
 
 
 class Catalogue:
-    """The texts of a file. Raises ValueError, naming file and key, for one that can't be used."""
+    """The texts of a file. Raises ValueError, naming file and key, for a text that can't be used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,14 +81,14 @@ class Catalogue:
 
     @classmethod
     def of(cls, package: str) -> Catalogue:
-        """The catalogue of a study, by the name of a module of its folder: the text.toml there."""
+        """The catalogue of a study, text.toml in its folder, by the name of a module in that folder."""
         return cls(Path(__file__).parents[1] / package.split(".")[2] / "text.toml")
 
     def __contains__(self, key: str) -> bool:
         return key in self.leaves
 
     def __call__(self, key: str, /, **values: Any) -> Both:
-        """The text under a dotted key, its placeholders filled. Raises KeyError for a key or value that lacks."""
+        """The text under a dotted key, with its placeholders filled. Raises KeyError for a missing key or value."""
         return both(self._filled(key, values))
 
     def each(self, key: str, /, **values: Any) -> list[Both]:
@@ -111,7 +111,7 @@ class Catalogue:
 
 
 class _Formatter(string.Formatter):
-    """str.format in one language: what has words in both is written in it, and lists as their format says."""
+    """str.format in one language: values with words in both use that language's, and lists are joined as stated."""
 
     def __init__(self, language: str) -> None:
         self.language = language
@@ -162,7 +162,7 @@ def _paragraphs(text: str, between: str) -> str:
 
 
 def _check(key: str, leaf: Leaf) -> None:
-    """Raises ValueError where the two languages don't say the same: by their number of texts and placeholders."""
+    """Raise ValueError if the two languages differ in their number of texts or in their placeholders."""
     en, zh = leaf["en"], leaf["zh"]
     pairs = [(en, zh)] if isinstance(en, str) else list(zip(en, zh, strict=False)) if isinstance(zh, list) else []
     if not pairs or not all(isinstance(text, str) for pair in pairs for text in pair) or len(en) == 0:

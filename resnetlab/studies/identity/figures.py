@@ -19,7 +19,7 @@ SMALLEST = 2.0**-24  # what float32 can just tell from 1: smaller losses count a
 
 
 def loss(values: dict[str, Any]) -> float:
-    """Of a stack at the end."""
+    """The final loss of a stack."""
     return max(float(values["last"]), SMALLEST)
 
 
@@ -29,7 +29,7 @@ def ends(values: dict[str, Any]) -> float:
 
 
 def fit_figure(stacks: Groups[Net]) -> Figure:
-    """Final loss by depth."""
+    """The final losses of stacks by their depth."""
     series = [
         along(kind, colour, {net.key.depth: net.of(loss) for net in stacks.done(kind)}, mean=statistics.geometric_mean)
         for colour, kind in enumerate(KINDS)

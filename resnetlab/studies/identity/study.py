@@ -56,7 +56,7 @@ SCALES = {
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Shallow nets, which are made deeper and trained on; deep ones from scratch; stacks of units."""
+    """Shallow nets, which are made deeper and trained on; deep nets from scratch; and stacks of units."""
     s, recipe = SCALES[scale], base(scale, data)
     recipes = [
         recipe.override(net=f"cifar_{name}{depth}", seed=seed)
@@ -100,7 +100,7 @@ def _stack(measurement: Measurement) -> Net:
 
 
 def claims(nets: Groups[Net], built: Groups[Net], trained: Groups[Net], stacks: Groups[Net]) -> Iterator[Claim]:
-    """That constructed nets are the solution, what becomes of it in training, and which stacks find it."""
+    """That constructed nets are the solution, whether training stays there, and which stacks find it."""
     plain, residual = (Net(kind, SHALLOW) for kind in KINDS)
     yield claim(
         "to_the_bit",
@@ -154,7 +154,7 @@ def log_loss(values: dict[str, Any]) -> float:
 
 
 def _mean_log_loss(values: dict[str, Any]) -> float:
-    """Of the stacks of every depth of one seed."""
+    """The mean log loss over the stacks of all depths of one seed."""
     return statistics.fmean(map(log_loss, values["parts"]))
 
 
@@ -164,7 +164,7 @@ def _advantage(plain: Group[Net], residual: Group[Net]) -> Words:
 
 
 def _answer(built: Groups[Net], trained: Groups[Net], stacks: Groups[Net]) -> Words:
-    """What it shows; a part whose runs failed is left out."""
+    """What the study shows; a part whose runs failed is left out."""
     sentences: list[Words] = []
     for plain, residual in _whole_pairs(built):
         apart = {"plain": max(plain.of(_largest)), "residual": max(residual.of(_largest))}

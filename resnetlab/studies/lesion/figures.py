@@ -18,7 +18,7 @@ TEXT = Catalogue.of(__name__)
 
 
 def error_figure(nets: Sequence[Group[Net]]) -> Figure:
-    """Errors without one unit, without several, and with units that changed places; of networks that were measured."""
+    """Errors without one unit, without several, and with units that changed places; all networks must be measured."""
     every = list(enumerate(nets))
     singles = [line for colour, net in every for line in _one_deleted(net, colour)]
     several = [_several_deleted(net, colour) for colour, net in every]
@@ -36,7 +36,7 @@ def error_figure(nets: Sequence[Group[Net]]) -> Figure:
 
 
 def _one_deleted(net: Group[Net], colour: int) -> list[Series]:
-    """A line of the units that keep their size, and marks of those that change it; of those that can be deleted."""
+    """The errors without each unit that can be deleted: a line for those that keep sizes, marks for the others."""
     without, same_size, lines = net.values[0]["without"], net.values[0]["same_size"], []
     for changing in (False, True):
         kept = [i for i, error in enumerate(without) if error is not None and same_size[i] is not changing]
@@ -52,7 +52,7 @@ def _several_deleted(net: Group[Net], colour: int) -> Series:
 
 
 def _permuted(net: Group[Net], colour: int) -> Series:
-    """Error against the mean τ of each number of swaps, from much permuted to not at all; as points."""
+    """The error at each number of swaps by their mean τ, as points from the most permuted order to the original."""
     by_seed = zip(*(_means(values["swapped"], "taus") for values in net.values), strict=True)
     taus = [statistics.fmean(seeds) for seeds in by_seed]
     order = sorted(range(len(taus)), key=lambda i: taus[i])
@@ -66,7 +66,7 @@ def _means(steps: list[dict[str, Any]], key: str) -> list[float]:
 
 
 def path_figure(nets: Sequence[Group[Net]]) -> Figure:
-    """The gradient along single paths by their length; of the deepest network, where its gradient comes from."""
+    """The gradient along single paths by their length, and of which lengths the deepest net's gradient comes."""
     length, deepest = "length of the path (units)", nets[-1]
     norms = [_by_length(str(net), colour, net, list) for colour, net in enumerate(nets)]
     units = len(deepest.values[0]["norms"]) - 1

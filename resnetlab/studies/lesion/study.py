@@ -43,7 +43,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def judge(evidence: Evidence) -> StudyResult:
-    """Compare what one deletion costs each kind of net; how errors grow with more; which paths carry gradient."""
+    """Compare what one deletion costs each kind of net, how errors grow with more, and which paths carry gradient."""
     nets, gradients = measured_networks(evidence, MEASURE), measured_networks(evidence, PATHS)
     figures = []
     if shown := [*nets.done("plain"), *nets.done("residual")]:
@@ -55,7 +55,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def lesion_claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
-    """What one unit less costs nets of each kind, and what several deleted or moved ones cost residual nets."""
+    """What deleting one unit costs nets of each kind, and what deleting or moving several costs residual nets."""
     deepest, plain = nets.of("residual")[-1:], nets.done("plain")[-1:]
     changing = [net for net in deepest if not net.done or not all(all(values["same_size"]) for values in net.values)]
     yield claim("barely", [less(rise, net, than=BARELY) for net in deepest])
@@ -67,7 +67,7 @@ def lesion_claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
 
 
 def path_claims(nets: Groups[Net]) -> Iterator[Claim]:
-    """The paper's counts of paths, by the binomial distribution; and along which paths the gradient comes."""
+    """The paper's counts of paths, from the binomial distribution, and the paths along which the gradient comes."""
     deepest = nets.of("residual")[-1:]
     yield claim("arithmetic", [Comparison((), _arithmetic)])
     yield claim(
@@ -79,18 +79,18 @@ def path_claims(nets: Groups[Net]) -> Iterator[Claim]:
 
 
 def rises(values: dict[str, Any], same_size: bool = True) -> list[float]:
-    """Points by which the error rises without each unit that keeps its size, or without each that doesn't."""
+    """Points by which the error rises without each unit that keeps sizes, or without each that changes them."""
     kept = zip(values["without"], values["same_size"], strict=True)
     return [error - values["intact"] for error, same in kept if error is not None and same is same_size]
 
 
 def rise(values: dict[str, Any]) -> float:
-    """Points by which the error rises if one unit is deleted, mean over those that keep their size."""
+    """Points by which the error rises if one unit is deleted, mean over the units that keep sizes."""
     return statistics.fmean(rises(values))
 
 
 def error_without_one(values: dict[str, Any]) -> float:
-    """The error in % without one unit, mean over those that keep their size."""
+    """The error in % without one unit, mean over the units that keep sizes."""
     return rise(values) + _intact(values)
 
 
@@ -126,12 +126,12 @@ def _smooth(net: Group[Net], beside: list[Group[Net]]) -> Comparison:
 
 
 def _largest_steps(net: Group[Net]) -> list[float]:
-    """Of the seeds whose error rises."""
+    """The largest step of each seed whose error rises."""
     return [step for values in net.values if (step := largest_step(values)) is not None]
 
 
 def largest_step(values: dict[str, Any]) -> float | None:
-    """The largest rise from one number of deleted units to the next, as a share of the whole; None if none."""
+    """The largest rise from one number of deleted units to the next, as a share of the whole rise; None without one."""
     means = [statistics.fmean(step["errors"]) for step in values["deleted"]]
     whole = means[-1] - means[0]
     return max(b - a for a, b in pairwise(means)) / whole if whole > 0 else None
@@ -150,12 +150,12 @@ def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
 
 
 def _slope(values: dict[str, Any]) -> float:
-    """log10 of the factor by which a unit more on its path changes the gradient."""
+    """log10 of the factor by which one more unit on a path changes its gradient."""
     return decay(values["norms"])[0]
 
 
 def _fit(values: dict[str, Any]) -> float:
-    """How much of the gradient's logarithm such a line explains."""
+    """How much of the variance of the gradient's logarithm a line with that slope explains."""
     return decay(values["norms"])[1]
 
 
@@ -169,7 +169,7 @@ def _beyond_half(values: dict[str, Any]) -> float:
 
 
 def _where_from(net: Group[Net]) -> dict[str, Any]:
-    """How long the gradient's paths are, and between which lengths almost all of it comes, for a text."""
+    """For a text: how long the gradient's paths are, and between which lengths almost all of it comes."""
     every = [values["norms"] for values in net.values]
     first, last = middle([statistics.fmean(seeds) for seeds in zip(*map(gradient_shares, every), strict=True)])
     return {"lengths": Sample(net.of(_length)), "units": len(every[0]) - 1, "first": first, "last": last}

@@ -36,7 +36,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[str], scale: str) -> Iterator[Claim]:
-    """That every other way is worse than Add, one of them but little, and that it is optimisation that they lack."""
+    """That every other way is worse than Add, one of them only by little, and that they fail in optimisation."""
 
     def higher(worse: str, better: str) -> list[Comparison]:
         return [more(test_error, nets[worse], than=nets[better])] if nets.all(worse, better) else []
@@ -83,7 +83,7 @@ def _bias(net: Group[str]) -> str:
 
 
 def _lowest(best: Group[str], swept: list[Group[str]]) -> Comparison:
-    """That of all these none has a test error as low; of one alone that can't be asked."""
+    """That none of these has as low a test error as `best`; not tested if there is no other."""
     higher = [more(test_error, net, than=best) for net in swept if net is not best]
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
@@ -124,7 +124,7 @@ def _table(nets: Groups[str]) -> Table:
 
 
 def _words(nets: Groups[str]) -> tuple[Words, Words]:
-    """What it shows, in full and in short; of the cases none of whose runs failed."""
+    """What the study shows, in full and in short, from the cases without a failed run."""
     whole = Groups({name: net for name, net in nets.items() if net.whole})
     others = [net for name, net in whole.items() if name != ADD]
     if ADD not in whole or not others:

@@ -33,7 +33,7 @@ class Key(NamedTuple):
 
     @property
     def words(self) -> Both:
-        """As a rule calls it."""
+        """The network as a rule calls it."""
         return called(self.order) + f" ({self.depth})"
 
 
@@ -60,12 +60,12 @@ def called(order: str) -> Both:
 
 
 def by_order(nets: Groups[Key], depth: int) -> dict[str, Group[Key]]:
-    """The networks of a depth, of the units that the zoo gives them."""
+    """The networks of a depth by their order, with the units that the zoo gives them."""
     return {order: nets[Key.of(net(order, depth))] for order in ORDERS}
 
 
 def curves(nets: Groups[Key], depths: list[int]) -> list[Figure]:
-    """Error curves of every order, a panel for each depth; none without runs."""
+    """The error curves of every order, with a panel for each depth; no figure without runs."""
     panels = []
     for depth in depths:
         orders = enumerate(by_order(nets, depth).items())
@@ -76,7 +76,7 @@ def curves(nets: Groups[Key], depths: list[int]) -> list[Figure]:
 
 
 def error_table(nets: Groups[Key]) -> Table:
-    """Every network's errors beside the paper's."""
+    """A row for each network: its errors beside the paper's."""
     cells: list[list[Words]] = []
     for key in sorted(nets, key=lambda key: (key.depth, key.branch, list(ORDERS).index(key.order))):
         group = nets[key]

@@ -39,7 +39,7 @@ SCALES = {
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Five orders at the scale's depths; the original and the full pre-activation order at its greatest."""
+    """All five orders at the scale's depths; the original and full pre-activation also at its greatest depth."""
     s, recipe = SCALES[scale], base(scale, data)
     if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
         recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
@@ -66,7 +66,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> Iterator[Claim]:
-    """What each order does beside the original one, where all five were trained and at the greatest depth."""
+    """How each order compares with the original one, at the depths that train all five and at the greatest depth."""
     five = {depth: by_order(nets, depth) for depth in depths}
     deep, two = five[depths[-1]], by_order(nets, deepest)
     enough_images = scale != "quick"  # to tell test errors apart
@@ -103,7 +103,7 @@ def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> It
 def _lowest(nets: dict[str, Group[Key]], depth: int) -> Comparison:
     """That full pre-activation's test error is below the original order's, and that no other's mean is lower.
 
-    One that is lower leaves the claim undecided, or contradicts it, by its own interval.
+    An order with a lower mean leaves the claim undecided, or contradicts it if its interval says so.
     """
 
     def judge() -> tuple[Verdict, Mapping[str, Any]]:

@@ -38,7 +38,7 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
-    """That responses of residual nets are smaller, layer by layer too, with depth, and than what they add to."""
+    """That residual nets' responses are smaller: than plain nets', layer by layer, with depth, and than their input."""
     pairs, residual = nets.pairs(), nets.of("residual")
     trained = scale != "quick"  # for long enough that batch norm's scales have moved
     both_kinds = [net for pair in pairs for net in pair]
@@ -56,7 +56,7 @@ def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
 
 
 def mean_std(values: dict[str, Any]) -> float:
-    """The mean deviation over the layers of the units: without the stem's, which both kinds have."""
+    """The mean standard deviation over the units' layers, without the stem's, which both kinds of net have."""
     return statistics.fmean(_of_units(values))
 
 
@@ -66,7 +66,7 @@ def share(values: dict[str, Any]) -> float:
 
 
 def share_below(plain: Group[Net]) -> Metric:
-    """In % of the ranks, how often a sorted curve lies below the mean of the plain ones."""
+    """The share of ranks in % at which a net's sorted curve lies below the mean curve of the plain nets."""
 
     def metric(values: dict[str, Any]) -> float:
         above = [statistics.fmean(ranked) for ranked in zip(*map(_sorted, plain.values), strict=True)]

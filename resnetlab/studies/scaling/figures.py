@@ -53,7 +53,7 @@ NETS = [Net(*one) for one in itertools.product((*AT_START, FROZEN, NONE), DEPTHS
 
 @dataclass(frozen=True)
 class Nets:
-    """What there is of each network: runs, and what was measured of it before and after training."""
+    """The results for every network: its runs, and what was measured before and after training."""
 
     depth: int  # of those that are trained
     runs: Groups[Net]
@@ -76,7 +76,7 @@ def called(mix: Mix) -> str:
 
 
 def units(net: Group[Net]) -> int:
-    """How many a batch passed."""
+    """How many units the batch passed."""
     return len(net.values[0]["gradient"]) - 1
 
 
@@ -92,29 +92,29 @@ def factors(values: dict[str, Any], what: str) -> list[float | None]:
 
 
 def deviation(net: Group[Net]) -> float:
-    """The largest of a factor from ∏λ, relative to it, in any seed; infinite where a factor is missing."""
+    """The largest relative deviation of a factor from ∏λ in any seed; infinite where a factor is missing."""
     found = [passed for values in net.values for what in _PASSED for passed in enumerate(factors(values, what))]
     return max(math.inf if f is None else abs(f / shortcut_scale(net.key.mix) ** count - 1) for count, f in found)
 
 
 def whole_factor(values: dict[str, Any]) -> float:
-    """What becomes of the gradient through all shortcuts and nothing else; not a number where it is missing."""
+    """The factor that all shortcuts alone multiply the gradient by; NaN where it is missing."""
     found = values["gradient_factor"][0]
     return math.nan if found is None else float(found)
 
 
 def growth(values: dict[str, Any]) -> float:
-    """‖∂E/∂x_0‖ / ‖∂E/∂x_L‖, what becomes of the whole gradient from the last unit to the first; or not a number."""
+    """‖∂E/∂x_0‖ / ‖∂E/∂x_L‖: how the whole gradient grows from the last unit to the first; NaN where it is missing."""
     return _ratio(values["gradient"][0], values["gradient"][-1])
 
 
 def share(values: dict[str, Any]) -> float:
-    """How large that part of the gradient is at the first unit which takes shortcuts only; or not a number."""
+    """The share of the first unit's gradient that came through shortcuts only; NaN where it is missing."""
     return _ratio(values["shortcut_gradient"][0], values["gradient"][0])
 
 
 def largest_difference(values: dict[str, Any]) -> float:
-    """Of scores and gradients, between Scale(0, 1) and the plain net."""
+    """The largest difference between the scores and gradients of Scale(0, 1) and those of the plain net."""
     return float(values["largest_difference"])
 
 
@@ -123,19 +123,19 @@ def _ratio(one: float | None, other: float | None) -> float:
 
 
 def mean(net: Group[Net], metric: Metric) -> float:
-    """Over seeds; not a number where one of them has none, or nothing was measured."""
+    """The mean over seeds; NaN where one of them has no value, or nothing was measured."""
     return statistics.fmean(net.of(metric)) if net.done else math.nan
 
 
 def number(value: float) -> str:
-    """Three digits of a number of any size."""
+    """A number of any size with three digits, or a dash for NaN."""
     if math.isnan(value):
         return "–"
     return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def figures(nets: Nets) -> list[Figure]:
-    """Factors of shortcuts beside theory, the whole gradient, and error curves; each only if there is data for it."""
+    """The shortcuts' factors beside theory, the whole gradient, and error curves; those without data are left out."""
     return [figure for figure in (_factors(nets), _gradients(nets), _curves(nets)) if figure.panels]
 
 

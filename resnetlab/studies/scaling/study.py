@@ -63,7 +63,7 @@ Judged = tuple[Verdict, dict[str, Any]]
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Runs with four shortcuts; how gradients pass these nets, and untrained ones of more scales and depths."""
+    """Runs with four shortcuts; how gradients pass through these nets and through untrained ones of more scales."""
     (trained_depth, seeds), recipe = SCALES[scale], base(scale, data)
     if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
         recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
@@ -83,7 +83,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def _name(mix: Mix, depth: int, order: str = "post") -> str:
-    """Of a CIFAR network with these shortcuts, in the zoo."""
+    """The zoo's name of a CIFAR network with these shortcuts."""
     if mix == PLAIN and order == "post":
         return f"cifar_plain{depth}"
     name = f"cifar_{FAMILIES[order]}{depth}"
@@ -134,7 +134,7 @@ def _exact(nets: list[Group[Net]]) -> Comparison:
 
 
 def _at_most(net: Group[Net]) -> Comparison:
-    """That shortcuts pass no more of the gradient than ∏λ to the first unit."""
+    """That shortcuts pass no more than ∏λ of the gradient to the first unit."""
 
     def compare() -> Judged:
         passed, theory = net.of(whole_factor), product(net)
@@ -165,7 +165,7 @@ def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Comparison:
 
 
 def _optimisation(scaled: Group[Net], add: Group[Net]) -> Comparison:
-    """That more is lost on the training images than beyond them, where anything is lost on them."""
+    """That scaling raises the training error by more than the gap to the test error, if it raises it at all."""
 
     def compare() -> Judged:
         lost, beyond, gap = (
@@ -203,7 +203,7 @@ def _answer(nets: Nets) -> Words:
 
 
 def _whole_gradient(half: float, add: float, plain: float) -> Words:
-    """What becomes of the whole gradient, and whether it vanishes with λ = 0.5."""
+    """How the whole gradient grows, and whether it vanishes with λ = 0.5."""
     if any(map(math.isnan, (half, add, plain))):
         return TEXT("answer.no_gradient")
     key = "answer.vanishes" if half < 1 else "answer.grows_less" if half < add else "answer.grows_more"

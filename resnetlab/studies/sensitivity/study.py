@@ -68,7 +68,7 @@ def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
 
 
 def _against_plain(plain: Group[Net], residual: Group[Net]) -> Comparison:
-    """F of a residual net beside H of the plain one: their logarithms, and in % their geometric means."""
+    """Compare F of a residual net with H of the plain one by their logarithms; in words by geometric means in %."""
     logs = _log_mean("weights_F")
     compared = more(logs, residual, than=plain)
 
@@ -80,12 +80,12 @@ def _against_plain(plain: Group[Net], residual: Group[Net]) -> Comparison:
 
 
 def _log_mean(key: str) -> Metric:
-    """The mean logarithm over the units: that of their geometric mean; units without the value are left out."""
+    """The mean logarithm over the units, that of their geometric mean; units without the value are left out."""
     return lambda values: statistics.fmean(math.log(unit[key]) for unit in values["units"] if unit[key])
 
 
 def _log_factor(of: str) -> Metric:
-    """log of how many times as much F reacts as H, mean over the units."""
+    """The logarithm of how many times as much F reacts as H, mean over the units."""
 
     def metric(values: dict[str, Any]) -> float:
         kept = [u for u in values["units"] if u[f"{of}_F"] and u[f"{of}_H"]]
@@ -95,7 +95,7 @@ def _log_factor(of: str) -> Metric:
 
 
 def _deviation(values: dict[str, Any]) -> float:
-    """How far the ratio of reactions to the weights is from ‖H‖/‖F‖, relatively, in the unit where it is farthest."""
+    """The largest relative deviation, over units, of the ratio of reactions to the weights from ‖H‖/‖F‖."""
     kept = [u for u in values["units"] if u["weights_F"] and u["weights_H"] and u["size"]]
     return max(abs(u["weights_F"] / u["weights_H"] * u["size"] - 1) for u in kept)
 

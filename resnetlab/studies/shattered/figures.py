@@ -33,7 +33,7 @@ _WITH_CURVE = ("plain BN", "resnet", "resnet BN", "resnet BN 0.1")  # all plain 
 
 
 def depths(nets: Groups[str]) -> list[int]:
-    """Of fully connected nets: those of the first that finished, the least first."""
+    """The depths of the fully connected nets, shallowest first, as the first finished measurement has them."""
     return next((values["depths"] for net in nets.values() for values in net.values), [])
 
 
@@ -53,7 +53,7 @@ def found(net: Group[Any], name: str) -> list[Any]:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of those that are there."""
+    """The mean of the values that are not None; None if there are none."""
     there = [v for v in values if v is not None]
     return statistics.fmean(there) if there else None
 
@@ -65,7 +65,7 @@ def cell(values: Sequence[float | None], digits: int = 2) -> str:
 
 
 def at_lag(lag: int, curves: Sequence[list[float] | None], digits: int = 2) -> str:
-    """The mean of autocorrelations at a lag, as text."""
+    """The mean autocorrelation at a lag, as text."""
     return cell([None if curve is None else curve[lag] for curve in curves], digits)
 
 
@@ -140,13 +140,13 @@ def _pixels(nets: Groups[Net], trained: Groups[Net]) -> Figure:
 
 
 def _panel(title: Words, x: str, y: str, series: Sequence[Series], **how: Any) -> list[Panel]:
-    """A panel of the lines that have points, or none."""
+    """A panel of the lines that have points; an empty list if none has."""
     there = [line for line in series if line.x]
     return [Panel(title, x, y, there, **how)] if there else []
 
 
 def _acf(label: str, colour: int, curves: Sequence[list[float] | None]) -> Series:
-    """Autocorrelation by lag, of the seeds whose gradients have not vanished."""
+    """The autocorrelation by lag, over the seeds whose gradients have not vanished."""
     there = [curve for curve in curves if curve is not None]
     return over_seeds(label, colour, range(len(there[0])) if there else (), there)
 

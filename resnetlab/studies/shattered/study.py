@@ -77,7 +77,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def judge(evidence: Evidence) -> StudyResult:
-    """Fully connected nets at the greatest depth against noise, and convolutional ones against each other."""
+    """Compare fully connected nets at the greatest depth with noise, and convolutional nets with each other."""
     on_line, at_pairs = (measured_by(evidence, function, _variant, order=VARIANTS) for function in (GRID, PAIRS))
     of_noise = all_measured(evidence, NOISE)
     of_images, trained = measured_by(evidence, PIXELS, _net), measured_networks(evidence, TRAINED)
@@ -100,7 +100,7 @@ def _net(measurement: Measurement) -> Net:
 
 
 def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
-    """What becomes of the gradients along a line, of fully connected nets at the greatest depth."""
+    """How alike the gradients along a line are in fully connected nets at the greatest depth."""
     L = max(depths(on_line), default=0)
     deep = {variant: at(on_line[variant], L).called(name) for variant, name in NAMES.items()}
     plain, plain_bn, centred = deep["plain"], deep["plain BN"], deep["plain centred"]
@@ -130,7 +130,7 @@ def _as_net(of_noise: Group[str], kind: str) -> Group[Any]:
 
 
 def pixel_claims(nets: Groups[Net], trained: Groups[Net]) -> Iterator[Claim]:
-    """What becomes of the gradients over the pixels of images, of convolutional nets, before and after training."""
+    """How alike the gradients at neighbouring pixels are in convolutional nets, before and after training."""
     plain, residual = nets.of("plain"), nets.of("residual")
     with_units = [(p, r) for p, r in nets.pairs() if p.key.depth >= ONE_UNIT]  # others have no shortcut
     yield claim("residual_above", [more(lag_1, r, than=p) for p, r in with_units])
@@ -145,7 +145,7 @@ def lag_1(values: dict[str, Any]) -> float:
 
 
 def rank(values: dict[str, Any]) -> float:
-    """The effective rank of a batch's gradients, in parts of that of white noise."""
+    """The effective rank of a batch's gradients, as a share of white noise's."""
     return float(_unless_vanished(values["rank"]))
 
 
@@ -170,7 +170,7 @@ def _assumption(at_pairs: Groups[str]) -> Words:
 
 
 def _third_theorem(at_pairs: Groups[str]) -> list[Words]:
-    """The theorem's number, and ours, beside what was measured; nothing if nothing was."""
+    """The theorem's number and the one with centred signals beside what was measured; empty if nothing was."""
     L = max(depths(at_pairs), default=0)
     measured = mean(found(at(at_pairs["resnet BN"], L), "correlation"))
     if measured is None:

@@ -27,7 +27,7 @@ class Net(NamedTuple):
 
 
 def net_of(kind: str, depth: int) -> str:
-    """The network of a depth that is plain, or has option A, B or C."""
+    """The name of the network of a depth that is plain, or has option A, B or C."""
     if kind == "plain":
         return f"cifar_plain{depth}"
     return f"cifar_resnet{depth}" if kind == "A" else f"cifar_resnet{depth}(shortcut={kind})"
@@ -53,6 +53,6 @@ def _over_seeds(net: Group[Net], error: Metric) -> str:
 
 
 def times_figure(measured: list[Costs]) -> Figure:
-    """The time of a step by its multiply-adds, with A's as the line of proportion."""
+    """The time of a step by its multiply-adds; the line of proportion runs through option A."""
     panels = [time_panel(base_name(nets), dict(zip(OPTIONS, nets.values(), strict=True)), "A") for nets in measured]
     return Figure("times", TEXT("figures.times.caption"), panels)

@@ -32,7 +32,7 @@ TEXT = Catalogue.of(__name__)
 MEASURE_PADDING, MEASURE_NETWORKS = named(measure_padding), named(measure_networks)
 SHARE = 0.5  # of what a shortcut gains over none: what the options may differ by and be called alike
 COUNTS = ("parameters", "multiply_adds", "training_bytes")
-StringArray = tuple[str, ...]  # of networks that are alike but for the option, in the order of OPTIONS
+Names = tuple[str, ...]  # of networks that are alike but for the option, in the order of OPTIONS
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def judge(evidence: Evidence) -> StudyResult:
     nets = runs_by(evidence, lambda recipe: NETS[recipe.net], NETS.values())
     depth = max(net.depth for net in nets)
     deepest = [nets[Net(kind, depth)] for kind in KINDS]
-    costs: Groups[StringArray] = measured_by(evidence, MEASURE_NETWORKS, lambda m: tuple(m.settings["nets"]))
+    costs: Groups[Names] = measured_by(evidence, MEASURE_NETWORKS, lambda m: tuple(m.settings["nets"]))
     padded = all_measured(evidence, MEASURE_PADDING)
     found = [*claims_of_costs(costs), *claims_of_errors(deepest), claim("padding", [_carries_nothing(padded)])]
     measured = [one for family in costs.values() for one in family.values]
@@ -95,7 +95,7 @@ def judge(evidence: Evidence) -> StudyResult:
     )
 
 
-def claims_of_costs(costs: Groups[StringArray]) -> Iterator[Claim]:
+def claims_of_costs(costs: Groups[Names]) -> Iterator[Claim]:
     """That C costs the most, by counts and by the clock."""
     yield claim("most", [_most(nets) for nets in costs.values()])
     longest = [
@@ -107,14 +107,14 @@ def claims_of_costs(costs: Groups[StringArray]) -> Iterator[Claim]:
 
 
 def claims_of_errors(deepest: Sequence[Group[Net]]) -> Iterator[Claim]:
-    """That the deepest nets err less from option to option, but by little beside what any shortcut gains."""
+    """That the deepest nets err less from option A to C, but that this is little beside what any shortcut gains."""
     plain, *options = deepest
     steps = [more(test_error, net, than=following) for net, following in pairwise(options)]
     yield claim("ordered", steps, cell=lambda: {"means": [f"{net.key.kind} {_mean(net):.2f} %" for net in options]})
     yield claim("alike", [_alike(plain, options)], values={"share": SHARE, "depth": plain.key.depth})
 
 
-def _most(costs: Group[StringArray]) -> Comparison:
+def _most(costs: Group[Names]) -> Comparison:
     """That nets with C have more of everything that is counted than those with A and B."""
 
     def judged() -> tuple[Verdict, Mapping[str, Any]]:
@@ -156,7 +156,7 @@ def _carries_nothing(padded: Group[str]) -> Comparison:
 
 
 def _units(padded: Group[str]) -> list[dict[str, Any]]:
-    """Those that pad, of all networks that were measured."""
+    """The units that pad, of all networks that were measured."""
     return [unit for values in padded.values for unit in values["units"]]
 
 
@@ -165,7 +165,7 @@ def _mean(net: Group[Net]) -> float:
 
 
 def _words(deepest: Sequence[Group[Net]], units: list[dict[str, Any]]) -> Words:
-    """How C does beside A in the deepest nets; what the branch does in the units that pad."""
+    """How C compares with A in the deepest nets, and what the branch does in the units that pad."""
     _, a, _, c = deepest
     words: list[Words] = []
     if a.done and c.done:

@@ -77,7 +77,7 @@ def _panel(nets: Groups[Net], depth: int, kind: str, norm: str, what: str) -> Pa
 
 
 def _theory(net: Group[Net], measured: list[float], what: str) -> list[float]:
-    """The curve of theory, through the first measured signal or the last gradient; empty if there is none."""
+    """The predicted curve, drawn through the first measured signal or the last gradient; empty without a prediction."""
     kind, init, norm, _ = net.key
     units = len(measured)
     if "predicted" in net.values[0]:
@@ -91,7 +91,7 @@ def _theory(net: Group[Net], measured: list[float], what: str) -> list[float]:
 
 
 def tables(signals: Groups[Net], starts: Groups[Net]) -> list[Table]:
-    """Growth per layer of every network, and when those that were trained started."""
+    """The growth per layer of every network, and for those that were trained, when they started to learn."""
     growths: list[list[Words]] = [
         [*_named(net.key), *_cells(net, "signal_growth"), *_cells(net, "gradient_growth"), str(len(net.done))]
         for net in signals.values()
@@ -112,7 +112,7 @@ def _named(net: Net) -> list[Words]:
 
 
 def _cells(net: Group[Net], key: str) -> list[Words]:
-    """A growth as measured, and as theory has it."""
+    """A growth as it was measured and as theory predicts it."""
     theory = [values["predicted"][key] for values in net.values if "predicted" in values]
     expected = f"{statistics.geometric_mean(theory):.3f}" if theory else "–"
     if (net.key.kind, net.key.norm, key) == ("plain", "batch", "gradient_growth"):

@@ -47,7 +47,7 @@ SCALES = {
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
-    """Every initialisation, with and without batch norm, plain and residual: signals, and the first steps."""
+    """Signals and first steps of plain and residual nets with every initialisation, with and without batch norm."""
     s, images = SCALES[scale], base(scale, data).data
     first = {"pool": s.pool, "batch": s.batch, "window": s.window, "steps": s.steps, "rates": list(RATES)}
     asked: list[tuple[str, int, dict[str, Any]]] = [(AT_START, depth, {"images": s.images}) for depth in s.depths]
@@ -69,7 +69,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def judge(evidence: Evidence) -> StudyResult:
-    """Signals and gradients of the deepest nets, and which nets of those that were trained have started."""
+    """Judge the signals and gradients of the deepest nets, and which of the trained nets have started to learn."""
     signals, starts = (measured_by(evidence, function, Net.of) for function in (AT_START, START))
     deepest = max(net.depth for net in signals)
     figures: list[Figure] = [drawn] if (drawn := figure(signals, deepest)) else []
@@ -148,13 +148,13 @@ def _log_of_larger(values: dict[str, Any]) -> float:
 
 
 def _largest_error(values: dict[str, Any]) -> float:
-    """The largest relative error of the growths that are predicted for some networks of one seed."""
+    """The largest relative error of the growths predicted for the networks of one seed."""
     keys = ("signal_growth", "gradient_growth")
     return max(abs(net["predicted"][key] / net[key] - 1) for net in values["parts"] for key in keys)
 
 
 def _factors(net: Group[Net], which: str = "") -> dict[str, float]:
-    """What a layer multiplies signal and gradient by, for a text."""
+    """For a text: what a layer multiplies signal and gradient by."""
     return {f"{which}{what}": growth(net, f"{what}_growth") for what in ("signal", "gradient")}
 
 

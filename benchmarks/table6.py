@@ -1,0 +1,122 @@
+"""He 2015, Table 6, by the recipe cifar_fast: the test errors of finished runs over seeds, beside the paper's.
+
+python -m benchmarks.table6 RUNS [--json] [--record FILE]
+
+RUNS is a folder of runs, one for each network and seed:
+
+    resnetlab train cifar_fast --data cifar10:DIR --net cifar_resnet56 --seed 0 --runs RUNS
+
+Runs of another recipe, on other data or with images held out are left out, and so are unfinished ones. The error is
+that of the last epoch, one view of each test image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from resnetlab.errors import UserError
+from resnetlab.measuring.reported import REPORTED
+from resnetlab.nets.zoo import spec
+from resnetlab.run_files import read_result, read_settings
+from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipes import recipe
+from resnetlab.training.runs import list_runs
+
+OWN = ("net", "seed", "data")  # fields in which the runs of a table may differ
+RECIPE = "cifar_fast"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network: test errors in % by seed, their mean and standard deviation, and what its runs took."""
+
+    net: str
+    layers: int
+    paper: float | None  # test error in %
+    errors: dict[int, float]
+    mean: float
+    deviation: float | None  # None for one seed
+    epochs: int
+    hours: list[float]  # of each run
+    machines: list[str]  # processor, instruction sets and threads, of all runs
+
+    def __str__(self) -> str:
+        spread = f" ± {self.deviation:.2f}" if self.deviation is not None else ""
+        paper = f"{self.paper:.2f} %" if self.paper is not None else "not printed"
+        hours = " to ".join(dict.fromkeys(f"{hours:.1f}" for hours in (min(self.hours), max(self.hours))))
+        seeds = f"{len(self.errors)} seed{'s' * (len(self.errors) != 1)}"
+        return f"{self.net}: {self.mean:.2f}{spread} % ({seeds}), paper {paper}; {self.epochs} epochs, {hours} hours"
+
+
+def rows(runs: Path, wanted: Recipe, data: str) -> list[Row]:
+    """A row for each network that has finished runs of the recipe on that data, plain nets first, then by depth.
+
+    Raises UserError for a folder that can't be read.
+    """
+    found: dict[str, list[Path]] = {}
+    for run in list_runs(runs)[0]:
+        if run.state == "finished" and run.net and run.data == data and _is_by(run.folder, wanted):
+            found.setdefault(run.net, []).append(run.folder)
+    return sorted(
+        (_row(net, folders) for net, folders in found.items()), key=lambda row: ("res" in row.net, row.layers)
+    )
+
+
+def _is_by(run: Path, wanted: Recipe) -> bool:
+    """Whether the run's recipe is that one, but for what is the run's own."""
+    own = {name: getattr(wanted, name) for name in OWN}
+    settings = read_settings(run)["recipe"]
+    given = {name: value for name, value in settings.items() if name in wanted.to_dict()}
+    return Recipe().override(**given | own).to_dict() == wanted.to_dict()
+
+
+def _row(net: str, runs: Iterable[Path]) -> Row:
+    settings = {run: read_settings(run) for run in runs}
+    results = {run: result for run in settings if (result := read_result(run)) is not None}
+    errors = {int(str(settings[run]["recipe"]["seed"])): result["test_error"] for run, result in results.items()}
+    known = REPORTED.get(net)
+    return Row(
+        net,
+        spec(net).depth,
+        known.error if known else None,
+        dict(sorted(errors.items())),
+        statistics.mean(errors.values()),
+        statistics.stdev(errors.values()) if len(errors) > 1 else None,
+        max(result["epochs"] for result in results.values()),
+        [round(result["seconds"] / 3600, 2) for result in results.values()],
+        sorted({_machine(each) for each in settings.values()}),
+    )
+
+
+def _machine(settings: Any) -> str:
+    machine = settings.get("machine", {})
+    return f"{machine.get('processor')}, {machine.get('instruction_sets')}, {settings.get('threads')} threads"
+
+
+def main() -> None:
+    """Read the runs; print the table, and write its record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="the folder of the runs")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--record", type=Path, help="write the rows to this JSON file")
+    chosen = parser.parse_args()
+    try:
+        found = rows(chosen.runs, recipe(RECIPE), "cifar10")
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+    if not found:
+        parser.exit(2, f"error: {chosen.runs}: no finished run of {RECIPE} on all of CIFAR-10's training images.\n")
+    record = {"recipe": RECIPE, "source": "He 2015, Table 6", "rows": [asdict(row) for row in found]}
+    if chosen.record:
+        chosen.record.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record["rows"]) if chosen.json else "\n".join(map(str, found)))
+
+
+if __name__ == "__main__":
+    main()

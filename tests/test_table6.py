@@ -1,0 +1,68 @@
+"""The table of errors over seeds, from runs on digits in place of CIFAR-10."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetlab.training.loop import train
+from resnetlab.training.recipes import recipe
+from resnetlab.training.run import make_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of one network, one of another, a run by another rate, one with images held out, an unfinished one."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = recipe("digits", net="cifar_resnet8", epochs=1)
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"seed": 1},
+        {"net": "cifar_plain8"},
+        {"lr": 0.01},
+        {"validation_images": 100},
+        {"seed": 2},
+    )
+    for change in changes:
+        list(train(make_run(base.override(**change), folder), threads=1))
+    (make_run(base.override(seed=2), folder).folder / "result.json").unlink()
+    return folder
+
+
+def test_a_row_has_the_finished_runs_of_the_recipe_alone(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.table6 import rows
+
+    wanted = recipe("digits", epochs=1)
+    plain, residual = rows(runs, wanted, "digits")
+    assert (plain.net, residual.net) == ("cifar_plain8", "cifar_resnet8")
+    errors = {}
+    for seed in (0, 1):
+        found = make_run(wanted.override(net="cifar_resnet8", seed=seed), runs)
+        errors[seed] = json.loads((found.folder / "result.json").read_text())["test_error"]
+    assert residual.errors == errors
+    assert residual.mean == pytest.approx(statistics.mean(errors.values()))
+    assert residual.deviation == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
+    assert plain.deviation is None
+    assert "(1 seed), paper not printed" in str(plain)
+    assert rows(runs, wanted, "cifar10") == []
+
+
+def test_a_folder_without_such_runs_is_refused(
+    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import table6
+
+    for folder, words in ((tmp_path / "none", "can't be read"), (runs, "no finished run of cifar_fast")):
+        monkeypatch.setattr("sys.argv", ["table6", str(folder)])
+        with pytest.raises(SystemExit) as end:
+            table6.main()
+        assert end.value.code == 2
+        assert words in capsys.readouterr().err
