@@ -132,7 +132,11 @@ def test_a_stop_saves_the_step_of_every_run(tmp_path: Path, trained: Path, jobs:
     assert not make_run(later, tmp_path).folder.exists()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    ids=["TERM", "INT"],
+)
 def test_the_command_says_that_every_run_is_saved(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """As sent by a scheduler, or a terminal: to all processes."""
     options = ["study", "run", "degradation", "--seeds", "1", "--jobs", "2"]
