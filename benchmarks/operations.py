@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks.timing import Row, keep, options, show
-from benchmarks.training import FAST, PLAIN, our_step, users_step
+from benchmarks.training import PLAIN, made_up, our_step, users_step
 from resnetlab.machine import available_cores
-from resnetlab.nets.zoo import build, spec
-from resnetlab.training.precision import resolved
-from resnetlab.training.recipe import Recipe
+from resnetlab.nets.zoo import build
 
 STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("resnet50", 16))  # network, batch
 REST = "the rest"
@@ -62,12 +60,7 @@ def medians_of(candidates: Sequence[Callable[[], object]], runs: int) -> list[di
 
 def rows_of(name: str, batch: int, runs: int) -> list[Row]:
     """A row for each purpose, and one for all of them."""
-    size = spec(name).input_size
-    draws = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
-    labels = torch.randint(0, 10, (batch,), generator=draws)
-    settled = Recipe(**FAST, batch_size=batch)  # type: ignore[arg-type]
-    recipe = settled.override(**resolved(settled, spec(name), "cpu"))
+    pixels, labels, recipe = made_up(name, batch)
     steps = [our_step(name, pixels, labels, recipe), users_step(build(name, seed=0), pixels / 255, labels, PLAIN)]
     ours, peer = medians_of(steps, runs)
     about = f"{name}, batch {batch}, {recipe.precision}"

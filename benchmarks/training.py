@@ -139,15 +139,21 @@ def convolutions_of(name: str, x: Tensor, recipe: Recipe) -> Callable[[], None]:
     return run
 
 
-def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[Row]:
-    """Ours against the plain loop, and against the fastest of the peers' settings."""
+def made_up(name: str, batch: int) -> tuple[Tensor, Tensor, Recipe]:
+    """Random pixels (uint8, N 3 H W) and labels (N) for a network, and the recipe that `auto` comes to for it here."""
     size = spec(name).input_size
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=draws)
     labels = torch.randint(0, 10, (batch,), generator=draws)
-    x = pixels / 255
     settled = Recipe(**FAST, batch_size=batch)  # type: ignore[arg-type]
     recipe = settled.override(**resolved(settled, spec(name), "cpu"))
+    return pixels, labels, recipe
+
+
+def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[Row]:
+    """Ours against the plain loop, and against the fastest of the peers' settings."""
+    pixels, labels, recipe = made_up(name, batch)
+    x = pixels / 255
     library, _ = peer_of(name)
     candidates = {str(setting): users_step(peer_of(name)[1], x, labels, setting) for setting in settings}
     every = [our_step(name, pixels, labels, recipe), convolutions_of(name, x, recipe), *candidates.values()]

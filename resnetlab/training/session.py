@@ -79,7 +79,7 @@ class EpochState:
     rng_state: RngState  # to resume within the epoch
     # float64, or float32 on an Apple GPU: loss and wrong images so far, and steps since `first_step` with a finite loss
     sums: Tensor
-    # Since this session began the epoch, or resumed it from a checkpoint:
+    # Since this process began the epoch, or resumed it from a checkpoint:
     first_step: int = 0  # the run's step at that moment
     started: float = 0.0  # the time, by time.perf_counter()
     seen: int = 0  # images since then
