@@ -45,6 +45,7 @@ from resnetlab.studies.scaling.figures import (
     largest_difference,
     mean,
     number,
+    printed,
     product,
     share,
     tables,
@@ -108,7 +109,8 @@ def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     yield claim("plain_way", [_nearer(nets.start(HALF), nets.start(PLAIN), nets.start(ADD))])
     for mix in (HALF, FROZEN):
         scaled, add = nets.run(mix), nets.run(ADD)
-        values = {"mix": called(mix), "printed": TRAINED[mix]}
+        values = {"mix": called(mix), "printed": printed(mix)}
+        yield claim("tests_worse", [more(test_error, scaled, than=add)], values=values)
         yield claim("worse", [more(train_error, scaled, than=add)], values=values)
         yield claim("optimisation", [_optimisation(scaled, add)], values=values)
     yield claim(
