@@ -23,7 +23,8 @@ from resnetlab.training.recipe import Recipe
 TEXT = Catalogue.of(__name__)
 ADD, HALF, FROZEN, PLAIN = Add(), Scale(0.5, 1), Scale(0.5, 0.5), Plain()
 NONE = Scale(0, 1)  # Plain as a function
-TRAINED: dict[Mix, str] = {ADD: "6.61", HALF: "fail", FROZEN: "12.35", PLAIN: "fail"}  # He 2016, Table 1
+FAIL = TEXT("tables.trained.fail")
+TRAINED: dict[Mix, Words] = {ADD: "6.61", HALF: FAIL, FROZEN: "12.35", PLAIN: FAIL}  # He 2016, Table 1
 AT_START: tuple[Mix, ...] = (ADD, Scale(1.1, 1), Scale(0.9, 1), HALF, PLAIN)
 ORDERS = ("full_preact", "post")
 DEPTHS = (20, 56, 110)  # that are measured at initialisation
@@ -73,11 +74,6 @@ class Nets:
 def called(mix: Mix) -> str:
     """A mix as the study's words call it: Scale(0.5, 1)."""
     return f"Scale({mix.a:g}, {mix.b:g})" if isinstance(mix, Scale) else type(mix).__name__
-
-
-def printed(mix: Mix) -> Words:
-    """The test error in % that Table 1 prints."""
-    return TEXT("tables.trained.fail") if TRAINED[mix] == "fail" else TRAINED[mix]
 
 
 def units(net: Group[Net]) -> int:
@@ -202,7 +198,7 @@ def _trained(nets: Nets) -> Table:
             [
                 name,
                 *(f"{Sample(runs.of(error)):.2f}" if runs.done else "–" for error in (train_error, test_error)),
-                printed(PLAIN if mix == NONE else mix),
+                TRAINED[PLAIN if mix == NONE else mix],
                 number(mean(passed, whole_factor)),
                 number(mean(passed, growth)),
                 str(len(runs.done)),

@@ -45,7 +45,6 @@ from resnetlab.studies.scaling.figures import (
     largest_difference,
     mean,
     number,
-    printed,
     product,
     share,
     tables,
@@ -109,7 +108,7 @@ def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     yield claim("plain_way", [_nearer(nets.start(HALF), nets.start(PLAIN), nets.start(ADD))])
     for mix in (HALF, FROZEN):
         scaled, add = nets.run(mix), nets.run(ADD)
-        values = {"mix": called(mix), "printed": printed(mix)}
+        values = {"mix": called(mix), "printed": TRAINED[mix]}
         yield claim("tests_worse", [more(test_error, scaled, than=add)], values=values)
         yield claim("worse", [more(train_error, scaled, than=add)], values=values)
         yield claim("optimisation", [_optimisation(scaled, add)], values=values)
@@ -140,12 +139,9 @@ def _at_most(net: Group[Net]) -> Comparison:
 
     def compare() -> Judged:
         passed, theory = net.of(whole_factor), product(net)
-        words = {
-            "scale": shortcut_scale(net.key.mix),
-            "factor": number(mean(net, whole_factor)),
-            "product": number(theory),
-        }
-        return holds(all(factor <= theory * (1 + EXACT) for factor in passed)), words
+        scale, factor = shortcut_scale(net.key.mix), number(mean(net, whole_factor))
+        words = {"scale": scale, "factor": factor, "product": number(theory)}
+        return holds(all(one <= theory * (1 + EXACT) for one in passed)), words
 
     return Comparison((net,), compare)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
-from resnetlab.studies.frame.claims import Claim, Instead, claim, less, more, rows, within
+from resnetlab.studies.frame.claims import Claim, Comparison, Instead, claim, less, more, rows, within
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, all_measured, measured_by
 from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, named
 from resnetlab.studies.frame.networks import KINDS, Net, measured_networks
@@ -109,15 +109,16 @@ def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
     plain, plain_bn, centred = deep["plain"], deep["plain BN"], deep["plain centred"]
     residual, small = deep["resnet BN"], deep["resnet BN 0.1"]
     white, brown = (_as_net(of_noise, kind) for kind in ("white", "brown"))
-    falling = [at(on_line["plain BN"], depth).called(f"L = {depth}") for depth in FALLING]
+    falling = [at(on_line["plain BN"], depth).called(TEXT("layers", L=depth)) for depth in FALLING]
     yield claim("falls", [less(lag_1, deeper, than=net) for net, deeper in pairwise(falling)])
-    for key, net, reference in (
-        ("bn_whitens", plain_bn, white),
-        ("centred_whitens", centred, white),
-        ("stays_brown", small, brown),
-    ):
-        alike = [within(autocorrelation(lag), net, of=reference, by=TOLERANCE, lag=lag) for lag in JUDGED]
-        yield claim(key, alike, values={"L": L})
+
+    def like(noise: Group[Any], net: Group[Any]) -> list[Comparison]:
+        return [within(autocorrelation(lag), net, of=noise, by=TOLERANCE, lag=lag) for lag in JUDGED]
+
+    lags = {"L": L, "lags": JUDGED}
+    yield claim("bn_whitens", like(white, plain_bn), values=lags)
+    yield claim("centred_whitens", like(white, centred), values=lags)
+    yield claim("stays_brown", like(brown, small), values=lags)
     yield claim(
         "ordered",
         [more(lag_1, residual, than=plain_bn), more(lag_1, small, than=residual)],
