@@ -169,6 +169,7 @@ def test_no_run_at_all_is_no_verdict(scale: str) -> None:
 def test_the_answer_follows_the_data() -> None:
     usual = PAPERS.judged("quick").answer
     assert "0.5^27 = 7.5e-09" in str(usual)
+    assert "0.5^54 = 5.6e-17" in str(PAPERS.judged("paper").answer), "He 2016's 110 layers"
     assert "does not vanish" in str(usual)
     assert "the shortcut is lost, and the network trains worse:" in str(usual)
     between = replace(PAPERS, growth=lambda mix: 10.0 if shortcut_scale(mix) == 0.5 else 30.0).judged("quick").answer
