@@ -16,6 +16,7 @@ groups. A claim with a comparison of its own kind states its rule in a sentence,
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
@@ -43,6 +44,7 @@ from resnetlab.studies.frame.statistics import (
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Judged = tuple[Verdict, Mapping[str, Any]]  # a verdict, and the words that a text may use
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,12 @@ class Comparison:
     """
 
     groups: tuple[Group[Any], ...]
-    judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
+    judge: Callable[[], Judged]
     over_seeds: bool = True  # whether intervals are over seeds; those of times are over rounds of one measurement
     asks: Words = ""  # what is asked of which groups, e.g. "plain-56 above plain-20"; else the claim has `holds`
 
     @cached_property
-    def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
+    def judged(self) -> Judged:
         """The verdict, and the words that a text may use."""
         return self.judge()
 
@@ -124,6 +126,16 @@ class Comparison:
     def words(self) -> Mapping[str, Any]:
         """The values of a cell's placeholders."""
         return self.judged[1]
+
+
+def comparison(judge: Callable[..., Judged]) -> Callable[..., Comparison]:
+    """Turn a function that judges groups into one that returns their Comparison."""
+
+    @functools.wraps(judge)
+    def compared(*groups: Group[Any]) -> Comparison:
+        return Comparison(groups, functools.partial(judge, *groups))
+
+    return compared
 
 
 def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
@@ -171,7 +183,7 @@ def _compared(
     asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         a = one.of(metric)
         b = other.of(metric) if isinstance(other, Group) else [other] * len(a)
         gap = gap_of(a, b)
@@ -189,7 +201,7 @@ def _compared(
 def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
     """That a metric is this number in every seed, to the last bit."""
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         values = one.of(metric)
         return holds(all(v == of for v in values)), {"one": one.key, "other": of, "one_values": Sample(values)}
 
@@ -202,7 +214,7 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
     The interval is that of the logarithm of their ratio over seeds.
     """
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         found, expected = one.of(metric), one.of(of)
         means = {"found": statistics.fmean(found), "expected": statistics.fmean(expected)}
         if min(*found, *expected) <= 0:
@@ -221,7 +233,7 @@ def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) 
     seeds than `fewest` neither show nor exclude it.
     """
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         found = [bool(value) for group in groups for value in group.of(metric)]
         right = sum(value is all_of for value in found)
         enough = min(len(group.done) for group in groups) >= fewest
