@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from resnetlab.data import decoding
 from resnetlab.data.crops import Crop
-from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
 from resnetlab.data.memory import SHARED, killings_for_memory, shared_memory
 from resnetlab.data.seeds import uniform
@@ -113,10 +113,8 @@ class _Batches(Dataset[_Sent]):
                 found = r.crop.pixels(r.files.read(image), own, r.size).transpose(2, 0, 1)
                 pixels[len(kept)] = found[:, :, ::-1] if r.crop.flip and mirror else found
                 kept.append(position)
-            except Unreadable as error:
-                trouble.append((image, str(error)))
-            except OSError as error:
-                trouble.append((image, error.strerror or str(error)))
+            except (decoding.Unreadable, OSError) as error:
+                trouble.append((image, decoding.reason(error)))
         busy[1] = -1
         sent = _in_shared_memory(pixels[: len(kept)]) if self.shared and kept else pixels[: len(kept)]
         return _Sent(sent, np.array(kept, np.int64), trouble)

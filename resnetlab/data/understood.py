@@ -7,7 +7,7 @@ from typing import Any
 
 from resnetlab.data.images import Data
 from resnetlab.data.resizing import Resizing
-from resnetlab.errors import printable
+from resnetlab.errors import counted, printable
 
 MOST_CLASSES, SHOWN, LONGEST = 10, 5, 40  # of more classes the first ones are shown, of long names the beginning
 
@@ -40,7 +40,7 @@ class Understood:
             tested = "all" if self.tested == self.images else f"{self.tested:,}"
             held_out = f" and {self.held_out:,} held out for validation" if self.held_out else ""
             part = f" ({self.part})" if self.part else ""
-            said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
+            said.append(f"{counted(self.images, 'image')}, {tested} tested{part}{held_out}")
         assumed = ", assumed, since the file does not state it (--image-size sets another)" if self.size_assumed else ""
         resized = f", {self.resizing.words(self.size)}" if self.size and self.resizing else ""
         said += [f"{self.size} pixels{assumed}{resized}"] if self.size else []
@@ -71,8 +71,4 @@ def shortened(names: tuple[str, ...]) -> str:
 
 
 def _classes(names: tuple[str, ...], named: bool) -> str:
-    return f"{_count(len(names), 'class', 'classes')}{': ' + shortened(names) if named else ' without names'}"
-
-
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number:,} {one if number == 1 else more}"
+    return f"{counted(len(names), 'class', 'classes')}{': ' + shortened(names) if named else ' without names'}"
