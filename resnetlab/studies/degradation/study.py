@@ -11,8 +11,8 @@ from resnetlab.studies.figures.series import error_lines
 from resnetlab.studies.frame.claims import Claim, claim, less, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.networks import KINDS, Net, net_named
-from resnetlab.studies.frame.scales import base, for_depth
+from resnetlab.studies.frame.networks import KINDS, Net, net_named, of_both_kinds
+from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import difference
 from resnetlab.studies.frame.study import Plan, Scale, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
@@ -29,14 +29,8 @@ SCALES = {
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Plain and residual nets at every depth and seed."""
-    s, recipe = SCALES[scale], base(scale, data)
-    recipes = [
-        for_depth(recipe.override(net=f"cifar_{kind}{depth}", seed=seed), depth)
-        for seed in range(s.seeds)
-        for depth in s.depths
-        for kind in KINDS.values()
-    ]
-    return planned(TEXT, scale, recipes)
+    s = SCALES[scale]
+    return planned(TEXT, scale, of_both_kinds(base(scale, data), s.depths, s.seeds))
 
 
 def judge(evidence: Evidence) -> StudyResult:

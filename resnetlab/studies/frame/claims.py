@@ -19,8 +19,8 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -300,15 +300,17 @@ def _row(text: Catalogue, one: Claim) -> Row:
         absent = [key for key in (f"claims.{one.key}.absent", "claims.absent") if key in text]
         return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED, rule=rule)
 
-    def measured() -> tuple[Words, Verdict]:
-        try:
-            verdict = weakest(comparison.verdict for comparison in one.comparisons)
-            return _cell(text, one), verdict if one.tested else NOT_TESTED
-        except Instead as found:
-            return found.words, found.verdict
-
-    row = judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
-    return replace(row, remark=_remark(text, one, row.verdict), rule=rule)
+    if missing := sum(len(group.failed) for group in one.needs):  # however many others have finished
+        finished = sum(len(group.done) for group in one.needs)
+        return Row(says, paper, SHARED("failed", missing=missing, of=missing + finished), NOT_JUDGED, rule=rule)
+    try:
+        verdict = weakest(comparison.verdict for comparison in one.comparisons)
+        measured: Words = _cell(text, one)
+    except Instead as found:
+        measured, verdict = found.words, found.verdict
+    else:
+        verdict = verdict if one.tested else NOT_TESTED
+    return Row(says, paper, measured, verdict, _remark(text, one, verdict), rule)
 
 
 def _rule(text: Catalogue, one: Claim) -> Words:
@@ -340,21 +342,3 @@ def _cell(text: Catalogue, one: Claim) -> Both:
         values["each"] = [c.words.get("gap") for c in one.comparisons]
     words = one.comparisons[0].words if len(one.comparisons) == 1 else NOTHING
     return text(f"{key}.cell", **{**words, **values}) if f"{key}.cell" in text else SHARED("cell", **values)
-
-
-def judged_row(
-    claim: Words,
-    paper: Words,
-    needs: Sequence[Sized],
-    failed: Sequence[Sized],
-    measure: Callable[[], tuple[Words, Verdict]],
-) -> Row:
-    """The row of a claim; it is not judged if a run that it needs has failed, however many others have finished.
-
-    `needs` and `failed` hold, group by group, the needed runs that have finished and those that have failed. `measure`
-    returns the words of what was measured and the verdict; it is called only if none failed.
-    """
-    missing = sum(map(len, failed))
-    if missing:
-        return Row(claim, paper, SHARED("failed", missing=missing, of=missing + sum(map(len, needs))), NOT_JUDGED)
-    return Row(claim, paper, *measure())

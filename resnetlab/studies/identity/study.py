@@ -11,7 +11,7 @@ from typing import Any
 from resnetlab.studies.frame.claims import Claim, Interval, claim, exact, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, measured_by, runs_by, together, value
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
-from resnetlab.studies.frame.networks import KINDS, Net, measured_networks, net_named
+from resnetlab.studies.frame.networks import KINDS, Net, measured_networks, net_named, of_both_kinds
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import difference
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
@@ -61,12 +61,7 @@ SCALES = {
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Shallow nets, which are made deeper and trained on; deep nets from scratch; and stacks of units."""
     s, recipe = SCALES[scale], base(scale, data)
-    recipes = [
-        recipe.override(net=f"cifar_{name}{depth}", seed=seed)
-        for seed in range(SEEDS)
-        for depth in (SHALLOW, DEEP)
-        for name in KINDS.values()
-    ]
+    recipes = of_both_kinds(recipe, (SHALLOW, DEEP), SEEDS)
     shallow = [r for r in recipes if net_named(r.net).depth == SHALLOW]
     measurements = [
         *(Measurement(CONSTRUCT, {"units": UNITS}, run=r, seed=r.seed) for r in shallow),
