@@ -30,7 +30,7 @@ def ends(values: dict[str, Any]) -> float:
 def fit_figure(stacks: Groups[Net]) -> Figure:
     """The final losses of stacks by their depth."""
     series = [
-        along(kind, colour, {net.key.depth: net.of(loss) for net in stacks.done(kind)}, mean=statistics.geometric_mean)
+        along(kind, colour, [(n.key.depth, n.of(loss)) for n in stacks.done(kind)], mean=statistics.geometric_mean)
         for colour, kind in enumerate(KINDS)
         if stacks.done(kind)
     ]

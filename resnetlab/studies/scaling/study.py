@@ -26,14 +26,7 @@ from resnetlab.studies.frame.claims import (
 from resnetlab.studies.frame.evidence import Evidence, Group, measured_by, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_TESTED,
-    REPRODUCED,
-    difference,
-    weakest,
-)
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.scaling.figures import (
