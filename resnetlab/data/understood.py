@@ -35,7 +35,8 @@ class Understood:
 
     def __str__(self) -> str:
         """The line."""
-        said = [_classes(self.classes, self.named)]
+        names = f": {shortened(self.classes)}" if self.named else " without names"
+        said = [counted(len(self.classes), "class", "classes") + names]
         if self.images is not None:
             tested = "all" if self.tested == self.images else f"{self.tested:,}"
             held_out = f" and {self.held_out:,} held out for validation" if self.held_out else ""
@@ -68,7 +69,3 @@ def shortened(names: tuple[str, ...]) -> str:
     some = names if len(names) <= MOST_CLASSES else names[:SHOWN]
     words = ", ".join(printable(name if len(name) <= LONGEST else name[: LONGEST - 3] + "...") for name in some)
     return words if len(some) == len(names) else f"{words} and {len(names) - len(some):,} more"
-
-
-def _classes(names: tuple[str, ...], named: bool) -> str:
-    return f"{counted(len(names), 'class', 'classes')}{': ' + shortened(names) if named else ' without names'}"
