@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from resnetlab.cache import keep, kept
 from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
-from resnetlab.storage import cache_folder, content_of, keep_if_possible
+from resnetlab.storage import content_of
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
 _KINDS = (torch.float32, torch.bfloat16)
@@ -236,16 +237,10 @@ def built() -> ctypes.CDLL | str:
 
 
 def _kept(stem: str) -> ctypes.CDLL | None:
-    """The code from the cache; None if there is none that is whole.
-
-    The name of its file has a hash of the content, since a process that loads a file that was cut short dies.
-    """
-    folder = cache_folder()
-    for path in sorted(folder.glob(f"{stem}-*.so")):
+    """The code from the cache, if it is there and whole: a process that loads a file which was cut short dies."""
+    if found := kept(stem, ".so"):
         with contextlib.suppress(OSError):
-            if path == _place_in_cache(stem, content_of(path)):
-                return ctypes.CDLL(str(path))
-            path.unlink()
+            return ctypes.CDLL(str(found[0]))
     return None
 
 
@@ -253,16 +248,11 @@ def _compiled_and_kept(command: list[str], stem: str) -> ctypes.CDLL:
     """The code, compiled anew, and kept in the cache if possible. Raises what `_compiled` does."""
     with tempfile.TemporaryDirectory() as folder:
         made = _compiled(command, Path(folder) / f"{stem}.so")
-        content = content_of(made)
-        kept = _place_in_cache(stem, content)
-        if keep_if_possible(kept, content):
+        path, is_kept = keep(stem, ".so", content_of(made))
+        if is_kept:
             with contextlib.suppress(OSError):  # e.g. on a file system whose files can't be executed
-                return ctypes.CDLL(str(kept))
+                return ctypes.CDLL(str(path))
         return ctypes.CDLL(str(made))
-
-
-def _place_in_cache(stem: str, content: bytes) -> Path:
-    return cache_folder() / f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.so"
 
 
 def _compiled(command: list[str], path: Path) -> Path:
