@@ -306,7 +306,8 @@ def _rule(text: Catalogue, one: Claim) -> Words:
     if f"claims.{one.key}.holds" in text:
         return text(f"claims.{one.key}.holds", **one.values)
     asks = list(dict.fromkeys(both(comparison.asks) for comparison in one.comparisons))
-    return SHARED("rules.claim", of=text(f"claims.{one.key}.of", **one.values), asks=asks)
+    key = "claim_apart" if any("," in ask.en for ask in asks) else "claim"
+    return SHARED(f"rules.{key}", of=text(f"claims.{one.key}.of", **one.values), asks=asks)
 
 
 def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:
