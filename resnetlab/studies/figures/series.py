@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from resnetlab.studies.figures.figure import Series
 from resnetlab.studies.frame.evidence import RunResult
@@ -19,9 +20,9 @@ def over_seeds(
     marks: bool = False,
     mean: Callable[[list[float]], float] = statistics.fmean,
 ) -> Series:
-    """A line from one list of values by x for each seed; an x where a seed has no value is left out."""
+    """A line from one list of values by x for each seed; an x where a seed has no finite value is left out."""
     columns = zip(x, zip(*seeds, strict=True), strict=True)
-    points = [(at, [v for v in values if v is not None]) for at, values in columns if None not in values]
+    points = [(at, there) for at, values in columns if len(there := _finite(values)) == len(values)]
     return _line(label, colour, points, dashed=dashed, marks=marks, mean=mean)
 
 
@@ -33,9 +34,14 @@ def along(
     marks: bool = False,
     mean: Callable[[list[float]], float] = statistics.fmean,
 ) -> Series:
-    """A line from what some seeds gave at each x, of those that have a value; an x where none has is left out."""
-    points = [(at, there) for at, values in columns.items() if (there := [v for v in values if v is not None])]
+    """A line from what some seeds gave at each x, of those with a finite value; an x where none has one is left out."""
+    points = [(at, there) for at, values in columns.items() if (there := _finite(values))]
     return _line(label, colour, points, dashed=False, marks=marks, mean=mean)
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """The values that are there and finite; others can't be drawn, nor read back from a record."""
+    return [v for v in values if v is not None and math.isfinite(v)]
 
 
 def _line(
