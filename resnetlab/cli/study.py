@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -125,15 +126,24 @@ def run(
 
 
 def _carried_out(tasks: list[Assignment], workplace: Workplace, results: Path, *, all: bool, json: bool) -> int:
-    """Run the studies, show what each found, and write the report; return the exit code."""
+    """Run the studies, show what each found, and write the report; return the exit code.
+
+    If they are stopped, the report has those that are done.
+    """
     from resnetlab.api.study import carried_out
     from resnetlab.report.study_pages import write_report
 
     records = []
-    for record, _ in carried_out(tasks, workplace, results):
-        records.append(record)
-        if not json:
-            _show(record)
+    try:
+        for record, _ in carried_out(tasks, workplace, results):
+            records.append(record)
+            if not json:
+                _show(record)
+    except BaseException:
+        if records:
+            with contextlib.suppress(UserError):  # the reason of the stop is the one to tell
+                write_report(results)
+        raise
     page = write_report(results)
     if json:
         found = [_answer(r) for r in records]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,8 +20,8 @@ def along(
     marks: bool = False,
     mean: Callable[[list[float]], float] = statistics.fmean,
 ) -> Series:
-    """A line from what some seeds gave at each x, of those that have a value; an x where none has is left out."""
-    points = [(at, there) for at, values in columns if (there := [v for v in values if v is not None])]
+    """A line from what some seeds gave at each x, of those with a finite value; an x where none has one is left out."""
+    points = [(at, there) for at, values in columns if (there := _finite(values))]
     return Series(
         label=label,
         dashed=dashed,
@@ -36,9 +37,15 @@ def along(
 def over_seeds(
     label: str, colour: int, x: Sequence[float], seeds: Sequence[Sequence[float | None]], **how: Any
 ) -> Series:
-    """A line from one list of values by x for each seed, as `along`; an x where a seed has no value is left out."""
+    """A line from one list of values by x for each seed, as `along`; an x where a seed has none is left out."""
     columns = zip(x, zip(*seeds, strict=True), strict=True)
-    return along(label, colour, [(at, values) for at, values in columns if None not in values], **how)
+    whole = [(at, values) for at, values in columns if len(_finite(values)) == len(seeds)]
+    return along(label, colour, whole, **how)
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """The values that are there and finite; others can't be drawn, nor read back from a record."""
+    return [v for v in values if v is not None and math.isfinite(v)]
 
 
 def error_lines(name: str, colour: int, group: Sequence[RunResult]) -> list[Series]:

@@ -186,6 +186,7 @@ def _compared(
     def judge() -> Judged:
         a = one.of(metric)
         b = other.of(metric) if isinstance(other, Group) else [other] * len(a)
+        _check_finite(a, b)
         gap = gap_of(a, b)
         values = {"one_values": Sample(a), "other_values": Sample(b), "gap": Interval(gap), "difference": gap}
         return verdict(gap), {
@@ -196,6 +197,12 @@ def _compared(
         }
 
     return Comparison((one, other) if isinstance(other, Group) else (one,), judge, asks=asks)
+
+
+def _check_finite(*samples: Sequence[float]) -> None:
+    """Raise Instead for values that can't be compared: of a network that has diverged."""
+    if not all(math.isfinite(value) for sample in samples for value in sample):
+        raise Instead(SHARED("not_finite"), NOT_JUDGED)
 
 
 def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
@@ -216,6 +223,7 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
 
     def judge() -> Judged:
         found, expected = one.of(metric), one.of(of)
+        _check_finite(found, expected)
         means = {"found": statistics.fmean(found), "expected": statistics.fmean(expected)}
         if min(*found, *expected) <= 0:
             return holds(False), {"one": one.key, **means, **words}
@@ -320,7 +328,8 @@ def _rule(text: Catalogue, one: Claim) -> Words:
     if f"claims.{one.key}.holds" in text:
         return text(f"claims.{one.key}.holds", **one.values)
     asks = list(dict.fromkeys(both(comparison.asks) for comparison in one.comparisons))
-    return SHARED("rules.claim", of=text(f"claims.{one.key}.of", **one.values), asks=asks)
+    key = "claim_apart" if any("," in ask.en for ask in asks) else "claim"
+    return SHARED(f"rules.{key}", of=text(f"claims.{one.key}.of", **one.values), asks=asks)
 
 
 def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:
