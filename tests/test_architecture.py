@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "resnetlab"
 # Who may import whom, what lies beside the rooms aside:
 # nets, data -> measuring | weights -> training -> studies | use -> report -> api -> cli.
-ROOT = ("errors", "machine", "paths", "run_files", "schema", "storage")
+ROOT = ("cache", "errors", "machine", "paths", "run_files", "schema", "storage")
 MAY_IMPORT = {
     "nets": {"nets"},
     "data": {"data"},

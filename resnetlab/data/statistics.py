@@ -122,15 +122,13 @@ def measure(
                 done += len(pixels)
                 progress(done, len(some))
                 yield pixels
+            if not done:
+                first = some.place(0)
+                raise UserError(
+                    f"{first}: neither this nor any other training image can be read; see 'resnetlab data audit'."
+                )
 
-        try:
-            found = statistics_of(batches())
-        except UserError:
-            raise
-        except ValueError as error:  # of no images
-            raise UserError(
-                f"{some.place(0)}: neither this nor any other training image can be read; see 'resnetlab data audit'."
-            ) from error
+        found = statistics_of(batches())
         keep_statistics(path, found)
     _measured[path] = found
     return found

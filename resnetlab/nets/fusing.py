@@ -26,15 +26,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from resnetlab.cache import keep, kept
 from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
-from resnetlab.storage import cache_folder, flush_to_disk
+from resnetlab.storage import content_of
 
 SOURCE = Path(__file__).with_name("fused_norm.cpp")
 _KINDS = (torch.float32, torch.bfloat16)
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+INSTRUCTION_SETS = (b"flags", b"features", b"isa")  # in /proc/cpuinfo of x86, of ARM, of RISC-V
 COMPILE_SECONDS = 300  # at most; it takes a few
 
 
@@ -221,13 +223,10 @@ def built() -> ctypes.CDLL | str:
     if command is None:
         return f"no C++ compiler was found ({', '.join(commands)})"
     made_of = (SOURCE.read_bytes(), " ".join([*command, *FLAGS]).encode(), _processor())
-    name = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}.so"
+    stem = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}"
     compiler = f"the C++ compiler {' '.join(command)}"
     try:
-        with contextlib.suppress(OSError):  # a cache that can't be used is none
-            return _declared(_kept(command, cache_folder() / name))
-        with tempfile.TemporaryDirectory() as folder:
-            return _declared(ctypes.CDLL(str(_compiled(command, Path(folder) / name))))
+        return _declared(_kept(stem) or _compiled_and_kept(command, stem))
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
         return f"{compiler} fails ({said.splitlines()[0][:200]})"
@@ -237,18 +236,23 @@ def built() -> ctypes.CDLL | str:
         return f"what {compiler} makes can't be saved or loaded ({error.strerror or error})"
 
 
-def _kept(command: list[str], path: Path) -> ctypes.CDLL:
-    """The code of that file of the cache, compiled if it is not there or damaged. Raises OSError."""
-    if path.exists():
+def _kept(stem: str) -> ctypes.CDLL | None:
+    """The code from the cache, if it is there and whole: a process that loads a file which was cut short dies."""
+    if found := kept(stem, ".so"):
         with contextlib.suppress(OSError):
-            return ctypes.CDLL(str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # other processes see a whole file or none
-        made = _compiled(command, Path(folder) / path.name)
-        with made.open("rb") as file:
-            flush_to_disk(file)
-        made.replace(path)
-    return ctypes.CDLL(str(path))
+            return ctypes.CDLL(str(found[0]))
+    return None
+
+
+def _compiled_and_kept(command: list[str], stem: str) -> ctypes.CDLL:
+    """The code, compiled anew, and kept in the cache if possible. Raises what `_compiled` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = _compiled(command, Path(folder) / f"{stem}.so")
+        path, is_kept = keep(stem, ".so", content_of(made))
+        if is_kept:
+            with contextlib.suppress(OSError):  # e.g. on a file system whose files can't be executed
+                return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(made))
 
 
 def _compiled(command: list[str], path: Path) -> Path:
@@ -270,9 +274,9 @@ def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _processor() -> bytes:
-    """The processor's instruction sets, for which -march=native compiles."""
+    """The processor's instruction sets, for which -march=native compiles, as Linux lists them for its kind."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:
         return platform.processor().encode()
-    return next((line for line in lines if line.startswith(b"flags")), platform.machine().encode())
+    return next((line for line in lines if line.lower().startswith(INSTRUCTION_SETS)), platform.machine().encode())

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buf
 from resnetlab.training.precision import as_started, autocast
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
+from resnetlab.training.setup import of_images
 from resnetlab.training.signals import Stop
 
 LOG_STEPS = 100  # steps from one logged line of metrics to the next
@@ -185,17 +187,11 @@ def _evaluate(session: TrainingSession) -> dict[str, float]:
         for name, images in (("test", session.data.test), ("validation", session.data.validation)):
             if len(images):
                 batches = session.loader.evaluation(images, evaluation_batch(images))
-                try:
-                    waited = job.distributed.until_stopped(batches, job.stop)
-                    prepared = ((stepper.laid_out(x), labels) for x, labels in waited)
-                    with autocast(precision, stepper.kind), fused_evaluation(not last):
-                        measured = accuracy(net, prepared, job.distributed.sums)
-                except UserError:
-                    raise
-                except ValueError as error:  # of no images
-                    raise UserError(
-                        f"{job.recipe.data}: none of the {name} images can be read; check its data."
-                    ) from error
+                waited = job.distributed.until_stopped(batches, job.stop)
+                prepared = ((stepper.laid_out(x), labels) for x, labels in waited)
+                counted = partial(of_images, f"{job.recipe.data}: none of the {name} images", job.distributed.sums)
+                with autocast(precision, stepper.kind), fused_evaluation(not last):
+                    measured = accuracy(net, prepared, counted)
                 line |= {f"{name}_loss": measured.loss, f"{name}_error": measured.error}
     if isinstance(session.data.train, Files):
         (count,) = job.distributed.sums([session.loader.unreadables.count])

@@ -15,6 +15,7 @@ from resnetlab.data.normalisation import Normalisation, imagenet, parse_normalis
 from resnetlab.data.resizing import USUAL
 from resnetlab.data.statistics import NORMALISATIONS, measure
 from resnetlab.data.streaming import BadImages
+from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import build
@@ -83,6 +84,14 @@ def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None
     counts = labels.cpu().bincount(minlength=classes)
     weights = len(labels) / (counts.clamp(min=1) * (counts > 0).sum())
     return torch.where(counts > 0, weights, 0.0).float()
+
+
+def of_images(which: str, added: Callable[[list[float]], list[float]], counts: list[float]) -> list[float]:
+    """What is `added` for `accuracy`. Raises UserError, which says `which`, where there are no images."""
+    together = added(counts)
+    if not together[0]:
+        raise UserError(f"{which} can be read; see 'resnetlab data audit'.")
+    return together
 
 
 def normalisation_of(

@@ -7,6 +7,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from resnetlab.storage import Damaged
 from resnetlab.training.precision import as_started, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
-from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader
+from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, of_images
 from resnetlab.training.step import make_stepper
 
 
@@ -93,11 +94,12 @@ class Trial:
                 raise UserError(f"{self.run.data.title}: no batch of {images} has two readable images.")
 
     def evaluation(self, images: int) -> float:
-        """Seconds that evaluating one image takes."""
+        """Seconds that evaluating one image takes. Raises UserError if none of those tried can be read."""
         some = self.data.test[torch.arange(min(images, len(self.data.test)))]
+        counted = partial(of_images, f"{self.run.data.title}: none of {len(some)} test images", list)
         for _ in range(2):  # the first is left out
             started = time.perf_counter()
-            accuracy(self.net, self.loader.evaluation(some, images))
+            accuracy(self.net, self.loader.evaluation(some, images), counted)
             self._wait()
         return (time.perf_counter() - started) / len(some)
 

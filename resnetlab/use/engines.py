@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from resnetlab.cache import keep, kept
 from resnetlab.data.images import Data
 from resnetlab.data.loading import evaluation_batch
 from resnetlab.data.normalisation import Normalisation
@@ -20,11 +20,9 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.machine import find_device
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.storage import cache_folder, is_there, read_regular, write_atomically
 from resnetlab.training.precision import autocast, has_amx
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.exported import (
-    MOST_BYTES,
     RUNNERS,
     Engine,
     ExportedFile,
@@ -236,12 +234,8 @@ def made(graph: Graph, name: str, precision: str = "float32") -> Engine:
     if name == "torch":
         return Engine(name, precision, torch_scores(graph.module, precision))
     check_runner(name)
-    try:
-        path, content = kept_onnx(graph)
-        scores = RUNNERS[name].scores((content,), precision)
-    except UserError:  # e.g. the cached file is damaged
-        path, content = kept_onnx(graph, anew=True)
-        scores = RUNNERS[name].scores((content,), precision)
+    path, content = kept_onnx(graph)
+    scores = RUNNERS[name].scores((content,), precision)
     return Engine(name, precision, checked(path, scores))
 
 
@@ -258,17 +252,15 @@ def torch_scores(module: nn.Module, precision: str = "float32") -> Callable[[Ten
     return scores
 
 
-def kept_onnx(graph: Graph, *, anew: bool = False) -> tuple[Path, bytes]:
-    """The network as an ONNX file, from the cache if it is there; making it, or making it `anew`, takes seconds."""
+def kept_onnx(graph: Graph) -> tuple[Path, bytes]:
+    """The network as an ONNX file, from the cache if it is there and whole; making it takes seconds."""
     assert graph.module is not None
     hashed = hashlib.sha256(f"{graph.marks} {graph.shape} {OPSET} {torch.__version__}".encode())
     for key, tensor in sorted(graph.module.state_dict().items()):
         hashed.update(f"{key} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
-    path = cache_folder() / f"engine-{hashed.hexdigest()[:24]}.onnx"
-    if is_there(path) and not anew:
-        return path, read_regular(path, MOST_BYTES, "remove it, and it will be made again")
+    stem = f"engine-{hashed.hexdigest()[:24]}"
+    if found := kept(stem, ".onnx"):
+        return found
     content = to_onnx(graph.module, noise(graph.shape, 2), {})
-    with contextlib.suppress(OSError):  # works without a cache, too
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+    path, _ = keep(stem, ".onnx", content)
     return path, content

@@ -16,15 +16,15 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.resizing import LEAST_SHARE, USUAL, Interpolation, Resizing
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.paths import expanded
-from resnetlab.schema import Between, trouble
+from resnetlab.schema import Between, Text, trouble
 from resnetlab.storage import Damaged, read_regular
+from resnetlab.use.checksum import KEY, checksum_of
 from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 from resnetlab.use.parity import Scores
 from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
 
 MOST_BYTES = 2**33  # of a file
-HOW_TO = "export the run folder or weight file again: resnetlab export SOURCE --to"
 PROGRAMS = ".pt2"
 NEEDED = ("network", "classes", "preprocessing", "normalisation")  # metadata that every file must have
 
@@ -122,6 +122,7 @@ class _Told(TypedDict):
     precision: NotRequired[str]
     assumed: NotRequired[list[str]]
     accuracy: NotRequired[AccuracyValues]
+    checksum: NotRequired[Text]  # files of earlier versions have none
 
 
 def suffix_of(source: str | Path) -> str:
@@ -184,7 +185,7 @@ def read_exported(path: Path) -> ExportedFile:
         )
     if not crop <= short <= crop / LEAST_SHARE:
         raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
-    return ExportedFile(
+    file = ExportedFile(
         path,
         content,
         told["network"],
@@ -198,6 +199,21 @@ def read_exported(path: Path) -> ExportedFile:
         RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
         _resizing(prepared),
     )
+    _check_whole(path, content, told)
+    return file
+
+
+def _check_whole(path: Path, content: tuple[bytes, ...], told: _Told) -> None:
+    """Raise Damaged unless the content is what was exported; damaged weights are numbers like others."""
+    if KEY in told and checksum_of(content, told["checksum"]) != told["checksum"]:
+        weights = f", or {path.with_suffix('.bin').name} is another network's" if len(content) > 1 else ""
+        what = f"damaged, or changed since it was exported{weights} (its checksum differs)"
+        raise Damaged(path, what, _how_to(path))
+
+
+def _how_to(path: Path) -> str:
+    form = "onnx" if path.suffix == ".onnx" else "openvino"
+    return f"export the run folder or weight file again: resnetlab export SOURCE --to {form}"
 
 
 def _resizing(prepared: _Preprocessing) -> Resizing:
@@ -211,8 +227,7 @@ def _told(path: Path, texts: dict[str, str]) -> _Told:
     missing = [key for key in NEEDED if key not in texts]
     if missing:
         raise UserError(
-            f"{path}: not written by 'resnetlab export': it does not state its {', '.join(missing)}; {HOW_TO} "
-            f"{'onnx' if path.suffix == '.onnx' else 'openvino'}."
+            f"{path}: not written by 'resnetlab export': it does not state its {', '.join(missing)}; {_how_to(path)}."
         )
     try:
         told = {key: json.loads(text) for key, text in texts.items() if key in _Told.__annotations__}

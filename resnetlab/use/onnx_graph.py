@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError, out_of_memory
+from resnetlab.use.checksum import unset
 from resnetlab.use.parity import Scores
 from resnetlab.use.torch_program import without_their_own_warnings
 
@@ -39,7 +40,8 @@ def check_installed() -> None:
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
     """The file's content: `pixels`, uint8 N C H W with any N, -> `scores`, float32 N K.
 
-    `pixels` is an example with N of 2 or more; the description becomes its metadata_props. Raises UserError where a
+    `pixels` is an example with N of 2 or more; the description becomes its metadata_props, with a checksum
+    that `checksum.sealed` sets. Raises UserError where a
     package is missing, and for a network that one file can't hold.
     """
     check_installed()
@@ -60,7 +62,7 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     graph = model.graph
     for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
-    for key, value in description.items():
+    for key, value in (description | unset()).items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError
+from resnetlab.use.checksum import KEY
 from resnetlab.use.onnx_graph import last_line, to_onnx
 from resnetlab.use.parity import Scores
 from resnetlab.use.signal_stack import signal_stack_kept
@@ -76,7 +77,7 @@ def openvino_description(
         shape = [side.get_length() if side.is_static else -1 for side in port.get_partial_shape()]
         return min(port.get_names(), default=""), port.get_element_type().to_dtype().name, shape
 
-    names = ("network", "classes", "preprocessing", "normalisation", "precision", "assumed", "accuracy")
+    names = ("network", "classes", "preprocessing", "normalisation", "precision", "assumed", "accuracy", KEY)
     told = {name: model.get_rt_info([TOLD, name]).astype(str) for name in names if model.has_rt_info([TOLD, name])}
     return described(model.inputs[0]), described(model.outputs[0]), told
 

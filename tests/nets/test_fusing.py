@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,19 +270,62 @@ def test_the_code_is_compiled_once_and_kept(anew: Path, monkeypatch: pytest.Monk
     fusing.library()
 
 
-def test_damaged_code_is_compiled_again(anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["no library", "cut in its middle", "empty", "zeros in its middle"])
+def test_damaged_code_is_compiled_again(
+    damage: str, anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that loads a file which was cut short dies, so damage is seen before."""
     fusing.library()
     (made,) = anew.iterdir()
+    content = made.read_bytes()
+    half = len(content) // 2
     damaged = tmp_path / "other" / "resnetlab" / made.name  # a process does not load a path twice
     damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"not a library")
+    damaged.write_bytes(
+        {
+            "no library": b"not a library",
+            "cut in its middle": content[:half],
+            "empty": b"",
+            "zeros in its middle": content[:half] + bytes(100) + content[half + 100 :],
+        }[damage]
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     fusing.built.cache_clear()
     assert fusing.library()._name == str(damaged)
-    assert damaged.read_bytes() == made.read_bytes()
+    assert damaged.read_bytes() == content
+    assert list(damaged.parent.iterdir()) == [damaged]
+
+
+def test_code_for_other_instructions_is_compiled_beside_it(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder may be shared by machines with other processors."""
+    fusing.library()
+    (first,) = anew.iterdir()
+    monkeypatch.setattr(fusing, "_processor", lambda: b"flags : others")
+    fusing.built.cache_clear()
+    assert fusing.library()._name != str(first)
+    assert len(list(anew.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "line", [b"flags\t\t: fpu avx2", b"Features\t: fp asimd sve", b"isa\t: rv64imafdcv", b"features\t: vx"]
+)
+def test_the_instruction_sets_of_each_kind_of_processor_are_found(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"processor\t: 0\nBogoMIPS\t: 50\n" + line + b"\nother\t: 1\n")
+    assert fusing._processor() == line
 
 
 def test_where_the_cache_cannot_be_written_the_code_is_compiled_for_the_process(anew: Path) -> None:
     anew.parent.write_text("a file in the place of the folder")
     fusing.library()
     assert anew.parent.is_file()
+
+
+def test_processes_that_compile_at_once_all_have_the_code_and_leave_one_file(anew: Path) -> None:
+    code = "from resnetlab.nets import fusing; print(fusing.library()._name)"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate() for process in started]
+    (made,) = anew.iterdir()
+    assert said == [(f"{made}\n", "")] * 3

@@ -158,6 +158,10 @@ def test_the_rule_of_a_claim_is_what_its_comparisons_ask_for(tmp_path: Path) -> 
     for comparison, asks in said:
         assert str(rule(comparison)) == f"error: {asks}"
     assert str(rule(less(x, LOW, than=HIGH), less(x, LOW, than=WIDE))) == "error: low below high, low below wide"
+    bn = LOW.called(Both("plain, BN", "普通，BN"))
+    apart = rule(less(x, bn, than=HIGH), less(x, bn, than=WIDE))
+    assert str(apart) == "error: plain, BN below high; and plain, BN below wide"
+    assert apart.zh == "误差：普通，BN 低于 high；且 普通，BN 低于 wide"
     assert rule() == rule(less(x, LOW, than=HIGH), tested=False) == SHARED("verdicts.NOT_TESTED")
     (row,) = rows(text, [claim("h", [less(x, LOW, than=HIGH)], values={"most": 0.5})])
     assert str(row.rule) == "at most 0.5"

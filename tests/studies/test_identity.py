@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,24 @@ def test_each_claim_has_data_that_refute_it_alone() -> None:
 
 def test_one_seed_gives_a_direction_only() -> None:
     assert verdicts(judged(seeds=1)) == [REPRODUCED, REPRODUCED, *[DIRECTION] * 4]
+
+
+def test_a_loss_of_zero_is_one_that_float32_cannot_tell_from_it() -> None:
+    finding = judged(lambda mix, units: 0.0 if mix == "Add()" else 0.9)
+    assert verdicts(finding)[4] == REPRODUCED
+    assert "mean +7.2 [+7.2, +7.2]" in str(finding.rows[4].measured)
+    assert [row[5] for row in finding.tables[1].rows] == ["6e-08"] * len(finding.tables[1].rows)
+    assert verdicts(judged(lambda mix, units: 0.0))[4:] == [UNDECIDED, UNDECIDED]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_not_judged(loss: float) -> None:
+    finding = judged(lambda mix, units: loss if (mix, units) == ("Plain()", 16) else papers_way(mix, units))
+    assert verdicts(finding)[4:] == [NOT_JUDGED, NOT_JUDGED]
+    assert str(finding.rows[4].measured) == "some of the values it compares are not finite"
+    assert "plain none" in str(finding.answer)
+    plain, residual = finding.figures[0].panels[0].series
+    assert (len(plain.x), len(residual.x)) == (4, 5)
 
 
 def test_words_say_which_stacks_fit() -> None:

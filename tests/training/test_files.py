@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
+from resnetlab.training import loop
+from resnetlab.training.dry_run import dry_run
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
@@ -184,8 +186,22 @@ def test_nothing_can_be_evaluated(colours: Path, tmp_path: Path) -> None:
         for i in range(3):
             picture(100, i).save(tmp_path / "train" / name / f"{i}.jpg")
         bad_files(tmp_path / "val" / name)
-    with pytest.raises(UserError, match="test image"):
-        finish(recipe(tmp_path, unreadable="skip"), tmp_path / "runs")
+    with pytest.raises(UserError, match="none of the test images can be read; see 'resnetlab data audit'"):
+        finish(recipe(tmp_path, unreadable="skip", unreadable_limit=100), tmp_path / "runs")
+    with pytest.raises(UserError, match="none of 6 test images can be read; see 'resnetlab data audit'"):
+        dry_run(make_run(recipe(tmp_path, unreadable="skip"), tmp_path / "runs"), threads=1)
+
+
+def test_another_error_of_an_evaluation_is_not_one_of_unreadable_images(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("something else")
+
+    monkeypatch.setattr(loop, "accuracy", fails)
+    with pytest.raises(ValueError, match="something else") as caught:
+        finish(recipe(colours, epochs=1), tmp_path / "runs")
+    assert not isinstance(caught.value, UserError)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -102,6 +105,23 @@ def test_quantising_reports_to_nobody() -> None:
     assert done.stdout.strip().endswith("Mock"), done.stdout + done.stderr
 
 
+def test_a_file_of_an_earlier_version_without_a_checksum_runs(
+    files: Path, pictures: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    model = onnx.load(files / "net.onnx")
+    (place,) = (i for i, entry in enumerate(model.metadata_props) if entry.key == "checksum")
+    del model.metadata_props[place]
+    onnx.save(model, tmp_path / "net.onnx")
+    assert main(["predict", str(tmp_path / "net.onnx"), str(pictures)]) == 0
+
+
+@pytest.mark.parametrize("names", [("net.onnx",), ("net.xml", "net.bin")])
+def test_the_checksum_is_what_the_guide_says(files: Path, names: tuple[str, ...]) -> None:
+    content = b"".join((files / name).read_bytes() for name in names)
+    (stated,) = re.findall(rb"checksum.{1,20}?([0-9a-f]{64})", content, re.DOTALL)
+    assert hashlib.sha256(content.replace(stated, b"0" * 64)).hexdigest() == stated.decode()
+
+
 def damaged(files: Path, folder: Path, kind: str) -> Path:
     """A copy of the exported files with something wrong."""
     contents = {suffix: (files / f"net{suffix}").read_bytes() for suffix in (".onnx", ".xml", ".bin")}
@@ -116,6 +136,14 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
         del contents[".bin"]
     elif kind == "xml with short bin":
         contents[".bin"] = contents[".bin"][:100]
+    elif kind.endswith("with zeros"):  # a block of the disk that was lost
+        at = ".bin" if name == ".xml" else name
+        middle = len(contents[at]) // 2
+        contents[at] = contents[at][:middle] + bytes(512) + contents[at][middle + 512 :]
+    elif kind == "xml with the bin of others":
+        weights = np.frombuffer(contents[".bin"], np.uint8).copy()
+        weights[len(weights) // 2 :][:4096] ^= 1
+        contents[".bin"] = weights.tobytes()
     elif kind == "xml with odd JSON":
         contents[".xml"] = contents[".xml"].replace(b"&quot;cifar_resnet8&quot;", b"cifar")
     elif kind == "xml of other shape":
@@ -129,6 +157,10 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
             told["classes"].value = json.dumps(["0"])
         elif kind == "onnx with odd classes":
             told["classes"].value = json.dumps([0, 1])
+        elif kind == "onnx with an odd checksum":
+            told["checksum"].value = "5"
+        elif kind == "onnx with other classes":
+            told["classes"].value = told["classes"].value.replace('"0", "1"', '"1", "0"')
         elif kind == "onnx with odd means":
             told["normalisation"].value = json.dumps({"mean": ["x"], "std": [1]})
         elif kind == "onnx of two outputs":
@@ -142,6 +174,10 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
 
 DAMAGES = {
     **{f"{name}, {kind}": "damaged" for name in ("onnx", "xml") for kind in ("empty", "cut", "other")},
+    **{f"{name} with zeros": "its checksum differs); export the run folder" for name in ("onnx", "xml")},
+    "xml with the bin of others": "or bad.bin is another network's (its checksum differs)",
+    "onnx with an odd checksum": "checksum is 5",
+    "onnx with other classes": "changed since it was exported (its checksum differs)",
     "xml without bin": "bad.bin",
     "xml with short bin": "damaged",
     "xml with odd JSON": "not JSON",

@@ -103,8 +103,8 @@ class Difference:
 
     def rounded(self, digits: int) -> str:
         """The difference and its interval, if it has one, with `digits` decimals; the same in every language."""
-        mean, *interval = (_signed(end, digits) for end in (self.mean, self.low, self.high) if math.isfinite(end))
-        return f"{mean} [{', '.join(interval)}]" if interval else mean
+        mean, *interval = (_signed(value, digits) for value in (self.mean, self.low, self.high))
+        return f"{mean} [{', '.join(interval)}]" if math.isfinite(self.low) else mean
 
     def __str__(self) -> str:
         return self.rounded(1) if math.isfinite(self.low) else f"{self.rounded(1)} (one seed: no interval)"

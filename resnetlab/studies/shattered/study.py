@@ -123,7 +123,7 @@ def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
         "ordered",
         [more(lag_1, residual, than=plain_bn), more(lag_1, small, than=residual)],
         values={"L": L},
-        cell=lambda: {"means": [statistics.fmean(net.of(lag_1)) for net in (plain_bn, residual, small)]},
+        cell=lambda: {"means": [net.mean(lag_1) for net in (plain_bn, residual, small)]},
     )
     yield claim(
         "stays_coloured",

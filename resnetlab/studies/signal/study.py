@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +98,7 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
         [no_more(_largest_error, all_bare, than=0.0, by=TOLERANCE)],
         needs=bare,
         values=layers,
-        cell=lambda: {"error": 100 * statistics.fmean(all_bare.of(_largest_error))},
+        cell=lambda: {"error": 100 * all_bare.mean(_largest_error)},
     )
     yield claim(
         "he_above_xavier",
@@ -121,7 +120,7 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
         "bn_keeps",
         [more(_log_of_rest, net, than=math.log(KEPT)) for net in with_bn],
         values={**layers, "kept": KEPT},
-        cell=lambda: {"rest": [f"{net} {math.exp(statistics.fmean(net.of(_log_of_rest))):.2g}" for net in with_bn]},
+        cell=lambda: {"rest": [f"{net} {math.exp(net.mean(_log_of_rest)):.2g}" for net in with_bn]},
     )
     yield claim(
         "explodes", [more(gradient, he_bn, than=0.0)], values={**layers, "yang": YANG}, cell=lambda: _factors(he_bn)
