@@ -43,7 +43,7 @@ def imagenet(channels: int = 3) -> Normalisation:
 
     For grey images, their averages over the colours.
     """
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, std = map(torch.tensor, KNOWN["imagenet"])
     if channels == 1:
         mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
     return Normalisation(mean[:, None, None], std[:, None, None])
