@@ -151,9 +151,9 @@ def listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def data_names(readers: Mapping[str, Reader] = READERS) -> str:
+def data_names() -> str:
     """The possible names of data, for help and messages."""
-    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in readers.items()]
+    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in READERS.items()]
     return listed([*kinds, "just DIR, a folder of images"])
 
 
