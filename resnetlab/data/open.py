@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
