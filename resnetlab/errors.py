@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -38,6 +38,23 @@ def shown(value: object) -> str:
 def printable(name: str) -> str:
     """A file's name as a line of text: unprintable characters, and bytes that are not UTF-8, become escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def counted(count: int, one: str, more: str = "") -> str:
+    """The number with its noun: "1 file", "2,000 files"."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def some(words: Iterable[str], most: int = 3) -> str:
+    """The first of some words, separated by commas, and dots for the others."""
+    words = list(words)
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """The first of some words, separated by commas, and the number of the others."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:

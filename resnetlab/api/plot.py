@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from resnetlab.api.arguments import PathLike, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded
-from resnetlab.report.study_pages import figure_of
 from resnetlab.studies.figures.curves import check_out, error_curves, save_curves
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.figures.figure import Figure
@@ -26,11 +24,6 @@ class Plot:
 
     figure: Figure = field(repr=False)
     runs: tuple[Path, ...] = ()  # the runs that it shows
-
-    @classmethod
-    def recorded(cls, values: dict[str, Any]) -> Plot:
-        """The figure of a study's record."""
-        return cls(figure_of(values))
 
     @cached_property
     def svg(self) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, copy_context
 from functools import cache
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -72,17 +73,31 @@ def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console().print()
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: Iterable[str]) -> None:
-    """Print a table, the columns `left` aligned to the left; rows one below the other where the table does not fit."""
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Iterable[str],
+    *,
+    title: str = "",
+    least: int | None = None,
+    **style: Any,
+) -> None:
+    """Print a table, the columns `left` aligned to the left; rows one below the other where the table does not fit.
+
+    least: the columns of a console from which on it counts as fitting, although lines are broken. style: rich's.
+    """
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    if not fits(headers, rows):
+    if not (fits(headers, rows) if least is None else console().width >= least):
+        if title:
+            console().print(title, markup=False, highlight=False)
         print_listed(headers, rows)
         return
-    table = Table()
+    table = Table(title=escape(title) or None, title_justify="left", **style)
     for header in headers:
-        table.add_column(header, justify="left" if header in left else "right", overflow="fold")
+        table.add_column(Text(header), justify="left" if header in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console().print(table)

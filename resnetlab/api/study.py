@@ -17,7 +17,7 @@ from resnetlab.api.plot import Plot
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.errors import check_choice, check_counts
 from resnetlab.paths import expanded
-from resnetlab.report.study_pages import write_report
+from resnetlab.report.study_pages import figure_of, write_report
 from resnetlab.storage import disk_errors
 from resnetlab.studies.frame.assignment import Assignment, Workplace, assignments
 from resnetlab.studies.frame.record import Record
@@ -186,7 +186,7 @@ def _result(record: Record, path: Path, page: Path) -> StudySummary:
         rule=str(both(record.rule)),
         claims=tuple(ClaimResult(**row) for row in rows),
         failures=tuple(f"{f['net']} seed {f['seed']}: {f['reason']}" for f in record.failures),
-        figures=tuple(Plot.recorded(figure) for figure in record.figures),
+        figures=tuple(Plot(figure_of(figure)) for figure in record.figures),
         record=path,
         report=page,
     )

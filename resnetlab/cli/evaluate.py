@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import (
-    NAMES,
-    READ,
-    ClassNames,
-    ClassOrder,
-    Device,
-    Engine,
-    Json,
-    Reading,
-    Unreadable,
-    Which,
-    Workers,
-    check,
-)
+from resnetlab.api.fetching import NAMES
+from resnetlab.cli import options
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -56,22 +44,22 @@ def evaluate(
     views: Views = "1-crop",
     flip: Flip = False,
     net: Nets = (),
-    which: Which = "last",
-    reading: Reading = READ,
-    classes: ClassNames = (),
-    class_order: ClassOrder = "text",
-    unreadable: Unreadable = None,
+    which: options.Which = "last",
+    reading: options.Reading = options.READ,
+    classes: options.ClassNames = (),
+    class_order: options.ClassOrder = "text",
+    unreadable: options.Unreadable = None,
     report: Report = None,
-    engine: Engine = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    json: Json = False,
+    engine: options.Engine = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    json: options.Json = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy in % on a data set's test images; the softmax of several networks is averaged.
 
     A folder of classes without train, val or resnetlab-split.json is tested as a whole; nothing is written into it.
     """
-    check(which)
+    options.check(which)
     from resnetlab.api.evaluate import evaluate as evaluate_on
 
     looking: dict[str, Any] = {"net": net, "which": which, "views": views, "flip": flip, **vars(reading)}

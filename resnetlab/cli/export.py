@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import (
-    READ,
-    ClassNames,
-    ClassOrder,
-    Json,
-    Net,
-    Reading,
-    RunOrWeights,
-    Unreadable,
-    Which,
-    check,
-)
+from resnetlab.cli import options
 from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
@@ -44,7 +33,7 @@ Tested = Annotated[
 
 
 def export(
-    source: RunOrWeights,
+    source: options.RunOrWeights,
     /,
     *,
     to: To = "onnx",
@@ -52,19 +41,19 @@ def export(
     int8: Int8 = False,
     calibrate: Calibrate = None,
     data: Tested = None,
-    classes: ClassNames = (),
-    class_order: ClassOrder = "text",
-    unreadable: Unreadable = None,
-    net: Net = None,
-    which: Which = "last",
-    reading: Reading = READ,
-    json: Json = False,
+    classes: options.ClassNames = (),
+    class_order: options.ClassOrder = "text",
+    unreadable: options.Unreadable = None,
+    net: options.Net = None,
+    which: options.Which = "last",
+    reading: options.Reading = options.READ,
+    json: options.Json = False,
 ) -> None:
     """Export a network for other programs, with its classes and preprocessing, after comparing it with PyTorch.
 
     ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
-    check(which)
+    options.check(which)
     from resnetlab.api.screen import tell
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier

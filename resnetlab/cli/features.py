@@ -11,21 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import (
-    READ,
-    UNREADABLE,
-    BatchSize,
-    Device,
-    Engine,
-    Images,
-    Json,
-    Net,
-    Reading,
-    RunOrWeights,
-    Which,
-    WholeNumber,
-    check,
-)
+from resnetlab.cli import options
 from resnetlab.cli.streams import names_given
 from resnetlab.errors import UserError, printable
 
@@ -35,7 +21,9 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, Parameter(help="The file to write: .npz or .parquet.")]
 At = Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: the last layer's input.")]
-Nearest = Annotated[int | None, WholeNumber, Parameter(help="Number of nearest images to print for each image.")]
+Nearest = Annotated[
+    int | None, options.WholeNumber, Parameter(help="Number of nearest images to print for each image.")
+]
 Among = Annotated[Path | None, Parameter(help="Search for them in this .npz file instead, written earlier.")]
 Unreadable = Annotated[
     Literal["error", "skip"], Parameter(help="Exit code if unreadable files were left out: error is 1, skip is 0.")
@@ -43,28 +31,28 @@ Unreadable = Annotated[
 
 
 def features(
-    source: RunOrWeights,
-    images: Images = (),
+    source: options.RunOrWeights,
+    images: options.Images = (),
     /,
     *,
     out: Out = None,
     at: At = None,
     nearest: Nearest = None,
     among: Among = None,
-    net: Net = None,
-    which: Which = "last",
-    reading: Reading = READ,
-    batch_size: BatchSize = 32,
+    net: options.Net = None,
+    which: options.Which = "last",
+    reading: options.Reading = options.READ,
+    batch_size: options.BatchSize = 32,
     unreadable: Unreadable = "error",
-    engine: Engine = None,
-    device: Device = "auto",
-    json: Json = False,
+    engine: options.Engine = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> int:
     """Write a feature vector for each image, or find the nearest images by them.
 
     Unreadable files are named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
-    check(which, batch_size=batch_size, nearest=nearest)
+    options.check(which, batch_size=batch_size, nearest=nearest)
     from resnetlab.api.screen import tell
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device
@@ -79,7 +67,7 @@ def features(
         print(json_module.dumps(answer))
     else:
         _show(answer)
-    return UNREADABLE if left_out and unreadable == "error" else 0
+    return options.UNREADABLE if left_out and unreadable == "error" else 0
 
 
 def _checked(out: Path | None, nearest: int | None, among: Path | None) -> Features | None:

@@ -125,25 +125,15 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     specs = [_spec(name) for name in (net, *nets)]  # refuse a wrong name before counting takes its time
     rows = [(complexity(s), reported(s)) for s in specs]
     if json:
-        _print_json({"networks": [_without_layers(c) | {"printed": _as_json(p)} for c, p in rows]})
+        counts = [{k: v for k, v in c.to_dict().items() if k != "layers"} for c, _ in rows]
+        printed = [{"network": p[0], **asdict(p[1])} if p else None for _, p in rows]
+        _print_json({"networks": [c | {"printed": p} for c, p in zip(counts, printed, strict=True)]})
         return
-    from rich.table import Table
-    from rich.text import Text
+    from resnetlab.api.screen import console, print_table
 
-    from resnetlab.api.screen import console, print_listed
-
-    cells = [_cells(c, p) for c, p in rows]
     headers = ("network", "depth", "input", "parameters", "multiply-adds", "training", "inference", "error %")
     console().print("ours, with the paper's figures in brackets", style="italic")
-    if console().width >= COMPARE_WIDTH:
-        table = Table()
-        for header in headers:
-            table.add_column(header, justify="left" if header in ("network", "input") else "right", overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
-        console().print(table)
-    else:
-        print_listed(headers, cells)
+    print_table(headers, [_cells(c, p) for c, p in rows], left=("network", "input"), least=COMPARE_WIDTH)
     for source in sorted({p[1].source for _, p in rows if p}):
         console().print(f"printed in {source}", style="dim", highlight=False)
     console().print(
@@ -170,14 +160,6 @@ def _cells(c: Complexity, found: tuple[str, Reported] | None) -> tuple[str, ...]
         _mebibytes(c.inference_bytes),
         f"({p.error:.2f}{other})" if p and p.error else "",
     )
-
-
-def _without_layers(c: Complexity) -> dict[str, object]:
-    return {k: v for k, v in c.to_dict().items() if k != "layers"}
-
-
-def _as_json(found: tuple[str, Reported] | None) -> dict[str, object] | None:
-    return {"network": found[0], **asdict(found[1])} if found else None
 
 
 def _show(c: Complexity) -> None:

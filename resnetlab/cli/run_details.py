@@ -41,10 +41,8 @@ def compare(
 ) -> None:
     """Show runs side by side: the settings in which they differ, and their errors."""
     from rich import box
-    from rich.table import Table
-    from rich.text import Text
 
-    from resnetlab.api.screen import console, fits, print_listed
+    from resnetlab.api.screen import print_table
     from resnetlab.training.run_details import compare_runs
     from resnetlab.training.runs import find_run
 
@@ -53,13 +51,7 @@ def compare(
         print(json_module.dumps(found.to_dict()))
         return
     headers, rows = found.table()
-    if not fits(headers, rows):
-        print_listed(headers, rows)
-        return
-    table = Table(*headers, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console().print(table)
+    print_table(headers, rows, left=headers, box=box.SIMPLE_HEAD)
 
 
 def remove(

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, Runs
 from resnetlab.cli.run_details import OneRun, compare, remove, show
-from resnetlab.errors import printable
+from resnetlab.errors import printable, some
 
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
@@ -36,7 +36,7 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
         print(f"{runs}: no runs yet; create one with resnetlab train.")
     if others:
         words = "1 folder that is not a run" if len(others) == 1 else f"{len(others)} folders that are not runs"
-        print(f"{words}: {', '.join(printable(p.name) for p in others[:3])}{', ...' if len(others) > 3 else ''}")
+        print(f"{words}: {some(printable(p.name) for p in others)}")
 
 
 @app.command

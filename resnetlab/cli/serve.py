@@ -9,16 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import (
-    READ,
-    Device,
-    Net,
-    Reading,
-    RunWeightsOrExported,
-    Which,
-    WholeNumber,
-    check,
-)
+from resnetlab.cli.options import READ, Device, Net, Reading, RunWeightsOrExported, Which, WholeNumber, check
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]

@@ -219,32 +219,15 @@ ROWS_WIDTH = 72  # columns below which sentences side by side can't be read
 
 
 def _show(record: Record) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from resnetlab.api.screen import console, fits, print_listed
+    from resnetlab.api.screen import console, print_table
 
     for table in record.tables:
-        caption, headers = str(both(table["caption"])), [str(both(header)) for header in table["header"]]
-        rows = [[str(both(cell)) for cell in row] for row in table["rows"]]
-        if not fits(headers, rows):
-            console().print(caption, markup=False, highlight=False)
-            print_listed(headers, rows)
-            continue
-        shown = Table(*map(escape, headers), title=escape(caption), title_justify="left")
-        for row in rows:
-            shown.add_row(*map(escape, row))
-        console().print(shown)
+        headers, *rows = ([str(both(cell)) for cell in row] for row in (table["header"], *table["rows"]))
+        print_table(headers, rows, left=headers, title=str(both(table["caption"])))
     headers = ["claim", "paper", "measured", "verdict"]
     remarks = [str(both(row.get("remark", ""))) for row in record.rows]
     rows = [[str(both(row[k])) for k in headers] for row in record.rows]
     for row, remark in zip(rows, remarks, strict=True):
         row[2] += f"\n{remark}" if remark else ""
-    if console().width >= ROWS_WIDTH:
-        shown = Table(*headers, show_lines=True)
-        for row in rows:
-            shown.add_row(*map(escape, row))
-        console().print(shown)
-    else:
-        print_listed(headers, rows)
+    print_table(headers, rows, left=headers, least=ROWS_WIDTH, show_lines=True)
     console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")

@@ -12,29 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import (
-    READ,
-    UNREADABLE,
-    BatchSize,
-    Device,
-    Engine,
-    Images,
-    Json,
-    Net,
-    Reading,
-    RunOrWeights,
-    RunWeightsOrExported,
-    Which,
-    WholeNumber,
-    check,
-)
+from resnetlab.cli import options
 from resnetlab.cli.streams import names_given
 from resnetlab.errors import UserError, printable
 
 if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
 
-Top = Annotated[int, WholeNumber, Parameter(help="Number of classes to show for each image.")]
+Top = Annotated[int, options.WholeNumber, Parameter(help="Number of classes to show for each image.")]
 Csv = Annotated[
     bool, Parameter(negative="", help="Print CSV with the columns file, rank, class, probability and error.")
 ]
@@ -51,49 +36,49 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 
 def predict(
-    source: RunWeightsOrExported,
-    images: Images = (),
+    source: options.RunWeightsOrExported,
+    images: options.Images = (),
     /,
     *,
-    net: Net = None,
-    which: Which = "last",
-    reading: Reading = READ,
+    net: options.Net = None,
+    which: options.Which = "last",
+    reading: options.Reading = options.READ,
     top: Top = 5,
-    batch_size: BatchSize = 32,
-    engine: Engine = None,
-    device: Device = "auto",
-    json: Json = False,
+    batch_size: options.BatchSize = 32,
+    engine: options.Engine = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
     csv: Csv = False,
 ) -> int:
     """Predict the likeliest classes of images. If a file cannot be read, its name is printed and the exit code is 1."""
-    check(which, top=top, batch_size=batch_size)
+    options.check(which, top=top, batch_size=batch_size)
     if json and csv:
         raise UserError("give --json or --csv, not both.")
     from resnetlab.api.predict import opened
     from resnetlab.use.predict import predict as predictions_of
 
-    options = {"net": net, "which": which, **vars(reading)}
+    opening = {"net": net, "which": which, **vars(reading)}
     names = names_given(images)
-    classifier, files = opened(source, names, engine=engine, device=device, batch_size=batch_size, **options)
+    classifier, files = opened(source, names, engine=engine, device=device, batch_size=batch_size, **opening)
     found = predictions_of(classifier, files, top=top, batch=batch_size)  # each is shown as soon as it is there
     failed = _as_json(found, classifier.assumed) if json else (_as_csv if csv else _as_text)(found)
-    return UNREADABLE if failed else 0
+    return options.UNREADABLE if failed else 0
 
 
 def explain(
-    source: RunOrWeights,
-    images: Images = (),
+    source: options.RunOrWeights,
+    images: options.Images = (),
     /,
     *,
-    net: Net = None,
-    which: Which = "last",
-    reading: Reading = READ,
+    net: options.Net = None,
+    which: options.Which = "last",
+    reading: options.Reading = options.READ,
     method: Method = "grad_cam",
     unit: Unit = None,
     label: Label = None,
     out: Pictures = Path("explained"),
-    device: Device = "auto",
-    json: Json = False,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> int:
     """Write a picture for each image: the image beside a heat map of what the network's answer is based on."""
     from resnetlab.api.screen import tell
@@ -101,7 +86,7 @@ def explain(
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images
 
-    check(which)
+    options.check(which)
     fetch_sources(source)
     where = find_device(device)
     classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
@@ -115,7 +100,7 @@ def explain(
             print(printable(f"{one.file}: {one.name} {100 * one.probability:.1f} % -> {one.picture}"))
     if json:
         print(json_module.dumps({"images": [one.to_dict() for one in found]}))
-    return UNREADABLE if any(one.error for one in found) else 0
+    return options.UNREADABLE if any(one.error for one in found) else 0
 
 
 def _as_json(found: Iterator[Prediction], assumed: tuple[str, ...]) -> bool:

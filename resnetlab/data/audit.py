@@ -17,7 +17,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.near_duplicates import NEAR, NEAR_FINE, difference_hash, nearest_looks
 from resnetlab.data.oddities import HUGE, NARROW, STRETCHED, TINY, levels_of, mode_words, oddities
 from resnetlab.data.workers import KILLED, check_workers, over_images
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, counted
 
 FEW = 20  # training images: classes with fewer are listed
 UNEVEN = 3  # ratio of largest to smallest class from which on the audit advises to balance the classes
@@ -233,11 +233,6 @@ class Audit:
         }
 
 
-def counted(count: int, one: str, more: str = "") -> str:
-    """The number with its noun: "1 file", "2,000 files"."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
-
-
 def _span(counts: Iterable[int]) -> str:
     listed = list(counts)
     low, high = min(listed), max(listed)
@@ -348,8 +343,7 @@ def _look(files: Files, i: int) -> _Look:
         header = decoding.read_header(content)
         pixels = decoding.decode(content)  # H W 3
     except (decoding.Unreadable, OSError, MemoryError) as error:
-        words = getattr(error, "strerror", None) or str(error) or "does not fit into memory"
-        return _Look(words, _hash(content) if content else b"")
+        return _Look(decoding.reason(error), _hash(content) if content else b"")
     look_hash, flat = difference_hash(pixels)
     return _Look(
         trouble="",

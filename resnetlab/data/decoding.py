@@ -46,6 +46,7 @@ __all__ = [
     "decode_resized",
     "finish",
     "read_header",
+    "reason",
 ]
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
@@ -75,6 +76,11 @@ class Unreadable(Exception):
 
 class TooManyPixels(Unreadable):
     """The image has more pixels than the limit."""
+
+
+def reason(error: Unreadable | OSError | MemoryError) -> str:
+    """Why an image can't be read, in words."""
+    return getattr(error, "strerror", None) or str(error) or "does not fit into memory"
 
 
 class Header(NamedTuple):

@@ -19,8 +19,8 @@ from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.standing import standing, text
-from resnetlab.data.walk import SPLIT, folders_in, images_below, is_image, no_images, some, tell_left_out
-from resnetlab.errors import UserError
+from resnetlab.data.walk import SPLIT, folders_in, images_below, is_image, no_images, tell_left_out
+from resnetlab.errors import UserError, shown, some
 from resnetlab.paths import one_form
 from resnetlab.storage import is_there, read_regular, write_atomically
 
@@ -233,10 +233,10 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         words = (
             "no test images are left for %s, whose other images may be training images: only other classes are tested"
         )
-        _log.warning("%s: " + words, folder / SPLIT, some(untested))
+        _log.warning("%s: " + words, folder / SPLIT, some(map(shown, untested)))
     if anew:
         words = "no test images are left for %s: new ones are drawn, which earlier runs may have trained on"
-        _log.warning("%s: " + words, folder / SPLIT, some(anew))
+        _log.warning("%s: " + words, folder / SPLIT, some(map(shown, anew)))
     if purpose == "train" and (drawn or now.renamed):
         write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
     return tested

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 from pathlib import Path
 
 SHARED = "/dev/shm"  # where Linux keeps shared memory; Docker gives it 64 MB
@@ -12,10 +12,9 @@ SHARED = "/dev/shm"  # where Linux keeps shared memory; Docker gives it 64 MB
 def shared_memory() -> int | None:
     """Free bytes of shared memory; None if it isn't a file system, as on macOS."""
     try:
-        found = os.statvfs(SHARED)
+        return shutil.disk_usage(SHARED).free
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
 
 
 def killings_for_memory() -> int:

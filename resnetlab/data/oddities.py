@@ -40,17 +40,14 @@ def oddities(name: str, header: Header, levels: tuple[int, int, int]) -> Iterato
         yield "stretched", size
     lowest, highest, span = levels
     if span <= NARROW:
-        yield "narrow", _span_in_words(lowest, highest, span) + _bits_in_words(header.mode, highest)
+        words = f"levels {lowest} to {highest} of 255" if span else "one colour"
+        yield "narrow", words + _bits_in_words(header.mode, highest)
 
 
 def levels_of(pixels: np.ndarray) -> tuple[int, int, int]:
     """The lowest and the highest level of an image, uint8 H W 3, and the widest span of one of its colours."""
     low, high = pixels.min((0, 1)).astype(int), pixels.max((0, 1)).astype(int)
     return int(low.min()), int(high.max()), int((high - low).max())
-
-
-def _span_in_words(lowest: int, highest: int, span: int) -> str:
-    return f"levels {lowest} to {highest} of 255" if span else "one colour"
 
 
 def _bits_in_words(mode: str, highest: int) -> str:

@@ -70,109 +70,64 @@ class Reader:
     counts: Counts | None = None  # if they are always the same
 
 
+def _cifar(archive: str, size: int, sha256: str, unpacks_to: str, classes: int) -> Reader:
+    """The row of a CIFAR data set."""
+    places = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
+    return Reader(
+        "resnetlab.data.cifar:read_cifar",
+        "the folder with its batches",
+        in_memory=True,
+        published=Published(places, (File(archive, size, sha256, unpacks_to),)),
+        missing="resnetlab.data.cifar:missing_batches",
+        counts=Counts(50_000, 10_000, classes, (3, 32, 32)),
+    )
+
+
+def _mnist(places: tuple[str, ...], *files: tuple[int, str]) -> Reader:
+    """The row of a data set in four files called as MNIST's are; files: the size and SHA-256 of each, in order."""
+    names = [f"{side}-{what}.gz" for side in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+    return Reader(
+        "resnetlab.data.idx:read_mnist",
+        "the folder with its IDX files",
+        in_memory=True,
+        published=Published(places, tuple(File(name, *file) for name, file in zip(names, files, strict=True))),
+        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
+    )
+
+
 READERS: dict[str, Reader] = {
     "digits": Reader("resnetlab.data.digits:read_digits", in_memory=True),
-    "cifar10": Reader(
-        "resnetlab.data.cifar:read_cifar",
-        "the folder with its batches",
-        in_memory=True,
-        published=Published(
-            ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
-            (
-                File(
-                    "cifar-10-python.tar.gz",
-                    170_498_071,
-                    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                    unpacks_to="cifar-10-batches-py",
-                ),
-            ),
-        ),
-        missing="resnetlab.data.cifar:missing_batches",
-        counts=Counts(50_000, 10_000, 10, (3, 32, 32)),
+    "cifar10": _cifar(
+        "cifar-10-python.tar.gz",
+        170_498_071,
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        "cifar-10-batches-py",
+        classes=10,
     ),
-    "cifar100": Reader(
-        "resnetlab.data.cifar:read_cifar",
-        "the folder with its batches",
-        in_memory=True,
-        published=Published(
-            ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
-            (
-                File(
-                    "cifar-100-python.tar.gz",
-                    169_001_437,
-                    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-                    unpacks_to="cifar-100-python",
-                ),
-            ),
-        ),
-        missing="resnetlab.data.cifar:missing_batches",
-        counts=Counts(50_000, 10_000, 100, (3, 32, 32)),
+    "cifar100": _cifar(
+        "cifar-100-python.tar.gz",
+        169_001_437,
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        "cifar-100-python",
+        classes=100,
     ),
-    "mnist": Reader(
-        "resnetlab.data.idx:read_mnist",
-        "the folder with its IDX files",
-        in_memory=True,
-        published=Published(
-            ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
-            (
-                File(
-                    "train-images-idx3-ubyte.gz",
-                    9_912_422,
-                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                ),
-                File(
-                    "train-labels-idx1-ubyte.gz",
-                    28_881,
-                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                ),
-                File(
-                    "t10k-images-idx3-ubyte.gz",
-                    1_648_877,
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                ),
-                File(
-                    "t10k-labels-idx1-ubyte.gz",
-                    4_542,
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                ),
-            ),
-        ),
-        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
+    "mnist": _mnist(
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
     ),
     # Its own place is plain HTTP, so what arrives is held to SHA-256, not to the MD5 that the publishers print.
-    "fashion_mnist": Reader(
-        "resnetlab.data.idx:read_mnist",
-        "the folder with its IDX files",
-        in_memory=True,
-        published=Published(
-            (
-                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-            ),
-            (
-                File(
-                    "train-images-idx3-ubyte.gz",
-                    26_421_880,
-                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                ),
-                File(
-                    "train-labels-idx1-ubyte.gz",
-                    29_515,
-                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                ),
-                File(
-                    "t10k-images-idx3-ubyte.gz",
-                    4_422_102,
-                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                ),
-                File(
-                    "t10k-labels-idx1-ubyte.gz",
-                    5_148,
-                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                ),
-            ),
+    "fashion_mnist": _mnist(
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
-        counts=Counts(60_000, 10_000, 10, (1, 28, 28)),
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ),
     "imagenet": Reader(
         "resnetlab.data.imagenet:read_imagenet",

@@ -331,12 +331,8 @@ def _prepare(files: Files, i: int, *, short_side: int | None, quality: int) -> _
             decoding.decode(content)
             return _Prepared(content, False, "")
         return _Prepared(encode_jpeg(decoding.decode_resized(content, short_side), quality), True, "")
-    except decoding.Unreadable as error:
-        return _Prepared(b"", False, str(error))
-    except OSError as error:
-        return _Prepared(b"", False, error.strerror or str(error))
-    except MemoryError:
-        return _Prepared(b"", False, "does not fit into memory")
+    except (decoding.Unreadable, OSError, MemoryError) as error:
+        return _Prepared(b"", False, decoding.reason(error))
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

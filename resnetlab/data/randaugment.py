@@ -12,24 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from resnetlab.data.operations import (
-    Operation,
-    apply_each,
-    autocontrast,
-    brightness,
-    colour,
-    contrast,
-    equalize,
-    identity,
-    posterize,
-    rotate,
-    sharpness,
-    shear_x,
-    shear_y,
-    solarize,
-    translate_x,
-    translate_y,
-)
+from resnetlab.data import operations as ops
 
 RAND_AUGMENT_DRAWS = 2  # for each operation in turn: which, the sign
 TRIVIAL_AUGMENT_DRAWS = 3  # which, the bin, the sign
@@ -39,33 +22,33 @@ BINS = 31
 class Entry(NamedTuple):
     """An operation, its strength in the first and last bin of both spaces, and whether its sign is drawn."""
 
-    operation: Operation
+    operation: ops.Operation
     first: float
     last: float  # RandAugment's; a translation's is a share of the side
     widest: float  # TrivialAugment's; a translation's is in pixels
     signed: bool
 
 
-def _enhancing(operation: Operation) -> Operation:
+def _enhancing(operation: ops.Operation) -> ops.Operation:
     """With strength s the factor is 1 + s."""
     return lambda x, strength: operation(x, 1 + strength)
 
 
 OPERATIONS = {
-    "identity": Entry(identity, 0, 0, 0, False),
-    "shear_x": Entry(shear_x, 0, 0.3, 0.99, True),
-    "shear_y": Entry(shear_y, 0, 0.3, 0.99, True),
-    "translate_x": Entry(translate_x, 0, 150 / 331, 32, True),
-    "translate_y": Entry(translate_y, 0, 150 / 331, 32, True),
-    "rotate": Entry(rotate, 0, 30, 135, True),
-    "brightness": Entry(_enhancing(brightness), 0, 0.9, 0.99, True),
-    "colour": Entry(_enhancing(colour), 0, 0.9, 0.99, True),
-    "contrast": Entry(_enhancing(contrast), 0, 0.9, 0.99, True),
-    "sharpness": Entry(_enhancing(sharpness), 0, 0.9, 0.99, True),
-    "posterize": Entry(lambda x, bits: posterize(x, bits.round()), 8, 4, 2, False),
-    "solarize": Entry(solarize, 255, 0, 0, False),
-    "autocontrast": Entry(lambda x, _: autocontrast(x), 0, 0, 0, False),
-    "equalize": Entry(lambda x, _: equalize(x), 0, 0, 0, False),
+    "identity": Entry(ops.identity, 0, 0, 0, False),
+    "shear_x": Entry(ops.shear_x, 0, 0.3, 0.99, True),
+    "shear_y": Entry(ops.shear_y, 0, 0.3, 0.99, True),
+    "translate_x": Entry(ops.translate_x, 0, 150 / 331, 32, True),
+    "translate_y": Entry(ops.translate_y, 0, 150 / 331, 32, True),
+    "rotate": Entry(ops.rotate, 0, 30, 135, True),
+    "brightness": Entry(_enhancing(ops.brightness), 0, 0.9, 0.99, True),
+    "colour": Entry(_enhancing(ops.colour), 0, 0.9, 0.99, True),
+    "contrast": Entry(_enhancing(ops.contrast), 0, 0.9, 0.99, True),
+    "sharpness": Entry(_enhancing(ops.sharpness), 0, 0.9, 0.99, True),
+    "posterize": Entry(lambda x, bits: ops.posterize(x, bits.round()), 8, 4, 2, False),
+    "solarize": Entry(ops.solarize, 255, 0, 0, False),
+    "autocontrast": Entry(lambda x, _: ops.autocontrast(x), 0, 0, 0, False),
+    "equalize": Entry(lambda x, _: ops.equalize(x), 0, 0, 0, False),
 }
 
 
@@ -74,7 +57,7 @@ def _apply(x: Tensor, choice: Tensor, levels: Tensor, bins: Tensor | int, sign: 
     signed = torch.tensor([e.signed for e in OPERATIONS.values()], device=x.device)[choice]
     strength = levels.to(x.device)[choice, bins]
     strength = torch.where(signed & (sign < 0.5), -strength, strength)
-    return apply_each(x, choice, strength, [e.operation for e in OPERATIONS.values()])
+    return ops.apply_each(x, choice, strength, [e.operation for e in OPERATIONS.values()])
 
 
 def _pick(draws: Tensor, count: int) -> Tensor:

@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from resnetlab.errors import shown
+from resnetlab.errors import shown, some
 from resnetlab.paths import one_form
-
-SHOWN = 3
 
 
 class Standing(NamedTuple):
@@ -23,10 +21,10 @@ class Standing(NamedTuple):
         """Lines about renamed and missing images; of: the number of test images that the file names."""
         lines = []
         if self.renamed:
-            pairs = _some([_both(was, now) for now, was in sorted(self.renamed.items())])
+            pairs = some(_both(was, now) for now, was in sorted(self.renamed.items()))
             lines.append(f"renamed, and still test images: {len(self.renamed):,} of its {of:,} images, {pairs}")
         if self.gone:
-            names = _some([shown(name) for name in self.gone])
+            names = some(map(shown, self.gone))
             count = f"{len(self.gone):,} of its {of:,} test images"
             lines.append(f"missing: {count}, {names} (put them back, or delete the file to draw a new split)")
         return lines
@@ -60,10 +58,6 @@ def standing(written: frozenset[str], names: Iterable[str]) -> Standing:
 
 def _stem(name: str) -> str:
     return one_form(os.path.splitext(name)[0])
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _both(was: str, now: str) -> str:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from resnetlab.data import decoding
 from resnetlab.data.crops import Crop
-from resnetlab.data.decoding import Unreadable
 from resnetlab.data.files import Files
 from resnetlab.data.memory import SHARED, killings_for_memory, shared_memory
 from resnetlab.data.seeds import uniform
@@ -113,10 +113,8 @@ class _Batches(Dataset[_Sent]):
                 found = r.crop.pixels(r.files.read(image), own, r.size).transpose(2, 0, 1)
                 pixels[len(kept)] = found[:, :, ::-1] if r.crop.flip and mirror else found
                 kept.append(position)
-            except Unreadable as error:
-                trouble.append((image, str(error)))
-            except OSError as error:
-                trouble.append((image, error.strerror or str(error)))
+            except (decoding.Unreadable, OSError) as error:
+                trouble.append((image, decoding.reason(error)))
         busy[1] = -1
         sent = _in_shared_memory(pixels[: len(kept)]) if self.shared and kept else pixels[: len(kept)]
         return _Sent(sent, np.array(kept, np.int64), trouble)
@@ -158,24 +156,30 @@ def read_ahead(
     )
     killings = killings_for_memory()
     try:
-        batches = iter(loader)
+        batches: Any = iter(loader)
     except OSError as error:
         raise UserError(
             f"the processes that read images can't be started ({error.strerror or error}); with --workers 0 the main "
             "process reads the images itself."
         ) from error
-    while True:
-        try:
-            sent = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, MemoryError, OSError, EOFError) as error:  # EOFError from the pipe of a dead worker
-            if not workers:
-                raise
-            raise UserError(_what_happened(dataset, batches, error, killings)) from error
-        if shared and len(sent.positions) and isinstance(sent.pixels, np.ndarray):
-            _say_once(f"{SHARED} has no room for a batch of {size_in_words(sent.pixels.nbytes)}{SLOWER}")
-        yield Read(torch.as_tensor(sent.pixels), torch.from_numpy(sent.positions), sent.trouble)
+    try:
+        while True:
+            try:
+                sent = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, MemoryError, OSError, EOFError) as error:  # EOFError from the pipe of a dead worker
+                if not workers:
+                    raise
+                raise UserError(_what_happened(dataset, batches, error, killings)) from error
+            if shared and len(sent.positions) and isinstance(sent.pixels, np.ndarray):
+                _say_once(f"{SHARED} has no room for a batch of {size_in_words(sent.pixels.nbytes)}{SLOWER}")
+            yield Read(torch.as_tensor(sent.pixels), torch.from_numpy(sent.positions), sent.trouble)
+    finally:
+        # An error's traceback holds the iterator until Python looks for garbage: its workers would live on until then,
+        # and torch would wait ten seconds for each, since the queue that tells them to end is collected first.
+        if workers:
+            batches._shutdown_workers()
 
 
 def _processes_that_can_be(workers: int) -> int:

@@ -59,7 +59,9 @@ def index_of(tar: Path) -> Index:
     except OSError as error:
         raise UserError(f"{tar}: can't be read ({error.strerror}).") from error
     key = {"format": FORMAT, "name": tar.name, "bytes": str(status.st_size), "time": str(status.st_mtime_ns)}
-    places = [tar.with_name(f"{tar.name}.index.safetensors"), _cache(tar)]
+    mark = hashlib.sha256(os.fsencode(tar.absolute())).hexdigest()[:16]
+    cached = cache_folder() / f"{tar.name}.{mark}.index.safetensors"
+    places = [tar.with_name(f"{tar.name}.index.safetensors"), cached]
     for place in places:
         if index := _load(place, key, status.st_size):
             return index
@@ -139,11 +141,6 @@ def _members(descriptor: int, start: int, size: int) -> Iterator[tuple[str, int,
         window.seek(tar.offset)
         if window.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"it is truncated or damaged at byte {start + tar.offset:,}")
-
-
-def _cache(tar: Path) -> Path:
-    digest = hashlib.sha256(os.fsencode(tar.absolute())).hexdigest()[:16]
-    return cache_folder() / f"{tar.name}.{digest}.index.safetensors"
 
 
 def _load(place: Path, key: dict[str, str], size: int) -> Index | None:

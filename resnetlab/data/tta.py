@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resnetlab.data.crops import centre_crop
-from resnetlab.data.decoding import Unreadable, decode_resized
+from resnetlab.data.decoding import Unreadable, decode_resized, reason
 from resnetlab.data.files import Files
 from resnetlab.data.resizing import CROP_SIDE, USUAL, Resizing
 from resnetlab.data.streaming import BadImages
@@ -92,10 +92,8 @@ def _read(views: Views, size: int, resizing: Resizing, files: Files, i: int) -> 
         return [
             np.ascontiguousarray(part.transpose(2, 0, 1)) for part in views.crops(files.read(i), size, resizing)
         ]  # C H W
-    except Unreadable as error:
-        return str(error)
-    except OSError as error:
-        return error.strerror or str(error)
+    except (Unreadable, OSError) as error:
+        return reason(error)
 
 
 def _bounded(image: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 from resnetlab.data.images import Data
 from resnetlab.data.resizing import Resizing
-from resnetlab.errors import printable
+from resnetlab.errors import counted, printable
 
 MOST_CLASSES, SHOWN, LONGEST = 10, 5, 40  # of more classes the first ones are shown, of long names the beginning
 
@@ -35,12 +35,13 @@ class Understood:
 
     def __str__(self) -> str:
         """The line."""
-        said = [_classes(self.classes, self.named)]
+        names = f": {shortened(self.classes)}" if self.named else " without names"
+        said = [counted(len(self.classes), "class", "classes") + names]
         if self.images is not None:
             tested = "all" if self.tested == self.images else f"{self.tested:,}"
             held_out = f" and {self.held_out:,} held out for validation" if self.held_out else ""
             part = f" ({self.part})" if self.part else ""
-            said.append(f"{_count(self.images, 'image', 'images')}, {tested} tested{part}{held_out}")
+            said.append(f"{counted(self.images, 'image')}, {tested} tested{part}{held_out}")
         assumed = ", assumed, since the file does not state it (--image-size sets another)" if self.size_assumed else ""
         resized = f", {self.resizing.words(self.size)}" if self.size and self.resizing else ""
         said += [f"{self.size} pixels{assumed}{resized}"] if self.size else []
@@ -68,11 +69,3 @@ def shortened(names: tuple[str, ...]) -> str:
     some = names if len(names) <= MOST_CLASSES else names[:SHOWN]
     words = ", ".join(printable(name if len(name) <= LONGEST else name[: LONGEST - 3] + "...") for name in some)
     return words if len(some) == len(names) else f"{words} and {len(names) - len(some):,} more"
-
-
-def _classes(names: tuple[str, ...], named: bool) -> str:
-    return f"{_count(len(names), 'class', 'classes')}{': ' + shortened(names) if named else ' without names'}"
-
-
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number:,} {one if number == 1 else more}"

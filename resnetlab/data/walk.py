@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from resnetlab.data.own import what_it_wrote
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, counted, shown, some
 
 # Of the formats that Pillow opens, those in which people keep photographs and drawings.
 EXTENSIONS = frozenset(
@@ -103,7 +103,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def tell_left_out(folder: Path, others: list[str]) -> None:
     if others:
-        _log.warning("%s: %s skipped, not images: %s", folder, _files(len(others)), some(others))
+        _log.warning("%s: %s skipped, not images: %s", folder, counted(len(others), "file"), some(map(shown, others)))
 
 
 def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
@@ -116,16 +116,8 @@ def _mode_and_size(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 def no_images(folder: Path, others: list[str]) -> str:
     nothing = "only empty folders and hidden files" if os.listdir(folder) else "it is empty"
-    found = f"{_files(len(others))} of other kinds: {some(others)}" if others else nothing
+    found = f"{counted(len(others), 'file')} of other kinds: {some(map(shown, others))}" if others else nothing
     return f"{folder}: no images in it, {found}; images are recognised by extension: {' '.join(sorted(EXTENSIONS))}."
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count:,} files"
-
-
-def some(names: list[str]) -> str:
-    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def unreadable(path: Path, error: OSError) -> UserError:

@@ -154,14 +154,19 @@ def _start(function: Callable[[Files, int], Any], files: Files) -> None:
 
     _work = (function, files)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process as soon as its parent is gone: one that is killed can't tell it to end."""
     parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()  # a parent that is killed can't tell us to end
-        os._exit(1)
+
+    def follow() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _results(chunk: range) -> list[Any]:

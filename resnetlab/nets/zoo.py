@@ -266,11 +266,7 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
 def on_meta(spec: Spec) -> ResNet | VGG:
     """The network without memory for its weights: enough to count parameters and to compute shapes."""
     with torch.device("meta"):
-        return _modules(spec)
-
-
-def _modules(spec: Spec) -> ResNet | VGG:
-    return ResNet(spec) if isinstance(spec, NetSpec) else VGG(spec)
+        return ResNet(spec) if isinstance(spec, NetSpec) else VGG(spec)
 
 
 def _override_vgg(found: VGGSpec, overrides: dict[str, Any]) -> VGGSpec:

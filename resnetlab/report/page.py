@@ -6,13 +6,14 @@ import datetime
 import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
 from resnetlab.report.texts import TEXT
 from resnetlab.studies.figures import labels, svg
 from resnetlab.studies.frame.statistics import VERDICTS
-from resnetlab.studies.frame.text import SHARED, Both, both
+from resnetlab.studies.frame.text import SHARED, Both, Words, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -88,6 +89,13 @@ def sample(record: Record) -> Both:
         return Both("", "")
     kind = {0: "unknown", 1: "one"}.get(record.seeds, "several")
     return TEXT(f"sample.{kind}", data=data_words(record), seeds=record.seeds)
+
+
+def paragraphs_of(words: Words | dict[str, Any]) -> list[Both]:
+    """The paragraphs of a text, which empty lines separate."""
+    text = both(words)
+    parts = zip_longest(text.en.split("\n\n"), text.zh.split("\n\n"), fillvalue="")
+    return [Both(en, zh) for en, zh in parts if en or zh]
 
 
 def day(iso: str) -> Both:

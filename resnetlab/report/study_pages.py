@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
 from resnetlab.report.formulas import formulas
-from resnetlab.report.page import date, duration, processor, render, verdict_words
+from resnetlab.report.page import date, duration, paragraphs_of, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.report.texts import TEXT
 from resnetlab.storage import write_atomically
@@ -194,11 +193,11 @@ def _section(record: Record) -> Section:
         rows=rows,
         figures=[_figure_view(name, i, figure_of(f)) for i, f in enumerate(record.figures, 1)],
         tables=[_table_view(i, t) for i, t in enumerate(record.tables, 1)],
-        words=[p for p in _paragraphs(record.words) if p != both(record.answer)],
+        words=[p for p in paragraphs_of(record.words) if p != both(record.answer)],
         answer=both(record.answer),
         counts=[(v.word, n) for v, n in tally(record.verdicts).items()],
         stuck=_stuck(record),
-        theory=[(formulas(p.en), formulas(p.zh)) for p in _paragraphs(record.theory)],
+        theory=[(formulas(p.en), formulas(p.zh)) for p in paragraphs_of(record.theory)],
         failures=[Failure(**f) for f in record.failures],
         command=record.command.split(" "),
         made=_made(record),
@@ -217,12 +216,6 @@ def _stuck(record: Record) -> list[Both]:
                 if part == "training" and high - low > APART and low < APART:
                     found[name if by_epoch else f"{name}-{x:g}"] = (low, high)
     return [TEXT("seeds.stuck", net=net, low=low, high=high) for net, (low, high) in found.items()]
-
-
-def _paragraphs(words: Words | dict[str, Any]) -> list[Both]:
-    text = both(words)
-    parts = zip_longest(text.en.split("\n\n"), text.zh.split("\n\n"), fillvalue="")
-    return [Both(en, zh) for en, zh in parts if en or zh]
 
 
 def _row(values: dict[str, Any]) -> RecordedRow:

@@ -19,7 +19,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.loading import Batch
 from resnetlab.errors import ToldElsewhere, UserError
@@ -27,8 +29,6 @@ from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sync_bn import synchronise
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup, Store
-
     from resnetlab.nets.net import ResNet
     from resnetlab.nets.vgg import VGG
 
@@ -47,7 +47,7 @@ class Distributed:
     world_size: int = 1
     local_rank: int = 0  # on this machine
     local_world_size: int = 1
-    host: ProcessGroup | None = None  # Gloo, for exchanges on the host
+    host: dist.ProcessGroup | None = None  # Gloo, for exchanges on the host
     weight: float = 1.0  # of this rank's mean gradient, where the mean over ranks has 1
     failed: bool = False  # all ranks know of the failure
 
@@ -66,8 +66,6 @@ class Distributed:
         """
         if self.world_size == 1:
             return [list(numbers)]
-        import torch.distributed as dist
-
         own = torch.zeros(2 + WIDTH, dtype=torch.float64)
         own[0], own[1] = failure is not None, stop
         own[2 : 2 + len(numbers)] = torch.tensor(numbers, dtype=torch.float64)
@@ -95,8 +93,6 @@ class Distributed:
         """Run `make` on the first rank only, and return its value on all of them."""
         if self.world_size == 1:
             return make()
-        import torch.distributed as dist
-
         value: list[Any] = [make() if self.is_main else None]
         self.wait()  # if it failed, this says so
         dist.broadcast_object_list(value, src=0, group=self.host)
@@ -106,8 +102,6 @@ class Distributed:
         """Every rank's value, in the order of the ranks, on the first rank; an empty list on the others."""
         if self.world_size == 1:
             return [own]
-        import torch.distributed as dist
-
         every: list[Any] = [None] * self.world_size if self.is_main else []
         self.wait()  # if one failed, this says so
         dist.gather_object(own, every or None, dst=0, group=self.host)
@@ -189,8 +183,6 @@ def wrapped(net: ResNet | VGG, distributed: Distributed, *, sync_bn: bool = Fals
     """
     if distributed.world_size == 1:
         return net
-    from torch.nn.parallel import DistributedDataParallel
-
     if sync_bn:
         synchronise(net)
     # Training does not use the running statistics, so DDP need not broadcast them in every step; only evaluation needs
@@ -230,8 +222,6 @@ def align_buffers(net: nn.Module, distributed: Distributed) -> None:
     """Give every rank the first one's buffers."""
     if distributed.world_size == 1:
         return
-    import torch.distributed as dist
-
     distributed.wait()  # on the host, where one may wait long
     for buffer in net.buffers():
         dist.broadcast(buffer, src=0)
@@ -262,8 +252,6 @@ def joined(device: str = "cpu") -> Iterator[Distributed]:
     if _number("WORLD_SIZE", 1) == 1:
         yield Distributed()
         return
-    import torch.distributed as dist
-
     distributed = _join(device)
     together = False
     try:
@@ -300,8 +288,6 @@ def _tell(distributed: Distributed, error: UserError) -> None:
 
 def _is_loss(error: RuntimeError) -> bool:
     """Whether the error means that another process is gone: NCCL and the store have a class for it, Gloo only words."""
-    import torch.distributed as dist
-
     words = str(error).lower()
     return isinstance(error, dist.DistError) or "gloo" in words or "connection closed by peer" in words
 
@@ -315,8 +301,6 @@ def _number(name: str, default: int | None = None) -> int:
 
 
 def _join(device: str) -> Distributed:
-    import torch.distributed as dist
-
     rank, count = _number("RANK"), _number("WORLD_SIZE")
     distributed = Distributed(rank, count, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1))
     gpus = device != "cpu" and torch.cuda.is_available()
@@ -337,10 +321,8 @@ def _join(device: str) -> Distributed:
     return distributed
 
 
-def _store(rank: int) -> Store:
+def _store(rank: int) -> dist.Store:
     """The store that torchrun's agent serves; if it serves none, the first rank does."""
-    import torch.distributed as dist
-
     own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     return dist.TCPStore(
         os.environ.get("MASTER_ADDR", "localhost"),
@@ -351,15 +333,13 @@ def _store(rank: int) -> Store:
     )
 
 
-def _name_of_this_start(store: Store, rank: int, count: int) -> str:
+def _name_of_this_start(store: dist.Store, rank: int, count: int) -> str:
     """A name that the processes of this start share and that no earlier start has used.
 
     The agent's store outlives a restart, with everything that the killed processes wrote; torch's init_process_group
     reads it and hangs (pytorch issue 135712). The restart count is not enough, since it does not change when machines
     join or leave. So the first rank invents a name, and leaves it for each other rank under a key which that invents.
     """
-    import torch.distributed as dist
-
     store = dist.PrefixStore(f"resnetlab/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     own = uuid.uuid4().hex
     if rank:

@@ -169,7 +169,7 @@ def _answers_of_all(
     parts: list[list[Predictions]] = [[] for _ in range(len(streams) + 1)]
     read = torch.empty(0, dtype=torch.int64)
     for batches in zip(*streams, strict=True):
-        new = reduce(_both, (numbers for numbers, _ in batches))
+        new = reduce(lambda a, b: a[torch.isin(a, b)], (numbers for numbers, _ in batches))  # in all, in order
         read = torch.cat([read, new])
         if len(new):
             logs = [log[torch.isin(numbers, new).to(labels.device)] for numbers, log in batches]
@@ -198,11 +198,6 @@ def _check_asked(
         raise UserError(f"{len(sources)} networks but {len(nets)} names: give one --net for all, or one for each.")
     if not len(data.test):
         raise UserError(f"{data.title} has no test images.")
-
-
-def _both(left: Tensor, right: Tensor) -> Tensor:
-    """The numbers that are in both, in order."""
-    return left[torch.isin(left, right)]
 
 
 def _left_out(data: Data, read: Tensor) -> tuple[str, ...]:

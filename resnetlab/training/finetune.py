@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from resnetlab.data.images import Data
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.resizing import Resizing
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, counted, first_of
 from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
@@ -85,7 +84,7 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
     spec, channels = net.spec, data.shape[0] if data.shape else 3
     if spec.in_channels != channels:
         raise UserError(
-            f"{source}: a network for images with {_count(spec.in_channels, 'channel')}, but those of {data.title} "
+            f"{source}: a network for images with {counted(spec.in_channels, 'channel')}, but those of {data.title} "
             f"have {channels}: start from another network."
         )
     tensors, head = net.state_dict(), _head(net)
@@ -96,7 +95,7 @@ def read_pretrained(recipe: Recipe, data: Data) -> Pretrained:
         new = tuple(name for name in tensors if name.startswith(f"{head}."))
         before = f"{spec.num_classes}" if loaded.classes else f"{spec.num_classes} classes without names in the file"
         before = before if loaded.has_head else "none in the file"
-        words = f"{head} is new: {before} -> {len(data.classes)} classes ({_some(data.classes)})"
+        words = f"{head} is new: {before} -> {len(data.classes)} classes ({first_of(data.classes, MOST_CLASSES_SHOWN)})"
     kept = {name: tensor for name, tensor in tensors.items() if name not in new}
     note = f"kept {len(kept)} tensors of {spec.name or 'a network'} from {source}; {words}"
     normalise = metadata.normalisation if metadata and recipe.normalise == "source" else None
@@ -131,12 +130,3 @@ def _load(recipe: Recipe) -> Loaded:
 def _head(net: nn.Module) -> str:
     """The name of the last layer: fc, or classifier.6 of a VGG net."""
     return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
-
-
-def _some(classes: Sequence[str]) -> str:
-    more = len(classes) - MOST_CLASSES_SHOWN
-    return ", ".join(classes[:MOST_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

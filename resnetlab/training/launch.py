@@ -14,7 +14,7 @@ from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, shown, some
 from resnetlab.machine import find_device
 from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
@@ -78,11 +78,11 @@ class Launch:
         ]
         if not lost:
             return lines
-        some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         return [
             *lines,
             f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some}; add images, or hold out fewer (--validation-share, --validation-images)",
+            f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
+            "--validation-images)",
         ]
 
     def _warmup(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -164,14 +163,9 @@ def _check_compiler(kind: str) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def compiled(on: bool) -> Iterator[None]:
+def compiled(on: bool) -> contextlib.AbstractContextManager[object]:
     """A context for steps with compiled units: raises torch's limit of 8 codes, one per kind of unit and batch size."""
-    if not on:
-        yield
-        return
-    with torch._dynamo.config.patch(recompile_limit=MOST_CODES):
-        yield
+    return torch._dynamo.config.patch(recompile_limit=MOST_CODES) if on else contextlib.nullcontext()
 
 
 def as_written(on: bool) -> contextlib.AbstractContextManager[object]:

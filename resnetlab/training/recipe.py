@@ -209,15 +209,7 @@ class Recipe:
         """The augmentation of training images."""
         from resnetlab.data.loading import Augmentation  # a recipe is read without torch
 
-        return Augmentation(
-            augment=self.augment,
-            policy=self.policy,
-            colour_jitter=self.colour_jitter,
-            erasing=self.erasing,
-            mixup=self.mixup,
-            cutmix=self.cutmix,
-            label_smoothing=self.label_smoothing,
-        )
+        return Augmentation(**{f.name: getattr(self, f.name) for f in fields(Augmentation)})
 
     @property
     def ignored(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, printable, some
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
 from resnetlab.storage import LOCK, Damaged, is_locked, locked
 from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
@@ -141,9 +141,9 @@ def check_removable(folder: Path) -> None:
         raise UserError(f"{folder}: a symbolic link; remove it by hand, or name the folder that it leads to.")
     others = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
     if others:
-        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise UserError(
-            f"{folder}: holds {some}, which no training wrote; move it away first, or remove the folder by hand."
+            f"{folder}: holds {some(others)}, which no training wrote; move it away first, or remove the folder by "
+            "hand."
         )
     if is_locked(folder):
         raise UserError(f"{folder}: another process is training this run; wait for it or stop it.")

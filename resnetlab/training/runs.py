@@ -48,8 +48,9 @@ class RunSummary:
         """As JSON values; numbers that are not finite, and times outside the calendar, are null."""
         when = self.when(UTC)
         words = when.isoformat(timespec="seconds") if when else None
-        values = {k: _finite(v) for k, v in asdict(self).items()}
-        return values | {"folder": str(self.folder), "written": words}
+        values = asdict(self).items()
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values}
+        return finite | {"folder": str(self.folder), "written": words}
 
     def when(self, zone: tzinfo | None = None) -> datetime | None:
         """When it was last written; None if a wrong clock put that before the year 1 or after 9999."""
@@ -149,7 +150,3 @@ def _where(recipe: dict[str, Any], epochs: int, step: int) -> str:
     if isinstance(recipe.get("iterations"), int):
         return f"step {step:,} of {recipe['iterations']:,}, epoch {epochs}"
     return f"epoch {epochs}, step {step:,}"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -34,7 +35,6 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         if x.is_cuda:
-            import torch.distributed as dist
             from torch.nn.modules._functions import SyncBatchNorm
 
             mean, var = self.running_mean, self.running_var
@@ -95,8 +95,6 @@ def _planes(t: Tensor) -> Tensor:
 
 def _every_rank(own: Tensor) -> Tensor:
     """The rows of all ranks, in the order of the ranks, so that their sums have the same bits everywhere."""
-    import torch.distributed as dist
-
     rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, own)
     return torch.stack(rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 from resnetlab.data.images import Data
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
-from resnetlab.storage import check_absent, write_atomically
+from resnetlab.storage import check_absent, write_new
 from resnetlab.training.classes import Matched, match_classes
 from resnetlab.use.checksum import sealed
 from resnetlab.use.classifier import Classifier
@@ -146,11 +146,7 @@ def export(
         found = measure_parity(pytorch, scores, data, size, resizing=how, outputs=outputs, skip=skip, progress=progress)
     content = sealed(content)
     for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file to open is written last
-        path = out.with_suffix(suffix)
-        try:
-            write_atomically(path, part, new=True)
-        except OSError as error:
-            raise UserError(f"{path}: can't be written ({error.strerror}).") from error
+        write_new(out.with_suffix(suffix), part)
     precision = "int8" if calibrate else "float32"
     return Exported(out, to, classifier.name, precision, sum(map(len, content)), checks, found, unreadables.count)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.errors import UserError
-from resnetlab.storage import check_absent, write_atomically
+from resnetlab.storage import check_absent, write_new
 from resnetlab.use.features import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -36,10 +36,7 @@ def save(out: Path, found: Features) -> None:
     """
     check_out(out)
     content = _npz(found) if out.suffix == ".npz" else _table(found)
-    try:
-        write_atomically(out, content, new=True)
-    except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror}).") from error
+    write_new(out, content)
 
 
 def read(path: Path) -> Features:

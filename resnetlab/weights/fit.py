@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, first_of
 
 
 def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor], hint: str = "") -> None:
@@ -26,7 +26,7 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
     parts = []
     for words, keys in (("it lacks", missing), ("it has the extra", surplus), ("in it", shapes), ("in it", values)):
         if keys:
-            parts.append(f"{words} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""))
+            parts.append(f"{words} {first_of(keys, 3)}")
     if parts:
         raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.{hint}")
 

@@ -11,7 +11,7 @@ import torch
 
 from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.data.resizing import USUAL, Resizing
-from resnetlab.errors import UserError, check_choice, printable, shown
+from resnetlab.errors import UserError, check_choice, first_of, printable, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
@@ -159,7 +159,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
     if found.other_head is not None:
         if head:
             has = (
-                f"its head ({some(found.other_head)}) is not one fully connected layer"
+                f"its head ({_some(found.other_head)}) is not one fully connected layer"
                 if found.other_head
                 else ("has no head, the fully connected layer that gives classes")
             )
@@ -170,7 +170,7 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
     for choice in filter(None, (contents.choice, found.choice)):
         _log.warning("%s: %s.", path, choice)
     if left_out:
-        _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
+        _log.warning("%s: left out, not part of the network: %s.", path, _some(left_out))
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
     return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
 
@@ -190,7 +190,7 @@ def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
     for line in (*filter(None, [contents.choice]), "paired by order:", *table):
         _log.warning("%s: %s", path, printable(line))
     if left_out := (*contents.left_out, *found.left_out):
-        _log.warning("%s: left out, not part of the network: %s.", path, some(left_out))
+        _log.warning("%s: left out, not part of the network: %s.", path, _some(left_out))
     return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""), pairs=tuple(table))
 
 
@@ -252,9 +252,8 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
     return replace(loaded, metadata=metadata, tells_size=True)
 
 
-def some(names: Sequence[str], most: int = 4) -> str:
-    """The first names, and the number of the others."""
-    return ", ".join(map(printable, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _some(names: Sequence[str]) -> str:
+    return first_of([printable(name) for name in names], 4)
 
 
 def _metadata(found: IdentifiedState) -> ModelMetadata | None:

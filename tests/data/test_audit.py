@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_packs import write
 from PIL import Image, ImageDraw
 
 from resnetlab.cli.main import main
@@ -97,15 +98,6 @@ def made_up() -> dict[str, bytes]:
         "val/a/flat too.png": encoded(Image.new("RGB", (50, 50), "navy"), "PNG", compress_level=0),
     }
     return odd | copies
-
-
-def write(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = os.path.join(os.fsencode(root), os.fsencode(name))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(content)
-    return root
 
 
 @pytest.fixture(scope="module")

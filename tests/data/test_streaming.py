@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -222,8 +223,10 @@ def test_a_worker_that_the_system_killed_for_memory_is_told_so(deadly: Files, mo
 def test_a_worker_without_memory_says_so(
     deadly: Files, crop: Callable[[bytes, Sequence[float], int], np.ndarray], what: str
 ) -> None:
+    before = set(multiprocessing.active_children())
     with pytest.raises(UserError, match=f"out of memory in a process that decodes images: .*{what}.* --workers or"):
         read_by(deadly, crop)
+    assert set(multiprocessing.active_children()) == before, "its workers have ended"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ NAMELESS = """() => [...document.querySelectorAll("figure, table, input, nav, se
 
 @contextlib.contextmanager
 def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
-    """A page; afterwards: nothing but the file was asked for, and the console is empty."""
+    """A page; afterwards: nothing but the file was asked for, no dialog has opened, and the console is empty."""
     complaints: list[str] = []
     script = how.pop("before", None)
     context = browser.new_context(viewport={"width": width, "height": 844}, **how)
@@ -56,7 +56,9 @@ def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[
     page = context.new_page()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if request.url == path.as_uri() else complaints.append(request.url))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    allowed = (path.as_uri(), "data:")
+    page.on("request", lambda r: None if r.url.startswith(allowed) else complaints.append(r.url))
     if script:
         page.add_init_script(script)
     page.goto(path.as_uri())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import FAINT, opened
 from PIL import Image
 
 from resnetlab.data.audit import audit
@@ -22,18 +22,6 @@ from resnetlab.studies.figures import svg
 Read = Callable[[Path], Data]
 HOSTILE = "<script>alert(1)<"  # in a file's name "/" can't stand
 QUOTES = "\"><img src=x onerror=alert(2)>'{{ 7 * 7 }}.jpg"
-
-# Texts whose colour stands out less than 4.5:1 from what is behind them.
-FAINT = """() => {
-  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
-    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
-  const behind = (e) => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
-  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
-    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
-    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
 
 NAMELESS = """() => [...document.querySelectorAll("figure, table, nav, section, img")]
   .filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent))
@@ -129,24 +117,6 @@ def test_a_page_that_cannot_be_written_is_told(data: Data, tmp_path: Path) -> No
     found = audit(data, workers=1)
     with pytest.raises(UserError, match="can't write the page"):
         write_page(found, data, tmp_path / "nowhere" / "x.html")
-
-
-@contextlib.contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, **how: Any) -> Iterator[Any]:
-    """A page; afterwards: nothing but the file was asked for, no script has run, and the console is empty."""
-    complaints: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": 844}, **how)
-    context.set_default_timeout(600_000)
-    tab = context.new_page()
-    tab.on("console", lambda message: complaints.append(message.text))
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("dialog", lambda dialog: complaints.append(dialog.message))
-    allowed = (path.as_uri(), "data:")
-    tab.on("request", lambda r: None if r.url.startswith(allowed) else complaints.append(r.url))
-    tab.goto(path.as_uri())
-    yield tab
-    context.close()
-    assert complaints == []
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])

@@ -84,7 +84,7 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, trained: Path, 
     assert {"processor", "cores", "torch", "commit"} <= set(read.machine)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) -> None:
     recipes = (DIVERGING, *RECIPES[:2])
     events = list(run_missing(recipes, tmp_path, jobs=jobs))
@@ -153,7 +153,7 @@ def test_a_process_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
     assert finished(list(run_missing(recipes, tmp_path))) == [0, 1, 2, 3], "it goes on"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stop_saves_the_step_of_every_run(tmp_path: Path, trained: Path, jobs: int) -> None:
     """Within an epoch, and nothing else is begun. (How a run goes on from there: tests/training/test_resume.py.)"""
     stop, seen = Stop(), set()

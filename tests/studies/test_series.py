@@ -20,7 +20,7 @@ def test_what_a_seed_lacks_is_left_out() -> None:
 
 
 def test_a_line_along_x_has_the_seeds_that_there_are() -> None:
-    line = along("a", 1, {8: [1.0, None, 4.0], 20: [None], 56: [2.0]}, marks=True, mean=geometric_mean)
+    line = along("a", 1, [(8, [1.0, None, 4.0]), (20, [None]), (56, [2.0])], marks=True, mean=geometric_mean)
     assert (line.label, line.colour, line.dashed, line.marks) == ("a", 1, False, True)
     assert (line.x, line.mean, line.low, line.high) == ([8.0, 56.0], [2.0, 2.0], [1.0, 2.0], [4.0, 2.0])
 

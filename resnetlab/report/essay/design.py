@@ -19,12 +19,11 @@ SCALES = {"Add": 1.0, "Scale(1.1, 1)": 1.1, "Scale(0.9, 1)": 0.9, "Scale(0.5, 1)
 def shortcuts(library: Library) -> Facts:
     """Errors and costs of the three options for shortcuts, at each depth that was trained."""
     book = library.best("shortcuts")
-    rows: list[list[str]] = book.at(("tables", 0, "rows"))
     by_depth: dict[int, dict[str, Place]] = {}
-    for i, row in enumerate(rows):
+    for place, row in book.rows(0).items():
         name, _, option = row[0].partition("(shortcut=")
         depth, option = int(number_in(name)), option[:1] or "A"
-        by_depth.setdefault(depth, {})["plain" if "plain" in name else option] = ("tables", 0, "rows", i)
+        by_depth.setdefault(depth, {})["plain" if "plain" in name else option] = place
     deep = max(by_depth)
     values: dict[str, Any] = {"seeds": seeds_of(book)}
     test = "test error (%)"
@@ -93,12 +92,11 @@ def trained_depth(book: Book) -> int:
 def product(library: Library) -> Facts:
     """What shortcuts alone leave of the gradient, by λ and the number of units, beside the product of λ."""
     book = library.best("scaling")
-    rows: list[list[str]] = book.at(("tables", 1, "rows"))
     alone = "shortcuts only, pre-activation"
     measured: list[dict[str, Any]] = []
-    for i, row in enumerate(rows):
+    for place, row in book.rows(1).items():
         if row[2] in SCALES:
-            one = book.cell(1, ("tables", 1, "rows", i), alone, "sci")
+            one = book.cell(1, place, alone, "sci")
             layers, units = int(number_in(row[0])), int(number_in(row[1]))
             measured.append(
                 {"layers": layers, "units": units, "scale": SCALES[row[2]], "value": one.value, "at": one.at}
@@ -141,10 +139,9 @@ def left(library: Library) -> Facts:
         values["deep"] = book.number((*row, 0), ".0f")
     for key, name in (*names.items(), ("frozen", "Scale(0.5, 0.5)")):
         values[f"{key}_error"] = book.cell(0, book.row(0, named(name)), "training error (%)")
-    cases: list[list[Any]] = mixing.at(("tables", 0, "rows"))
-    for i, case in enumerate(cases):
-        if (called := _CASES.get(both(case[0]).en)) is not None:
-            values[called] = mixing.cell(0, ("tables", 0, "rows", i), "training error (%)")
+    for place, case in mixing.rows(0).items():
+        if called := _CASES.get(case[0]):
+            values[called] = mixing.cell(0, place, "training error (%)")
     lines = book.lines("curves", 0)
     labels = {"Add": "x", "Scale(0.5, 1)": "x/2", "Scale(0.5, 0.5)": "x/2 + F/2", "Plain": "plain"}
     errors = [

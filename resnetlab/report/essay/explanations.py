@@ -73,8 +73,8 @@ def summary_panel(facts: Facts) -> Panel:
 def vanishing(library: Library) -> Facts:
     """How a plain net's gradient changes from layer to layer, and which nets start to learn."""
     book = library.best("signal")
-    rows: list[list[str]] = book.at(("tables", 0, "rows"))
-    deep = max(int(row[0].removeprefix("plain-")) for row in rows if row[0].startswith("plain-"))
+    plain = [row[0] for row in book.rows(0).values() if row[0].startswith("plain-")]
+    deep = max(int(name.removeprefix("plain-")) for name in plain)
 
     def factor(start: str, norm: str) -> Number:
         return book.cell(0, book.row(0, lambda r: r[:3] == [f"plain-{deep}", start, norm]), "gradient", ".2f")
@@ -115,8 +115,8 @@ WHITENING = (
 def gradients(library: Library) -> Facts:
     """How alike the gradients at neighbouring inputs are, in deep nets with and without shortcuts."""
     book = library.best("shattered")
-    figure = next(f for f in book.values["figures"] if f["name"] == "autocorrelation")
-    places = {str(both(p["title"])): i for i, p in enumerate(figure["panels"])}
+    _, figure = book.figure("autocorrelation")
+    places = {both(p["title"]).en: i for i, p in enumerate(figure["panels"])}
     lines = {name: book.lines("autocorrelation", places[title]) for name, title in WHITENING}
     deepest = max(lines["plain"], key=lambda label: int(label.removeprefix("L = ")))
     values: dict[str, Any] = {name: book.value_at(found[deepest], 1.0) for name, found in lines.items()}
@@ -146,10 +146,9 @@ def gradients(library: Library) -> Facts:
 def _pixels(book: Book) -> dict[str, Number]:
     """How alike a gradient's neighbouring pixels are in the deepest convolutional nets."""
     for table in range(len(book.values["tables"])):
-        rows: list[list[Any]] = book.at(("tables", table, "rows"))
-        names = [str(both(row[0])) for row in rows]
+        names = [row[0] for row in book.rows(table).values()]
         depths = [int(m[1]) for name in names if (m := re.fullmatch(r"plain-(\d+)", name))]
-        if depths and "lag 1" in [str(both(one)) for one in book.at(("tables", table, "header"))]:
+        if depths and "lag 1" in book.header(table):
             place = book.row(table, named(f"plain-{max(depths)}"))
             return {
                 "pixel_layers": book.number((*place, 0), ".0f"),
@@ -162,8 +161,8 @@ def _pixels(book: Book) -> dict[str, Number]:
 def reaction(library: Library) -> Facts:
     """How much F and H react to a small change of the weights and of the input."""
     book = library.best("sensitivity")
-    deep, residual = deepest_row(book, 0, "residual")
-    _, plain = deepest_row(book, 0, "plain")
+    deep, residual = deepest_row(book, "residual")
+    _, plain = deepest_row(book, "plain")
     columns = {"weights_f": "weights: F", "weights_h": "weights: H", "input_f": "input: F", "input_h": "input: H"}
     values: dict[str, Any] = {name: book.cell(0, residual, column, ".2f") for name, column in columns.items()}
     values["deep"] = book.number((*residual, 0), ".0f")
@@ -177,17 +176,16 @@ def identity(library: Library) -> Facts:
     """A deep net that is made of a shallow one and trained on, and stacks fitted to the identity."""
     book = library.best("identity")
     plain, residual = (book.row(0, named(kind)) for kind in ("plain", "residual"))
-    header = [str(both(one)) for one in book.at(("tables", 0, "header"))]
+    header = book.header(0)
     values: dict[str, Any] = {"shallow": book.number(("tables", 0, "header", 3), ".0f")}
     for kind, row in (("plain", plain), ("residual", residual)):
         values[f"{kind}_built"] = book.cell(0, row, "construction", ".0f")
         values[f"{kind}_on"] = book.cell(0, row, header[4])
         values[f"{kind}_scratch"] = book.cell(0, row, header[5])
-    rows: list[list[str]] = book.at(("tables", 1, "rows"))
-    solved = [i for i, r in enumerate(rows) if float(r[5]) < 0.01]  # less than 1 % of the variance of x
-    plain_solved = [i for i, r in enumerate(rows) if float(r[2]) < 0.01]
-    most = ("tables", 1, "rows", max(solved))
-    last: Place = ("tables", 1, "rows", len(rows) - 1)
+    rows = book.rows(1)
+    solved = [place for place, r in rows.items() if float(r[5]) < 0.01]  # less than 1 % of the variance of x
+    plain_solved = [place for place, r in rows.items() if float(r[2]) < 0.01]
+    most, last = solved[-1], [*rows][-1]
     values |= {
         "stack": book.number((*most, 0), ".0f"),
         "plain_fit": book.cell(1, most, "plain, final", ".2f"),
@@ -199,11 +197,8 @@ def identity(library: Library) -> Facts:
     }
     values |= _responses(library)
     fits = not plain_solved and values["plain_on"].value >= values["residual_on"].value
-    fits = (
-        fits
-        and values["deepest_fit"].value > 0.1
-        and values["plain_built"].value == 0 == values["residual_built"].value
-    )
+    fits = fits and values["deepest_fit"].value > 0.1
+    fits = fits and values["plain_built"].value == 0 == values["residual_built"].value
     panel = replace(panel_of(book, "fits", 0), title="")
     return Facts(book, values, fits, (panel,), also=("responses",))
 
@@ -211,7 +206,7 @@ def identity(library: Library) -> Facts:
 def _responses(library: Library) -> dict[str, Any]:
     """How large F is relative to what it is added to, in the deepest trained net."""
     book = library.best("responses")
-    _, row = deepest_row(book, 0, "residual")
+    _, row = deepest_row(book, "residual")
     return {
         "size_deep": book.number((*row, 0), ".0f"),
         "size": book.cell(0, row, "‖F‖/‖h‖", ".2f"),
@@ -223,8 +218,8 @@ def deletion(library: Library) -> Facts:
     """The error of trained nets without one unit, and without several."""
     book = library.best("lesion")
     one, several = book.lines("errors", 0), book.lines("errors", 1)
-    deep, residual = deepest_row(book, 0, "residual")
-    _, plain = deepest_row(book, 0, "plain")
+    deep, residual = deepest_row(book, "residual")
+    _, plain = deepest_row(book, "plain")
     values: dict[str, Any] = {
         "deep": book.number((*residual, 0), ".0f"),
         "residual_whole": book.cell(0, residual, "intact (%)"),
@@ -259,9 +254,7 @@ def deletion(library: Library) -> Facts:
 def carry(library: Library) -> Facts:
     """What gates leave of the signal, and the errors of nets with them."""
     book = library.best("carry")
-    rows: list[list[Any]] = book.at(("tables", 0, "rows"))
-    places = {str(both(row[0])): ("tables", 0, "rows", i) for i, row in enumerate(rows)}
-    gates = {name: place for name, place in places.items() if "gate" in name}
+    gates = {row[0]: place for place, row in book.rows(0).items() if "gate" in row[0]}
     add = book.row(0, lambda cells: "(Add)" in cells[0])
     plain = book.row(0, lambda cells: "(plain)" in cells[0])
     test = "test error (%)"
@@ -274,13 +267,13 @@ def carry(library: Library) -> Facts:
         "plain": book.cell(0, plain, test),
         "widest": book.cell(0, widest, test),
         "widest_left": book.cell(0, widest, "start", ".2f"),
-        "widest_bias": bias(book, widest),
+        "widest_bias": book.number((*widest, 0), ".0f"),
         "shut": book.cell(0, shut, test),
         "shut_left": book.cell(0, shut, "start", "sci"),
-        "shut_bias": bias(book, shut),
+        "shut_bias": book.number((*shut, 0), ".0f"),
         "best": book.cell(0, best, test),
         "best_name": both(book.at((*best, 0))),
-        "seeds": library_seeds(library),
+        "seeds": seeds_of(library.best("mixing")),  # whose runs it shares
     }
     fits = values["widest"].value > values["add"].value and values["shut"].value > values["add"].value + LOST
     return Facts(book, values, fits, (_gated(library),), also=("mixing",))
@@ -303,13 +296,3 @@ def _gated(library: Library) -> Panel:
         for rank, (label, line) in enumerate(there.items())
     ]
     return Panel("", "epoch", "training error (%)", series, (0.0, 100.0))
-
-
-def bias(book: Book, place: Place) -> Number:
-    """The bias in the name of a gate."""
-    return book.number((*place, 0), ".0f")
-
-
-def library_seeds(library: Library) -> Number:
-    """How many seeds the study `mixing` has; the study `carry` shares its runs."""
-    return seeds_of(library.best("mixing"))

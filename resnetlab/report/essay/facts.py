@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnetlab.report.essay.library import Library
-from resnetlab.report.essay.values import Book, Number, Place, named, pointer
+from resnetlab.report.essay.values import Book, Number, Place, pointer
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.text import both
 
@@ -28,20 +28,16 @@ class Facts:
     data: dict[str, Any] = field(default_factory=dict)  # for the part's script
 
 
-def seeds_of(book: Book, table: int = 0) -> Number:
-    """How many seeds the networks of a record have, from the last row of a table."""
-    rows: list[Any] = book.at(("tables", table, "rows"))
-    return book.cell(table, ("tables", table, "rows", len(rows) - 1), "seeds", ".0f")
+def seeds_of(book: Book) -> Number:
+    """How many seeds the networks of a record have, from the last row of its first table."""
+    return book.cell(0, [*book.rows(0)][-1], "seeds", ".0f")
 
 
 def panel_of(book: Book, figure: str, index: int) -> Panel:
     """A panel of a record's figure. Raises LookupError where there is none."""
-    for one in book.values["figures"]:
-        if one["name"] == figure:
-            found = one["panels"][index]
-            series = [Series(**s) for s in found["series"]]
-            return Panel(**{**found, "title": both(found["title"]), "series": series})
-    raise LookupError(f"no figure {figure}")
+    found = book.figure(figure)[1]["panels"][index]
+    series = [Series(**s) for s in found["series"]]
+    return Panel(**{**found, "title": both(found["title"]), "series": series})
 
 
 def series_at(book: Book, line: Place, **changes: Any) -> Series:
@@ -49,13 +45,13 @@ def series_at(book: Book, line: Place, **changes: Any) -> Series:
     return replace(Series(**book.at(line)), **changes)
 
 
-def deepest_row(book: Book, table: int, kind: str) -> tuple[int, Place]:
-    """The depth and the row of the deepest net of a kind."""
-    rows: list[list[str]] = book.at(("tables", table, "rows"))
-    found = [int(m[1]) for row in rows if (m := re.fullmatch(rf"{kind}-(\d+)", row[0]))]
+def deepest_row(book: Book, kind: str) -> tuple[int, Place]:
+    """The depth and the row, in the first table, of the deepest net of a kind."""
+    rows = book.rows(0).items()
+    found = {int(m[1]): place for place, row in rows if (m := re.fullmatch(rf"{kind}-(\d+)", row[0]))}
     if not found:
-        raise LookupError(f"no {kind} nets in table {table}")
-    return max(found), book.row(table, named(f"{kind}-{max(found)}"))
+        raise LookupError(f"no {kind} nets in the first table")
+    return max(found), found[max(found)]
 
 
 def points(book: Book, indexes: Sequence[Any], start: Place) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from resnetlab.report.essay import design, explanations
@@ -13,7 +13,7 @@ from resnetlab.report.essay.papers import quotations
 from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import choices
 from resnetlab.report.essay.values import Book, Seeds, filled, to_html, to_text
-from resnetlab.report.page import called, data_words, day, processor, render, verdict_words
+from resnetlab.report.page import called, data_words, day, paragraphs_of, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel
 from resnetlab.studies.frame.record import Record, RecordedRow
@@ -58,21 +58,21 @@ class Part:
 
     key: str
     question: Both
-    told: Both | None
-    fits: bool
-    answer: list[Both]
-    more: list[Both]
-    how: Both | None
-    limits: Both | None
-    note: tuple[Both, str] | None  # what the record says of its scale, and the record's file
-    caption: Both | None
-    number: int  # of its figure; 0 if there is none
-    panels: list[PanelView]
-    links: list[Link]
-    made: Both | None
-    command: str  # the command that measures it, if it has not been measured
     values: dict[str, Any]
-    data: dict[str, Any]
+    told: Both | None = None
+    fits: bool = True
+    answer: Sequence[Both] = ()
+    more: Sequence[Both] = ()
+    how: Both | None = None
+    limits: Both | None = None
+    note: tuple[Both, str] | None = None  # what the record says of its scale, and the record's file
+    caption: Both | None = None
+    number: int = 0  # of its figure; 0 if there is none
+    panels: Sequence[PanelView] = ()
+    links: Sequence[Link] = ()
+    made: Both | None = None
+    command: str = ""  # the command that measures it, if it has not been measured
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,38 +135,37 @@ def _part(key: str, study: str, gather: Gather, library: Library, fixed: dict[st
         facts = _gathered(gather, library)
     except _UNREADABLE:
         return _unmeasured(key, study, fixed)
-    values = _values(facts, fixed)
-    note = both(facts.book.record.note)
+    values, record = _values(facts, fixed), facts.book.record
+    note = both(record.note)
 
     def text(name: str) -> Both | None:
-        keys = (f"parts.{key}.{name}{'_one' * (facts.book.record.seeds == 1)}", f"parts.{key}.{name}")
+        keys = (f"parts.{key}.{name}{'_one' * (record.seeds == 1)}", f"parts.{key}.{name}")
         return next((filled(TEXT(key, **values)) for key in keys if key in TEXT), None)
 
     def paragraphs(*names: str) -> list[Both]:
-        return [p for name in names if (words := text(name)) for p in _paragraphs(words)]
+        return [p for name in names if (words := text(name)) for p in paragraphs_of(words)]
 
     answer, more = paragraphs("answer"), paragraphs("derivation", "more", *facts.further)
     if not facts.fits:  # the study's own words, which follow from what it found
-        own = both(facts.book.record.answer or facts.book.record.claim)
+        own = both(record.answer or record.claim)
         answer, more = [filled(own)], paragraphs("derivation")
     return Part(
         key,
         filled(TEXT(f"parts.{key}.question", **values)),
-        text("told"),
-        facts.fits,
-        answer,
-        more,
-        text("how"),
-        text("limits"),
-        (note, facts.book.file) if note.en else None,
-        text("caption") if facts.panels else None,
-        number if facts.panels else 0,
-        _panels(key, facts.panels),
-        [link for name in dict.fromkeys((study, *facts.also)) for link in _links(library, name, facts.book)],
-        _made(facts),
-        "",
         values,
-        facts.data,
+        told=text("told"),
+        fits=facts.fits,
+        answer=answer,
+        more=more,
+        how=text("how"),
+        limits=text("limits"),
+        note=(note, facts.book.file) if note.en else None,
+        caption=text("caption") if facts.panels else None,
+        number=number if facts.panels else 0,
+        panels=_panels(key, facts.panels),
+        links=[link for name in dict.fromkeys((study, *facts.also)) for link in _links(library, name, facts.book)],
+        made=TEXT("words.own", date=day(record.date), machine=processor(record.machine)),
+        data=facts.data,
     )
 
 
@@ -187,73 +186,27 @@ def _values(facts: Facts, fixed: dict[str, Any]) -> dict[str, Any]:
 
 def _fixed_part(key: str, fixed: dict[str, Any]) -> Part:
     """A part that needs no record."""
-    texts = {
-        name: filled(TEXT(f"parts.{key}.{name}", **fixed)) for name in ("question", "answer", "more", "how", "limits")
-    }
-    how, limits = texts["how"], texts["limits"]
-    more = [texts["more"]]
-    return Part(
-        key,
-        texts["question"],
-        None,
-        True,
-        [texts["answer"]],
-        more,
-        how,
-        limits,
-        None,
-        None,
-        0,
-        [],
-        [],
-        None,
-        "",
-        fixed,
-        {},
+    question, answer, more, how, limits = (
+        filled(TEXT(f"parts.{key}.{name}", **fixed)) for name in ("question", "answer", "more", "how", "limits")
     )
+    return Part(key, question, fixed, answer=[answer], more=[more], how=how, limits=limits)
 
 
 def _unmeasured(key: str, study: str, fixed: dict[str, Any]) -> Part:
     """A part without a record: its question, what is commonly said, and the command that measures it."""
-    told = f"parts.{key}.told"
+    question, told = TEXT(f"parts.{key}.question", **fixed), f"parts.{key}.told"
     return Part(
         key,
-        filled(TEXT(f"parts.{key}.question", **fixed)),
-        filled(TEXT(told, **fixed)) if told in TEXT else None,
-        True,
-        [],
-        [],
-        None,
-        None,
-        None,
-        None,
-        0,
-        [],
-        [],
-        None,
-        f"resnetlab study run {study} --scale quick",
+        filled(question),
         fixed,
-        {},
+        told=filled(TEXT(told, **fixed)) if told in TEXT else None,
+        command=f"resnetlab study run {study} --scale quick",
     )
-
-
-def _paragraphs(words: Both) -> list[Both]:
-    return [Both(*pair) for pair in zip(words.en.split("\n\n"), words.zh.split("\n\n"), strict=True)]
 
 
 def _panels(key: str, panels: Sequence[Panel]) -> list[PanelView]:
     figure = Figure(f"essay-{key}", "", list(panels))
     return [panel_view(figure, panel, f"essay-{key}-{i}") for i, panel in enumerate(panels)]
-
-
-def _made(facts: Facts) -> Both:
-    """When and on what the record was made."""
-    machine = facts.book.record.machine
-    return TEXT(
-        "words.own",
-        date=day(facts.book.record.date),
-        machine=processor(machine),
-    )
 
 
 def _links(library: Library, study: str, first: Book | None = None) -> list[Link]:

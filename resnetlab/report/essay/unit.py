@@ -13,7 +13,6 @@ from resnetlab.report.essay.values import Book, Number
 from resnetlab.report.formulas import mathml
 from resnetlab.report.page import data_words
 from resnetlab.studies.frame.cases import SCALES as MIXING
-from resnetlab.studies.frame.text import both
 
 CHANNELS, MAP = 64, 56  # of the unit whose cost is shown: the paper's, He 2015, Figure 5, left
 DEPTH = 56  # of the network named for such units, if none was trained
@@ -113,14 +112,12 @@ def _errors(library: Library) -> dict[str, dict[str, Any]]:
     for study, (depth_in, cases) in _TRAINED.items():
         try:
             book = library.best(study)
-            header = [both(one).en for one in book.at(("tables", 0, "header"))]
-            table = [[both(cell).en for cell in row] for row in book.at(("tables", 0, "rows"))]
-            column = header.index("test error (%)")
+            rows = book.rows(0).items()
             for name, change in cases.items():
-                rows = [(depth, i) for i, cells in enumerate(table) if (depth := depth_in(book, name, cells))]
-                if rows:
-                    depth, i = min(rows, key=lambda row: abs(row[0] - DEPTH))
-                    one = _error(book, book.number(("tables", 0, "rows", i, column)), depth)
+                fitting = [(depth, place) for place, cells in rows if (depth := depth_in(book, name, cells))]
+                if fitting:
+                    depth, place = min(fitting, key=lambda row: abs(row[0] - DEPTH))
+                    one = _error(book, book.cell(0, place, "test error (%)"), depth)
                     for key in _keys(**change):
                         found.setdefault(key, one)
         except (LookupError, ValueError):

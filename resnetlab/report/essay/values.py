@@ -12,7 +12,7 @@ from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.formulas import mathml
 from resnetlab.report.numbers import NARROW, written
 from resnetlab.studies.frame.record import Record
-from resnetlab.studies.frame.text import LANGUAGES, Both
+from resnetlab.studies.frame.text import LANGUAGES, Both, both
 
 Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 
@@ -143,35 +143,49 @@ class Book:
         value = number_in(found) if isinstance(found, str) else float(found)
         return Number(value, form, self.file, pointer(place))
 
+    def figure(self, name: str) -> tuple[Place, dict[str, Any]]:
+        """The place of a figure, and the figure."""
+        for i, one in enumerate(self.values["figures"]):
+            if one["name"] == name:
+                return ("figures", i), one
+        raise LookupError(f"no figure {name}")
+
     def lines(self, figure: str, panel: int) -> dict[str, Place]:
         """The lines of a panel by their names, and where each stands."""
-        for i, one in enumerate(self.values["figures"]):
-            if one["name"] == figure:
-                start: Place = ("figures", i, "panels", panel)
-                return {s["label"]: (*start, "series", k) for k, s in enumerate(self.at(start)["series"])}
-        raise LookupError(f"no figure {figure}")
+        place, found = self.figure(figure)
+        names = [s["label"] for s in found["panels"][panel]["series"]]
+        return {name: (*place, "panels", panel, "series", k) for k, name in enumerate(names)}
 
-    def end(self, line: Place, form: str = ".1f", of: str = "mean") -> Number:
-        """The last point of a line: its mean, or its lowest ("low") or highest ("high") value there."""
-        return self.number((*line, of, len(self.at(line)[of]) - 1), form)
+    def end(self, line: Place) -> Number:
+        """The mean at the last point of a line."""
+        return self.number((*line, "mean", len(self.at(line)["mean"]) - 1))
 
-    def value_at(self, line: Place, x: float, form: str = ".2f") -> Number:
+    def value_at(self, line: Place, x: float) -> Number:
         """A line's mean at an x."""
         xs: list[float] = self.at(line)["x"]
         if x not in xs:
             raise LookupError(f"no point at {x:g}")
-        return self.number((*line, "mean", xs.index(x)), form)
+        return self.number((*line, "mean", xs.index(x)), ".2f")
+
+    def header(self, table: int) -> list[str]:
+        """The headers of a table, in English."""
+        return [both(one).en for one in self.at(("tables", table, "header"))]
+
+    def rows(self, table: int) -> dict[Place, list[str]]:
+        """The rows of a table by their places: the cells, in English."""
+        place: Place = ("tables", table, "rows")
+        return {(*place, i): [both(cell).en for cell in row] for i, row in enumerate(self.at(place))}
 
     def row(self, table: int, fits: Callable[[list[str]], bool]) -> Place:
         """The first row of a table whose cells, in English, fit."""
-        for i, cells in enumerate(self.at(("tables", table, "rows"))):
-            if fits([cell if isinstance(cell, str) else cell["en"] for cell in cells]):
-                return ("tables", table, "rows", i)
+        for place, cells in self.rows(table).items():
+            if fits(cells):
+                return place
         raise LookupError(f"no such row in table {table}")
 
     def cell(self, table: int, row: Place, column: str, form: str = ".1f") -> Number:
         """The number in a row under a header, in English."""
-        header = [one if isinstance(one, str) else one["en"] for one in self.at(("tables", table, "header"))]
+        header = self.header(table)
         if column not in header:
             raise LookupError(f"no column {column!r} in table {table}")
         return self.number((*row, header.index(column)), form)

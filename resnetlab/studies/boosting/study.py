@@ -115,9 +115,8 @@ def _table(nets: list[Group[Net]]) -> Table:
     for net in nets:
         shown = ["–"] * 6
         if net.done:
-            cosines = [f"{Sample(net.of(cosine(whose))):.3f}" for whose in ("own", "other")]
-            errors = [f"{error:.1f}" for error in _errors(net).values()]
-            shown = [*cosines, *errors, f"{Sample(net.of(share)):.2f}"]
+            cosines = [net.cell(cosine(whose), ".3f") for whose in ("own", "other")]
+            shown = [*cosines, *(f"{error:.1f}" for error in _errors(net).values()), net.cell(share)]
         cells.append([str(net), *shown, str(len(net.done))])
     return table(TEXT, "units", cells)
 
@@ -127,7 +126,7 @@ def _answer(nets: list[Group[Net]]) -> Words:
     if not whole:
         return TEXT("answer.open")
     net = whole[-1]
-    own, fall = (statistics.fmean(net.of(metric)) for metric in (cosine("own"), falls))
+    own, fall = (net.mean(metric) for metric in (cosine("own"), falls))
     key = "answer.down" if own > _chance(net) else "answer.hardly_down" if own > 0 else "answer.not_down"
     return TEXT(key, net=net, own=own, falls=fall, **_errors(net))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from resnetlab.measuring.reported import REPORTED
 from resnetlab.studies.bottleneck.measure import MAP, measure_units
 from resnetlab.studies.figures.figure import Figure, Table
-from resnetlab.studies.frame.claims import Claim, Comparison, claim, exact, holds, rows
+from resnetlab.studies.frame.claims import Claim, Judged, claim, comparison, exact, holds, rows
 from resnetlab.studies.frame.costs import (
     BUSY_RULE,
     Costs,
@@ -20,10 +20,9 @@ from resnetlab.studies.frame.costs import (
     time_panel,
     times,
 )
-from resnetlab.studies.frame.evidence import Evidence, Group, Metric, all_measured
+from resnetlab.studies.frame.evidence import Evidence, Group, all_measured, value
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import Verdict
 from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 
@@ -64,7 +63,7 @@ def claims_of_units(units: Group[str]) -> Iterator[Claim]:
     """What the bottleneck saves, and what it costs beside a pair of equal cost and with a projection."""
     yield claim(
         "weights",
-        [exact(_count("weights", name), units, of=WEIGHTS[name]) for name in ("pair-256", "bottleneck")],
+        [exact(value(name, "weights"), units, of=WEIGHTS[name]) for name in ("pair-256", "bottleneck")],
         values={"pair": WEIGHTS["pair-256"], "narrow": WEIGHTS["bottleneck"]},
         cell=lambda: _beside("pair-256", units.values[0]),
     )
@@ -90,11 +89,6 @@ def claims_of_nets(nets: Group[str]) -> Iterator[Claim]:
     yield claim("net_faster", [longer(nets, "vgg19", than="resnet152_v1")])
 
 
-def _count(key: str, name: str) -> Metric:
-    """What is counted of one unit or network."""
-    return lambda costs: float(costs[name][key])
-
-
 def _times_as_much(key: str, costs: Costs, one: str, other: str) -> float:
     """How many times as much of something one costs as the other."""
     return float(costs[one][key] / costs[other][key])
@@ -107,36 +101,27 @@ def _beside(pair: str, units: Costs) -> dict[str, Any]:
     return {**counts, "times_weights": weights, "times_adds": adds}
 
 
-def _similar(units: Group[str]) -> Comparison:
+@comparison
+def _similar(units: Group[str]) -> Judged:
     """That the bottleneck and the pair on 64 channels need about as many multiply-adds."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        adds = _times_as_much("multiply_adds", units.values[0], "pair-64", "bottleneck")
-        return holds(1 / SIMILAR < adds < SIMILAR), {}
-
-    return Comparison((units,), judged)
+    adds = _times_as_much("multiply_adds", units.values[0], "pair-64", "bottleneck")
+    return holds(1 / SIMILAR < adds < SIMILAR), {}
 
 
-def _doubled(units: Group[str]) -> Comparison:
+@comparison
+def _doubled(units: Group[str]) -> Judged:
     """That a projection makes about twice the multiply-adds of the bottleneck."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        costs, (low, high) = units.values[0], DOUBLED
-        adds = _times_as_much("multiply_adds", costs, "with projection", "bottleneck")
-        return holds(low <= adds <= high), {"weights": costs["with projection"]["weights"], "times_adds": adds}
-
-    return Comparison((units,), judged)
+    costs, (low, high) = units.values[0], DOUBLED
+    adds = _times_as_much("multiply_adds", costs, "with projection", "bottleneck")
+    return holds(low <= adds <= high), {"weights": costs["with projection"]["weights"], "times_adds": adds}
 
 
-def _fewest(nets: Group[str]) -> Comparison:
+@comparison
+def _fewest(nets: Group[str]) -> Judged:
     """That the first of NETS needs the fewest multiply-adds."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        adds = {name: nets.values[0][name]["multiply_adds"] for name in NETS}
-        deep, *others = adds.values()
-        return holds(deep < min(others)), {"counts": [f"{name} {count / 1e9:.2f} G" for name, count in adds.items()]}
-
-    return Comparison((nets,), judged)
+    adds = {name: nets.values[0][name]["multiply_adds"] for name in NETS}
+    deep, *others = adds.values()
+    return holds(deep < min(others)), {"counts": [f"{name} {count / 1e9:.2f} G" for name, count in adds.items()]}
 
 
 def _figures(units: Group[str], nets: Group[str]) -> list[Figure]:

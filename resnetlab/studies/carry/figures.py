@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import Any
-
 from resnetlab.measuring.gates import initial_carry
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.cases import ADD, CASES, printed, signed
-from resnetlab.studies.frame.evidence import Group, Groups, Metric, test_error, train_error
-from resnetlab.studies.frame.statistics import Sample
+from resnetlab.studies.frame.evidence import Groups, Metric, test_error, train_error
 from resnetlab.studies.frame.text import Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -112,22 +108,19 @@ def errors_table(nets: Groups[str], gates: Groups[str]) -> Table:
     def shares(name: str) -> list[Words]:
         if name not in GATES:
             return ["1", "1", "1"] if name == ADD else ["0", "0", "0"]
-        return [_mean(gates[name], metric) for metric in (expected_left(name), left("start"), left("end"))]
+        measured = (expected_left(name), left("start"), left("end"))
+        return [f"{gates[name].mean(metric):.2g}" if gates[name].done else "–" for metric in measured]
 
     cells = [
         [
             called(name),
             *shares(name),
-            *(f"{Sample(net.of(error)):.2f}" if net.done else "–" for error in (train_error, test_error)),
+            *(net.cell(error) for error in (train_error, test_error)),
             printed(CASES[name]) if name in CASES else "> 20",
         ]
         for name, net in nets.items()
     ]
     return table(TEXT, "errors", cells)
-
-
-def _mean(net: Group[Any], metric: Metric) -> str:
-    return f"{statistics.fmean(net.of(metric)):.2g}" if net.done else "–"
 
 
 def theory_table() -> Table:

@@ -119,30 +119,30 @@ def _words(nets: Groups[str], gates: Groups[str]) -> tuple[Words, Words]:
         return TEXT("words.open"), ""
     answer = _answer(nets, complete)
     words: list[Words] = [answer]
-    exclusive = {n: statistics.fmean(nets[n].of(train_error)) for n in complete if n.startswith("exclusive")}
+    exclusive = {n: nets[n].mean(train_error) for n in complete if n.startswith("exclusive")}
     if len(exclusive) > 1:
-        most = max(exclusive, key=lambda name: _left(gates, name, "start"))
+        most = max(exclusive, key=lambda name: gates[name].mean(left("start")))
         lowest = min(exclusive, key=lambda name: exclusive[name])
         text = "words.more_is_better" if most == lowest else "words.more_is_not_all"
         words.append(TEXT(text, bias=signed(bias_of(lowest)), most=signed(bias_of(most))))
     if off := [called(n) for n in complete if not _agrees(gates[n], n)]:
         words.append(TEXT("words.theory_misses", factor=FACTOR, gates=off))
-    widest = max(complete, key=lambda name: _left(gates, name, "start"))
-    start, end = (_left(gates, widest, when) for when in ("start", "end"))
+    widest = max(complete, key=lambda name: gates[name].mean(left("start")))
+    start, end = (gates[widest].mean(left(when)) for when in ("start", "end"))
     words.append(TEXT("words.widest", gate=called(widest), start=start, end=end))
     return joined(words, "\n\n"), answer
 
 
 def _answer(nets: Groups[str], complete: list[str]) -> Words:
     """How the best gate compares with no gate, and all gates with no shortcut."""
-    best = min(complete, key=lambda name: statistics.fmean(nets[name].of(test_error)))
+    best = min(complete, key=lambda name: nets[name].mean(test_error))
     gap = difference(nets[best].of(test_error), nets[ADD].of(test_error))
     sentences = [
         TEXT(
             ("answer.not_told_apart", "answer.worse", "answer.better")[gap.side],
             gate=called(best),
-            error=statistics.fmean(nets[best].of(test_error)),
-            add=statistics.fmean(nets[ADD].of(test_error)),
+            error=nets[best].mean(test_error),
+            add=nets[ADD].mean(test_error),
             gap=Interval(gap),
         )
     ]
@@ -150,10 +150,6 @@ def _answer(nets: Groups[str], complete: list[str]) -> Words:
         gaps = [difference(nets[PLAIN].of(train_error), nets[n].of(train_error)) for n in complete]
         sentences.append(TEXT("answer.train_better", count=sum(g.side > 0 for g in gaps), total=len(complete)))
     return joined(sentences)
-
-
-def _left(gates: Groups[str], name: str, when: str) -> float:
-    return statistics.fmean(gates[name].of(left(when)))
 
 
 def _agrees(net: Group[str], name: str) -> bool:

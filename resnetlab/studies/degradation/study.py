@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from resnetlab.studies.figures.series import error_lines
 from resnetlab.studies.frame.claims import Claim, claim, less, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.networks import KINDS, Net, net_named
-from resnetlab.studies.frame.scales import base, for_depth
-from resnetlab.studies.frame.statistics import Sample, difference
+from resnetlab.studies.frame.networks import KINDS, Net, net_named, of_both_kinds
+from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.statistics import difference
 from resnetlab.studies.frame.study import Plan, Scale, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 
@@ -30,14 +29,8 @@ SCALES = {
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Plain and residual nets at every depth and seed."""
-    s, recipe = SCALES[scale], base(scale, data)
-    recipes = [
-        for_depth(recipe.override(net=f"cifar_{kind}{depth}", seed=seed), depth)
-        for seed in range(s.seeds)
-        for depth in s.depths
-        for kind in KINDS.values()
-    ]
-    return planned(TEXT, scale, recipes)
+    s = SCALES[scale]
+    return planned(TEXT, scale, of_both_kinds(base(scale, data), s.depths, s.seeds))
 
 
 def judge(evidence: Evidence) -> StudyResult:
@@ -54,7 +47,7 @@ def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
     high = {"high": plain[-1].key.depth}
 
     def along(kind: Sequence[Group[Net]], error: Metric) -> dict[str, Any]:
-        return {"depths": [n.key.depth for n in kind], "means": [statistics.fmean(n.of(error)) for n in kind]}
+        return {"depths": [n.key.depth for n in kind], "means": [n.mean(error) for n in kind]}
 
     yield claim(
         "plain_rises",
@@ -101,11 +94,10 @@ def _table(nets: Groups[Net]) -> Table:
         cells.append(
             [
                 str(key),
-                f"{Sample(net.of(train_error)):.2f}" if net.done else "–",
-                f"{Sample(net.of(test_error)):.2f}" if net.done else "–",
+                *(net.cell(error) for error in (train_error, test_error)),
                 f"{on_paper.error:.2f}" if on_paper and on_paper.error else "–",
                 str(len(net.done)),
-                f"{statistics.fmean(v['seconds'] for v in net.values):.0f}" if net.done else "–",
+                f"{net.mean(lambda result: result['seconds']):.0f}" if net.done else "–",
             ]
         )
     return table(TEXT, "errors", cells)
@@ -117,7 +109,7 @@ def _words(nets: Groups[Net]) -> Words:
         return TEXT("words.open")
     seeds, behind = plain.of(train_error), difference(plain.of(train_error), residual.of(train_error)).mean
     beyond = difference(plain.of(test_error), seeds).mean
-    means = {"plain": statistics.fmean(seeds), "residual": statistics.fmean(residual.of(train_error))}
+    means = {"plain": plain.mean(train_error), "residual": residual.mean(train_error)}
     if len(seeds) > 1:
         ends = TEXT("words.ends_with_range", **means, lowest=min(seeds), highest=max(seeds))
     else:

@@ -10,7 +10,6 @@ from resnetlab.studies.figures.figure import Figure, Panel, Series, Table, table
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.costs import Cost, Costs, cost_table, milliseconds, quartiles
 from resnetlab.studies.frame.evidence import Group, Groups, Metric, test_error, train_error
-from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -95,8 +94,7 @@ def tables(nets: Groups[int], costs: list[Costs]) -> list[Table]:
         cells.append(
             [
                 f"{depth:,}",
-                f"{Sample(net.of(train_error)):.2f}" if net.done else "–",
-                f"{Sample(net.of(test_error)):.2f}" if net.done else "–",
+                *(net.cell(error) for error in (train_error, test_error)),
                 f"{on_paper.error:.2f}" if on_paper and on_paper.error else "–",
                 str(len(net.done)),
             ]

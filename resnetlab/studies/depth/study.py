@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from resnetlab.studies.depth.figures import cost_figure, error_figure, step_figure, tables, time_per_image
 from resnetlab.studies.depth.measure import FIRST, FIRST_152, FIRST_1202, measure_first_steps
-from resnetlab.studies.frame.claims import Claim, Comparison, claim, less, more, no_more, rows
+from resnetlab.studies.frame.claims import Claim, Comparison, Judged, claim, less, more, no_more, rows
 from resnetlab.studies.frame.costs import Costs, measure_networks, sentence_of_times
 from resnetlab.studies.frame.evidence import (
     Evidence,
@@ -24,7 +24,7 @@ from resnetlab.studies.frame.evidence import (
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.networks import net_named
 from resnetlab.studies.frame.scales import base, for_depth, warmed_up
-from resnetlab.studies.frame.statistics import Sample, Verdict
+from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.training.recipe import Recipe
@@ -133,7 +133,7 @@ def _starts(net: Group[str]) -> Comparison:
     """That learning has begun, by the mark that the paper uses."""
     below = less(_last_error, net, than=STARTED)
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         return below.verdict, {**below.words, "steps": len(net.values[0]["errors"])}
 
     return Comparison((net,), judge, asks=below.asks)

@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from resnetlab.studies.figures.figure import Series
 from resnetlab.studies.frame.evidence import RunResult
 
 
-def over_seeds(
+def along(
     label: str,
     colour: int,
-    x: Sequence[float],
-    seeds: Sequence[Sequence[float | None]],
+    columns: Iterable[tuple[float, Sequence[float | None]]],
     *,
     dashed: bool = False,
     marks: bool = False,
     mean: Callable[[list[float]], float] = statistics.fmean,
 ) -> Series:
-    """A line from one list of values by x for each seed; an x where a seed has no finite value is left out."""
-    columns = zip(x, zip(*seeds, strict=True), strict=True)
-    points = [(at, there) for at, values in columns if len(there := _finite(values)) == len(values)]
-    return _line(label, colour, points, dashed=dashed, marks=marks, mean=mean)
-
-
-def along(
-    label: str,
-    colour: int,
-    columns: Mapping[int, Sequence[float | None]],
-    *,
-    marks: bool = False,
-    mean: Callable[[list[float]], float] = statistics.fmean,
-) -> Series:
     """A line from what some seeds gave at each x, of those with a finite value; an x where none has one is left out."""
-    points = [(at, there) for at, values in columns.items() if (there := _finite(values))]
-    return _line(label, colour, points, dashed=False, marks=marks, mean=mean)
-
-
-def _finite(values: Iterable[float | None]) -> list[float]:
-    """The values that are there and finite; others can't be drawn, nor read back from a record."""
-    return [v for v in values if v is not None and math.isfinite(v)]
-
-
-def _line(
-    label: str,
-    colour: int,
-    points: Sequence[tuple[float, list[float]]],
-    *,
-    dashed: bool,
-    marks: bool,
-    mean: Callable[[list[float]], float],
-) -> Series:
+    points = [(at, there) for at, values in columns if (there := _finite(values))]
     return Series(
         label=label,
         dashed=dashed,
@@ -63,6 +32,20 @@ def _line(
         high=[_rounded(max(values)) for _, values in points],
         marks=marks,
     )
+
+
+def over_seeds(
+    label: str, colour: int, x: Sequence[float], seeds: Sequence[Sequence[float | None]], **how: Any
+) -> Series:
+    """A line from one list of values by x for each seed, as `along`; an x where a seed has none is left out."""
+    columns = zip(x, zip(*seeds, strict=True), strict=True)
+    whole = [(at, values) for at, values in columns if len(_finite(values)) == len(seeds)]
+    return along(label, colour, whole, **how)
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """The values that are there and finite; others can't be drawn, nor read back from a record."""
+    return [v for v in values if v is not None and math.isfinite(v)]
 
 
 def error_lines(name: str, colour: int, group: Sequence[RunResult]) -> list[Series]:

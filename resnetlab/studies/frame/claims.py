@@ -16,10 +16,11 @@ groups. A claim with a comparison of its own kind states its rule in a sentence,
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +44,7 @@ from resnetlab.studies.frame.statistics import (
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Judged = tuple[Verdict, Mapping[str, Any]]  # a verdict, and the words that a text may use
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,12 @@ class Comparison:
     """
 
     groups: tuple[Group[Any], ...]
-    judge: Callable[[], tuple[Verdict, Mapping[str, Any]]]
+    judge: Callable[[], Judged]
     over_seeds: bool = True  # whether intervals are over seeds; those of times are over rounds of one measurement
     asks: Words = ""  # what is asked of which groups, e.g. "plain-56 above plain-20"; else the claim has `holds`
 
     @cached_property
-    def judged(self) -> tuple[Verdict, Mapping[str, Any]]:
+    def judged(self) -> Judged:
         """The verdict, and the words that a text may use."""
         return self.judge()
 
@@ -124,6 +126,16 @@ class Comparison:
     def words(self) -> Mapping[str, Any]:
         """The values of a cell's placeholders."""
         return self.judged[1]
+
+
+def comparison(judge: Callable[..., Judged]) -> Callable[..., Comparison]:
+    """Turn a function that judges groups into one that returns their Comparison."""
+
+    @functools.wraps(judge)
+    def compared(*groups: Group[Any]) -> Comparison:
+        return Comparison(groups, functools.partial(judge, *groups))
+
+    return compared
 
 
 def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
@@ -171,7 +183,7 @@ def _compared(
     asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         a = one.of(metric)
         b = other.of(metric) if isinstance(other, Group) else [other] * len(a)
         _check_finite(a, b)
@@ -196,7 +208,7 @@ def _check_finite(*samples: Sequence[float]) -> None:
 def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
     """That a metric is this number in every seed, to the last bit."""
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         values = one.of(metric)
         return holds(all(v == of for v in values)), {"one": one.key, "other": of, "one_values": Sample(values)}
 
@@ -209,7 +221,7 @@ def ratio_within(metric: Metric, one: Group[Any], *, of: Metric, factor: float, 
     The interval is that of the logarithm of their ratio over seeds.
     """
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         found, expected = one.of(metric), one.of(of)
         _check_finite(found, expected)
         means = {"found": statistics.fmean(found), "expected": statistics.fmean(expected)}
@@ -229,7 +241,7 @@ def counted(metric: Metric, *groups: Group[Any], all_of: bool, fewest: int = 3) 
     seeds than `fewest` neither show nor exclude it.
     """
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         found = [bool(value) for group in groups for value in group.of(metric)]
         right = sum(value is all_of for value in found)
         enough = min(len(group.done) for group in groups) >= fewest
@@ -296,15 +308,17 @@ def _row(text: Catalogue, one: Claim) -> Row:
         absent = [key for key in (f"claims.{one.key}.absent", "claims.absent") if key in text]
         return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED, rule=rule)
 
-    def measured() -> tuple[Words, Verdict]:
-        try:
-            verdict = weakest(comparison.verdict for comparison in one.comparisons)
-            return _cell(text, one), verdict if one.tested else NOT_TESTED
-        except Instead as found:
-            return found.words, found.verdict
-
-    row = judged_row(says, paper, [g.done for g in one.needs], [g.failed for g in one.needs], measured)
-    return replace(row, remark=_remark(text, one, row.verdict), rule=rule)
+    if missing := sum(len(group.failed) for group in one.needs):  # however many others have finished
+        finished = sum(len(group.done) for group in one.needs)
+        return Row(says, paper, SHARED("failed", missing=missing, of=missing + finished), NOT_JUDGED, rule=rule)
+    try:
+        verdict = weakest(comparison.verdict for comparison in one.comparisons)
+        measured: Words = _cell(text, one)
+    except Instead as found:
+        measured, verdict = found.words, found.verdict
+    else:
+        verdict = verdict if one.tested else NOT_TESTED
+    return Row(says, paper, measured, verdict, _remark(text, one, verdict), rule)
 
 
 def _rule(text: Catalogue, one: Claim) -> Words:
@@ -337,21 +351,3 @@ def _cell(text: Catalogue, one: Claim) -> Both:
         values["each"] = [c.words.get("gap") for c in one.comparisons]
     words = one.comparisons[0].words if len(one.comparisons) == 1 else NOTHING
     return text(f"{key}.cell", **{**words, **values}) if f"{key}.cell" in text else SHARED("cell", **values)
-
-
-def judged_row(
-    claim: Words,
-    paper: Words,
-    needs: Sequence[Sized],
-    failed: Sequence[Sized],
-    measure: Callable[[], tuple[Words, Verdict]],
-) -> Row:
-    """The row of a claim; it is not judged if a run that it needs has failed, however many others have finished.
-
-    `needs` and `failed` hold, group by group, the needed runs that have finished and those that have failed. `measure`
-    returns the words of what was measured and the verdict; it is called only if none failed.
-    """
-    missing = sum(map(len, failed))
-    if missing:
-        return Row(claim, paper, SHARED("failed", missing=missing, of=missing + sum(map(len, needs))), NOT_JUDGED)
-    return Row(claim, paper, *measure())

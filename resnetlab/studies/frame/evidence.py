@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from resnetlab.studies.frame.measurement import Measured, Measurement
+from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Words
 from resnetlab.training.recipe import Recipe
 
@@ -14,14 +16,18 @@ K = TypeVar("K", bound=Any)  # the key of a group, e.g. a depth, a name, or a da
 Metric = Callable[[dict[str, Any]], float]  # a number from the result of a run, or from a measurement's values
 
 
-def train_error(result: dict[str, Any]) -> float:
-    """The training error of a finished run, in %."""
-    return float(result["train_error"])
+def value(*keys: str) -> Metric:
+    """The number under these keys, each inside the one before."""
+
+    def metric(values: Any) -> float:
+        for key in keys:
+            values = values[key]
+        return float(values)
+
+    return metric
 
 
-def test_error(result: dict[str, Any]) -> float:
-    """The test error of a finished run, in %."""
-    return float(result["test_error"])
+train_error, test_error = value("train_error"), value("test_error")  # of a finished run, in %
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,14 @@ class Group(Generic[K]):
         """The metric of each seed."""
         return [metric(values) for values in self.values]
 
+    def mean(self, metric: Metric) -> float:
+        """The metric's mean over seeds."""
+        return statistics.fmean(self.of(metric))
+
+    def cell(self, metric: Metric, form: str = ".2f") -> str:
+        """The metric's mean ± standard deviation for a table; a dash if nothing finished."""
+        return format(Sample(self.of(metric)), form) if self.done else "–"
+
     def called(self, name: Words) -> Group[Any]:
         """The same group under another key, the name that rules and cells use."""
         return Group(name, self.done, self.failed)
@@ -101,6 +115,10 @@ class Groups(dict[K, Group[K]]):
         """Plain and residual networks of one depth, shallow ones first."""
         plain, residual = self.of("plain"), self.of("residual")
         return [(net, twin) for net in plain for twin in residual if net.key.depth == twin.key.depth]
+
+    def whole_pairs(self) -> list[tuple[Group[K], Group[K]]]:
+        """Those pairs of which every seed of both finished."""
+        return [(plain, residual) for plain, residual in self.pairs() if plain.whole and residual.whole]
 
     def all(self, *keys: K) -> list[Group[K]]:
         """The groups of these keys, or an empty list if one was not planned."""

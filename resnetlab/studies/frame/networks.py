@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,16 @@ class Net:
         return f"{self.kind}-{self.depth}"
 
 
+def of_both_kinds(recipe: Recipe, depths: Iterable[int], seeds: int) -> list[Recipe]:
+    """The trainings of plain and residual nets of these depths, one seed after another."""
+    return [
+        for_depth(recipe.override(net=f"cifar_{name}{depth}", seed=seed), depth)
+        for seed in range(seeds)
+        for depth in depths
+        for name in KINDS.values()
+    ]
+
+
 def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tuple[list[Recipe], list[Measurement]]:
     """The trainings of a scale, or none if weights are given; and for each network a blank measurement to fill in.
 
@@ -50,12 +61,7 @@ def networks(scale: str, data: str | None, weights: tuple[Weights, ...]) -> tupl
             seeds[net] = seeds.get(net, -1) + 1
             blank.append(Measurement("", weights=one, data=recipe.data, seed=seeds[net]))
         return [], blank
-    recipes = [
-        for_depth(recipe.override(net=f"cifar_{name}{depth}", seed=seed), depth)
-        for seed in range(SEEDS[scale])
-        for depth in DEPTHS[scale]
-        for name in KINDS.values()
-    ]
+    recipes = of_both_kinds(recipe, DEPTHS[scale], SEEDS[scale])
     return recipes, [Measurement("", run=r, seed=r.seed) for r in recipes]
 
 

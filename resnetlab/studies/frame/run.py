@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from types import ModuleType
 
 import torch
 
+from resnetlab.data.workers import end_with_parent
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import spec
@@ -331,14 +331,7 @@ def _receive(statuses: Connection) -> None:
     """In each process: keep the pipe to report to, and end when the parent is gone."""
     global _statuses
     _statuses = statuses
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 @contextlib.contextmanager

@@ -7,9 +7,8 @@ from typing import Any
 
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import along, over_seeds
-from resnetlab.studies.frame.evidence import Group, Groups
+from resnetlab.studies.frame.evidence import Group, Groups, value
 from resnetlab.studies.frame.networks import KINDS, Net
-from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -31,7 +30,7 @@ def ends(values: dict[str, Any]) -> float:
 def fit_figure(stacks: Groups[Net]) -> Figure:
     """The final losses of stacks by their depth."""
     series = [
-        along(kind, colour, {net.key.depth: net.of(loss) for net in stacks.done(kind)}, mean=statistics.geometric_mean)
+        along(kind, colour, [(n.key.depth, n.of(loss)) for n in stacks.done(kind)], mean=statistics.geometric_mean)
         for colour, kind in enumerate(KINDS)
         if stacks.done(kind)
     ]
@@ -61,14 +60,12 @@ def construction_table(nets: Groups[Net], built: Groups[Net], trained: Groups[Ne
         values = [values[how] for values in net.values]
         return f"{max(v['largest'] for v in values):.2g}; {sum(v['changed'] for v in values)}" if values else "–"
 
-    def errors(net: Group[Net]) -> str:
-        return f"{Sample(net.of(ends)):.2f}" if net.done else "–"
-
     cells: list[list[Words]] = []
     for kind in KINDS:
         shallow, deep = Net(kind, SHALLOW), Net(kind, DEEP)
         changes = [differences(built[shallow], how) for how in ("exact", "calibrated")]
-        cells.append([TEXT(f"kinds.{kind}"), *changes, *map(errors, (nets[shallow], trained[shallow], nets[deep]))])
+        three = (nets[shallow], trained[shallow], nets[deep])
+        cells.append([TEXT(f"kinds.{kind}"), *changes, *(net.cell(ends) for net in three)])
     return table(TEXT, "construction", cells, **SIZES)
 
 
@@ -78,10 +75,9 @@ def fit_table(stacks: Groups[Net]) -> Table:
     def of(net: Group[Net]) -> list[str]:
         if not net.done:
             return ["–"] * 3
-        first = statistics.fmean(values["first"] for values in net.values)
         rates = sorted({values["rate"] for values in net.values}, reverse=True)
         last = statistics.geometric_mean(net.of(loss))
-        return [f"{first:.2g}", f"{last:.2g}", ", ".join(f"{rate:g}" for rate in rates)]
+        return [f"{net.mean(value('first')):.2g}", f"{last:.2g}", ", ".join(f"{rate:g}" for rate in rates)]
 
     depths = sorted({net.depth for net in stacks})
     cells = [[str(depth), *(cell for kind in KINDS for cell in of(stacks[Net(kind, depth)]))] for depth in depths]

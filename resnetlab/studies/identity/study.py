@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.studies.frame.claims import Claim, Interval, claim, exact, more, no_more, rows
-from resnetlab.studies.frame.evidence import Evidence, Group, Groups, measured_by, runs_by, together
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, measured_by, runs_by, together, value
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
-from resnetlab.studies.frame.networks import KINDS, Net, measured_networks, net_named
+from resnetlab.studies.frame.networks import KINDS, Net, measured_networks, net_named, of_both_kinds
 from resnetlab.studies.frame.scales import base
 from resnetlab.studies.frame.statistics import difference
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
@@ -38,6 +38,9 @@ FITTED = 0.01  # final loss below which x counts as fitted: 1 % of its variance
 RATES = [0.3, 0.1]  # of which each stack has the better
 SEEDS = 3
 
+largest = value("exact", "largest")  # the largest difference of a score
+changed = value("exact", "changed")  # how many images get another class
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -58,12 +61,7 @@ SCALES = {
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Shallow nets, which are made deeper and trained on; deep nets from scratch; and stacks of units."""
     s, recipe = SCALES[scale], base(scale, data)
-    recipes = [
-        recipe.override(net=f"cifar_{name}{depth}", seed=seed)
-        for seed in range(SEEDS)
-        for depth in (SHALLOW, DEEP)
-        for name in KINDS.values()
-    ]
+    recipes = of_both_kinds(recipe, (SHALLOW, DEEP), SEEDS)
     shallow = [r for r in recipes if net_named(r.net).depth == SHALLOW]
     measurements = [
         *(Measurement(CONSTRUCT, {"units": UNITS}, run=r, seed=r.seed) for r in shallow),
@@ -104,11 +102,11 @@ def claims(nets: Groups[Net], built: Groups[Net], trained: Groups[Net], stacks: 
     plain, residual = (Net(kind, SHALLOW) for kind in KINDS)
     yield claim(
         "to_the_bit",
-        [exact(_largest, built[residual], of=0.0)],
+        [exact(largest, built[residual], of=0.0)],
         values=SIZES,
         cell=lambda: _deviation(built[residual]),
     )
-    yield claim("same_answers", [exact(_changed, built[plain], of=0.0)], cell=lambda: _deviation(built[plain]))
+    yield claim("same_answers", [exact(changed, built[plain], of=0.0)], cell=lambda: _deviation(built[plain]))
     extended = trained[residual].called(TEXT("extended", net=residual))
     yield claim(
         "stays",
@@ -127,21 +125,11 @@ def claims(nets: Groups[Net], built: Groups[Net], trained: Groups[Net], stacks: 
     yield claim("plain_rises", [more(log_loss, plain_stacks[-1], than=plain_stacks[0])])
 
 
-def _largest(values: dict[str, Any]) -> float:
-    """The largest difference of a score."""
-    return float(values["exact"]["largest"])
-
-
-def _changed(values: dict[str, Any]) -> float:
-    """How many images get another class."""
-    return float(values["exact"]["changed"])
-
-
 def _deviation(net: Group[Net]) -> dict[str, Any]:
     """What the construction changes, over seeds."""
     seeds = [values["exact"] for values in net.values]
     return {
-        "largest": max(map(_largest, net.values)),
+        "largest": max(map(largest, net.values)),
         "scores": max(d["scores"] for d in seeds),
         "images": sum(d["images"] for d in seeds),
         "changed": sum(d["changed"] for d in seeds),
@@ -166,21 +154,16 @@ def _advantage(plain: Group[Net], residual: Group[Net]) -> Words:
 def _answer(built: Groups[Net], trained: Groups[Net], stacks: Groups[Net]) -> Words:
     """What the study shows; a part whose runs failed is left out."""
     sentences: list[Words] = []
-    for plain, residual in _whole_pairs(built):
-        apart = {"plain": max(plain.of(_largest)), "residual": max(residual.of(_largest))}
+    for plain, residual in built.whole_pairs():
+        apart = {"plain": max(plain.of(largest)), "residual": max(residual.of(largest))}
         sentences.append(TEXT("answer.constructed", **SIZES, **apart))
-        if not any(plain.of(_changed)):
+        if not any(plain.of(changed)):
             sentences.append(TEXT("answer.plain_has_it"))
-    for plain, residual in _whole_pairs(trained):
-        means = {"plain": statistics.fmean(plain.of(ends)), "residual": statistics.fmean(residual.of(ends))}
-        sentences.append(TEXT("answer.trained_on", **means))
-    if pairs := _whole_pairs(stacks):
+    for plain, residual in trained.whole_pairs():
+        sentences.append(TEXT("answer.trained_on", plain=plain.mean(ends), residual=residual.mean(ends)))
+    if pairs := stacks.whole_pairs():
         sentences += _which_fit(pairs)
     return joined(sentences or [TEXT("answer.nothing")])
-
-
-def _whole_pairs(nets: Groups[Net]) -> list[tuple[Group[Net], Group[Net]]]:
-    return [(plain, residual) for plain, residual in nets.pairs() if plain.whole and residual.whole]
 
 
 def _which_fit(pairs: list[tuple[Group[Net], Group[Net]]]) -> list[Words]:

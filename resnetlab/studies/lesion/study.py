@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 from resnetlab.measuring.paths import decay, gradient_shares, mean_length, middle, share_of_paths
 from resnetlab.studies.figures.figure import Table, table
-from resnetlab.studies.frame.claims import Claim, Comparison, Instead, Interval, asked, claim, holds, less, more, rows
-from resnetlab.studies.frame.evidence import Evidence, Group, Groups
+from resnetlab.studies.frame.claims import (
+    Claim,
+    Comparison,
+    Instead,
+    Interval,
+    Judged,
+    asked,
+    claim,
+    holds,
+    less,
+    more,
+    rows,
+)
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, value
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
 from resnetlab.studies.frame.scales import WEIGHTS
-from resnetlab.studies.frame.statistics import NOT_JUDGED, Sample, Verdict, difference
+from resnetlab.studies.frame.statistics import NOT_JUDGED, Sample, difference
 from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.lesion.figures import error_figure, path_figure
@@ -32,6 +44,8 @@ SETTINGS = {
 BARELY = 5.0  # points that the error may rise by, on average, if one unit is deleted
 LOST = 80.0  # %: the error from which a net of ten classes counts as near chance, 90 %
 JUMP = 0.5  # share of the whole rise that no single step may reach if it is smooth
+
+intact = value("intact")  # the error in % before any lesion
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
@@ -73,7 +87,7 @@ def path_claims(nets: Groups[Net]) -> Iterator[Claim]:
     yield claim(
         "falls",
         [less(_slope, net, than=0.0) for net in deepest],
-        cell=lambda: {"fit": 100 * statistics.fmean(deepest[0].of(_fit))},
+        cell=lambda: {"fit": 100 * deepest[0].mean(_fit)},
     )
     yield claim("shorter", [less(_beyond_half, net, than=0.0) for net in deepest], cell=lambda: _where_from(deepest[0]))
 
@@ -91,17 +105,13 @@ def rise(values: dict[str, Any]) -> float:
 
 def error_without_one(values: dict[str, Any]) -> float:
     """The error in % without one unit, mean over the units that keep sizes."""
-    return rise(values) + _intact(values)
-
-
-def _intact(values: dict[str, Any]) -> float:
-    return float(values["intact"])
+    return rise(values) + intact(values)
 
 
 def _missed_more(net: Group[Net]) -> Comparison:
     """That the error rises more without a unit that changes sizes than without one that keeps them."""
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         keeping = net.of(rise)
         changing = net.of(lambda values: statistics.fmean(rises(values, same_size=False)))
         gap = difference(changing, keeping)
@@ -115,7 +125,7 @@ def _missed_more(net: Group[Net]) -> Comparison:
 def _smooth(net: Group[Net], beside: list[Group[Net]]) -> Comparison:
     """That no step is a large share of the rise; some other networks are shown beside it."""
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         if not (steps := _largest_steps(net)):
             raise Instead(TEXT("claims.smooth.no_rise"), NOT_JUDGED)
         shown = [(one, _largest_steps(one)) for one in (net, *beside)]
@@ -144,7 +154,7 @@ def tau_correlation(values: dict[str, Any]) -> float:
     return statistics.correlation(taus, errors) if len(set(taus)) > 1 and len(set(errors)) > 1 else 0.0
 
 
-def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
+def _arithmetic() -> Judged:
     short, most = 100 * share_of_paths(54, 5, 17), 100 * share_of_paths(54, 19, 35)
     return holds(f"{short:.2f}" == "0.45" and most > 95), {"short": short, "most": most}
 
@@ -177,8 +187,8 @@ def _where_from(net: Group[Net]) -> dict[str, Any]:
 
 def _table(nets: Groups[Net]) -> Table:
     cells: list[list[Words]] = []
-    for net in [*nets.of("plain"), *nets.of("residual")]:
-        shown = [net.of(_intact)]
+    for net in nets.values():
+        shown = [net.of(intact)]
         for same_size in (True, False):
             shown.append([statistics.fmean(found) for v in net.values if (found := rises(v, same_size))])
         errors = [f"{Sample(seeds):.1f}" if seeds else "–" for seeds in shown]
@@ -187,23 +197,22 @@ def _table(nets: Groups[Net]) -> Table:
 
 
 def _answer(nets: Groups[Net], gradients: Groups[Net]) -> Words:
-    whole = [pair for pair in nets.pairs() if all(net.whole for net in pair)]
-    if not whole:
+    if not (whole := nets.whole_pairs()):
         return TEXT("answer.open")
     plain, residual = whole[-1]
     costs = TEXT(
         "answer.costs",
         plain=plain,
         residual=residual,
-        plain_rise=statistics.fmean(plain.of(rise)),
-        plain_intact=statistics.fmean(plain.of(_intact)),
-        residual_rise=statistics.fmean(residual.of(rise)),
-        residual_intact=statistics.fmean(residual.of(_intact)),
+        plain_rise=plain.mean(rise),
+        plain_intact=plain.mean(intact),
+        residual_rise=residual.mean(rise),
+        residual_intact=residual.mean(intact),
     )
     unrolled = gradients[residual.key]
     if not unrolled.whole:
         return costs
-    length, units = statistics.fmean(unrolled.of(_length)), len(unrolled.values[0]["norms"]) - 1
+    length, units = unrolled.mean(_length), len(unrolled.values[0]["norms"]) - 1
     key = "answer.shorter" if length < units / 2 else "answer.no_shorter"
     return joined([costs, TEXT(key, length=length, half=units / 2, units=units)])
 

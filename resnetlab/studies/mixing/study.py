@@ -9,10 +9,10 @@ from typing import Any
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import error_lines
 from resnetlab.studies.frame.cases import ADD, CASES, FAIL, case_of, note, printed, recipes, signed
-from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, more, no_more, rows
+from resnetlab.studies.frame.claims import Claim, Comparison, Interval, Judged, claim, more, no_more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, Verdict, difference, weakest
+from resnetlab.studies.frame.statistics import NOT_TESTED, Sample, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, expected, stated
 from resnetlab.studies.frame.text import SHARED, Catalogue, Words, joined
 
@@ -71,11 +71,7 @@ def claims(nets: Groups[str], scale: str) -> Iterator[Claim]:
 
 
 def _exclusive(nets: Groups[str]) -> list[Group[str]]:
-    return [net for net in nets.values() if _is_exclusive(net)]
-
-
-def _is_exclusive(net: Group[str]) -> bool:
-    return net.key.startswith("exclusive")
+    return [net for net in nets.values() if net.key.startswith("exclusive")]
 
 
 def _bias(net: Group[str]) -> str:
@@ -86,15 +82,16 @@ def _lowest(best: Group[str], swept: list[Group[str]]) -> Comparison:
     """That none of these has as low a test error as `best`; not tested if there is no other."""
     higher = [more(test_error, net, than=best) for net in swept if net is not best]
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
+    def judge() -> Judged:
         return (weakest(one.verdict for one in higher) if higher else NOT_TESTED), {}
 
     return Comparison(tuple(swept), judge, asks=SHARED("asks.several", each=[one.asks for one in higher]))
 
 
 def _figure(nets: Groups[str]) -> Figure:
-    gates = [net for net in nets.values() if net.key == ADD or _is_exclusive(net)]
-    others = [net for net in nets.values() if not _is_exclusive(net)]
+    swept = _exclusive(nets)
+    gates = [net for net in nets.values() if net.key == ADD or net in swept]
+    others = [net for net in nets.values() if net not in swept]
 
     def panel(title: Words, shown: list[Group[str]]) -> Panel:
         lines = [line for colour, net in enumerate(shown) for line in error_lines(net.key, colour, net.runs)]
@@ -113,7 +110,7 @@ def _table(nets: Groups[str]) -> Table:
             CASES[name].words,
             CASES[name].on_shortcut,
             CASES[name].on_branch,
-            *(f"{Sample(net.of(error)):.2f}" if net.done else "–" for error in (train_error, test_error)),
+            *(net.cell(error) for error in (train_error, test_error)),
             f"{statistics.median(net.of(test_error)):.2f}" if net.done else "–",
             printed(CASES[name]),
             str(len(net.done)),
@@ -132,10 +129,10 @@ def _words(nets: Groups[str]) -> tuple[Words, Words]:
     answer = _answer(whole[ADD], others)
     words = [answer]
     if len(swept := _exclusive(whole)) > 1:
-        lowest = min(swept, key=lambda net: statistics.fmean(net.of(test_error)))
+        lowest = min(swept, key=lambda net: net.mean(test_error))
         words.append(TEXT("words.best_bias", bias=_bias(lowest)))
-    enough = statistics.fmean(whole[ADD].of(train_error)) + NEAR
-    if fitted := [CASES[net.key].words for net in others if statistics.fmean(net.of(train_error)) <= enough]:
+    enough = whole[ADD].mean(train_error) + NEAR
+    if fitted := [CASES[net.key].words for net in others if net.mean(train_error) <= enough]:
         words.append(TEXT("words.fitted", cases=fitted, near=NEAR))
     return joined(words, "\n\n"), answer
 
@@ -146,12 +143,9 @@ def _answer(add: Group[str], others: list[Group[str]]) -> Words:
     told = []
     for side, key in ((1, "answer.worse"), (-1, "answer.better"), (0, "answer.not_told_apart")):
         if there := [net for net, its in zip(others, sides, strict=True) if its == side]:
-            told.append(TEXT(key, cases=[_with_error(net) for net in there]))
-    return TEXT("answer.compared", add=statistics.fmean(add.of(test_error)), told=told)
-
-
-def _with_error(net: Group[str]) -> Words:
-    return TEXT("answer.case", case=CASES[net.key].words, error=statistics.fmean(net.of(test_error)))
+            cases = [TEXT("answer.case", case=CASES[n.key].words, error=n.mean(test_error)) for n in there]
+            told.append(TEXT(key, cases=cases))
+    return TEXT("answer.compared", add=add.mean(test_error), told=told)
 
 
 STUDY = stated(TEXT, plan=plan, judge=judge)

@@ -10,7 +10,6 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.studies.figures.figure import Figure, Panel, Table, table
 from resnetlab.studies.figures.series import error_lines
 from resnetlab.studies.frame.evidence import Group, Groups, test_error, train_error
-from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Both, Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -86,8 +85,7 @@ def error_table(nets: Groups[Key]) -> Table:
                 _unit(key.order),
                 f"{key.depth}, {key.branch}",
                 "/".join(sorted({f"{result['epochs']:g}" for result in group.values})) or "–",
-                f"{Sample(group.of(train_error)):.2f}" if group.done else "–",
-                f"{Sample(group.of(test_error)):.2f}" if group.done else "–",
+                *(group.cell(error) for error in (train_error, test_error)),
                 f"{PAPER[key]:.2f}" if key in PAPER else "–",
                 str(len(group.done)),
             ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from resnetlab.nets.orders import ORDERS
-from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, less, more, rows, within
+from resnetlab.studies.frame.claims import Claim, Interval, Judged, claim, comparison, less, more, rows, within
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import DIRECTION, REPRODUCED, UNDECIDED, Verdict, difference, weakest
+from resnetlab.studies.frame.statistics import DIRECTION, REPRODUCED, UNDECIDED, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.orders.figures import Key, by_order, called, curves, error_table, net
@@ -86,7 +84,7 @@ def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> It
         [within(test_error, n["relu_preact"], of=n["post"], by=TOLERANCE, depth=d) for d, n in five.items()],
         tested=enough_images,
     )
-    yield claim("full_preact", [_lowest(n, d) for d, n in five.items()], tested=enough_images)
+    yield claim("full_preact", [_lowest(*n.values()) for n in five.values()], tested=enough_images)
     yield claim(
         "deep_trains_better",
         [less(train_error, two["full_preact"], than=two["post"])],
@@ -100,20 +98,20 @@ def claims(nets: Groups[Key], depths: list[int], deepest: int, scale: str) -> It
     )
 
 
-def _lowest(nets: dict[str, Group[Key]], depth: int) -> Comparison:
+@comparison
+def _lowest(*orders: Group[Key]) -> Judged:
     """That full pre-activation's test error is below the original order's, and that no other's mean is lower.
 
     An order with a lower mean leaves the claim undecided, or contradicts it if its interval says so.
     """
-
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        below = {o: less(test_error, nets["full_preact"], than=net) for o, net in nets.items() if o != "full_preact"}
-        compared = below["post"]
-        lower = [one.verdict for one in below.values() if one.verdict >= UNDECIDED]
-        lowest = min(nets, key=lambda order: statistics.fmean(nets[order].of(test_error)))
-        return weakest([compared.verdict, *lower]), {**compared.words, "depth": depth, "lowest": called(lowest)}
-
-    return Comparison(tuple(nets.values()), judge)
+    others = {net.key.order: net for net in orders}
+    full = others.pop("full_preact")
+    below = {order: less(test_error, full, than=net) for order, net in others.items()}
+    compared = below["post"]
+    lower = [one.verdict for one in below.values() if one.verdict >= UNDECIDED]
+    lowest = min(orders, key=lambda net: net.mean(test_error))
+    words = {**compared.words, "depth": full.key.depth, "lowest": called(lowest.key.order)}
+    return weakest([compared.verdict, *lower]), words
 
 
 def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
@@ -122,22 +120,20 @@ def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
     post, full = two["post"], two["full_preact"]
     if not all(group.whole for group in (*five.values(), post, full)):
         return TEXT("answer.open")
-    original = five.pop("post").of(train_error)
-    orders = [
-        TEXT("answer.order", order=called(order), gap=Interval(difference(group.of(train_error), original)))
-        for order, group in five.items()
-    ]
+    original = five.pop("post")
+    gaps = {order: difference(group.of(train_error), original.of(train_error)) for order, group in five.items()}
+    orders = [TEXT("answer.order", order=called(order), gap=Interval(gap)) for order, gap in gaps.items()]
     gap = difference(post.of(train_error), full.of(train_error))
     keys = {REPRODUCED: "answer.better", DIRECTION: "answer.better_in_the_mean"}
     key = keys.get(gap.verdict_above(0), "answer.no_better")
     return joined(
         [
-            TEXT("answer.beside_original", depth=depth, original=statistics.fmean(original), orders=orders),
+            TEXT("answer.beside_original", depth=depth, original=original.mean(train_error), orders=orders),
             TEXT(
                 key,
                 depth=deepest,
-                full=statistics.fmean(full.of(train_error)),
-                original=statistics.fmean(post.of(train_error)),
+                full=full.mean(train_error),
+                original=post.mean(train_error),
                 gap=Interval(gap),
             ),
         ]

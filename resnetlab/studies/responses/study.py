@@ -86,7 +86,7 @@ def _sorted(values: dict[str, Any]) -> list[float]:
 
 
 def _figure(nets: Groups[Net]) -> Figure:
-    shown = [*nets.done("plain"), *nets.done("residual")]
+    shown = [net for net in nets.values() if net.done]
 
     def panel(title: Words, x_label: str, ranked: bool) -> Panel:
         lines = []
@@ -111,7 +111,7 @@ def _figure(nets: Groups[Net]) -> Figure:
 
 def _table(nets: Groups[Net]) -> Table:
     cells: list[list[Words]] = []
-    for net in [*nets.of("plain"), *nets.of("residual")]:
+    for net in nets.values():
         if not net.done:
             cells.append([str(net), "–", "–", "–", "–", "0"])
             continue
@@ -119,10 +119,10 @@ def _table(nets: Groups[Net]) -> Table:
         cells.append(
             [
                 str(net),
-                f"{Sample(net.of(mean_std)):.2f}",
+                net.cell(mean_std),
                 f"{statistics.median(stds):.2f}",
                 f"{max(stds):.2f}",
-                f"{Sample(net.of(share)):.2f}" if net.key.kind == "residual" else "–",
+                net.cell(share) if net.key.kind == "residual" else "–",
                 str(len(net.done)),
             ]
         )
@@ -130,17 +130,15 @@ def _table(nets: Groups[Net]) -> Table:
 
 
 def _answer(nets: Groups[Net]) -> Words:
-    pairs = [(plain, residual) for plain, residual in nets.pairs() if plain.whole and residual.whole]
-    if not pairs:
+    if not (pairs := nets.whole_pairs()):
         return TEXT("answer.open")
     plain, residual = pairs[-1]
-    deviations, ratio = [net.of(mean_std) for net in (plain, residual)], statistics.fmean(residual.of(share))
-    smaller = statistics.fmean(deviations[0]) > statistics.fmean(deviations[1])
+    smaller, ratio = plain.mean(mean_std) > residual.mean(mean_std), residual.mean(share)
     size = TEXT(
         "answer.smaller" if smaller else "answer.no_smaller",
         depth=residual.key.depth,
-        plain=Sample(deviations[0]),
-        residual=Sample(deviations[1]),
+        plain=Sample(plain.of(mean_std)),
+        residual=Sample(residual.of(mean_std)),
     )
     adds = "answer.adds_no_less"
     if ratio < 1:

@@ -14,9 +14,8 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table, table
 from resnetlab.studies.figures.series import error_lines, over_seeds
-from resnetlab.studies.frame.evidence import Group, Groups, Metric, test_error, train_error
+from resnetlab.studies.frame.evidence import Group, Groups, Metric, test_error, train_error, value
 from resnetlab.studies.frame.measurement import Measurement
-from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Catalogue, Words
 from resnetlab.training.recipe import Recipe
 
@@ -113,9 +112,7 @@ def share(values: dict[str, Any]) -> float:
     return _ratio(values["shortcut_gradient"][0], values["gradient"][0])
 
 
-def largest_difference(values: dict[str, Any]) -> float:
-    """The largest difference between the scores and gradients of Scale(0, 1) and those of the plain net."""
-    return float(values["largest_difference"])
+largest_difference = value("largest_difference")  # of scores and gradients of Scale(0, 1) from the plain net's
 
 
 def _ratio(one: float | None, other: float | None) -> float:
@@ -196,7 +193,7 @@ def _trained(nets: Nets) -> Table:
         cells.append(
             [
                 name,
-                *(f"{Sample(runs.of(error)):.2f}" if runs.done else "–" for error in (train_error, test_error)),
+                *(runs.cell(error) for error in (train_error, test_error)),
                 TEXT("tables.trained.fail") if printed == "fail" else printed,
                 number(mean(passed, whole_factor)),
                 number(mean(passed, growth)),

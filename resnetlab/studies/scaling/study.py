@@ -10,19 +10,23 @@ from typing import Any
 from resnetlab.measuring.propagation import shortcut_scale
 from resnetlab.nets.mixing import Mix
 from resnetlab.studies.frame.cases import FAIL
-from resnetlab.studies.frame.claims import Claim, Comparison, Instead, Interval, claim, exact, holds, less, more, rows
+from resnetlab.studies.frame.claims import (
+    Claim,
+    Instead,
+    Interval,
+    Judged,
+    claim,
+    comparison,
+    exact,
+    holds,
+    less,
+    more,
+    rows,
+)
 from resnetlab.studies.frame.evidence import Evidence, Group, measured_by, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base
-from resnetlab.studies.frame.statistics import (
-    DIRECTION,
-    NOT_JUDGED,
-    NOT_TESTED,
-    REPRODUCED,
-    Verdict,
-    difference,
-    weakest,
-)
+from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.scaling.figures import (
@@ -59,7 +63,6 @@ FAMILIES = {"full_preact": "preresnet", "post": "resnet"}  # order -> family of 
 IMAGES = 64  # of the batch that is sent through
 EXACT = 1e-3  # relative: what rounding may add to a product of some hundred factors
 SCALES = {"quick": (56, 5), "cifar": (56, 3), "paper": (110, 5)}  # the depth that is trained, and how many seeds
-Judged = tuple[Verdict, dict[str, Any]]
 
 
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
@@ -103,7 +106,7 @@ def judge(evidence: Evidence) -> StudyResult:
 def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     """That shortcuts pass the product of their scales, and that networks which scale them train worse."""
     identity = [nets.start(mix, "full_preact") for mix in AT_START if shortcut_scale(mix)]
-    yield claim("product", [_exact(identity)], values={"depth": nets.depth, "exact": EXACT})
+    yield claim("product", [_exact(*identity)], values={"depth": nets.depth, "exact": EXACT})
     yield claim("with_relu", [_at_most(nets.start(mix)) for mix in AT_START if 0 < shortcut_scale(mix) < 1])
     yield claim("plain_way", [_nearer(nets.start(HALF), nets.start(PLAIN), nets.start(ADD))])
     for mix in (HALF, FROZEN):
@@ -123,58 +126,42 @@ def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     )
 
 
-def _exact(nets: list[Group[Net]]) -> Comparison:
+@comparison
+def _exact(*nets: Group[Net]) -> Judged:
     """That shortcuts pass signal and gradient by ∏λ, through however many units."""
-
-    def compare() -> Judged:
-        worst = max(deviation(net) for net in nets)
-        return holds(worst <= EXACT), {"worst": worst}
-
-    return Comparison(tuple(nets), compare)
+    worst = max(map(deviation, nets))
+    return holds(worst <= EXACT), {"worst": worst}
 
 
-def _at_most(net: Group[Net]) -> Comparison:
+@comparison
+def _at_most(net: Group[Net]) -> Judged:
     """That shortcuts pass no more than ∏λ of the gradient to the first unit."""
-
-    def compare() -> Judged:
-        passed, theory = net.of(whole_factor), product(net)
-        words = {
-            "scale": shortcut_scale(net.key.mix),
-            "factor": number(mean(net, whole_factor)),
-            "product": number(theory),
-        }
-        return holds(all(factor <= theory * (1 + EXACT) for factor in passed)), words
-
-    return Comparison((net,), compare)
+    passed, theory = net.of(whole_factor), product(net)
+    factors = {"factor": number(mean(net, whole_factor)), "product": number(theory)}
+    words = {"scale": shortcut_scale(net.key.mix), **factors}
+    return holds(all(factor <= theory * (1 + EXACT) for factor in passed)), words
 
 
-def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Comparison:
+@comparison
+def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Judged:
     """That the logarithm of the gradient's growth lies nearer to the plain net's than to Add's."""
     nets = {"half": half, "plain": plain, "add": add}
-
-    def compare() -> Judged:
-        if not all(grown > 0 for net in nets.values() for grown in net.of(growth)):
-            raise Instead(TEXT("claims.plain_way.no_gradient"), NOT_JUDGED)
-        logs = {name: [math.log10(grown) for grown in net.of(growth)] for name, net in nets.items()}
-        both_ends = [p + a for p, a in zip(logs["plain"], logs["add"], strict=True)]
-        nearer = difference([2 * h for h in logs["half"]], both_ends)
-        times = {name: number(mean(net, growth)) for name, net in nets.items()}
-        return nearer.verdict_above(0), {**times, "gap": Interval(nearer)}
-
-    return Comparison(tuple(nets.values()), compare)
+    if not all(grown > 0 for net in nets.values() for grown in net.of(growth)):
+        raise Instead(TEXT("claims.plain_way.no_gradient"), NOT_JUDGED)
+    logs = {name: [math.log10(grown) for grown in net.of(growth)] for name, net in nets.items()}
+    both_ends = [p + a for p, a in zip(logs["plain"], logs["add"], strict=True)]
+    nearer = difference([2 * h for h in logs["half"]], both_ends)
+    times = {name: number(mean(net, growth)) for name, net in nets.items()}
+    return nearer.verdict_above(0), {**times, "gap": Interval(nearer)}
 
 
-def _optimisation(scaled: Group[Net], add: Group[Net]) -> Comparison:
+@comparison
+def _optimisation(scaled: Group[Net], add: Group[Net]) -> Judged:
     """That scaling raises the training error by more than the gap to the test error, if it raises it at all."""
-
-    def compare() -> Judged:
-        lost, beyond, gap = (
-            difference(scaled.of(metric), add.of(metric)) for metric in (train_error, _beyond, _more_than_beyond)
-        )
-        words = {"lost": Interval(lost), "beyond": Interval(beyond), "gap": Interval(gap)}
-        return gap.verdict_above(0) if lost.mean > 0 else NOT_TESTED, words
-
-    return Comparison((scaled, add), compare)
+    metrics = (train_error, _beyond, _more_than_beyond)
+    lost, beyond, gap = (difference(scaled.of(metric), add.of(metric)) for metric in metrics)
+    words = {"lost": Interval(lost), "beyond": Interval(beyond), "gap": Interval(gap)}
+    return gap.verdict_above(0) if lost.mean > 0 else NOT_TESTED, words
 
 
 def _beyond(values: dict[str, Any]) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resnetlab.studies.figures.figure import Figure, Panel, Series, Table, table
 from resnetlab.studies.figures.series import over_seeds
-from resnetlab.studies.frame.claims import Claim, Comparison, claim, holds, more, rows
+from resnetlab.studies.frame.claims import Claim, Comparison, Judged, claim, holds, more, rows
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric
 from resnetlab.studies.frame.measurement import Weights, named
 from resnetlab.studies.frame.networks import Asked, Net, measured_networks, measuring
-from resnetlab.studies.frame.statistics import Sample, Verdict, difference
+from resnetlab.studies.frame.statistics import Sample, difference
 from resnetlab.studies.frame.study import Plan, StudyResult, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.sensitivity.measure import measure
@@ -61,7 +61,7 @@ def claims(nets: Groups[Net]) -> Iterator[Claim]:
     yield claim("than_plain", [_against_plain(plain, residual) for plain, residual in pairs], values=PERCENT)
 
 
-def _arithmetic() -> tuple[Verdict, Mapping[str, Any]]:
+def _arithmetic() -> Judged:
     of_H = 100 * (H_AFTER - H_BEFORE) / H_BEFORE
     of_F = 100 * (H_AFTER - H_BEFORE) / (H_BEFORE - X)
     return holds(f"{of_H:.0f} {of_F:.0f}" == "2 100"), {"of_H": of_H, "of_F": of_F}
@@ -72,8 +72,8 @@ def _against_plain(plain: Group[Net], residual: Group[Net]) -> Comparison:
     logs = _log_mean("weights_F")
     compared = more(logs, residual, than=plain)
 
-    def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        of_F, of_H = (100 * math.exp(statistics.fmean(net.of(logs))) for net in (residual, plain))
+    def judge() -> Judged:
+        of_F, of_H = (100 * math.exp(net.mean(logs)) for net in (residual, plain))
         return compared.verdict, {**compared.words, "of_F": of_F, "of_H": of_H}
 
     return Comparison((residual, plain), judge, asks=compared.asks)
@@ -128,7 +128,7 @@ def _line(net: Group[Net], key: str, label: str, colour: int) -> Series:
 def _table(nets: Groups[Net]) -> Table:
     keys = ("weights_F", "weights_H", "input_F", "input_H", "size")
     cells: list[list[Words]] = []
-    for net in [*nets.of("plain"), *nets.of("residual")]:
+    for net in nets.values():
         shown = ["–"] * len(keys)
         if net.done:
             shown = [f"{Sample([100 * math.exp(log) for log in net.of(_log_mean(key))]):.2f}" for key in keys]

@@ -102,7 +102,7 @@ def _theorems(at_pairs: Groups[str]) -> Figure:
     for title, variants in _THEOREMS.items():
         series: list[Series] = []
         for colour, variant in enumerate(variants):
-            by_depth = {L: found(at(at_pairs[variant], L), "correlation") for L in depths(at_pairs)}
+            by_depth = [(L, found(at(at_pairs[variant], L), "correlation")) for L in depths(at_pairs)]
             measured = along(f"{variant} measured", colour, by_depth, marks=True)
             if not measured.x:
                 continue
@@ -127,9 +127,9 @@ def _pixels(nets: Groups[Net], trained: Groups[Net]) -> Figure:
     ranks: list[Series] = []
     for i, kind in enumerate(KINDS):
         for lines, some in ((neighbours, nets), (after, trained)):
-            by_depth = {net.key.depth: [curve and curve[1] for curve in found(net, "acf")] for net in some.of(kind)}
+            by_depth = [(net.key.depth, [curve and curve[1] for curve in found(net, "acf")]) for net in some.of(kind)]
             lines.append(along(kind, i, by_depth))
-        ranks.append(along(kind, i, {net.key.depth: found(net, "rank") for net in nets.of(kind)}))
+        ranks.append(along(kind, i, [(net.key.depth, found(net, "rank")) for net in nets.of(kind)]))
     panels = [
         *_panel(TEXT("figures.pixels.deepest"), "lag (pixels)", "autocorrelation", acf),
         *_panel(TEXT("figures.pixels.neighbours"), "layers", "autocorrelation at lag 1", neighbours),

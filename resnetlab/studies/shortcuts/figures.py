@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from resnetlab.studies.figures.figure import Figure, Table, table
 from resnetlab.studies.frame.costs import Costs, base_name, time_panel
-from resnetlab.studies.frame.evidence import Group, Groups, Metric, test_error, train_error
-from resnetlab.studies.frame.statistics import Sample
+from resnetlab.studies.frame.evidence import Groups, test_error, train_error
 from resnetlab.studies.frame.text import Catalogue, Words
 
 TEXT = Catalogue.of(__name__)
@@ -38,18 +37,14 @@ def error_table(nets: Groups[Net]) -> Table:
     cells: list[list[Words]] = [
         [
             net_of(*net.key),
-            _over_seeds(net, train_error),
-            _over_seeds(net, test_error),
+            net.cell(train_error),
+            net.cell(test_error),
             f"{REPORTED[net.key.kind]:.2f}",
             str(len(net.done)),
         ]
         for net in nets.values()
     ]
     return table(TEXT, "errors", cells)
-
-
-def _over_seeds(net: Group[Net], error: Metric) -> str:
-    return f"{Sample(net.of(error)):.2f}" if net.done else "–"
 
 
 def times_figure(measured: list[Costs]) -> Figure:

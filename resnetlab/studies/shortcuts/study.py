@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from resnetlab.studies.frame.claims import Claim, Comparison, Interval, claim, holds, more, rows
+from resnetlab.studies.frame.claims import Claim, Interval, Judged, claim, comparison, holds, more, rows
 from resnetlab.studies.frame.costs import (
     BUSY_RULE,
     Costs,
@@ -22,7 +22,7 @@ from resnetlab.studies.frame.costs import (
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measured, measured_by, runs_by, test_error
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
 from resnetlab.studies.frame.scales import base, for_depth
-from resnetlab.studies.frame.statistics import CONTRADICTED, REPRODUCED, Verdict, decide, difference
+from resnetlab.studies.frame.statistics import CONTRADICTED, REPRODUCED, decide, difference
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, Net, error_table, net_of, times_figure
@@ -110,58 +110,45 @@ def claims_of_errors(deepest: Sequence[Group[Net]]) -> Iterator[Claim]:
     """That the deepest nets err less from option A to C, but that this is little beside what any shortcut gains."""
     plain, *options = deepest
     steps = [more(test_error, net, than=following) for net, following in pairwise(options)]
-    yield claim("ordered", steps, cell=lambda: {"means": [f"{net.key.kind} {_mean(net):.2f} %" for net in options]})
-    yield claim("alike", [_alike(plain, options)], values={"share": SHARE, "depth": plain.key.depth})
+    yield claim("ordered", steps, cell=lambda: {"means": [f"{n.key.kind} {n.mean(test_error):.2f} %" for n in options]})
+    yield claim("alike", [_alike(plain, *options)], values={"share": SHARE, "depth": plain.key.depth})
 
 
-def _most(costs: Group[Names]) -> Comparison:
+@comparison
+def _most(costs: Group[Names]) -> Judged:
     """That nets with C have more of everything that is counted than those with A and B."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        a, b, c = costs.values[0].values()
-        most = all(c[count] > max(a[count], b[count]) for count in COUNTS)
-        return holds(most), {"net": base_name(costs.key), "times_as_much": [c[count] / a[count] for count in COUNTS]}
-
-    return Comparison((costs,), judged)
+    a, b, c = costs.values[0].values()
+    most = all(c[count] > max(a[count], b[count]) for count in COUNTS)
+    return holds(most), {"net": base_name(costs.key), "times_as_much": [c[count] / a[count] for count in COUNTS]}
 
 
-def _alike(plain: Group[Net], options: Sequence[Group[Net]]) -> Comparison:
+@comparison
+def _alike(plain: Group[Net], *options: Group[Net]) -> Judged:
     """That the options differ by less than SHARE of what the first of them gains over the plain net."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        gain = difference(plain.of(test_error), options[0].of(test_error))
-        between = [difference(one.of(test_error), other.of(test_error)) for one, other in combinations(options, 2)]
-        largest = max(abs(gap.mean) for gap in between)
-        verdict = decide(
-            shown=all(gap.verdict_within(SHARE * gain.low) == REPRODUCED for gap in between),
-            on_average=largest < SHARE * gain.mean,
-            excluded=any(gap.verdict_within(SHARE * gain.high) == CONTRADICTED for gap in between),
-        )
-        return verdict, {"largest": largest, "gain": Interval(gain)}
-
-    return Comparison((plain, *options), judged)
+    gain = difference(plain.of(test_error), options[0].of(test_error))
+    between = [difference(one.of(test_error), other.of(test_error)) for one, other in combinations(options, 2)]
+    largest = max(abs(gap.mean) for gap in between)
+    verdict = decide(
+        shown=all(gap.verdict_within(SHARE * gain.low) == REPRODUCED for gap in between),
+        on_average=largest < SHARE * gain.mean,
+        excluded=any(gap.verdict_within(SHARE * gain.high) == CONTRADICTED for gap in between),
+    )
+    return verdict, {"largest": largest, "gain": Interval(gain)}
 
 
-def _carries_nothing(padded: Group[str]) -> Comparison:
+@comparison
+def _carries_nothing(padded: Group[str]) -> Judged:
     """That h = 0 and y = F in the channels that A pads, beside others where h is not 0."""
-
-    def judged() -> tuple[Verdict, Mapping[str, Any]]:
-        units = _units(padded)
-        shortcut, gap = (max((u[key] for u in units), default=0.0) for key in ("largest_shortcut", "largest_gap"))
-        kept = min((u["shortcut_rms_kept"] for u in units), default=0.0)
-        counts = {"units": len(units), "nets": len(padded.done)}
-        return holds(shortcut == 0 == gap and kept > 0), {**counts, "shortcut": shortcut, "gap": gap, "kept": kept}
-
-    return Comparison((padded,), judged)
+    units = _units(padded)
+    shortcut, gap = (max((u[key] for u in units), default=0.0) for key in ("largest_shortcut", "largest_gap"))
+    kept = min((u["shortcut_rms_kept"] for u in units), default=0.0)
+    counts = {"units": len(units), "nets": len(padded.done)}
+    return holds(shortcut == 0 == gap and kept > 0), {**counts, "shortcut": shortcut, "gap": gap, "kept": kept}
 
 
 def _units(padded: Group[str]) -> list[dict[str, Any]]:
     """The units that pad, of all networks that were measured."""
     return [unit for values in padded.values for unit in values["units"]]
-
-
-def _mean(net: Group[Net]) -> float:
-    return statistics.fmean(net.of(test_error))
 
 
 def _words(deepest: Sequence[Group[Net]], units: list[dict[str, Any]]) -> Words:
@@ -187,7 +174,7 @@ def _answer(measured: Sequence[Costs], deepest: Sequence[Group[Net]], units: lis
         parts.append(TEXT("answer.activations", net=base_name(nets), kept=kept))
         parts.append(sentence_of_times(nets, TEXT("answer.time", clock=times(nets, c, a))))
     if all(net.done for net in deepest):
-        means = [f"{net.key.kind} {_mean(net):.1f}" for net in deepest]
+        means = [f"{net.key.kind} {net.mean(test_error):.1f}" for net in deepest]
         parts.append(TEXT("answer.errors", depth=deepest[0].key.depth, means=means))
     if units:
         nothing = all(u["largest_shortcut"] == 0 == u["largest_gap"] for u in units)
