@@ -169,8 +169,8 @@ def _evaluated(
             data,
             device=device,
             workers=decoding_workers(workers, device, in_memory=data.shape is not None),
-            engine=evaluation_engine(engine, device, data, screen.tell),
-            told=screen.tell,
+            engine=evaluation_engine(engine, device, data, screen.say),
+            told=screen.say,
             progress=count,
             **options,
         )

@@ -17,6 +17,7 @@ from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 
 IMAGES = 512  # to calibrate with
+FEW = 32  # with fewer, the ranges of values are those of these images rather than of all
 BATCH = 32
 
 
@@ -36,7 +37,9 @@ def calibration_images(
         count += len(pixels)
         yield pixels
     if not count:
-        raise UserError(f"{data.title}: none of {len(chosen)} calibration images can be read.")
+        raise UserError(
+            f"{data.title}: none of {len(chosen)} calibration images can be read; see 'resnetlab data audit'."
+        )
 
 
 class _Reader:
