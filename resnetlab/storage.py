@@ -266,6 +266,15 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for a moment. Raises UserError, which names the place, for any OSError within."""
+    place = Path(tempfile.gettempdir())
+    outcome = "; make room there, or set TMPDIR to another folder."
+    with disk_errors(place, outcome), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error or one of its causes means that a disk is full, so that no other run can be written either."""
     while error is not None:
