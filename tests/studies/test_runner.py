@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ import pytest
 
 from resnetlab.errors import UserError
 from resnetlab.report.study_pages import write_report
+from resnetlab.storage import locked
 from resnetlab.studies import STUDIES
 from resnetlab.studies.frame import run as runner
 from resnetlab.studies.frame.record import RECORD_FORMAT, Record, make_record, read_records
@@ -99,6 +101,47 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) ->
     assert "loss is no longer finite" in failed[0]
     assert "\n" not in failed[0]
     assert str(tmp_path) not in failed[0], "a record holds no paths of one machine"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_of_another_process_is_waited_for_after_the_others_and_taken_over(
+    tmp_path: Path, trained: Path, jobs: int
+) -> None:
+    """It was killed here, so that its run is still to be trained."""
+    recipes = RECIPES[:3]
+    folder = make_run(recipes[0], tmp_path).folder
+    folder.mkdir(parents=True)
+    events = []
+    with contextlib.ExitStack() as other:
+        other.enter_context(locked(folder))
+        for event in run_missing(recipes, tmp_path, jobs=jobs):
+            events.append(event)
+            if len(finished(events)) == 2:
+                other.close()
+    assert [e.index for e in events if e.done][-1] == 0
+    assert finished(events) == [0, 1, 2]
+    assert [e.index for e in events if e.waits] == [0]
+    assert not [e for e in events if e.failed]
+    assert (folder / "last/weights.safetensors").read_bytes() == weights(trained)[0]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_waiting_for_another_process_can_be_stopped(tmp_path: Path, jobs: int) -> None:
+    stop, waiting = Stop(), set()
+    folders = [make_run(r, tmp_path).folder for r in RECIPES[:2]]
+
+    def stop_it(event: Event) -> None:
+        assert event.waits
+        waiting.add(event.index)
+        if len(waiting) == 2:
+            stop.receive(signal.SIGTERM)
+
+    with contextlib.ExitStack() as other:
+        for folder in folders:
+            folder.mkdir(parents=True)
+            other.enter_context(locked(folder))
+        with pytest.raises(Stopped, match="by SIGTERM"):
+            list(map(stop_it, run_missing(RECIPES[:2], tmp_path, jobs=jobs, stop=stop)))
 
 
 def test_a_process_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
