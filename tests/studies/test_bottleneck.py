@@ -21,7 +21,7 @@ from resnetlab.studies.frame.scales import SCALES
 from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 
-TIMES = {"pair-256": 8.0, "pair-64": 1.0, "bottleneck": 1.2, "with projection": 2.0}
+TIMES = {"pair-256": 8.0, "pair-64": 1.0, "bottleneck": 1.05, "with projection": 2.0}
 NET_TIMES = {"resnet152_v1": 1.0, "vgg16": 1.1, "vgg19": 1.3}
 
 
@@ -98,6 +98,12 @@ def test_a_slow_bottleneck_refutes_what_is_said_of_its_time(counts: dict[str, An
     assert [verdicts(finding)[i] for i in (3, 4, 6)] == [CONTRADICTED] * 3
     assert "still pass" in str(finding.words), "time falls less than multiply-adds"
     assert "still pass" not in str(judged(counts, units=TIMES | {"pair-256": 30.0}).words)
+
+
+def test_equal_multiply_adds_are_not_equal_times(counts: dict[str, Any]) -> None:
+    finding = judged(counts, units=TIMES | {"bottleneck": 1.4})
+    assert [i for i, verdict in enumerate(verdicts(finding)) if verdict == CONTRADICTED] == [4]
+    assert "four times as many channels" in str(finding.rows[4].remark)
 
 
 def test_times_of_a_busy_machine_are_not_judged_and_counts_are(counts: dict[str, Any]) -> None:
