@@ -7,6 +7,8 @@ import errno
 import re
 from collections.abc import Iterable, Sequence
 
+MOST_CHOICES = 2000  # ImageNet has 1,000 classes
+
 
 class UserError(ValueError):
     """Input that can't be used: the message is one line that names it and says what to do.
@@ -20,8 +22,13 @@ class ToldElsewhere(UserError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near."""
+    """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near.
+
+    Of more than MOST_CHOICES none is looked at, since that would take seconds, for which a server can't wait.
+    """
     by_lower = {choice.lower(): choice for choice in choices}
+    if len(by_lower) > MOST_CHOICES:
+        return ""
     near = difflib.get_close_matches(str(word).lower(), list(by_lower), cutoff=0.5)
     return f" Did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
 

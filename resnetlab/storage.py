@@ -46,6 +46,10 @@ class Damaged(UserError):
         super().__init__(f"{path}: {what}" + (f"; {advice}" if advice else "") + ".")
 
 
+class InUse(UserError):
+    """A run's folder that another process is writing."""
+
+
 def read_regular(path: Path, most: int, advice: str = "") -> bytes:
     """The content of a regular file of at most `most` bytes.
 
@@ -191,7 +195,7 @@ def try_lock(file: BinaryIO | int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Lock a run's folder, so that two processes never write it. Raises UserError if another process has it.
+    """Lock a run's folder, so that two processes never write it. Raises InUse if another process has it.
 
     patience: seconds to wait for it, since children of a killed process may hold it a little longer.
     """
@@ -206,7 +210,7 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                raise UserError(f"{folder}: another process is training this run; wait for it or stop it.")
+                raise InUse(f"{folder}: another process is training this run; wait for it or stop it.")
             time.sleep(0.1)
         yield
     finally:
@@ -260,6 +264,15 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
             f"{trouble}; what was saved before is intact. Make room or choose another place, then repeat the "
             "command to resume."
         ) from error
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for a moment. Raises UserError, which names the place, for any OSError within."""
+    place = Path(tempfile.gettempdir())
+    outcome = "; make room there, or set TMPDIR to another folder."
+    with disk_errors(place, outcome), tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.errors import UserError, dead_worker, out_of_memory, size_in_words
+from resnetlab.errors import MOST_CHOICES, UserError, dead_worker, did_you_mean, out_of_memory, size_in_words
 
 CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -17,6 +17,12 @@ CPU = (
 GPU = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.25 GiB is free."
 )
+
+
+def test_names_that_are_near_are_looked_for_only_where_that_is_quick() -> None:
+    names = [f"class {i}" for i in range(MOST_CHOICES)]
+    assert did_you_mean("clas 7", names) == " Did you mean class 7 or class 97 or class 87?"
+    assert did_you_mean("clas 7", [*names, "class"]) == ""
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from resnetlab.use.exported import check_evaluable
 
 if TYPE_CHECKING:
     import numpy as np
+
+SAME = 1e-9  # relative; probabilities that differ less are those of equal scores
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,21 @@ def left_out(places: Sequence[str], total: int) -> str:
     )
 
 
+def doubts(found: Evaluation) -> Iterator[str]:
+    """Lines on answers that are none: scores that are not finite, or equal for all classes."""
+    answers, classes = found.answers, len(found.classes)
+    numbers = {
+        "are not finite, which counts as wrong: the weights are damaged, or training diverged": answers.predicted < 0,
+        "are the same for all classes, which counts as right: the network tells nothing apart": (
+            (answers.confidence - 1 / classes).abs() < SAME / classes
+        )
+        & (classes > 1),
+    }
+    for words, which in numbers.items():
+        if count := int(which.sum()):
+            yield f"the scores of {count:,} of {len(which):,} images {words}"
+
+
 def _matching(classes: Mapping[str, str] | str | Sequence[str]) -> Mapping[str, str]:
     """The names that the data's classes had in training. Raises UserError for invalid names."""
     if not isinstance(classes, Mapping):
@@ -169,13 +186,15 @@ def _evaluated(
             data,
             device=device,
             workers=decoding_workers(workers, device, in_memory=data.shape is not None),
-            engine=evaluation_engine(engine, device, data, screen.tell),
-            told=screen.tell,
+            engine=evaluation_engine(engine, device, data, screen.say),
+            told=screen.say,
             progress=count,
             **options,
         )
     if found.unreadable:
         screen.say(left_out(found.unreadable, len(data.test)))
+    for line in doubts(found):
+        screen.say(line)
     return found
 
 

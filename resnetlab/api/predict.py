@@ -108,9 +108,9 @@ def opened(
     """The network, ready to classify, and the files that the names match; options: those of `Classifier.open`."""
     fetch_sources(source)
     where = engine_device(source, device, engine)
-    classifier = Classifier.open(source, device=where, told=screen.tell, **options)
+    classifier = Classifier.open(source, device=where, told=screen.say, **options)
     files = find_images(images)
-    return with_engine(classifier, engine, batch=min(batch_size, len(files)), told=screen.tell), files
+    return with_engine(classifier, engine, batch=min(batch_size, len(files)), told=screen.say), files
 
 
 def _row(file: str, rank: int | None, name: str, probability: float | None, error: str) -> Row:

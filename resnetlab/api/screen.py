@@ -137,22 +137,17 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def say(line: str) -> None:
-    """Print a line of progress; it stays one line, however long the paths in it are."""
+    """Print a line of progress; it stays one line, whatever the names of files and classes in it are."""
     if not _silent.get():
-        errors().print(line, markup=False, soft_wrap=True)
+        errors().print(printable(line), markup=False, soft_wrap=True)
 
 
 def say_beside(bars: Progress | NotebookBars, line: str) -> None:
     """Say a line while bars are shown: on a terminal it stands above them; in a notebook the bars say enough."""
     if isinstance(bars, Progress) and not bars.disable:
-        bars.console.print(line, markup=False, soft_wrap=True)
+        bars.console.print(printable(line), markup=False, soft_wrap=True)
     elif not has_bars():
         say(line)
-
-
-def tell(line: str) -> None:
-    """Say a line that holds names of files or classes, whose control characters are escaped."""
-    say(printable(line))
 
 
 @contextlib.contextmanager

@@ -155,6 +155,8 @@ def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int,
                 last[event.index] = _errors_of(event.status)
                 done, total = event.status.step, event.status.steps
                 bars.update(tasks[event.index], completed=done, total=total, words=last[event.index])
+            if event.waits:
+                screen.say_beside(bars, f"{label}: another process is training it; its result is taken when that ends")
             if event.failed:
                 failed[event.index] = event.failed
                 last[event.index] = f"FAILED: {event.failed}"

@@ -54,14 +54,14 @@ def export(
     ONNX needs: pip install 'resnetlab[export]'; OpenVINO: pip install 'resnetlab[openvino]'
     """
     options.check(which)
-    from resnetlab.api.screen import tell
+    from resnetlab.api.screen import say
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.export_job import Target, export_job
 
     target = Target(source, to, out, int8, calibrate)
     fetch_sources(source)
-    classifier = Classifier.open(source, net=net, which=which, **vars(reading), told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), told=say)
     given = read_given(classes)
     job = export_job(classifier, target, data=data, classes=given, class_order=class_order, unreadable=unreadable)
     made = _run(job)
@@ -74,10 +74,10 @@ def export(
 
 def _run(job: ExportJob) -> Exported:
     """Write the file, and say what the data are taken for, and what was left out of them."""
-    from resnetlab.api.screen import counting, say, tell
+    from resnetlab.api.screen import counting, say
 
     for line in job.introduction():
-        tell(line)
+        say(line)
     with counting("comparing predictions") as count:
         made = job.run(count)
     test_unreadable = made.parity.unreadable if made.parity else 0

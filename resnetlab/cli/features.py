@@ -53,14 +53,14 @@ def features(
     Unreadable files are named and left out; the exit code is then 1, or 0 with --unreadable skip.
     """
     options.check(which, batch_size=batch_size, nearest=nearest)
-    from resnetlab.api.screen import tell
+    from resnetlab.api.screen import say
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.engines import engine_device
 
     known = _checked(out, nearest, among)
     fetch_sources(source)
     where = engine_device(source, device, engine)
-    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, head=False, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, head=False, told=say)
     found, left_out = _embedded(classifier, images, at, engine or "torch", batch_size, known)
     answer = _answer(found, left_out, out, nearest, known)
     if json:
@@ -87,7 +87,7 @@ def _embedded(
     classifier: Classifier, images: tuple[str, ...], at: str | None, engine: str, batch: int, known: Features | None
 ) -> tuple[Features, list[tuple[Path, str]]]:
     """The features of the images that can be read, and the others, each with the reason, which is said."""
-    from resnetlab.api.screen import counting, tell
+    from resnetlab.api.screen import counting, say
     from resnetlab.use.features import check_same_network, embedder, network_mark
     from resnetlab.use.features import features as features_of
     from resnetlab.use.predict import labelled_images
@@ -95,7 +95,7 @@ def _embedded(
     if known:
         check_same_network(known.network, network_mark(classifier, at))
     files = labelled_images(names_given(images))
-    run = embedder(classifier, at, engine, batch=min(batch, len(files)), told=tell)
+    run = embedder(classifier, at, engine, batch=min(batch, len(files)), told=say)
     with counting("images") as count:
         found, left_out = features_of(classifier, files, run, unit=at, batch=batch, progress=count)
     for path, reason in left_out:

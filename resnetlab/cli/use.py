@@ -19,6 +19,8 @@ from resnetlab.errors import UserError, printable
 if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
 
+CLEAR = 0.01  # a probability of the likeliest class below which more decimals are printed: of thousands of classes
+
 Top = Annotated[int, options.WholeNumber, Parameter(help="Number of classes to show for each image.")]
 Csv = Annotated[
     bool, Parameter(negative="", help="Print CSV with the columns file, rank, class, probability and error.")
@@ -81,7 +83,7 @@ def explain(
     json: options.Json = False,
 ) -> int:
     """Write a picture for each image: the image beside a heat map of what the network's answer is based on."""
-    from resnetlab.api.screen import tell
+    from resnetlab.api.screen import say
     from resnetlab.machine import find_device
     from resnetlab.use.classifier import Classifier
     from resnetlab.use.explanations import check_method, explain_images
@@ -89,7 +91,7 @@ def explain(
     options.check(which)
     fetch_sources(source)
     where = find_device(device)
-    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
+    classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=say)
     label = check_method(classifier, method, unit, label)
     found = []
     for one in explain_images(classifier, names_given(images), out, method=method, unit=unit, label=label):
@@ -130,5 +132,7 @@ def _as_text(found: Iterator[Prediction]) -> bool:
         if p.error:
             print(printable(f"{p.file}: can't be read ({p.error})"), file=sys.stderr)
         else:
-            print(printable(f"{p.file}: {', '.join(f'{name} {100 * value:.1f} %' for name, value in p.classes)}"))
+            digits = 1 if p.classes[0][1] >= CLEAR else 4
+            said = ", ".join(f"{name} {100 * value:.{digits}f} %" for name, value in p.classes)
+            print(printable(f"{p.file}: {said}"))
     return failed

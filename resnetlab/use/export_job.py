@@ -18,7 +18,7 @@ from resnetlab.training.evaluate import classes_told, trained_on
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.export import FORMATS, Exported, check_out, export, matched
 from resnetlab.use.openvino_graph import check_installed
-from resnetlab.use.quantise import IMAGES
+from resnetlab.use.quantise import FEW, IMAGES
 from resnetlab.weights.sources import short_name
 
 
@@ -123,4 +123,5 @@ def _calibration(data: Data | None) -> list[str]:
     if not data:
         return []
     side, images = ("training", data.train) if len(data.train) else ("test", data.test)
-    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.title}"]
+    few = f"; {FEW} or more would show the ranges of values better" if len(images) < FEW else ""
+    return [f"calibrating on {min(IMAGES, len(images)):,} of {len(images):,} {side} images of {data.title}{few}"]

@@ -173,7 +173,7 @@ def read_exported(path: Path) -> ExportedFile:
     try:
         signature = RUNNERS[name].description(content)
     except UserError as error:
-        raise Damaged(path, f"damaged, or not a network: {str(error).rstrip('.')}") from error
+        raise Damaged(path, f"damaged, or not a network: {str(error).rstrip('.')}", _how_to(path)) from error
     told = _told(path, signature.told)
     prepared = told["preprocessing"]
     crop, short, channels = prepared["crop"], prepared["resize_short_side"], 3 if prepared["mode"] == "RGB" else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 OPSET = 18
 MOST_BYTES = 2**31 - 2**24  # of weights; a file has less than 2 GiB, by protobuf
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Before ONNX Runtime is imported, or it reports its use to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def check_installed() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError
+from resnetlab.storage import temporary_folder
 from resnetlab.use.checksum import KEY
 from resnetlab.use.onnx_graph import last_line, to_onnx
 from resnetlab.use.parity import Scores
@@ -49,9 +49,12 @@ def written(model: Any) -> tuple[bytes, ...]:
     """The contents of the .xml and the .bin of a model."""
     import openvino
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.xml"
-        openvino.save_model(model, path, compress_to_fp16=False)
+    with temporary_folder() as folder:
+        path = folder / "network.xml"
+        try:
+            openvino.save_model(model, path, compress_to_fp16=False)
+        except RuntimeError as error:  # a full disk, of which it has no error of its own
+            raise OSError(errno.EIO, last_line(error)) from error
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,8 +13,10 @@ from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
+from resnetlab.storage import temporary_folder
 
 IMAGES = 512  # to calibrate with
+FEW = 32  # with fewer, the ranges of values are those of these images rather than of all
 BATCH = 32
 
 
@@ -36,7 +36,9 @@ def calibration_images(
         count += len(pixels)
         yield pixels
     if not count:
-        raise UserError(f"{data.title}: none of {len(chosen)} calibration images can be read.")
+        raise UserError(
+            f"{data.title}: none of {len(chosen)} calibration images can be read; see 'resnetlab data audit'."
+        )
 
 
 class _Reader:
@@ -63,8 +65,8 @@ def quantised(content: bytes, batches: Iterator[Tensor]) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder:
-        float32, made = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder:
+        float32, made = folder / "float32.onnx", folder / "int8.onnx"
         float32.write_bytes(content)
         quant_pre_process(float32, float32, skip_symbolic_shape=True)  # the exporter wrote the shapes
         nodes = onnx.load(float32).graph.node

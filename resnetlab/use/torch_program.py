@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from resnetlab.errors import UserError
+from resnetlab.storage import temporary_folder
 from resnetlab.use.parity import Scores
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def to_aoti(module: WithNormalisation, pixels: Tensor, description: dict[str, st
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise UserError("AOTInductor needs a C++ compiler, e.g. g++: install one, or name it in CXX.") from error
-    with tempfile.TemporaryDirectory() as folder, without_their_own_warnings():
-        path = Path(folder) / "network.pt2"
+    with temporary_folder() as folder, without_their_own_warnings():
+        path = folder / "network.pt2"
         settings = {"aot_inductor.metadata": description}
         try:
             aoti_compile_and_package(_program(module, pixels), package_path=str(path), inductor_configs=settings)

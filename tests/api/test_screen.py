@@ -22,3 +22,8 @@ def test_brackets_in_names_and_reasons_are_no_markup(monkeypatch: pytest.MonkeyP
     assert "[/a].zip" in shown
     assert "[/b]" in shown
     assert "FAILED: data [/c] is gone" in shown
+
+
+def test_a_line_is_one_whatever_the_names_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.say("classes (\x1b[31mred, line\nbreak, 蜜蜂)")
+    assert capsys.readouterr().err == "classes (\\x1b[31mred, line\\nbreak, 蜜蜂)\n"

@@ -64,6 +64,27 @@ def test_top_5_is_not_shown_where_five_are_all_classes(place: Path, capsys: Capt
     assert said["top5"] == 100
 
 
+@pytest.mark.parametrize(
+    ("bias", "words"),
+    [
+        (0.0, "the scores of 360 of 360 images are the same for all classes, which counts as right"),
+        (3e38, "the scores of 360 of 360 images are not finite, which counts as wrong"),
+    ],
+)
+def test_scores_that_are_no_answer_are_told(bias: float, words: str, tmp_path: Path, capsys: Captured) -> None:
+    net = build("cifar_resnet8", seed=0, in_channels=1, input_size=8)
+    with torch.no_grad():
+        net.get_parameter("fc.weight").fill_(bias)
+        net.get_parameter("fc.bias").fill_(bias)
+    (tmp_path / "net.safetensors").write_bytes(weights_bytes(net, net.spec))
+    ask = (str(tmp_path / "net.safetensors"), "--data", "digits")
+    assert words in evaluated(capsys, *ask)[1]
+
+
+def test_scores_of_a_working_network_need_no_remark(place: Path, capsys: Captured) -> None:
+    assert "the scores of" not in evaluated(capsys, str(place / "digits.safetensors"), "--data", "digits")[1]
+
+
 def test_what_a_file_does_not_tell_is_said(place: Path, capsys: Captured, tmp_path: Path) -> None:
     """Numbered folders, whose order as text and by number differ, and a file that names no classes."""
     for label in range(12):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,40 @@ def test_quantising_reports_to_nobody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("Mock"), done.stdout + done.stderr
+
+
+def test_onnx_runtime_reports_to_nobody(files: Path, tmp_path: Path) -> None:
+    """It would leave the number by which it knows this machine in the cache."""
+    code = "import sys; from pathlib import Path; from resnetlab.use.exported import first_engine, read_exported\n"
+    code += (
+        "import torch; first_engine(read_exported(Path(sys.argv[1]))).scores(torch.ones(1, 1, 8, 8, dtype=torch.uint8))"
+    )
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    unset = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code, str(files / "net.onnx")]
+    subprocess.run(command, env=unset | places, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["--to=openvino", "--int8"])
+def test_a_full_folder_for_temporary_files_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, to: str
+) -> None:
+    """OpenVINO has an error of its own for that, which says nothing."""
+
+    def full(*_: object, **__: object) -> None:
+        if to == "--int8":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openvino.save_model", full)
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", full)
+    assert main(["export", str(run), to, *(["--calibrate", "digits"] if to == "--int8" else [])]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {tempfile.gettempdir()}: can't write (")
+    assert said.endswith("; make room there, or set TMPDIR to another folder.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_an_earlier_version_without_a_checksum_runs(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.predict import find_images, labelled_images, likeliest, predict
+from resnetlab.weights.metadata import weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 
@@ -175,6 +177,15 @@ def test_a_folder_without_images_is_told_and_what_is_named_itself_is_taken(
     assert labelled_images(["../.hidden/../.hidden"])[0][1] == ".hidden"
     with pytest.raises(UserError, match="[.][.]: no images in it, only empty folders and hidden files"):
         find_images([".."])
+
+
+def test_probabilities_among_thousands_of_classes_are_printed_with_more_decimals(
+    digits: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    net = build("cifar_resnet8", num_classes=5000, seed=0)
+    (tmp_path / "net.safetensors").write_bytes(weights_bytes(net, net.spec))
+    assert main(["predict", str(tmp_path / "net.safetensors"), str(digits / "00.png"), "--top", "2"]) == 0
+    assert re.search(r"00.png: \d+ 0\.0\d{3} %, \d+ 0\.0\d{3} %$", capsys.readouterr().out)
 
 
 def test_equal_probabilities_keep_the_order_of_classes() -> None:

@@ -6,7 +6,9 @@ import contextlib
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from resnetlab.data.workers import ctrl_c_handled, end_with_parent
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import spec
-from resnetlab.storage import disk_errors, disk_is_full
+from resnetlab.storage import InUse, disk_errors, disk_is_full, is_locked
 from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, opened
 from resnetlab.studies.frame.record import reason
 from resnetlab.studies.frame.study import Plan
@@ -31,17 +33,22 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped, stop_on_signals
 
+WAITING_SECONDS = 0.2  # between looks at what other processes do
 KILLED = "its process was killed, perhaps for want of memory: try fewer --jobs."
 
 
 @dataclass(frozen=True)
 class Event:
-    """News of run or measurement `index` of the plan: its status, that it is `done`, or in one line why it `failed`."""
+    """News of run or measurement `index` of the plan: its status, that it is `done`, or in one line why it `failed`.
+
+    Or that it `waits`, since another process is training it.
+    """
 
     index: int
     status: Status | None = None
     done: bool = False
     failed: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class End:
     failed: str = ""
     full: bool = False
     last: Status | None = None
+    in_use: bool = False  # another process is training it
 
     def event(self, index: int) -> Event:
         """The event that reports it. Raises UserError if the disk is full, since no other run can be written either."""
@@ -114,7 +122,8 @@ def run_missing(
     """Train each recipe that has no finished run below `runs`, or take each measurement; yields events.
 
     With several jobs, as many processes share the cores. A run that fails, or whose process is killed, does not stop
-    the others. After an interruption, the next call resumes every run from its last checkpoint.
+    the others; one that another process is training is taken over after the others, once that process has ended: it is
+    finished then, or is resumed. After an interruption, the next call resumes every run from its last checkpoint.
     Raises UserError for an invalid recipe, before anything is trained, and for a full disk; and Stopped, with
     each run's last step saved, once `stop` is asked to.
     """
@@ -126,14 +135,51 @@ def run_missing(
     if jobs > 1:
         yield from _side_by_side(work, runs, jobs, threads, device, stop)
         return
-    for index, one in enumerate(work):
+    queue = _Queue(work, runs, range(len(work)))
+    while queue:
+        if (index := queue.next()) is None:
+            with stop.at_once():
+                time.sleep(WAITING_SECONDS)
+            continue
         try:
-            for status in _done(one, runs, threads, device, stop):
+            for status in _done(work[index], runs, threads, device, stop):
                 yield Event(index, status)
             end = End()
         except Exception as error:
             end = end_of(error, runs)
-        yield end.event(index)
+        yield from queue.put_off(index) if end.in_use else [end.event(index)]
+
+
+class _Queue:
+    """What is still to be done, in order; what another process is training comes last, once that process has ended."""
+
+    def __init__(self, work: Sequence[Recipe | Measurement], runs: Path, order: Iterable[int]) -> None:
+        self._work, self._runs = work, runs
+        self._waiting = deque(order)
+        self._in_use: dict[int, Path] = {}  # the folders of what other processes were training
+        self._told = set[int]()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._in_use)
+
+    def next(self) -> int | None:
+        """The next one; None while other processes train all that are left."""
+        if self._waiting:
+            return self._waiting.popleft()
+        for index, folder in self._in_use.items():
+            if not is_locked(folder):
+                del self._in_use[index]
+                return index
+        return None
+
+    def put_off(self, index: int) -> Iterator[Event]:
+        """Let one that another process is training come last; says so the first time."""
+        recipe = self._work[index]
+        assert isinstance(recipe, Recipe)
+        self._in_use[index] = make_run(recipe, self._runs, opened(recipe.data)).folder
+        if index not in self._told:
+            self._told.add(index)
+            yield Event(index, waits=True)
 
 
 def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop: Stop) -> Iterator[Status]:
@@ -178,7 +224,7 @@ def attempt(
 
 def end_of(error: Exception, runs: Path) -> End:
     """An error as the end of a run."""
-    return End(reason(error, runs), disk_is_full(error))
+    return End(reason(error, runs), disk_is_full(error), in_use=isinstance(error, InUse))
 
 
 @dataclass
@@ -200,24 +246,23 @@ def _side_by_side(
 ) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     others = multiprocessing.active_children()
-    waiting = in_turn(work)[::-1]  # taken from the list's end
+    queue = _Queue(work, runs, in_turn(work))
     idle: list[tuple[ProcessPoolExecutor, Connection]] = []
     busy: list[_Lane] = []
     asked = False  # whether the processes were asked to save their last step and end
     try:
-        while (waiting and stop.number is None) or busy:
+        while (queue and stop.number is None) or busy:
             if stop.number is not None and not asked:
                 asked = True
                 _end(others, BaseProcess.terminate)
-            while waiting and len(busy) < jobs and stop.number is None:
+            while len(busy) < jobs and stop.number is None and (i := queue.next()) is not None:
                 pool, statuses = idle.pop() if idle else _new_process(context)
-                i = waiting.pop()
                 try:
                     future = pool.submit(_one, work[i], runs, threads, device)
                     busy.append(_Lane(pool, statuses, i, future))
                 except BrokenProcessPool:  # killed before it had a run
                     yield Event(i, failed=KILLED)
-            wait([lane.statuses for lane in busy], timeout=0.2)
+            wait([lane.statuses for lane in busy], timeout=WAITING_SECONDS)
             for lane in list(busy):
                 ended = lane.future.done()  # asked before its statuses are read, so that none of them is missed
                 yield from (Event(lane.index, status) for status in _received(lane.statuses))
@@ -227,10 +272,14 @@ def _side_by_side(
                 if isinstance(lane.future.exception(), BrokenProcessPool):
                     lane.pool.shutdown(wait=False)
                     lane.statuses.close()
-                    event = Event(lane.index, failed=KILLED)
+                    end = End(KILLED)
                 else:
                     idle.append((lane.pool, lane.statuses))
-                    event = lane.future.result().event(lane.index)
+                    end = lane.future.result()
+                if end.in_use:
+                    yield from queue.put_off(lane.index)
+                    continue
+                event = end.event(lane.index)
                 if stop.number is None or event.done:
                     yield event
         for pool, _ in idle:
