@@ -135,17 +135,24 @@ def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExe
 @contextlib.contextmanager
 def _interrupted_later() -> Iterator[None]:
     """Put off Ctrl-C: a process that is cut off while it starts complains at length."""
+    asked: list[int] = []
+    with ctrl_c_handled(lambda number, _: asked.append(number)):
+        yield
+    if asked:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ctrl_c_handled(handler: Callable[[int, Any], object] | signal.Handlers) -> Iterator[None]:
+    """A context in which Ctrl-C is handled so; where signals can't be set, outside the main thread, it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
 
 
 def _start(function: Callable[[Files, int], Any], files: Files) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from types import ModuleType
 
 import torch
 
-from resnetlab.data.workers import end_with_parent
+from resnetlab.data.workers import ctrl_c_handled, end_with_parent
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import spec
@@ -310,7 +309,7 @@ def _new_process(context: SpawnContext) -> tuple[ProcessPoolExecutor, Connection
     """
     reading, writing = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(1, mp_context=context, initializer=_receive, initargs=(writing,))
-    with _ctrl_c_ignored(), _script_hidden():  # inherited by the new process: Ctrl-C is for the parent alone
+    with ctrl_c_handled(signal.SIG_IGN), _script_hidden():  # inherited by the new process: Ctrl-C is for its parent
         pool.submit(int)
     writing.close()  # the process has its own
     return pool, reading
@@ -343,18 +342,6 @@ def _script_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = script
-
-
-@contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # where signals can't be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _one(one: Recipe | Measurement, runs: Path, threads: int, device: str) -> End:
