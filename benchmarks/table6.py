@@ -7,7 +7,8 @@ RUNS is a folder of runs, one for each network and seed:
     resnetlab train cifar_fast --data cifar10:DIR --net cifar_resnet56 --seed 0 --runs RUNS
 
 Runs of another recipe, on other data or with images held out are left out, and so are unfinished ones. The error is
-that of the last epoch, one view of each test image.
+that of the last epoch, one view of each test image. The paper's 6.43 % of 110 layers is the best of five runs, whose
+mean is 6.61 ± 0.16; the other networks ran once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from resnetlab.training.runs import list_runs
 
 OWN = ("net", "seed", "data")  # fields in which the runs of a table may differ
 RECIPE = "cifar_fast"
+SOURCE = "He 2015, Table 6; of 110 layers the best of five runs, whose mean is 6.61 ± 0.16"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def main() -> None:
         parser.exit(2, f"error: {error}\n")
     if not found:
         parser.exit(2, f"error: {chosen.runs}: no finished run of {RECIPE} on all of CIFAR-10's training images.\n")
-    record = {"recipe": RECIPE, "source": "He 2015, Table 6", "rows": [asdict(row) for row in found]}
+    record = {"recipe": RECIPE, "source": SOURCE, "rows": [asdict(row) for row in found]}
     if chosen.record:
         chosen.record.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["rows"]) if chosen.json else "\n".join(map(str, found)))

@@ -21,7 +21,7 @@ class ToldElsewhere(UserError):
     """A UserError in a run of several processes that another process reports."""
 
 
-def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near.
 
     Of more than MOST_CHOICES none is looked at, since that would take seconds, for which a server can't wait.
@@ -29,7 +29,7 @@ def did_you_mean(word: str, choices: Iterable[str], *, most: int = 3) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     if len(by_lower) > MOST_CHOICES:
         return ""
-    near = difflib.get_close_matches(str(word).lower(), list(by_lower), n=most, cutoff=0.5)
+    near = difflib.get_close_matches(str(word).lower(), list(by_lower), cutoff=0.5)
     return f" Did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
 
 

@@ -78,7 +78,7 @@ class TooManyPixels(Unreadable):
     """The image has more pixels than the limit."""
 
 
-def reason(error: Unreadable | OSError | MemoryError) -> str:
+def reason(error: Exception) -> str:
     """Why an image can't be read, in words."""
     return getattr(error, "strerror", None) or str(error) or "does not fit into memory"
 

@@ -33,6 +33,10 @@ class Normalisation:
         """The same for pixels already divided by 255; x is overwritten."""
         return x.sub_(self.mean).div_(self.std)
 
+    def fits(self, image: Sequence[int]) -> bool:
+        """Whether it applies to images of this shape, C H W; each side of a mean image is theirs."""
+        return all(have in (1, want) for t in (self.mean, self.std) for have, want in zip(t.shape, image, strict=True))
+
     def to(self, device: torch.device | str) -> Normalisation:
         """The same on another device."""
         return Normalisation(self.mean.to(device), self.std.to(device))
@@ -43,7 +47,7 @@ def imagenet(channels: int = 3) -> Normalisation:
 
     For grey images, their averages over the colours.
     """
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, std = map(torch.tensor, KNOWN["imagenet"])
     if channels == 1:
         mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
     return Normalisation(mean[:, None, None], std[:, None, None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,9 +151,9 @@ def listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def data_names(readers: Mapping[str, Reader] = READERS) -> str:
+def data_names() -> str:
     """The possible names of data, for help and messages."""
-    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in readers.items()]
+    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in READERS.items()]
     return listed([*kinds, "just DIR, a folder of images"])
 
 

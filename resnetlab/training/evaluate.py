@@ -294,11 +294,7 @@ def _member(
     else:
         normalise = measure(data.train, 0).channel_mean_std()
         words = f"measured on {data.title}'s training images, since the file does not state one"
-    if any(
-        have not in (1, want)
-        for t in (normalise.mean, normalise.std)
-        for have, want in zip(t.shape, shape, strict=True)
-    ):
+    if not normalise.fits(shape):
         raise UserError(f"{source}: trained on images of a different size than {data.title}'s {shape}.")
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
         normalise = Normalisation(*(t.mean((1, 2), keepdim=True) for t in (normalise.mean, normalise.std)))

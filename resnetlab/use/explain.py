@@ -7,6 +7,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError, did_you_mean
+from resnetlab.measuring.units import evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 
@@ -47,16 +48,10 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     looked_at = unit_of(net, unit or default_unit(net, min(x.shape[2:])))
     kept: list[Tensor] = []
     hook = looked_at.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    was_training = net.training
-    net.eval()
-    try:
-        with torch.enable_grad():
-            # The gradient is taken through the input, so that frozen weights can stay frozen.
-            scores = net(x.detach().requires_grad_()).gather(1, target[:, None])
-            (gradient,) = torch.autograd.grad(scores.sum(), kept[-1])
-    finally:
-        hook.remove()
-        net.train(was_training)
+    with hook, evaluating(net), torch.enable_grad():
+        # The gradient is taken through the input, so that frozen weights can stay frozen.
+        scores = net(x.detach().requires_grad_()).gather(1, target[:, None])
+        (gradient,) = torch.autograd.grad(scores.sum(), kept[-1])
     weight = gradient.mean((2, 3), keepdim=True)  # N C 1 1
     heat = (weight * kept[-1].detach()).sum(1, keepdim=True).relu()  # N 1 h w
     return _scaled(tf.interpolate(heat, x.shape[2:], mode="bilinear", align_corners=False)[:, 0])
@@ -74,14 +69,9 @@ def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: 
     if not (0 < patch <= min(height, width) and 0 < stride <= patch):
         raise ValueError(f"squares of {patch} pixels every {stride} don't cover an image of {height} x {width}")
     places = [(top, left) for top in _steps(height, patch, stride) for left in _steps(width, patch, stride)]
-    was_training = net.training
-    net.eval()
-    try:
-        heats = [
-            _occluded(net, one[None], int(label), places, patch, batch) for one, label in zip(x, target, strict=True)
-        ]
-    finally:
-        net.train(was_training)
+    pairs = zip(x, target, strict=True)
+    with evaluating(net):
+        heats = [_occluded(net, one[None], int(label), places, patch, batch) for one, label in pairs]
     return _scaled(torch.stack(heats))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnetlab.data.decoding import Unreadable, decode
+from resnetlab.data.decoding import Unreadable, decode, reason
 from resnetlab.data.own import make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
@@ -77,7 +77,7 @@ def explain_images(
             content = content_of(path)
             resized, photo = classifier.resized(content), decode(content)
         except (Unreadable, OSError, ValueError) as error:
-            yield Explanation(str(path), error=getattr(error, "strerror", None) or str(error))
+            yield Explanation(str(path), error=reason(error))
             continue
         pixels = classifier.crop(resized)
         probabilities = classifier.probabilities(pixels[None])[0]

@@ -63,10 +63,8 @@ def _embedded(net: ResNet | VGG, x: Tensor, unit: str | None) -> Tensor:
         hook = last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
     else:
         hook = unit_of(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
-    try:
+    with hook:
         net(x)
-    finally:
-        hook.remove()
     return kept[0]
 
 

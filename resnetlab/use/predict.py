@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnetlab.data.decoding import Unreadable
+from resnetlab.data.decoding import Unreadable, reason
 from resnetlab.data.walk import NoImages, images_in, is_ignored
 from resnetlab.errors import UserError
 from resnetlab.paths import expanded
@@ -112,9 +112,5 @@ def prepared(classifier: Classifier, path: Path) -> Tensor | str:
     """The prepared image, or the reason why it can't be read."""
     try:
         return classifier.prepare(content_of(path))
-    except Unreadable as error:
-        return str(error)
-    except OSError as error:
-        return error.strerror or str(error)
-    except ValueError as error:  # a name that file systems reject
-        return str(error)
+    except (Unreadable, OSError, ValueError) as error:  # ValueError: a name that file systems reject
+        return reason(error)

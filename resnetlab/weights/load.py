@@ -237,10 +237,7 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
             f"{loaded.file}: {spec.name or 'a VGG net'} takes only images of {spec.input_size} pixels, by its fully "
             f"connected layers; leave --image-size {size} out."
         )
-    if metadata and any(
-        side not in (1, size)
-        for side in (*metadata.normalisation.mean.shape[1:], *metadata.normalisation.std.shape[1:])
-    ):
+    if metadata and not metadata.normalisation.fits((spec.in_channels, size, size)):
         raise UserError(
             f"{loaded.file}: its mean image has {metadata.normalisation.mean.shape[1]} pixels per side; leave "
             f"--image-size {size} out."

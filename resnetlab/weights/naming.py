@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
+from resnetlab.data.normalisation import KNOWN
 from resnetlab.errors import UserError
 from resnetlab.nets.orders import BranchName, OrderName
 from resnetlab.nets.spec import ShortcutName, StemName, StrideAt, ZeroPadName
@@ -26,48 +28,35 @@ def renamed(state: State, rename: Callable[[str], str]) -> State:
     return made
 
 
-def _same(state: State) -> State:
-    return state
+def _from_akamaster(key: str) -> str:
+    return re.sub(r"^linear\.", "fc.", key).replace(".shortcut.", ".downsample.")
 
 
-def _from_akamaster(state: State) -> State:
-    return renamed(state, lambda key: re.sub(r"^linear\.", "fc.", key).replace(".shortcut.", ".downsample."))
-
-
-def _to_akamaster(state: State) -> State:
-    return renamed(
-        state, lambda key: "module." + re.sub(r"^fc\.", "linear.", key).replace(".downsample.", ".shortcut.")
-    )
+def _to_akamaster(key: str) -> str:
+    return "module." + re.sub(r"^fc\.", "linear.", key).replace(".downsample.", ".shortcut.")
 
 
 A_MARTYN = {"convIn": "conv1", "bnIn": "bn1", "fcOut": "fc"}
+TO_A_MARTYN = {ours: theirs for theirs, ours in A_MARTYN.items()}
 
 
-def _from_a_martyn(state: State) -> State:
-    def ours(key: str) -> str:
+def _from_a_martyn(key: str) -> str:
+    head, _, rest = key.partition(".")
+    if found := re.fullmatch(r"stack(\d)(a?)", head):  # stack1.3 -> layer1.3; stack2a -> layer2.0
+        return f"layer{found[1]}.0.{rest}" if found[2] else f"layer{found[1]}.{rest}"
+    if found := re.fullmatch(r"stack(\d)b\.(\d{1,4})\.(.*)", key):  # stack2b.0 -> layer2.1
+        return f"layer{found[1]}.{int(found[2]) + 1}.{found[3]}"
+    return f"{A_MARTYN.get(head, head)}.{rest}"
+
+
+def _to_a_martyn(key: str) -> str:
+    if not (found := re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", key)):
         head, _, rest = key.partition(".")
-        if found := re.fullmatch(r"stack(\d)(a?)", head):  # stack1.3 -> layer1.3; stack2a -> layer2.0
-            return f"layer{found[1]}.0.{rest}" if found[2] else f"layer{found[1]}.{rest}"
-        if found := re.fullmatch(r"stack(\d)b\.(\d{1,4})\.(.*)", key):  # stack2b.0 -> layer2.1
-            return f"layer{found[1]}.{int(found[2]) + 1}.{found[3]}"
-        return f"{A_MARTYN.get(head, head)}.{rest}"
-
-    return renamed(state, ours)
-
-
-def _to_a_martyn(state: State) -> State:
-    heads = {ours: theirs for theirs, ours in A_MARTYN.items()}
-
-    def theirs(key: str) -> str:
-        if not (found := re.fullmatch(r"layer(\d)\.(\d+)\.(.*)", key)):
-            head, _, rest = key.partition(".")
-            return f"{heads[head]}.{rest}"
-        stage, unit, rest = found[1], int(found[2]), found[3]
-        if stage == "1":
-            return f"stack1.{unit}.{rest}"
-        return f"stack{stage}b.{unit - 1}.{rest}" if unit else f"stack{stage}a.{rest}"
-
-    return renamed(state, theirs)
+        return f"{TO_A_MARTYN[head]}.{rest}"
+    stage, unit, rest = found[1], int(found[2]), found[3]
+    if stage == "1":
+        return f"stack1.{unit}.{rest}"
+    return f"stack{stage}b.{unit - 1}.{rest}" if unit else f"stack{stage}a.{rest}"
 
 
 FB_BRANCH = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}  # between them, ReLUs
@@ -143,36 +132,29 @@ def _to_timm(state: State) -> State:
 
 
 HF_TENSORS = {"convolution": ("conv", "downsample.0"), "normalization": ("bn", "downsample.1")}
+TO_HF = {ours: kind for kind, names in HF_TENSORS.items() for ours in names}
 HF_PATH = re.compile(r"encoder\.stages\.(\d)\.layers\.(\d{1,4})\.(layer\.(\d)|shortcut)\.(\w+)\.(\w+)")
 
 
-def _from_transformers(state: State) -> State:
-    def ours(key: str) -> str:
-        if found := HF_PATH.fullmatch(key):
-            stage, unit, _, layer, kind, tensor = found.groups()
-            main, shortcut = HF_TENSORS.get(kind, (kind, kind))
-            name = f"{main}{int(layer) + 1}" if layer else shortcut
-            return f"layer{int(stage) + 1}.{unit}.{name}.{tensor}"
-        if found := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", key):
-            return f"{HF_TENSORS[found[1]][0]}1.{found[2]}"
-        return key
-
-    return renamed(state, ours)
+def _from_transformers(key: str) -> str:
+    if found := HF_PATH.fullmatch(key):
+        stage, unit, _, layer, kind, tensor = found.groups()
+        main, shortcut = HF_TENSORS.get(kind, (kind, kind))
+        name = f"{main}{int(layer) + 1}" if layer else shortcut
+        return f"layer{int(stage) + 1}.{unit}.{name}.{tensor}"
+    if found := re.fullmatch(r"embedder\.embedder\.(convolution|normalization)\.(\w+)", key):
+        return f"{HF_TENSORS[found[1]][0]}1.{found[2]}"
+    return key
 
 
-def _to_transformers(state: State) -> State:
-    kinds = {ours: kind for kind, names in HF_TENSORS.items() for ours in names}
-
-    def theirs(key: str) -> str:
-        if found := re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|(downsample\.\d))\.(\w+)", key):
-            stage, unit, kind, number, shortcut, tensor = found.groups()
-            layer = f"layer.{int(number) - 1}" if kind else "shortcut"
-            unit = f"resnet.encoder.stages.{int(stage) - 1}.layers.{unit}"
-            return f"{unit}.{layer}.{kinds[kind or shortcut]}.{tensor}"
-        name, _, tensor = key.partition(".")
-        return f"classifier.1.{tensor}" if name == "fc" else f"resnet.embedder.embedder.{kinds[name[:-1]]}.{tensor}"
-
-    return renamed(state, theirs)
+def _to_transformers(key: str) -> str:
+    if found := re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|(downsample\.\d))\.(\w+)", key):
+        stage, unit, kind, number, shortcut, tensor = found.groups()
+        layer = f"layer.{int(number) - 1}" if kind else "shortcut"
+        unit = f"resnet.encoder.stages.{int(stage) - 1}.layers.{unit}"
+        return f"{unit}.{layer}.{TO_HF[kind or shortcut]}.{tensor}"
+    name, _, tensor = key.partition(".")
+    return f"classifier.1.{tensor}" if name == "fc" else f"resnet.embedder.embedder.{TO_HF[name[:-1]]}.{tensor}"
 
 
 @dataclass(frozen=True)
@@ -186,8 +168,8 @@ class NamingScheme:
     project: str
     mark: str | None  # a regular expression that some names match, and none of another scheme
     alike: bool = False  # its names are ours, except in networks whose names match the mark
-    to_ours: Callable[[State], State] = _same
-    to_theirs: Callable[[State], State] = _same
+    to_ours: Callable[[State], State] = dict
+    to_theirs: Callable[[State], State] = dict
     first: str = r"layer1\.0\.conv1\.weight"  # a regular expression of a convolution's name that all networks have
     stems: tuple[StemName, ...] = ("imagenet",)
     branches: tuple[BranchName, ...] = ("basic", "bottleneck")
@@ -202,7 +184,7 @@ class NamingScheme:
     normalisation: dict[int | str | None, MeanStd] = field(default_factory=dict)
 
 
-IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET: MeanStd = KNOWN["imagenet"]
 CIFAR_FB: dict[int | str | None, MeanStd] = {
     10: ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
     100: ((129.3 / 255, 124.1 / 255, 112.4 / 255), (68.2 / 255, 65.4 / 255, 70.4 / 255)),
@@ -223,8 +205,8 @@ NAMING_SCHEMES: dict[str, NamingScheme] = {
     "a-martyn": NamingScheme(
         project="github.com/a-martyn/resnet",
         mark=r"convIn\.weight",
-        to_ours=_from_a_martyn,
-        to_theirs=_to_a_martyn,
+        to_ours=partial(renamed, rename=_from_a_martyn),
+        to_theirs=partial(renamed, rename=_to_a_martyn),
         first=r"stack1\.0\.conv1\.weight",
         stems=("cifar",),
         branches=("basic",),
@@ -237,8 +219,8 @@ NAMING_SCHEMES: dict[str, NamingScheme] = {
     "akamaster": NamingScheme(
         project="github.com/akamaster/pytorch_resnet_cifar10",
         mark=r"linear\.weight",
-        to_ours=_from_akamaster,
-        to_theirs=_to_akamaster,
+        to_ours=partial(renamed, rename=_from_akamaster),
+        to_theirs=partial(renamed, rename=_to_akamaster),
         stems=("cifar",),
         branches=("basic",),
         shortcuts=("A", "B"),
@@ -258,8 +240,8 @@ NAMING_SCHEMES: dict[str, NamingScheme] = {
     "transformers": NamingScheme(
         project="github.com/huggingface/transformers",
         mark=r"embedder\.embedder\.convolution\.weight",
-        to_ours=_from_transformers,
-        to_theirs=_to_transformers,
+        to_ours=partial(renamed, rename=_from_transformers),
+        to_theirs=partial(renamed, rename=_to_transformers),
         first=r"embedder\.embedder\.convolution\.weight",
         normalisation={None: IMAGENET},
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -33,18 +32,18 @@ def files_of(path: Path) -> list[Path]:
     return [path, *(path.with_name(name) for name in names)]
 
 
-def read_all(path: Path, which: str = "last", read: Callable[[Path, str], Contents] = read_file) -> Contents:
+def read_all(path: Path, which: str) -> Contents:
     """As `files.read_file`, also for an index with all its parts. Raises UserError."""
     check_whole(path)
     index, *parts = files_of(path)
     if not path.name.endswith(INDEX):
-        return read(path, which)
+        return read_file(path, which)
     there = sum(part.stat().st_size for part in parts if part.is_file())
     if there > MOST_BYTES:
         raise UserError(f"{path}: too large for a network's weights, with {there / 2**30:,.0f} GiB.")
     found = Contents({}, in_order=False)
     for part in parts:
-        contents = read(part, which)
+        contents = read_file(part, which)
         if twice := found.tensors.keys() & contents.tensors.keys():
             raise Damaged(path, f"damaged, {shown(min(twice))} is in two of its parts")
         tensors, header = found.tensors | contents.tensors, found.header | contents.header

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from made_folders import names, write
 
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
@@ -20,22 +20,6 @@ from resnetlab.errors import UserError
 
 RUN = '{"id": "0123", "spec": {}, "recipe": {}}'
 CLASSES = [f"{label}/{i}.png" for label in "abc" for i in range(10)]
-
-
-def write(folder: Path, *paths: str) -> Path:
-    """Make a folder with images at these paths; a path that ends with "/" is an empty folder."""
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if path.endswith("/"):
-            (folder / path).mkdir()
-        else:
-            Image.new("RGB", (20, 20), (len(path), 0, 0)).save(folder / path, "PNG")
-    return folder
-
-
-def names(files: object) -> list[str]:
-    assert isinstance(files, Files)
-    return [files.name(i) for i in range(len(files))]
 
 
 def tree(folder: Path) -> set[str]:

@@ -7,20 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as tf
+from made_nets import made
 
-from resnetlab import build
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.boosting import alignments, read_outs
 from resnetlab.measuring.units import read_out, stem
-from resnetlab.nets.net import ResNet
 
 X, LABELS = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
-
-
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net.eval()
 
 
 def test_the_last_units_cosines_by_hand() -> None:

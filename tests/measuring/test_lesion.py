@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
+from made_nets import made
 
-from resnetlab import build
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.lesion import (
     error_of,
@@ -16,16 +16,9 @@ from resnetlab.measuring.lesion import (
     random_swaps,
     same_sized,
 )
-from resnetlab.nets.net import ResNet
 
 X, LABELS = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 10
 BATCHES = [(X[:30], LABELS[:30]), (X[30:], LABELS[30:])]
-
-
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net.eval()
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_plain20"])

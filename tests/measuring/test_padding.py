@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_nets import made
 
 from resnetlab.measuring.padding import padded_units
-from resnetlab.nets.net import ResNet
-from resnetlab.nets.zoo import build
-
-
-def net_of(name: str) -> ResNet:
-    net = build(name, seed=0)
-    assert isinstance(net, ResNet)
-    return net
 
 
 @pytest.mark.parametrize(
     "name", ["cifar_resnet20", "cifar_resnet20(zero_pad=around)", "cifar_preresnet20", "resnet18(shortcut=A)"]
 )
 def test_nothing_is_carried_where_zeros_are_padded(name: str) -> None:
-    net = net_of(name)
+    net = made(name)
     found = padded_units(net, torch.randn(4, 3, 32, 32))
     changing = [unit for unit, module in net.units() if module.in_channels != module.out_channels]
     assert [u.unit for u in found] == changing
@@ -31,17 +24,17 @@ def test_nothing_is_carried_where_zeros_are_padded(name: str) -> None:
 
 def test_a_mix_that_scales_the_branch_is_told_apart() -> None:
     """There y = F/2, so that y − F is not zero: the measurement is of y, not of the padding alone."""
-    found = padded_units(net_of("cifar_resnet20(mix=Scale(0.5, 0.5))"), torch.randn(4, 3, 16, 16))
+    found = padded_units(made("cifar_resnet20(mix=Scale(0.5, 0.5))"), torch.randn(4, 3, 16, 16))
     assert all(u.largest_shortcut == 0 < u.largest_gap for u in found)
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20(shortcut=B)", "cifar_plain20"])
 def test_a_net_that_pads_nothing_has_no_such_unit(name: str) -> None:
-    assert padded_units(net_of(name), torch.randn(2, 3, 16, 16)) == []
+    assert padded_units(made(name), torch.randn(2, 3, 16, 16)) == []
 
 
 def test_the_network_is_left_as_it_was() -> None:
-    net = net_of("cifar_resnet20").train()
+    net = made("cifar_resnet20").train()
     net.layer1.eval()  # type: ignore[union-attr]
     modes = [m.training for m in net.modules()]
     before = {name: t.clone() for name, t in net.state_dict().items()}

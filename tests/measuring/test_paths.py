@@ -7,18 +7,11 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as tf
+from made_nets import made
 
-from resnetlab import build
 from resnetlab.measuring.paths import Unrolled, decay, gradient_shares, mean_length, middle, share_of_paths
-from resnetlab.nets.net import ResNet
 
 X, LABELS = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4)
-
-
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net.eval()
 
 
 def test_the_papers_shares() -> None:

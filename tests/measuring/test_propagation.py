@@ -8,13 +8,13 @@ from dataclasses import asdict
 import pytest
 import torch
 import torch.nn.functional as tf
+from made_nets import made
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.propagation import Propagation, propagation, shortcut_scale
 from resnetlab.nets.mixing import Add, Plain, Scale, ShortcutGate
 from resnetlab.nets.net import ResNet
-from resnetlab.nets.zoo import build
 
 
 def batch(size: int = 8) -> tuple[Tensor, Tensor]:
@@ -22,14 +22,8 @@ def batch(size: int = 8) -> tuple[Tensor, Tensor]:
     return torch.randn(6, 3, size, size, generator=generator), torch.arange(6)
 
 
-def built(name: str) -> ResNet:
-    net = build(name, seed=0)
-    assert isinstance(net, ResNet)
-    return net
-
-
 def passed(name: str) -> Propagation:
-    return propagation(built(name), *batch())
+    return propagation(made(name), *batch())
 
 
 @pytest.mark.parametrize("order", ["full_preact", "relu_preact", "relu_before_add"])
@@ -87,18 +81,18 @@ def by_autograd(net: ResNet, shortcuts_only: bool) -> list[float]:
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_whole_gradient_is_autograds(name: str) -> None:
-    assert passed(name).gradient == pytest.approx(by_autograd(built(name), shortcuts_only=False), rel=1e-3)
+    assert passed(name).gradient == pytest.approx(by_autograd(made(name), shortcuts_only=False), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [n for n in NETS if "plain" not in n and "Gate" not in n])
 def test_the_shortcuts_gradient_is_autograds_with_f_detached(name: str) -> None:
     found = passed(name)
-    assert found.shortcut_gradient == pytest.approx(by_autograd(built(name), shortcuts_only=True), rel=1e-3)
+    assert found.shortcut_gradient == pytest.approx(by_autograd(made(name), shortcuts_only=True), rel=1e-3)
     assert all(f is not None and f > 0 for f in (*found.gradient_factor, *found.signal_factor))
 
 
 def test_a_gate_is_held_so_that_it_scales_what_passes() -> None:
-    net = built("cifar_preresnet8(mix=ShortcutGate(-1))")
+    net = made("cifar_preresnet8(mix=ShortcutGate(-1))")
     for _, unit in net.units():
         nn.init.zeros_(unit.mix.part.conv.weight)  # type: ignore[union-attr, arg-type]
     carry = 1 - float(torch.sigmoid(torch.tensor(-1.0)))
@@ -121,7 +115,7 @@ def test_the_share_is_that_of_x0_in_what_arrives() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_is_left_as_it_was(training: bool) -> None:
-    net = built("cifar_resnet8").train(training)
+    net = made("cifar_resnet8").train(training)
     next(iter(net.parameters())).grad = torch.ones(16, 3, 3, 3)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     random = torch.get_rng_state()
@@ -136,7 +130,7 @@ def test_the_network_is_left_as_it_was(training: bool) -> None:
 
 
 def test_it_is_left_as_it_was_after_an_error_too() -> None:
-    net = built("cifar_resnet8").train()
+    net = made("cifar_resnet8").train()
     with pytest.raises((IndexError, RuntimeError)):
         propagation(net, batch()[0], torch.full((6,), 99))
     assert all(m.training for m in net.modules())
@@ -144,7 +138,7 @@ def test_it_is_left_as_it_was_after_an_error_too() -> None:
 
 
 def test_what_is_not_finite_is_none_and_fits_json() -> None:
-    net = built("cifar_resnet8")
+    net = made("cifar_resnet8")
     nn.init.constant_(net.fc.weight, torch.inf)
     found = propagation(net, *batch())
     assert found.gradient == [None] * 4

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_nets import made
 
-from resnetlab import build
 from resnetlab.measuring.responses import branch_shares, response_stds
 from resnetlab.measuring.units import stem, steps
-from resnetlab.nets.net import ResNet
 
 X = 3 + torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net.eval()
 
 
 @torch.no_grad()

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_nets import made
 
-from resnetlab import build
 from resnetlab.measuring.sensitivity import reactions
-from resnetlab.nets.net import ResNet
 
 X = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net.eval()
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_preresnet20", "cifar_resnet11(branch='bottleneck')"])

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as tf
+from made_nets import made
 from torch import Tensor
 
 from resnetlab.measuring.signal import backward_growth, growth, predicted, signals
@@ -16,12 +17,6 @@ from resnetlab.nets.zoo import build
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)
-
-
-def resnet(name: str) -> ResNet:
-    net = build(name, seed=0)
-    assert isinstance(net, ResNet)
-    return net
 
 
 def by_hand(net: ResNet, x: Tensor) -> list[Tensor]:
@@ -36,7 +31,7 @@ def by_hand(net: ResNet, x: Tensor) -> list[Tensor]:
 
 
 def test_the_signals_are_those_of_every_units_sum() -> None:
-    net = resnet("cifar_resnet20")
+    net = made("cifar_resnet20")
     found = signals(net, X, LABELS)
     ys = by_hand(net.double().train(), X.double())
     assert [s.name for s in found] == [name for name, _ in net.units()]
@@ -46,8 +41,8 @@ def test_the_signals_are_those_of_every_units_sum() -> None:
 
 
 def test_the_gradient_is_that_of_the_mean_loss() -> None:
-    found = signals(resnet("cifar_plain8"), X, LABELS)
-    net = resnet("cifar_plain8").double().train()
+    found = signals(made("cifar_plain8"), X, LABELS)
+    net = made("cifar_plain8").double().train()
     *before, last = [unit for _, unit in net.units()]
     x = net.run(net.stem_layers, X.double())
     for unit in before:
@@ -60,7 +55,7 @@ def test_the_gradient_is_that_of_the_mean_loss() -> None:
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_resnet8(mix=DropoutShortcut(0.5))"])
 def test_measuring_leaves_the_network_as_it_is(name: str) -> None:
-    net = resnet(name).eval()
+    net = made(name)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     random = torch.get_rng_state()
     signals(net, X, LABELS)
@@ -82,7 +77,7 @@ def test_vgg_nets_are_measured_layer_by_layer(batch_norm: bool) -> None:
 
 
 def test_what_single_precision_rounds_to_zero_is_still_seen() -> None:
-    net = resnet("cifar_plain56(init=gaussian, norm=none)")
+    net = made("cifar_plain56(init=gaussian, norm=none)")
     found = signals(net, X, LABELS)
     assert 0 < found[-1].mean_square < 1e-90
     assert 0 < found[0].gradient < 1e-40
@@ -119,7 +114,7 @@ def test_the_recursion_on_a_map_without_borders_is_hes_own() -> None:
     """A large map: Var[y] of he_fan_in is kept, and of xavier halved with every layer."""
     x = torch.ones(1, 3, 256, 256)
     for init, kept in (("he_fan_in", 1.0), ("xavier", 0.5)):
-        net = resnet(f"cifar_plain8(init={init}, norm=none, stages=((4, 32, 1),), stem_width=32)")
+        net = made(f"cifar_plain8(init={init}, norm=none, stages=((4, 32, 1),), stem_width=32)")
         found = growth(predicted(net, x).mean_square, [1] * 4, 2)
         assert found == pytest.approx(kept, rel=0.03)
 
@@ -127,4 +122,4 @@ def test_the_recursion_on_a_map_without_borders_is_hes_own() -> None:
 @pytest.mark.parametrize("name", ["cifar_resnet20(norm=none)", "cifar_plain20"])
 def test_the_recursion_is_for_plain_nets_without_batch_norm(name: str) -> None:
     with pytest.raises(ValueError, match="plain nets without batch norm"):
-        predicted(resnet(name), X)
+        predicted(made(name), X)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from made_nets import made
 from torch import Tensor, nn
 
-from resnetlab import build
 from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
 from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
 from resnetlab.nets.net import ResNet
@@ -28,15 +28,9 @@ MEASUREMENTS: dict[str, Callable[[ResNet], object]] = {
 }
 
 
-def made(name: str) -> ResNet:
-    net = build(name)
-    assert isinstance(net, ResNet)
-    return net
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_the_steps_make_up_the_network(name: str) -> None:
-    net = made(name).eval()
+    net = made(name)
     taken = list(steps(net, stem(net, X)))
     assert [step.name for step in taken] == [name for name, _ in net.units()]
     assert torch.equal(read_out(net, taken[-1].unit.f(taken[-1].y)), net(X))
@@ -44,7 +38,7 @@ def test_the_steps_make_up_the_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
-    net = made(name).eval()
+    net = made(name)
     for step in steps(net, stem(net, X)):
         if net.spec.is_plain and not keeps_size(step.unit):
             with pytest.raises(ValueError, match="changes sizes"):

@@ -194,6 +194,42 @@ def test_vgg_convolutions(name: str, conv_macs: int) -> None:
     assert count(name).conv_macs == conv_macs
 
 
+def conv_weights(name: str) -> int:
+    return sum(m.weight.numel() for m in zoo.on_meta(zoo.spec(name)).modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize(("layers", "weights"), [(164, 1_676_464), (1001, 10_175_920)])
+def test_preactivation_convolutions(layers: int, weights: int) -> None:
+    """He 2016, Table 4, prints 10.2M for 1001 layers, its convolutions alone, and 1.7M for 164."""
+    assert conv_weights(f"cifar_preresnet{layers}") == weights
+
+
+def test_34_layers_take_18_percent_of_vgg_19() -> None:
+    """He 2015, section 3.3: "3.6 billion FLOPs, which is only 18% of VGG-19 (19.6 billion FLOPs)"."""
+    assert int(100 * count("plain34").macs / count("vgg19").macs) == int(100 * 3.6 / 19.6) == 18
+
+
+def test_option_c_has_thirteen_projections_more_than_b() -> None:
+    """He 2015, section 4.1, of 34 layers: 16 units, of which 3 change sizes."""
+
+    def projections(option: str) -> int:
+        units = zoo.on_meta(zoo.spec(f"resnet34(shortcut={option})")).units()
+        return sum(isinstance(m, nn.Conv2d) for _, unit in units for m in unit.downsample.modules())
+
+    assert [projections(option) for option in "ABC"] == [0, 3, 16]
+
+
+def test_152_layers_are_eight_times_as_deep_as_vgg() -> None:
+    """He 2015, abstract."""
+    assert zoo.spec("resnet152").depth == 8 * zoo.spec("vgg19").depth
+
+
+def test_200_layers_have_16_units_more_than_152() -> None:
+    """He 2016, section 5: on the maps of 28x28."""
+    deep, other = ([stage.units for stage in zoo.spec(f"preresnet{layers}").stages] for layers in (200, 152))
+    assert [a - b for a, b in zip(deep, other, strict=True)] == [0, 16, 0, 0]
+
+
 @pytest.mark.parametrize("family", ["resnet", "plain"])
 @settings(max_examples=6)
 @given(n=st.integers(3, 30))

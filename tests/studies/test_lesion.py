@@ -30,7 +30,7 @@ def values(m: Measurement, papers: bool = True, noise: float = 0.1) -> dict[str,
     robust = (net.kind == "residual") is papers
     units = (net.depth - 2) // 2
     same = [i not in (units // 3, 2 * units // 3) for i in range(units)]
-    hit = (1.0 if robust else 78.0) + shift
+    hit = (0.5 if robust else 78.0) + shift
     without: list[float | None] = [10 + (hit if s else hit + (20 if papers else -20)) for s in same]
     if net.kind == "plain":
         without = [error if s else None for error, s in zip(without, same, strict=True)]
@@ -56,7 +56,7 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_lesions_as_in_the_paper_reproduce_it(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, values))
     assert verdicts(finding) == [REPRODUCED] * 9
-    assert "by 1.0 points" in str(finding.answer)
+    assert "by 0.5 points" in str(finding.answer)
     assert ", shorter than most paths" in str(finding.answer)
     assert [f.name for f in finding.figures] == ["errors", "paths"]
 
@@ -80,6 +80,17 @@ def test_what_failed_is_not_judged(made_up: MadeUp) -> None:
     assert found == [REPRODUCED, NOT_JUDGED, NOT_JUDGED, *[REPRODUCED] * 6]
     found = verdicts(STUDY.judge(made_up(PLAN, values, lost=["cifar_resnet56"])))
     assert found == [NOT_JUDGED, REPRODUCED, *[NOT_JUDGED] * 4, REPRODUCED, *[NOT_JUDGED] * 2]
+
+
+def test_a_gradient_that_falls_otherwise_than_exponentially_is_told(made_up: MadeUp) -> None:
+    """A steep fall to a level: the slope is below 0, but no line fits."""
+
+    def levelling(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return {"norms": [1.0, *[1e-3] * (len(made["norms"]) - 1)]} if m.function == PATHS else made
+
+    rows = STUDY.judge(made_up(PLAN, levelling)).rows
+    assert [str(row.claim) for row in rows if row.verdict == CONTRADICTED][0].startswith("A path's gradient falls")
 
 
 def test_a_net_without_units_that_change_sizes_is_not_asked_about_them(made_up: MadeUp) -> None:

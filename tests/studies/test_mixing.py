@@ -17,6 +17,7 @@ from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDG
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
+from resnetlab.studies.scaling.figures import TRAINED
 
 Errors = Callable[[str], float]  # case -> %
 
@@ -44,6 +45,27 @@ def other_way(case: str) -> float:
 
 def verdicts(finding: StudyResult) -> list[str]:
     return [row.verdict for row in finding.rows]
+
+
+def test_the_papers_numbers() -> None:
+    """He 2016, Table 1: CIFAR-10, 110 layers, test error in %, medians of five runs; None: "fail"."""
+    assert {name: (case.on_shortcut, case.on_branch, case.bias, case.printed) for name, case in CASES.items()} == {
+        "Add": ("1", "1", None, 6.61),
+        "exclusive 0": ("1 − g", "g", 0.0, None),
+        "exclusive −3": ("1 − g", "g", -3.0, None),
+        "exclusive −6": ("1 − g", "g", -6.0, 8.70),
+        "exclusive −7": ("1 − g", "g", -7.0, 9.81),
+        "shortcut-only 0": ("1 − g", "1", 0.0, 12.86),
+        "shortcut-only −6": ("1 − g", "1", -6.0, 6.91),
+        "1x1 conv": (CASES["1x1 conv"].words, "1", None, 12.22),
+        "dropout": (CASES["dropout"].words, "1", None, None),
+    }
+    assert {str(mix): str(printed) for mix, printed in TRAINED.items()} == {
+        "Add()": "6.61",
+        "Scale(a=0.5, b=1.0)": "fail",
+        "Scale(a=0.5, b=0.5)": "12.35",
+        "Plain()": "fail",
+    }
 
 
 def test_data_as_in_the_paper_reproduce_it() -> None:

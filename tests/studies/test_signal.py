@@ -33,7 +33,7 @@ def papers_way(s: dict[str, Any]) -> tuple[float, float]:
 
 def other_way(s: dict[str, Any]) -> tuple[float, float]:
     if s["norm"] == "batch":
-        return 1.0, 0.9 if s["kind"] == "plain" else 1.2
+        return 1.0, 0.05 if s["kind"] == "plain" else 1.2
     if s["kind"] == "resnet":
         return 0.9, 0.9
     return {"gaussian": (1.0, 1.0), "xavier": (1.1, 1.1), "he_fan_out": (0.7, 0.7)}[s["init"]]
@@ -80,7 +80,7 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_data_as_in_the_papers_reproduce_them(scale: str) -> None:
     finding = judged(scale=scale)
     assert set(verdicts(finding)) == {REPRODUCED}
-    assert len(finding.rows) == 6 + 3 * len({m.settings["depth"] for m in PLANNED[scale] if "steps" in m.settings})
+    assert len(finding.rows) == 7 + 3 * len({m.settings["depth"] for m in PLANNED[scale] if "steps" in m.settings})
 
 
 def test_contrary_data_refute_every_claim() -> None:
@@ -91,7 +91,7 @@ def test_contrary_data_refute_every_claim() -> None:
 def test_seeds_that_scatter_give_a_direction_only() -> None:
     wide = judged(spread=1.5)
     assert verdicts(wide)[0] == DIRECTION
-    assert verdicts(wide)[4] == DIRECTION
+    assert verdicts(wide)[4] == verdicts(wide)[5] == DIRECTION
 
 
 def test_one_seed_gives_a_direction_only() -> None:
@@ -101,6 +101,17 @@ def test_one_seed_gives_a_direction_only() -> None:
 def test_one_seed_in_three_that_starts_is_not_all() -> None:
     finding = judged(starts=lambda s: s["norm"] == "batch" and s["init"] != "gaussian")
     assert verdicts(finding)[-2:] == [CONTRADICTED, DIRECTION]
+
+
+@pytest.mark.parametrize("lost", ["signal", "gradient"])
+def test_bn_has_to_keep_both_ways_with_every_initialisation(lost: str) -> None:
+    def vanishing(s: dict[str, Any]) -> tuple[float, float]:
+        signal, gradient = papers_way(s)
+        if (s["init"], s["norm"]) == ("xavier", "batch"):
+            return (0.01, gradient) if lost == "signal" else (signal, 0.01)
+        return signal, gradient
+
+    assert [i for i, verdict in enumerate(verdicts(judged(vanishing))) if verdict == CONTRADICTED] == [4]
 
 
 def test_a_wrong_prediction_refutes_the_recursion_alone() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from resnetlab.measuring.reported import REPORTED
@@ -19,7 +20,8 @@ from resnetlab.studies.frame.text import Catalogue, Words, joined
 
 TEXT = Catalogue.of(__name__)
 TOLERANCE = 1.0  # points by which a deeper residual net's training error may be higher
-FAIL = 60.0  # %: plain-110's error is above this (He 2015, section 4.2)
+FAIL = 60.0  # %: plain-110's error is above this (He 2015, Figure 6, caption)
+FIRST, LAST = 20, 56  # layers of the plain nets whose curves the paper compares (Figure 6, left): 20, 32, 44, 56
 SCALES = {
     "quick": Scale((8, 20, 56), seeds=5),
     "cifar": Scale((20, 56), seeds=3),
@@ -34,7 +36,7 @@ def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Pla
 
 
 def judge(evidence: Evidence) -> StudyResult:
-    """Compare the deepest and the shallowest nets of each kind, over seeds."""
+    """Compare nets of each kind with the next shallower ones, and the kinds with each other, over seeds."""
     nets = runs_by(evidence, lambda recipe: net_named(recipe.net))
     words = _words(nets)
     figures = [_figure(nets)] if evidence.outcomes else []
@@ -42,35 +44,41 @@ def judge(evidence: Evidence) -> StudyResult:
 
 
 def claims(nets: Groups[Net], scale: str) -> Iterator[Claim]:
-    """How the errors of plain and of residual nets change with depth, and how they compare at the greatest depth."""
-    plain, residual = nets.of("plain"), nets.of("residual")
-    high = {"high": plain[-1].key.depth}
+    """How errors change from each depth to the next, in the paper's order, and how the kinds compare at 56 layers."""
+    plain = [net for net in nets.of("plain") if FIRST <= net.key.depth <= LAST]
+    residual = [net for net in nets.of("residual") if net.key.depth >= FIRST]
+    twins = [(p, r) for p, r in nets.pairs() if p.key.depth == LAST]
+    enough_images = scale != "quick"  # for residual nets to improve with depth
 
-    def along(kind: Sequence[Group[Net]], error: Metric) -> dict[str, Any]:
-        return {"depths": [n.key.depth for n in kind], "means": [n.mean(error) for n in kind]}
+    def along(kind: Sequence[Group[Net]], error: Metric) -> Callable[[], dict[str, Any]]:
+        return lambda: {"errors": [f"{net.key.depth}: {net.cell(error, '.1f')} %" for net in kind]}
 
     yield claim(
         "plain_rises",
-        [more(train_error, plain[-1], than=plain[0])],
-        needs=plain,
-        cell=lambda: along(plain, train_error),
+        [more(train_error, deeper, than=net) for net, deeper in pairwise(plain)],
+        cell=along(plain, train_error),
     )
     yield claim(
         "residual_does_not",
-        [no_more(train_error, residual[-1], than=residual[0], by=TOLERANCE)],
-        needs=residual,
-        cell=lambda: along(residual, train_error),
+        [no_more(train_error, deeper, than=residual[0], by=TOLERANCE) for deeper in residual[1:]],
+        values={"tolerance": TOLERANCE},
+        cell=along(residual, train_error),
     )
-    yield claim("trains_better", [less(train_error, residual[-1], than=plain[-1])], values=high)
-    yield claim("tests_better", [less(test_error, residual[-1], than=plain[-1])], values=high)
+    yield claim(
+        "residual_trains_lower",
+        [less(train_error, deeper, than=net) for net, deeper in pairwise(residual)],
+        tested=enough_images,
+        cell=along(residual, train_error),
+    )
+    yield claim("trains_better", [less(train_error, r, than=p) for p, r in twins], values={"high": LAST})
+    yield claim("tests_better", [less(test_error, r, than=p) for p, r in twins], values={"high": LAST})
     yield claim(
         "residual_falls",
-        [less(test_error, residual[-1], than=residual[0])],
-        needs=residual,
-        cell=lambda: along(residual, test_error),
-        tested=scale != "quick",
+        [less(test_error, deeper, than=net) for net, deeper in pairwise(residual)],
+        tested=enough_images,
+        cell=along(residual, test_error),
     )
-    deep = [net for net in plain if net.key.depth == 110]
+    deep = [net for net in nets.of("plain") if net.key.depth == 110]
     yield claim("plain_110", [more(test_error, net, than=FAIL) for net in deep], tested=scale == "paper")
 
 

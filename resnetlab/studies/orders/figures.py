@@ -47,10 +47,11 @@ PAPER = {
 }
 
 
-def net(order: str, depth: int) -> str:
+def net(order: str, depth: int, branch: str = "") -> str:
     """The name of the CIFAR network of that order: the original and the full pre-activation one have their own."""
     names = {"post": f"cifar_resnet{depth}", "full_preact": f"cifar_preresnet{depth}"}
-    return names.get(order, f"cifar_resnet{depth}(order={order!r})")
+    name = names.get(order, f"cifar_resnet{depth}(order={order!r})")
+    return f"{name}(branch={branch!r})" if branch else name
 
 
 def called(order: str) -> Both:
@@ -61,6 +62,12 @@ def called(order: str) -> Both:
 def by_order(nets: Groups[Key], depth: int) -> dict[str, Group[Key]]:
     """The networks of a depth by their order, with the units that the zoo gives them."""
     return {order: nets[Key.of(net(order, depth))] for order in ORDERS}
+
+
+def single(nets: Groups[Key]) -> tuple[Group[Key], Group[Key]]:
+    """Table 3's networks of 110 layers whose shortcuts skip one layer: the original and the full pre-activation one."""
+    post, full = (nets[Key.of(net(order, 110, "single"))] for order in ("post", "full_preact"))
+    return post, full
 
 
 def curves(nets: Groups[Key], depths: list[int]) -> list[Figure]:

@@ -112,6 +112,7 @@ def claims(nets: Nets, scale: str) -> Iterator[Claim]:
     for mix in (HALF, FROZEN):
         scaled, add = nets.run(mix), nets.run(ADD)
         values = {"mix": called(mix), "printed": TRAINED[mix]}
+        yield claim("tests_worse", [more(test_error, scaled, than=add)], values=values)
         yield claim("worse", [more(train_error, scaled, than=add)], values=values)
         yield claim("optimisation", [_optimisation(scaled, add)], values=values)
     yield claim(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
-from resnetlab.studies.frame.claims import Claim, Instead, claim, less, more, rows, within
-from resnetlab.studies.frame.evidence import Evidence, Group, Groups, all_measured, measured_by
+from resnetlab.studies.frame.claims import Claim, Comparison, Instead, claim, less, more, rows, within
+from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, all_measured, measured_by
 from resnetlab.studies.frame.measurement import Measured, Measurement, Weights, named
 from resnetlab.studies.frame.networks import KINDS, Net, measured_networks
 from resnetlab.studies.frame.scales import base, for_depth
@@ -23,7 +24,9 @@ TEXT = Catalogue.of(__name__)
 NOISE, GRID, PAIRS = named(noise), named(grid), named(pairs)
 PIXELS, TRAINED = named(pixels), named(pixels_trained)
 DEPTHS = (2, 4, 10, 24, 50)  # Balduzzi et al. 2017, Figure 2
+FALLING = DEPTHS[:-1]  # plain nets are white at 24 layers, below which nothing can fall
 LAGS = 15
+JUDGED = (1, 5)  # lags: neighbouring points alone would be alike in any smooth function
 SEEDS = 20
 TOLERANCE = 0.1  # of an autocorrelation: nearer than that counts as equal
 QUARTER = 0.02  # how far the share of units that a pair has in common may lie from 1/4
@@ -106,14 +109,21 @@ def claims(on_line: Groups[str], of_noise: Group[str]) -> Iterator[Claim]:
     plain, plain_bn, centred = deep["plain"], deep["plain BN"], deep["plain centred"]
     residual, small = deep["resnet BN"], deep["resnet BN 0.1"]
     white, brown = (_as_net(of_noise, kind) for kind in ("white", "brown"))
-    yield claim("bn_whitens", [within(lag_1, plain_bn, of=white, by=TOLERANCE)], values={"L": L})
-    yield claim("centred_whitens", [within(lag_1, centred, of=white, by=TOLERANCE)], values={"L": L})
-    yield claim("stays_brown", [within(lag_1, small, of=brown, by=TOLERANCE)], values={"L": L})
+    falling = [at(on_line["plain BN"], depth).called(TEXT("layers", L=depth)) for depth in FALLING]
+    yield claim("falls", [less(lag_1, deeper, than=net) for net, deeper in pairwise(falling)])
+
+    def like(noise: Group[Any], net: Group[Any]) -> list[Comparison]:
+        return [within(autocorrelation(lag), net, of=noise, by=TOLERANCE, lag=lag) for lag in JUDGED]
+
+    lags = {"L": L, "lags": JUDGED}
+    yield claim("bn_whitens", like(white, plain_bn), values=lags)
+    yield claim("centred_whitens", like(white, centred), values=lags)
+    yield claim("stays_brown", like(brown, small), values=lags)
     yield claim(
         "ordered",
         [more(lag_1, residual, than=plain_bn), more(lag_1, small, than=residual)],
         values={"L": L},
-        cell=lambda: {"means": [statistics.fmean(net.of(lag_1)) for net in (plain_bn, residual, small)]},
+        cell=lambda: {"means": [net.mean(lag_1) for net in (plain_bn, residual, small)]},
     )
     yield claim(
         "stays_coloured",
@@ -139,9 +149,12 @@ def pixel_claims(nets: Groups[Net], trained: Groups[Net]) -> Iterator[Claim]:
     yield claim("ranks", [more(rank, plain[-1], than=residual[-1])], values={"depth": plain[-1].key.depth})
 
 
-def lag_1(values: dict[str, Any]) -> float:
-    """The autocorrelation of gradients between neighbours."""
-    return float(_unless_vanished(values["acf"])[1])
+def autocorrelation(lag: int) -> Metric:
+    """The autocorrelation of gradients at a lag, in points of the line or in pixels."""
+    return lambda values: float(_unless_vanished(values["acf"])[lag])
+
+
+lag_1 = autocorrelation(1)
 
 
 def rank(values: dict[str, Any]) -> float:

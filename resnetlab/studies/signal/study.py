@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from resnetlab.studies.signal.measure import at_start, start
 TEXT = Catalogue.of(__name__)
 AT_START, START = named(at_start), named(start)
 VANISHING = 0.5  # a factor per layer below which a signal vanishes: 20 layers leave a millionth
+KEPT = 0.1  # what has to be left of signal and gradient over all units, if they have not vanished
 TOLERANCE = 0.1  # relative error of a predicted factor per layer
 RATES = (0.1, 0.03)
 
@@ -81,7 +81,8 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
     """What initialisation and batch norm do to signals and gradients of the deepest nets."""
     bare = [nets[Net("plain", init, "none", depth)] for init in INITS]
     small, xavier, he = bare
-    he_bn = nets[Net("plain", "he_fan_out", "batch", depth)]
+    with_bn = [nets[Net("plain", init, "batch", depth)] for init in INITS]
+    he_bn = with_bn[-1]
     residual, residual_bn = (nets[Net("resnet", "he_fan_out", norm, depth)] for norm in ("none", "batch"))
     gradient, signal = _log("gradient_growth"), _log("signal_growth")
     layers = {"depth": depth}
@@ -97,7 +98,7 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
         [no_more(_largest_error, all_bare, than=0.0, by=TOLERANCE)],
         needs=bare,
         values=layers,
-        cell=lambda: {"error": 100 * statistics.fmean(all_bare.of(_largest_error))},
+        cell=lambda: {"error": 100 * all_bare.mean(_largest_error)},
     )
     yield claim(
         "he_above_xavier",
@@ -114,6 +115,12 @@ def claims(nets: Groups[Net], depth: int) -> Iterator[Claim]:
             "first": growth(residual, "first_stage") ** 4,
             "bn": growth(residual_bn, "signal_growth") ** 4,
         },
+    )
+    yield claim(
+        "bn_keeps",
+        [more(_log_of_rest, net, than=math.log(KEPT)) for net in with_bn],
+        values={**layers, "kept": KEPT},
+        cell=lambda: {"rest": [f"{net} {math.exp(net.mean(_log_of_rest)):.2g}" for net in with_bn]},
     )
     yield claim(
         "explodes", [more(gradient, he_bn, than=0.0)], values={**layers, "yang": YANG}, cell=lambda: _factors(he_bn)
@@ -145,6 +152,12 @@ def _log(key: str) -> Metric:
 def _log_of_larger(values: dict[str, Any]) -> float:
     """The logarithm of the larger of both growths."""
     return max(math.log(values[key]) for key in ("signal_growth", "gradient_growth"))
+
+
+def _log_of_rest(values: dict[str, Any]) -> float:
+    """The logarithm of what all units leave of the signal on its way forward, or of the gradient on its way back."""
+    signal, gradient = values["signal"], values["gradient"]
+    return math.log(min(signal[-1] / signal[0], gradient[0] / gradient[-1]))
 
 
 def _largest_error(values: dict[str, Any]) -> float:
