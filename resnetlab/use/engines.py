@@ -127,7 +127,7 @@ def check_device(classifier: Classifier, name: str) -> None:
 def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object] = lambda _: None) -> Engine:
     """The engine of that name, or for `auto` the fastest, as `with_engine` says."""
     if name == "auto":
-        return fastest(candidates(graph), graph.shape, batch, told)
+        return fastest(candidates(graph, told), graph.shape, batch, told)
     if name not in graph.engines:
         raise UserError(
             f"engine={name} can't run {graph.file.path if graph.file else 'it'}: {' or '.join(graph.engines)} can."
@@ -141,12 +141,23 @@ def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object]
     return engine
 
 
-def candidates(graph: Graph) -> list[Engine]:
-    """The engines that `auto` measures: all installed ones, also in bf16 if this processor has units for that."""
+def candidates(graph: Graph, told: Callable[[str], object]) -> list[Engine]:
+    """The engines that `auto` measures: all installed ones, also in bf16 if this processor has units for that.
+
+    told is called with a line for each that can't be made. Raises UserError if none can be.
+    """
     names = [name for name in graph.engines if is_installed(name)]
-    found = [made(graph, name) for name in names or graph.engines[:1]]
+    wanted = [(name, "float32") for name in names or graph.engines[:1]]
     if graph.file is None and has_amx():
-        found += [made(graph, name, "bf16") for name in ("torch", "openvino") if name in names]
+        wanted += [(name, "bf16") for name in ("torch", "openvino") if name in names]
+    found: list[Engine] = []
+    for name, precision in wanted:
+        try:
+            found.append(made(graph, name, precision))
+        except UserError as error:
+            if not found and (name, precision) == wanted[-1]:
+                raise
+            told(f"engine: {name} in {precision} is not used: {error}")
     return found
 
 
@@ -154,10 +165,17 @@ def fastest(
     engines: Sequence[Engine], shape: tuple[int, int, int], batch: int, told: Callable[[str], object]
 ) -> Engine:
     """The fastest engine for a batch, of the first and those that agree with it."""
-    if len(engines) == 1:
+    tried: list[Tried] = []
+    for engine in engines if len(engines) > 1 else ():
+        try:
+            tried.append(compared(engines[0], engine, shape))
+        except UserError as error:
+            if engine is engines[0]:
+                raise
+            told(f"engine: {engine} is not used: {error}")
+    if len(tried) < 2:
         told(f"engine: {engines[0]}, the only installed one that can run it")
         return engines[0]
-    tried = [compared(engines[0], engine, shape) for engine in engines]
     agreeing = [one for one in tried if one.agrees]
     times = measured([one.engine for one in agreeing], noise(shape, batch))
     timed = sorted((replace(one, milliseconds=t) for one, t in zip(agreeing, times, strict=True)), key=_milliseconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from resnetlab.paths import expanded
 from resnetlab.schema import Between, Text, trouble
 from resnetlab.storage import Damaged, read_regular
 from resnetlab.use.checksum import KEY, checksum_of
-from resnetlab.use.onnx_graph import last_line, onnx_description, onnx_scores
+from resnetlab.use.onnx_graph import import_trouble, last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 from resnetlab.use.parity import Scores
 from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
@@ -146,17 +145,13 @@ def check_evaluable(source: str) -> None:
 
 def installed(name: str) -> bool:
     """Whether an engine of RUNNERS can be imported."""
-    try:
-        importlib.import_module(RUNNERS[name].package)
-    except ImportError:
-        return False
-    return True
+    return not import_trouble(RUNNERS[name].package)
 
 
 def check_runner(name: str) -> None:
     """Raise UserError unless an engine of RUNNERS can be imported."""
-    if not installed(name):
-        raise UserError(f"{name} can't be imported: pip install 'resnetlab[{RUNNERS[name].extra}]'.")
+    if why := import_trouble(RUNNERS[name].package):
+        raise UserError(f"{name} can't be imported{why}: pip install 'resnetlab[{RUNNERS[name].extra}]'.")
 
 
 def read_exported(path: Path) -> ExportedFile:

@@ -32,12 +32,22 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 def check_installed() -> None:
     """Raise UserError where a package is missing."""
     for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
+        if why := import_trouble(name):
             raise UserError(
-                f"{name}, which ONNX export needs, can't be imported: pip install 'resnetlab[export]'."
-            ) from error
+                f"{name}, which ONNX export needs, can't be imported{why}: pip install 'resnetlab[export]'."
+            )
+
+
+def import_trouble(package: str) -> str:
+    """Why a package can't be imported, as " (reason)"; "" if it can be.
+
+    One that does not fit another, or a library of the system, raises whatever it likes.
+    """
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        return f" ({last_line(error)})"
+    return ""
 
 
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
@@ -50,24 +60,37 @@ def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, st
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
         raise UserError(f"the network has {size / 2**30:.1f} GiB of weights, but an ONNX file holds less than 2 GiB.")
-    with quiet():
-        program = torch.onnx.export(
-            module,
-            (pixels,),
-            input_names=["pixels"],
-            output_names=["scores"],
-            opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
+    model = _exported(module, pixels)
     graph = model.graph
     for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
     for key, value in (description | unset()).items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
+
+
+def _exported(module: WithNormalisation, pixels: Tensor) -> Any:
+    """The model as torch's exporter makes it. Raises UserError if that fails."""
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                module,
+                (pixels,),
+                input_names=["pixels"],
+                output_names=["scores"],
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except Exception as error:  # of any kind, where the versions of its packages don't fit each other
+        if out_of_memory(error):
+            raise
+        raise UserError(
+            f"torch's ONNX exporter fails ({last_line(error)}); do the versions of torch, onnx and onnxscript fit each "
+            "other?"
+        ) from error
+    assert program is not None
+    return program.model_proto
 
 
 @contextlib.contextmanager

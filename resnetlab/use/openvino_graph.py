@@ -16,7 +16,7 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.storage import temporary_folder
 from resnetlab.use.checksum import KEY
-from resnetlab.use.onnx_graph import last_line, to_onnx
+from resnetlab.use.onnx_graph import import_trouble, last_line, to_onnx
 from resnetlab.use.parity import Scores
 from resnetlab.use.signal_stack import signal_stack_kept
 
@@ -29,14 +29,10 @@ HINTS = {"float32": "f32", "bf16": "bf16"}
 
 def check_installed(*, int8: bool = False) -> None:
     """Raise UserError where a package is missing; int8: that quantises, too."""
-    import importlib
-
     os.environ.setdefault("NNCF_CI", "1")  # before NNCF is imported, or it reports its use to its makers
     for name in ("openvino", *(("nncf",) if int8 else ())):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"{name} can't be imported: pip install 'resnetlab[openvino]'.") from error
+        if why := import_trouble(name):
+            raise UserError(f"{name} can't be imported{why}: pip install 'resnetlab[openvino]'.")
 
 
 def to_openvino(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> tuple[bytes, ...]:

@@ -90,7 +90,7 @@ def _has_choice(graph: Graph) -> bool:
 def _measured(graph: Graph, batch: int) -> tuple[Engine, tuple[str, ...]]:
     """The fastest engine, and what is said of it."""
     lines: list[str] = []
-    return fastest(candidates(graph), graph.shape, batch, lines.append), tuple(lines)
+    return fastest(candidates(graph, lines.append), graph.shape, batch, lines.append), tuple(lines)
 
 
 def _found_elsewhere(

@@ -16,11 +16,13 @@ from torch import Tensor
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
+from resnetlab.errors import UserError
 from resnetlab.use import engines, exported
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import fastest, graph_of, kept_onnx, torch_scores, with_engine
 from resnetlab.use.exported import Engine
 from resnetlab.use.exported_module import noise
+from resnetlab.use.onnx_graph import import_trouble
 from resnetlab.use.parity import TOLERANCE
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
@@ -177,6 +179,47 @@ def test_what_is_not_installed_is_named(
     assert main([places.get(word, word) for word in command]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_does_without_an_engine_that_fails(
+    by_name: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is made, e.g. since the exporter's packages don't fit each other, and where it runs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fails(*_: object, **__: object) -> Tensor:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    told = list[str]()
+    engine = with_engine(small(), "auto", batch=2, told=told.append).engine
+    assert engine
+    assert engine.name == "torch"
+    assert told[0].startswith("engine: onnxruntime in float32 is not used: torch's ONNX exporter fails (odd); do the")
+    with pytest.raises(UserError, match=r"torch's ONNX exporter fails \(odd\)"):
+        with_engine(small(), "onnxruntime", batch=2)
+
+    def cannot_run(pixels: Tensor) -> Tensor:
+        raise UserError("net.onnx: can't be run (odd).")
+
+    by_name |= {"torch": 9.0, "near": 4.0}
+    right = [answering(name, lambda s: s) for name in by_name]
+    bad = Engine("bad", "float32", cannot_run)
+    told.clear()
+    assert fastest([right[0], bad, right[1]], (3, 8, 8), 2, told.append) is right[1]
+    assert told[0] == "engine: bad in float32 is not used: net.onnx: can't be run (odd)."
+    assert fastest([right[0], bad], (3, 8, 8), 2, told.append) is right[0]
+
+
+def test_a_package_that_fails_at_its_import_counts_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_engine.py").write_text("raise RuntimeError('built for another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert import_trouble("broken_engine") == " (built for another numpy)"
+    assert import_trouble("json") == ""
+    runner = exported.RUNNERS["openvino"]._replace(package="broken_engine")
+    monkeypatch.setitem(exported.RUNNERS, "openvino", runner)
+    with pytest.raises(UserError, match=r"openvino can't be imported \(built for another numpy\): pip install"):
+        with_engine(small(), "openvino", batch=1)
 
 
 def test_without_other_engines_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:

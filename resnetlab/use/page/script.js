@@ -2,7 +2,8 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+let decimals = 1; // more where there are thousands of classes
+const percent = (value) => `${(100 * value).toFixed(decimals)} %`;
 const FEW = 12; // classes that are named in a sentence; more are a list that opens
 let served = null; // what /health tells
 let picture = null; // the file that is shown
@@ -87,6 +88,7 @@ async function show(file) {
     source(at("photo"), file);
     at("photo").alt = "Your picture";
     place(crop);
+    decimals = classes[0].probability < 0.01 ? 4 : 1;
     at("classes").replaceChildren(...classes.map(row));
     choose(at("label"), served.classes, classes.map((found) => found.class));
     at("result").hidden = false;
