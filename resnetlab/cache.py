@@ -11,12 +11,13 @@ from resnetlab.storage import cache_folder, content_of, keep_if_possible
 
 def kept(stem: str, suffix: str) -> tuple[Path, bytes] | None:
     """The file that `keep` wrote, and its content; None if there is none that is whole."""
-    for path in sorted(cache_folder().glob(f"{stem}-*{suffix}")):
-        with contextlib.suppress(OSError):
-            content = content_of(path)
-            if path == _path(stem, suffix, content):
-                return path, content
-            path.unlink()
+    with contextlib.suppress(OSError):  # a cache that can't be listed is none
+        for path in sorted(cache_folder().glob(f"{stem}-*{suffix}")):
+            with contextlib.suppress(OSError):
+                content = content_of(path)
+                if path == _path(stem, suffix, content):
+                    return path, content
+                path.unlink()
     return None
 
 

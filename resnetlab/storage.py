@@ -269,9 +269,14 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for a moment. Raises UserError, which names the place, for any OSError within."""
-    place = Path(tempfile.gettempdir())
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError as error:  # e.g. where all places for temporary files are on one full disk
+        raise UserError(
+            "no folder for temporary files can be written: make room on the disk, or set TMPDIR to another folder."
+        ) from error
     outcome = "; make room there, or set TMPDIR to another folder."
-    with disk_errors(place, outcome), tempfile.TemporaryDirectory() as folder:
+    with disk_errors(Path(place), outcome), tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

@@ -23,7 +23,7 @@ def sealed(content: Sequence[bytes]) -> tuple[bytes, ...]:
 
 def checksum_of(content: Sequence[bytes], stated: str) -> str:
     """The SHA-256 of the parts, one after another, with zeros in place of the checksum that they state."""
-    hashed, digits = hashlib.sha256(), stated.encode()
+    hashed, digits = hashlib.sha256(), stated.encode(errors="replace")  # a damaged file may state anything
     for part in content:
         place = part.rfind(digits)
         if place < 0:

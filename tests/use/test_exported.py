@@ -142,6 +142,20 @@ def test_a_full_folder_for_temporary_files_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_no_folder_takes_temporary_files_it_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert main(["export", str(run), "--to", "openvino"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: no folder for temporary files can be written: make room on the disk")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_of_an_earlier_version_without_a_checksum_runs(
     files: Path, pictures: Path, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -196,6 +210,8 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
             told["classes"].value = json.dumps([0, 1])
         elif kind == "onnx with an odd checksum":
             told["checksum"].value = "5"
+        elif kind == "onnx with a checksum that is no text":
+            told["checksum"].value = r'"\ud800"'  # a surrogate, which can't be encoded
         elif kind == "onnx with other classes":
             told["classes"].value = told["classes"].value.replace('"0", "1"', '"1", "0"')
         elif kind == "onnx with odd means":
@@ -214,6 +230,7 @@ DAMAGES = {
     **{f"{name} with zeros": "its checksum differs); export the run folder" for name in ("onnx", "xml")},
     "xml with the bin of others": "or bad.bin is another network's (its checksum differs)",
     "onnx with an odd checksum": "checksum is 5",
+    "onnx with a checksum that is no text": "its checksum differs",
     "onnx with other classes": "changed since it was exported (its checksum differs)",
     "xml without bin": "bad.bin",
     "xml with short bin": "damaged",
