@@ -55,6 +55,13 @@ def test_a_folder_holds_a_study_and_nothing_else(folder: Path) -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST, path
 
 
+@pytest.mark.parametrize("folder", [SHARED.path.parent, *FOLDERS], ids=lambda folder: folder.name)
+def test_chinese_cells_have_chinese_semicolons(folder: Path) -> None:
+    (path,) = folder.glob("*.toml")
+    chinese = {key: str(leaf["zh"]) for key, leaf in Catalogue(path).leaves.items()}
+    assert [key for key, text in chinese.items() if re.search(r":; ?\|", text)] == []
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_what_a_study_plans_to_measure_is_there(name: str) -> None:
     for scale in SCALES:

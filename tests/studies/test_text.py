@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from resnetlab.studies.frame.statistics import Sample
 from resnetlab.studies.frame.text import Both, Catalogue, both, joined
 
 
@@ -85,6 +86,13 @@ def test_values_are_written_as_each_language_writes_them(tmp_path: Path) -> None
     text = catalogue(tmp_path, GOOD)
     assert text.each("headers", errors=[1.25, 3.0]) == [Both("network", "网络"), Both("1.2, 3.0", "1.2、3.0")]
     assert text("same", depth=Both("twenty", "二十")) == Both("ResNet-twenty", "ResNet-二十")
+
+
+def test_what_is_rounded_to_zero_has_no_sign(tmp_path: Path) -> None:
+    text = catalogue(tmp_path, GOOD)
+    said = text.each("headers", errors=[-0.01, Sample([-0.02, -0.01]), -0.06, 0.0])[1]
+    assert said.en == "0.0, 0.0 ± 0.0, -0.1, 0.0"
+    assert str(text("same", depth=-5e-08)) == "ResNet--5e-08"
 
 
 def test_a_key_or_a_value_that_lacks_is_named(tmp_path: Path) -> None:

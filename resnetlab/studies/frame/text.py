@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 LANGUAGES = {"en": " ", "zh": ""}  # and what joins the lines or sentences of a paragraph
+NEGATIVE_ZERO = re.compile(r"^-(?=0(\.0+)?(?![\d.e]))")  # the sign of a number that is rounded to zero
 VERBATIM = "theory"  # a key whose text has no placeholders: its braces are LaTeX's
 Leaf = dict[str, Any]  # by language: a text, or a list of texts
 
@@ -124,7 +125,8 @@ class _Formatter(string.Formatter):
             return format(getattr(value, self.language), format_spec)
         if isinstance(value, InWords):
             return value.in_words(self.language, format_spec)
-        return format(value, format_spec)
+        text = format(value, format_spec)
+        return text if isinstance(value, str) else NEGATIVE_ZERO.sub("", text)
 
 
 def placeholders(text: str) -> set[str]:
