@@ -120,15 +120,20 @@ def _step_back() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id() if sys.platform == "linux" else 0, NICENESS)
 
 
+def _make_file(graph: Graph) -> None:
+    """Put the graph's ONNX file into the cache, if an engine needs it; where that fails, `candidates` says why."""
+    if graph.module and any(is_installed(name) for name in RUNNERS):
+        with ThreadPoolExecutor(1, initializer=_step_back) as executor, contextlib.suppress(UserError):
+            executor.submit(kept_onnx, graph).result()
+
+
 def main() -> None:
     """Measure, and say what is the fastest."""
     answer = os.dup(1)
     os.dup2(2, 1)  # what a library prints is not the answer
     graph, batch = pickle.load(sys.stdin.buffer)
     assert isinstance(graph, Graph)
-    if graph.module and any(is_installed(name) for name in RUNNERS):
-        with ThreadPoolExecutor(1, initializer=_step_back) as executor:
-            executor.submit(kept_onnx, graph).result()
+    _make_file(graph)
     engine, lines = _measured(graph, batch)
     with os.fdopen(answer, "w") as file:
         json.dump(asdict(Fastest(engine.name, engine.precision, lines)), file)

@@ -16,7 +16,7 @@ from resnetlab import build
 from resnetlab.data.normalisation import imagenet
 from resnetlab.use import settling as room
 from resnetlab.use.classifier import Classifier
-from resnetlab.use.engines import Engine
+from resnetlab.use.engines import Engine, graph_of
 from resnetlab.use.export import export
 from resnetlab.use.exported_module import noise
 from resnetlab.use.settling import settling
@@ -116,3 +116,21 @@ def test_an_exported_file_is_served_without_heat_maps(
         answer = served.post("/explain", noise(1))
         assert answer.status == 501
         assert answer.json()["detail"].startswith("this server runs an exported file, which gives no heat maps")
+
+
+def test_a_file_that_cannot_be_made_leaves_the_choice_among_the_other_engines(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `auto` does elsewhere: the exporter fails where the versions of its packages don't fit each other."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fails(*_: object, **__: object) -> None:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    monkeypatch.setattr(room, "_step_back", lambda: None)
+    graph = graph_of(classifier)
+    room._make_file(graph)
+    engine, lines = room._measured(graph, 2)
+    assert engine.name == "torch"
+    assert "onnxruntime in float32 is not used: torch's ONNX exporter fails (odd)" in lines[0]
