@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,28 @@ def text(tmp_path: Path) -> Catalogue:
 )
 def test_comparisons_give_their_verdicts(comparison: Comparison, verdict: Verdict) -> None:
     assert comparison.verdict == verdict
+
+
+ODD, ENDLESS = group("odd", 1.0, math.nan, 1.0), group("endless", 1.0, math.inf, 1.0)
+
+
+@pytest.mark.parametrize("odd", [ODD, ENDLESS], ids=str)
+@pytest.mark.parametrize(
+    "compared",
+    [
+        lambda odd: less(x, odd, than=HIGH),
+        lambda odd: more(x, HIGH, than=odd),
+        lambda odd: no_more(x, odd, than=HIGH, by=1.0),
+        lambda odd: within(x, odd, of=HIGH, by=1.0),
+        lambda odd: exact(x, odd, of=1.0),
+        lambda odd: ratio_within(x, odd, of=lambda _: 1.0, factor=2.0),
+    ],
+)
+def test_values_that_are_not_finite_are_not_judged(
+    compared: Callable[[Group[Any]], Comparison], odd: Group[Any], text: Catalogue
+) -> None:
+    (row,) = rows(text, [claim("bare", [compared(odd)])])
+    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "some of the values it compares are not finite")
 
 
 def test_a_row_has_the_words_of_its_comparison(text: Catalogue) -> None:

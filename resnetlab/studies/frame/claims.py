@@ -210,6 +210,7 @@ def exact(metric: Metric, one: Group[Any], *, of: float) -> Comparison:
 
     def judge() -> Judged:
         values = one.of(metric)
+        _check_finite(values)
         return holds(all(v == of for v in values)), {"one": one.key, "other": of, "one_values": Sample(values)}
 
     return Comparison((one,), judge, asks=asked("exact", one, of))
