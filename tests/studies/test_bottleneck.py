@@ -118,7 +118,7 @@ def test_times_of_a_busy_machine_are_not_judged_and_counts_are(counts: dict[str,
         assert "0.15" not in str(words), "no ratio of times is told"
     assert str(BUSY_RULE) in str(STUDY.rule)
     waiting = judged(counts, load=Load(2, None, None, 0.4))
-    assert "what was timed had to wait for 40% of the time" in str(waiting.rows[6].measured)
+    assert "what was timed had to wait for 40 % of the time" in str(waiting.rows[6].measured)
 
 
 def test_times_that_scatter_give_a_direction_only(counts: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ Cost = dict[str, Any]  # as NetCost or UnitCost, with seconds
 Costs = dict[str, Cost]  # by network or unit
 
 # Part of the rule of each study that judges times.
-BUSY_RULE = SHARED("busy.rule", cores=BUSY_CORES, wait=BUSY_WAIT)
+BUSY_RULE = SHARED("busy.rule", cores=BUSY_CORES, wait=100 * BUSY_WAIT)
 
 
 def measure_networks(subject: MeasurementContext) -> Costs:
@@ -48,7 +48,7 @@ def busy(costs: Costs) -> Words | None:
         return None
     if (load.others or 0.0) > BUSY_CORES:
         return SHARED("busy.others", others=load.others, cores=load.cores)
-    return SHARED("busy.waited", waited=load.waited)
+    return SHARED("busy.waited", waited=100 * (load.waited or 0.0))
 
 
 def longer(costs: Group[Any], one: str, *, than: str, which: int = 0, **words: Any) -> Comparison:

@@ -85,7 +85,7 @@ def path_claims(nets: Groups[Net]) -> Iterator[Claim]:
     yield claim(
         "falls",
         [one for net in deepest for one in (less(_slope, net, than=0.0), more(_fit, net, than=LINE))],
-        values={"line": LINE},
+        values={"line": 100 * LINE},
         cell=lambda: {"slope": Sample(deepest[0].of(_slope)), "fit": 100 * deepest[0].mean(_fit)},
     )
     yield claim("shorter", [less(_beyond_half, net, than=0.0) for net in deepest], cell=lambda: _where_from(deepest[0]))
