@@ -117,7 +117,7 @@ def test_a_study_runs_from_a_script_without_a_main_guard(place: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *table = done.stdout.splitlines()
-    assert first == "() 6 1 reports/degradation-quick-shortened.json reports/report.html"
+    assert first == "() 7 1 reports/degradation-quick-shortened.json reports/report.html"
     assert table[-1].startswith("degradation, quick: ")
     assert done.stderr.count("degradation, quick: 6 runs, 2 at once") == 1
     assert (place / "reports/report.html").exists()
