@@ -130,7 +130,7 @@ class Loader:
         """Pixels (uint8 N C H W), labels and positions of each span of the epoch's order."""
         if isinstance(images, Images):
             for a, b in spans:
-                batch = images[order[a:b].to(images.labels.device)]
+                batch = images[order[a:b]]
                 yield batch.pixels, batch.labels, torch.arange(a, b)
             return
         crop = CROPS[self.augmentation.augment]

@@ -25,7 +25,7 @@ from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
-from resnetlab.training.precision import as_started, autocast
+from resnetlab.training.precision import as_started, autocast, repeatable
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.setup import of_images
@@ -135,8 +135,7 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
         callers_threads = torch.get_num_threads()
         with (
             _AT_WORK,
-            torch.random.fork_rng(devices=cuda),
-            torch.backends.cudnn.flags(benchmark=False, deterministic=True),
+            repeatable(device),
         ):
             torch.set_num_threads(threads)
             if own:

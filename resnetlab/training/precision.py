@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -62,6 +63,23 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
     return found
 
 
+@contextlib.contextmanager
+def repeatable(device: str) -> Iterator[None]:
+    """A context for training steps, which come out the same each time, as far as torch allows it.
+
+    cuDNN chooses deterministic kernels, by rule and not by trial. Torch's random state is the caller's again
+    afterwards. A GPU is torch's current one, where torch puts what belongs to no tensor, such as pinned memory.
+    """
+    gpus = [torch.device(device)] if device.startswith("cuda") else []
+    with contextlib.ExitStack() as settings:
+        for gpu in gpus:
+            settings.enter_context(torch.cuda.device(gpu))
+        settings.enter_context(torch.random.fork_rng(devices=gpus))
+        # Without `enabled`, this context would switch cuDNN off.
+        settings.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        yield
+
+
 def has_amx() -> bool:
     """Whether this processor has units that multiply bf16 matrices, and oneDNN may use them."""
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
@@ -71,7 +89,8 @@ def has_amx() -> bool:
 def has_fast_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 faster than float32."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and has_amx()
 
 
