@@ -73,6 +73,17 @@ def widest_float(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type in WITHOUT_FLOAT64 else torch.float64
 
 
+def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on a device. What a CUDA GPU gets passes through pinned memory, so that nothing waits for the GPU:
+    from other memory, CUDA copies only after all earlier work is done.
+    """
+    import torch
+
+    if tensor.is_cpu and torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()  # torch keeps this memory until it has been copied
+    return tensor.to(device, non_blocking=True)
+
+
 def instruction_sets() -> tuple[str, ...]:
     """This processor's instruction sets that matter for the speed of networks, by their names in Linux."""
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")

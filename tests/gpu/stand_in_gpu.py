@@ -82,8 +82,10 @@ class _Renamed(TorchFunctionMode):
         if function is torch.device or getattr(function, "__name__", "") == "device":
             return function(*args, **(kwargs or {}))
         args, kwargs = tuple(map(_renamed, args)), {name: _renamed(value) for name, value in (kwargs or {}).items()}
-        if function is torch.tensor and kwargs.get("device") == INSIDE:  # on "meta", torch would drop the values
-            return torch.tensor(*args, **kwargs | {"device": "cpu"}).to(INSIDE)
+        if (
+            function in (torch.tensor, torch.as_tensor) and kwargs.get("device") == INSIDE
+        ):  # on "meta", torch would drop the values
+            return function(*args, **kwargs | {"device": "cpu"}).to(INSIDE)
         if function is Tensor.new_tensor and isinstance(args[0], OnGpu):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype} | kwargs).to(INSIDE)
         if function is Tensor.tolist and isinstance(args[0], OnGpu):
@@ -129,8 +131,9 @@ class _Computing(TorchDispatchMode):
             masks = any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
             self.gpu.waits[name] += masks or bool(others)
         elif function in COPIES:
-            crosses = bool(theirs and (others or not there)) or (there and bool(others))
-            self.gpu.waits["copy"] += crosses and not all(getattr(t, "is_in_pinned_memory", False) for t in others)
+            crosses = bool(theirs and not there) or (there and bool(others))
+            pinned = bool(others) and all(getattr(t, "is_in_pinned_memory", False) for t in others)
+            self.gpu.waits["copy"] += crosses and not pinned
         elif theirs and any(t.ndim for t in others):
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but {name} found at least two devices, cuda:0 and cpu!"
