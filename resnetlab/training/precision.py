@@ -54,10 +54,11 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
     if found.precision == "bf16" and recipe.precision == "auto" and not has_fast_bf16(device):
         unit = "processor" if device == "cpu" else "device"
         _log.warning(f"the run started in bf16, for which this {unit} has no matrix units: it continues, but slowly.")
-    if found.compile and recipe.compile == "auto" and not can_fuse():
+    if found.compile and recipe.compile == "auto" and not (device == "cpu" and can_fuse()):
+        why = "can't be compiled here" if device == "cpu" else "is for CPUs"
         _log.warning(
-            "the run started with fused batch norm, which can't be compiled here: it continues without, and its result "
-            "is no longer bit-identical to an uninterrupted run."
+            f"the run started with fused batch norm, which {why}: it continues without, and its result is no longer "
+            "bit-identical to an uninterrupted run."
         )
         found = found.override(compile=False)
     return found

@@ -112,7 +112,7 @@ class _Computing(TorchDispatchMode):
         there = kwargs.get("device", INSIDE if theirs else None) == INSIDE
         if there and "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
-        self._check(function, tensors, theirs, there)
+        self._check(function, tensors, theirs, there, **kwargs)
         held_args, held_kwargs = tree_map_only(OnGpu, lambda t: t.held, (args, kwargs))
         with self.gpu.random_state() if there and _draws(function) else ExitStack():
             made = function(*held_args, **held_kwargs)
@@ -121,7 +121,7 @@ class _Computing(TorchDispatchMode):
         same = {id(t.held): t for t in theirs}
         return tree_map_only(Tensor, lambda t: same[id(t)] if id(t) in same else OnGpu(t), made)
 
-    def _check(self, function: Any, tensors: list[Tensor], theirs: list[Tensor], there: bool) -> None:
+    def _check(self, function: Any, tensors: list[Tensor], theirs: list[Tensor], there: bool, **named: Any) -> None:
         """Count what waits. Raises RuntimeError for tensors of two devices, where CUDA does."""
         others = [t for t in tensors if not isinstance(t, OnGpu)]
         name = function.overloadpacket.__name__
@@ -132,6 +132,8 @@ class _Computing(TorchDispatchMode):
             self.gpu.waits[name] += masks or bool(others)
         elif function in COPIES:
             crosses = bool(theirs and not there) or (there and bool(others))
+            if named.get("non_blocking") and theirs and not there:
+                raise AssertionError("what a GPU gives is read before it has arrived")
             pinned = bool(others) and all(getattr(t, "is_in_pinned_memory", False) for t in others)
             self.gpu.waits["copy"] += crosses and not pinned
         elif theirs and any(t.ndim for t in others):

@@ -108,6 +108,8 @@ def test_the_stand_in_has_a_gpus_rules(gpu: StandIn) -> None:
         wait()
         assert +gpu.waits == {name: 1}, name
         gpu.waits.clear()
+    with pytest.raises(AssertionError, match="read before it has arrived"):
+        there.to("cpu", non_blocking=True)
     here.pin_memory().to("cuda", non_blocking=True)
     torch.zeros(2, device="cuda")
     assert not +gpu.waits
