@@ -163,6 +163,7 @@ class StandIn:
             "set_device": lambda device: None,
             "synchronize": lambda device=None: self.waits.update(["synchronize"]),
             "is_bf16_supported": lambda including_emulation=True: True,
+            "get_device_capability": lambda device=None: (9, 0),
             "get_device_name": lambda device=None: "stand-in",
             "mem_get_info": lambda device=None: (2**30, 2**31),
             "memory_allocated": lambda device=None: 2**20,
@@ -172,6 +173,7 @@ class StandIn:
             "set_rng_state": self._set_random_state,
             "manual_seed_all": lambda seed: self._set_random_state(torch.Generator().manual_seed(seed).get_state()),
             "device": lambda device: ExitStack(),
+            "is_current_stream_capturing": lambda: False,
         }
         for name, value in replaced.items():
             self._patch.setattr(torch.cuda, name, value)

@@ -12,6 +12,8 @@ from stand_in_gpu import StandIn
 
 from resnetlab.measuring.cost import interleaved, network_costs
 from resnetlab.nets.zoo import spec
+from resnetlab.studies.frame import assignment
+from resnetlab.studies.frame.assignment import Workplace
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, measure_or_cached
 from resnetlab.studies.shattered import measure
 
@@ -63,3 +65,21 @@ def test_what_networks_cost_is_measured_on_the_gpu(gpu: StandIn) -> None:
     (cost,) = network_costs([spec("cifar_resnet8")], batch=2, rounds=1, training=True, device="cuda")
     assert cost.peak_bytes == 2**24 - 2**20
     assert len(cost.seconds) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "ray", "has_one", "measures"),
+    [
+        ("cuda", None, True, "cuda"),
+        ("cuda", "local", True, "cuda"),
+        ("cuda", "local", False, "cpu"),  # the cluster's other machines have GPUs
+        ("auto", "local", True, "cpu"),
+        ("cpu", "local", True, "cpu"),
+    ],
+)
+def test_with_ray_the_machine_of_the_command_measures_on_what_it_has(
+    asked: str, ray: str | None, has_one: bool, measures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_one)
+    monkeypatch.setattr(assignment, "budget", lambda recipes, runs, device: device)
+    assert Workplace(tmp_path, asked, ray=ray).budget([]) == measures
