@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import resnetlab
-from resnetlab.errors import UserError, counted
+from resnetlab.errors import UserError, counted, shown
 
 if TYPE_CHECKING:
     import torch
@@ -90,16 +90,16 @@ def find_device(name: str) -> str:
     if name == "auto":
         return "cuda" if _has_cuda() else "cpu"
     if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N, mps or auto.")
+        raise UserError(f"device {shown(name)} is not known: give cpu, cuda, cuda:N, mps or auto.")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} can't be used here: {_without_cuda()}. Use --device cpu.")
+        raise UserError(f"device {shown(name)} can't be used here: {_without_cuda()}. Use --device cpu.")
     try:
         torch.ones(1, device=name)  # which runs something on it: a torch that is not made for a GPU fails only then
     except RuntimeError as error:  # no GPU of that number, or one that others hold
         raise UserError(
-            f"device {name!r} can't be used here: {_trouble_with(name, error)}. Use --device cpu."
+            f"device {shown(name)} can't be used here: {_trouble_with(name, error)}. Use --device cpu."
         ) from error
     return name
 
