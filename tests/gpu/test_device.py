@@ -15,6 +15,7 @@ from resnetlab import machine as machine_module
 from resnetlab.errors import UserError
 from resnetlab.machine import find_device, machine, moved
 from resnetlab.schema import Scalar, trouble
+from resnetlab.training.distributed import Distributed, local_device
 from resnetlab.training.precision import has_fast_bf16
 
 PROPRIETARY = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
@@ -143,6 +144,13 @@ def test_the_card_that_is_named_is_asked_for_bf16(gpu: StandIn, monkeypatch: pyt
     monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
     assert has_fast_bf16("cuda:1")
     assert not has_fast_bf16("cuda:0")
+
+
+def test_each_process_needs_a_gpu_of_its_own(gpu: StandIn) -> None:
+    first, second = (Distributed(rank=i, world_size=2, local_rank=i, local_world_size=2) for i in range(2))
+    assert local_device("cuda", first) == local_device("auto", first) == "cuda:0"
+    with pytest.raises(UserError, match="2 processes on a machine where torch finds 1 GPU: .*--nproc-per-node 1"):
+        local_device("auto", second)
 
 
 def test_a_gpu_gets_tensors_from_pinned_memory(gpu: StandIn) -> None:
