@@ -88,7 +88,9 @@ def find_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if _has_cuda() else "cpu"
+        if not _has_cuda():
+            return "cpu"
+        name = "cuda"
     if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
         raise UserError(f"device {shown(name)} is not known: give cpu, cuda, cuda:N, mps or auto.")
     if name == "mps" and not torch.backends.mps.is_available():
@@ -162,7 +164,8 @@ def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 
     if not (tensor.is_cpu and torch.device(device).type == "cuda"):
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # torch keeps that memory until it has been copied
+    # Torch keeps pinned memory until it has been copied. A tensor with gaps would be put together in other memory.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -134,7 +134,7 @@ class _Computing(TorchDispatchMode):
             crosses = bool(theirs and not there) or (there and bool(others))
             if named.get("non_blocking") and theirs and not there:
                 raise AssertionError("what a GPU gives is read before it has arrived")
-            pinned = bool(others) and all(getattr(t, "is_in_pinned_memory", False) for t in others)
+            pinned = bool(others) and all(map(_is_ready, others))
             self.gpu.waits["copy"] += crosses and not pinned
         elif theirs and any(t.ndim for t in others):
             raise RuntimeError(
@@ -201,6 +201,11 @@ class StandIn:
 
 
 def _pinned(tensor: Tensor, device: object = None) -> Tensor:
-    copied = tensor.clone()
+    copied = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype).copy_(tensor)
     copied.is_in_pinned_memory = True  # type: ignore[attr-defined]
     return copied
+
+
+def _is_ready(tensor: Tensor) -> bool:
+    """Whether a GPU copies a tensor as it is: one with gaps, torch first puts together in ordinary memory."""
+    return getattr(tensor, "is_in_pinned_memory", False) and tensor.is_contiguous()

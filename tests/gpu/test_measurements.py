@@ -81,5 +81,6 @@ def test_with_ray_the_machine_of_the_command_measures_on_what_it_has(
     asked: str, ray: str | None, has_one: bool, measures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_one)
+    monkeypatch.setattr("torch.ones", lambda *_, **__: None)
     monkeypatch.setattr(assignment, "budget", lambda recipes, runs, device: device)
     assert Workplace(tmp_path, asked, ray=ray).budget([]) == measures
