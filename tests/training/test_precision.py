@@ -137,6 +137,15 @@ def test_recomputed_units_have_the_same_gradients_behind_frozen_ones(trained_fro
     assert (gradients[True]["conv1.weight"] is None) == (trained_from != "conv1")
 
 
+def test_units_are_recomputed_in_training_only() -> None:
+    """In evaluation mode any gradient can be taken, as explanations do; through recomputed units only `backward` can."""
+    net = build("cifar_resnet8", seed=1).eval()
+    net.recompute = True  # type: ignore[assignment]
+    x = torch.zeros(2, 3, 16, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x).sum(), x)
+    assert gradient.shape == x.shape
+
+
 @pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks
 def test_recomputed_units_need_a_quarter_of_the_memory(name: str) -> None:
     def most_alive(recompute: bool, images: int) -> int:
