@@ -292,7 +292,11 @@ def test_the_text_of_a_spec_with_a_name_is_short(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mix"),
-    [("ExclusiveGate", ExclusiveGate(-6)), ("ShortcutGate", ShortcutGate(-6)), ("DropoutShortcut", DropoutShortcut(0.5))],
+    [
+        ("ExclusiveGate", ExclusiveGate(-6)),
+        ("ShortcutGate", ShortcutGate(-6)),
+        ("DropoutShortcut", DropoutShortcut(0.5)),
+    ],
 )
 def test_a_mix_without_a_number_has_the_papers(name: str, mix: Mix) -> None:
     """He 2016, Table 1: the bias with which gates do best, and the only rate of dropout."""

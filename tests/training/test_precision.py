@@ -138,7 +138,7 @@ def test_recomputed_units_have_the_same_gradients_behind_frozen_ones(trained_fro
 
 
 def test_units_are_recomputed_in_training_only() -> None:
-    """In evaluation mode any gradient can be taken, as explanations do; through recomputed units only `backward` can."""
+    """In evaluation any gradient can be taken, as explanations do; through recomputed units `backward` alone can."""
     net = build("cifar_resnet8", seed=1).eval()
     net.recompute = True  # type: ignore[assignment]
     x = torch.zeros(2, 3, 16, 16, requires_grad=True)

@@ -82,11 +82,12 @@ def test_plateau_drops_after_patience_without_a_better_error() -> None:
     r = Recipe(lr=1.0, schedule="plateau", patience=2)
     state = ScheduleState()
     found = []
-    for error in [50, 40, 41, 40, 39, 39, 39, 39, 39]:
+    for error in [50, 51, 40, 41, 40, 39, 39, 39, 39, 39]:
         after_evaluation(r, error, state)
         found.append(learning_rate(r, 0, 1, state))
-    # 41 and 40 are two evaluations without a better one than 40; after 39, so are each two of the rest.
-    assert found == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    # 40 ends the wait that 51 began; 41 and 40 are two evaluations without a better one than 40; after 39, so are each
+    # two of the rest.
+    assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
 
 
 def test_the_papers_rule_for_110_layers() -> None:
@@ -116,6 +117,14 @@ def test_one_lucky_batch_does_not_end_the_warmup() -> None:
     assert state.running_error == 10.0
     after_step(r, 1, 40.0, state)
     assert state.running_error == pytest.approx(25.0), "of the first 50 batches, the plain mean"
+
+
+def test_an_error_of_exactly_80_percent_is_not_below_it() -> None:
+    r = recipe("cifar_paper", warmup="train_error", warmup_lr=0.01)
+    state = ScheduleState()
+    for step in range(60):
+        after_step(r, step, 80.0, state)
+    assert state.warm_since is None
 
 
 def test_warmup_by_training_error_can_be_limited() -> None:
