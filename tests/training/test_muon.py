@@ -92,6 +92,9 @@ def test_its_rate_falls_as_lr_does() -> None:
     net = build("cifar_resnet8", seed=0)
     factors = {g["orthogonal"]: g["lr_factor"] for g in make_optimiser(net, MUON).param_groups}
     assert factors == {False: 1.0, True: pytest.approx(MUON.muon_lr / MUON.lr)}
+    decayed = make_optimiser(net, MUON.override(layer_decay=0.5)).param_groups
+    turned = [g["lr_factor"] * MUON.lr / MUON.muon_lr for g in decayed if g["orthogonal"]]
+    assert turned == pytest.approx([0.125, 0.25, 0.5]), "with layer_decay, from stage to stage"
 
 
 @pytest.mark.parametrize(
