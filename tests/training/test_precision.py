@@ -85,6 +85,18 @@ def test_a_gradient_that_overflows_skips_the_step_and_halves_the_scale() -> None
     step(batch._replace(x=batch.x * 1e30), 0.1)
     assert torch.equal(step.net.fc.weight, weights)  # type: ignore[arg-type]
     assert float(step.state()["scaler.scale"]) == 2.0**15
+    assert int(step.state()["scaler.growth"]) == 0
+    step(batch, 0.1)
+    assert int(step.state()["scaler.growth"]) == 1, "steps without overflow, after 2,000 of which the scale doubles"
+
+
+def test_a_scaled_gradient_is_cut_by_its_own_norm() -> None:
+    recipe = Recipe(precision="fp16", clip_gradient=0.05, momentum=0, weight_decay=0)
+    step, _ = trained(recipe, [])
+    before = torch.cat([p.detach().flatten() for p in step.net.parameters()])
+    step(some_batches(8)[0], 1.0)
+    moved = torch.cat([p.detach().flatten() for p in step.net.parameters()]) - before
+    assert float(moved.norm()) == pytest.approx(0.05, rel=1e-3)
 
 
 NOISY = "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.4)"
