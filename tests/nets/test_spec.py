@@ -110,6 +110,7 @@ def test_every_conflict_is_listed_above(monkeypatch: pytest.MonkeyPatch) -> None
         ("cifar_plain11", ["8 and 14"]),
         ("cifar_resnet30(branch=single)", ["3n+2 (single)", "29 and 32"]),
         ("cifar_wrn27_10", ["6n+4", "22 and 28"]),
+        ("cifar_wrn4_10", ["6n+4", "10 and 16"]),
         ("cifar_wrn28_0", ["width", "1 or more"]),
         ("resnet18(shortcut=)", ["can't be read", "cifar_resnet110(mix=Scale(0.5, 1), shortcut=C)"]),
         ("resnet18('A')", ["can't be read"]),

@@ -97,6 +97,17 @@ def test_statistics_anew_are_the_plain_means_of_the_batches() -> None:
     assert not any(m.training for m in net.modules())
 
 
+def test_statistics_anew_are_those_without_dropout_and_the_mode_stays() -> None:
+    net = build("cifar_resnet8(mix=DropoutShortcut(0.5), stochastic_depth=0.5)", seed=1).train()
+    batch = torch.randn(6, 3, 16, 16)
+    found = []
+    for _ in range(2):  # other random numbers
+        reestimate(net, [batch])
+        found.append(net.layer3[0].bn2.running_mean.clone())  # type: ignore[index]
+    assert torch.equal(*found)
+    assert all(m.training for m in net.modules())
+
+
 def test_statistics_anew_without_batch_norm_read_nothing() -> None:
     def never() -> object:
         pytest.fail("a batch was read")

@@ -58,6 +58,7 @@ def test_smoothing_keeps_a_line_and_the_length() -> None:
     assert smooth(line)[3:-3] == line[3:-3]
     assert len(smooth(line)) == 20
     assert smooth([1.0]) == [1.0]
+    assert smooth([0.0] * 5 + [7.0] + [0.0] * 5) == [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0], "means over seven"
 
 
 def small_run(root: Path, **changes: Any) -> Any:
