@@ -40,6 +40,7 @@ def test_a_residual_net_is_the_same_to_the_last_bit(name: str) -> None:
     assert [s.units for s in deeper.spec.stages] == units
     found = deviation(net, deeper, images())
     assert found.exact
+    assert not deeper.training, "the copy has the mode of the net"
     assert (found.largest, found.changed, found.images) == (0, 0, 64)
     assert found.scores > 0
 

@@ -63,6 +63,14 @@ def test_a_rule_has_two_sides(
     assert (found.verdict_above(1), found.verdict_below(1), found.verdict_within(1)) == (above, below, within)
 
 
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "side"),
+    [(1, 0.5, 1.5, 1), (-1, -1.5, -0.5, -1), (1, -0.5, 2.5, 0), (-1, -2.5, 0.5, 0), (1, 0, 2, 0), (-1, -2, 0, 0)],
+)
+def test_the_side_of_0_is_that_of_the_whole_interval(mean: float, low: float, high: float, side: int) -> None:
+    assert Difference(mean, low, high).side == side
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_contradiction_is_reproduction_of_the_contrary(seeds: int) -> None:
     """Whatever the numbers: what shows one side excludes the other, and where one is open so is the other."""

@@ -105,6 +105,20 @@ def test_a_state_that_no_step_leaves_is_refused(change: dict[str, object], messa
         made.restore(state)
 
 
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [(-1, "average_steps is -1"), (float("nan"), "average_steps is nan"), (None, "it lacks average_steps")],
+)
+def test_a_count_of_averaged_steps_that_can_not_be_is_refused(steps: float | None, message: str) -> None:
+    made = stepper(ADAMW.override(ema=0.9))
+    made(batches(1)[0], 0.001)
+    state = {name: t for name, t in made.state().items() if name != "average_steps"}
+    if steps is not None:
+        state["average_steps"] = torch.tensor(steps)
+    with pytest.raises(UserError, match=message):
+        made.restore(state)
+
+
 def test_a_recipe_with_nesterov_momentum_loses_it_unless_it_is_asked_for() -> None:
     assert recipe("finetune").nesterov
     assert not recipe("finetune", optimiser="adamw").nesterov
