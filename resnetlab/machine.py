@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import resnetlab
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -53,16 +53,16 @@ def find_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"device {name!r} is not known: give cpu, cuda, cuda:N, mps or auto.")
+        raise UserError(f"device {shown(name)} is not known: give cpu, cuda, cuda:N, mps or auto.")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
+        raise UserError(f"device {shown(name)} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
     try:
         torch.empty(1, device=name)
     except RuntimeError as error:  # no GPU of that number, or one that others hold
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"device {name!r} can't be used here: {reason}. Use --device cpu.") from error
+        raise UserError(f"device {shown(name)} can't be used here: {reason}. Use --device cpu.") from error
     return name
 
 

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from resnetlab.api.fetching import NAMES
-from resnetlab.errors import UserError, check_choice, check_counts
+from resnetlab.errors import UserError, check_choice, check_counts, shown
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
     try:
         return int(tokens[0].value)
     except ValueError as error:
-        raise UserError(f"{tokens[0].value!r} must be a whole number.") from error
+        raise UserError(f"{shown(tokens[0].value)} must be a whole number.") from error
 
 
 WholeNumber = Parameter(converter=_whole_number)  # cyclopts by itself reads 1.5 as 2

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 
 import resnetlab
 from resnetlab.data.open import PUBLISHED, READERS, File, Published
-from resnetlab.errors import UserError, check_choice
+from resnetlab.errors import UserError, check_choice, shown
 from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
 CHUNK = 1 << 16
@@ -160,7 +160,9 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, a
     # tarfile's own filters need Python 3.11.4, and allow links, which these archives don't have.
     name = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or name.is_absolute() or ".." in name.parts:
-        raise UserError(f"{archive}: rejected, {member.name!r} in it is not a plain file inside the archive's folder.")
+        raise UserError(
+            f"{archive}: rejected, {shown(member.name)} in it is not a plain file inside the archive's folder."
+        )
     target = folder / name
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)

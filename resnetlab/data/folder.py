@@ -58,11 +58,13 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
         return _parts(kind, test, classes, np.ones(len(test.names), dtype=bool), f"{test_folder.name} alone")
     for name in inside:
         if name in TEST and set(inside) <= SPLIT_WORDS:
-            raise UserError(f"{folder}: it has {name!r} but no {TRAIN!r} with classes in it; {LAYOUT}.")
+            raise UserError(f"{folder}: it has {shown(name)} but no {TRAIN!r} with classes in it; {LAYOUT}.")
         if name.lower() in SPLIT_WORDS and folders_in(folder / name):
             raise UserError(f"{folder / name}: seems to be part of a split; name the two parts 'train' and 'val'.")
         if TRAIN in (below := folders_in(folder / name)) and set(below) & set(TEST):
-            raise UserError(f"{folder}: not a folder of classes, {name!r} is a data set itself; give {folder / name}.")
+            raise UserError(
+                f"{folder}: not a folder of classes, {shown(name)} is a data set itself; give {folder / name}."
+            )
     classes = check_classes(folder, inside, least)
     source = scan(folder, classes, may_lack=purpose == "evaluate")
     is_split = (folder / SPLIT).exists()
@@ -120,7 +122,7 @@ def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]
         raise UserError(f"{folder}: not a folder of classes, {found}; {LAYOUT}.")
     if len(classes) < least:
         raise UserError(
-            f"{folder}: only one class, {classes[0]!r}; at least two are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
+            f"{folder}: only one class, {shown(classes[0])}; at least two are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
         )
     forms: dict[str, str] = {}
     for name in classes:

@@ -86,7 +86,7 @@ def read_imagenet(kind: str, folder: Path, purpose: Purpose = "train", *_: objec
 def _check_known(place: Path, wnids: list[str]) -> None:
     if unknown := [wnid for wnid in wnids if wnid not in class_names()]:
         raise UserError(
-            f"{place}: {unknown[0]!r} is not one of ImageNet's 1,000 WordNet ids, such as n01440764; "
+            f"{place}: {shown(unknown[0])} is not one of ImageNet's 1,000 WordNet ids, such as n01440764; "
             "for a folder of other classes, use folder:DIR."
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.paths import expanded
 
 if TYPE_CHECKING:
@@ -211,13 +211,17 @@ def _kind_and_folder(text: str) -> tuple[str, str]:
     kind, colon, folder = text.partition(":")
     if reader := READERS.get(kind):
         if colon and not reader.folder:
-            raise UserError(f"data {text!r}: the {kind} come with the package, so write only {kind!r}.")
+            raise UserError(f"data {shown(text)}: the {kind} come with the package, so write only {kind!r}.")
         if reader.folder and not folder:
-            raise UserError(f"data {text!r} does not name a folder: write {kind}:DIR, where DIR is {reader.folder}.")
+            raise UserError(
+                f"data {shown(text)} does not name a folder: write {kind}:DIR, where DIR is {reader.folder}."
+            )
         return kind, folder
     if not (text and _exists(text)) and (colon or "/" not in text):
         wrong = ": no data set and no folder here has this name" if text and not colon else " can't be read"
-        raise UserError(f"data {text!r}{wrong}; give {data_names()}.{did_you_mean(kind, [*READERS, *_folders_here()])}")
+        raise UserError(
+            f"data {shown(text)}{wrong}; give {data_names()}.{did_you_mean(kind, [*READERS, *_folders_here()])}"
+        )
     return "folder", text
 
 

@@ -85,7 +85,7 @@ def read_statistics(path: Path) -> Statistics | None:
         found = json.loads(path.read_text())
         sums, levels = (torch.tensor(found[key], dtype=torch.int64) for key in ("sums", "levels"))
         made = Statistics(int(found["images"]), sums, levels)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, RecursionError):
         return None
     fits = sums.ndim == 3 and levels.shape == (len(sums), 256) and made.images > 0
     return made if fits and levels.sum().item() == made.images * sums.numel() else None

@@ -240,7 +240,7 @@ def check_fields(values: dict[str, Any]) -> dict[str, Any]:
     known = [f.name for f in fields(NetSpec)]
     for key in values:
         if key not in known:
-            raise UserError(f"{key!r} is not a field of a network: {', '.join(known)}.{did_you_mean(key, known)}")
+            raise UserError(f"{shown(key)} is not a field of a network: {', '.join(known)}.{did_you_mean(key, known)}")
     return values
 
 

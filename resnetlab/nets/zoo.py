@@ -273,7 +273,7 @@ def _override_vgg(found: VGGSpec, overrides: dict[str, Any]) -> VGGSpec:
     known = [f.name for f in fields(VGGSpec)]
     for key in overrides:
         if key not in known:
-            raise UserError(f"{key!r} is not a field of a VGG net: {', '.join(known)}.{did_you_mean(key, known)}")
+            raise UserError(f"{shown(key)} is not a field of a VGG net: {', '.join(known)}.{did_you_mean(key, known)}")
     return replace(found, **overrides)
 
 

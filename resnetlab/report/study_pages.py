@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, printable, shown
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
@@ -229,8 +229,8 @@ def figure_of(values: dict[str, Any]) -> Figure:
         Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})
         for p in values["panels"]
     ]
-    if not re.fullmatch(r"[a-z0-9_-]+", values["name"]):  # it becomes a file's name
-        raise ValueError(f"a figure can't be called {values['name']!r}")
+    if not re.fullmatch(r"[a-z0-9_-]{1,100}", values["name"]):  # it becomes a part of a file's name
+        raise ValueError(f"a figure can't be called {shown(values['name'])}")
     for panel in panels:
         low, high = panel.y_limits or (1, 2)
         if low >= high or (panel.y_log and low <= 0):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.loading import Batch
-from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.errors import ToldElsewhere, UserError, shown
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sync_bn import synchronise
 
@@ -233,7 +233,7 @@ def local_device(name: str, distributed: Distributed) -> str:
         return name
     if name.startswith("cuda:") and distributed.local_world_size > 1:
         raise UserError(
-            f"device={name!r}: {distributed.local_world_size} processes on a machine can't share it; use cuda."
+            f"device={shown(name)}: {distributed.local_world_size} processes on a machine can't share it; use cuda."
         )
     if name == "mps":
         raise UserError("device='mps': several processes can't share an Apple GPU; train with one, or on the cpu.")
@@ -296,7 +296,7 @@ def _number(name: str, default: int | None = None) -> int:
     """A whole number from the environment, as set by torchrun."""
     text = os.environ.get(name, "" if default is None else str(default))
     if not text.isdecimal():
-        raise UserError(f"{name}={text!r} in the environment must be a whole number; torchrun sets it.")
+        raise UserError(f"{name}={shown(text)} in the environment must be a whole number; torchrun sets it.")
     return int(text)
 
 

@@ -196,7 +196,7 @@ class Recipe:
         for key in changes:
             if key not in FIELDS:
                 hint = " Did you mean start?" if key == "from" else did_you_mean(key, FIELDS)
-                raise UserError(f"{key!r} is not a field of a recipe.{hint}")
+                raise UserError(f"{shown(key)} is not a field of a recipe.{hint}")
         for name, replaced in _REPLACED.items():
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes

@@ -185,7 +185,7 @@ def recipe(name: str, **overrides: Any) -> Recipe:
     if name.endswith(".toml"):
         return _from_file(expanded(name)).override(**overrides)
     raise UserError(
-        f"recipe {name!r} is not known: choose one of {', '.join(RECIPES)}, or give a .toml file."
+        f"recipe {shown(name)} is not known: choose one of {', '.join(RECIPES)}, or give a .toml file."
         f"{did_you_mean(name, RECIPES)}"
     )
 

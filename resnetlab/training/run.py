@@ -162,7 +162,7 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
     if is_there(path):
         found = read_begun(run.folder)
         if found["id"] != run.id:
-            raise Damaged(path, f"damaged, it belongs to run {found['id']!r}", START_ANEW)
+            raise Damaged(path, f"damaged, it belongs to run {shown(found['id'])}", START_ANEW)
         return found
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.measuring.units import evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -24,7 +24,9 @@ def unit_of(net: ResNet | VGG, name: str) -> nn.Module:
     units = units_of(net)
     if name not in units:
         first, last = next(iter(units)), next(reversed(units))
-        raise UserError(f"unit {name!r} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}")
+        raise UserError(
+            f"unit {shown(name)} is not one of this network's, {first} to {last}.{did_you_mean(name, units)}"
+        )
     return units[name]
 
 

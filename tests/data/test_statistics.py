@@ -33,7 +33,13 @@ def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypat
     again = measure(pictures, 16)
     assert torch.equal(again.sums, found.sums)
     assert torch.equal(again.levels, found.levels)
-    for damaged in (b"", b"{}", path.read_bytes()[:-9], path.read_bytes().replace(b'"images": 37', b'"images": 38')):
+    whole = path.read_bytes()
+    for damaged in (
+        b"",
+        b"{}",
+        whole[:-9],
+        *(whole.replace(b'"images": 37', b'"images": ' + n) for n in (b"38", b"1e999")),
+    ):
         path.write_bytes(damaged)
         assert statistics.read_statistics(path) is None
 

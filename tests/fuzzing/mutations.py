@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -102,7 +103,7 @@ def mutated(value: Any, rng: random.Random) -> Any:
     """A JSON value with one change somewhere in it; it may be changed in place."""
     places = list(_places(value))
     if not places:
-        return rng.choice(ODD)
+        return copy.deepcopy(rng.choice(ODD))
     # By depth first, so that the few values near the root are met as often as the many deep ones.
     depth = rng.choice(sorted({d for d, _, _ in places}))
     _, holder, key = rng.choice([place for place in places if place[0] == depth])
@@ -119,7 +120,7 @@ def mutated(value: Any, rng: random.Random) -> Any:
     elif kind == 3:
         holder[key] = [holder[key]]
     else:
-        holder[key] = rng.choice(ODD)
+        holder[key] = copy.deepcopy(rng.choice(ODD))
     return value
 
 

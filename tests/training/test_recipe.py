@@ -161,6 +161,7 @@ def test_a_file_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
         ('recipe = "cifar_papr"', "mine.toml: recipe='cifar_papr' must be one of .* Did you mean cifar_paper"),
         ('lr = "0.1"', "mine.toml: lr='0.1' must be a number"),
         ("[training]\nlr = 1", "mine.toml: 'training' is not a field"),
+        (f"{'9' * 5000} = 1", r"mine.toml: '9{99}\.\.\. is not a field"),
         (b"\xff", "mine.toml: not a TOML file"),
         (b"\xff\xfea", "mine.toml: not a TOML file"),  # UTF-16 that ends within a character
         ('recipe = ["digits"]', r"mine.toml: recipe=\['digits'\] must be one of digits, cifar_paper"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from resnetlab.studies.frame.text import Catalogue, Words
@@ -25,6 +26,9 @@ class Series:
     def __post_init__(self) -> None:
         if len({len(values) for values in (self.x, self.mean, self.low, self.high)}) > 1:
             raise ValueError(f"the values of {self.label!r} are not as many as its places")
+        for value in (*self.x, *self.mean, *self.low, *self.high):
+            if isfinite(value) and abs(value) > 1e300:  # float32 ends at 3e38; what marks an axis overflows
+                raise ValueError(f"{value:g} can't be drawn")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.machine import available_cores, find_device
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import STUDIES
@@ -58,7 +58,7 @@ def assignments(
             )
     taken = WEIGHTS if files else scale
     if taken != "quick" and data is None:
-        what = "--weights" if files else f"scale {taken!r}"
+        what = "--weights" if files else f"scale {shown(taken)}"
         raise UserError(f"{what} needs the images: give --data cifar10:DIR.")
     plans = [one.plan(taken, data, files) for one in chosen]
     _check_less(taken, plans, epochs, seeds)
@@ -86,7 +86,7 @@ def _check_less(scale: str, plans: Sequence[Plan], epochs: float | None, seeds: 
     for name, asked, there in (("seeds", seeds, counts), ("epochs", epochs, lengths)):
         most = max((one for one in there if one is not None), default=None)
         if asked is not None and most is not None and None not in there and asked > most:
-            raise UserError(f"{name}={asked:g}: scale {scale!r} has {most:g}, and --{name} can only lower that.")
+            raise UserError(f"{name}={asked:g}: scale {shown(scale)} has {most:g}, and --{name} can only lower that.")
 
 
 def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
@@ -97,14 +97,16 @@ def weight_files(texts: Iterable[str]) -> tuple[Weights, ...]:
             text = f"{text.removeprefix('pretrained:')}={text}"
         net, equals, file = text.partition("=") if "(" not in text else text.rpartition("=")
         if not (equals and net and file):
-            raise UserError(f"weights {text!r}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt, or pretrained:NAME.")
+            raise UserError(
+                f"weights {shown(text)}: write NAME=FILE, e.g. cifar_resnet20=resnet20.pt, or pretrained:NAME."
+            )
         spec(net)
         path = located(file)
         path = next((path / name for name in (MODEL, OLD_MODEL) if (path / name).is_file()), path)
         if not path.is_file():
             raise UserError(f"{path}: no such weight file.")
         if any(one.net == net and one.file.samefile(path) for one in found):
-            raise UserError(f"weights {text!r}: given twice; the files of one network count as seeds.")
+            raise UserError(f"weights {shown(text)}: given twice; the files of one network count as seeds.")
         found.append(Weights(net, path, file if is_name(file) else "FILE"))
     return tuple(found)
 

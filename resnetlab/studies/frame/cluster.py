@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.data.open import READERS
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.machine import available_cores
 from resnetlab.paths import expanded
 from resnetlab.run_files import SETTINGS, read_begun
@@ -36,9 +36,9 @@ _PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, lo
 def check_cluster(address: str, device: str) -> None:
     """Raise UserError for text that is no address of a cluster, and for a device that Ray doesn't assign."""
     if not re.fullmatch(r"local|auto|[^:/\s]+:\d{1,5}|\[[^\]\s]+\]:\d{1,5}", address):
-        raise UserError(f"ray={address!r} must be local, auto or HOST:PORT.")
+        raise UserError(f"ray={shown(address)} must be local, auto or HOST:PORT.")
     if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device {device!r}: with --ray give cpu, cuda or auto; Ray chooses which GPU.")
+        raise UserError(f"device {shown(device)}: with --ray give cpu, cuda or auto; Ray chooses which GPU.")
 
 
 def run_on_ray(recipes: tuple[Recipe, ...], runs: Path, *, address: str, device: str = "auto") -> Iterator[Event]:
@@ -131,7 +131,7 @@ def _connected(address: str) -> Any:
             warnings.simplefilter("ignore")
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(f"ray={address!r}: Ray can't be started or joined ({one_line(error)}).") from error
+        raise UserError(f"ray={shown(address)}: Ray can't be started or joined ({one_line(error)}).") from error
     return ray
 
 
@@ -142,7 +142,9 @@ def _check_reachable(address: str) -> None:
         command = [sys.executable, "-c", _PROBE, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=CONNECTING, errors="replace")
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"ray={address!r} doesn't answer as a Ray cluster within {CONNECTING} s: {hint}.") from error
+        raise UserError(
+            f"ray={shown(address)} doesn't answer as a Ray cluster within {CONNECTING} s: {hint}."
+        ) from error
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(f"ray={address!r} can't be joined ({said[-1][:200].rstrip('.')}): {hint}.")
+        raise UserError(f"ray={shown(address)} can't be joined ({said[-1][:200].rstrip('.')}): {hint}.")

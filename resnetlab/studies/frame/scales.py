@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 
@@ -31,7 +31,7 @@ def base(scale: str, data: str | None) -> Recipe:
             raise UserError("scale 'quick' runs on the digits: leave out --data, or choose --scale cifar.")
         return recipe("digits")
     if data is not None and not data.startswith("cifar10:"):
-        raise UserError(f"data {data!r}: the papers' figures are of CIFAR-10, so give --data cifar10:DIR.")
+        raise UserError(f"data {shown(data)}: the papers' figures are of CIFAR-10, so give --data cifar10:DIR.")
     found = recipe("cifar_paper", **(SHORTER if scale == "cifar" else {}))
     return found.override(data=data or found.data)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from resnetlab.errors import UserError, did_you_mean
+from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
 from resnetlab.studies.frame.budget import total_epochs
@@ -141,7 +141,7 @@ def study(name: str) -> Study:
     """Return a study by name. Raises UserError, with the nearest names, if there is none."""
     if name not in STUDIES:
         raise UserError(
-            f"study {name!r} is not known: choose one of {', '.join(STUDIES)}.{did_you_mean(name, STUDIES)}"
+            f"study {shown(name)} is not known: choose one of {', '.join(STUDIES)}.{did_you_mean(name, STUDIES)}"
         )
     found: Study = importlib.import_module(f"resnetlab.studies.{name}").STUDY
     return found
