@@ -100,10 +100,11 @@ def test_a_scaled_gradient_is_cut_by_its_own_norm() -> None:
 
 
 NOISY = "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.4)"
+ODD = "cifar_resnet8(stages=[(9, 16)])"  # nine units in groups of two
 
 
 @pytest.mark.parametrize("switches", [{}, {"precision": "bf16"}, {"accumulate": 2}, {"channels_last": True}], ids=str)
-@pytest.mark.parametrize("net", ["cifar_preresnet8", NOISY])
+@pytest.mark.parametrize("net", ["cifar_preresnet8", NOISY, ODD])
 def test_recomputed_units_give_the_same_weights_and_statistics_to_the_last_bit(
     net: str, switches: dict[str, Any]
 ) -> None:
