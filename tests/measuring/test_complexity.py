@@ -54,7 +54,7 @@ OTHER_FORMS = [
     *("resnet50(stem=deep)", "resnet18(input_size=193)", "cifar_wrn16_4(in_channels=1)", "cifar_resnet20(shortcut=B)"),
     *("cifar_preresnet20(order=relu_preact)", "cifar_resnet20(order=bn_after_add)", "cifar_resnet20(norm=none)"),
     *("cifar_resnet20(zero_pad=around)", "cifar_resnet20(mix=DropoutShortcut(0.5))"),
-    *("cifar_resnet20(order=relu_before_add)", "cifar_resnet20(mix=DropoutShortcut(0))"),
+    *("cifar_resnet20(order=relu_before_add)", "resnet18(shortcut=D, input_size=193)"),
 ]
 
 

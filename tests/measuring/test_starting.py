@@ -58,3 +58,23 @@ def test_the_network_is_left_as_it_is_and_the_outcome_follows_from_the_seed() ->
     assert not net.training
     assert before is not None
     assert torch.equal(before, net.get_parameter("weight"))
+
+
+def test_its_steps_are_those_of_sgd_with_momentum() -> None:
+    """v := 0.9 v + g, w := w - lr v, on all 64 images in every step, in training mode."""
+    x, labels = two_classes()
+    found = first_steps(linear(0.5).eval(), x, labels, 0.01, batch=64, window=1, steps=4, seed=0)
+    w, v, losses = torch.full((2, 4), 0.5), torch.zeros(2, 4), []
+    b, vb = torch.zeros(2), torch.zeros(2)
+    for _ in range(4):
+        scores = x @ w.T + b
+        losses.append(float(nn.functional.cross_entropy(scores, labels)))
+        error = (scores.softmax(1) - nn.functional.one_hot(labels, 2)) / 64
+        v, vb = 0.9 * v + error.T @ x, 0.9 * vb + error.sum(0)
+        w, b = w - 0.01 * v, b - 0.01 * vb
+    assert found.losses == pytest.approx(losses, rel=1e-5)
+
+
+def test_it_trains_in_training_mode_whatever_the_networks_is() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    assert run(net.eval(), 0.01, steps=20) == run(net.train(), 0.01, steps=20)

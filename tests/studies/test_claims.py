@@ -328,6 +328,8 @@ def test_evidence_is_grouped_by_network() -> None:
     ordered = runs_by(evidence, lambda r: r.net, order=("cifar_resnet20", "other", "cifar_plain56", "cifar_plain20"))
     assert list(ordered) == ["cifar_resnet20", "cifar_plain56", "cifar_plain20"]
     assert [len(g.failed) for g in measured_by(evidence, "m:f", lambda m: m.seed).values()] == [1]
+    measured = Evidence("quick", measured=[Measured(Measurement(f), {}, 0.0, {}) for f in ("m:f", "m:g", "m:g")])
+    assert [len(all_measured(measured, f).done) for f in ("m:f", "m:g", "m:h")] == [1, 2, 0]
     assert (len(all_measured(evidence, "m:f").failed), all_measured(evidence, "m:g").failed) == (1, ())
 
 
