@@ -31,6 +31,7 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run, open_folder
 from resnetlab.training.session import Job, TrainingSession
+from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
 from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.metadata import described
@@ -72,6 +73,13 @@ def test_the_seed_decides_the_first_weights_the_order_and_what_dropout_draws(tmp
         assert not torch.equal(of_zero, of_one)
     for seed, (weight, _, _) in enumerate((zero, one)):
         assert torch.equal(weight, build("cifar_resnet8(in_channels=1)", seed=seed).get_parameter("fc.weight"))
+
+
+def test_the_mean_is_that_of_the_images_that_are_trained_on(tmp_path: Path) -> None:
+    run = make_run(small(validation_images=1000, normalise="pixel_mean"), tmp_path)
+    kept, _ = run.data.hold_out(1000)
+    wanted = kept.pixels.double().mean(0) / 255  # type: ignore[union-attr]
+    torch.testing.assert_close(normalisation_of(run).mean, wanted.float())
 
 
 # Everything that has a state of its own or draws random numbers.
