@@ -44,6 +44,15 @@ def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypat
         assert statistics.read_statistics(path) is None
 
 
+def test_a_channel_of_one_level_is_not_divided_by_zero() -> None:
+    pixels = torch.zeros(4, 2, 3, 3, dtype=torch.uint8)
+    pixels[:2, 1] = 255
+    found = statistics.statistics_of([pixels]).channel_mean_std()
+    assert found.mean.flatten().tolist() == [0, 0.5]
+    assert found.std.flatten().tolist() == [1, 0.5]
+    assert found(pixels).unique().tolist() == [-1, 0, 1]
+
+
 def test_statistics_without_a_place_to_keep_them(
     pictures: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

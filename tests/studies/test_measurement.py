@@ -127,6 +127,11 @@ def test_what_defines_a_measurement_names_its_file(tmp_path: Path) -> None:
     assert measurement._path(replace(ALONE, **others[-1]), seed_of, tmp_path) != paths[-1], "by its content"
 
 
+def test_a_measurement_may_name_other_images_than_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "opened", lambda name: name)
+    assert [measurement._data(replace(OF_RUN, data=data)) for data in (None, "cifar10:x")] == ["digits", "cifar10:x"]
+
+
 def test_a_weight_file_is_measured_in_place_of_a_run(runs: Path, tmp_path: Path) -> None:
     (file,) = runs.glob("*/last/weights.safetensors")
     of_file = replace(OF_RUN, run=None, weights=Weights("cifar_resnet8(in_channels=1)", file), data="digits")
@@ -152,6 +157,11 @@ def test_a_damaged_answer_is_named(tmp_path: Path, content: str) -> None:
 def test_a_changed_value_is_told_by_the_checksum(tmp_path: Path) -> None:
     measure_or_cached(ALONE, tmp_path)
     (path,) = (tmp_path / "measured").iterdir()
+    assert measure_or_cached(ALONE, tmp_path).checked
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in written.items() if key != "sha256"}))
+    assert not measure_or_cached(ALONE, tmp_path).checked, "older versions wrote none"
+    path.write_text(json.dumps(written, indent=1))
     path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
     with pytest.raises(UserError, match="damaged, its checksum differs; remove it"):
         measure_or_cached(ALONE, tmp_path)

@@ -89,8 +89,9 @@ def test_imagenet_strong_has_the_values_of_its_source() -> None:
         ({"schedule": "cosin"}, "schedule='cosin' is not known: choose one of .* Did you mean cosine"),
         ({"milestones": 0.5}, "milestones=0.5 must be a list of numbers"),
         ({"milestones": [0.5, 0.2]}, "must be increasing shares of the run"),
-        ({"milestones": [0.5, 2]}, "must be increasing shares of the run"),
-        ({"warmup": "linear"}, "warmup='linear' needs warmup_steps"),
+        *(({"milestones": [0.5, end]}, "must be increasing shares of the run") for end in (1, 2)),
+        ({"milestones": [0, 0.5]}, "must be increasing shares of the run"),
+        *(({"warmup": name}, f"warmup='{name}' needs warmup_steps") for name in ("linear", "constant")),
         ({"warmup_error": 101}, "warmup_error=101.0 must be a percentage"),
         ({"nesterov": "yes"}, "nesterov='yes' must be true or false"),
         ({"nesterov": True, "momentum": 0}, "nesterov=True needs a momentum above 0"),
@@ -127,6 +128,8 @@ def test_a_start_brings_its_network_and_normalisation_unless_they_are_given() ->
     given = recipe("finetune", start="file.safetensors", net="resnet50", normalise="imagenet")
     assert (given.net, given.normalise) == ("resnet50", "imagenet")
     assert recipe("finetune", start="") == RECIPES["finetune"]
+    assert recipe("finetune", start="a", net="resnet18", match="order").override(start="b").match == "names"
+    assert recipe("finetune", stop_after=3).stop_after == 3, "its share of held-out images is enough"
 
 
 def test_a_length_replaces_the_least_one_and_a_number_of_images_their_share() -> None:
