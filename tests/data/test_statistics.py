@@ -28,6 +28,8 @@ def test_statistics_are_measured_once(pictures: Files, tmp_path: Path, monkeypat
     torch.testing.assert_close(found.channel_mean_std().std.flatten(), pixels.std((0, 2, 3), correction=0))
     path = kept_statistics(pictures, 16)
     assert tmp_path in path.parents
+    others = [kept_statistics(pictures, 8), kept_statistics(pictures[torch.arange(36)], 16)]
+    assert len({path, *others}) == 3, "other sizes and other files are measured for themselves"
     monkeypatch.setattr(statistics, "_measured", {})
     monkeypatch.setattr(FolderFiles, "read", lambda *_: pytest.fail("measured again"))
     again = measure(pictures, 16)

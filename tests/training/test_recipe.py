@@ -128,8 +128,6 @@ def test_a_start_brings_its_network_and_normalisation_unless_they_are_given() ->
     given = recipe("finetune", start="file.safetensors", net="resnet50", normalise="imagenet")
     assert (given.net, given.normalise) == ("resnet50", "imagenet")
     assert recipe("finetune", start="") == RECIPES["finetune"]
-    assert recipe("finetune", start="a", net="resnet18", match="order").override(start="b").match == "names"
-    assert recipe("finetune", stop_after=3).stop_after == 3, "its share of held-out images is enough"
 
 
 def test_a_length_replaces_the_least_one_and_a_number_of_images_their_share() -> None:
