@@ -115,6 +115,20 @@ def test_wrong_fields_are_refused(change: dict[str, object], message: str) -> No
         recipe("cifar_paper", **change)
 
 
+@pytest.mark.parametrize(
+    ("field", "beyond"),
+    [
+        *(("validation_share", 0.91), ("stop_after", -1), ("unreadable_limit", -1), ("image_size", 7)),
+        *(("image_size", 4097), ("colour_jitter", 1.01), ("erasing", 1.01), ("mixup", 100.1), ("cutmix", 100.1)),
+        *(("label_smoothing", 1.01), ("lr_drop", 1.01), ("patience", 0), ("warmup_steps", -1), ("muon_lr", 1.01)),
+        *(("momentum", -0.1), ("accumulate", 0), ("clip_gradient", -1), ("ema", 1), ("bn_reestimate", -1)),
+    ],
+)
+def test_numbers_beyond_their_ranges_are_refused(field: str, beyond: float) -> None:
+    with pytest.raises(UserError, match=f"^{field}={beyond}.* must be "):
+        recipe("cifar_paper", **{field: beyond})
+
+
 def test_epochs_replace_iterations_and_back() -> None:
     by_epochs = recipe("cifar_paper", epochs=2)
     assert (by_epochs.epochs, by_epochs.iterations) == (2.0, None)
