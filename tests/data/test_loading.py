@@ -43,6 +43,14 @@ def test_batches_cover_every_image_once_and_leave_none_alone(count: int, size: i
         assert min(sizes) > 1
 
 
+@pytest.mark.parametrize(
+    ("count", "least", "ends"),
+    [(10, 2, [4, 8, 10]), (9, 2, [4, 9]), (12, 4, [4, 8, 12]), (11, 4, [4, 11]), (3, 4, [3])],
+)
+def test_a_last_batch_joins_the_one_before_it_only_if_it_is_too_small(count: int, least: int, ends: list[int]) -> None:
+    assert batch_ends(count, 4, least) == ends
+
+
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     def labels(seed: int, epoch: int) -> list[int]:
         batches = Loader(AS_IS, 50).training(numbered(50), 8, seed, epoch)

@@ -11,7 +11,7 @@ from made_files import AS_IS, files_at
 from resnetlab.data import statistics
 from resnetlab.data.files import Files
 from resnetlab.data.loading import Loader
-from resnetlab.data.normalisation import parse_normalisation
+from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.data.source import FolderFiles
 from resnetlab.data.statistics import kept_statistics, measure
 from resnetlab.errors import UserError
@@ -70,6 +70,12 @@ def test_a_named_normalisation_has_the_published_values(
     found = parse_normalisation(name, 3)
     assert found.mean.flatten().tolist() == pytest.approx(mean)
     assert found.std.flatten().tolist() == pytest.approx(std)
+
+
+def test_a_normalisation_fits_images_of_its_channels_and_a_mean_image_its_size() -> None:
+    of_channels, of_pixels = parse_normalisation("cifar10", 3), Normalisation(torch.zeros(1, 8, 8), torch.ones(1, 1, 1))
+    assert [of_channels.fits(shape) for shape in ((3, 8, 8), (3, 32, 9), (1, 8, 8))] == [True, True, False]
+    assert [of_pixels.fits(shape) for shape in ((1, 8, 8), (3, 8, 8), (1, 9, 9))] == [True, True, False]
 
 
 def test_grey_images_have_the_average_of_imagenets_colours() -> None:

@@ -18,7 +18,7 @@ from resnetlab.errors import UserError
 from resnetlab.studies.figures.series import over_seeds
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, Weights
-from resnetlab.studies.frame.networks import Net, checked_batch, measured_networks, net_of, networks
+from resnetlab.studies.frame.networks import Net, checked_batch, measured_networks, net_named, net_of, networks
 from resnetlab.studies.frame.scales import WEIGHTS
 from resnetlab.studies.frame.statistics import NOT_JUDGED, NOT_TESTED, REPRODUCED, Sample
 from resnetlab.studies.frame.study import study
@@ -43,6 +43,14 @@ def test_no_study_trains_a_run_of_its_own(name: str, scale: str) -> None:
     assert len({(m.function, m.run) for m in plan.measurements}) == len(plan.measurements)
     assert {r.seed for r in plan.recipes} >= {0, 1, 2}
     assert study(name).takes_weights
+    kinds = {net_of(m).kind for m in plan.measurements}
+    assert kinds == ({"residual"} if name == "boosting" else {"plain", "residual"}), "a plain net can't be read out"
+
+
+@pytest.mark.parametrize("field", ["in_channels=1", "num_classes=100"])
+def test_networks_of_other_data_than_cifar10_are_refused(field: str) -> None:
+    with pytest.raises(UserError, match="give a network of CIFAR-10's 10 and 3"):
+        net_named(f"cifar_resnet20({field})")
 
 
 @pytest.mark.parametrize("name", STUDIES)

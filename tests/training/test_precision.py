@@ -280,6 +280,13 @@ def test_auto_takes_what_is_fast_on_the_machine(
     assert not precision.resolved(AUTO.override(sync_bn=True), spec("cifar_resnet8"), "cpu")["compile"]
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_on_a_gpu_auto_takes_bf16_and_its_layout_together(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: fast)
+    wanted = {"precision": "bf16" if fast else "fp32", "channels_last": fast, "compile": False}
+    assert precision.resolved(AUTO, spec("cifar_resnet8"), "cuda") == wanted
+
+
 @pytest.mark.parametrize(
     ("allowed", "wanted"), [("", True), ("DEFAULT", True), ("AVX2", False), ("AVX512_CORE_AMX", True)]
 )
