@@ -61,6 +61,13 @@ def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     assert len({tuple(labels(s, e)) for s in (0, 1) for e in (0, 1, 2)}) == 6
 
 
+def test_crops_beyond_the_border_are_black() -> None:
+    images = Images(torch.full((20, 3, 4, 4), 7, dtype=torch.uint8), torch.arange(20))
+    loader = Loader(AS_IS, 20, augmentation=Augmentation(augment="crop_flip"))
+    x = torch.cat([batch.x for batch in loader.training(images, 8, 0, 0)])
+    assert x.round().unique().tolist() == [0, 7]
+
+
 def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
     seen = torch.cat([labels for _, labels in Loader(AS_IS, 23).evaluation(numbered(23), 5)])
     assert seen.tolist() == list(range(23))

@@ -47,6 +47,12 @@ def test_no_study_trains_a_run_of_its_own(name: str, scale: str) -> None:
     assert kinds == ({"residual"} if name == "boosting" else {"plain", "residual"}), "a plain net can't be read out"
 
 
+def test_networks_of_one_depth_need_the_same_units() -> None:
+    files = tuple(Weights(net, FILE) for net in ("cifar_plain20", "cifar_resnet20(stages=[(9, 16)])"))
+    with pytest.raises(UserError, match="20 layers each, but different units"):
+        networks(WEIGHTS, "cifar10:x", files)
+
+
 @pytest.mark.parametrize("field", ["in_channels=1", "num_classes=100"])
 def test_networks_of_other_data_than_cifar10_are_refused(field: str) -> None:
     with pytest.raises(UserError, match="give a network of CIFAR-10's 10 and 3"):

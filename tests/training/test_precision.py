@@ -72,6 +72,7 @@ def test_half_precision_computes_in_it_and_keeps_weights_and_loss_in_float32(nam
     assert seen == [precision.AUTOCAST[name]]
     assert result.loss.dtype == torch.float32
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert ("scaler.scale" in step.state()) == (name == "fp16"), "bf16 has the range of float32"
     plain = trained(Recipe(), some_batches(8))[0].net
     torch.testing.assert_close(net.fc.bias, plain.fc.bias, atol=2e-3, rtol=0)  # type: ignore[arg-type]
     with step.evaluated() as evaluated, torch.no_grad():
@@ -276,6 +277,8 @@ def test_auto_takes_what_is_fast_on_the_machine(
     assert precision.resolved(AUTO, spec("cifar_resnet8"), "cpu") == wanted
     stated = {"precision": "fp32", "channels_last": False, "compile": False}
     assert precision.resolved(Recipe(), spec("cifar_resnet8"), "cpu") == stated
+    fused = precision.resolved(Recipe(compile="auto"), spec("cifar_resnet8"), "cpu")
+    assert fused["channels_last"] == fused["compile"] == compiler, "fused layers need that layout"
     assert not precision.resolved(AUTO, spec("vgg16"), "cpu")["compile"]
     assert not precision.resolved(AUTO.override(sync_bn=True), spec("cifar_resnet8"), "cpu")["compile"]
 
