@@ -69,8 +69,13 @@ def test_crops_beyond_the_border_are_black() -> None:
 
 
 def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
-    seen = torch.cat([labels for _, labels in Loader(AS_IS, 23).evaluation(numbered(23), 5)])
-    assert seen.tolist() == list(range(23))
+    batches = list(Loader(AS_IS, 23).evaluation(numbered(23), 5))
+    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(23))
+    assert torch.cat([x for x, _ in batches])[:, 0, 0, 0].round().tolist() == list(range(23)), "normalised"
+
+
+def test_a_single_image_is_no_batch() -> None:
+    assert list(Loader(AS_IS, 1).training(numbered(1), 8, 0, 0)) == []
 
 
 @settings(max_examples=30)
@@ -184,6 +189,18 @@ def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augme
         assert len(rest) == 50 - start
         assert list(rest) == list(whole)[start:]
         assert all(torch.equal(whole[i], image) for i, image in rest.items())
+
+
+def test_images_that_are_left_out_change_nothing_for_the_others() -> None:
+    """Draws go by an image's position in the epoch, not by its place among those that could be read."""
+    images, how = numbered(9), Augmentation(augment="crop_flip", colour_jitter=0.3, erasing=0.5)
+    loader, padded = Loader(AS_IS, 9, augmentation=how), torch.zeros(9, 3, 12, 12)
+    read = torch.tensor([0, 2, 3, 7])
+    whole, some = (
+        loader._augmented(images.pixels[places], images.labels[places], places, padded.clone(), 0, 1).x
+        for places in (torch.arange(9), read)
+    )
+    assert torch.equal(some, whole[read])
 
 
 def test_mixed_images_have_mixed_targets() -> None:

@@ -300,8 +300,9 @@ def test_amx_counts_where_onednn_may_use_it(allowed: str, wanted: bool, monkeypa
     else:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert precision.has_amx() == wanted
-    monkeypatch.setattr(precision, "instruction_sets", lambda: ("avx2", "avx512_bf16"))
-    assert not precision.has_amx()
+    for others in (("avx2", "avx512_bf16"), ("amx_tile", "amx_int8")):
+        monkeypatch.setattr(precision, "instruction_sets", lambda others=others: others)
+        assert not precision.has_amx()
 
 
 def test_a_run_keeps_what_auto_came_to_where_it_started(
