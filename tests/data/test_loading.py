@@ -9,12 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resnetlab.data import loading
 from resnetlab.data.crop_flip import crop_flip
+from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, share
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.open import open_data
-from resnetlab.data.seeds import uniform
+from resnetlab.data.resizing import Resizing
+from resnetlab.data.seeds import epoch_order, uniform
 from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 
@@ -201,6 +204,44 @@ def test_images_that_are_left_out_change_nothing_for_the_others() -> None:
         for places in (torch.arange(9), read)
     )
     assert torch.equal(some, whole[read])
+
+
+def test_each_batch_is_mixed_by_draws_of_its_own_and_each_way_has_its_turn() -> None:
+    images = Images(
+        torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 1, 8, 8).mul(16), torch.arange(16)
+    )
+    mixed = Loader(AS_IS, 16, augmentation=Augmentation(mixup=1.0, cutmix=1.0))
+    batches = [batch for epoch in range(8) for batch in mixed.training(images, 4, 0, epoch)]
+    pasted = [bool((batch.x.round() % 16 == 0).all()) for batch in batches]  # cutmix leaves every level as it was
+    assert 8 <= sum(pasted) <= 24
+    blended = Loader(AS_IS, 16, augmentation=Augmentation(mixup=1.0))
+    targets = [batch.targets for batch in blended.training(images, 4, 0, 0) if batch.targets is not None]
+    assert len({tuple(each.unique().tolist()) for each in targets}) == 4
+
+
+def test_no_two_uses_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def noting(purpose: str, *rest: int) -> torch.Tensor:
+        drawn.append(purpose)
+        return uniform(purpose, *rest)
+
+    monkeypatch.setattr(loading, "uniform", noting)
+    how = Augmentation(augment="crop_flip", policy="randaugment", colour_jitter=0.3, erasing=0.5)
+    (_,) = Loader(AS_IS, 9, augmentation=how).training(numbered(9), 9, 0, 0)
+    assert sorted(drawn) == ["colour jitter", "crop and flip", "erasing", "policy"]
+
+
+def test_without_augmentation_files_are_resized_as_stated(pictures: Files) -> None:
+    stated = Resizing(crop_share=0.5, interpolation="bicubic")
+    loader = Loader(AS_IS, 37, size=16, resizing=stated)
+    (batch,) = loader.training(pictures, 37, 3, 1)
+    plain, wanted = (
+        torch.cat([x for x, _ in made.evaluation(pictures, 10)])[epoch_order(3, 1, 37)]
+        for made in (Loader(AS_IS, 37, size=16), loader)
+    )
+    assert torch.equal(batch.x, wanted)
+    assert not torch.equal(batch.x, plain)
 
 
 def test_mixed_images_have_mixed_targets() -> None:
