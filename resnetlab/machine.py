@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import platform
 import re
 import resource
 import subprocess
 import sys
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import resnetlab
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, counted, shown
 
 if TYPE_CHECKING:
     import torch
 
 WITHOUT_FLOAT64 = ("mps",)  # kinds of device
+DRIVER = Path("/proc/driver/nvidia/version")
+_log = logging.getLogger(__name__)
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -30,13 +35,45 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "processor": _processor(),
         "instruction_sets": " ".join(instruction_sets()),
         "cores": available_cores(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": device_name(device),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **(_cuda(device) if device.startswith("cuda") else {}),
         "resnetlab": resnetlab.__version__,
         "commit": _commit(),
     }
+
+
+def device_name(device: str) -> str:
+    """What a record calls a device: the model of an NVIDIA GPU, else "cpu" or "mps"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _cuda(device: str) -> dict[str, Any]:
+    """The GPU's memory in bytes, and the versions of what computes on it; None for one that is not known."""
+    import torch
+
+    cudnn = None
+    with contextlib.suppress(RuntimeError):  # one that does not fit the GPU
+        cudnn = torch.backends.cudnn.version()
+    memory = torch.cuda.mem_get_info(device)[1]
+    return {"device_memory": memory, "cuda": torch.version.cuda, "cudnn": cudnn, "driver": _driver()}
+
+
+@cache
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, e.g. "580.65.06"; None if the system does not tell."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"\s(\d+\.\d+(\.\d+)?)\s", DRIVER.read_text()):
+            return found[1]
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return said[0] if said else None
+    return None
 
 
 def available_cores() -> int:
@@ -51,19 +88,65 @@ def find_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not _has_cuda():
+            return "cpu"
+        name = "cuda"
     if not re.fullmatch("cpu|mps|cuda(:[0-9]{1,3})?", name):
         raise UserError(f"device {shown(name)} is not known: give cpu, cuda, cuda:N, mps or auto.")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {shown(name)} can't be used here: torch finds no CUDA GPU. Use --device cpu.")
+        raise UserError(f"device {shown(name)} can't be used here: {_without_cuda()}. Use --device cpu.")
     try:
-        torch.empty(1, device=name)
+        torch.ones(1, device=name)  # which runs something on it: a torch that is not made for a GPU fails only then
     except RuntimeError as error:  # no GPU of that number, or one that others hold
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"device {shown(name)} can't be used here: {reason}. Use --device cpu.") from error
+        raise UserError(
+            f"device {shown(name)} can't be used here: {_trouble_with(name, error)}. Use --device cpu."
+        ) from error
     return name
+
+
+def _has_cuda() -> bool:
+    """Whether torch can use an NVIDIA GPU. If there seems to be one that it can't use, a line says so."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()
+    for warning in caught:
+        _log.warning(f"device=auto: torch can't use CUDA here, so this runs on the CPU: {_sentence(warning.message)}.")
+    return found
+
+
+def _without_cuda() -> str:
+    """Why torch can't use an NVIDIA GPU."""
+    import torch
+
+    if not torch.backends.cuda.is_built():
+        return f"torch {torch.__version__} is a build without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+        return f"torch finds no CUDA GPU: {_sentence(error)}{seen}"
+    return "torch finds no CUDA GPU"
+
+
+def _trouble_with(name: str, error: RuntimeError) -> str:
+    """Why a device can't be used, from the error that it gave."""
+    import torch
+
+    number = name.partition(":")[2]
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        return f"torch finds {counted(count, 'GPU')}, numbered from cuda:0"
+    return _sentence(error)
+
+
+def _sentence(message: object) -> str:
+    """The first sentence of a message of torch, without the place in its source."""
+    first = str(message).strip().partition("\n")[0].partition(" (Triggered internally")[0]
+    return re.split(r"\.\s", first)[0].rstrip(". ")
 
 
 def widest_float(device: torch.device | str) -> torch.dtype:
@@ -71,6 +154,18 @@ def widest_float(device: torch.device | str) -> torch.dtype:
     import torch
 
     return torch.float32 if torch.device(device).type in WITHOUT_FLOAT64 else torch.float64
+
+
+def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on a device. What a CUDA GPU gets passes through pinned memory, so that nothing waits for the GPU:
+    from other memory, CUDA copies only after all earlier work is done.
+    """
+    import torch
+
+    if not (tensor.is_cpu and torch.device(device).type == "cuda"):
+        return tensor.to(device)
+    # Torch keeps pinned memory until it has been copied. A tensor with gaps would be put together in other memory.
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def instruction_sets() -> tuple[str, ...]:

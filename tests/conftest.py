@@ -47,6 +47,8 @@ def one_core() -> None:
         os.sched_setaffinity(0, {cores[int(worker or os.getpid()) % len(cores)]})
 
 
+# What tests train has the bits of a processor, where there is a GPU, too; the tests of a real one ask for it.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it runs in the background
 

@@ -38,13 +38,15 @@ def test_changed_code_marks_the_commit_and_new_records_do_not(tmp_path: Path, mo
     ("name", "message"),
     [
         ("mps", "device 'mps' can't be used here: torch finds no Apple GPU. Use --device cpu."),
-        ("cuda", "device 'cuda' can't be used here: torch finds no CUDA GPU. Use --device cpu."),
+        ("cuda", "device 'cuda' can't be used here: torch 2.11.0+cpu is a build without CUDA. Use --device cpu."),
         ("mps:0", "device 'mps:0' is not known: give cpu, cuda, cuda:N, mps or auto."),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in ("torch.cuda.is_available", "torch.backends.mps.is_available"):
         monkeypatch.setattr(backend, lambda: False)
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: False)
+    monkeypatch.setattr("torch.__version__", "2.11.0+cpu")
     with pytest.raises(UserError) as caught:
         find_device(name)
     assert str(caught.value) == message
@@ -54,6 +56,6 @@ def test_a_device_that_is_not_there_is_one_line(name: str, message: str, monkeyp
 def test_an_apple_gpu_is_used_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    monkeypatch.setattr("torch.empty", lambda *_, **__: None)
+    monkeypatch.setattr("torch.ones", lambda *_, **__: None)
     assert find_device("mps") == "mps"
     assert find_device("auto") == "cpu"

@@ -119,7 +119,7 @@ def colour_noise(x: Tensor, draws: Tensor) -> Tensor:
     if x.shape[1] != 3:
         raise UserError(f"Colour noise needs images of 3 channels, not {x.shape[1]}: choose another augmentation.")
     normal = torch.special.ndtri(draws[:, :COLOUR_NOISE_DRAWS].clamp(min=2**-25))  # half of float32's smallest step
-    first, second, third = (normal * NOISE * normal.new_tensor(EIGENVALUES)).unbind(1)
+    first, second, third = (n * NOISE * value for n, value in zip(normal.unbind(1), EIGENVALUES, strict=True))
     shift = [a * first + b * second + c * third for a, b, c in EIGENVECTORS]  # no matmul: it may depend on N
     return x + torch.stack(shift, 1)[:, :, None, None].to(x.dtype)
 

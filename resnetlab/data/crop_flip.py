@@ -22,26 +22,42 @@ def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: T
     n, channels, height, width = pixels.shape
     pad, whole = (padded.shape[2] - height) // 2, padded.shape[3]
     mirrored = draws[:, 2] < 0.5
-    place = mirrored.argsort(descending=True, stable=True)  # the mirrored ones first
-    count = int(mirrored.sum())
-    pixels = pixels.index_select(0, place)
     inner = padded[:n, :, pad : pad + height, pad : pad + width]
     # Expanded to the image's size, since broadcasting along rows would keep the kernel from using vector instructions.
     scale, shift = (
         t.expand(channels, height, width).contiguous()
         for t in (1 / (255 * normalise.std), -normalise.mean / normalise.std)
     )
-    for part, group, moved in (
-        (inner[:count], pixels[:count].flip(3), shift.flip(2)),
-        (inner[count:], pixels[count:], shift),
-    ):
-        torch.addcmul(moved, part.copy_(group), scale, out=part)
+    image = (_copied_at_once if pixels.is_cuda else _copied_in_two)(inner, pixels, mirrored, scale, shift)
     top, left = (draws[:, :2] * (2 * pad + 1)).long().unbind(1)
     left = torch.where(mirrored, 2 * pad - left, left)
-    image = torch.empty_like(place).scatter_(0, place, torch.arange(n, device=place.device))  # where each went
-    plane = image[:, None] * channels + torch.arange(channels, device=place.device)  # N C
+    plane = image[:, None] * channels + torch.arange(channels, device=image.device)  # N C
     starts = plane * (padded.shape[2] * whole) + (top * whole + left)[:, None]
     # All windows of the buffer, by where they start; they overlap in memory.
     last = padded.numel() - (height - 1) * whole - width
     windows = padded.view(-1).as_strided((last + 1, height, width), (1, whole, 1))
     return windows.index_select(0, starts.view(-1)).view(n, channels, height, width)
+
+
+def _copied_in_two(inner: Tensor, pixels: Tensor, mirrored: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Copy normalised images to `inner`, those to mirror before the others. Returns where each went: int64 N."""
+    place = mirrored.argsort(descending=True, stable=True)  # the mirrored ones first
+    count = int(mirrored.sum())
+    pixels = pixels.index_select(0, place)
+    for part, group, moved in (
+        (inner[:count], pixels[:count].flip(3), shift.flip(2)),
+        (inner[count:], pixels[count:], shift),
+    ):
+        torch.addcmul(moved, part.copy_(group), scale, out=part)
+    return torch.empty_like(place).scatter_(0, place, torch.arange(len(place), device=place.device))
+
+
+def _copied_at_once(inner: Tensor, pixels: Tensor, mirrored: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The same with twice the work, but without the number of images to mirror, for which a GPU had to be waited for.
+
+    Every image keeps its place.
+    """
+    chosen = mirrored[:, None, None, None]
+    inner.copy_(torch.where(chosen, pixels.flip(3), pixels))
+    torch.addcmul(torch.where(chosen, shift.flip(2), shift), inner, scale, out=inner)
+    return torch.arange(len(pixels), device=pixels.device)

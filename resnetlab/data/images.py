@@ -28,6 +28,7 @@ class Images:
     def __getitem__(self, index: Tensor | slice) -> Images:
         if isinstance(index, slice) or index.dtype == torch.bool:
             return Images(self.pixels[index], self.labels[index])
+        index = index.to(self.labels.device)
         return Images(self.pixels.index_select(0, index), self.labels.index_select(0, index))
 
     def to(self, device: torch.device | str) -> Images:

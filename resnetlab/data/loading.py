@@ -20,7 +20,7 @@ from resnetlab.data.randaugment import RAND_AUGMENT_DRAWS, TRIVIAL_AUGMENT_DRAWS
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.seeds import balanced_order, epoch_order, seed_of, uniform
 from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
-from resnetlab.machine import widest_float
+from resnetlab.machine import moved, widest_float
 
 # The operations on 8-bit pixels by the recipe's `policy`, and the draws they need.
 POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
@@ -129,8 +129,9 @@ class Loader:
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels (uint8 N C H W), labels and positions of each span of the epoch's order."""
         if isinstance(images, Images):
+            order = moved(order, images.labels.device)
             for a, b in spans:
-                batch = images[order[a:b].to(images.labels.device)]
+                batch = images[order[a:b]]
                 yield batch.pixels, batch.labels, torch.arange(a, b)
             return
         crop = CROPS[self.augmentation.augment]
@@ -142,27 +143,33 @@ class Loader:
             yield self._moved(read.pixels), self._moved(labels), read.positions
 
     def _moved(self, t: Tensor) -> Tensor:
-        return t.to(self.device, non_blocking=True)
+        return moved(t, self.device)
 
     def _augmented(
         self, pixels: Tensor, labels: Tensor, positions: Tensor, padded: Tensor, seed: int, epoch: int
     ) -> Batch:
         how = self.augmentation
 
-        def draws(purpose: str, count: int) -> Tensor:
+        def drawn(purpose: str, count: int) -> Tensor:
+            """Random numbers for the images, on the processor."""
             first, last = int(positions[0]), int(positions[-1])
             every = uniform(purpose, seed, epoch, first, last + 1, count)
-            own = every if len(every) == len(positions) else every[positions - first]
+            return every if len(every) == len(positions) else every[positions - first]
+
+        def draws(purpose: str, count: int) -> Tensor:
+            """The same where the images are."""
+            own = drawn(purpose, count)
             if widest_float(pixels.device) == torch.float32:
                 own = own.float().clamp_(max=1 - 2**-24)  # below 1, which the largest are rounded to
-            return own.to(pixels.device)
+            return moved(own, pixels.device)
 
+        # Which operation an image gets is decided on the processor: of a GPU's numbers it would have to wait.
         if how.policy in POLICIES:
             operate, count = POLICIES[how.policy]
-            pixels = operate(pixels, draws("policy", count))
+            pixels = operate(pixels, drawn("policy", count))
         if how.colour_jitter:
             strengths = (how.colour_jitter,) * 3  # brightness, contrast, saturation
-            pixels = aug.colour_jitter(pixels, draws("colour jitter", aug.COLOUR_JITTER_DRAWS), *strengths)
+            pixels = aug.colour_jitter(pixels, drawn("colour jitter", aug.COLOUR_JITTER_DRAWS), *strengths)
         if how.augment == "crop_flip":
             x = crop_flip(pixels, draws("crop and flip", CROP_FLIP_DRAWS), self.normalise, padded)
         elif how.augment == "scale_crop_flip_colour":
@@ -185,7 +192,7 @@ class Loader:
             own = seed_of(f"mixing at {position}", seed, epoch)
             way = ways[own % len(ways)]
             lam, partner, place = aug.mixing_draws(own, len(x), getattr(how, way))
-            partner = partner.to(x.device)
+            partner = moved(partner, x.device)
             if way == "mixup":
                 x, targets = aug.mixup(x, targets, lam, partner)
             else:
@@ -211,7 +218,7 @@ def plain_batches(
     """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
     for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables, resizing):
         if len(places):
-            yield pixels, images.labels[places.to(images.labels.device)]
+            yield pixels, images.labels[moved(places, images.labels.device)]
 
 
 def placed_batches(

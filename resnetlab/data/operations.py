@@ -13,13 +13,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from resnetlab.machine import moved
+
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def apply_each(x: Tensor, choice: Tensor, strength: Tensor, operations: Sequence[Operation]) -> Tensor:
-    """Apply to each image the operation of its choice (N whole numbers) with its strength (N)."""
+    """Apply to each image the operation of its choice (N whole numbers) with its strength (N).
+
+    Choice and strength may be on the processor, though x is on a GPU; then nothing waits for the GPU.
+    """
     result = torch.empty_like(x)
-    groups = choice.argsort(stable=True).split(choice.bincount(minlength=len(operations)).tolist())
+    sizes = choice.bincount(minlength=len(operations)).tolist()
+    groups, strength = moved(choice.argsort(stable=True), x.device).split(sizes), moved(strength, x.device)
     for operation, images in zip(operations, groups, strict=True):
         if len(images):
             result.index_copy_(0, images, operation(x.index_select(0, images), strength[images]))
@@ -36,7 +42,7 @@ def _exactly(number: float, like: Tensor) -> Tensor:
 
     With a plain number torch may multiply by a reciprocal, which rounds twice.
     """
-    return torch.tensor(number, dtype=like.dtype, device=like.device)
+    return torch.full((), number, dtype=like.dtype, device=like.device)
 
 
 def luminance(x: Tensor) -> Tensor:
@@ -120,12 +126,21 @@ def equalize(x: Tensor) -> Tensor:
     """Map each channel's levels so that they are about equally frequent: ImageOps.equalize."""
     n, channels, height, width = x.shape
     places = x + 256 * torch.arange(n * channels, dtype=torch.int32, device=x.device).view(n, channels, 1, 1)
-    counts = places.flatten().bincount(minlength=n * channels * 256).view(n, channels, 256)
+    counts = _counted(places.flatten(), n * channels * 256).view(n, channels, 256)
     last = counts.gather(2, x.amax((2, 3)).long()[..., None])
     step = (height * width - last) // 255
     mapped = (step // 2 + counts.cumsum(2) - counts) // step.clamp(min=1)
     mapped = torch.where(step > 0, mapped.clamp(max=255), torch.arange(256, device=x.device))
     return look_up(x, mapped.to(torch.uint8))
+
+
+def _counted(numbers: Tensor, size: int) -> Tensor:
+    """How often each number below `size` occurs: int64."""
+    if not numbers.is_cuda:
+        return numbers.bincount(minlength=size)
+    # There, bincount would make the program wait, to learn how large the numbers are.
+    one = torch.ones((), dtype=torch.int64, device=numbers.device)
+    return one.new_zeros(size).scatter_add_(0, numbers.long(), one.expand(len(numbers)))
 
 
 # Of (value, p, q, t), which is red, green and blue in each sixth of the hue circle.
@@ -157,7 +172,7 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
     falls = torch.stack([strength, strength * rest, strength * (1 - rest)], 1)  # how far p, q, t are below the value
     levels = value.double()[:, None]
     levels = torch.cat([levels, (levels * (1 - falls) + 0.5).floor()], 1).to(torch.uint8)
-    pick = torch.tensor(SECTORS, device=x.device)[sector.long() % 6]  # N H W 3
+    pick = moved(torch.tensor(SECTORS), x.device)[sector.long() % 6]  # N H W 3
     return levels.gather(1, pick.movedim(3, 1))
 
 
@@ -183,7 +198,8 @@ def affine(x: Tensor, matrix: Tensor) -> Tensor:
 
 def _matrix(like: Tensor, *entries: Tensor | float) -> Tensor:
     """N 6 of six entries, each a number or a tensor of N."""
-    return torch.stack([torch.as_tensor(e, device=like.device).double().expand(like.shape) for e in entries], 1)
+    double = like.double()
+    return torch.stack([e.double() if isinstance(e, Tensor) else torch.full_like(double, e) for e in entries], 1)
 
 
 def shear_x(x: Tensor, level: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ OPERATIONS = {
 
 def _apply(x: Tensor, choice: Tensor, levels: Tensor, bins: Tensor | int, sign: Tensor) -> Tensor:
     """Apply each image's choice with the strength of its bin (levels: operations x bins), negative if sign < 0.5."""
-    signed = torch.tensor([e.signed for e in OPERATIONS.values()], device=x.device)[choice]
-    strength = levels.to(x.device)[choice, bins]
+    signed = torch.tensor([e.signed for e in OPERATIONS.values()], device=choice.device)[choice]
+    strength = levels.to(choice.device)[choice, bins]
     strength = torch.where(signed & (sign < 0.5), -strength, strength)
     return ops.apply_each(x, choice, strength, [e.operation for e in OPERATIONS.values()])
 

@@ -136,8 +136,8 @@ def read_ahead(
 ) -> Iterator[Read]:
     """Read one span of positions after another, `workers` processes ahead; with 0 this process does it.
 
-    pin: put pixels into pinned memory, for fast copies to a GPU. Raises UserError if a worker dies, naming the image
-    that it was decoding, and if none returns anything for PATIENCE seconds.
+    pin: put what workers read into pinned memory, for fast copies to a GPU. Raises UserError if a worker dies, naming
+    the image that it was decoding, and if none returns anything for PATIENCE seconds.
     """
     workers = _processes_that_can_be(workers)
     shared = workers > 0 and _has_room(spans, reading.size, workers)
@@ -148,7 +148,7 @@ def read_ahead(
         sampler=spans,
         num_workers=workers,
         collate_fn=_as_it_is,
-        pin_memory=pin,
+        pin_memory=pin and workers > 0,
         timeout=PATIENCE if workers else 0,
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_outlive_a_signal,

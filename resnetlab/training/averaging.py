@@ -21,6 +21,7 @@ class Average:
         self.own: dict[str, Tensor] = {k: v.detach() for k, v in net.state_dict(keep_vars=True).items()}
         self.tensors = {k: v.clone() for k, v in self.own.items()}
         self._floats = [k for k, v in self.own.items() if v.is_floating_point()]
+        self._counts = [k for k in self.own if k not in set(self._floats)]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -28,8 +29,8 @@ class Average:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         floats = ([which[k] for k in self._floats] for which in (self.tensors, self.own))
         get_ema_multi_avg_fn(decay)(*floats, None)
-        for name in self.own.keys() - set(self._floats):
-            self.tensors[name].copy_(self.own[name])
+        if self._counts:
+            torch._foreach_copy_([self.tensors[k] for k in self._counts], [self.own[k] for k in self._counts])
         self.steps += 1
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from resnetlab.data.loading import Batch
-from resnetlab.errors import ToldElsewhere, UserError, shown
+from resnetlab.errors import ToldElsewhere, UserError, counted, shown
 from resnetlab.training.signals import Stop, Stopped
 from resnetlab.training.sync_bn import synchronise
 
@@ -238,6 +238,11 @@ def local_device(name: str, distributed: Distributed) -> str:
     if name == "mps":
         raise UserError("device='mps': several processes can't share an Apple GPU; train with one, or on the cpu.")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        if distributed.local_rank >= (count := torch.cuda.device_count()) > 0:
+            raise UserError(
+                f"{distributed.local_world_size} processes on a machine where torch finds {counted(count, 'GPU')}: "
+                f"each process needs one of its own; give --nproc-per-node {count}."
+            )
         return f"cuda:{distributed.local_rank}"
     return name
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from resnetlab.data.files import Files
 from resnetlab.data.loading import evaluation_batch
 from resnetlab.errors import UserError, dead_worker
+from resnetlab.machine import device_name
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
@@ -25,7 +27,7 @@ from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
-from resnetlab.training.precision import as_started, autocast
+from resnetlab.training.precision import as_started, autocast, repeatable
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.setup import of_images
@@ -33,6 +35,7 @@ from resnetlab.training.signals import Stop
 
 LOG_STEPS = 100  # steps from one logged line of metrics to the next
 STATUS_SECONDS = 5  # a status is yielded at least this often, unless steps take longer
+_log = logging.getLogger(__name__)
 _AT_WORK = threading.RLock()  # torch has one random state for all threads, so trainings in several threads take turns
 
 
@@ -80,6 +83,8 @@ def train(
     settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
     if distributed.broadcast_from_main(run.result) is not None:
         return
+    if distributed.is_main:
+        _warn_of_another_device(settings, device)
     run, recipe = as_begun(run, settings), as_started(run.recipe, settings.get("resolved", {}), device)
     patience = LOCK_PATIENCE if distributed.world_size > 1 else 0
     lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
@@ -91,6 +96,16 @@ def train(
             if words := dead_worker(error):
                 raise UserError(f"{run.folder}: {words}.") from error
             raise
+
+
+def _warn_of_another_device(settings: dict[str, Any], device: str) -> None:
+    """Say so if the run started on a GPU and continues on a CPU, or on another kind of GPU, or the reverse."""
+    began, here = settings["machine"].get("device"), device_name(device)
+    if began and began != here:
+        _log.warning(
+            f"the run started on {began} and continues on {here}: its result is not bit-identical to that of an "
+            "uninterrupted run."
+        )
 
 
 def _to_the_end(job: Job) -> Generator[Status, None, None]:
@@ -135,8 +150,7 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
         callers_threads = torch.get_num_threads()
         with (
             _AT_WORK,
-            torch.random.fork_rng(devices=cuda),
-            torch.backends.cudnn.flags(benchmark=False, deterministic=True),
+            repeatable(device),
         ):
             torch.set_num_threads(threads)
             if own:

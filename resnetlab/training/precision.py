@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -53,13 +54,31 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
     if found.precision == "bf16" and recipe.precision == "auto" and not has_fast_bf16(device):
         unit = "processor" if device == "cpu" else "device"
         _log.warning(f"the run started in bf16, for which this {unit} has no matrix units: it continues, but slowly.")
-    if found.compile and recipe.compile == "auto" and not can_fuse():
+    if found.compile and recipe.compile == "auto" and not (device == "cpu" and can_fuse()):
+        why = "can't be compiled here" if device == "cpu" else "is for CPUs"
         _log.warning(
-            "the run started with fused batch norm, which can't be compiled here: it continues without, and its result "
-            "is no longer bit-identical to an uninterrupted run."
+            f"the run started with fused batch norm, which {why}: it continues without, and its result is no longer "
+            "bit-identical to an uninterrupted run."
         )
         found = found.override(compile=False)
     return found
+
+
+@contextlib.contextmanager
+def repeatable(device: str) -> Iterator[None]:
+    """A context for training steps, which come out the same each time, as far as torch allows it.
+
+    cuDNN chooses deterministic kernels, by rule and not by trial. Torch's random state is the caller's again
+    afterwards. A GPU is torch's current one, where torch puts what belongs to no tensor, such as pinned memory.
+    """
+    gpus = [torch.device(device)] if device.startswith("cuda") else []
+    with contextlib.ExitStack() as settings:
+        for gpu in gpus:
+            settings.enter_context(torch.cuda.device(gpu))
+        settings.enter_context(torch.random.fork_rng(devices=gpus))
+        # Without `enabled`, this context would switch cuDNN off.
+        settings.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        yield
 
 
 def has_amx() -> bool:
@@ -71,7 +90,8 @@ def has_amx() -> bool:
 def has_fast_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 faster than float32."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and has_amx()
 
 

@@ -19,7 +19,7 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.run_files import read_begun
 from resnetlab.storage import Damaged
-from resnetlab.training.precision import as_started, resolved
+from resnetlab.training.precision import as_started, repeatable, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, of_images
@@ -34,8 +34,8 @@ def flat(channels: int) -> Normalisation:
 @contextlib.contextmanager
 def settings_kept(device: str, threads: int | None) -> Iterator[None]:
     """A context for trial steps with the settings of torch that a training has; restores the caller's afterwards."""
-    callers_threads, cuda = torch.get_num_threads(), [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+    callers_threads = torch.get_num_threads()
+    with repeatable(device):
         torch.set_num_threads(threads or callers_threads)
         try:
             yield

@@ -142,17 +142,23 @@ class Workplace:
 
     def budget(self, recipes: Iterable[Recipe]) -> Budget:
         """The cost of these trainings here."""
-        return budget(recipes, self.runs, "cpu" if self.ray is not None and self.device == "auto" else self.device)
+        return budget(recipes, self.runs, self._device_here)
+
+    @property
+    def _device_here(self) -> str:
+        """The device of measurements, which take place on this machine; Ray's may have GPUs that this one lacks."""
+        if self.ray is None:
+            return self.device
+        return find_device("auto") if self.device == "cuda" else "cpu"
 
     def carry_out(self, task: Assignment, follow: Callable[[Assignment, Iterator[Event]], dict[int, str]]) -> Record:
         """Run what a study is missing and make its record; follow consumes events and returns the reasons of failures.
 
         Raises Stopped after SIGTERM or Ctrl-C, and UserError.
         """
-        trainings, device = None, self.device
+        trainings, device = None, self._device_here
         if self.ray is not None:
-            trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=device)
-            device = "cpu" if device == "auto" else device  # measurements take place on this machine
+            trainings = run_on_ray(task.plan.recipes, self.runs, address=self.ray, device=self.device)
         try:
             with stop_on_signals() as stop:
                 events = run_plan(task.plan, self.runs, self.most, device, trainings, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -23,7 +24,7 @@ from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.open import open_data
 from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
-from resnetlab.machine import machine
+from resnetlab.machine import device_name, machine
 from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
@@ -158,7 +159,7 @@ def measure_or_cached(
     """
     module, _, name = measurement.function.partition(":")
     function: Callable[[MeasurementContext], dict[str, Any]] = getattr(importlib.import_module(module), name)
-    path = _path(measurement, function, runs)
+    path = _path(measurement, function, runs, device)
     if is_there(path):
         found = read_json(path, _Kept, ANEW)
         kept_sum = found.pop("sha256", None)
@@ -169,7 +170,8 @@ def measure_or_cached(
                 measurement, found["values"], float(found.get("seconds", 0)), found["machine"], kept_sum is not None
             )
     started = time.monotonic()
-    values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
+    with _precision(measurement):
+        values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
     seconds = round(time.monotonic() - started, 2)
     kept = {"measurement": measurement.label, "values": values, "seconds": seconds, "machine": machine(device)}
     kept["sha256"] = _checksum(kept)
@@ -179,13 +181,24 @@ def measure_or_cached(
     return Measured(measurement, values, seconds, kept["machine"])
 
 
+def _precision(measurement: Measurement) -> contextlib.AbstractContextManager[None]:
+    """A context in which a GPU convolves in float32 as it is, not in TF32, its shorter form: small differences count.
+
+    Times are taken as a training takes them, in TF32.
+    """
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=measurement.alone)
+
+
 def _checksum(kept: dict[str, Any]) -> str:
     """The checksum of a cached measurement's other values."""
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) -> Path:
-    """The file of a measurement, by the hash of what defines it: settings, network, images, and the code."""
+def _path(measurement: Measurement, function: Callable[..., Any], runs: Path, device: str) -> Path:
+    """The file of a measurement, by the hash of what defines it: settings, network, images, and the code.
+
+    For times that are not the CPU's, the kind of device, too.
+    """
     data = _data(measurement)
     run = make_run(measurement.run, runs, data).id if measurement.run else None
     weights = [measurement.weights.net, _digest(measurement.weights.file)] if measurement.weights else None
@@ -198,6 +211,8 @@ def _path(measurement: Measurement, function: Callable[..., Any], runs: Path) ->
         data.fingerprint if data else None,
         _code(inspect.getsourcefile(function) or ""),
     ]
+    if measurement.alone and device != "cpu":
+        defines.append(device_name(device))
     digest = hashlib.sha256(json.dumps(defines, sort_keys=True).encode()).hexdigest()[:12]
     return runs / MEASURED / f"{'-'.join(measurement.name)}-{digest}.json"
 
