@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -118,6 +119,38 @@ def test_the_second_one_waits_for_the_first(tmp_path: Path) -> None:
         (tmp_path / "a.part").replace(tmp_path / "a")  # the second one has opened what is now `a`, or not yet
     second.join()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"second"}
+
+
+def test_a_file_that_was_renamed_meanwhile_is_another_one(tmp_path: Path) -> None:
+    part = tmp_path / "a.part"
+    with part.open("wb") as file:
+        assert storage._is_still(file, part)
+        part.replace(tmp_path / "a")
+        assert not storage._is_still(file, part)
+        part.touch()
+        assert not storage._is_still(file, part)
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace = Path.replace
+    monkeypatch.setattr(os, "fsync", lambda _: done.append("fsync"))
+    monkeypatch.setattr(Path, "replace", lambda part, path: done.append("replace") or replace(part, path))
+    write_atomically(tmp_path / "a", b"new")
+    assert done == ["fsync", "replace"]
+
+
+@pytest.mark.parametrize(
+    ("number", "full"),
+    [(errno.ENOSPC, True), (errno.EFBIG, True), (errno.EDQUOT, True), (errno.EACCES, False), (errno.EIO, False)],
+)
+def test_a_full_disk_is_told_from_other_errors_and_through_those_it_led_to(number: int, full: bool) -> None:
+    error = OSError(number, os.strerror(number))
+    assert storage.disk_is_full(error) is full
+    told, followed = UserError("told"), RuntimeError("while that was handled")
+    told.__cause__, followed.__context__ = error, error
+    assert (storage.disk_is_full(told), storage.disk_is_full(followed)) == (full, full)
+    assert not storage.disk_is_full(UserError("another"))
 
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

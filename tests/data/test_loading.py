@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resnetlab.data import loading
 from resnetlab.data.crop_flip import crop_flip
 from resnetlab.data.files import Files
-from resnetlab.data.images import Images
+from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, share
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.open import open_data
@@ -34,6 +34,26 @@ def test_digits_are_split_one_to_four() -> None:
     data = open_data("digits")
     assert (len(data.train), len(data.test), data.shape, data.classes[7]) == (1437, 360, (1, 8, 8), "7")
     assert data.train.pixels.max() == 255
+
+
+def test_held_out_images_keep_their_order() -> None:
+    images = numbered(50)
+    kept, chosen = Data("numbered", images, images, ("a", "b")).hold_out(10)
+    for part in (kept, chosen):
+        assert part.labels.tolist() == sorted(part.labels.tolist())
+    assert sorted([*kept.labels.tolist(), *chosen.labels.tolist()]) == list(range(50))
+    assert chosen.labels.tolist() not in (list(range(10)), list(range(40, 50)))
+
+
+def test_a_fingerprint_is_of_all_that_a_network_could_learn_from() -> None:
+    def fingerprint(name: str = "n", count: int = 5, test: int = 3, classes: tuple[str, ...] = ("a", "b")) -> str:
+        return Data(name, numbered(count), numbered(test), classes).fingerprint
+
+    relabelled = Images(numbered(5).pixels, numbered(5).labels.flip(0))
+    others = [fingerprint(name="m"), fingerprint(count=6), fingerprint(test=4), fingerprint(classes=("a", "c"))]
+    others.append(Data("n", relabelled, numbered(3), ("a", "b")).fingerprint)
+    assert len({fingerprint(), *others}) == 6
+    assert fingerprint() == Data("n", numbered(5), numbered(3), ("a", "b"), own_name="mine").fingerprint
 
 
 @given(count=st.integers(1, 300), size=st.integers(1, 64))

@@ -163,6 +163,13 @@ def test_call_grammar() -> None:
     assert zoo.build("cifar_resnet20(mix=Add, num_classes=7)", seed=0).fc.out_features == 7
 
 
+def test_the_inner_width_of_grouped_bottlenecks_is_whole_groups() -> None:
+    """As torchvision's: int(width · base_width / 64) channels in each of the groups."""
+    found = zoo.spec("resnext50_32x4d", base_width=5)
+    assert [found.inner_width(width) for width in (8, 16, 64, 512)] == [0, 32, 160, 1280]
+    assert zoo.spec("wide_resnet50_2").inner_width(64) == 128
+
+
 def test_plain_nets_have_no_shortcut_to_choose() -> None:
     for shortcut in "ABCD":
         assert zoo.spec("cifar_plain20", shortcut=shortcut).shortcut == "A"

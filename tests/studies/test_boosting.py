@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.studies.boosting import STUDY
+from resnetlab.studies.boosting.study import falls
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
 from resnetlab.studies.frame.networks import net_of
@@ -85,6 +86,16 @@ def test_units_without_a_direction_are_left_out(made_up: MadeUp) -> None:
         return made | {"alignments": made["alignments"] | {first: {"own": None, "other": None, "chance": 0.03}}}
 
     assert verdicts(STUDY.judge(made_up(PLAN, one_without))) == [REPRODUCED] * 4
+
+
+def test_a_loss_that_stays_does_not_fall() -> None:
+    assert falls({"read_outs": [{"loss": loss} for loss in (2.0, 2.0, 1.0, 1.5, 1.0)]}) == 50
+
+
+def test_the_error_before_the_last_stage_is_that_of_what_enters_it(made_up: MadeUp) -> None:
+    """Of units 1 to 27 in stages of nine, the error after unit i is 40 · (2 − i/27) %: after 18 of them 53.3 %."""
+    (_, row) = STUDY.judge(made_up(PLAN, values)).tables[0].rows
+    assert [row[i] for i in (3, 4, 5)] == ["80.0", "53.3", "40.0"]
 
 
 def test_scattered_and_single_seeds_give_a_direction_only(made_up: MadeUp) -> None:

@@ -16,7 +16,7 @@ from resnetlab.training.launch import launch
 from resnetlab.training.optimiser import make_optimiser, tensors_per_weight
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
-from resnetlab.training.step import Stepper
+from resnetlab.training.step import Stepper, make_stepper
 
 ADAMW = Recipe(optimiser="adamw", lr=0.001, weight_decay=0.05)
 
@@ -100,9 +100,29 @@ def test_a_state_that_no_step_leaves_is_refused(change: dict[str, object], messa
         if value is None:
             del state[name]
         else:
-            state[name] = -state[name] - 1 if value == "negative" else value  # type: ignore[assignment]
+            if value == "negative":
+                state[name] = state[name].clone()
+                state[name].view(-1)[0] = -1
+            else:
+                state[name] = value  # type: ignore[assignment]
     with pytest.raises(UserError, match=message):
         made.restore(state)
+
+
+def test_what_is_restored_replaces_what_was_there_and_is_a_copy_in_the_weights_layout() -> None:
+    values = ADAMW.override(channels_last=True)
+    first, second = (make_stepper(build("cifar_resnet8", seed=0), values, "cpu") for _ in range(2))
+    before_a_step = first.state()
+    first(batches(1)[0], 0.001)
+    state = {name: t.contiguous().clone() for name, t in first.state().items()}
+    given = {name: t.clone() for name, t in state.items()}
+    second.restore(state)
+    weight = second.net.get_parameter("layer1.0.conv1.weight")
+    assert second.optimiser.state[weight]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    second(batches(1)[0], 0.001)
+    assert all(torch.equal(state[name], t) for name, t in given.items())
+    second.restore(before_a_step)
+    assert second.state().keys() == before_a_step.keys() == set()
 
 
 @pytest.mark.parametrize(
