@@ -9,12 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resnetlab.data import loading
 from resnetlab.data.crop_flip import crop_flip
+from resnetlab.data.files import Files
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, share
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.open import open_data
-from resnetlab.data.seeds import uniform
+from resnetlab.data.resizing import Resizing
+from resnetlab.data.seeds import epoch_order, uniform
 from resnetlab.data.statistics import measure
 from resnetlab.errors import UserError
 
@@ -43,6 +46,14 @@ def test_batches_cover_every_image_once_and_leave_none_alone(count: int, size: i
         assert min(sizes) > 1
 
 
+@pytest.mark.parametrize(
+    ("count", "least", "ends"),
+    [(10, 2, [4, 8, 10]), (9, 2, [4, 9]), (12, 4, [4, 8, 12]), (11, 4, [4, 11]), (3, 4, [3])],
+)
+def test_a_last_batch_joins_the_one_before_it_only_if_it_is_too_small(count: int, least: int, ends: list[int]) -> None:
+    assert batch_ends(count, 4, least) == ends
+
+
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     def labels(seed: int, epoch: int) -> list[int]:
         batches = Loader(AS_IS, 50).training(numbered(50), 8, seed, epoch)
@@ -53,9 +64,21 @@ def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     assert len({tuple(labels(s, e)) for s in (0, 1) for e in (0, 1, 2)}) == 6
 
 
+def test_crops_beyond_the_border_are_black() -> None:
+    images = Images(torch.full((20, 3, 4, 4), 7, dtype=torch.uint8), torch.arange(20))
+    loader = Loader(AS_IS, 20, augmentation=Augmentation(augment="crop_flip"))
+    x = torch.cat([batch.x for batch in loader.training(images, 8, 0, 0)])
+    assert x.round().unique().tolist() == [0, 7]
+
+
 def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
-    seen = torch.cat([labels for _, labels in Loader(AS_IS, 23).evaluation(numbered(23), 5)])
-    assert seen.tolist() == list(range(23))
+    batches = list(Loader(AS_IS, 23).evaluation(numbered(23), 5))
+    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(23))
+    assert torch.cat([x for x, _ in batches])[:, 0, 0, 0].round().tolist() == list(range(23)), "normalised"
+
+
+def test_a_single_image_is_no_batch() -> None:
+    assert list(Loader(AS_IS, 1).training(numbered(1), 8, 0, 0)) == []
 
 
 @settings(max_examples=30)
@@ -169,6 +192,56 @@ def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augme
         assert len(rest) == 50 - start
         assert list(rest) == list(whole)[start:]
         assert all(torch.equal(whole[i], image) for i, image in rest.items())
+
+
+def test_images_that_are_left_out_change_nothing_for_the_others() -> None:
+    """Draws go by an image's position in the epoch, not by its place among those that could be read."""
+    images, how = numbered(9), Augmentation(augment="crop_flip", colour_jitter=0.3, erasing=0.5)
+    loader, padded = Loader(AS_IS, 9, augmentation=how), torch.zeros(9, 3, 12, 12)
+    read = torch.tensor([0, 2, 3, 7])
+    whole, some = (
+        loader._augmented(images.pixels[places], images.labels[places], places, padded.clone(), 0, 1).x
+        for places in (torch.arange(9), read)
+    )
+    assert torch.equal(some, whole[read])
+
+
+def test_each_batch_is_mixed_by_draws_of_its_own_and_each_way_has_its_turn() -> None:
+    images = Images(
+        torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 1, 8, 8).mul(16), torch.arange(16)
+    )
+    mixed = Loader(AS_IS, 16, augmentation=Augmentation(mixup=1.0, cutmix=1.0))
+    batches = [batch for epoch in range(8) for batch in mixed.training(images, 4, 0, epoch)]
+    pasted = [bool((batch.x.round() % 16 == 0).all()) for batch in batches]  # cutmix leaves every level as it was
+    assert 8 <= sum(pasted) <= 24
+    blended = Loader(AS_IS, 16, augmentation=Augmentation(mixup=1.0))
+    targets = [batch.targets for batch in blended.training(images, 4, 0, 0) if batch.targets is not None]
+    assert len({tuple(each.unique().tolist()) for each in targets}) == 4
+
+
+def test_no_two_uses_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def noting(purpose: str, *rest: int) -> torch.Tensor:
+        drawn.append(purpose)
+        return uniform(purpose, *rest)
+
+    monkeypatch.setattr(loading, "uniform", noting)
+    how = Augmentation(augment="crop_flip", policy="randaugment", colour_jitter=0.3, erasing=0.5)
+    (_,) = Loader(AS_IS, 9, augmentation=how).training(numbered(9), 9, 0, 0)
+    assert sorted(drawn) == ["colour jitter", "crop and flip", "erasing", "policy"]
+
+
+def test_without_augmentation_files_are_resized_as_stated(pictures: Files) -> None:
+    stated = Resizing(crop_share=0.5, interpolation="bicubic")
+    loader = Loader(AS_IS, 37, size=16, resizing=stated)
+    (batch,) = loader.training(pictures, 37, 3, 1)
+    plain, wanted = (
+        torch.cat([x for x, _ in made.evaluation(pictures, 10)])[epoch_order(3, 1, 37)]
+        for made in (Loader(AS_IS, 37, size=16), loader)
+    )
+    assert torch.equal(batch.x, wanted)
+    assert not torch.equal(batch.x, plain)
 
 
 def test_mixed_images_have_mixed_targets() -> None:

@@ -53,7 +53,20 @@ def test_fewer_than_five_classes_are_always_within_the_first_five() -> None:
 
 def test_scores_that_are_not_finite_are_wrong() -> None:
     x = torch.tensor([[float("nan"), 0.0], [1.0, 0.0]])
-    assert accuracy(Scores(), [(x, torch.tensor([0, 0]))]).top1_correct == 1
+    found = accuracy(Scores(), [(x, torch.tensor([0, 0]))])
+    assert (found.top1_correct, found.top5_correct) == (1, 1)
+
+
+def test_of_equal_highest_scores_each_is_right() -> None:
+    x = torch.tensor([1.0, 1, 1, 1, 1, 1, 0]).repeat(7, 1)
+    found = accuracy(Scores(), [(x, torch.arange(7))])
+    assert (found.top1_correct, found.top5_correct) == (6, 6)
+
+
+def test_the_loss_of_scores_in_half_precision_is_computed_in_float32() -> None:
+    x, labels = torch.randn(53, 10).bfloat16(), torch.randint(10, (53,))
+    found = accuracy(Scores(), [(x, labels)])
+    assert found.loss == float(nn.functional.cross_entropy(x.float(), labels, reduction="sum")) / 53
 
 
 @pytest.mark.parametrize("training", [True, False])

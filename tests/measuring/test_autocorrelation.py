@@ -29,6 +29,8 @@ def test_white_noise_has_none_and_brown_noise_much() -> None:
     assert brown is not None
     assert max(map(abs, white[1:])) < 0.06
     assert min(brown) > 0.95
+    assert torch.equal(white_noise((9,), 1), white_noise((9,), 1))
+    assert not torch.equal(white_noise((9,), 1), white_noise((9,), 2))
 
 
 @pytest.mark.parametrize("sequence", [torch.full((9,), 1e-12), torch.linspace(0, 1e-9, 9), torch.full((9,), 3.0)])
@@ -40,6 +42,8 @@ def test_stripes_are_correlated_along_and_opposed_across() -> None:
     """Columns alternate: neighbours in a column are equal, those in a row opposite; two apart all are equal."""
     stripes = torch.tensor([1.0, -1.0]).repeat(4).expand(2, 3, 8, 8)
     assert spatial_autocorrelation(stripes, 2) == pytest.approx([1, 0, 1])
+    brighter = stripes + torch.arange(6.0).view(2, 3, 1, 1)
+    assert spatial_autocorrelation(brighter, 2) == pytest.approx([1, 0, 1]), "each map is taken less its own mean"
 
 
 def test_maps_without_contrast_have_none() -> None:

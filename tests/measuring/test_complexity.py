@@ -53,7 +53,8 @@ COUNTED = [name for name in names() if spec(name).depth <= 56 and not getattr(sp
 OTHER_FORMS = [
     *("resnet50(stem=deep)", "resnet18(input_size=193)", "cifar_wrn16_4(in_channels=1)", "cifar_resnet20(shortcut=B)"),
     *("cifar_preresnet20(order=relu_preact)", "cifar_resnet20(order=bn_after_add)", "cifar_resnet20(norm=none)"),
-    "cifar_resnet20(zero_pad=around)",
+    *("cifar_resnet20(zero_pad=around)", "cifar_resnet20(mix=DropoutShortcut(0.5))"),
+    *("cifar_resnet20(order=relu_before_add)", "resnet18(shortcut=D, input_size=193)"),
 ]
 
 
@@ -92,6 +93,8 @@ def test_layers_name_what_runs() -> None:
     assert layers["conv1"].kind == "conv 7x7 /2"
     assert layers["conv1"].output == (64, 112, 112)
     assert layers["layer2.0.conv2"].kind == "conv 3x3 /2"
+    grouped = {layer.name: layer.kind for layer in complexity(spec("resnext50_32x4d")).layers}
+    assert grouped["layer2.0.conv2"] == "conv 3x3 /2 in 32 groups"
     assert layers["fc"].output == (1000,)
     assert layers["fc"].parameters == 2_049_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from resnetlab.measuring.confusion import Confusion, class_results, confusions
+from resnetlab.measuring.confusion import ClassResult, Confusion, class_results, confusions
 from resnetlab.measuring.intervals import wilson
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2])
@@ -18,6 +18,9 @@ def test_classes() -> None:
     assert (dog.recall, dog.precision, dog.precision_interval) == (0.5, 0.5, wilson(1, 2))
     assert (owl.recall, owl.precision) == (0.0, None)
     assert (ant.recall, ant.precision, ant.recall_interval) == (None, None, (0.0, 1.0))
+    common = ClassResult(images=4, predicted=5, right=3)
+    assert (common.recall, common.precision) == (0.75, 0.6)
+    assert (common.recall_interval, common.precision_interval) == (wilson(3, 4), wilson(3, 5))
 
 
 def test_cells_that_are_not_0() -> None:

@@ -40,6 +40,7 @@ def test_a_residual_net_is_the_same_to_the_last_bit(name: str) -> None:
     assert [s.units for s in deeper.spec.stages] == units
     found = deviation(net, deeper, images())
     assert found.exact
+    assert not deeper.training, "the copy has the mode of the net"
     assert (found.largest, found.changed, found.images) == (0, 0, 64)
     assert found.scores > 0
 
@@ -75,6 +76,22 @@ def test_surplus_residual_units_can_learn() -> None:
     deeper(images()).square().sum().backward()
     (_, surplus) = deeper.stages()[0]
     assert surplus.bn2.weight.grad.abs().max() > 0  # type: ignore[union-attr]
+
+
+def test_a_deviation_has_no_sign_and_is_of_evaluation_mode() -> None:
+    net, lower = trained("cifar_resnet8"), trained("cifar_resnet8")
+    with torch.no_grad():
+        lower.fc.bias -= 1
+    found = deviation(net, lower, images())
+    assert (found.largest, found.changed) == (pytest.approx(1, rel=1e-4), 0)
+    assert deviation(net.train(), lower.train(), images()) == found
+
+
+def test_images_calibrate_in_evaluation_mode() -> None:
+    net = trained("cifar_plain8")
+    wanted = deepened(net, (2, 2, 2), images=images()).state_dict()
+    found = deepened(net.train(), (2, 2, 2), images=images()).state_dict()
+    assert all(torch.equal(found[name], t) for name, t in wanted.items())
 
 
 def test_the_given_net_is_left_as_it_was_and_shares_nothing() -> None:

@@ -73,6 +73,25 @@ def test_a_step_computes_gradients_of_weights_and_of_an_input_that_asks() -> Non
     assert sorted(seen[1:]) == ["input", "weight"]
 
 
+@pytest.mark.parametrize(("make", "training"), [(training_step, True), (forward_pass, False)])
+def test_calls_repeat_the_same_work(make: object, training: bool) -> None:
+    """Each finds the mode it is meant for, the same weights, and no gradient of the call before."""
+    seen: list[tuple[bool, bool, float, bool]] = []
+
+    class Noting(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight, fresh = float(self.weight.detach().sum()), self.weight.grad is None and x.grad is None
+            seen.append((self.training, torch.is_grad_enabled(), weight, fresh))
+            return super().forward(x)
+
+    net = Noting(2, 3).train(not training)
+    call = make(net, torch.ones(4, 2, requires_grad=True))  # type: ignore[operator]
+    seen.clear()  # of what tells it the shape of the scores
+    for _ in range(3):
+        call()
+    assert seen == [(training, training, float(net.weight.detach().sum()), True)] * 3
+
+
 def test_calls_are_taken_in_turn_after_one_that_is_not_counted() -> None:
     order: list[str] = []
     taken = interleaved([lambda: order.append("a"), lambda: order.append("b")], rounds=2)

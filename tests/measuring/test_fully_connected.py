@@ -11,6 +11,8 @@ import torch
 from resnetlab.measuring.fully_connected import (
     VARIANTS,
     Variant,
+    _generator,
+    _normed,
     coactive_share,
     gaussian_points,
     grid_points,
@@ -41,6 +43,19 @@ def test_one_seed_is_one_network(variant: str) -> None:
     assert torch.equal(first.values, again.values)
     assert not torch.equal(first.values, other.values)
     assert len(first.coactive) == 3
+
+
+def test_points_and_networks_of_all_seeds_share_no_numbers() -> None:
+    firsts = [torch.rand(1, generator=_generator(seed, stream)).item() for seed in range(4) for stream in (0, 1)]
+    assert len(set(firsts)) == 8
+
+
+def test_batch_norm_divides_by_the_biased_deviation() -> None:
+    """Ioffe & Szegedy 2015, algorithm 1."""
+    values = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = torch.nn.functional.batch_norm(values, None, None, training=True, eps=1e-30)
+    torch.testing.assert_close(_normed(values, "batch"), wanted)
+    torch.testing.assert_close(_normed(values, "centre"), values - values.mean(0))
 
 
 def test_the_gradient_is_the_slope_of_a_piecewise_linear_function() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -65,7 +66,11 @@ def test_random_lesions_are_drawn_among_them() -> None:
         assert sorted(order) == list(range(9))
         assert [order[i] for i in (3, 6)] == [3, 6]
         assert {*order[:3]} == {0, 1, 2}
-    assert random_swaps(net, 1, draw) != list(range(9))
+    swapped = [[i for i, place in enumerate(random_swaps(net, 1, draw)) if place != i] for _ in range(60)]
+    assert sorted({tuple(pair) for pair in swapped}) == [(0, 1), (0, 2), (1, 2), (4, 5), (7, 8)]
+    for count in range(5):  # each swap turns the parity of the permutation
+        order = random_swaps(net, count, draw)
+        assert sum(a > b for a, b in itertools.combinations(order, 2)) % 2 == count % 2
 
 
 def test_where_nothing_can_change_places_it_says_so() -> None:

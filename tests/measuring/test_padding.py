@@ -22,6 +22,10 @@ def test_nothing_is_carried_where_zeros_are_padded(name: str) -> None:
     assert [u.added for u in found][0] == net.spec.stages[0].width
 
 
+def test_a_unit_that_only_subsamples_pads_nothing() -> None:
+    assert padded_units(made("cifar_resnet8(stages=[(1, 16), (1, 16, 2)])"), torch.randn(2, 3, 8, 8)) == []
+
+
 def test_a_mix_that_scales_the_branch_is_told_apart() -> None:
     """There y = F/2, so that y − F is not zero: the measurement is of y, not of the padding alone."""
     found = padded_units(made("cifar_resnet20(mix=Scale(0.5, 0.5))"), torch.randn(4, 3, 16, 16))

@@ -30,9 +30,10 @@ def test_it_is_the_slope_of_the_loss_in_training_mode(name: str) -> None:
 
 
 def test_it_leaves_the_network_and_the_images_as_they_are() -> None:
-    net, x = build("cifar_resnet8", seed=0).eval(), images()
-    before = {k: v.clone() for k, v in net.state_dict().items()}
+    net, x = build("cifar_resnet8(mix=DropoutShortcut(0.5))", seed=0).eval(), images()
+    before, random = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
     pixel_gradients(net, x, LABELS)
+    assert torch.equal(torch.get_rng_state(), random)
     assert not net.training
     assert x.grad is None
     assert not x.requires_grad

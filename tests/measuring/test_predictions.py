@@ -122,6 +122,8 @@ def test_what_counts_as_right() -> None:
     assert found.predicted.tolist() == [0, 0, 5, 1, -1]
     assert found.right.tolist() == [True, False, False, True, False]
     assert found.confidence[2].item() == pytest.approx(math.exp(6) / sum(math.exp(v) for v in range(1, 7)))
+    assert found.confidence[4] == 0
+    assert found.loss[2].item() == pytest.approx(math.log(sum(math.exp(v) for v in range(1, 7))) - 1)
     counted = Predictions.joined([Predictions.of(rows[:2], labels[:2]), Predictions.of(rows[2:], labels[2:])]).accuracy
     assert (counted.images, counted.top1_correct, counted.top5_correct) == (5, 2, 3)
     few = Predictions.of(torch.full((1, 3), math.nan, dtype=torch.float64), torch.tensor([0]))

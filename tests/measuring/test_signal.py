@@ -97,7 +97,7 @@ def test_hes_recursion_meets_what_is_measured(init: str) -> None:
     """On maps down to 2x2 pixels, where the paper's own n_l would be off by 9/4 a layer; wide, since a narrow net
     strays from the expectation.
     """
-    name = f"cifar_plain8(init={init}, norm=none, stages=((1, 128, 1), (1, 128, 2), (2, 128, 2)), stem_width=128)"
+    name = f"cifar_plain8(init={init}, norm=none, stages=((1, 128, 1), (1, 128, 2), (2, 256, 2)), stem_width=256)"
     squares, gradients = [], []
     for seed in range(4):
         net = build(name, seed=seed)
@@ -119,7 +119,11 @@ def test_the_recursion_on_a_map_without_borders_is_hes_own() -> None:
         assert found == pytest.approx(kept, rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet20(norm=none)", "cifar_plain20"])
+@pytest.mark.parametrize(
+    "name",
+    ["cifar_resnet20(norm=none)", "cifar_plain20"]
+    + [f"cifar_plain20(norm=none, {other})" for other in ("order=relu_before_add", "stem=deep")],
+)
 def test_the_recursion_is_for_plain_nets_without_batch_norm(name: str) -> None:
     with pytest.raises(ValueError, match="plain nets without batch norm"):
         predicted(made(name), X)

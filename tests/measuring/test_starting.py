@@ -23,8 +23,8 @@ def linear(scale: float) -> nn.Module:
     return net
 
 
-def run(net: nn.Module, rate: float, steps: int = 60) -> FirstSteps:
-    return first_steps(net, *two_classes(), rate, batch=32, window=10, steps=steps, seed=0)
+def run(net: nn.Module, rate: float, steps: int = 60, seed: int = 0, window: int = 10) -> FirstSteps:
+    return first_steps(net, *two_classes(), rate, batch=32, window=window, steps=steps, seed=seed)
 
 
 def test_it_stops_at_the_window_in_which_it_has_started() -> None:
@@ -42,6 +42,16 @@ def test_a_rate_of_nothing_does_not_start() -> None:
     assert found.losses == pytest.approx([math.log(2)] * 6, abs=1e-4)
 
 
+def test_a_window_has_the_mean_of_its_losses() -> None:
+    net = nn.Linear(4, 2)
+    nn.init.constant_(net.bias, 0.0)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[2.0, 0, 0, 0], [-2.0, 0, 0, 0]]))  # the wrong way round
+    each, windows = (run(net, 1e-9, steps=20, window=window).losses for window in (1, 10))
+    assert windows == pytest.approx([sum(each[:10]) / 10, sum(each[10:]) / 10])
+    assert len(set(each)) > 10
+
+
 def test_a_loss_that_is_not_finite_is_a_divergence() -> None:
     found = run(linear(math.inf), 0.1)
     assert found.diverged
@@ -55,6 +65,27 @@ def test_the_network_is_left_as_it_is_and_the_outcome_follows_from_the_seed() ->
     net.eval()
     first, again = run(net, 0.1), run(net, 0.1)
     assert first == again
+    assert first != run(net, 0.1, seed=1)
     assert not net.training
     assert before is not None
     assert torch.equal(before, net.get_parameter("weight"))
+
+
+def test_its_steps_are_those_of_sgd_with_momentum() -> None:
+    """v := 0.9 v + g, w := w - lr v, on all 64 images in every step, in training mode."""
+    x, labels = two_classes()
+    found = first_steps(linear(0.5).eval(), x, labels, 0.01, batch=64, window=1, steps=4, seed=0)
+    w, v, losses = torch.full((2, 4), 0.5), torch.zeros(2, 4), []
+    b, vb = torch.zeros(2), torch.zeros(2)
+    for _ in range(4):
+        scores = x @ w.T + b
+        losses.append(float(nn.functional.cross_entropy(scores, labels)))
+        error = (scores.softmax(1) - nn.functional.one_hot(labels, 2)) / 64
+        v, vb = 0.9 * v + error.T @ x, 0.9 * vb + error.sum(0)
+        w, b = w - 0.01 * v, b - 0.01 * vb
+    assert found.losses == pytest.approx(losses, rel=1e-5)
+
+
+def test_it_trains_in_training_mode_whatever_the_networks_is() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    assert run(net.eval(), 0.01, steps=20) == run(net.train(), 0.01, steps=20)

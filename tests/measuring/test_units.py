@@ -36,7 +36,12 @@ def test_the_steps_make_up_the_network(name: str) -> None:
     assert torch.equal(read_out(net, taken[-1].unit.f(taken[-1].y)), net(X))
 
 
-@pytest.mark.parametrize("name", NETS)
+def test_a_unit_that_changes_channels_or_subsamples_does_not_keep_sizes() -> None:
+    net = made("cifar_resnet8(stages=[(2, 16), (1, 16, 2), (1, 32)])")
+    assert [keeps_size(unit) for _, unit in net.units()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", [*NETS, "cifar_resnet8(mix=Scale(0.5, 2))"])
 def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
     net = made(name)
     for step in steps(net, stem(net, X)):
@@ -46,7 +51,8 @@ def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
             continue
         features = step.x.relu()  # as they come from a unit before
         x = step.unit.preact(features)
-        wanted = features if net.spec.is_plain else step.unit.f(step.unit.h(x))
+        share = 0.5 if "Scale" in name else 1
+        wanted = features if net.spec.is_plain else step.unit.f(share * step.unit.h(x))
         assert torch.equal(without_branch(step.unit, features), wanted)
 
 
@@ -71,6 +77,6 @@ def snapshot(net: nn.Module) -> tuple[list[object], list[Tensor]]:
 
 
 @pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
-def test_a_measurement_is_the_same_twice(measure: Callable[[ResNet], object]) -> None:
+def test_a_measurement_is_the_same_twice_and_in_either_mode(measure: Callable[[ResNet], object]) -> None:
     net = made("cifar_resnet8")
-    assert measure(net) == measure(net)
+    assert measure(net) == measure(net) == measure(net.train())

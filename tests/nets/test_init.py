@@ -141,6 +141,15 @@ def test_spread(init: str) -> None:
     assert_spread(net.fc.weight, std, uniform=init != "gaussian")
 
 
+def test_of_vggs_fc_layers_the_last_alone_is_the_classifier() -> None:
+    """A ReLU follows the others, so that they start as convolutions do."""
+    net = zoo.on_meta(VGGSpec((1, 1, 1, 1, 1)))
+    net.classifier = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 100))  # 4096 wide takes seconds
+    initialise(net.to_empty(device="cpu"), seed=0)
+    assert_spread(net.classifier[0].weight, math.sqrt(2 / 200), uniform=False)
+    assert_spread(net.classifier[2].weight, 1 / math.sqrt(3 * 200), uniform=True)
+
+
 @pytest.mark.parametrize("bias", [0.0, -6.0])
 @pytest.mark.parametrize("mix", ["ExclusiveGate", "ShortcutGate"])
 def test_gate_biases(mix: str, bias: float) -> None:

@@ -110,6 +110,7 @@ def test_every_conflict_is_listed_above(monkeypatch: pytest.MonkeyPatch) -> None
         ("cifar_plain11", ["8 and 14"]),
         ("cifar_resnet30(branch=single)", ["3n+2 (single)", "29 and 32"]),
         ("cifar_wrn27_10", ["6n+4", "22 and 28"]),
+        ("cifar_wrn4_10", ["6n+4", "10 and 16"]),
         ("cifar_wrn28_0", ["width", "1 or more"]),
         ("resnet18(shortcut=)", ["can't be read", "cifar_resnet110(mix=Scale(0.5, 1), shortcut=C)"]),
         ("resnet18('A')", ["can't be read"]),
@@ -117,6 +118,7 @@ def test_every_conflict_is_listed_above(monkeypatch: pytest.MonkeyPatch) -> None
         ("resnet18(mix=Scale(1))", ["write Scale(a, b) with numbers"]),
         ("resnet18(mix=Scale('a', 1))", ["a='a' must be a finite number"]),
         ("resnet18(mix=DropoutShortcut(2))", ["p is a probability, 0 <= p < 1"]),
+        ("resnet18(mix=DropoutShortcut(1))", ["p is a probability, 0 <= p < 1"]),
         ("resnet18(name=5)", ["leave name= out"]),
         ("vgg16(shortcut=A)", ["not a field of a VGG net"]),
         ("vgg16(num_classes=0)", ["whole number of at least 1"]),
@@ -287,6 +289,19 @@ def test_the_text_of_a_spec_is_read_again(spec: NetSpec) -> None:
 def test_the_text_of_a_spec_with_a_name_is_short(name: str) -> None:
     assert zoo.text_of(zoo.spec(name)) == name
     assert zoo.text_of(zoo.spec(name, num_classes=7)).endswith("num_classes=7)")
+
+
+@pytest.mark.parametrize(
+    ("name", "mix"),
+    [
+        ("ExclusiveGate", ExclusiveGate(-6)),
+        ("ShortcutGate", ShortcutGate(-6)),
+        ("DropoutShortcut", DropoutShortcut(0.5)),
+    ],
+)
+def test_a_mix_without_a_number_has_the_papers(name: str, mix: Mix) -> None:
+    """He 2016, Table 1: the bias with which gates do best, and the only rate of dropout."""
+    assert parse_mix(name) == parse_mix(f"{name}()") == mix
 
 
 @given(mixes)

@@ -57,7 +57,7 @@ def test_finished_runs_are_left_out_and_tell_the_time(tmp_path: Path) -> None:
     assert after.epochs_left == pytest.approx(before.epochs / 2)
     assert after.seconds_left is not None
     assert "1 are finished" in after.words
-    assert "minutes of training on this machine, by finished runs" in after.words
+    assert " of training on this machine, by finished runs" in after.words
 
 
 def test_a_few_steps_tell_the_time_where_no_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,29 @@ def test_a_cost_in_words() -> None:
         "3 runs with the multiply-adds of 1,234 epochs of cifar_resnet20; "
         "about 2.0 hours of training on this machine, by a few steps"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(5, "1 minute"), (600, "10 minutes"), (5340, "89 minutes"), (5400, "1.5 hours")]
+)
+def test_short_times_are_in_minutes(seconds: float, words: str) -> None:
+    assert f"about {words} of training" in Budget(3, 9, 0, 9, seconds).words
+
+
+def test_runs_of_another_machine_tell_no_time_and_few_threads_count_for_few_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(DIGITS, tmp_path)
+    list(train(run, threads=1))
+    taken = run.result()
+    assert taken is not None
+    monkeypatch.setattr(budgets, "available_cores", lambda: 4)
+    rate = budgets._rate([run], "cpu")
+    assert rate == pytest.approx(taken["seconds"] / 4 / epochs_of(DIGITS))
+    here = budgets.machine("cpu")
+    for other in ({"processor": "another"}, {"cores": 0}, {"device": "another"}):
+        monkeypatch.setattr(budgets, "machine", lambda _, other=other: here | other)
+        assert budgets._rate([run], "cpu") is None
 
 
 @pytest.mark.parametrize("name", ["degradation", "orders", "mixing", "carry", "depth", "shortcuts", "scaling"])

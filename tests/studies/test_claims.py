@@ -319,11 +319,17 @@ def test_evidence_is_grouped_by_network() -> None:
     assert [str(net) for net in nets.done("plain")] == ["plain-20"]
     assert [len(net.runs) for net in nets.of("plain")] == [2, 0]
     assert [net.whole for net in nets.values()] == [True, False, True]
+    assert not group("some", 1.0, failed=1).whole, "of which one seed failed"
+    for lost in ("plain", "residual"):
+        twins = Groups({Net(k, 20): group(Net(k, 20), 1.0, failed=k == lost) for k in ("plain", "residual")})
+        assert (len(twins.pairs()), twins.whole_pairs()) == (1, [])
     assert nets.all(Net("plain", 20), Net("plain", 110)) == []
     assert (nets[Net("plain", 110)].done, Net("plain", 110) in nets) == ((), False), "asking adds nothing"
     ordered = runs_by(evidence, lambda r: r.net, order=("cifar_resnet20", "other", "cifar_plain56", "cifar_plain20"))
     assert list(ordered) == ["cifar_resnet20", "cifar_plain56", "cifar_plain20"]
     assert [len(g.failed) for g in measured_by(evidence, "m:f", lambda m: m.seed).values()] == [1]
+    measured = Evidence("quick", measured=[Measured(Measurement(f), {}, 0.0, {}) for f in ("m:f", "m:g", "m:g")])
+    assert [len(all_measured(measured, f).done) for f in ("m:f", "m:g", "m:h")] == [1, 2, 0]
     assert (len(all_measured(evidence, "m:f").failed), all_measured(evidence, "m:g").failed) == (1, ())
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from resnetlab.errors import UserError
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence, RunResult
-from resnetlab.studies.frame.scales import SCALES
+from resnetlab.studies.frame.scales import SCALES, for_depth
 from resnetlab.studies.frame.statistics import (
     CONTRADICTED,
     DIRECTION,
@@ -20,6 +21,7 @@ from resnetlab.studies.frame.statistics import (
     UNDECIDED,
 )
 from resnetlab.studies.frame.study import StudyResult
+from resnetlab.training.recipes import recipe
 
 Errors = Callable[[str, int], float]  # (kind, depth) -> %
 
@@ -177,6 +179,15 @@ def test_110_layers_warm_up_as_the_paper_says() -> None:
     for r in STUDY.plan("paper", "cifar10:x", ()).recipes:
         warmup = ("train_error", 0.01, 80.0) if r.net.endswith("110") else ("none", 0.0, 80.0)
         assert (r.warmup, r.warmup_lr, r.warmup_error) == warmup
+    for fields in ({"schedule": "onecycle"}, {"warmup": "linear", "warmup_steps": 9}):
+        own = recipe("cifar_paper", **fields)
+        assert for_depth(own, 110) == own, "it starts slowly anyway"
+
+
+@pytest.mark.parametrize(("scale", "data"), [("quick", "cifar10:x"), ("cifar", "cifar100:x"), ("paper", "digits")])
+def test_data_that_a_scale_does_not_take_are_refused(scale: str, data: str) -> None:
+    with pytest.raises(UserError, match="leave out --data" if scale == "quick" else "give --data cifar10:DIR"):
+        STUDY.plan(scale, data, ())
 
 
 def test_the_figure_holds_every_curve_with_its_spread() -> None:

@@ -97,6 +97,41 @@ def test_changed_code_measures_again(runs: Path, monkeypatch: pytest.MonkeyPatch
     assert len(calls) == 1
 
 
+def test_code_is_the_measuring_file_and_all_that_it_may_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, shared = tmp_path / "measure.py", tmp_path / "measuring" / "accuracy.py"
+    shared.parent.mkdir()
+    own.write_text("a")
+    shared.write_text("b")
+    monkeypatch.setattr(measurement.measuring, "__file__", str(shared.with_name("__init__.py")))
+    code = measurement._code.__wrapped__
+    first = code(str(own))
+    assert code(str(own)) == first
+    for path in (own, shared):
+        path.write_text("changed")
+        assert code(str(own)) != first
+        first = code(str(own))
+
+
+def test_what_defines_a_measurement_names_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    file.write_bytes(b"weights")
+    others = [
+        *({"seed": 4}, {"settings": {"eps": 0.1}}, {"data": "digits"}, {"run": RUN}, {"run": RUN.override(seed=1)}),
+        {"weights": Weights("cifar_resnet8", file)},
+        {"weights": Weights("cifar_resnet20", file)},
+    ]
+    paths = [measurement._path(replace(ALONE, **other), seed_of, tmp_path) for other in ({}, *others)]
+    assert len(set(paths)) == len(paths)
+    assert measurement._path(replace(ALONE, alone=False), seed_of, tmp_path) == paths[0]
+    file.write_bytes(b"other weights")
+    assert measurement._path(replace(ALONE, **others[-1]), seed_of, tmp_path) != paths[-1], "by its content"
+
+
+def test_a_measurement_may_name_other_images_than_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "opened", lambda name: name)
+    assert [measurement._data(replace(OF_RUN, data=data)) for data in (None, "cifar10:x")] == ["digits", "cifar10:x"]
+
+
 def test_a_weight_file_is_measured_in_place_of_a_run(runs: Path, tmp_path: Path) -> None:
     (file,) = runs.glob("*/last/weights.safetensors")
     of_file = replace(OF_RUN, run=None, weights=Weights("cifar_resnet8(in_channels=1)", file), data="digits")
@@ -116,6 +151,19 @@ def test_a_damaged_answer_is_named(tmp_path: Path, content: str) -> None:
     (path,) = (tmp_path / "measured").iterdir()
     path.write_text(content)
     with pytest.raises(UserError, match=str(path)):
+        measure_or_cached(ALONE, tmp_path)
+
+
+def test_a_changed_value_is_told_by_the_checksum(tmp_path: Path) -> None:
+    measure_or_cached(ALONE, tmp_path)
+    (path,) = (tmp_path / "measured").iterdir()
+    assert measure_or_cached(ALONE, tmp_path).checked
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in written.items() if key != "sha256"}))
+    assert not measure_or_cached(ALONE, tmp_path).checked, "older versions wrote none"
+    path.write_text(json.dumps(written, indent=1))
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    with pytest.raises(UserError, match="damaged, its checksum differs; remove it"):
         measure_or_cached(ALONE, tmp_path)
 
 

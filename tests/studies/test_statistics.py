@@ -31,6 +31,12 @@ def test_the_interval_is_welchs() -> None:
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
 
 
+def test_one_sample_without_spread_leaves_that_of_the_other() -> None:
+    """A deviation of 1 in three seeds: 1/√3 · t(0.975; 2 degrees of freedom) = 2.484 on either side."""
+    for found, mean in ((difference([5, 5], [1, 2, 3]), 3), (difference([1, 2, 3], [5, 5]), -3)):
+        assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - 2.4841, mean + 2.4841), abs=1e-4)
+
+
 def test_verdicts_follow_the_interval_and_not_the_mean_alone() -> None:
     clear, weak = difference([10, 11, 12], [1, 2, 3]), difference([10, 0, 14], [1, 2, 3])
     none = difference([1, 2, 3], [10, 11, 12])
@@ -61,6 +67,14 @@ def test_a_rule_has_two_sides(
 ) -> None:
     found = Difference(mean, low, high)
     assert (found.verdict_above(1), found.verdict_below(1), found.verdict_within(1)) == (above, below, within)
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "side"),
+    [(1, 0.5, 1.5, 1), (-1, -1.5, -0.5, -1), (1, -0.5, 2.5, 0), (-1, -2.5, 0.5, 0), (1, 0, 2, 0), (-1, -2, 0, 0)],
+)
+def test_the_side_of_0_is_that_of_the_whole_interval(mean: float, low: float, high: float, side: int) -> None:
+    assert Difference(mean, low, high).side == side
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -96,6 +110,8 @@ def test_one_seed_has_no_interval() -> None:
     assert found.verdict_above(0) == DIRECTION
     assert difference([1], [10]).verdict_above(0) == UNDECIDED, "it can't contradict"
     assert str(found) == "+9.0 (one seed: no interval)"
+    for one_sided in (difference([10, 11], [1]), difference([10], [1, 2])):
+        assert (one_sided.low, one_sided.high) == (-math.inf, math.inf)
 
 
 def test_equal_seeds_without_spread_are_a_difference_without_spread() -> None:

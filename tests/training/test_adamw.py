@@ -13,7 +13,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.distributed import Distributed
 from resnetlab.training.launch import launch
-from resnetlab.training.optimiser import BETA2, EPSILON, make_optimiser, tensors_per_weight
+from resnetlab.training.optimiser import make_optimiser, tensors_per_weight
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.step import Stepper
@@ -38,8 +38,8 @@ def by_hand(w: Tensor, gradients: list[Tensor], lr: float, decay: float) -> Tens
     """Loshchilov & Hutter 2019, algorithm 2, in double precision."""
     w, m, v = w.double(), torch.zeros(w.shape).double(), torch.zeros(w.shape).double()
     for t, g in enumerate(map(Tensor.double, gradients), 1):
-        m, v = 0.9 * m + 0.1 * g, BETA2 * v + (1 - BETA2) * g * g
-        w = w - lr * (m / (1 - 0.9**t) / ((v / (1 - BETA2**t)).sqrt() + EPSILON) + decay * w)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - lr * (m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8) + decay * w)
     return w
 
 
@@ -63,7 +63,9 @@ def test_decay_and_rates_are_by_group_as_with_sgd() -> None:
     groups = make_optimiser(net, ADAMW.override(decay="weights", layer_decay=0.5)).param_groups
     assert {g["weight_decay"] for g in groups} == {0.0, 0.05}
     assert {g["lr_factor"] for g in groups} == {1.0, 0.5, 0.25, 0.125, 0.0625}
-    assert {g["betas"] for g in groups} == {(0.9, BETA2)}
+    assert {(g["betas"], g["eps"]) for g in groups} == {((0.9, 0.999), 1e-8)}, "Kingma & Ba 2015, algorithm 1"
+    (group, *_) = make_optimiser(net, ADAMW.override(momentum=0.8)).param_groups
+    assert group["betas"] == (0.8, 0.999)
 
 
 def test_what_it_keeps_is_restored_to_the_bit() -> None:
@@ -99,6 +101,20 @@ def test_a_state_that_no_step_leaves_is_refused(change: dict[str, object], messa
             del state[name]
         else:
             state[name] = -state[name] - 1 if value == "negative" else value  # type: ignore[assignment]
+    with pytest.raises(UserError, match=message):
+        made.restore(state)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [(-1, "average_steps is -1"), (float("nan"), "average_steps is nan"), (None, "it lacks average_steps")],
+)
+def test_a_count_of_averaged_steps_that_can_not_be_is_refused(steps: float | None, message: str) -> None:
+    made = stepper(ADAMW.override(ema=0.9))
+    made(batches(1)[0], 0.001)
+    state = {name: t for name, t in made.state().items() if name != "average_steps"}
+    if steps is not None:
+        state["average_steps"] = torch.tensor(steps)
     with pytest.raises(UserError, match=message):
         made.restore(state)
 

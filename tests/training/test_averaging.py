@@ -9,13 +9,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from resnetlab.data.loading import Batch
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.training.averaging import Average, reestimate
 from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
+from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.training.step import Stepper, make_optimiser
 
 
 def finish(run: Run) -> Run:
@@ -38,6 +41,22 @@ def test_the_average_equals_its_formula_and_counts_are_copied() -> None:
     torch.testing.assert_close(average.tensors["weight"], wanted)
     assert int(average.tensors["num_batches_tracked"]) == 6
     assert not torch.equal(average.tensors["running_mean"], net.running_mean)  # type: ignore[arg-type]
+
+
+def test_a_stepper_averages_after_every_step_and_evaluates_the_average() -> None:
+    net, r = build("cifar_resnet8", seed=1).train(), Recipe(ema=0.5)
+    fc = net.get_parameter("fc.weight")
+    step = Stepper(net, make_optimiser(net, r), r, "cpu")
+    wanted = fc.detach().clone()
+    for t in range(3):
+        step(Batch(torch.randn(4, 3, 16, 16), torch.arange(4), None), 0.1)
+        d = min(0.5, (1 + t) / (10 + t))
+        wanted = d * wanted + (1 - d) * fc.detach()
+    own = fc.detach().clone()
+    with step.evaluated() as evaluated:
+        torch.testing.assert_close(evaluated.get_parameter("fc.weight").detach(), wanted)
+    assert torch.equal(fc, own)
+    assert not torch.allclose(own, wanted)
 
 
 def test_swapped_twice_is_as_before_to_the_last_bit() -> None:
@@ -95,6 +114,17 @@ def test_statistics_anew_are_the_plain_means_of_the_batches() -> None:
     assert int(last.num_batches_tracked) == 4
     assert last.momentum == 0.1
     assert not any(m.training for m in net.modules())
+
+
+def test_statistics_anew_are_those_without_dropout_and_the_mode_stays() -> None:
+    net = build("cifar_resnet8(mix=DropoutShortcut(0.5), stochastic_depth=0.5)", seed=1).train()
+    batch = torch.randn(6, 3, 16, 16)
+    found = []
+    for _ in range(2):  # other random numbers
+        reestimate(net, [batch])
+        found.append(net.layer3[0].bn2.running_mean.clone())  # type: ignore[index]
+    assert torch.equal(*found)
+    assert all(m.training for m in net.modules())
 
 
 def test_statistics_anew_without_batch_norm_read_nothing() -> None:

@@ -13,6 +13,7 @@ import torch
 from resnetlab.cli import find_lr as command
 from resnetlab.cli.main import main
 from resnetlab.data.images import Data, Images
+from resnetlab.errors import UserError
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.figures.lr_test import lr_test_figure
 from resnetlab.training import find_lr as module
@@ -58,6 +59,7 @@ def test_smoothing_keeps_a_line_and_the_length() -> None:
     assert smooth(line)[3:-3] == line[3:-3]
     assert len(smooth(line)) == 20
     assert smooth([1.0]) == [1.0]
+    assert smooth([0.0] * 7 + [7.0] + [0.0] * 7) == [0.0] * 4 + [1.0] * 7 + [0.0] * 4, "means over seven"
 
 
 def small_run(root: Path, **changes: Any) -> Any:
@@ -77,6 +79,12 @@ def test_it_repeats_itself_and_leaves_everything_as_it_was(tmp_path: Path, monke
     assert find_lr(run, threads=1) == first
     assert first.rates == pytest.approx(tuple(LOWEST * (HIGHEST / LOWEST) ** (i / 5) for i in range(len(first.rates))))
     assert told[0] == (1, 6)
+    assert first.losses[0] == pytest.approx(math.log(10), rel=0.5), "the mean of the batch, before anything is learned"
+
+
+def test_a_first_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the loss is not finite in the first step, before anything was learned"):
+        find_lr(small_run(tmp_path, net="cifar_resnet8(branch_scalar=1e38)"), threads=1)
 
 
 def test_the_command_draws_and_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

@@ -50,19 +50,18 @@ def steps(recipe: Recipe, count: int = 3) -> tuple[dict[str, Tensor], dict[str, 
     return before, dict(net.named_parameters()), velocity
 
 
-def test_convolutions_but_the_first_turn_by_their_own_rate() -> None:
-    before, after, velocity = steps(MUON.override(nesterov=False))
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_convolutions_but_the_first_turn_by_their_own_rate(nesterov: bool) -> None:
+    """Along v, or with Nesterov along g + μv, where v = μ·v of the step before + g."""
+    recipe = MUON.override(nesterov=nesterov)
+    (_, _, earlier), (before, after, velocity) = steps(recipe, 2), steps(recipe, 3)
     convolutions = [name for name, p in before.items() if p.ndim == 4]
     for name in convolutions[1:]:
-        out = len(before[name])
+        out, v = len(before[name]), velocity[name]
         w = before[name] * math.sqrt(out) / before[name].norm()
-        turn = orthogonal(velocity[name].reshape(1, out, -1)).reshape(w.shape)
-        torch.testing.assert_close(after[name].detach(), w - 0.02 * turn)
-
-
-def test_nesterov_looks_ahead_by_the_gradient() -> None:
-    plain, ahead = (steps(MUON.override(nesterov=nesterov), 2)[1] for nesterov in (False, True))
-    assert not torch.equal(plain["layer1.0.conv1.weight"], ahead["layer1.0.conv1.weight"])
+        direction = (v - 0.9 * earlier[name]) + 0.9 * v if nesterov else v
+        turn = orthogonal(direction.reshape(1, out, -1)).reshape(w.shape)
+        torch.testing.assert_close(after[name].detach(), w - 0.02 * turn, rtol=1e-5, atol=1e-5)
 
 
 def test_a_tall_matrix_turns_as_far_as_a_wide_one() -> None:
@@ -93,6 +92,9 @@ def test_its_rate_falls_as_lr_does() -> None:
     net = build("cifar_resnet8", seed=0)
     factors = {g["orthogonal"]: g["lr_factor"] for g in make_optimiser(net, MUON).param_groups}
     assert factors == {False: 1.0, True: pytest.approx(MUON.muon_lr / MUON.lr)}
+    decayed = make_optimiser(net, MUON.override(layer_decay=0.5)).param_groups
+    turned = [g["lr_factor"] * MUON.lr / MUON.muon_lr for g in decayed if g["orthogonal"]]
+    assert turned == pytest.approx([0.125, 0.25, 0.5]), "with layer_decay, from stage to stage"
 
 
 @pytest.mark.parametrize(

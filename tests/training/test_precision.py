@@ -72,6 +72,7 @@ def test_half_precision_computes_in_it_and_keeps_weights_and_loss_in_float32(nam
     assert seen == [precision.AUTOCAST[name]]
     assert result.loss.dtype == torch.float32
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert ("scaler.scale" in step.state()) == (name == "fp16"), "bf16 has the range of float32"
     plain = trained(Recipe(), some_batches(8))[0].net
     torch.testing.assert_close(net.fc.bias, plain.fc.bias, atol=2e-3, rtol=0)  # type: ignore[arg-type]
     with step.evaluated() as evaluated, torch.no_grad():
@@ -85,13 +86,26 @@ def test_a_gradient_that_overflows_skips_the_step_and_halves_the_scale() -> None
     step(batch._replace(x=batch.x * 1e30), 0.1)
     assert torch.equal(step.net.fc.weight, weights)  # type: ignore[arg-type]
     assert float(step.state()["scaler.scale"]) == 2.0**15
+    assert int(step.state()["scaler.growth"]) == 0
+    step(batch, 0.1)
+    assert int(step.state()["scaler.growth"]) == 1, "steps without overflow, after 2,000 of which the scale doubles"
+
+
+def test_a_scaled_gradient_is_cut_by_its_own_norm() -> None:
+    recipe = Recipe(precision="fp16", clip_gradient=0.05, momentum=0, weight_decay=0)
+    step, _ = trained(recipe, [])
+    before = torch.cat([p.detach().flatten() for p in step.net.parameters()])
+    step(some_batches(8)[0], 1.0)
+    moved = torch.cat([p.detach().flatten() for p in step.net.parameters()]) - before
+    assert float(moved.norm()) == pytest.approx(0.05, rel=1e-3)
 
 
 NOISY = "cifar_resnet8(mix=DropoutShortcut(0.3), stochastic_depth=0.4)"
+ODD = "cifar_resnet8(stages=[(9, 16)])"  # nine units in groups of two
 
 
 @pytest.mark.parametrize("switches", [{}, {"precision": "bf16"}, {"accumulate": 2}, {"channels_last": True}], ids=str)
-@pytest.mark.parametrize("net", ["cifar_preresnet8", NOISY])
+@pytest.mark.parametrize("net", ["cifar_preresnet8", NOISY, ODD])
 def test_recomputed_units_give_the_same_weights_and_statistics_to_the_last_bit(
     net: str, switches: dict[str, Any]
 ) -> None:
@@ -135,6 +149,15 @@ def test_recomputed_units_have_the_same_gradients_behind_frozen_ones(trained_fro
         assert (plain is None) == (again is None), name
         assert plain is None or again is None or torch.equal(plain, again), name
     assert (gradients[True]["conv1.weight"] is None) == (trained_from != "conv1")
+
+
+def test_units_are_recomputed_in_training_only() -> None:
+    """In evaluation any gradient can be taken, as explanations do; through recomputed units `backward` alone can."""
+    net = build("cifar_resnet8", seed=1).eval()
+    net.recompute = True  # type: ignore[assignment]
+    x = torch.zeros(2, 3, 16, 16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x).sum(), x)
+    assert gradient.shape == x.shape
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks
@@ -254,8 +277,17 @@ def test_auto_takes_what_is_fast_on_the_machine(
     assert precision.resolved(AUTO, spec("cifar_resnet8"), "cpu") == wanted
     stated = {"precision": "fp32", "channels_last": False, "compile": False}
     assert precision.resolved(Recipe(), spec("cifar_resnet8"), "cpu") == stated
+    fused = precision.resolved(Recipe(compile="auto"), spec("cifar_resnet8"), "cpu")
+    assert fused["channels_last"] == fused["compile"] == compiler, "fused layers need that layout"
     assert not precision.resolved(AUTO, spec("vgg16"), "cpu")["compile"]
     assert not precision.resolved(AUTO.override(sync_bn=True), spec("cifar_resnet8"), "cpu")["compile"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_on_a_gpu_auto_takes_bf16_and_its_layout_together(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: fast)
+    wanted = {"precision": "bf16" if fast else "fp32", "channels_last": fast, "compile": False}
+    assert precision.resolved(AUTO, spec("cifar_resnet8"), "cuda") == wanted
 
 
 @pytest.mark.parametrize(
@@ -268,8 +300,9 @@ def test_amx_counts_where_onednn_may_use_it(allowed: str, wanted: bool, monkeypa
     else:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert precision.has_amx() == wanted
-    monkeypatch.setattr(precision, "instruction_sets", lambda: ("avx2", "avx512_bf16"))
-    assert not precision.has_amx()
+    for others in (("avx2", "avx512_bf16"), ("amx_tile", "amx_int8")):
+        monkeypatch.setattr(precision, "instruction_sets", lambda others=others: others)
+        assert not precision.has_amx()
 
 
 def test_a_run_keeps_what_auto_came_to_where_it_started(

@@ -89,8 +89,9 @@ def test_imagenet_strong_has_the_values_of_its_source() -> None:
         ({"schedule": "cosin"}, "schedule='cosin' is not known: choose one of .* Did you mean cosine"),
         ({"milestones": 0.5}, "milestones=0.5 must be a list of numbers"),
         ({"milestones": [0.5, 0.2]}, "must be increasing shares of the run"),
-        ({"milestones": [0.5, 2]}, "must be increasing shares of the run"),
-        ({"warmup": "linear"}, "warmup='linear' needs warmup_steps"),
+        *(({"milestones": [0.5, end]}, "must be increasing shares of the run") for end in (1, 2)),
+        ({"milestones": [0, 0.5]}, "must be increasing shares of the run"),
+        *(({"warmup": name}, f"warmup='{name}' needs warmup_steps") for name in ("linear", "constant")),
         ({"warmup_error": 101}, "warmup_error=101.0 must be a percentage"),
         ({"nesterov": "yes"}, "nesterov='yes' must be true or false"),
         ({"nesterov": True, "momentum": 0}, "nesterov=True needs a momentum above 0"),
@@ -112,6 +113,20 @@ def test_imagenet_strong_has_the_values_of_its_source() -> None:
 def test_wrong_fields_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe("cifar_paper", **change)
+
+
+@pytest.mark.parametrize(
+    ("field", "beyond"),
+    [
+        *(("validation_share", 0.91), ("stop_after", -1), ("unreadable_limit", -1), ("image_size", 7)),
+        *(("image_size", 4097), ("colour_jitter", 1.01), ("erasing", 1.01), ("mixup", 100.1), ("cutmix", 100.1)),
+        *(("label_smoothing", 1.01), ("lr_drop", 1.01), ("patience", 0), ("warmup_steps", -1), ("muon_lr", 1.01)),
+        *(("momentum", -0.1), ("accumulate", 0), ("clip_gradient", -1), ("ema", 1), ("bn_reestimate", -1)),
+    ],
+)
+def test_numbers_beyond_their_ranges_are_refused(field: str, beyond: float) -> None:
+    with pytest.raises(UserError, match=f"^{field}={beyond}.* must be "):
+        recipe("cifar_paper", **{field: beyond})
 
 
 def test_epochs_replace_iterations_and_back() -> None:

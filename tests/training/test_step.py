@@ -12,7 +12,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import Stepper, make_optimiser, micro_batches
+from resnetlab.training.step import Stepper, make_optimiser, make_stepper, micro_batches
 
 
 @pytest.mark.parametrize("decay", ["all", "weights"])
@@ -81,6 +81,14 @@ def test_with_every_switch_off_the_weights_are_those_of_the_plain_loop_to_the_la
         nn.functional.cross_entropy(net(x), labels if targets is None else targets).backward()
         optimiser.step()
     assert all(torch.equal(found[name], t) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_weights_of_convolutions_have_the_recipes_memory_layout(last: bool) -> None:
+    step = make_stepper(build("cifar_resnet8", seed=1), Recipe(channels_last=last), "cpu")
+    weight = step.net.get_parameter("layer1.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    assert step.laid_out(torch.zeros(2, 3, 4, 4)).stride() == ((48, 1, 12, 3) if last else (48, 16, 4, 1))
 
 
 @pytest.mark.parametrize(("images", "parts", "sizes"), [(12, 3, [4, 4, 4]), (11, 3, [4, 4, 3]), (5, 4, [3, 2])])

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, counted
 from resnetlab.machine import available_cores, machine
 from resnetlab.measuring.complexity import complexity
 from resnetlab.nets.spec import NetSpec
@@ -82,7 +82,7 @@ def _amount(epochs: float) -> str:
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 5400 else counted(max(1, round(seconds / 60)), "minute")
 
 
 def epochs_of(recipe: Recipe) -> float:
