@@ -273,7 +273,7 @@ def joined(device: str = "cpu") -> Iterator[Distributed]:
     except RuntimeError as error:
         if not _is_loss(error):
             raise
-        words = "another process of this run ended; see its message or torchrun's for the reason."
+        words = _words_of_loss(error)
         raise UserError(words) if distributed.local_rank == 0 else ToldElsewhere(words) from error
     finally:
         # NCCL would wait here for processes that are gone; Gloo does not, but aborts the process if it is left open.
@@ -295,6 +295,18 @@ def _is_loss(error: RuntimeError) -> bool:
     """Whether the error means that another process is gone: NCCL and the store have a class for it, Gloo only words."""
     words = str(error).lower()
     return isinstance(error, dist.DistError) or "gloo" in words or "connection closed by peer" in words
+
+
+def _words_of_loss(error: RuntimeError) -> str:
+    """What to say of it: NCCL reports what keeps GPUs apart, such as too little shared memory, as the same error."""
+    if not isinstance(error, dist.DistBackendError):
+        return "another process of this run ended; see its message or torchrun's for the reason."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{lines[0]} {lines[-1]}" if len(lines) > 1 else " ".join(lines)
+    return (
+        f"the GPUs can't exchange gradients: another process of this run ended, or NCCL fails ({said[:400]}); see the "
+        "messages of the other processes, or set NCCL_DEBUG=INFO."
+    )
 
 
 def _number(name: str, default: int | None = None) -> int:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from stand_in_gpu import StandIn
 
 from resnetlab import machine as machine_module
 from resnetlab.errors import UserError
 from resnetlab.machine import find_device, machine, moved
 from resnetlab.schema import Scalar, trouble
-from resnetlab.training.distributed import Distributed, local_device
+from resnetlab.training.distributed import Distributed, _words_of_loss, local_device
 from resnetlab.training.precision import has_fast_bf16
 
 PROPRIETARY = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
@@ -161,3 +162,17 @@ def test_a_gpu_gets_tensors_from_pinned_memory(gpu: StandIn) -> None:
     assert moved(here, "cpu") is here
     assert torch.equal(moved(there, "cpu"), here)
     assert +gpu.waits == {"copy": 1}
+
+
+def test_what_nccl_says_is_passed_on() -> None:
+    said = (
+        "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled system error, NCCL version 2.28.9\n"
+        "ncclSystemError: System call (e.g. socket, malloc) or external library call failed.\n"
+        "Last error:\nError while creating shared memory segment /dev/shm/nccl-7 (size 33030528)\n"
+    )
+    words = _words_of_loss(dist.DistBackendError(said))
+    assert "unhandled system error, NCCL version 2.28.9 Error while creating shared memory segment /dev/shm" in words
+    assert "\n" not in words
+    assert _words_of_loss(RuntimeError("[gloo] Connection closed by peer")).startswith(
+        "another process of this run ended;"
+    )

@@ -194,7 +194,7 @@ def _checksum(kept: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _path(measurement: Measurement, function: Callable[..., Any], runs: Path, device: str) -> Path:
+def _path(measurement: Measurement, function: Callable[..., Any], runs: Path, device: str = "cpu") -> Path:
     """The file of a measurement, by the hash of what defines it: settings, network, images, and the code.
 
     For times that are not the CPU's, the kind of device, too.
