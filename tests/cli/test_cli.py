@@ -20,6 +20,7 @@ from rich.console import Console
 
 from resnetlab.cli import main as main_module
 from resnetlab.cli.main import main
+from resnetlab.errors import shown
 from resnetlab.studies import STUDIES, degradation
 from resnetlab.studies.frame.study import Plan, study
 from resnetlab.training.recipe import FIELDS, RETIRED
@@ -140,7 +141,7 @@ def _batches(folder: Path, change: str) -> None:
         *(
             (
                 ["train", "digits", "--device", name],
-                f"device {name!r} is not known: give cpu, cuda, cuda:N, mps or auto",
+                f"device {shown(name)} is not known: give cpu, cuda, cuda:N, mps or auto",
             )
             for name in ("tpu9", "meta", "hpu", "privateuseone", "mkldnn", "cuda:x", "cuda:" + "9" * 5000)
         ),

@@ -27,7 +27,7 @@ class Series:
         if len({len(values) for values in (self.x, self.mean, self.low, self.high)}) > 1:
             raise ValueError(f"the values of {self.label!r} are not as many as its places")
         for value in (*self.x, *self.mean, *self.low, *self.high):
-            if isfinite(value) and abs(value) > 1e300:  # float32 ends at 3e38; what marks an axis overflows
+            if isfinite(value) and abs(value) > 1e305:  # float64 ends at 2e308, and what marks an axis goes beyond
                 raise ValueError(f"{value:g} can't be drawn")
 
 
