@@ -32,6 +32,7 @@ def carried(share: float) -> list[dict[str, float]]:
 
 def judged(
     errors: Callable[[str], float],
+    train: Callable[[str], float] | None = None,
     *,
     scale: str = "quick",
     start: Callable[[float], float] = initial_carry,
@@ -39,7 +40,10 @@ def judged(
     seeds: int | None = None,
     lost: tuple[str, ...] = (),
 ) -> StudyResult:
-    """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed."""
+    """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed.
+
+    Training errors are half the test errors unless `train` gives them. Gates with b = 0 drift the other way.
+    """
 
     def case(run: Recipe) -> str:
         return PLAIN if "plain" in run.net else case_of(run)
@@ -47,16 +51,18 @@ def judged(
     plan = STUDY.plan(scale, None, ()).limited(None, seeds)
     outcomes, measured = [], []
     for r in plan.recipes:
-        error = errors(case(r)) + 0.05 * (r.seed % 3 - 1)
-        result = {"train_error": error / 2, "test_error": error, "seconds": 1.0}
+        spread = 0.05 * (r.seed % 3 - 1)
+        error, training = errors(case(r)) + spread, (train(case(r)) if train else errors(case(r)) / 2) + spread
+        result = {"train_error": training, "test_error": error, "seconds": 1.0}
         if case(r) not in lost:
             outcomes.append(RunResult(r, result, [], {}))
     for m in plan.measurements:
         assert m.run is not None
-        share = start(CASES[case(m.run)].bias or 0.0)
+        bias = CASES[case(m.run)].bias or 0.0
+        share, change = start(bias), drift + 1e-4 * m.seed
         values = {
             "start": carried(share),
-            "end": carried(share + drift + 1e-4 * m.seed),
+            "end": carried(share + (change if bias else -change)),
             "mean": [share, share + drift],
             "left": [share**UNITS] * 2,
         }
@@ -83,6 +89,7 @@ def test_data_as_in_the_papers_reproduce_it() -> None:
     finding = judged(papers_way)
     assert verdicts(finding) == [REPRODUCED] * 8
     assert "and worse than no gate" in str(finding.answer)
+    assert "−6: +0.1 [" in str(finding.rows[7].measured), "points, of a share that rises by 0.001 and a little"
     assert set(verdicts(judged(papers_way, scale="paper"))) == {REPRODUCED}
 
 
@@ -100,6 +107,11 @@ def test_each_claim_has_data_that_refute_it_alone() -> None:
     assert rows == [*[REPRODUCED] * 7, CONTRADICTED]
     rows = verdicts(judged(lambda case: 5.0 if case == "shortcut-only −6" else papers_way(case)))
     assert rows == [*[REPRODUCED] * 6, CONTRADICTED, REPRODUCED]
+
+
+def test_gates_are_worse_than_add_by_the_test_error_and_train_by_the_training_error() -> None:
+    rows = verdicts(judged(papers_way, other_way))
+    assert rows == [REPRODUCED, *[CONTRADICTED] * 4, *[REPRODUCED] * 3]
 
 
 def test_one_seed_gives_a_direction_only() -> None:
