@@ -282,7 +282,7 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     assert main(["data", "verify", str(dest)]) == 2
     out, err = capsys.readouterr()
     assert "test-00000.tar: damaged" in out
-    assert "a damaged pack, 1 fault" in err
+    assert "a damaged pack, 1 fault; pack" in err
     assert main(["data", "verify", str(dest), "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["damage"]) == 1
 
