@@ -39,6 +39,7 @@ def judged(
     drift: float = 0.001,
     seeds: int | None = None,
     lost: tuple[str, ...] = (),
+    unmeasured: str = "",
 ) -> StudyResult:
     """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed.
 
@@ -66,10 +67,10 @@ def judged(
             "mean": [share, share + drift],
             "left": [share**UNITS] * 2,
         }
-        if case(m.run) not in lost:
+        if case(m.run) not in (*lost, unmeasured):
             measured.append(Measured(m, values, 1.0, {}))
     failed: list[Recipe | Measurement] = [r for r in plan.recipes if case(r) in lost]
-    failed += [m for m in plan.measurements if m.run and case(m.run) in lost]
+    failed += [m for m in plan.measurements if m.run and case(m.run) in (*lost, unmeasured)]
     return STUDY.judge(Evidence(scale, outcomes, measured, failed))
 
 
@@ -130,6 +131,12 @@ def test_a_claim_that_lacks_a_run_is_not_judged(lost: str) -> None:
     finding = judged(papers_way, lost=(lost,))
     assert NOT_JUDGED in verdicts(finding)
     assert set(verdicts(finding)) == {REPRODUCED, NOT_JUDGED}
+
+
+def test_a_run_whose_measurement_failed_counts_as_failed() -> None:
+    """The claims about the other gate alone are judged."""
+    found = verdicts(judged(papers_way, unmeasured="exclusive −6"))
+    assert found == [NOT_JUDGED, *[NOT_JUDGED, REPRODUCED] * 3, NOT_JUDGED]
 
 
 @pytest.mark.parametrize("scale", SCALES)
