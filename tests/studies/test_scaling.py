@@ -147,6 +147,11 @@ def test_a_factor_that_is_missing_is_no_product() -> None:
     json.dumps([f.panels for f in finding.figures], allow_nan=False, default=vars)
 
 
+def test_rounding_does_not_pass_more_than_the_product() -> None:
+    for relu, found in ((1.0005, REPRODUCED), (1.002, CONTRADICTED)):
+        assert verdicts(replace(PAPERS, relu=relu).judged("quick"))[1] == found
+
+
 def test_every_shortcut_passes_the_product_of_its_scales() -> None:
     class OneIsOff(World):
         def values(self, m: Measurement) -> dict[str, Any]:
