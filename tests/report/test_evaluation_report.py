@@ -82,6 +82,14 @@ def test_the_three_files_say_the_same(made: Made, tmp_path: Path) -> None:
     assert right == said["correct"] == sum(c["right"] for c in said["classes"]) == found.accuracy.top1_correct
     assert said["top1"] == 2 * right
     assert said["top1_interval"][0] < said["top1"] < said["top1_interval"][1]
+    assert said["top5_interval"][0] < said["top5"] < said["top5_interval"][1]
+    assert said["top5"] > said["top1_interval"][1]
+    for c in said["classes"]:
+        for name, of in (("recall", c["images"]), ("precision", c["predicted"])):
+            assert c[name] == pytest.approx(c["right"] / of if of else None)
+            low, high = c[f"{name}_interval"]
+            assert low <= c[name] <= high
+    assert sum(c["predicted"] for c in said["classes"]) == 50
     assert sum(c["images"] for c in said["classes"]) == sum(c["images"] for c in said["confusion"]) == 50
     pairs = {(c["label"], c["predicted"]): c["images"] for c in said["confusion"]}
     assert sum(pairs.get((i, i), 0) for i in range(7)) == right
