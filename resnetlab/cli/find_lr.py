@@ -17,8 +17,7 @@ OUT = Path("find-lr.svg")
 def show_find_lr(job: Launch, json: bool) -> None:
     """Try growing rates, draw their losses and print the suggestion. Raises UserError for data that is not there."""
     from resnetlab.api.screen import counting, say
-    from resnetlab.studies.figures.curves import check_out, save_curves
-    from resnetlab.studies.figures.lr_test import lr_test_figure
+    from resnetlab.studies.figures.curves import check_out, lr_test_figure, save_curves
     from resnetlab.training.find_lr import find_lr
 
     if job.stand_in:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,6 @@ from resnetlab.storage import temporary_folder
 from resnetlab.use.checksum import KEY
 from resnetlab.use.onnx_graph import import_trouble, last_line, to_onnx
 from resnetlab.use.parity import Scores
-from resnetlab.use.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from resnetlab.use.exported_module import WithNormalisation
@@ -129,3 +130,28 @@ def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[by
             operation.set_friendly_name(f"{kind}_{number}")
     small.set_rt_info('"int8"', [TOLD, "precision"])
     return written(small)
+
+
+class _Stack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """A context that restores this thread's alternate signal stack at its end.
+
+    OpenVINO's CPU plugin sets one of its own when it is loaded, and frees it when it is unloaded. With two instances
+    whose lives overlap, the last one restores the stack of the first, which is freed by then, and the next signal that
+    Python handles (Ctrl-C, the end of a child process) ends the process with a segmentation fault.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, stack = ctypes.CDLL(None), _Stack()
+    library.sigaltstack(None, ctypes.byref(stack))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(stack), None)
