@@ -25,6 +25,7 @@ PRINTED = {
     "p_conv": (12.22, ".2f", _TABLE_1),
     "p_add": (6.61, ".2f", _TABLE_1),
     "p_gate": (8.70, ".2f", _TABLE_1),
+    "p_shortcut_gate": (6.91, ".2f", _TABLE_1),
     "p_152": (152, ".0f", "He et al. 2015, Table 1"),
     "year2015": (2015, ".0f", "He et al. 2015"),
 }

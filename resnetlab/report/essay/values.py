@@ -44,10 +44,21 @@ def to_text(text: str) -> str:
 
 def number_in(text: str) -> float:
     """The first number of a cell, e.g. of "59.15 ± 10.22". Raises LookupError where there is none."""
+    return float(digits_in(text).replace(",", "").replace("−", "-"))
+
+
+def digits_in(text: str) -> str:
+    """The first number of a cell as it is written there. Raises LookupError where there is none."""
     match = _NUMBER.search(text)
     if match is None:
         raise LookupError(f"no number in {text!r:.60}")
-    return float(match[0].replace(",", "").replace("−", "-"))
+    return match[0]
+
+
+def _form_of(digits: str, form: str) -> str:
+    """The format for a number that a cell has rounded: its own digits where one digit less is up to what it cut off."""
+    decimals = len(digits.partition(".")[2])
+    return f".{decimals}f" if form == f".{decimals - 1}f" and digits.endswith("5") else form
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,9 @@ class Book:
         found = self.at(place)
         if isinstance(found, dict):  # a text in both languages
             place, found = (*place, "en"), found["en"]
-        value = number_in(found) if isinstance(found, str) else float(found)
-        return Number(value, form, self.file, pointer(place))
+        if isinstance(found, str):
+            return Number(number_in(found), _form_of(digits_in(found), form), self.file, pointer(place))
+        return Number(float(found), form, self.file, pointer(place))
 
     def figure(self, name: str) -> tuple[Place, dict[str, Any]]:
         """The place of a figure, and the figure."""
