@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnetlab.cli.options import print_json
 from resnetlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show_find_lr(job: Launch, json: bool) -> None:
         found = find_lr(job.run, device=job.device, threads=job.threads, workers=job.workers, progress=count)
     save_curves(lr_test_figure(found, job.run.spec.name), OUT, "move it away")
     if json:
-        print(json_module.dumps(found.to_dict() | {"written": str(OUT)}))
+        print_json(found.to_dict() | {"written": str(OUT)})
         return
     print(f"{OUT}: the loss at {len(found.rates)} learning rates")
     if found.suggestion is None or found.best is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Json, Runs
+from resnetlab.cli.options import Json, Runs, print_json
 from resnetlab.errors import UserError, printable, some
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ def show(run: OneRun, /, *, runs: Runs = Path("runs"), json: Json = False) -> No
 
     found = details(find_run(run, runs))
     if json:
-        print(json_module.dumps(found.to_dict()))
+        print_json(found.to_dict())
         return
     for what, words in found.facts():
-        console().print(f"{what:<18} {words}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"{what:<18} {words}", soft_wrap=True)
 
 
 @app.command
@@ -56,7 +55,7 @@ def compare(
 
     found = compare_runs([find_run(name, runs) for name in (run, other, *more)])
     if json:
-        print(json_module.dumps(found.to_dict()))
+        print_json(found.to_dict())
         return
     headers, rows = found.table()
     print_table(headers, rows, left=headers, box=box.SIMPLE_HEAD)
@@ -91,7 +90,7 @@ def remove(
         if not json:
             print(printable(f"removed {folder}"))
     if json:
-        print(json_module.dumps({"removed": [str(folder) for folder in folders]}))
+        print_json({"removed": [str(folder) for folder in folders]})
     return 0
 
 
@@ -112,7 +111,7 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
 
     found, others = list_runs(runs)
     if json:
-        print(json_module.dumps({"runs": [r.to_dict() for r in found], "others": [str(p) for p in others]}))
+        print_json({"runs": [r.to_dict() for r in found], "others": [str(p) for p in others]})
         return
     if found:
         _show(found)
@@ -140,7 +139,7 @@ def plot(
 
     folders = plot_runs(run, *more, out=out, root=runs).runs
     if json:
-        print(json_module.dumps({"written": str(out), "runs": [str(folder) for folder in folders]}))
+        print_json({"written": str(out), "runs": [str(folder) for folder in folders]})
     else:
         print(f"{out}: errors of {len(folders)} run{'s' if len(folders) > 1 else ''}")
 
@@ -170,7 +169,7 @@ def _show(found: list[RunSummary]) -> None:
     for row in rows:  # a narrow terminal would cut the names
         for header, cell in zip(headers, row, strict=True):
             if cell:
-                console().print(f"{header:<11} {cell}", highlight=False, markup=False, soft_wrap=True)
+                console().print(f"{header:<11} {cell}", soft_wrap=True)
         console().print()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.storage import temporary_folder
 from resnetlab.use.checksum import KEY
-from resnetlab.use.onnx_graph import import_trouble, last_line, to_onnx
+from resnetlab.use.onnx_graph import Signature, import_trouble, last_line, to_onnx
 from resnetlab.use.parity import Scores
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def read(content: tuple[bytes, ...]) -> Any:
         raise UserError(last_line(error)) from error
 
 
-def openvino_description(
-    content: tuple[bytes, ...],
-) -> tuple[tuple[str, str, list[int]], tuple[str, str, list[int]], dict[str, str]]:
-    """Name, type and shape of what a graph takes and of what it gives, -1 for any number; and its texts by key."""
+def openvino_description(content: tuple[bytes, ...]) -> Signature:
+    """What OpenVINO reads of files. Raises UserError for damaged ones."""
     model = read(content)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
@@ -79,7 +77,7 @@ def openvino_description(
 
     names = ("network", "classes", "preprocessing", "normalisation", "precision", "assumed", "accuracy", KEY)
     told = {name: model.get_rt_info([TOLD, name]).astype(str) for name in names if model.has_rt_info([TOLD, name])}
-    return described(model.inputs[0]), described(model.outputs[0]), told
+    return Signature(described(model.inputs[0]), described(model.outputs[0]), told)
 
 
 def openvino_scores(content: tuple[bytes, ...], precision: str = "float32") -> Scores:
