@@ -44,7 +44,7 @@ def values_of(m: Measurement, costs: Errors, seconds: Errors, unit: dict[str, An
     return {
         net: {k: 10**6 * costs[kind_of(net)] for k in keys}
         | {"seconds": [seconds[kind_of(net)] * (1 + r / 100) for r in range(15)]}
-        | {"load": Load(4, others, others, None).to_dict()}
+        | {"batch": m.settings["batch"], "load": Load(4, others, others, None).to_dict()}
         for net in m.settings["nets"]
     }
 

@@ -68,6 +68,7 @@ def bottleneck(library: Library) -> Facts:
     values |= {
         "wide": book.number((*units["pair-256"], 0), ".0f"),
         "narrow": book.number((*units["pair-64"], 0), ".0f"),
+        "batch": book.number(("note",), ".0f"),
         "ratio": ratio(values["pair_256_weights"], values["bottleneck_weights"], ".2f"),
         "ratio_64": ratio(values["pair_64_weights"], values["bottleneck_weights"], ".2f"),
         "time_ratio": ratio(values["pair_256_time"], values["bottleneck_time"], ".1f"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import CHANNELS, MAP
-from resnetlab.report.essay.values import Cite, Formula, Number
+from resnetlab.report.essay.values import TEXT, Cite, Formula, Number
 
 ADDRESSES = {
     "he2015": "https://arxiv.org/abs/1512.03385",
@@ -26,6 +25,7 @@ PRINTED = {
     "p_conv": (12.22, ".2f", _TABLE_1),
     "p_add": (6.61, ".2f", _TABLE_1),
     "p_gate": (8.70, ".2f", _TABLE_1),
+    "p_shortcut_gate": (6.91, ".2f", _TABLE_1),
     "p_152": (152, ".0f", "He et al. 2015, Table 1"),
     "year2015": (2015, ".0f", "He et al. 2015"),
 }
