@@ -84,6 +84,19 @@ def test_auto_tries_bf16_where_the_processor_has_units_for_it(monkeypatch: pytes
     assert found == (in_float32 if file else [*in_float32, ("torch", "bf16"), ("openvino", "bf16")])
 
 
+def test_where_no_engine_can_be_made_the_last_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object, name: str, precision: str) -> Engine:
+        raise UserError(f"{name} is odd.")
+
+    told = list[str]()
+    monkeypatch.setattr(engines, "has_amx", lambda: False)
+    monkeypatch.setattr(engines, "is_installed", lambda name: True)
+    monkeypatch.setattr(engines, "made", fails)
+    with pytest.raises(UserError, match=f"{engines.ENGINES[-1]} is odd"):
+        engines.candidates(graph_of(small()), told.append)
+    assert told == [f"engine: {name} in float32 is not used: {name} is odd." for name in engines.ENGINES[:-1]]
+
+
 @pytest.mark.parametrize(
     ("source", "device", "engine", "wanted"),
     [
