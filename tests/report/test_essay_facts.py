@@ -153,6 +153,21 @@ def test_numbers_are_what_their_names_say(library: Library, part: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "units", "column"),
+    [
+        ("ratio", ("pair-256", "bottleneck"), "weights"),
+        ("ratio_64", ("pair-64", "bottleneck"), "weights"),
+        ("time_ratio", ("pair-256", "bottleneck"), TIME),
+    ],
+)
+def test_ratios_are_of_what_their_names_say(library: Library, name: str, units: tuple[str, str], column: str) -> None:
+    number = PARTS["bottleneck"](library).values[name]
+    for at, unit in zip(number.at.split(" "), units, strict=True):
+        found, beside = place_of(library, replace(number, at=at))
+        assert (found, beside.split(" ")[0]) == (column, unit)
+
+
+@pytest.mark.parametrize(
     ("part", "table", "kind"), [("reaction", 0, "residual"), ("deletion", 0, "residual"), ("vanishing", 0, "plain")]
 )
 def test_the_deepest_net_is_meant(library: Library, part: str, table: int, kind: str) -> None:

@@ -50,8 +50,14 @@ def test_an_engine_that_cannot_be_compared_with_is_an_error() -> None:
     def cannot_run(pixels: Tensor) -> Tensor:
         raise UserError("net.onnx: can't be run (odd).")
 
+    bad, near, told = Engine("bad", "float32", cannot_run), answering("near"), list[str]()
     with pytest.raises(UserError, match="net.onnx: can't be run"):
-        fastest([Engine("bad", "float32", cannot_run), answering("near")], (3, 8, 8), 2, lambda _: None)
+        fastest([bad, near], (3, 8, 8), 2, lambda _: None)
+    assert fastest([near, bad], (3, 8, 8), 2, told.append) is near
+    assert told == [
+        "engine: bad in float32 is not used: net.onnx: can't be run (odd).",
+        "engine: near in float32, the only installed one that can run it",
+    ]
 
 
 def test_a_time_is_the_least_of_rounds_that_take_half_a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
