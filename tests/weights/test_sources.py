@@ -199,6 +199,20 @@ def test_a_revision_an_old_file_and_a_repository_that_was_renamed(hub: Any, net:
         resnetlab.load("hf:owner/new@v2")
 
 
+def test_a_config_that_is_not_what_the_hub_states_is_not_used(hub: Any, net: Net) -> None:
+    hub.wrong_config = True
+    loaded = load_described("timm/resnet18.a1_in1k")
+    assert_same(loaded.net, net)
+    assert (loaded.resizing, loaded.tells_size) == (None, True)
+    assert not (hub_files.place("timm/resnet18.a1_in1k") / "config.json").exists()
+
+
+def test_what_the_hub_states_counts_wherever_its_files_lie(hub: Any, net: Net) -> None:
+    """On its own host, too, a redirect to the file's place has the hash that the place does not state."""
+    hub.elsewhere = "/"
+    assert_same(resnetlab.load("timm/resnet18.a1_in1k"), net)
+
+
 def test_what_the_hub_sends_is_checked_by_the_hash_that_it_states(hub: Any) -> None:
     hub.wrong = True
     with pytest.raises(UserError, match=r"its SHA-256 should be [0-9a-f]{64}, but is "):
