@@ -234,7 +234,7 @@ def test_a_token_is_told_to_the_hub_alone(hub: Any, net: Net, monkeypatch: pytes
 
 
 def test_what_huggingface_hub_has_fetched_is_used(hub: Any, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "true")
     with pytest.raises(UserError, match=r"is not in the cache, and HF_HUB_OFFLINE is set"):
         resnetlab.load("timm/resnet18.a1_in1k")
     kept = sources.hub_files.cache_folder().parent / "huggingface/hub/models--timm--resnet18.a1_in1k"
