@@ -24,8 +24,8 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 @cache
 def console() -> Console:
-    """Standard output; wide enough in a log that tables are not cut."""
-    return Console(width=None if sys.stdout.isatty() else 140)
+    """Standard output, for plain text; wide enough in a log that tables are not cut."""
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False)
 
 
 @cache
@@ -35,8 +35,8 @@ def errors() -> Console:
     In a notebook it is standard output, which has no red background there.
     """
     if in_notebook():
-        return Console(file=sys.stdout, force_jupyter=False, width=140, highlight=False)
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False)
+        return Console(file=sys.stdout, force_jupyter=False, width=140, highlight=False, markup=False)
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False, markup=False)
 
 
 def has_bars() -> bool:
@@ -69,7 +69,7 @@ def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for header, cell in zip(headers, row, strict=True):
             if cell:
                 text = cell.replace("\n", ", ")
-                console().print(f"{header:<{width}}{text}", highlight=False, markup=False, soft_wrap=True)
+                console().print(f"{header:<{width}}{text}", soft_wrap=True)
         console().print()
 
 
@@ -86,16 +86,15 @@ def print_table(
 
     least: the columns of a console from which on it counts as fitting, although lines are broken. style: rich's.
     """
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     if not (fits(headers, rows) if least is None else console().width >= least):
         if title:
-            console().print(title, markup=False, highlight=False)
+            console().print(title)
         print_listed(headers, rows)
         return
-    table = Table(title=escape(title) or None, title_justify="left", **style)
+    table = Table(title=title or None, title_justify="left", **style)
     for header in headers:
         table.add_column(Text(header), justify="left" if header in left else "right", overflow="fold")
     for row in rows:
@@ -139,13 +138,13 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def say(line: str) -> None:
     """Print a line of progress; it stays one line, whatever the names of files and classes in it are."""
     if not _silent.get():
-        errors().print(printable(line), markup=False, soft_wrap=True)
+        errors().print(printable(line), soft_wrap=True)
 
 
 def say_beside(bars: Progress | NotebookBars, line: str) -> None:
     """Say a line while bars are shown: on a terminal it stands above them; in a notebook the bars say enough."""
     if isinstance(bars, Progress) and not bars.disable:
-        bars.console.print(printable(line), markup=False, soft_wrap=True)
+        bars.console.print(printable(line), soft_wrap=True)
     elif not has_bars():
         say(line)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -67,7 +66,7 @@ def export(
     made = _run(job)
     if json:
         taken = {"taken_for": job.match.taken} if job.match else {}
-        print(json_module.dumps(made.to_dict() | {"understood": job.understood.to_dict()} | taken))
+        options.print_json(made.to_dict() | {"understood": job.understood.to_dict()} | taken)
     else:
         _show(made)
 

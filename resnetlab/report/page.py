@@ -7,18 +7,20 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
-from resnetlab.report.texts import TEXT
 from resnetlab.studies.figures import labels, svg
 from resnetlab.studies.frame.statistics import VERDICTS
-from resnetlab.studies.frame.text import SHARED, Both, Words, both
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from resnetlab.studies.frame.record import Record
+
+TEXT = Catalogue(Path(__file__).with_name("text.toml"))
 
 
 def render(template: str, **values: Any) -> str:

@@ -18,8 +18,7 @@ from resnetlab.report.essay import unit
 from resnetlab.report.essay.library import FULLEST, Library
 from resnetlab.report.essay.page import SECTIONS, WORTH, essay, terminal
 from resnetlab.report.essay.papers import ARITHMETIC, PRINTED, quotations
-from resnetlab.report.essay.texts import TEXT
-from resnetlab.report.essay.values import Book, number_in, to_html, to_text
+from resnetlab.report.essay.values import TEXT, Book, number_in, to_html, to_text
 from resnetlab.report.numbers import NARROW, scientific, written
 from resnetlab.report.study_pages import write_essay
 from resnetlab.studies.figures import draw

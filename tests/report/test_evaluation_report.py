@@ -23,8 +23,16 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.errors import UserError
 from resnetlab.measuring.predictions import Predictions
-from resnetlab.report.evaluation_page import CONFUSIONS_SHOWN, MATRIX, MISTAKES_SHOWN, html
-from resnetlab.report.evaluation_report import check_report, numbers, summary, write_report
+from resnetlab.report.evaluation_report import (
+    CONFUSIONS_SHOWN,
+    MATRIX,
+    MISTAKES_SHOWN,
+    check_report,
+    html,
+    numbers,
+    summary,
+    write_report,
+)
 from resnetlab.studies.figures import svg
 from resnetlab.training.classes import Matched
 from resnetlab.training.evaluate import Evaluation, Member

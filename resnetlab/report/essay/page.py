@@ -10,9 +10,8 @@ from resnetlab.report.essay import design, explanations
 from resnetlab.report.essay.facts import Facts, Gather
 from resnetlab.report.essay.library import Library
 from resnetlab.report.essay.papers import quotations
-from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import choices
-from resnetlab.report.essay.values import Book, Seeds, filled, to_html, to_text
+from resnetlab.report.essay.values import TEXT, Book, Seeds, filled, to_html, to_text
 from resnetlab.report.page import called, data_words, day, paragraphs_of, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.studies.figures.figure import Figure, Panel

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.essay.unit import CHANNELS, MAP
-from resnetlab.report.essay.values import Cite, Formula, Number
+from resnetlab.report.essay.values import TEXT, Cite, Formula, Number
 
 ADDRESSES = {
     "he2015": "https://arxiv.org/abs/1512.03385",

@@ -6,14 +6,15 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from resnetlab.report.essay.texts import TEXT
 from resnetlab.report.formulas import mathml
 from resnetlab.report.numbers import NARROW, written
 from resnetlab.studies.frame.record import Record
-from resnetlab.studies.frame.text import LANGUAGES, Both, both
+from resnetlab.studies.frame.text import LANGUAGES, Both, Catalogue, both
 
+TEXT = Catalogue(Path(__file__).with_name("essay.toml"))
 Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 
 # A value's own markup is written in letters that no text has, so that the text around it can be escaped.
