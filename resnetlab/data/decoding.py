@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.levels import levels, transparent_level, without_range
+from resnetlab.data.other_formats import not_read
 from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.resizing import Interpolation
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
@@ -343,7 +344,7 @@ def _opened(content: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(content), formats=_known_formats())
         except UnidentifiedImageError:
-            raise Unreadable("not an image in a known format, or its header is damaged") from None
+            raise Unreadable(not_read(content)) from None
     _check_size(image.height, image.width)
     return image
 

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +156,11 @@ def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> 
     return called
 
 
+def _also(classes: Sequence[str]) -> str:
+    """The other classes of which an error is true, too, so that they are not found one at a time."""
+    return f" The same is true of {some(map(shown, classes))}." if classes else ""
+
+
 def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFiles:
     """Find the images of each class, at any depth in its folder: by class, then by path, both by code points.
 
@@ -171,7 +176,9 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFile
             left_out = list[str]()
             found = images_below(folder / name, left_out)
             if not found and not may_lack:
-                raise UserError(no_images(folder / name, left_out) + " Put some there, or move the folder away.")
+                more = [other for other in classes[label + 1 :] if not images_below(folder / other, [])]
+                words = no_images(folder / name, left_out) + _also(more)
+                raise UserError(f"{words} Put some there, or move the folder away.")
             others.extend(f"{name}/{path}" for path in left_out)
             for path, size in found:
                 labels.append(label)
@@ -213,8 +220,10 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         if not tested[start:end].any():
             anew += [name] if was_known else []
             if count < 2:
+                more = [other for other, n in zip(classes, np.diff(starts), strict=True) if n < 2 and other != name]
                 raise UserError(
                     f"{folder / name}: only one image; a class needs two, one for training and one for testing."
+                    f"{_also(more)}"
                 )
             rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))
             chosen = rows[: max(1, round(SHARE * count))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
 from resnetlab.nets.orders import CONVS, EXPANSION, ORDERS, BranchName, OrderName
 
@@ -46,6 +46,10 @@ class StageSpec:
     width: int
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
+
 
 @dataclass(frozen=True)
 class NetSpec:
@@ -82,6 +86,8 @@ class NetSpec:
     input_size: int = 32  # side length in pixels for which costs are counted; the network accepts other sizes too
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
         if not isinstance(self.stages, tuple | list):
             raise UserError(f"stages={shown(self.stages)} must be a list of stages, each (units, width, stride).")
         object.__setattr__(self, "stages", tuple(_stage(s) for s in self.stages))

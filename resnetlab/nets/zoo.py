@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 from resnetlab.nets.init import initialise
 from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
 from resnetlab.nets.net import ResNet
@@ -200,6 +200,8 @@ def spec(name: str, **overrides: Any) -> Spec:
     Raises UserError for a name that is not known (with the nearest), a depth outside the family's rule
     (with the nearest depths), and overrides that do not fit.
     """
+    if not isinstance(name, str):
+        raise UserError(f"network {shown(name)} must be text, such as resnet50.")
     base, written = _parse(name)
     overrides = {**written, **overrides}
     found = _find(base, overrides.get("branch"))
@@ -246,7 +248,9 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
     `seed` makes the weights reproducible to the last bit; `overrides` are fields of the spec, e.g.
     `build("cifar_resnet110", mix=Scale(0.5, 0.5), num_classes=100)`. Raises UserError as `spec` does.
     """
-    if isinstance(net, str):
+    if seed is not None and not (isinstance(seed := as_python(seed), int) and -(2**63) <= seed < 2**64):
+        raise UserError(f"seed={shown(seed)} must be a whole number that fits into 64 bits.")
+    if not isinstance(net, NetSpec | VGGSpec):
         named = {key: overrides.pop(key) for key in ("name",) if key in overrides}  # `spec` takes it as its argument
         net, overrides = spec(net, **overrides), named
     if overrides:

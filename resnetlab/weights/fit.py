@@ -11,9 +11,15 @@ from resnetlab.errors import UserError, first_of
 
 
 def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor], hint: str = "") -> None:
-    """Raise UserError, naming the first that differ, unless keys, shapes and number types are the wanted ones.
+    """Raise UserError, with what `misfit` says, unless the tensors fit. hint: the end of the message."""
+    if words := misfit(wanted, found):
+        raise UserError(f"{path}: does not fit {name or 'the network'}: {words}. Nothing was loaded.{hint}")
 
-    Also for numbers that are not finite, and for negative variances. hint: the end of the message.
+
+def misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """The first keys, shapes and number types that differ from those wanted, in words; "" if none do.
+
+    Also numbers that are not finite, and negative variances.
     """
     missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
     surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
@@ -27,8 +33,7 @@ def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str,
     for words, keys in (("it lacks", missing), ("it has the extra", surplus), ("in it", shapes), ("in it", values)):
         if keys:
             parts.append(f"{words} {first_of(keys, 3)}")
-    if parts:
-        raise UserError(f"{path}: does not fit {name or 'the network'}: {'; '.join(parts)}. Nothing was loaded.{hint}")
+    return "; ".join(parts)
 
 
 def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:

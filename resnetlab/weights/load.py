@@ -58,7 +58,7 @@ def load(
 
     Raises UserError if the weights don't fit, naming the first that differ, with none loaded.
     """
-    if pretrained:
+    if pretrained and isinstance(source, str):
         source = f"pretrained:{source}"
     return load_described(source, net=net, which=which, image_size=image_size, head=head, match=match).net
 

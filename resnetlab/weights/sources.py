@@ -128,6 +128,8 @@ def stated_preprocessing(source: str | Path, file: Path, image_size: int | None)
 
 def _named(source: str | Path) -> tuple[str, str] | None:
     """The kind and the name of published weights; None for a path."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"{shown(source)} is no run folder, weight file or name of weights.")
     text = os.fspath(source)
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:
