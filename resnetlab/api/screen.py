@@ -62,9 +62,12 @@ def fits(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
     return sum(widths) + 3 * len(widths) + 1 <= console().width  # each column has a border and two spaces
 
 
-def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print the rows of a table one below the other, for a terminal so narrow that it would cut numbers and names."""
-    width = max(map(len, headers)) + 1
+def print_listed(headers: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> None:
+    """Print the rows of a table one below the other, for a terminal so narrow that it would cut numbers and names.
+
+    width: columns of the headers; by default as many as they need.
+    """
+    width = width or max(map(len, headers)) + 1
     for row in rows:
         for header, cell in zip(headers, row, strict=True):
             if cell:

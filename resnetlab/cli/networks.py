@@ -39,7 +39,7 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
 
     rows = network_rows(pattern, sort)
     if json:
-        print_json({"networks": [row.to_dict() for row in rows], "patterns": list(PATTERNS)})
+        print_json({"networks": [asdict(row) for row in rows], "patterns": list(PATTERNS)})
         return
     from resnetlab.api.screen import console, print_table
 

@@ -81,6 +81,17 @@ def repeatable(device: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """A context in which torch computes with that many threads; afterwards it has the caller's number again."""
+    callers = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(callers)
+
+
 def has_amx() -> bool:
     """Whether this processor has units that multiply bf16 matrices, and oneDNN may use them."""
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()

@@ -282,7 +282,6 @@ def make_app(
 
 
 def _add_paths(app: FastAPI, api: Api) -> None:
-    """Add the paths of the API."""
     picture = {"content": {"image/png": {}}, "description": "The picture"}
     of_image: dict[str, Any] = {"description": api.described(), "openapi_extra": {"requestBody": BODY}}
     app.post(
