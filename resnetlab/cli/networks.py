@@ -20,7 +20,6 @@ Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
 ]
 
-
 Pattern = Annotated[str | None, Parameter(help="Only networks whose name contains this, or matches it with * and ?.")]
 Sort = Annotated[
     Literal["name", "depth", "parameters", "multiply-adds", "error", "accuracy"] | None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augmentation as aug
-from resnetlab.data.crop_flip import CROP_FLIP_DRAWS, PAD, crop_flip
+from resnetlab.data.augmentation import CROP_FLIP_DRAWS, PAD, crop_flip
 from resnetlab.data.crops import CENTRE_CROP, CROPS, middle
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images

@@ -18,6 +18,7 @@ from resnetlab.errors import UserError, shown, some
 from resnetlab.machine import find_device
 from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
+from resnetlab.training.dry_run import StandIn, stand_in
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
 from resnetlab.training.optimiser import unusual_rates
@@ -27,7 +28,6 @@ from resnetlab.training.run import Run, make_run
 from resnetlab.training.schedule import total_steps, unfinished_warmup
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
-from resnetlab.training.stand_in import StandIn, stand_in
 
 WHOSE_NORMALISATION = {
     "source": "from the source file",

@@ -28,7 +28,6 @@ from resnetlab.use.torch_program import aoti_scores, to_aoti, to_torch, torch_sc
 
 BATCHES = (1, 2, 7)  # the batch sizes at which a file is checked
 
-
 Content = tuple[bytes, ...]  # the content of each file of a format
 
 
