@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from resnetlab.errors import UserError, printable, shown
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
 from resnetlab.report.numbers import formulas

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resnetlab.report.essay import design, explanations
-from resnetlab.report.essay.facts import Facts, Gather
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Facts, Gather, Library
 from resnetlab.report.essay.unit import CHANNELS, MAP, choices
 from resnetlab.report.essay.values import TEXT, Book, Cite, Formula, Number, Seeds, filled, to_html, to_text
 from resnetlab.report.page import called, data_words, day, paragraphs_of, processor, render, verdict_words
