@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, WholeNumber, print_json
 from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, counted, printable
 
 if TYPE_CHECKING:
     from resnetlab.data.audit import Audit
@@ -139,7 +139,7 @@ def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /
         print("\n".join(map(printable, damage)))
     if damage:
         raise UserError(
-            f"{folder}: a damaged pack, {len(damage)} faults; pack the data again, or copy the files again."
+            f"{folder}: a damaged pack, {counted(len(damage), 'fault')}; pack the data again, or copy the files again."
         )
     if not json:
         print(f"{folder}: all shards and images are undamaged")

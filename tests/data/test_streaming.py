@@ -113,6 +113,24 @@ def test_killed_in_mid_epoch_the_sequence_goes_on(pictures: Files, workers: int,
         assert len(unbroken) == 5
 
 
+def drawn(content: bytes, draws: Sequence[float], size: int) -> np.ndarray:
+    """Pixels that tell what was drawn for them; the left ones are 0."""
+    return np.array([0, 1 + int(254 * draws[0])], np.uint8)[None, :, None].repeat(size, 0).repeat(3, 2)
+
+
+def test_every_seed_epoch_and_place_draws_its_own_crop_and_flip(pictures: Files) -> None:
+    def read(seed: int, epoch: int, flip: bool = False) -> tuple[list[int], list[bool]]:
+        plan = ReadPlan(pictures, torch.arange(37).repeat(40), Crop(drawn, 1, flip), 2, seed, epoch)
+        pixels = torch.cat([read.pixels for read in read_ahead(plan, [(a, a + 37) for a in range(0, 1480, 37)])])
+        return pixels.amax((1, 2, 3)).tolist(), (pixels[:, 0, 0, 0] > 0).tolist()
+
+    crops, flips = zip(*(read(seed, epoch, flip=True) for seed, epoch in ((0, 1), (0, 2), (1, 1))), strict=True)
+    for every in (crops, flips):
+        assert every[0] not in (every[1], every[2], [every[0][0]] * 1480)
+    assert abs(sum(flips[0]) - 740) < 100, "half of them, within five standard deviations"
+    assert read(0, 1) == (crops[0], [False] * 1480)
+
+
 def test_evaluation_counts_every_image_once_over_the_ranks(pictures: Files) -> None:
     for ranks in (1, 2, 3):
         loaders = [Loader(AS_IS, 37, size=16, rank=r, ranks=ranks, workers=ranks % 2) for r in range(ranks)]

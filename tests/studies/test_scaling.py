@@ -147,6 +147,15 @@ def test_a_factor_that_is_missing_is_no_product() -> None:
     json.dumps([f.panels for f in finding.figures], allow_nan=False, default=vars)
 
 
+def test_every_shortcut_passes_the_product_of_its_scales() -> None:
+    class OneIsOff(World):
+        def values(self, m: Measurement) -> dict[str, Any]:
+            name = m.run.net if m.run else m.settings["net"]
+            return (OTHER if "Scale(a=0.5, b=1.0)" in name else PAPERS).values(m)
+
+    assert verdicts(OneIsOff().judged("quick"))[0] == CONTRADICTED
+
+
 def test_a_claim_that_lacks_a_run_or_a_measurement_is_not_judged() -> None:
     def lost(one: Any) -> bool:
         name = one.settings.get("net", "") if isinstance(one, Measurement) else one.net

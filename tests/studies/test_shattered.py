@@ -130,6 +130,17 @@ def test_one_depth_at_which_plain_is_above_refutes_the_order_of_convolutional_ne
     assert "20: 0.480 plain, 0.100 residual" in str(judged(pixels=crossing).rows[8].measured)
 
 
+@pytest.mark.parametrize(("depth", "found"), [(2, REPRODUCED), (4, CONTRADICTED)])
+def test_nets_without_a_unit_are_not_compared(depth: int, found: str) -> None:
+    """Of 2 layers they have no shortcut, and are equal; from 4 layers on they have one."""
+
+    def below(kind: str, at: int) -> tuple[float, float]:
+        acf, rank = papers_pixels(kind, at)
+        return (0.1 if kind == "resnet" and at == depth else acf), rank
+
+    assert verdicts(judged(pixels=below))[6] == found
+
+
 def test_a_claim_that_lacks_a_measurement_is_not_judged() -> None:
     finding = judged(
         lost=lambda m: m.settings.get("variant") == "resnet BN" and m.function.endswith(":grid") and not m.seed

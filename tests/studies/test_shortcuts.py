@@ -13,7 +13,7 @@ from resnetlab.studies import degradation
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.shortcuts import STUDY
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, net_of
@@ -112,6 +112,19 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_c_must_be_slower_than_both_on_every_net() -> None:
     assert verdicts(judged("paper", PAPERS, seconds={"A": 1.0, "B": 1.3, "C": 1.2}))[1] == CONTRADICTED
+
+
+def test_c_must_have_more_of_everything_than_both() -> None:
+    assert verdicts(judged("paper", PAPERS, costs={"A": 1.0, "B": 1.3, "C": 1.2}))[0] == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("apart", "found"), [(0.3, REPRODUCED), (0.7, DIRECTION), (2.0, UNDECIDED), (2.6, CONTRADICTED)]
+)
+def test_options_are_alike_within_half_of_what_a_shortcut_surely_gains(apart: float, found: str) -> None:
+    """Of five seeds differences are known to ± 0.6: the gain is 2.4 to 3.6, and half of it 1.2 to 1.8."""
+    errors = {"plain": 28.0, "A": 25.0, "B": 25.0, "C": 25.0 + apart}
+    assert verdicts(judged("paper", errors, spread=0.5))[3] == found
 
 
 def test_times_of_a_busy_machine_are_not_judged() -> None:

@@ -1,8 +1,7 @@
-"""Trains a run in processes that kill themselves at random places, until one comes to its end. For test_resume.py.
+"""Trains runs in processes that kill themselves at random places, until one comes to its end. For test_resume.py.
 
-    python killed.py RUNS RECIPE WORKERS CHECKPOINT_STEPS SEED KILLS
-
-RECIPE: fields as JSON. Prints how often a process died, and the run's folder.
+Reads lines of JSON, each the list [RUNS, FIELDS OF THE RECIPE, WORKERS, CHECKPOINT_STEPS, SEED, KILLS]; for each it
+prints how often a process died, and the run's folder.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # as the first optimiser would, in each process anew
 
 from resnetlab.training import loop
 from resnetlab.training.recipes import recipe
@@ -46,25 +46,27 @@ def deadly(events: int, whom: Callable[[], list[int]] = lambda: [os.getpid()]) -
     Path.replace = counted(Path.replace)  # type: ignore[method-assign]
 
 
-def main(runs: str, fields: str, workers: str, checkpoint_steps: str, seed: str, kills: str) -> None:
-    torch.set_num_threads(1)
-    drawn = random.Random(int(seed))
-    run = make_run(recipe("digits", **json.loads(fields)), Path(runs))
+def trained(runs: str, fields: dict[str, Any], workers: int, steps: int, seed: int, kills: int) -> dict[str, Any]:
+    """Train to the end, with so many kills; how many there were, and the folder."""
+    drawn = random.Random(seed)
+    run = make_run(recipe("digits", **fields), Path(runs))
     died = 0
     while run.result() is None:
         events = drawn.randint(1, 40)
         process = os.fork()  # no thread of torch's has been started yet
         if not process:
-            if died < int(kills):
+            if died < kills:
                 deadly(events)
-            for _ in loop.train(run, threads=1, workers=int(workers), checkpoint_steps=int(checkpoint_steps)):
+            for _ in loop.train(run, threads=1, workers=workers, checkpoint_steps=steps):
                 pass
             os._exit(0)
         _, status = os.waitpid(process, 0)
         died += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         assert status in (0, signal.SIGKILL), f"the process ended by itself: {status}"
-    print(json.dumps({"died": died, "folder": str(run.folder)}))
+    return {"died": died, "folder": str(run.folder)}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(trained(*json.loads(line))), flush=True)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,39 +109,49 @@ def shaken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return outcome(finished(made(tmp_path_factory.mktemp("unbroken"), **SHAKEN)).folder)
 
 
-def killed(root: Path, workers: int, checkpoint_steps: int, kills: int, **changes: Any) -> dict[str, Any]:
-    """The outcome of a run whose processes were killed so often."""
-    program = Path(__file__).with_name("killed.py")
-    arguments = [str(root), json.dumps(changes), str(workers), str(checkpoint_steps), "5", str(kills)]
+Killed = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def killed() -> Iterator[Killed]:
+    """killed(runs, workers, checkpoint_steps, kills, **fields): the outcome of a run whose processes were killed."""
     environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(program), *arguments], capture_output=True, text=True, env=environment, timeout=3600
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["died"] == kills
-    return outcome(Path(answer["folder"]))
+    command = [sys.executable, str(Path(__file__).with_name("killed.py"))]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def trained(runs: Path, workers: int, checkpoint_steps: int, kills: int, **fields: Any) -> dict[str, Any]:
+            print(json.dumps([str(runs), fields, workers, checkpoint_steps, 5, kills]), file=process.stdin, flush=True)
+            answer = json.loads(process.stdout.readline())
+            assert answer["died"] == kills
+            return outcome(Path(answer["folder"]))
+
+        yield trained
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, shaken: dict[str, Any]) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
+    tmp_path: Path, killed: Killed, shaken: dict[str, Any]
+) -> None:
     """SIGKILL at random steps and file operations."""
     assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == shaken
 
 
-def test_so_does_one_on_the_fast_path(tmp_path: Path) -> None:
+def test_so_does_one_on_the_fast_path(tmp_path: Path, killed: Killed) -> None:
     unbroken = outcome(finished(made(tmp_path / "unbroken", **FAST)).folder)
     assert killed(tmp_path / "killed", 0, 2, kills=3, **FAST) == unbroken
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_so_does_one_that_reads_files(tmp_path: Path, pictures: str, workers: int) -> None:
+def test_so_does_one_that_reads_files(tmp_path: Path, killed: Killed, pictures: str, workers: int) -> None:
     fields = PICTURES | {"data": pictures}
     unbroken = outcome(finished(made(tmp_path / "unbroken", **fields)).folder)
     assert b'"unreadable": 3' in unbroken["metrics.jsonl"]
     assert killed(tmp_path / "killed", workers, 1, kills=2, **fields) == unbroken
 
 
-def test_so_does_one_that_is_fine_tuned(tmp_path: Path) -> None:
+def test_so_does_one_that_is_fine_tuned(tmp_path: Path, killed: Killed) -> None:
     """With frozen parts, a rate for each part, and an early end."""
     source = finished(made(tmp_path / "source", net="cifar_resnet8", epochs=1)).folder
     fields: dict[str, Any] = {"start": str(source), "freeze": 2, "layer_decay": 0.5, "lr": 0.2, "batch_size": 200}
@@ -153,7 +163,7 @@ def test_so_does_one_that_is_fine_tuned(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_however_often_it_is_killed(tmp_path: Path, pictures: str, workers: int) -> None:
+def test_however_often_it_is_killed(tmp_path: Path, killed: Killed, pictures: str, workers: int) -> None:
     for fields in (SHAKEN | {"epochs": 20}, PICTURES | {"data": pictures, "epochs": 30}):
         unbroken = outcome(finished(made(tmp_path / "unbroken", **fields)).folder)
         assert killed(tmp_path / "killed", workers, 2, kills=25, **fields) == unbroken

@@ -55,7 +55,7 @@ def own_random_numbers() -> Iterator[None]:
 @pytest.mark.parametrize("held_out", [0, 6])
 def test_held_out_images_decide_on_the_rate_where_there_are_any(tmp_path: Path, held_out: int) -> None:
     """The test images never do: without held-out images the training error decides."""
-    fields = {"schedule": "plateau", "patience": 1, "validation_images": held_out}
+    fields: dict[str, Any] = {"schedule": "plateau", "patience": 1, "validation_images": held_out}
     for deciding, others in (("falls", "stays"), ("stays", "falls")):
         errors = {"falls": (50.0, 40.0, 30.0), "stays": (50.0, 50.0, 50.0)}
         s = opened(a_run(tmp_path / deciding, **fields))
@@ -103,7 +103,8 @@ def test_an_epoch_of_which_no_step_is_left_has_the_rate_of_its_last(tmp_path: Pa
 
 
 def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: 0.0)
+    clock.perf_counter = lambda: clock.now
     monkeypatch.setattr(session, "time", clock)
     run = a_run(tmp_path)
     for began, saved in ((100.0, (107.0, 110.0)), (1000.0, (1005.0,))):
@@ -176,7 +177,9 @@ def test_a_line_of_metrics_is_written_every_hundred_steps(tmp_path: Path, monkey
     assert [(line["step"], line.get("epoch")) for line in lines] == [(3, None), (4, 1), (6, None), (8, 2)]
     first = lines[1]["test_error"]
     assert [s.test_error for s in statuses if s.epochs_done == 1][:2] == [first, first]
-    assert statuses[-1].test_error == lines[-1]["test_error"]
+    read = opened(run)
+    read.metrics.file.__exit__(None, None, None)
+    assert statuses[-1].test_error == lines[-1]["test_error"] == read.test_error
 
 
 @pytest.mark.parametrize("count", [2, 100])
