@@ -149,7 +149,7 @@ def say(line: str) -> None:
 def say_beside(bars: Progress | NotebookBars, line: str) -> None:
     """Say a line while bars are shown: on a terminal it stands above them; in a notebook the bars say enough."""
     if isinstance(bars, Progress) and not bars.disable:
-        bars.console.print(printable(line), soft_wrap=True)
+        bars.console.print(printable(line), soft_wrap=True, markup=False)
     elif not has_bars():
         say(line)
 
