@@ -76,14 +76,13 @@ class Launch:
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
             for name, value in self.run.recipe.ignored.items()
         ]
-        if not lost:
-            return lines
-        return [
-            *lines,
-            f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
-            "--validation-images)",
-        ]
+        if lost:
+            lines.append(
+                f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
+                f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
+                "--validation-images)"
+            )
+        return lines
 
     def _warmup(self) -> str:
         recipe = self.run.recipe
