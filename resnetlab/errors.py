@@ -6,6 +6,7 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 MOST_CHOICES = 2000  # ImageNet has 1,000 classes
 
@@ -40,6 +41,11 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
         return f"a huge {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def as_python(value: Any) -> Any:
+    """A number of numpy's, or a tensor of one number, as Python's, as loops over arrays give them; else the value."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def printable(name: str) -> str:

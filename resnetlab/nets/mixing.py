@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, did_you_mean, shown
 
 # What ast raises for text that is not a literal, is nested too deeply, or can't be encoded.
 UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
@@ -22,6 +22,7 @@ UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 def number(field: str, value: object) -> float:
     """Return `value` as a float. Raises UserError unless it is a finite number."""
+    value = as_python(value)
     # Comparisons with NaN are False, and an int too large for a float is compared exactly.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise UserError(f"{field}={shown(value)} must be a finite number.")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.data import loading
-from resnetlab.data.crop_flip import crop_flip
+from resnetlab.data.augmentation import crop_flip
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, share

@@ -15,9 +15,8 @@ import pytest
 from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.zoo import build, spec
 from resnetlab.report.essay import unit
-from resnetlab.report.essay.library import FULLEST, Library
-from resnetlab.report.essay.page import SECTIONS, WORTH, essay, terminal
-from resnetlab.report.essay.papers import ARITHMETIC, PRINTED, quotations
+from resnetlab.report.essay.facts import FULLEST, Library
+from resnetlab.report.essay.page import ARITHMETIC, PRINTED, SECTIONS, WORTH, essay, quotations, terminal
 from resnetlab.report.essay.values import TEXT, Book, number_in, to_html, to_text
 from resnetlab.report.numbers import NARROW, scientific, written
 from resnetlab.report.study_pages import write_essay

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from resnetlab.report.essay import design, explanations
-from resnetlab.report.essay.facts import Facts
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Facts, Library
 from resnetlab.report.essay.values import Book, Number
 from resnetlab.studies.frame.record import read_records
 from resnetlab.studies.frame.text import both
