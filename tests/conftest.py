@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -163,15 +164,30 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def python() -> Iterator[list[str]]:
+    """The start of a command, in place of sys.executable, whose process has imported already (forking.py)."""
+    program, pipe = str(ROOT / "tests/forking.py"), subprocess.PIPE
+    with (
+        tempfile.TemporaryDirectory() as folder,  # the path of a socket must be short
+        subprocess.Popen(
+            [sys.executable, program, "serve", address := f"{folder}/socket"], stdin=pipe, stdout=pipe, text=True
+        ) as serving,
+    ):
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == "ready\n"
+        yield [sys.executable, "-IS", program, "run", address]
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def resnetlab(tmp_path: Path) -> Command:
+def resnetlab(tmp_path: Path, python: list[str]) -> Command:
     """Run the command line in an empty folder: resnetlab("train", "digits", ...)."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "resnetlab", *arguments]
+        command = [*python, "-m", "resnetlab", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, **options)
 
     return run
