@@ -60,7 +60,6 @@ def serve(address: str) -> None:
     import resnetlab.cli.app
     import resnetlab.training.loop  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for the children
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -69,10 +68,12 @@ def serve(address: str) -> None:
             connection, _ = listener.accept()
             if not os.fork():
                 listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 keep(connection)
                 return
             connection.close()
+            with contextlib.suppress(ChildProcessError):  # leave no zombies
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
 
 
 def keep(connection: socket.socket) -> None:
