@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 MOST_CHOICES = 2000  # ImageNet has 1,000 classes
 
@@ -40,6 +41,11 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # Python writes no number of more than 4,300 digits
         return f"a huge {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def as_python(value: Any) -> Any:
+    """A number of numpy's, or a tensor of one number, as Python's, as loops over arrays give them; else the value."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def printable(name: str) -> str:
@@ -94,19 +100,25 @@ def out_of_memory(error: BaseException | None) -> str:
 
     torch, numpy, ONNX Runtime and C++ have different messages for that; only Python has a class.
     """
-    while error is not None:
-        words = str(error)
-        if isinstance(error, OSError):
-            found = error.errno == errno.ENOMEM
+    for cause in causes(error):
+        words = str(cause)
+        if isinstance(cause, OSError):
+            found = cause.errno == errno.ENOMEM
         else:
-            found = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(words))
-        if found and not isinstance(error, UserError):
+            found = isinstance(cause, MemoryError) or bool(_NO_MEMORY.search(words))
+        if found and not isinstance(cause, UserError):
             where = "the GPU's memory" if re.search("CUDA|cuDNN|CUBLAS", words) else "memory"
             if tried := _TRIED.search(words):
                 return f"{size_in_words(float(tried[1]) * _UNITS[tried[2].lower()])} more did not fit into {where}"
             return f"{where} is full"
-        error = error.__cause__ or error.__context__
     return ""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on; nothing for None."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -117,13 +129,12 @@ def dead_worker(error: BaseException | None) -> str:
 
     torch raises that error at any point of the main process, even in the middle of writing a file.
     """
-    while error is not None:
-        if isinstance(error, RuntimeError) and (found := _DEAD_WORKER.search(str(error))):
+    for cause in causes(error):
+        if isinstance(cause, RuntimeError) and (found := _DEAD_WORKER.search(str(cause))):
             return (
                 f"process {found[1].strip()}, which decoded images, died: it was killed, or memory ran out; what was "
                 "saved is intact; repeat the command to resume, with fewer --workers if it happens again"
             )
-        error = error.__cause__ or error.__context__
     return ""
 
 

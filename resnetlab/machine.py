@@ -171,22 +171,20 @@ def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 def instruction_sets() -> tuple[str, ...]:
     """This processor's instruction sets that matter for the speed of networks, by their names in Linux."""
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    flags = _cpuinfo("flags", "Features").split()
     return tuple(name for name in wanted if name in flags)
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*names: str) -> str:
+    """What Linux says of the processor under the first of these names; "" if it says nothing."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
+    return ""
 
 
 def _commit() -> str | None:

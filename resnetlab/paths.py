@@ -26,6 +26,8 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     such home, unless a file has exactly that name, and for an empty text, which pathlib takes for the working folder:
     an unset variable of a script must not mean everything in it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{shown(path)} is not a path; give text or a pathlib.Path.")
     text = os.fspath(path)
     if not text:
         raise UserError("a path is empty; write . for the working folder.")

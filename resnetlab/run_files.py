@@ -33,7 +33,6 @@ START_ANEW = "move the folder away to restart the run"
 RUNS = "runs"  # the folder that runs are in, unless --runs names another
 HASH = "[0-9a-f]{12}"  # at the end of a run folder's name
 
-
 Error = Annotated[float, Between(0, 100, nan=True)]  # in %
 
 
@@ -126,12 +125,27 @@ class Result(TypedDict):
 
 
 def source_path(source: str | Path) -> Path:
-    """The path of a network: a file, a folder, or a run by its name or hash, which is also searched in RUNS."""
+    """The path of a network: a file, a folder, or a run by its name or hash, which is also searched in RUNS.
+
+    A folder that holds no network, such as one of images, does not stand before a run of its name in RUNS.
+    """
     path = expanded(source)
-    if os.path.lexists(path):
+    is_name = path == Path(path.name)
+    if os.path.lexists(path) and not (is_name and _holds_no_network(path)):
         return path
-    roots = [path.parent, *([Path(RUNS)] if path == Path(path.name) else [])]
+    roots = [path.parent, *([Path(RUNS)] if is_name else [])]
     return next(filter(None, (newest_run(root, path.name) for root in roots)), path)
+
+
+def _holds_no_network(path: Path) -> bool:
+    """Whether a folder has no file of a run, and none of weights; False for a file, and for what can't be read."""
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    return not any(
+        n in (SETTINGS, METRICS, RESULT) or n.endswith((".safetensors", ".bin", ".index.json")) for n in names
+    )
 
 
 def newest_run(root: Path, name: str) -> Path | None:

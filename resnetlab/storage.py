@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, causes
 from resnetlab.schema import trouble
 
 MOST_JSON = 64 * 2**20  # bytes of a JSON file
@@ -282,11 +282,7 @@ def temporary_folder() -> Iterator[Path]:
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an error or one of its causes means that a disk is full, so that no other run can be written either."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in causes(error))
 
 
 def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import NAMES, READ, Json, Reading, Which, check
+from resnetlab.cli.options import NAMES, READ, Json, Reading, Which, check, print_json
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
@@ -35,7 +34,7 @@ def convert(
     made = convert_file(source, out, to, net=net, which=which, **vars(reading))
     if json:
         answer = {"written": str(out), "layout": to, "network": made.spec.name, "not_in_file": made.not_in_file}
-        print(json_module.dumps(answer))
+        print_json(answer)
         return
     print(f"{out}: {made.spec.name} with the names of {to}")
     if made.not_in_file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Json, WholeNumber
+from resnetlab.cli.options import Json, WholeNumber, print_json
 from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, counted, printable
 
 if TYPE_CHECKING:
     from resnetlab.data.audit import Audit
@@ -45,7 +44,7 @@ def fetch(
     if json:
         files = [file.name for file in PUBLISHED[name].files]
         answer = {"name": name, "folder": str(dest), "files": files, "bytes": received, "seconds": seconds}
-        print(json_module.dumps(answer))
+        print_json(answer)
         return
     happened = "already complete" if was_there else f"complete, {decimal(received)} downloaded in {seconds:.1f} s"
     print(f"{name}: {happened}\nto train with it: --data {shlex.quote(f'{name}:{dest}')}")
@@ -55,7 +54,6 @@ Workers = Annotated[int | None, WholeNumber, Parameter(help="Number of processes
 FilesText = Annotated[
     str, Parameter(help=f"The data set: {DATA_NAMES}; only image files, not data loaded into memory.")
 ]
-
 
 ShortSide = Annotated[
     int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
@@ -93,7 +91,7 @@ def pack(
         contents, was_there = pack_data(opened, dest, progress=progress, **options)
     seconds = time.monotonic() - started
     if json:
-        print(json_module.dumps(_pack_answer(contents, dest, opened, seconds)))
+        print_json(_pack_answer(contents, dest, opened, seconds))
     else:
         happened = "already packed" if was_there else f"packed in {seconds:.1f} s"
         _show_pack(contents, f"{opened.title}: {happened}", dest)
@@ -136,12 +134,12 @@ def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /
     with counting("verifying") as progress:
         damage = verify_pack(folder, progress)
     if json:
-        print(json_module.dumps({"folder": str(folder), "damage": damage}))
+        print_json({"folder": str(folder), "damage": damage})
     elif damage:
         print("\n".join(map(printable, damage)))
     if damage:
         raise UserError(
-            f"{folder}: a damaged pack, {len(damage)} faults; pack the data again, or copy the files again."
+            f"{folder}: a damaged pack, {counted(len(damage), 'fault')}; pack the data again, or copy the files again."
         )
     if not json:
         print(f"{folder}: all shards and images are undamaged")
@@ -168,7 +166,7 @@ def audit(
     with counting("auditing") as progress:
         found = audit_data(opened, workers=workers, progress=progress)
     if json:
-        print(json_module.dumps(found.to_dict()))
+        print_json(found.to_dict())
     else:
         _show(found)
     if html:
@@ -188,13 +186,13 @@ def _show(found: Audit) -> None:
         table.add_row(what, Text(words))
     console().print(table)
     for title, lines in found.lists():
-        console().print(f"\n{title}", markup=False, highlight=False)
+        console().print(f"\n{title}")
         for line in lines[:LISTED]:
-            console().print(f"  {printable(line)}", markup=False, highlight=False, soft_wrap=True)
+            console().print(f"  {printable(line)}", soft_wrap=True)
         if len(lines) > LISTED:
-            console().print(f"  and {len(lines) - LISTED:,} more; --json has all", markup=False, highlight=False)
+            console().print(f"  and {len(lines) - LISTED:,} more; --json has all")
     for words in filter(None, (f"{found.name}: {found.verdict}", found.advice)):
-        console().print(f"\n{printable(words)}", markup=False, highlight=False, soft_wrap=True)
+        console().print(f"\n{printable(words)}", soft_wrap=True)
 
 
 @app.command
@@ -222,7 +220,7 @@ def stats(
     by_channel = found.channel_mean_std()
     mean, std = (t.flatten().tolist() for t in (by_channel.mean, by_channel.std))
     if json:
-        print(json_module.dumps({"mean": mean, "std": std, "images": found.images, "of": len(opened.train)}))
+        print_json({"mean": mean, "std": std, "images": found.images, "of": len(opened.train)})
         return
     print(f"mean {_spaced(mean)}\nstd  {_spaced(std)}\nof {found.images:,} of {len(opened.train):,} training images")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING, Any
 
+from resnetlab.cli.options import print_json
 from resnetlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def show_dry_run(job: Launch, json: bool) -> None:
     say(f"{run.spec.name} on {run.data.title}: trying a few steps{' on made-up images' if job.stand_in else ''}")
     found = dry_run(run, device=job.device, threads=job.threads, workers=job.workers, stand_in=job.stand_in)
     if json:
-        print(json_module.dumps(found.to_dict()))
+        print_json(found.to_dict())
         return
     default = Recipe().to_dict()
     for name, value in found.recipe.items():
@@ -38,7 +38,7 @@ def show_dry_run(job: Launch, json: bool) -> None:
 def _line(words: str) -> None:
     from resnetlab.api.screen import console
 
-    console().print(words, highlight=False, markup=False, soft_wrap=True)
+    console().print(words, soft_wrap=True)
 
 
 def _facts(d: DryRun) -> dict[str, str]:

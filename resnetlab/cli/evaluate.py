@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +66,7 @@ def evaluate(
     running: dict[str, Any] = {"engine": engine, "device": device, "workers": workers}
     result = evaluate_on(sources, data, report=report, **looking, **matching, **running)
     if json:
-        print(json_module.dumps(result.to_dict()))
+        options.print_json(result.to_dict())
         return
     _show(result)
     if result.report:

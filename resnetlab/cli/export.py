@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,8 +13,7 @@ from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
 if TYPE_CHECKING:
-    from resnetlab.use.export import Exported
-    from resnetlab.use.export_job import ExportJob
+    from resnetlab.use.export import Exported, ExportJob
 
 To = Annotated[
     Literal["onnx", "openvino", "torch", "aoti"],
@@ -57,7 +55,7 @@ def export(
     from resnetlab.api.screen import say
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier
-    from resnetlab.use.export_job import Target, export_job
+    from resnetlab.use.export import Target, export_job
 
     target = Target(source, to, out, int8, calibrate)
     fetch_sources(source)
@@ -67,7 +65,7 @@ def export(
     made = _run(job)
     if json:
         taken = {"taken_for": job.match.taken} if job.match else {}
-        print(json_module.dumps(made.to_dict() | {"understood": job.understood.to_dict()} | taken))
+        options.print_json(made.to_dict() | {"understood": job.understood.to_dict()} | taken)
     else:
         _show(made)
 

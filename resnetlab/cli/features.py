@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +63,7 @@ def features(
     found, left_out = _embedded(classifier, images, at, engine or "torch", batch_size, known)
     answer = _answer(found, left_out, out, nearest, known)
     if json:
-        print(json_module.dumps(answer))
+        options.print_json(answer)
     else:
         _show(answer)
     return options.UNREADABLE if left_out and unreadable == "error" else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnetlab.cli.options import print_json
 from resnetlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ OUT = Path("find-lr.svg")
 def show_find_lr(job: Launch, json: bool) -> None:
     """Try growing rates, draw their losses and print the suggestion. Raises UserError for data that is not there."""
     from resnetlab.api.screen import counting, say
-    from resnetlab.studies.figures.curves import check_out, save_curves
-    from resnetlab.studies.figures.lr_test import lr_test_figure
+    from resnetlab.studies.figures.curves import check_out, lr_test_figure, save_curves
     from resnetlab.training.find_lr import find_lr
 
     if job.stand_in:
@@ -29,7 +28,7 @@ def show_find_lr(job: Launch, json: bool) -> None:
         found = find_lr(job.run, device=job.device, threads=job.threads, workers=job.workers, progress=count)
     save_curves(lr_test_figure(found, job.run.spec.name), OUT, "move it away")
     if json:
-        print(json_module.dumps(found.to_dict() | {"written": str(OUT)}))
+        print_json(found.to_dict() | {"written": str(OUT)})
         return
     print(f"{OUT}: the loss at {len(found.rates)} learning rates")
     if found.suggestion is None or found.best is None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Json
+from resnetlab.cli.options import Json, print_json
 from resnetlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
 ]
-
 
 Pattern = Annotated[str | None, Parameter(help="Only networks whose name contains this, or matches it with * and ?.")]
 Sort = Annotated[
@@ -40,7 +38,7 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
 
     rows = network_rows(pattern, sort)
     if json:
-        _print_json({"networks": [row.to_dict() for row in rows], "patterns": list(PATTERNS)})
+        print_json({"networks": [asdict(row) for row in rows], "patterns": list(PATTERNS)})
         return
     from resnetlab.api.screen import console, print_table
 
@@ -51,8 +49,6 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
         "torchvision's on ImageNet, as torchvision states it\nCIFAR networks can have any depth: "
         + ", ".join(PATTERNS),
         style="dim",
-        highlight=False,
-        markup=False,
     )
 
 
@@ -76,13 +72,13 @@ def describe(net: Net | None = None, /, *, json: Json = False) -> None:
 
     if net is None:
         if json:
-            _print_json({"names": names(), "patterns": list(PATTERNS)})
+            print_json({"names": names(), "patterns": list(PATTERNS)})
         else:
             print("\n".join([*names(), "", "and any depth of: " + ", ".join(PATTERNS)]))
         return
     counted = complexity(_spec(net))
     if json:
-        _print_json(counted.to_dict())
+        print_json(counted.to_dict())
     else:
         _show(counted)
 
@@ -127,7 +123,7 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     if json:
         counts = [{k: v for k, v in c.to_dict().items() if k != "layers"} for c, _ in rows]
         printed = [{"network": p[0], **asdict(p[1])} if p else None for _, p in rows]
-        _print_json({"networks": [c | {"printed": p} for c, p in zip(counts, printed, strict=True)]})
+        print_json({"networks": [c | {"printed": p} for c, p in zip(counts, printed, strict=True)]})
         return
     from resnetlab.api.screen import console, print_table
 
@@ -135,12 +131,11 @@ def compare(net: Net, /, *nets: Net, json: Json = False) -> None:
     console().print("ours, with the paper's figures in brackets", style="italic")
     print_table(headers, [_cells(c, p) for c, p in rows], left=("network", "input"), least=COMPARE_WIDTH)
     for source in sorted({p[1].source for _, p in rows if p}):
-        console().print(f"printed in {source}", style="dim", highlight=False)
+        console().print(f"printed in {source}", style="dim")
     console().print(
         "multiply-adds as the papers count; training and inference: activation memory per image, float32; "
         "error: top-1 with 10 crops on ImageNet, or CIFAR-10 test error; v1: for the paper's form of the network",
         style="dim",
-        highlight=False,
     )
 
 
@@ -188,7 +183,7 @@ def _show(c: Complexity) -> None:
         "inference; per image, float32",
     }
     for key, value in facts.items():
-        console().print(f"{key:<14} {value}", highlight=False, markup=False)
+        console().print(f"{key:<14} {value}")
 
 
 def _beside(value: float | None, unit: float, letter: str) -> str:
@@ -197,7 +192,3 @@ def _beside(value: float | None, unit: float, letter: str) -> str:
 
 def _mebibytes(count: int) -> str:
     return f"{count / 2**20:.1f} MiB"
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value))

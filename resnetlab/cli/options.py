@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ Unreadable = Annotated[
     Parameter(help="For an unreadable file: error stops and names it, skip leaves it out; default: as in training."),
 ]
 UNREADABLE = 1  # exit code if some image could not be read
+
+
+def print_json(value: object) -> None:
+    """Print the answer that --json asks for, at once."""
+    print(json.dumps(value), flush=True)
 
 
 def check(which: str = "last", **counts: int | None) -> None:

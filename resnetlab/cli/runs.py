@@ -1,24 +1,107 @@
-"""`resnetlab runs` and `resnetlab runs plot`; its other commands are in `run_details`."""
+"""`resnetlab runs`: list, show, compare, plot, remove."""
 
 from __future__ import annotations
 
-import json as json_module
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
-from resnetlab.cli.options import Json, Runs
-from resnetlab.cli.run_details import OneRun, compare, remove, show
-from resnetlab.errors import printable, some
+from resnetlab.cli.options import Json, Runs, print_json
+from resnetlab.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
 
 app = cyclopts.App(name="runs", help="List the runs in a folder; show, compare, plot or remove some of them.")
-for command in (show, compare, remove):
-    app.command(command)
+
+OneRun = Annotated[
+    str, Parameter(help="A run: its folder, its name inside --runs, or the name or hash alone; the newest that fits.")
+]
+
+
+@app.command
+def show(run: OneRun, /, *, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """Show a run: network, data, state, errors, length, machine, and the fields of its recipe that aren't default."""
+    from resnetlab.api.screen import console
+    from resnetlab.training.run_details import details
+    from resnetlab.training.runs import find_run
+
+    found = details(find_run(run, runs))
+    if json:
+        print_json(found.to_dict())
+        return
+    for what, words in found.facts():
+        console().print(f"{what:<18} {words}", soft_wrap=True)
+
+
+@app.command
+def compare(
+    run: OneRun,
+    other: OneRun,
+    /,
+    *more: Annotated[str, Parameter(help="More runs.")],
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Show runs side by side: the settings in which they differ, and their errors."""
+    from rich import box
+
+    from resnetlab.api.screen import print_table
+    from resnetlab.training.run_details import compare_runs
+    from resnetlab.training.runs import find_run
+
+    found = compare_runs([find_run(name, runs) for name in (run, other, *more)])
+    if json:
+        print_json(found.to_dict())
+        return
+    headers, rows = found.table()
+    print_table(headers, rows, left=headers, box=box.SIMPLE_HEAD)
+
+
+@app.command
+def remove(
+    run: OneRun,
+    /,
+    *more: Annotated[str, Parameter(help="More runs to remove.")],
+    yes: Annotated[bool, Parameter(negative="", help="Remove without asking.")] = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> int:
+    """Remove runs with their weights and metrics. Asks first; refuses runs in progress and folders that are no runs.
+
+    Exits with code 1 if the answer is not yes.
+    """
+    from resnetlab.training.run_details import check_removable, remove_run
+    from resnetlab.training.runs import find_run, summary
+
+    folders = list(dict.fromkeys(find_run(name, runs) for name in (run, *more)))
+    for folder in folders:
+        check_removable(folder)  # all of them, before the first one is gone
+    found = [summary(folder) for folder in folders]
+    lines = [printable(f"{r.folder}: {r.state}, {r.epochs} epoch{'s' * (r.epochs != 1)}") for r in found]
+    if not yes and not _agreed(lines):
+        print("nothing was removed", file=sys.stderr)
+        return 1
+    for folder in folders:
+        remove_run(folder)
+        if not json:
+            print(printable(f"removed {folder}"))
+    if json:
+        print_json({"removed": [str(folder) for folder in folders]})
+    return 0
+
+
+def _agreed(lines: list[str]) -> bool:
+    """Whether the person at the terminal wants it. Raises UserError where there is none to ask."""
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; give --yes to remove without asking.")
+    print("\n".join(lines), file=sys.stderr)
+    print(f"remove {'it' if len(lines) == 1 else f'these {len(lines)} runs'}? [y/N] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @app.default
@@ -28,7 +111,7 @@ def list_them(*, runs: Runs = Path("runs"), json: Json = False) -> None:
 
     found, others = list_runs(runs)
     if json:
-        print(json_module.dumps({"runs": [r.to_dict() for r in found], "others": [str(p) for p in others]}))
+        print_json({"runs": [r.to_dict() for r in found], "others": [str(p) for p in others]})
         return
     if found:
         _show(found)
@@ -56,7 +139,7 @@ def plot(
 
     folders = plot_runs(run, *more, out=out, root=runs).runs
     if json:
-        print(json_module.dumps({"written": str(out), "runs": [str(folder) for folder in folders]}))
+        print_json({"written": str(out), "runs": [str(folder) for folder in folders]})
     else:
         print(f"{out}: errors of {len(folders)} run{'s' if len(folders) > 1 else ''}")
 
@@ -69,7 +152,7 @@ def _show(found: list[RunSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.api.screen import console
+    from resnetlab.api.screen import console, print_listed
 
     headers = ("run", "network", "data", "state", "epochs", "train %", "test %", "best %", "written")
     rows = [_cells(r) for r in found]
@@ -83,11 +166,7 @@ def _show(found: list[RunSummary]) -> None:
             table.add_row(*map(Text, row))
         console().print(table)
         return
-    for row in rows:  # a narrow terminal would cut the names
-        for header, cell in zip(headers, row, strict=True):
-            if cell:
-                console().print(f"{header:<11} {cell}", highlight=False, markup=False, soft_wrap=True)
-        console().print()
+    print_listed(headers, rows, width=12)  # a narrow terminal would cut the names
 
 
 def _cells(r: RunSummary) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check
+from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check, print_json
 from resnetlab.errors import UserError
 from resnetlab.studies.frame.text import both
 
@@ -74,7 +74,7 @@ def list_studies(*, json: Json = False) -> None:
     found = [study(name) for name in STUDIES]
     if json:
         rows = [{"study": s.name, "claim": str(s.claim), "source": s.source, "rule": str(s.rule)} for s in found]
-        print(json_module.dumps({"studies": rows, "scales": list(SCALES)}))
+        print_json({"studies": rows, "scales": list(SCALES)})
         return
     for s in found:
         print(f"{s.name}\n  claim:  {s.claim}\n  source: {s.source}")
@@ -147,7 +147,7 @@ def _carried_out(tasks: list[Assignment], workplace: Workplace, results: Path, *
     page = write_report(results)
     if json:
         found = [_answer(r) for r in records]
-        print(json_module.dumps({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)}))
+        print_json({"studies": found, "report": str(page)} if all else found[0] | {"report": str(page)})
     else:
         print(f"report: {page}")
     return 1 if any(r.failures for r in records) else 0
@@ -160,10 +160,10 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
     if json:
         studies = [
             {"study": task.study.name, "scale": task.scale, "measurements": len(task.plan.measurements)}
-            | costs[task.study.name].to_dict()
+            | asdict(costs[task.study.name])
             for task in tasks
         ]
-        print(json_module.dumps({"studies": studies, "together": together.to_dict()}))
+        print_json({"studies": studies, "together": asdict(together)})
         return
     for task in tasks:
         print(f"{task.title}: {costs[task.study.name].words}; {len(task.plan.measurements)} measurements")
@@ -193,7 +193,10 @@ def report(*, results: Results = Path("reports"), json: Json = False) -> None:
     from resnetlab.report.study_pages import write_report
 
     page = write_report(results)
-    print(json_module.dumps({"report": str(page)}) if json else f"report: {page}")
+    if json:
+        print_json({"report": str(page)})
+    else:
+        print(f"report: {page}")
 
 
 @app.command
@@ -208,7 +211,7 @@ def essay(*, results: Results = Path("reports"), also: Also = None, json: Json =
     page, library = write_essay(results, also)
     lines = [str(line) for line in terminal(library)]
     if json:
-        print(json_module.dumps({"essay": str(page), "result": lines}))
+        print_json({"essay": str(page), "result": lines})
         return
     for line in lines:
         print(line)
@@ -230,4 +233,4 @@ def _show(record: Record) -> None:
     for row, remark in zip(rows, remarks, strict=True):
         row[2] += f"\n{remark}" if remark else ""
     print_table(headers, rows, left=headers, least=ROWS_WIDTH, show_lines=True)
-    console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold")
+    console().print(f"{record.study}, {record.scale}: {record.verdict}", style="bold", highlight=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers
+from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers, print_json
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
 from resnetlab.training.recipe import RETIRED, Recipe
@@ -35,7 +34,6 @@ _GROUPS = {
 
 
 def _group_of(field: str) -> Group:
-    """The group of --help that a field belongs to."""
     names = [f.name for f in dataclasses.fields(Recipe)]
     begun = [name for name in names[: names.index(field) + 1] if name in _GROUPS]
     return Group(_GROUPS[begun[-1]], sort_key=names.index(begun[-1]) + 1)
@@ -160,11 +158,10 @@ def _try_out(
 
 
 def _show(result: TrainingResult, json: bool) -> None:
-    """Print what came of a run."""
     if json:
         names = ("train_error", "test_error", "epochs", "seconds")
         answer = {"run": str(result.folder)} | {name: getattr(result, name) for name in names}
-        print(json_module.dumps(answer), flush=True)
+        print_json(answer)
         return
     print(
         f"{'already finished' if result.finished_before else 'finished'}: training error {result.train_error:.2f} %, "

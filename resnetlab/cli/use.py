@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv as csv_module
-import json as json_module
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +100,7 @@ def explain(
         elif not json:
             print(printable(f"{one.file}: {one.name} {100 * one.probability:.1f} % -> {one.picture}"))
     if json:
-        print(json_module.dumps({"images": [one.to_dict() for one in found]}))
+        options.print_json({"images": [one.to_dict() for one in found]})
     return options.UNREADABLE if any(one.error for one in found) else 0
 
 
@@ -109,7 +108,7 @@ def _as_json(found: Iterator[Prediction], assumed: tuple[str, ...]) -> bool:
     from resnetlab.api.predict import PredictionResult
 
     result = PredictionResult(tuple(found), assumed)
-    print(json_module.dumps(result.to_dict()))
+    options.print_json(result.to_dict())
     return any(image.error for image in result)
 
 

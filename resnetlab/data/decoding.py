@@ -29,25 +29,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from resnetlab.data.levels import levels, transparent_level, without_range
+from resnetlab.data.other_formats import not_read
 from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.resizing import Interpolation
-from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
-
-__all__ = [
-    "MOST_PIXELS",
-    "Box",
-    "Header",
-    "Part",
-    "TooManyPixels",
-    "Unreadable",
-    "decode",
-    "decode_crop",
-    "decode_part",
-    "decode_resized",
-    "finish",
-    "read_header",
-    "reason",
-]
+from resnetlab.data.turbojpeg import Box as Box  # exported: those who crop look for it here
+from resnetlab.data.turbojpeg import Jpeg, JpegError
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program
@@ -343,7 +329,7 @@ def _opened(content: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(content), formats=_known_formats())
         except UnidentifiedImageError:
-            raise Unreadable("not an image in a known format, or its header is damaged") from None
+            raise Unreadable(not_read(content)) from None
     _check_size(image.height, image.width)
     return image
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from resnetlab.data import decoding
 from resnetlab.data.crops import Crop
 from resnetlab.data.files import Files
-from resnetlab.data.memory import SHARED, killings_for_memory, shared_memory
 from resnetlab.data.seeds import uniform
 from resnetlab.errors import UserError, out_of_memory, size_in_words
 
@@ -27,6 +29,7 @@ PATIENCE = 600  # seconds without a batch, after which the disk or a worker coun
 GRACE_SECONDS = 60  # seconds that a worker lives on after SIGTERM, unless the main process ends it
 AHEAD = 2  # batches that each worker reads ahead
 HELD = 2  # batches that the main process may hold
+SHARED = "/dev/shm"  # where Linux keeps shared memory; Docker gives it 64 MB
 SLOWER = (
     ": batches pass through pipes, which is slower but gives the same results. More shared memory (docker run "
     "--shm-size=1g), fewer --workers or a smaller --batch-size avoid this."
@@ -89,8 +92,6 @@ class _Sent(NamedTuple):
 
 
 class _Batches(Dataset[_Sent]):
-    """The data set that workers read."""
-
     def __init__(self, reading: ReadPlan, workers: int, *, shared: bool) -> None:
         self.reading, self.shared = reading, shared
         # The process and the image that it decodes, -1 for none, for each worker: if one dies, this names the image.
@@ -263,3 +264,21 @@ def _lives(process: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def shared_memory() -> int | None:
+    """Free bytes of shared memory; None if it isn't a file system, as on macOS."""
+    try:
+        return shutil.disk_usage(SHARED).free
+    except OSError:
+        return None
+
+
+def killings_for_memory() -> int:
+    """A count that grows when the kernel kills a process because memory ran out; 0 if the kernel provides none."""
+    counts = []
+    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = path.read_text().splitlines()
+            counts.append(int(next(line.split()[1] for line in lines if line.startswith("oom_kill "))))
+    return sum(counts)

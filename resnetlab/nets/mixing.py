@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, did_you_mean, shown
 
 # What ast raises for text that is not a literal, is nested too deeply, or can't be encoded.
 UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
@@ -22,6 +22,7 @@ UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 def number(field: str, value: object) -> float:
     """Return `value` as a float. Raises UserError unless it is a finite number."""
+    value = as_python(value)
     # Comparisons with NaN are False, and an int too large for a float is compared exactly.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise UserError(f"{field}={shown(value)} must be a finite number.")
@@ -44,55 +45,58 @@ class Gate(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plain:
-    """y = F: no shortcut, the plain net."""
+class _Mix:
+    """What all mixes have: fields that are numbers, and no module beside h and F unless they say otherwise."""
+
+    def __post_init__(self) -> None:
+        # Floats, so that equal mixes have one text: Scale(1, 2) is Scale(1.0, 2.0).
+        for f in fields(self):
+            object.__setattr__(self, f.name, number(f"{type(self).__name__}: {f.name}", getattr(self, f.name)))
 
     def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
         return None
+
+
+@dataclass(frozen=True)
+class _Gated(_Mix):
+    """A mix with a learned gate g(x)."""
+
+    bias: float = -6.0
+
+    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+        return Gate(in_channels, out_channels, stride, self.bias)
+
+
+@dataclass(frozen=True)
+class Plain(_Mix):
+    """y = F: no shortcut, the plain net."""
 
     def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
         return F
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(_Mix):
     """y = h + F: the residual unit (He 2015, eq. 1)."""
-
-    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-        return None
 
     def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
         return h + F
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(_Mix):
     """y = a·h + b·F: constant scaling; x/2 is Scale(0.5, 1) or Scale(0.5, 0.5) (He 2016, eq. 6)."""
 
     a: float
     b: float
-
-    def __post_init__(self) -> None:
-        _as_numbers(self)
-
-    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-        return None
 
     def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module | None) -> Tensor:
         return self.a * h + self.b * F
 
 
 @dataclass(frozen=True)
-class ExclusiveGate:
+class ExclusiveGate(_Gated):
     """y = (1 − g)·h + g·F with a learned gate g(x): the highway form (He 2016, section 3.1)."""
-
-    bias: float = -6.0
-
-    def __post_init__(self) -> None:
-        _as_numbers(self)
-
-    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-        return Gate(in_channels, out_channels, stride, self.bias)
 
     def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module) -> Tensor:
         g = part(x)
@@ -100,16 +104,8 @@ class ExclusiveGate:
 
 
 @dataclass(frozen=True)
-class ShortcutGate:
+class ShortcutGate(_Gated):
     """y = (1 − g)·h + F with a learned gate g(x) on the shortcut alone (He 2016, section 3.1)."""
-
-    bias: float = -6.0
-
-    def __post_init__(self) -> None:
-        _as_numbers(self)
-
-    def part(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-        return Gate(in_channels, out_channels, stride, self.bias)
 
     def __call__(self, h: Tensor, F: Tensor, x: Tensor, part: nn.Module) -> Tensor:
         g = part(x)
@@ -117,13 +113,13 @@ class ShortcutGate:
 
 
 @dataclass(frozen=True)
-class DropoutShortcut:
+class DropoutShortcut(_Mix):
     """y = dropout(h) + F (He 2016, section 3.1), rescaled by 1/(1 − p) in training as Caffe does."""
 
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        _as_numbers(self)
+        super().__post_init__()
         if not 0 <= self.p < 1:
             raise UserError(f"DropoutShortcut(p={self.p}): p is a probability, 0 <= p < 1.")
 
@@ -136,12 +132,6 @@ class DropoutShortcut:
 
 Mix = Plain | Add | Scale | ExclusiveGate | ShortcutGate | DropoutShortcut
 MIXES: dict[str, type[Mix]] = {cls.__name__: cls for cls in get_args(Mix)}
-
-
-def _as_numbers(mix: Mix) -> None:
-    """Make every field a float, so that equal mixes have one text: Scale(1, 2) is Scale(1.0, 2.0)."""
-    for f in fields(mix):
-        object.__setattr__(mix, f.name, number(f"{type(mix).__name__}: {f.name}", getattr(mix, f.name)))
 
 
 class Mixing(nn.Module):

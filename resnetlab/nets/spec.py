@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 from resnetlab.nets.mixing import MIXES, Add, Mix, Plain, number, parse_mix
 from resnetlab.nets.orders import CONVS, EXPANSION, ORDERS, BranchName, OrderName
 
@@ -46,6 +46,10 @@ class StageSpec:
     width: int
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
+
 
 @dataclass(frozen=True)
 class NetSpec:
@@ -82,6 +86,8 @@ class NetSpec:
     input_size: int = 32  # side length in pixels for which costs are counted; the network accepts other sizes too
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
         if not isinstance(self.stages, tuple | list):
             raise UserError(f"stages={shown(self.stages)} must be a list of stages, each (units, width, stride).")
         object.__setattr__(self, "stages", tuple(_stage(s) for s in self.stages))
@@ -223,24 +229,24 @@ class NetSpec:
         """The inverse of `to_dict`. Raises UserError for unknown fields and without stages."""
         if "stages" not in values:
             raise UserError("a network needs its stages: a list, each (units, width, stride).")
-        return cls(**check_fields(values))
+        return cls(**check_fields(cls, "a network", values))
 
     def override(self, **changes: Any) -> NetSpec:
         """A copy with some fields changed; it keeps its name only if it is still the network of that name.
 
         Raises UserError for unknown fields, with the nearest names.
         """
-        changed = replace(self, **check_fields(changes))
+        changed = replace(self, **check_fields(NetSpec, "a network", changes))
         same = replace(changed, **{name: getattr(self, name) for name in SIZES}) == self
         return changed if same or "name" in changes else replace(changed, name="")
 
 
-def check_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` if every key is a field of NetSpec; else raise UserError with the nearest names."""
-    known = [f.name for f in fields(NetSpec)]
+def check_fields(kind: Any, what: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` if every key is a field of `kind`, in words `what`; else raise UserError with near names."""
+    known = [f.name for f in fields(kind)]
     for key in values:
         if key not in known:
-            raise UserError(f"{shown(key)} is not a field of a network: {', '.join(known)}.{did_you_mean(key, known)}")
+            raise UserError(f"{shown(key)} is not a field of {what}: {', '.join(known)}.{did_you_mean(key, known)}")
     return values
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 from resnetlab.nets.init import initialise
 from resnetlab.nets.mixing import UNREADABLE, Add, Mix, Plain, mix_from_node
 from resnetlab.nets.net import ResNet
@@ -200,12 +200,14 @@ def spec(name: str, **overrides: Any) -> Spec:
     Raises UserError for a name that is not known (with the nearest), a depth outside the family's rule
     (with the nearest depths), and overrides that do not fit.
     """
+    if not isinstance(name, str):
+        raise UserError(f"network {shown(name)} must be text, such as resnet50.")
     base, written = _parse(name)
     overrides = {**written, **overrides}
     found = _find(base, overrides.get("branch"))
     if not overrides:
         return found
-    changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
+    changed = found.override(**overrides)
     return replace(changed, name=_called(base, found, changed, overrides))
 
 
@@ -246,11 +248,13 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
     `seed` makes the weights reproducible to the last bit; `overrides` are fields of the spec, e.g.
     `build("cifar_resnet110", mix=Scale(0.5, 0.5), num_classes=100)`. Raises UserError as `spec` does.
     """
-    if isinstance(net, str):
+    if seed is not None and not (isinstance(seed := as_python(seed), int) and -(2**63) <= seed < 2**64):
+        raise UserError(f"seed={shown(seed)} must be a whole number that fits into 64 bits.")
+    if not isinstance(net, NetSpec | VGGSpec):
         named = {key: overrides.pop(key) for key in ("name",) if key in overrides}  # `spec` takes it as its argument
         net, overrides = spec(net, **overrides), named
     if overrides:
-        net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
+        net = net.override(**overrides)
     try:
         # Via the meta device, since torch's own initialisation draws from the random state, which a training in
         # another thread may be using.
@@ -267,14 +271,6 @@ def on_meta(spec: Spec) -> ResNet | VGG:
     """The network without memory for its weights: enough to count parameters and to compute shapes."""
     with torch.device("meta"):
         return ResNet(spec) if isinstance(spec, NetSpec) else VGG(spec)
-
-
-def _override_vgg(found: VGGSpec, overrides: dict[str, Any]) -> VGGSpec:
-    known = [f.name for f in fields(VGGSpec)]
-    for key in overrides:
-        if key not in known:
-            raise UserError(f"{shown(key)} is not a field of a VGG net: {', '.join(known)}.{did_you_mean(key, known)}")
-    return replace(found, **overrides)
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:

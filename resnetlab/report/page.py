@@ -7,18 +7,20 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import printable
-from resnetlab.report.texts import TEXT
 from resnetlab.studies.figures import labels, svg
 from resnetlab.studies.frame.statistics import VERDICTS
-from resnetlab.studies.frame.text import SHARED, Both, Words, both
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from resnetlab.studies.frame.record import Record
+
+TEXT = Catalogue(Path(__file__).with_name("text.toml"))
 
 
 def render(template: str, **values: Any) -> str:
@@ -38,18 +40,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "axis": labels.axis,
-        "both": lambda words: labels.networks(both(words)),
-        "called": called,
-        "cell": labels.cell,
-        "duration": duration,
-        "interval": interval,
-        "line": labels.line,
-        "printable": printable,
-        "sample": sample,
-        "share": share,
-    }
+    functions = (labels.axis, called, labels.cell, duration, interval, labels.line, printable, sample, share)
+    environment.filters |= {function.__name__: function for function in functions}
+    environment.filters["both"] = lambda words: labels.networks(both(words))
     environment.globals |= {
         "light": svg.declarations(svg.LIGHT),
         "dark": svg.declarations(svg.DARK),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from resnetlab.report.numbers import written
-from resnetlab.report.texts import TEXT
+from resnetlab.report.page import TEXT
 from resnetlab.studies.figures import draw as figures
 from resnetlab.studies.figures import labels
 from resnetlab.studies.figures.figure import Figure, Panel, Series

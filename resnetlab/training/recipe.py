@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from resnetlab.data.open import DATA_NAMES
-from resnetlab.errors import UserError, check_choice, did_you_mean, shown
+from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 
 if TYPE_CHECKING:
     from resnetlab.data.loading import Augmentation
@@ -274,7 +274,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
     """The value converted to its field's type if that loses nothing; else raise UserError."""
-    kinds = get_args(hint)
+    kinds, value = get_args(hint), as_python(value)
     if value is None and type(None) in kinds:
         return None
     if hint == Switch and value == "auto":

@@ -180,6 +180,8 @@ def recipe(name: str, **overrides: Any) -> Recipe:
     A file holds fields of Recipe and may start from a named one: `recipe = "cifar_paper"`. Raises
     UserError for an unknown name or field (with the nearest) and for a file that can't be read.
     """
+    if not isinstance(name, str):
+        raise UserError(f"recipe {shown(name)} must be text: the name of a recipe, or of a .toml file.")
     if name in RECIPES:
         return RECIPES[name].override(**overrides)
     if name.endswith(".toml"):

@@ -120,7 +120,8 @@ def find_run(name: str, root: Path) -> Path:
     try:
         given = expanded(name)
         places = (given, root / name, newest_run(given.parent, given.name), newest_run(root, name))
-        found = next((place for place in places if place and place.is_dir()), None)
+        folders = [place for place in places if place and place.is_dir()]
+        found = next((place for place in folders if is_there(place / SETTINGS)), folders[0] if folders else None)
         is_run = found is not None and is_there(found / SETTINGS)
         near = "" if found or not root.is_dir() else did_you_mean(name, [path.name for path in root.iterdir()])
     except (OSError, ValueError):  # names that file systems reject, homes of unknown users

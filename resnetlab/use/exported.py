@@ -18,7 +18,7 @@ from resnetlab.paths import expanded
 from resnetlab.schema import Between, Text, trouble
 from resnetlab.storage import Damaged, read_regular
 from resnetlab.use.checksum import KEY, checksum_of
-from resnetlab.use.onnx_graph import import_trouble, last_line, onnx_description, onnx_scores
+from resnetlab.use.onnx_graph import Signature, import_trouble, last_line, onnx_description, onnx_scores
 from resnetlab.use.openvino_graph import openvino_description, openvino_scores
 from resnetlab.use.parity import Scores
 from resnetlab.use.recorded_accuracy import AccuracyValues, RecordedAccuracy
@@ -49,24 +49,14 @@ class Runner(NamedTuple):
     scores: Callable[[tuple[bytes, ...], str], Scores]  # of a content, in float32 or bf16
 
 
-class Signature(NamedTuple):
-    """The input and output of a graph, and its file's metadata: texts by key."""
-
-    takes: tuple[str, str, list[Any]]  # name, type, shape: -1 is any number
-    gives: tuple[str, str, list[Any]]
-    told: dict[str, str]
-
-
 RUNNERS = {
     "onnxruntime": Runner(
         "onnxruntime",
         "export",
-        lambda content: Signature(*onnx_description(content[0])),
+        lambda content: onnx_description(content[0]),
         lambda content, _: onnx_scores(content[0]),
     ),
-    "openvino": Runner(
-        "openvino", "openvino", lambda content: Signature(*openvino_description(content)), openvino_scores
-    ),
+    "openvino": Runner("openvino", "openvino", openvino_description, openvino_scores),
 }
 RUN_BY = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # by a file's suffix
 

@@ -7,6 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 FORM = b"multipart/form-data"
+CALLBACKS = ("on_header_field", "on_header_value", "on_header_end", "on_part_data", "on_part_end", "on_end")
 
 
 class Refused(Exception):
@@ -27,17 +28,8 @@ def image_of(content_type: str, body: bytes) -> bytes:
         return body
     form = Form()  # Starlette's own form parsing writes parts above 1 MB to disk, in the process that answers
     try:
-        parser = MultipartParser(
-            parameters[b"boundary"],
-            {
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_part_data": form.on_part_data,
-                "on_part_end": form.on_part_end,
-                "on_end": form.on_end,
-            },
-        )
+        callbacks = {name: getattr(form, name) for name in CALLBACKS}
+        parser = MultipartParser(parameters[b"boundary"], callbacks)  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except FormParserError:
@@ -50,7 +42,7 @@ def image_of(content_type: str, body: bytes) -> bytes:
 
 
 class Form:
-    """The field "image" of a form, gathered while it is parsed; the first if there are several."""
+    """The field "image" of a form, gathered by the parser's CALLBACKS; the first if there are several."""
 
     def __init__(self) -> None:
         self.image: bytearray | None = None
@@ -58,11 +50,9 @@ class Form:
         self._header, self._value, self._inside = bytearray(), bytearray(), False
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """Part of a header's name."""
         self._header += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Part of a header's value."""
         self._value += data[start:end]
 
     def on_header_end(self) -> None:
@@ -73,14 +63,11 @@ class Form:
         self._header, self._value = bytearray(), bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Part of a field."""
         if self._inside and self.image is not None:
             self.image += data[start:end]
 
     def on_part_end(self) -> None:
-        """The field is whole."""
         self._inside = False
 
     def on_end(self) -> None:
-        """The form is whole."""
         self.whole = True

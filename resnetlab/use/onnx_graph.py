@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -129,10 +129,16 @@ def last_line(error: BaseException) -> str:
     return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".!")
 
 
-def onnx_description(
-    content: bytes,
-) -> tuple[tuple[str, str, list[int]], tuple[str, str, list[int]], dict[str, str]]:
-    """Name, type and shape of what a graph takes and of what it gives, -1 for any number; and its texts by key."""
+class Signature(NamedTuple):
+    """The input and output of a graph, and its file's metadata: texts by key."""
+
+    takes: tuple[str, str, list[int]]  # name, type, shape: -1 is any number
+    gives: tuple[str, str, list[int]]
+    told: dict[str, str]
+
+
+def onnx_description(content: bytes) -> Signature:
+    """What ONNX Runtime reads of a file. Raises UserError for a damaged one."""
     session = _session(content)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
@@ -142,7 +148,7 @@ def onnx_description(
         kind = {"tensor(float)": "float32"}.get(port.type, port.type.removeprefix("tensor(").removesuffix(")"))
         return port.name, kind, [side if isinstance(side, int) else -1 for side in port.shape]
 
-    return described(inputs[0]), described(outputs[0]), session.get_modelmeta().custom_metadata_map
+    return Signature(described(inputs[0]), described(outputs[0]), session.get_modelmeta().custom_metadata_map)
 
 
 def onnx_scores(content: bytes) -> Scores:

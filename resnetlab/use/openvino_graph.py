@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,8 @@ from torch import Tensor
 from resnetlab.errors import UserError
 from resnetlab.storage import temporary_folder
 from resnetlab.use.checksum import KEY
-from resnetlab.use.onnx_graph import import_trouble, last_line, to_onnx
+from resnetlab.use.onnx_graph import Signature, import_trouble, last_line, to_onnx
 from resnetlab.use.parity import Scores
-from resnetlab.use.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from resnetlab.use.exported_module import WithNormalisation
@@ -64,10 +65,8 @@ def read(content: tuple[bytes, ...]) -> Any:
         raise UserError(last_line(error)) from error
 
 
-def openvino_description(
-    content: tuple[bytes, ...],
-) -> tuple[tuple[str, str, list[int]], tuple[str, str, list[int]], dict[str, str]]:
-    """Name, type and shape of what a graph takes and of what it gives, -1 for any number; and its texts by key."""
+def openvino_description(content: tuple[bytes, ...]) -> Signature:
+    """What OpenVINO reads of files. Raises UserError for damaged ones."""
     model = read(content)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
@@ -78,7 +77,7 @@ def openvino_description(
 
     names = ("network", "classes", "preprocessing", "normalisation", "precision", "assumed", "accuracy", KEY)
     told = {name: model.get_rt_info([TOLD, name]).astype(str) for name in names if model.has_rt_info([TOLD, name])}
-    return described(model.inputs[0]), described(model.outputs[0]), told
+    return Signature(described(model.inputs[0]), described(model.outputs[0]), told)
 
 
 def openvino_scores(content: tuple[bytes, ...], precision: str = "float32") -> Scores:
@@ -129,3 +128,28 @@ def quantised(content: tuple[bytes, ...], batches: Iterator[Tensor]) -> tuple[by
             operation.set_friendly_name(f"{kind}_{number}")
     small.set_rt_info('"int8"', [TOLD, "precision"])
     return written(small)
+
+
+class _Stack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """A context that restores this thread's alternate signal stack at its end.
+
+    OpenVINO's CPU plugin sets one of its own when it is loaded, and frees it when it is unloaded. With two instances
+    whose lives overlap, the last one restores the stack of the first, which is freed by then, and the next signal that
+    Python handles (Ctrl-C, the end of a child process) ends the process with a segmentation fault.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, stack = ctypes.CDLL(None), _Stack()
+    library.sigaltstack(None, ctypes.byref(stack))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(stack), None)

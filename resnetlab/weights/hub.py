@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from resnetlab.errors import UserError, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import Spec, on_meta
 from resnetlab.paths import expanded
 from resnetlab.storage import check_absent, write_atomically
+from resnetlab.weights.files import misfit
 from resnetlab.weights.hub_files import MODEL, REPOSITORY
 from resnetlab.weights.load import load, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
@@ -27,26 +32,38 @@ def save_pretrained(
     """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
 
     `source` is a run folder or a weight file, with its metadata, or a network in memory, whose metadata is `card`, if
-    there is any. Raises UserError if the folder holds such files already, and as `load` does.
+    there is any; its fully connected layer may have been replaced by one for other classes. Raises UserError if the
+    folder holds such files already, for a network that was changed in other ways, and as `load` does.
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
         check_absent(folder / name, "choose another folder")
     if isinstance(source, ResNet | VGG):
         net = source
+        spec = card.spec if card else _present_spec(net)
+        if words := misfit(on_meta(spec).state_dict(), net.state_dict()):
+            raise UserError(
+                f"the network is no longer {spec.name or 'that of its spec'}: {words}. Nothing was written."
+            )
     elif isinstance(source, str | os.PathLike):  # also what `train` returns
         net, found = load_with_metadata(os.fspath(source))
-        card = card or found
+        card, spec = card or found, net.spec
     else:
         raise UserError(f"{shown(source)} is no network, run folder or weight file of resnetlab's.")
-    values: dict[str, Any] = card.to_dict() if card else {"spec": net.spec.to_dict()}
-    config = {"library_name": "resnetlab", "architecture": net.spec.name, "num_classes": net.spec.num_classes, **values}
+    values: dict[str, Any] = card.to_dict() if card else {"spec": spec.to_dict()}
+    config = {"library_name": "resnetlab", "architecture": spec.name, "num_classes": spec.num_classes, **values}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MODEL, weights_bytes(net, card or net.spec))
+        write_atomically(folder / MODEL, weights_bytes(net, card or spec))
         write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
     except OSError as error:
         raise UserError(f"{folder}: can't be written ({error.strerror}).") from error
+
+
+def _present_spec(net: ResNet | VGG) -> Spec:
+    """The network's spec, with as many classes as its fully connected layer has now."""
+    head = net.fc if isinstance(net, ResNet) else net.classifier[-1]
+    return replace(net.spec, num_classes=head.out_features) if isinstance(head, nn.Linear) else net.spec
 
 
 def from_pretrained(source: str | Path, *, net: str | None = None, revision: str | None = None) -> ResNet | VGG:

@@ -25,10 +25,10 @@ from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
+from resnetlab.weights.files import INDEX
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
 from resnetlab.weights.metadata import Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
-from resnetlab.weights.shards import INDEX
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
 TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -128,6 +128,8 @@ def stated_preprocessing(source: str | Path, file: Path, image_size: int | None)
 
 def _named(source: str | Path) -> tuple[str, str] | None:
     """The kind and the name of published weights; None for a path."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"{shown(source)} is no run folder, weight file or name of weights.")
     text = os.fspath(source)
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -247,6 +248,37 @@ def test_reading_a_network_draws_nothing(run: TrainingResult, digit: Path) -> No
     resnetlab.load(run)
     resnetlab.predict(run, digit, quiet=True)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numbers_of_arrays_are_numbers(run: TrainingResult, place: Path) -> None:
+    """Loops over seeds, rates and widths give numpy's; they name the same run."""
+    fields = FIELDS | {"epochs": np.float32(2), "seed": np.int64(5), "lr": torch.tensor(0.1, dtype=torch.float64)}
+    assert resnetlab.recipe("digits", **fields) == resnetlab.recipe("digits", **FIELDS, lr=0.1)
+    spec = resnetlab.spec("cifar_resnet8", num_classes=np.int64(7), stochastic_depth=np.float32(0.5))
+    assert spec == resnetlab.spec("cifar_resnet8", num_classes=7, stochastic_depth=0.5)
+    assert json.dumps(spec.to_dict())
+    assert resnetlab.StageSpec(np.int64(1), 16) == resnetlab.StageSpec(1, 16)
+    one, other = (resnetlab.build("cifar_resnet8", seed=seed).fc.weight for seed in (np.int64(3), 3))
+    assert torch.equal(one, other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: resnetlab.build(None), "network None must be text"),
+        (lambda: resnetlab.build(["resnet18"]), "must be text"),
+        (lambda: resnetlab.spec(18), "network 18 must be text"),
+        (lambda: resnetlab.build("cifar_resnet8", seed="7"), "seed='7' must be a whole number"),
+        (lambda: resnetlab.build("cifar_resnet8", seed=2**70), "must be a whole number that fits into 64 bits"),
+        (lambda: resnetlab.load(None), "None is no run folder"),
+        (lambda: resnetlab.load(3, pretrained=True), "3 is no run folder"),
+        (lambda: resnetlab.from_pretrained(3), "3 is not a path"),
+        (lambda: resnetlab.recipe(None), "recipe None must be text"),
+    ],
+)
+def test_values_of_another_kind_are_named(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(resnetlab.UserError, match=words):
+        call()
 
 
 def test_results_are_frozen(run: TrainingResult) -> None:

@@ -83,6 +83,12 @@ def test_a_crop_that_fits_no_image_is_tried_again_with_the_next_draws() -> None:
     assert resized_crop_box(too_wide * 10 + fits, 100, 100) == (0, 0, 100, 100)
 
 
+@pytest.mark.parametrize(("shape", "box"), [(0.0, (0, 13, 100, 75)), (1.0, (13, 0, 75, 100))])
+def test_a_crop_may_be_as_high_or_as_wide_as_its_image(shape: float, box: tuple[int, ...]) -> None:
+    """Three quarters of the area, with the narrowest and the widest ratio."""
+    assert resized_crop_box([(0.75 - 0.08) / 0.92, shape, 0.5, 0.5] + [0.1] * 36, 100, 100) == box
+
+
 @pytest.mark.parametrize(
     ("height", "width", "box"),
     [
@@ -116,16 +122,26 @@ def first_in_order(*order: int) -> list[float]:
     return [order.index(k) / 4 for k in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("strengths", "spans"),
+    [
+        ((0.4, 0.3, 2.0), ((0.6, 0.8), (0.7, 0.6), (0.0, 3.0))),
+        ((1.5, 2.5, 2.0), ((0.0, 2.5), (0.0, 3.5), (0.0, 3.0))),  # a factor begins at 0, not below
+    ],
+)
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_colour_jitter_applies_the_four_in_the_order_drawn(order: tuple[int, ...]) -> None:
+def test_colour_jitter_applies_the_four_in_the_order_drawn(
+    order: tuple[int, ...], strengths: tuple[float, float, float], spans: tuple[tuple[float, float], ...]
+) -> None:
     x = pixels(1, 3, 9, 8)
-    draws = torch.tensor([[0.1, 0.9, 0.75, 0.2, *first_in_order(*order)]])
-    factors = torch.tensor([[0.6 + 0.8 * 0.1], [0.7 + 0.6 * 0.9], [3 * 0.75], [-0.3 + 0.6 * 0.2]])
+    own = (0.1, 0.9, 0.75, 0.2)
+    draws = torch.tensor([[*own, *first_in_order(*order)]])
+    factors = torch.tensor([[low + wide * d] for (low, wide), d in zip((*spans, (-0.3, 0.6)), own, strict=True)])
     wanted = x
     for k in order:
         change = (operations.brightness, operations.contrast, operations.colour, operations.hue)[k]
         wanted = change(wanted, factors[k])
-    assert torch.equal(colour_jitter(x, draws, 0.4, 0.3, 2, 0.3), wanted)  # saturation's factor begins at 0, not -1
+    assert torch.equal(colour_jitter(x, draws, *strengths, 0.3), wanted)
 
 
 def test_colour_jitter_by_nothing_changes_nothing() -> None:

@@ -81,8 +81,26 @@ class TestRefusals:
 
     def test_what_is_no_image(self, function: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a program was run"))
-        for content in (EPS, SVG, b"text", bytes(100), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"%PDF-1.7\n"):
+        for content in (EPS, b"text", bytes(100), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"<a>"):
             assert line(function, content) == "not an image in a known format, or its header is damaged"
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image"),  # what telephones write, often renamed to .jpg
+            (b"\0\0\0\x20ftypmif1\0\0\0\0", "a HEIC image"),
+            (b"8BPS\0\1", "a Photoshop file"),
+            (SVG, "an SVG drawing"),
+            (b"<svg>", "an SVG drawing"),
+            (b"<!-- by hand -->\n<!DOCTYPE svg><svg>", "an SVG drawing"),
+            (b"\n<!doctype html><html><svg>", "a web page"),
+            (b"%PDF-1.7\n", "a PDF"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        ],
+    )
+    def test_what_is_of_another_format(self, function: Callable[[bytes], object], content: bytes, kind: str) -> None:
+        assert line(function, content) == f"{kind}, whatever its name: save the picture as JPEG or PNG"
 
     def test_bombs(self, function: Callable[[bytes], object]) -> None:
         """Nothing of that size is allocated: 10 GB would not be had."""

@@ -67,6 +67,14 @@ def test_a_cut_connection_goes_on_where_it_was(tmp_path: Path, serve: Serve) -> 
     assert words(events).count("closed the connection; retrying in 0.01 s") == 2
 
 
+def test_a_weak_mark_is_no_condition_for_the_rest(tmp_path: Path, serve: Serve) -> None:
+    """If-Range takes strong ones only (RFC 9110, section 13.1.5): a server would send everything anew."""
+    server = serve(cuts=[200_000], etag='W/"1"')
+    run(server, tmp_path)
+    assert [(wanted, unless) for _, wanted, unless in server.asked] == [(None, None), ("bytes=200000-", None)]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
 def test_a_connection_that_breaks_often_but_gets_farther_is_not_given_up(tmp_path: Path, serve: Serve) -> None:
     run(serve(cuts=[50_000] * 9), tmp_path)
     assert (tmp_path / NAME).read_bytes() == CONTENT

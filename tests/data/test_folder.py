@@ -144,7 +144,12 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
         (["1.png", "2.png"], "images such as 1.png lie directly in it; each class needs a folder of images"),
         (["a/1.png", "a/2.png"], "only one class, 'a'; at least two"),
         (["train/a/1.png", "val/a/1.png"], "train: only one class, 'a'"),
-        (["a/1.png", "a/2.png", "b/1.png"], "b: only one image; a class needs two"),
+        (["a/1.png", "a/2.png", "b/1.png"], "b: only one image; a class needs two.* testing.$"),
+        (
+            ["a/1.png", "a/2.png", "b/1.png", "c/1.png", "d/1.png"],
+            "b: only one image; .* The same is true of 'c', 'd'.$",
+        ),
+        (["a/1.png", "a/2.png", "b/", "c/1.png", "d/"], "b: no images in it, .* The same is true of 'd'. Put some"),
         (["a/1.png", "a/2.png", "b/"], "b: no images in it, it is empty; .* Put some there"),
         (
             ["train/a/1.png", "train/b/x.txt", "val/a/1.png"],

@@ -8,12 +8,15 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from resnetlab.data.files import Files
+from resnetlab.data.huggingface import Rows
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
+from resnetlab.data.source import StringArray
 from resnetlab.errors import UserError
 
 
@@ -49,6 +52,13 @@ def test_another_folder_is_named(tmp_path: Path, files: list[str], message: str)
         (tmp_path / name).write_text("{}")
     with pytest.raises(UserError, match=message):
         open_data(f"hf:{tmp_path}")
+
+
+def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:
+    one = np.zeros(1, np.int32)
+    rows = Rows(tmp_path, [{"photo": None}], "photo", StringArray(["dog/0"]), one, one)
+    with pytest.raises(OSError, match="the row has no image"):
+        rows.read(0)
 
 
 def saved(folder: Path, train: dict[str, Any] | None = None, test: str = "test", **more: Any) -> Path:

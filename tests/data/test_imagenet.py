@@ -20,7 +20,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.imagenet import DEVKIT, META, TRAIN_TAR, TRUTH, VAL_TAR, class_names
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
-from resnetlab.data.source import ArchiveFiles
+from resnetlab.data.source import ArchiveFiles, StringArray
 from resnetlab.errors import UserError
 
 WNIDS = ["n03126707", "n01440764", "n02012849"]  # as they lie in the tar, in no order
@@ -214,11 +214,24 @@ def test_the_index_is_kept_and_made_anew(
 def test_an_index_that_points_elsewhere_is_not_used(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = official / TRAIN_TAR
     index = tars.make_index(tar)
-    for bad in (index.starts + 10**14, -index.starts, index.starts[:-1]):
-        monkeypatch.setattr(tars, "make_index", lambda tar, bad=bad: index._replace(starts=bad))
+    size, names = tar.stat().st_size, index.names
+    for bad in (
+        {"starts": index.starts + 10**14},
+        {"starts": -index.starts},
+        {"starts": index.starts[:-1]},
+        {"starts": index.starts.astype(np.int32)},
+        {"starts": np.full_like(index.starts, size), "sizes": index.sizes.clip(min=1)},
+        {"sizes": -index.sizes},
+        {"sizes": index.sizes + size},
+        {"names": StringArray(names.content, names.ends[::-1].copy())},
+        {"names": StringArray(names.content + b"x", names.ends)},
+    ):
+        monkeypatch.setattr(tars, "make_index", lambda tar, bad=bad: index._replace(**bad))
         tars.index_of(tar)  # keeps the bad one
         monkeypatch.setattr(tars, "make_index", lambda tar: index)
-        assert tars.index_of(tar).starts.tolist() == index.starts.tolist()
+        found = tars.index_of(tar)
+        assert [found.starts.tolist(), found.sizes.tolist()] == [index.starts.tolist(), index.sizes.tolist()]
+        assert list(found.names) == list(names)
         (official / f"{TRAIN_TAR}.index.safetensors").unlink()
 
 

@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from resnetlab.data import workers as processes
 from resnetlab.data.images import Data
-from resnetlab.data.workers import CHUNK, check_workers, over_images
+from resnetlab.data.workers import CHUNK, check_workers, decoding_workers, over_images
 from resnetlab.errors import UserError
 
 # What a process can import, as it can't what is defined in a test.
@@ -92,3 +93,32 @@ def test_processes_that_cannot_start_are_no_images_fault() -> None:
     )
     done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False)  # no file
     assert done.stderr.strip().splitlines()[-1].startswith("resnetlab.errors.UserError: the processes that decode")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "in_memory", "sharing", "wanted"),
+    [
+        (None, "cpu", True, 1, 0),
+        (7, "cuda", True, 1, 0),
+        (None, "cpu", False, 1, 1),
+        (None, "mps", False, 1, 1),
+        (None, "cuda:1", False, 1, 12),
+        (None, "cuda", False, 5, 2),
+        (None, "cuda", False, 50, 1),
+        (0, "cuda", False, 1, 0),
+        (256, "cpu", False, 1, 256),
+    ],
+)
+def test_a_gpu_gets_all_cores_to_decode_for_it_and_a_cpu_one_process(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, device: str, in_memory: bool, sharing: int, wanted: int
+) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 12)
+    assert decoding_workers(asked, device, in_memory=in_memory, processes=sharing) == wanted
+
+
+@pytest.mark.parametrize("asked", [-1, 257])
+def test_no_more_processes_decode_than_anybody_has_cores_for(monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
+    with pytest.raises(UserError, match=f"workers={asked} must be 0 to 256"):
+        decoding_workers(asked, "cpu", in_memory=True)
+    monkeypatch.setattr(processes, "available_cores", lambda: 200)
+    assert decoding_workers(None, "cuda", in_memory=False) == 16

@@ -15,11 +15,9 @@ import pytest
 from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.zoo import build, spec
 from resnetlab.report.essay import unit
-from resnetlab.report.essay.library import FULLEST, Library
-from resnetlab.report.essay.page import SECTIONS, WORTH, essay, terminal
-from resnetlab.report.essay.papers import ARITHMETIC, PRINTED, quotations
-from resnetlab.report.essay.texts import TEXT
-from resnetlab.report.essay.values import Book, number_in, to_html, to_text
+from resnetlab.report.essay.facts import FULLEST, Library
+from resnetlab.report.essay.page import ARITHMETIC, PRINTED, SECTIONS, WORTH, essay, quotations, terminal
+from resnetlab.report.essay.values import TEXT, Book, number_in, to_html, to_text
 from resnetlab.report.numbers import NARROW, scientific, written
 from resnetlab.report.study_pages import write_essay
 from resnetlab.studies.figures import draw
@@ -253,7 +251,8 @@ def test_words_of_records_are_never_markup(records: list[Record]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.0, "0"), (0.0581, "0.0581"), (-6.0, "−6"), (7.45058e-9, "7.45 × 10⁻⁹"), (1.0, "1"), (6e-8, "6 × 10⁻⁸")],
+    [(0.0, "0"), (0.0581, "0.0581"), (-6.0, "−6"), (7.45058e-9, "7.45 × 10⁻⁹"), (1.0, "1"), (6e-8, "6 × 10⁻⁸")]
+    + [(0.001, "0.001"), (0.000999, "9.99 × 10⁻⁴"), (99_900, "99900"), (1e5, "1 × 10⁵"), (-7.45e-9, "−7.45 × 10⁻⁹")],
 )
 def test_numbers_as_a_page_writes_them(value: float, words: str) -> None:
     assert scientific(value).replace(NARROW, " ") == words
@@ -272,6 +271,25 @@ def test_numbers_as_a_page_writes_them(value: float, words: str) -> None:
 )
 def test_the_first_number_of_a_cell(text: str, number: float) -> None:
     assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"), [("59.15 ± 10.22", "59.15"), ("59.14 ± 1.00", "59.1"), ("98.0", "98.0"), ("0.055", "0.1")]
+)
+def test_a_rounded_number_is_not_rounded_where_that_could_go_wrong(
+    records: list[Record], cell: str, shown: str
+) -> None:
+    """A mean of 59.151 stands in its cell as 59.15: neither 59.1 nor 59.2 follows from that."""
+    book = Book(records[0], {"cell": cell})
+    number = book.number(("cell",))
+    assert written(number.value, number.form) == shown
+
+
+def test_the_bottlenecks_time_is_said_to_be_of_as_many_images_as_it_was(page: str, records: list[Record]) -> None:
+    best = library_of(records).best("bottleneck")
+    images = re.search(r"unit with (?:batches of )?(\d+)", best.at(("note", "en")))
+    assert images
+    assert re.search(rf"in batches of <data [^>]*>{images[1]}</data>", page)
 
 
 def test_texts_as_html_and_plain() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.report.texts import TEXT
+from resnetlab.report.page import TEXT
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures import svg
 from resnetlab.studies.frame.scales import SCALES, WEIGHTS

@@ -32,14 +32,19 @@ def carried(share: float) -> list[dict[str, float]]:
 
 def judged(
     errors: Callable[[str], float],
+    train: Callable[[str], float] | None = None,
     *,
     scale: str = "quick",
     start: Callable[[float], float] = initial_carry,
     drift: float = 0.001,
     seeds: int | None = None,
     lost: tuple[str, ...] = (),
+    unmeasured: str = "",
 ) -> StudyResult:
-    """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed."""
+    """The finding if every seed of a case ended so, its gates started as `start` says, and drifted; `lost` failed.
+
+    Training errors are half the test errors unless `train` gives them. Gates with b = 0 drift the other way.
+    """
 
     def case(run: Recipe) -> str:
         return PLAIN if "plain" in run.net else case_of(run)
@@ -47,23 +52,25 @@ def judged(
     plan = STUDY.plan(scale, None, ()).limited(None, seeds)
     outcomes, measured = [], []
     for r in plan.recipes:
-        error = errors(case(r)) + 0.05 * (r.seed % 3 - 1)
-        result = {"train_error": error / 2, "test_error": error, "seconds": 1.0}
+        spread = 0.05 * (r.seed % 3 - 1)
+        error, training = errors(case(r)) + spread, (train(case(r)) if train else errors(case(r)) / 2) + spread
+        result = {"train_error": training, "test_error": error, "seconds": 1.0}
         if case(r) not in lost:
             outcomes.append(RunResult(r, result, [], {}))
     for m in plan.measurements:
         assert m.run is not None
-        share = start(CASES[case(m.run)].bias or 0.0)
+        bias = CASES[case(m.run)].bias or 0.0
+        share, change = start(bias), drift + 1e-4 * m.seed
         values = {
             "start": carried(share),
-            "end": carried(share + drift + 1e-4 * m.seed),
+            "end": carried(share + (change if bias else -change)),
             "mean": [share, share + drift],
             "left": [share**UNITS] * 2,
         }
-        if case(m.run) not in lost:
+        if case(m.run) not in (*lost, unmeasured):
             measured.append(Measured(m, values, 1.0, {}))
     failed: list[Recipe | Measurement] = [r for r in plan.recipes if case(r) in lost]
-    failed += [m for m in plan.measurements if m.run and case(m.run) in lost]
+    failed += [m for m in plan.measurements if m.run and case(m.run) in (*lost, unmeasured)]
     return STUDY.judge(Evidence(scale, outcomes, measured, failed))
 
 
@@ -83,6 +90,7 @@ def test_data_as_in_the_papers_reproduce_it() -> None:
     finding = judged(papers_way)
     assert verdicts(finding) == [REPRODUCED] * 8
     assert "and worse than no gate" in str(finding.answer)
+    assert "−6: +0.1 [" in str(finding.rows[7].measured), "points, of a share that rises by 0.001 and a little"
     assert set(verdicts(judged(papers_way, scale="paper"))) == {REPRODUCED}
 
 
@@ -102,6 +110,12 @@ def test_each_claim_has_data_that_refute_it_alone() -> None:
     assert rows == [*[REPRODUCED] * 6, CONTRADICTED, REPRODUCED]
 
 
+def test_gates_are_worse_than_add_by_the_test_error_and_train_by_the_training_error() -> None:
+    finding = judged(papers_way, other_way)
+    assert verdicts(finding) == [REPRODUCED, *[CONTRADICTED] * 4, *[REPRODUCED] * 3]
+    assert str(CASES["shortcut-only −6"].words) in str(finding.answer), "the best by the test error"
+
+
 def test_one_seed_gives_a_direction_only() -> None:
     finding = judged(papers_way, seeds=1)
     assert verdicts(finding) == [DIRECTION] * 8
@@ -118,6 +132,12 @@ def test_a_claim_that_lacks_a_run_is_not_judged(lost: str) -> None:
     finding = judged(papers_way, lost=(lost,))
     assert NOT_JUDGED in verdicts(finding)
     assert set(verdicts(finding)) == {REPRODUCED, NOT_JUDGED}
+
+
+def test_a_run_whose_measurement_failed_counts_as_failed() -> None:
+    """The claims about the other gate alone are judged."""
+    found = verdicts(judged(papers_way, unmeasured="exclusive −6"))
+    assert found == [NOT_JUDGED, *[NOT_JUDGED, REPRODUCED] * 3, NOT_JUDGED]
 
 
 @pytest.mark.parametrize("scale", SCALES)

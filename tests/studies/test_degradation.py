@@ -161,6 +161,9 @@ def test_the_words_follow_the_data() -> None:
     assert "optimisation, not generalisation" in str(judged("quick", papers_way, papers_way).words)
     overfitted = judged("quick", lambda kind, depth: 0, lambda kind, depth: depth if kind == "plain" else 1)
     assert "no degradation here to explain" in str(overfitted.words)
+    for behind, found in ((0.9, True), (1.1, False)):
+        near = judged("quick", lambda kind, depth, b=behind: 20 + b * (kind == "plain"), flat)  # type: ignore[misc]
+        assert ("no degradation here to explain" in str(near.words)) == found
 
 
 @pytest.mark.parametrize("scale", SCALES)

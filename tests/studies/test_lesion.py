@@ -10,11 +10,11 @@ import pytest
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement
 from resnetlab.studies.frame.networks import net_of
-from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import Both
 from resnetlab.studies.lesion.measure import kendall_taus
-from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises
+from resnetlab.studies.lesion.study import PATHS, STUDY, largest_step, rise, rises, tau_correlation
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())
@@ -122,6 +122,21 @@ def test_rises_tell_units_that_change_sizes_apart() -> None:
 def test_the_largest_step_is_a_share_of_the_whole_rise() -> None:
     assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 20.0, 90.0)]}) == 70 / 80
     assert largest_step({"deleted": [{"errors": [e]} for e in (10.0, 10.0)]}) is None
+
+
+def test_a_gradient_of_all_paths_alike_does_not_come_along_shorter_ones(made_up: MadeUp) -> None:
+    """Of n units they are n/2 long on average, by the binomial distribution."""
+
+    def level(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return {"norms": [1.0] * len(made["norms"])} if m.function == PATHS else made
+
+    assert verdicts(STUDY.judge(made_up(PLAN, level)))[8] == UNDECIDED
+
+
+@pytest.mark.parametrize(("taus", "errors"), [((1.0, 1.0), (10.0, 20.0)), ((1.0, 0.5), (10.0, 10.0))])
+def test_what_is_constant_is_not_correlated(taus: tuple[float, ...], errors: tuple[float, ...]) -> None:
+    assert tau_correlation({"swapped": [{"taus": taus, "errors": errors}]}) == 0
 
 
 def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_up: MadeUp) -> None:

@@ -17,17 +17,28 @@ from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDG
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
+from resnetlab.studies.mixing.study import NEAREST
 from resnetlab.studies.scaling.figures import TRAINED
 
 Errors = Callable[[str], float]  # case -> %
 
 
-def judged(scale: str, errors: Errors, spread: float = 0.2, seeds: int | None = None, lost: str = "") -> StudyResult:
-    """The finding if every seed of a case ended with this error, give or take, and those of `lost` failed."""
+def judged(
+    scale: str,
+    errors: Errors,
+    spread: float = 0.2,
+    seeds: int | None = None,
+    lost: str = "",
+    train: Errors = lambda _: 0.0,
+) -> StudyResult:
+    """The finding if every seed of a case ended with this test error, give or take, and those of `lost` failed.
+
+    The training error is half of it, and `train` more.
+    """
     outcomes, failed = [], []
     for r in STUDY.plan(scale, None, ()).limited(None, seeds).recipes:
         error = errors(case_of(r)) + spread * (r.seed % 3 - 1)
-        result = {"train_error": error / 2, "test_error": error, "seconds": 1.0}
+        result = {"train_error": error / 2 + train(case_of(r)), "test_error": error, "seconds": 1.0}
         if case_of(r) == lost:
             failed.append(r)
         else:
@@ -77,6 +88,24 @@ def test_contrary_data_refute_it() -> None:
     finding = judged("paper", other_way)
     assert set(verdicts(finding)[:7]) == {CONTRADICTED}
     assert verdicts(finding)[8:] == [CONTRADICTED] * 5
+
+
+def test_only_optimisation_is_judged_by_training_errors() -> None:
+    found = verdicts(judged("paper", papers_way, train=lambda case: 50.0 * (case == ADD)))
+    assert found == [*[REPRODUCED] * 10, CONTRADICTED, REPRODUCED, REPRODUCED]
+
+
+@pytest.mark.parametrize(("above", "found"), [(0.5, REPRODUCED), (1.5, CONTRADICTED)])
+def test_near_is_within_a_point(above: float, found: str) -> None:
+    finding = judged("paper", lambda case: 8.0 + above * (case == NEAREST))
+    assert verdicts(finding)[7] == found
+
+
+def test_a_case_counts_as_fitted_within_a_point_of_adds_training_error() -> None:
+    more = {ADD: 0.0, "dropout": 0.9, "1x1 conv": 1.1}
+    words = str(judged("quick", lambda case: 8.0, train=lambda case: more.get(case, 9.0)).words).rpartition("\n\n")[2]
+    assert str(CASES["dropout"].words) in words
+    assert str(CASES["1x1 conv"].words) not in words
 
 
 def test_no_difference_reproduces_only_that_one_is_near() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from resnetlab.studies.frame.evidence import Evidence
-from resnetlab.studies.frame.measurement import Measurement
+from resnetlab.studies.frame.evidence import Evidence, Group
+from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.networks import net_of
 from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.responses import STUDY
+from resnetlab.studies.responses.study import share_below
 
 MadeUp = Callable[..., Evidence]
 PLAN = STUDY.plan("quick", None, ())
@@ -82,3 +83,16 @@ def test_what_failed_is_not_judged(made_up: MadeUp, lost: str) -> None:
     assert verdicts(finding)[:2] == [NOT_JUDGED] * 2
     assert verdicts(finding)[2] == (REPRODUCED if "plain" in lost else NOT_JUDGED)
     assert "With 20 layers" in str(finding.answer), "the deepest pair that is whole"
+
+
+def test_the_deepest_residual_net_adds_less_than_it_has(made_up: MadeUp) -> None:
+    for deep, found in ((0.3, REPRODUCED), (2.0, CONTRADICTED)):
+        finding = STUDY.judge(
+            made_up(PLAN, lambda m, deep=deep: values(m, share=deep if net_of(m).depth == 56 else 2.3 - deep))
+        )
+        assert verdicts(finding)[3] == found
+
+
+def test_a_curve_lies_below_another_only_where_it_is_lower() -> None:
+    plain = Group("plain", [Measured(PLAN.measurements[0], {"stds": [3.0, 2.0, 1.0]}, 1.0, {})])
+    assert share_below(plain)({"stds": [1.0, 2.0, 2.5]}) == pytest.approx(100 / 3), "lower, equal, and equal"

@@ -13,7 +13,7 @@ from resnetlab.studies import degradation
 from resnetlab.studies.frame.evidence import Evidence, RunResult
 from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.scales import SCALES
-from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED
+from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDGED, REPRODUCED, UNDECIDED
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.shortcuts import STUDY
 from resnetlab.studies.shortcuts.figures import KINDS, OPTIONS, net_of
@@ -44,7 +44,7 @@ def values_of(m: Measurement, costs: Errors, seconds: Errors, unit: dict[str, An
     return {
         net: {k: 10**6 * costs[kind_of(net)] for k in keys}
         | {"seconds": [seconds[kind_of(net)] * (1 + r / 100) for r in range(15)]}
-        | {"load": Load(4, others, others, None).to_dict()}
+        | {"batch": m.settings["batch"], "load": Load(4, others, others, None).to_dict()}
         for net in m.settings["nets"]
     }
 
@@ -85,6 +85,7 @@ def test_data_as_in_the_paper_reproduce_it() -> None:
     finding = judged("paper", PAPERS)
     assert verdicts(finding) == [REPRODUCED] * 5
     assert "exactly nothing" in str(finding.answer)
+    assert "it is 2.00 times as large" in str(finding.words)
 
 
 def test_contrary_data_refute_every_claim() -> None:
@@ -112,6 +113,19 @@ def test_one_seed_gives_a_direction_only() -> None:
 
 def test_c_must_be_slower_than_both_on_every_net() -> None:
     assert verdicts(judged("paper", PAPERS, seconds={"A": 1.0, "B": 1.3, "C": 1.2}))[1] == CONTRADICTED
+
+
+def test_c_must_have_more_of_everything_than_both() -> None:
+    assert verdicts(judged("paper", PAPERS, costs={"A": 1.0, "B": 1.3, "C": 1.2}))[0] == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    ("apart", "found"), [(0.3, REPRODUCED), (0.7, DIRECTION), (2.0, UNDECIDED), (2.6, CONTRADICTED)]
+)
+def test_options_are_alike_within_half_of_what_a_shortcut_surely_gains(apart: float, found: str) -> None:
+    """Of five seeds differences are known to ± 0.6: the gain is 2.4 to 3.6, and half of it 1.2 to 1.8."""
+    errors = {"plain": 28.0, "A": 25.0, "B": 25.0, "C": 25.0 + apart}
+    assert verdicts(judged("paper", errors, spread=0.5))[3] == found
 
 
 def test_times_of_a_busy_machine_are_not_judged() -> None:
@@ -145,6 +159,12 @@ def test_runs_without_projections_are_those_of_degradation(scale: str) -> None:
     recipes = STUDY.plan(scale, None, ()).recipes
     assert {r for r in recipes if kind_of(r.net) in ("plain", "A")} <= others
     assert not {r for r in recipes if kind_of(r.net) in ("B", "C")} & others
+
+
+def test_resnet_34_is_timed_with_an_eighth_of_the_images() -> None:
+    cifar, imagenet = [m.settings for m in STUDY.plan("paper", None, ()).measurements if "batch" in m.settings]
+    assert (cifar["nets"][0], cifar["batch"]) == (net_of("A", 56), 128)
+    assert (imagenet["nets"][0], imagenet["batch"]) == ("resnet34(shortcut=A)", 16)
 
 
 def test_kinds_differ_in_their_shortcut_only() -> None:

@@ -103,6 +103,15 @@ def test_one_seed_in_three_that_starts_is_not_all() -> None:
     assert verdicts(finding)[-2:] == [CONTRADICTED, DIRECTION]
 
 
+@pytest.mark.parametrize("kept", [(0.9, 0.1), (0.1, 0.9)])
+def test_what_vanishes_does_so_both_ways(kept: tuple[float, float]) -> None:
+    def one_way(s: dict[str, Any]) -> tuple[float, float]:
+        bare = (s["kind"], s["init"], s["norm"]) == ("plain", "gaussian", "none")
+        return kept if bare else papers_way(s)
+
+    assert verdicts(judged(one_way))[0] == CONTRADICTED
+
+
 @pytest.mark.parametrize("lost", ["signal", "gradient"])
 def test_bn_has_to_keep_both_ways_with_every_initialisation(lost: str) -> None:
     def vanishing(s: dict[str, Any]) -> tuple[float, float]:

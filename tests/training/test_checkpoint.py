@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
-from resnetlab.training.checkpoint import Checkpoint, TrainingProgress, load_checkpoint, save_checkpoint
+from resnetlab.training.checkpoint import Checkpoint, EpochTotals, TrainingProgress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -95,3 +96,42 @@ def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(
     found = load_checkpoint(tmp_path, step)
     assert found is not None
     assert found.progress.epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("rng_states", "message"),
+    [
+        ({"cpu": torch.zeros(7, dtype=torch.uint8)}, "damaged, it lacks the random state"),
+        ({"cpu": torch.zeros(5056, dtype=torch.float32)}, "damaged, it lacks the random state"),
+        ({"cuda": torch.zeros(16)}, "damaged, it lacks the random state"),
+        ({"cuda": torch.zeros(1, 16, dtype=torch.uint8)}, "damaged, it lacks the random state"),
+        ({}, "damaged, it counts more errors than images"),
+    ],
+)
+def test_within_an_epoch_random_states_and_totals_must_be_possible(
+    trained: Path, tmp_path: Path, rng_states: dict[str, torch.Tensor], message: str
+) -> None:
+    metadata = described(read_safetensors(trained / "last/weights.safetensors")[1])[1]
+    assert metadata is not None
+    totals, states = EpochTotals(seen=4, wrong=5), {"cpu": torch.get_rng_state()} | rng_states
+    within = Checkpoint(TrainingProgress(position=4), ScheduleState(), [totals], [states])
+    save_checkpoint(tmp_path, stepper(), metadata, within)
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path, stepper())
+
+
+def test_a_second_damaged_checkpoint_takes_the_place_of_the_first(trained: Path, tmp_path: Path) -> None:
+    for name in ("last", "last.old", "last.damaged"):
+        shutil.copytree(trained / "last", tmp_path / name)
+    (tmp_path / "last/state.json").write_text("damaged anew")
+    assert load_checkpoint(tmp_path, stepper()) is not None
+    assert (tmp_path / "last.damaged/state.json").read_text() == "damaged anew"
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_state_whose_values_stand_in_another_order_is_the_same(trained: Path, tmp_path: Path) -> None:
+    """As another program writes it that adds spaces, or sorts."""
+    shutil.copytree(trained / "last", tmp_path / "last")
+    state = json.loads((tmp_path / "last/state.json").read_text())
+    (tmp_path / "last/state.json").write_text(json.dumps(dict(reversed(state.items()))))
+    assert load_checkpoint(tmp_path, stepper()) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.training.class_order import natural, outputs_of
+from resnetlab.training.classes import natural, outputs_of
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from resnetlab.cli import find_lr as command
 from resnetlab.cli.main import main
 from resnetlab.data.images import Data, Images
 from resnetlab.errors import UserError
+from resnetlab.studies.figures.curves import lr_test_figure
 from resnetlab.studies.figures.draw import draw
-from resnetlab.studies.figures.lr_test import lr_test_figure
 from resnetlab.training import find_lr as module
 from resnetlab.training.find_lr import HIGHEST, LOWEST, LrTest, find_lr, has_diverged, judged, smooth
 from resnetlab.training.recipes import recipe

@@ -107,8 +107,13 @@ def test_a_name_or_a_hash_stands_for_the_newest_run(runs: Path) -> None:
     assert source_path("flower") == Path("flower")
     shutil.copytree(older, runs / "backup-flowers")  # of another name, though it ends like it
     assert find_run("flowers", runs).resolve() == newer.resolve()
-    Path("flowers").mkdir()
-    assert source_path("flowers") == Path("flowers")  # what is there goes first
+    for there in ("daisy", "resnetlab-split.json"):  # the run's data, which are often called alike
+        (Path("flowers") / there).mkdir(parents=True)
+        assert source_path("flowers").resolve() == newer.resolve()
+        assert find_run("flowers", runs).resolve() == newer.resolve()
+        assert source_path(str(Path("flowers").absolute())).resolve() == Path("flowers").resolve()
+    (Path("flowers") / "model.safetensors").touch()
+    assert source_path("flowers") == Path("flowers")  # a network that is there goes first
 
 
 def test_networks_are_loaded_by_the_name(runs: Path, capsys: Captured) -> None:

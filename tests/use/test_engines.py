@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ def test_the_graph_is_made_once_and_anew_for_other_weights(tmp_path: Path, monke
     paths = [kept_onnx(graph_of(classifier))[0] for classifier in (one, one, other, one)]
     assert len(made) == 2
     assert paths[0] == paths[1] == paths[3] != paths[2]
+    same_weights = replace(graph_of(one), marks="another network with tensors of the same names")
+    assert kept_onnx(same_weights)[0] != paths[0]
+    made.pop()
     whole = paths[0].read_bytes()
     half = len(whole) // 2
     for count, damaged in enumerate((b"damaged", whole[:half], whole[:half] + bytes(400) + whole[half + 400 :]), 3):

@@ -51,6 +51,29 @@ def test_a_file_of_weights_goes_with_what_is_known_of_it(net: ResNet | VGG, tmp_
     assert torch.equal(card.normalisation.mean, imagenet().mean)
 
 
+def test_a_network_with_a_new_head_is_saved_with_its_number_of_classes(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    net.fc = torch.nn.Linear(64, 4)
+    resnetlab.save_pretrained(net, tmp_path / "new")
+    found = resnetlab.from_pretrained(tmp_path / "new")
+    assert found.spec.num_classes == 4
+    assert all(torch.equal(tensor, found.state_dict()[key]) for key, tensor in net.state_dict().items())
+    assert json.loads((tmp_path / "new/config.json").read_text())["num_classes"] == 4
+
+
+def test_a_network_that_no_spec_describes_is_not_saved(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    net.fc = torch.nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"no longer cifar_resnet8: it lacks fc.weight .*Nothing was written"):
+        resnetlab.save_pretrained(net, tmp_path / "headless")
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    net.fc = torch.nn.Linear(64, 4)
+    card = ModelMetadata(net.spec, None, imagenet(), {})
+    with pytest.raises(UserError, match=r"fc.weight is \(4, 64\), not \(10, 64\)"):
+        resnetlab.save_pretrained(net, tmp_path / "card", card=card)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten(net: ResNet | VGG, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("mine")
     with pytest.raises(UserError, match=r"config.json: already exists"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_a_repository_is_fetched_once_with_its_preprocessing(
     assert load_described("timm/resnet18.a1_in1k", image_size=96).net.spec.input_size == 96
     assert_same(resnetlab.from_pretrained("timm/resnet18.a1_in1k"), net)
     assert len(hub.asked) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"std": [0.1, wrong, 0.3]} for wrong in (0, -0.2, math.inf, math.nan, "x")),
+        *({"mean": [0.1, wrong, 0.3]} for wrong in (math.inf, math.nan, None)),
+        *({"crop_pct": wrong} for wrong in (0, -1, math.inf, math.nan)),
+        {"input_size": [3, 160, 224]},
+        {"input_size": [160]},
+    ],
+)
+def test_a_config_of_impossible_values_states_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def stated(changes: dict[str, Any]) -> Any:
+        (tmp_path / "config.json").write_text(json.dumps({**TOLD, "pretrained_cfg": TOLD["pretrained_cfg"] | changes}))
+        return hub_files.preprocessing(tmp_path)
+
+    assert stated({}).std == (0.1, 0.2, 0.3)
+    assert stated(changes) is None
 
 
 def test_a_revision_an_old_file_and_a_repository_that_was_renamed(hub: Any, net: Net) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.report.essay.facts import LOST, Facts, panel_of, seeds_of, series_at
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import LOST, Facts, Library, panel_of, seeds_of, series_at
 from resnetlab.report.essay.values import Book, Place, named, number_in, ratio, where
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.text import both
@@ -68,6 +67,7 @@ def bottleneck(library: Library) -> Facts:
     values |= {
         "wide": book.number((*units["pair-256"], 0), ".0f"),
         "narrow": book.number((*units["pair-64"], 0), ".0f"),
+        "batch": book.number(("note",), ".0f"),
         "ratio": ratio(values["pair_256_weights"], values["bottleneck_weights"], ".2f"),
         "ratio_64": ratio(values["pair_64_weights"], values["bottleneck_weights"], ".2f"),
         "time_ratio": ratio(values["pair_256_time"], values["bottleneck_time"], ".1f"),

@@ -6,14 +6,14 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from resnetlab.report.essay.texts import TEXT
-from resnetlab.report.formulas import mathml
-from resnetlab.report.numbers import NARROW, written
+from resnetlab.report.numbers import NARROW, mathml, written
 from resnetlab.studies.frame.record import Record
-from resnetlab.studies.frame.text import LANGUAGES, Both, both
+from resnetlab.studies.frame.text import LANGUAGES, Both, Catalogue, both
 
+TEXT = Catalogue(Path(__file__).with_name("essay.toml"))
 Place = tuple[str | int, ...]  # keys and indexes into a record, as JSON
 
 # A value's own markup is written in letters that no text has, so that the text around it can be escaped.
@@ -43,10 +43,21 @@ def to_text(text: str) -> str:
 
 def number_in(text: str) -> float:
     """The first number of a cell, e.g. of "59.15 ± 10.22". Raises LookupError where there is none."""
+    return float(digits_in(text).replace(",", "").replace("−", "-"))
+
+
+def digits_in(text: str) -> str:
+    """The first number of a cell as it is written there. Raises LookupError where there is none."""
     match = _NUMBER.search(text)
     if match is None:
         raise LookupError(f"no number in {text!r:.60}")
-    return float(match[0].replace(",", "").replace("−", "-"))
+    return match[0]
+
+
+def _form_of(digits: str, form: str) -> str:
+    """The format for a number that a cell has rounded: its own digits where one digit less is up to what it cut off."""
+    decimals = len(digits.partition(".")[2])
+    return f".{decimals}f" if form == f".{decimals - 1}f" and digits.endswith("5") else form
 
 
 @dataclass(frozen=True)
@@ -140,8 +151,9 @@ class Book:
         found = self.at(place)
         if isinstance(found, dict):  # a text in both languages
             place, found = (*place, "en"), found["en"]
-        value = number_in(found) if isinstance(found, str) else float(found)
-        return Number(value, form, self.file, pointer(place))
+        if isinstance(found, str):
+            return Number(number_in(found), _form_of(digits_in(found), form), self.file, pointer(place))
+        return Number(float(found), form, self.file, pointer(place))
 
     def figure(self, name: str) -> tuple[Place, dict[str, Any]]:
         """The place of a figure, and the figure."""

@@ -5,6 +5,4 @@ Command:  resnetlab study run boosting --scale quick               (the digits, 
           resnetlab study run boosting --data cifar10:DIR --weights cifar_resnet56=FILE
 """
 
-from resnetlab.studies.boosting.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.boosting.study import STUDY as STUDY

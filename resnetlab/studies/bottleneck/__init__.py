@@ -7,6 +7,4 @@ Claim:    two 3x3 convolutions on 256 channels have 1,179,648 weights, the bottl
 Command:  resnetlab study run bottleneck --scale quick      (a minute; other scales differ in rounds and batch only)
 """
 
-from resnetlab.studies.bottleneck.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.bottleneck.study import STUDY as STUDY

@@ -9,6 +9,4 @@ Command:  resnetlab study run carry --scale quick                  (the digits, 
           resnetlab study run carry --scale paper --data cifar10:DIR
 """
 
-from resnetlab.studies.carry.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.carry.study import STUDY as STUDY

@@ -8,6 +8,4 @@ Command:  resnetlab study run degradation --scale quick            (the digits, 
           resnetlab study run degradation --scale paper --data cifar10:DIR     (days on one GPU)
 """
 
-from resnetlab.studies.degradation.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.degradation.study import STUDY as STUDY

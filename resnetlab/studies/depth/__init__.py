@@ -8,6 +8,4 @@ Command:  resnetlab study run depth --scale quick            (the digits, about 
           resnetlab study run depth --scale paper --data cifar10:DIR     (a week on one GPU)
 """
 
-from resnetlab.studies.depth.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.depth.study import STUDY as STUDY

@@ -1,10 +1,10 @@
-"""The papers' error curves of any runs: training error thin and dashed, test error bold, by iteration."""
+"""Curves of runs: the papers' error curves, training error thin and dashed, and that of the learning-rate finder."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnetlab.errors import UserError, printable
 from resnetlab.run_files import data_title, read_epochs, read_settings
@@ -12,9 +12,13 @@ from resnetlab.storage import Damaged, content_of, disk_errors, write_atomically
 from resnetlab.studies.figures.draw import draw, draw_file
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 
+if TYPE_CHECKING:
+    from resnetlab.training.find_lr import LrTest
+
 ENDINGS = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart
 CHOOSE = "choose another --out"
+HEADROOM = 1.5  # the highest loss that is shown, times that of the first steps: what diverges leaves the picture
 _MARK = "resnetlab runs plot"  # written into every picture, so that only such pictures are replaced
 _WORDS = {"train_error": "training", "test_error": "test"}
 
@@ -116,3 +120,24 @@ def _limits(series: list[Series]) -> tuple[float, float]:
     highest = 1.05 * max(late, default=100.0)
     step = 5 if highest <= 50 else 10
     return 0.0, float(min(100, max(step, step * math.ceil(highest / step))))
+
+
+def lr_test_figure(found: LrTest, network: str) -> Figure:
+    """The loss by the rate: of each batch a dot, means over neighbours as a line, and a mark at the suggestion."""
+    rates, losses = list(found.rates), [loss for loss in found.losses if math.isfinite(loss)]
+    smoothed = list(found.smoothed)
+    series = [
+        _series("loss of a batch", 2, rates[: len(losses)], losses, marks=True),
+        _series("mean of neighbours", 0, rates[: len(smoothed)], smoothed),
+    ]
+    if (rate := found.suggestion) is not None:
+        nearest = min(range(len(smoothed)), key=lambda i: abs(math.log(rates[i] / rate)))
+        series.append(_series(f"suggested: {rate:g}", 1, [rate], [smoothed[nearest]], marks=True))
+    high = HEADROOM * smoothed[0] if smoothed else 1.0
+    low = 0.9 * min(smoothed, default=0.0)
+    panel = Panel(network or "network", "learning rate", "loss", series, (low, max(high, low + 1e-6)), x_log=True)
+    return Figure("find-lr", "Loss of a training batch while the learning rate grows from step to step.", [panel])
+
+
+def _series(label: str, colour: int, x: list[float], y: list[float], *, marks: bool = False) -> Series:
+    return Series(label, False, colour, x, y, y, y, marks)

@@ -9,6 +9,4 @@ Command:  resnetlab study run identity --scale quick               (about 3 minu
           resnetlab study run identity --scale paper --data cifar10:DIR
 """
 
-from resnetlab.studies.identity.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.identity.study import STUDY as STUDY

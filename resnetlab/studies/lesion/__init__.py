@@ -6,6 +6,4 @@ Command:  resnetlab study run lesion --scale quick                 (the digits, 
           resnetlab study run lesion --data cifar10:DIR --weights cifar_plain56=FILE --weights cifar_resnet56=FILE
 """
 
-from resnetlab.studies.lesion.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.lesion.study import STUDY as STUDY

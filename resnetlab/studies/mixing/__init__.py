@@ -8,6 +8,4 @@ Command:  resnetlab study run mixing --scale quick                 (the digits, 
           resnetlab study run mixing --scale paper --data cifar10:DIR     (about a week on one GPU)
 """
 
-from resnetlab.studies.mixing.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.mixing.study import STUDY as STUDY

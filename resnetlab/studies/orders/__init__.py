@@ -8,6 +8,4 @@ Command:  resnetlab study run orders --scale quick            (the digits, about
           resnetlab study run orders --scale paper --data cifar10:DIR     (weeks on one GPU)
 """
 
-from resnetlab.studies.orders.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.orders.study import STUDY as STUDY

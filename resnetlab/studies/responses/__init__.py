@@ -6,6 +6,4 @@ Command:  resnetlab study run responses --scale quick              (the digits, 
           resnetlab study run responses --data cifar10:DIR --weights cifar_plain56=FILE --weights cifar_resnet56=FILE
 """
 
-from resnetlab.studies.responses.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.responses.study import STUDY as STUDY

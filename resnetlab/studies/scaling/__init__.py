@@ -8,6 +8,4 @@ Command:  resnetlab study run scaling --scale quick            (the digits, abou
           resnetlab study run scaling --scale paper --data cifar10:DIR     (days on one GPU)
 """
 
-from resnetlab.studies.scaling.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.scaling.study import STUDY as STUDY

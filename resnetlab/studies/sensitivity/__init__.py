@@ -5,6 +5,4 @@ Command:  resnetlab study run sensitivity --scale quick            (the digits, 
           resnetlab study run sensitivity --data cifar10:DIR --weights cifar_plain56=FILE --weights cifar_resnet56=FILE
 """
 
-from resnetlab.studies.sensitivity.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.sensitivity.study import STUDY as STUDY

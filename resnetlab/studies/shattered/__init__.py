@@ -8,6 +8,4 @@ Command:  resnetlab study run shattered --scale quick                      (2 mi
           resnetlab study run shattered --scale cifar --data cifar10:DIR   (half an hour on 2 cores, likewise)
 """
 
-from resnetlab.studies.shattered.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.shattered.study import STUDY as STUDY

@@ -8,6 +8,4 @@ Command:  resnetlab study run shortcuts --scale quick            (the digits, ab
           resnetlab study run shortcuts --scale paper --data cifar10:DIR     (days on one GPU)
 """
 
-from resnetlab.studies.shortcuts.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.shortcuts.study import STUDY as STUDY

@@ -85,7 +85,10 @@ def judge(evidence: Evidence) -> StudyResult:
     padded = all_measured(evidence, MEASURE_PADDING)
     found = [*claims_of_costs(costs), *claims_of_errors(deepest), claim("padding", [_carries_nothing(padded)])]
     measured = [one for family in costs.values() for one in family.values]
-    tables = [cost_table(TEXT("costs.caption"), one, TEXT("costs.first")) for one in measured]
+    tables = [
+        cost_table(TEXT("costs.caption", batch=next(iter(one.values()))["batch"]), one, TEXT("costs.first"))
+        for one in measured
+    ]
     return StudyResult(
         rows(TEXT, found),
         [times_figure(measured)] if measured else [],

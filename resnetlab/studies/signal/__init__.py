@@ -8,6 +8,4 @@ Command:  resnetlab study run signal --scale quick                      (the dig
           resnetlab study run signal --scale cifar --data cifar10:DIR   (some hours on 2 cores, minutes on a GPU)
 """
 
-from resnetlab.studies.signal.study import STUDY
-
-__all__ = ["STUDY"]
+from resnetlab.studies.signal.study import STUDY as STUDY
