@@ -85,12 +85,12 @@ for x, labels, *_ in loader.training(files, 8, seed=3, epoch=0):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_in_mid_epoch_the_sequence_goes_on(pictures: Files, workers: int, ranks: int) -> None:
+def test_killed_in_mid_epoch_the_sequence_goes_on(python: list[str], pictures: Files, workers: int, ranks: int) -> None:
     assert isinstance(pictures.source, FolderFiles)
     code = KILLED.format(tests=str(Path(__file__).parent))
 
     def start(*arguments: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, str(pictures.source.folder), *map(str, arguments)]
+        command = [*python, "-c", code, str(pictures.source.folder), *map(str, arguments)]
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
