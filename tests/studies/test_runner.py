@@ -51,14 +51,6 @@ def small_depths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetlab.studies.degradation.study.LAST", 14)
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are forked from one that has imported: they are spawned in the test of the command, and of a script."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnetlab.studies.frame.run", "torch._dynamo"])
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
-
-
 def small_study() -> Study:
     """`degradation` with runs of one epoch."""
     return replace(study("degradation"), plan=lambda scale, data, weights: PLAN)
