@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.timing import run
 from resnetlab.errors import UserError
 from resnetlab.report.essay.explanations import problem
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.values import Book, Number
 from resnetlab.report.page import data_words
 from resnetlab.storage import write_atomically

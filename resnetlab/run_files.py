@@ -33,7 +33,6 @@ START_ANEW = "move the folder away to restart the run"
 RUNS = "runs"  # the folder that runs are in, unless --runs names another
 HASH = "[0-9a-f]{12}"  # at the end of a run folder's name
 
-
 Error = Annotated[float, Between(0, 100, nan=True)]  # in %
 
 

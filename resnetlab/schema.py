@@ -134,7 +134,6 @@ def _inside(value: Any, kind: Any, name: str) -> Iterator[str]:
 
 
 def _words(kind: Any) -> str:
-    """A type in words."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         low, high = parts[1].low, parts[1].high

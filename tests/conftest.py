@@ -12,21 +12,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
-from resnetlab.api import screen
-from resnetlab.data.files import Files
-from resnetlab.data.images import Data
-from resnetlab.data.source import FolderFiles, StringArray
-from resnetlab.training import log_lines, loop, session
+if TYPE_CHECKING:  # what is slow to import, the process that only starts pytest-xdist's workers does without
+    from resnetlab.data.files import Files
+    from resnetlab.data.images import Data
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -49,7 +47,6 @@ def one_core() -> None:
 
 # What tests train has the bits of a processor, where there is a GPU, too; the tests of a real one ask for it.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it runs in the background
 
 
@@ -57,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """One core for what runs tests: not for the process that only starts pytest-xdist's workers."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         one_core()
+        import torch
+
+        torch.set_num_threads(1)
     # Tests of several decoding processes have them on one core, and torch would rather not.
     config.addinivalue_line("filterwarnings", "ignore:This DataLoader will create:UserWarning")
 
@@ -90,6 +90,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_by_the_clock() -> Iterator[None]:
     """What a slow machine would add (lines of progress, statuses, checkpoints) is not added in the tests' process."""
+    from resnetlab.api import screen
+    from resnetlab.training import log_lines, loop, session
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(screen, "SECONDS_BETWEEN_LINES", NEVER)
         patch.setattr(screen, "QUIET_SECONDS", NEVER)
@@ -125,6 +128,9 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 def loose_files(root: Path, classes: tuple[str, ...]) -> Files:
     """Every file in ROOT/CLASS, as it is listed."""
+    from resnetlab.data.files import Files
+    from resnetlab.data.source import FolderFiles, StringArray
+
     found = [(i, f"{c}/{f}") for i, c in enumerate(classes) for f in sorted(os.listdir(root / c))]
     found = [(i, name) for i, name in found if os.path.isfile(root / name)]
     sizes = np.array([os.path.getsize(root / name) for _, name in found], dtype=np.int64)
@@ -135,6 +141,7 @@ def loose_files(root: Path, classes: tuple[str, ...]) -> Files:
 @pytest.fixture(scope="session")
 def loose_data() -> Callable[[Path], Data]:
     """ROOT/train/CLASS/FILE and ROOT/val/CLASS/FILE as data, whatever the files are."""
+    from resnetlab.data.images import Data
 
     def read(root: Path) -> Data:
         classes = tuple(sorted(os.listdir(root / "train")))
@@ -163,15 +170,30 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def python() -> Iterator[list[str]]:
+    """The start of a command, in place of sys.executable, whose process has imported already (forking.py)."""
+    program, pipe = str(ROOT / "tests/forking.py"), subprocess.PIPE
+    with (
+        tempfile.TemporaryDirectory() as folder,  # the path of a socket must be short
+        subprocess.Popen(
+            [sys.executable, program, "serve", address := f"{folder}/socket"], stdin=pipe, stdout=pipe, text=True
+        ) as serving,
+    ):
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == "ready\n"
+        yield [sys.executable, "-IS", program, "run", address]
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def resnetlab(tmp_path: Path) -> Command:
+def resnetlab(tmp_path: Path, python: list[str]) -> Command:
     """Run the command line in an empty folder: resnetlab("train", "digits", ...)."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "resnetlab", *arguments]
+        command = [*python, "-m", "resnetlab", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, **options)
 
     return run

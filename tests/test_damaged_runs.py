@@ -77,8 +77,15 @@ def listed(run: Run) -> None:
     assert {one.folder.name: one.state for one in found}["damaged"] == "damaged"
 
 
+drawn: set[str] = set()
+
+
 def plotted(run: Run) -> None:
-    save_curves(error_curves([run.folder]), run.root / "curves.svg")
+    """What was read is drawn once, and not again where a damage has changed nothing of it."""
+    figure = error_curves([run.folder])
+    if repr(figure) not in drawn:
+        save_curves(figure, run.root / "curves.svg")
+        drawn.add(repr(figure))
 
 
 def resumed(run: Run) -> None:

@@ -77,6 +77,9 @@ def test_a_lock_is_a_regular_file_of_the_folder(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another process"), locked(tmp_path):
             pass
     assert not is_locked(tmp_path)
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path), "who asks at the same moment is no training"
     (tmp_path / "lock").unlink()
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(Damaged, match="lock: damaged, it is a FIFO, not a regular file; remove it"):

@@ -55,7 +55,6 @@ FilesText = Annotated[
     str, Parameter(help=f"The data set: {DATA_NAMES}; only image files, not data loaded into memory.")
 ]
 
-
 ShortSide = Annotated[
     int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
 ]

@@ -13,8 +13,7 @@ from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import printable
 
 if TYPE_CHECKING:
-    from resnetlab.use.export import Exported
-    from resnetlab.use.export_job import ExportJob
+    from resnetlab.use.export import Exported, ExportJob
 
 To = Annotated[
     Literal["onnx", "openvino", "torch", "aoti"],
@@ -56,7 +55,7 @@ def export(
     from resnetlab.api.screen import say
     from resnetlab.training.classes import read_given
     from resnetlab.use.classifier import Classifier
-    from resnetlab.use.export_job import Target, export_job
+    from resnetlab.use.export import Target, export_job
 
     target = Target(source, to, out, int8, calibrate)
     fetch_sources(source)

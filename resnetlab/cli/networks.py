@@ -20,7 +20,6 @@ Net = Annotated[
     str, Parameter(help="The network's name, e.g. resnet50, cifar_resnet110 or 'cifar_resnet110(mix=Scale(0.5, 1))'.")
 ]
 
-
 Pattern = Annotated[str | None, Parameter(help="Only networks whose name contains this, or matches it with * and ?.")]
 Sort = Annotated[
     Literal["name", "depth", "parameters", "multiply-adds", "error", "accuracy"] | None,
@@ -39,7 +38,7 @@ def nets(pattern: Pattern = None, /, *, sort: Sort = None, json: Json = False) -
 
     rows = network_rows(pattern, sort)
     if json:
-        print_json({"networks": [row.to_dict() for row in rows], "patterns": list(PATTERNS)})
+        print_json({"networks": [asdict(row) for row in rows], "patterns": list(PATTERNS)})
         return
     from resnetlab.api.screen import console, print_table
 

@@ -152,7 +152,7 @@ def _show(found: list[RunSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.api.screen import console
+    from resnetlab.api.screen import console, print_listed
 
     headers = ("run", "network", "data", "state", "epochs", "train %", "test %", "best %", "written")
     rows = [_cells(r) for r in found]
@@ -166,11 +166,7 @@ def _show(found: list[RunSummary]) -> None:
             table.add_row(*map(Text, row))
         console().print(table)
         return
-    for row in rows:  # a narrow terminal would cut the names
-        for header, cell in zip(headers, row, strict=True):
-            if cell:
-                console().print(f"{header:<11} {cell}", soft_wrap=True)
-        console().print()
+    print_listed(headers, rows, width=12)  # a narrow terminal would cut the names
 
 
 def _cells(r: RunSummary) -> tuple[str, ...]:

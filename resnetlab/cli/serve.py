@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -60,13 +61,8 @@ def serve(
     with listen(host, port) as listener:  # the port is taken before the network is read
         where = engine_device(source, device, engine)
         classifier = Classifier.open(source, net=net, which=which, **vars(reading), device=where, told=tell)
-        serve_classifier(
-            classifier, listener, limits, host=host, engine=engine, batch=batch_size, ready=_announce, told=tell
-        )
-
-
-def _announce(line: str) -> None:
-    print(line, flush=True)
+        settings: dict[str, Any] = {"host": host, "engine": engine, "batch": batch_size}
+        serve_classifier(classifier, listener, limits, **settings, ready=partial(print, flush=True), told=tell)
 
 
 def tell(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,10 +160,10 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
     if json:
         studies = [
             {"study": task.study.name, "scale": task.scale, "measurements": len(task.plan.measurements)}
-            | costs[task.study.name].to_dict()
+            | asdict(costs[task.study.name])
             for task in tasks
         ]
-        print_json({"studies": studies, "together": together.to_dict()})
+        print_json({"studies": studies, "together": asdict(together)})
         return
     for task in tasks:
         print(f"{task.title}: {costs[task.study.name].words}; {len(task.plan.measurements)} measurements")

@@ -34,7 +34,6 @@ _GROUPS = {
 
 
 def _group_of(field: str) -> Group:
-    """The group of --help that a field belongs to."""
     names = [f.name for f in dataclasses.fields(Recipe)]
     begun = [name for name in names[: names.index(field) + 1] if name in _GROUPS]
     return Group(_GROUPS[begun[-1]], sort_key=names.index(begun[-1]) + 1)
@@ -159,7 +158,6 @@ def _try_out(
 
 
 def _show(result: TrainingResult, json: bool) -> None:
-    """Print what came of a run."""
     if json:
         names = ("train_error", "test_error", "epochs", "seconds")
         answer = {"run": str(result.folder)} | {name: getattr(result, name) for name in names}

@@ -121,20 +121,14 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The problems that would distort a training, in one line."""
-        found = [
-            f"{counted(self.leaked, 'test image')} of {self.test:,} also among the training images"
-            if self.leaked
-            else "",
-            f"{counted(len(self.near), 'test image')} of {self.test:,} nearly identical to a training image"
-            if self.near
-            else "",
-            f"{counted(self.contradictory, 'image')} with conflicting labels" if self.contradictory else "",
-            f"{counted(len(self.unreadable), 'file')} of {self.train + self.test:,} unreadable"
-            if self.unreadable
-            else "",
-            f"{counted(len(self.narrow), 'image')} with few levels" if self.narrow else "",
-        ]
-        words = "; ".join(filter(None, found))
+        counts = (
+            (self.leaked, "test image", f"of {self.test:,} also among the training images"),
+            (len(self.near), "test image", f"of {self.test:,} nearly identical to a training image"),
+            (self.contradictory, "image", "with conflicting labels"),
+            (len(self.unreadable), "file", f"of {self.train + self.test:,} unreadable"),
+            (len(self.narrow), "image", "with few levels"),
+        )
+        words = "; ".join(f"{counted(count, what)} {trouble}" for count, what, trouble in counts if count)
         return f"{words}." if words else "Every file can be read, and no test image is among the training images."
 
     @property
@@ -334,7 +328,6 @@ def _image(data: Data, side: str, i: int, words: str = "") -> Image:
 
 
 def _look(files: Files, i: int) -> _Look:
-    """Read and decode one image."""
     content = b""
     try:
         content = files.read(i)

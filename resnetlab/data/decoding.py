@@ -32,23 +32,8 @@ from resnetlab.data.levels import levels, transparent_level, without_range
 from resnetlab.data.other_formats import not_read
 from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.resizing import Interpolation
-from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
-
-__all__ = [
-    "MOST_PIXELS",
-    "Box",
-    "Header",
-    "Part",
-    "TooManyPixels",
-    "Unreadable",
-    "decode",
-    "decode_crop",
-    "decode_part",
-    "decode_resized",
-    "finish",
-    "read_header",
-    "reason",
-]
+from resnetlab.data.turbojpeg import Box as Box  # exported: those who crop look for it here
+from resnetlab.data.turbojpeg import Jpeg, JpegError
 
 MOST_PIXELS = 89_478_485  # the limit at which Pillow warns of a decompression bomb: 256 MiB of RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EPS, which runs a program

@@ -128,7 +128,6 @@ def check_file(name: str, path: Path, file: File) -> None:
 
 
 def _lacking(name: str, folder: Path) -> list[str]:
-    """The files that are missing from what was unpacked."""
     return list(pkgutil.resolve_name(READERS[name].missing)(name, folder))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augmentation as aug
-from resnetlab.data.crop_flip import CROP_FLIP_DRAWS, PAD, crop_flip
+from resnetlab.data.augmentation import CROP_FLIP_DRAWS, PAD, crop_flip
 from resnetlab.data.crops import CENTRE_CROP, CROPS, middle
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
@@ -121,7 +121,7 @@ class Loader:
         """Yield (x float32 N C H W, labels) in order, each image once over all ranks."""
         first, last = share(0, len(images), self.rank, self.ranks)
         asked = (batch_size, self.size, self.workers, self.unreadables, self.resizing)
-        for pixels, labels in plain_batches(images, first, last, *asked):
+        for pixels, labels in labelled(images, placed_batches(images, first, last, *asked)):
             yield self.normalise(self._moved(pixels)), self._moved(labels)
 
     def _pixels(
@@ -205,22 +205,6 @@ def evaluation_batch(images: Images | Files) -> int:
     return EVALUATION_BATCH if isinstance(images, Images) else EVALUATION_BATCH // 10
 
 
-def plain_batches(
-    images: Images | Files,
-    first: int,
-    last: int,
-    batch_size: int,
-    size: int,
-    workers: int,
-    unreadables: BadImages,
-    resizing: Resizing = USUAL,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (uint8 N C H W, labels) of images `first` to `last`, in order; files give their middle."""
-    for pixels, places in placed_batches(images, first, last, batch_size, size, workers, unreadables, resizing):
-        if len(places):
-            yield pixels, images.labels[moved(places, images.labels.device)]
-
-
 def placed_batches(
     images: Images | Files,
     first: int,
@@ -231,7 +215,10 @@ def placed_batches(
     unreadables: BadImages,
     resizing: Resizing = USUAL,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """As `plain_batches`, with the numbers of the images, int64 N, in place of labels; a batch may have none."""
+    """Yield images `first` to `last` in order, uint8 N C H W, with their numbers, int64 N; files give their middle.
+
+    Images that can't be read are left out as `unreadables` allows, so that a batch may have none.
+    """
     spans = [(a, min(a + batch_size, last)) for a in range(first, last, batch_size)]
     if isinstance(images, Images):
         for a, b in spans:
@@ -241,3 +228,10 @@ def placed_batches(
     for read in read_ahead(reading, spans, workers=workers):
         unreadables.note(images, read.trouble)
         yield read.pixels, read.positions
+
+
+def labelled(images: Images | Files, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of `placed_batches` that have images, with labels in place of numbers."""
+    for pixels, places in batches:
+        if len(places):
+            yield pixels, images.labels[moved(places, images.labels.device)]

@@ -71,7 +71,6 @@ class Reader:
 
 
 def _cifar(archive: str, size: int, sha256: str, unpacks_to: str, classes: int) -> Reader:
-    """The row of a CIFAR data set."""
     places = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
     return Reader(
         "resnetlab.data.cifar:read_cifar",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
-from resnetlab.data.loading import plain_batches
+from resnetlab.data.loading import labelled, placed_batches
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
@@ -118,7 +118,7 @@ def measure(
 
         def batches() -> Iterator[Tensor]:
             done = 0
-            for pixels, _ in plain_batches(some, 0, len(some), 64, size, workers, skipping):
+            for pixels, _ in labelled(some, placed_batches(some, 0, len(some), 64, size, workers, skipping)):
                 done += len(pixels)
                 progress(done, len(some))
                 yield pixels

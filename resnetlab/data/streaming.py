@@ -92,8 +92,6 @@ class _Sent(NamedTuple):
 
 
 class _Batches(Dataset[_Sent]):
-    """The data set that workers read."""
-
     def __init__(self, reading: ReadPlan, workers: int, *, shared: bool) -> None:
         self.reading, self.shared = reading, shared
         # The process and the image that it decodes, -1 for none, for each worker: if one dies, this names the image.

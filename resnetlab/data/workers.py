@@ -58,6 +58,14 @@ def over_images(function: Callable[[Files, int], T], files: Files, workers: int)
     # A pool for each process. One pool of several hangs now and then when a process dies while it starts another
     # (Python 3.11 terminates those it knows of, then waits for all), and it can't tell which chunk was the one.
     lanes = [_pool(function, files) for _ in range(workers)]
+
+    def alive(lane: int) -> ProcessPoolExecutor:
+        """The pool, or a new one in its place if its process has died."""
+        if isinstance(_submit(lanes[lane], range(0)).exception(), BrokenProcessPool):
+            lanes[lane].shutdown()
+            lanes[lane] = _pool(function, files)
+        return lanes[lane]
+
     waiting: deque[tuple[int, range, Future[list[T]]]] = deque()
     turn = itertools.cycle(range(workers))
     try:
@@ -73,18 +81,13 @@ def over_images(function: Callable[[Files, int], T], files: Files, workers: int)
             except BrokenProcessPool:
                 results = []
                 for i in chunk:
-                    if _broken(lanes[lane]):
-                        lanes[lane].shutdown()
-                        lanes[lane] = _pool(function, files)
                     try:
-                        results += _submit(lanes[lane], range(i, i + 1)).result()
+                        results += _submit(alive(lane), range(i, i + 1)).result()
                     except BrokenProcessPool:
                         results.append(None)
-                if _broken(lanes[lane]):
-                    lanes[lane].shutdown()
-                    lanes[lane] = _pool(function, files)
+                pool = alive(lane)
                 # What waited behind it in the same process is handed out again.
-                waiting = deque((k, c, _submit(lanes[k], c) if k == lane else f) for k, c, f in waiting)
+                waiting = deque((k, c, _submit(pool, c) if k == lane else f) for k, c, f in waiting)
             yield from results
     finally:
         for pool in lanes:
@@ -100,10 +103,6 @@ def _submit(pool: ProcessPoolExecutor, chunk: range) -> Future[Any]:
         dead: Future[Any] = Future()
         dead.set_exception(error)
         return dead
-
-
-def _broken(pool: ProcessPoolExecutor) -> bool:
-    return isinstance(_submit(pool, range(0)).exception(), BrokenProcessPool)
 
 
 def _pool(function: Callable[[Files, int], Any], files: Files) -> ProcessPoolExecutor:

@@ -229,24 +229,24 @@ class NetSpec:
         """The inverse of `to_dict`. Raises UserError for unknown fields and without stages."""
         if "stages" not in values:
             raise UserError("a network needs its stages: a list, each (units, width, stride).")
-        return cls(**check_fields(values))
+        return cls(**check_fields(cls, "a network", values))
 
     def override(self, **changes: Any) -> NetSpec:
         """A copy with some fields changed; it keeps its name only if it is still the network of that name.
 
         Raises UserError for unknown fields, with the nearest names.
         """
-        changed = replace(self, **check_fields(changes))
+        changed = replace(self, **check_fields(NetSpec, "a network", changes))
         same = replace(changed, **{name: getattr(self, name) for name in SIZES}) == self
         return changed if same or "name" in changes else replace(changed, name="")
 
 
-def check_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` if every key is a field of NetSpec; else raise UserError with the nearest names."""
-    known = [f.name for f in fields(NetSpec)]
+def check_fields(kind: Any, what: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` if every key is a field of `kind`, in words `what`; else raise UserError with near names."""
+    known = [f.name for f in fields(kind)]
     for key in values:
         if key not in known:
-            raise UserError(f"{shown(key)} is not a field of a network: {', '.join(known)}.{did_you_mean(key, known)}")
+            raise UserError(f"{shown(key)} is not a field of {what}: {', '.join(known)}.{did_you_mean(key, known)}")
     return values
 
 

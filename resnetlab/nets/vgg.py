@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError, as_python, shown
-from resnetlab.nets.spec import MOST_LAYERS, check_positive
+from resnetlab.nets.spec import MOST_LAYERS, check_fields, check_positive
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
 SMALLEST = 2 ** len(WIDTHS)  # pixels: each group halves the maps
@@ -61,6 +61,10 @@ class VGGSpec:
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
         return asdict(self)
+
+    def override(self, **changes: Any) -> VGGSpec:
+        """A copy with some fields changed. Raises UserError for unknown fields, with the nearest names."""
+        return replace(self, **check_fields(VGGSpec, "a VGG net", changes))
 
 
 class VGG(nn.Module):

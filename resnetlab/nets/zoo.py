@@ -207,7 +207,7 @@ def spec(name: str, **overrides: Any) -> Spec:
     found = _find(base, overrides.get("branch"))
     if not overrides:
         return found
-    changed = _override_vgg(found, overrides) if isinstance(found, VGGSpec) else found.override(**overrides)
+    changed = found.override(**overrides)
     return replace(changed, name=_called(base, found, changed, overrides))
 
 
@@ -254,7 +254,7 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
         named = {key: overrides.pop(key) for key in ("name",) if key in overrides}  # `spec` takes it as its argument
         net, overrides = spec(net, **overrides), named
     if overrides:
-        net = _override_vgg(net, overrides) if isinstance(net, VGGSpec) else net.override(**overrides)
+        net = net.override(**overrides)
     try:
         # Via the meta device, since torch's own initialisation draws from the random state, which a training in
         # another thread may be using.
@@ -271,14 +271,6 @@ def on_meta(spec: Spec) -> ResNet | VGG:
     """The network without memory for its weights: enough to count parameters and to compute shapes."""
     with torch.device("meta"):
         return ResNet(spec) if isinstance(spec, NetSpec) else VGG(spec)
-
-
-def _override_vgg(found: VGGSpec, overrides: dict[str, Any]) -> VGGSpec:
-    known = [f.name for f in fields(VGGSpec)]
-    for key in overrides:
-        if key not in known:
-            raise UserError(f"{shown(key)} is not a field of a VGG net: {', '.join(known)}.{did_you_mean(key, known)}")
-    return replace(found, **overrides)
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:

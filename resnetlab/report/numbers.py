@@ -1,7 +1,8 @@
-"""Numbers as pages write them."""
+"""Numbers and formulas as pages write them."""
 
 from __future__ import annotations
 
+import html
 import math
 
 NARROW = "\u202f"  # a space at which no line breaks
@@ -20,3 +21,22 @@ def scientific(value: float) -> str:
 def written(value: float, form: str) -> str:
     """A value in a format: one of str.format, or "sci"."""
     return scientific(value) if form == "sci" else f"{value:{form}}".replace("-", "−")
+
+
+def formulas(text: str) -> str:
+    """A text as HTML; LaTeX between $ and $ becomes MathML. Raises ValueError for an invalid formula."""
+    parts = text.split("$")
+    if len(parts) % 2 == 0:
+        raise ValueError(f"a formula that begins with $ has to end with one: {text[:60]!r}")
+    return "".join(mathml(part) if i % 2 else html.escape(part) for i, part in enumerate(parts))
+
+
+def mathml(latex: str, display: str = "inline") -> str:
+    """LaTeX as a MathML element, inline or as a "block". Raises ValueError for an invalid formula."""
+    from latex2mathml.converter import convert
+
+    try:
+        found = convert(latex, display=display)
+    except Exception as error:  # as many kinds as there are ways to write no formula
+        raise ValueError(f"a formula can't be read: {latex[:60]!r} ({error!r})") from error
+    return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself

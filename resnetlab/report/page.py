@@ -40,18 +40,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "axis": labels.axis,
-        "both": lambda words: labels.networks(both(words)),
-        "called": called,
-        "cell": labels.cell,
-        "duration": duration,
-        "interval": interval,
-        "line": labels.line,
-        "printable": printable,
-        "sample": sample,
-        "share": share,
-    }
+    functions = (labels.axis, called, labels.cell, duration, interval, labels.line, printable, sample, share)
+    environment.filters |= {function.__name__: function for function in functions}
+    environment.filters["both"] = lambda words: labels.networks(both(words))
     environment.globals |= {
         "light": svg.declarations(svg.LIGHT),
         "dark": svg.declarations(svg.DARK),

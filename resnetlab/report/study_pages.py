@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 from resnetlab.errors import UserError, printable, shown
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book
-from resnetlab.report.formulas import formulas
+from resnetlab.report.numbers import formulas
 from resnetlab.report.page import TEXT, date, duration, paragraphs_of, processor, render, verdict_words
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.storage import write_atomically

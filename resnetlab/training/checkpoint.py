@@ -30,8 +30,7 @@ from resnetlab.schema import INFINITY, Between, Positive, Seconds, Whole, troubl
 from resnetlab.storage import Damaged, disk_errors, older, read_json, read_regular, remove, replace_folder
 from resnetlab.training.schedule import ScheduleState
 from resnetlab.training.step import Stepper
-from resnetlab.weights.files import MOST_BYTES, parse_safetensors
-from resnetlab.weights.fit import check_fit
+from resnetlab.weights.files import MOST_BYTES, check_fit, parse_safetensors
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 STATE = "state.safetensors"

@@ -18,6 +18,7 @@ from resnetlab.errors import UserError, shown, some
 from resnetlab.machine import find_device
 from resnetlab.run_files import last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
+from resnetlab.training.dry_run import StandIn, stand_in
 from resnetlab.training.loop import Status
 from resnetlab.training.loop import train as train_run
 from resnetlab.training.optimiser import unusual_rates
@@ -27,7 +28,6 @@ from resnetlab.training.run import Run, make_run
 from resnetlab.training.schedule import total_steps, unfinished_warmup
 from resnetlab.training.setup import normalisation_of
 from resnetlab.training.signals import Stop
-from resnetlab.training.stand_in import StandIn, stand_in
 
 WHOSE_NORMALISATION = {
     "source": "from the source file",
@@ -76,14 +76,13 @@ class Launch:
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
             for name, value in self.run.recipe.ignored.items()
         ]
-        if not lost:
-            return lines
-        return [
-            *lines,
-            f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-            f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
-            "--validation-images)",
-        ]
+        if lost:
+            lines.append(
+                f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
+                f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
+                "--validation-images)"
+            )
+        return lines
 
     def _warmup(self) -> str:
         recipe = self.run.recipe

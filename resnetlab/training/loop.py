@@ -27,7 +27,7 @@ from resnetlab.storage import disk_errors, locked, write_atomically
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
-from resnetlab.training.precision import as_started, autocast, repeatable
+from resnetlab.training.precision import as_started, autocast, on_threads, repeatable
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.setup import of_images
@@ -147,12 +147,7 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
     cuda = [torch.device(device)] if device.startswith("cuda") else []
     own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
     while True:
-        callers_threads = torch.get_num_threads()
-        with (
-            _AT_WORK,
-            repeatable(device),
-        ):
-            torch.set_num_threads(threads)
+        with _AT_WORK, repeatable(device), on_threads(threads):
             if own:
                 torch.set_rng_state(own[0])
                 for state, where in zip(own[1:], cuda, strict=True):
@@ -161,7 +156,6 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
                 status = next(statuses, None)
             finally:
                 own = [torch.get_rng_state(), *(torch.cuda.get_rng_state(where) for where in cuda)]
-                torch.set_num_threads(callers_threads)
         if status is None:
             return
         yield status

@@ -81,6 +81,17 @@ def repeatable(device: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """A context in which torch computes with that many threads; afterwards it has the caller's number again."""
+    callers = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(callers)
+
+
 def has_amx() -> bool:
     """Whether this processor has units that multiply bf16 matrices, and oneDNN may use them."""
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
@@ -146,10 +157,13 @@ def check_switches(recipe: Recipe, spec: Spec, kind: str) -> None:
         if getattr(recipe, field) is True and not isinstance(spec, NetSpec):
             raise UserError(f"{field}=True works on residual units, but a VGG has none; leave it out.")
     if recipe.compile is True and isinstance(spec, NetSpec):
-        (_check_fusing if kind in FUSED_ON else _check_compiling)(recipe, spec, kind)
+        if kind in FUSED_ON:
+            _check_fusing(recipe)
+        else:
+            _check_compiling(recipe, spec, kind)
 
 
-def _check_fusing(recipe: Recipe, _spec: NetSpec, _kind: str) -> None:
+def _check_fusing(recipe: Recipe) -> None:
     if recipe.sync_bn:
         raise UserError("compile=True: batch norm over several processes can't be fused; leave compile or sync_bn out.")
     try:
@@ -169,12 +183,7 @@ def _check_compiling(recipe: Recipe, spec: NetSpec, kind: str) -> None:
             "compile=True: with unreadable='skip' batches differ in size, and each size would be compiled separately; "
             "leave one of them out."
         )
-    _check_compiler(kind)
-
-
-def _check_compiler(kind: str) -> None:
-    """Compile something small, to raise a clear UserError now rather than fail in the first step."""
-    try:
+    try:  # something small, to raise a clear UserError now rather than fail in the first step
         torch.compile(lambda x: x + 1, backend=BACKEND, dynamic=False)(torch.zeros(2, device=kind))
     except Exception as error:  # inductor's own, and those of compilers and Triton
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

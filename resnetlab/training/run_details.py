@@ -20,7 +20,6 @@ OURS = re.compile(
     r"|(last|best)(\.old|\.new|\.damaged)?"
 )
 
-
 _OF_MACHINE = {"processor": "", "device": "", "torch": "torch "}  # the entries that are shown, and their prefixes
 
 

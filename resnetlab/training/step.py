@@ -29,7 +29,7 @@ from resnetlab.training.precision import (
     recompute_units,
 )
 from resnetlab.training.recipe import Recipe
-from resnetlab.weights.fit import value_trouble
+from resnetlab.weights.files import value_trouble
 
 
 class StepResult(NamedTuple):

@@ -19,7 +19,7 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.run_files import read_begun
 from resnetlab.storage import Damaged
-from resnetlab.training.precision import as_started, repeatable, resolved
+from resnetlab.training.precision import as_started, on_threads, repeatable, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
 from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, of_images
@@ -34,13 +34,8 @@ def flat(channels: int) -> Normalisation:
 @contextlib.contextmanager
 def settings_kept(device: str, threads: int | None) -> Iterator[None]:
     """A context for trial steps with the settings of torch that a training has; restores the caller's afterwards."""
-    callers_threads = torch.get_num_threads()
-    with repeatable(device):
-        torch.set_num_threads(threads or callers_threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(callers_threads)
+    with repeatable(device), on_threads(threads or torch.get_num_threads()):
+        yield
 
 
 def _settled(run: Run, device: str) -> Recipe:

@@ -67,7 +67,6 @@ class Tried:
     same: int  # number of COMPARED images with the same likeliest class
     greatest_difference: float  # of scores
     greatest_score: float
-    milliseconds: float | None = None  # per batch
 
     @property
     def agrees(self) -> bool:
@@ -178,20 +177,14 @@ def fastest(
         return engines[0]
     agreeing = [one for one in tried if one.agrees]
     times = measured([one.engine for one in agreeing], noise(shape, batch))
-    timed = sorted((replace(one, milliseconds=t) for one, t in zip(agreeing, times, strict=True)), key=_milliseconds)
-    best, *others = timed
-    slower = f" ({', '.join(f'{one.engine} {one.milliseconds:.3g}' for one in others)})" if others else ""
+    (least, best), *others = sorted(zip(times, agreeing, strict=True), key=lambda timed: timed[0])
+    slower = f" ({', '.join(f'{one.engine} {taken:.3g}' for taken, one in others)})" if others else ""
     beside = f"; compared with {engines[0].name}, {best}" if best.engine is not engines[0] else ""
-    told(f"engine: {best.engine}, {best.milliseconds:.3g} ms for a batch of {batch}{slower}{beside}")
+    told(f"engine: {best.engine}, {least:.3g} ms for a batch of {batch}{slower}{beside}")
     for one in tried:
         if not one.agrees:
             told(f"engine: {one.engine} is not used: compared with {engines[0].name}, {one}")
     return best.engine
-
-
-def _milliseconds(tried: Tried) -> float:
-    assert tried.milliseconds is not None
-    return tried.milliseconds
 
 
 def compared(reference: Engine, engine: Engine, shape: tuple[int, int, int]) -> Tried:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.measuring.complexity import complexity
@@ -43,10 +42,6 @@ class NetworkRow:
     def top1(self) -> float | None:
         """The best accuracy of its weights, in %."""
         return max((w.top1 for w in self.weights), default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 # The orders of a table: smallest first, for accuracy best first; rows without a value come last.

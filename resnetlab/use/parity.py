@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
-from resnetlab.data.loading import evaluation_batch, plain_batches
+from resnetlab.data.loading import evaluation_batch, labelled, placed_batches
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
@@ -89,7 +89,8 @@ def measure_parity(
     total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))
     output_of = torch.tensor(range(len(data.classes)) if outputs is None else outputs)
     batch = evaluation_batch(data.test)
-    for pixels, numbers in plain_batches(data.test, 0, total, batch, size, 0, unreadables, resizing):
+    batches = placed_batches(data.test, 0, total, batch, size, 0, unreadables, resizing)
+    for pixels, numbers in labelled(data.test, batches):
         labels = output_of[numbers]
         wanted, got = pytorch(pixels).argmax(1), exported(pixels).argmax(1)
         images += len(labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.images import Data
-from resnetlab.data.loading import plain_batches
+from resnetlab.data.loading import labelled, placed_batches
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
@@ -32,7 +32,8 @@ def calibration_images(
     generator = torch.Generator().manual_seed(seed_of("calibration images", 0))
     chosen = images[torch.randperm(len(images), generator=generator)[:IMAGES].sort().values]
     count = 0
-    for pixels, _ in plain_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages(), resizing):
+    batches = placed_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages(), resizing)
+    for pixels, _ in labelled(chosen, batches):
         count += len(pixels)
         yield pixels
     if not count:

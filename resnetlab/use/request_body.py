@@ -22,7 +22,6 @@ AGAIN = {"Retry-After": "1"}  # seconds, beside a 503
 CLIENT_GONE = 499  # nginx's code for a client that left; only the metrics see it
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64_000_000
 
-
 TIDY_SECONDS = 3.0  # from the end of a request until memory is given back; longer than LINGER_SECONDS
 
 

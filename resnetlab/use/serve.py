@@ -28,8 +28,7 @@ from resnetlab.use.explain import default_unit, grad_cam, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
 from resnetlab.use.heat import COLOURS, CropArea, heat_image, overlay
-from resnetlab.use.metrics import TEXT, Metrics
-from resnetlab.use.middleware import RequestMiddleware
+from resnetlab.use.middleware import TEXT, Metrics, RequestMiddleware
 from resnetlab.use.predict import likeliest
 from resnetlab.use.recorded_accuracy import RecordedAccuracy
 from resnetlab.use.request_body import (
@@ -285,7 +284,6 @@ def make_app(
 
 
 def _add_paths(app: FastAPI, api: Api) -> None:
-    """Add the paths of the API."""
     picture = {"content": {"image/png": {}}, "description": "The picture"}
     of_image: dict[str, Any] = {"description": api.described(), "openapi_extra": {"requestBody": BODY}}
     app.post(

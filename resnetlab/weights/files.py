@@ -1,4 +1,8 @@
-"""Reads anybody's weight files without executing code: safetensors, torch's own (also old ones), NumPy's npz."""
+"""Reads anybody's weight files without executing code: safetensors, torch's own (also old ones), NumPy's npz.
+
+Weights may be split into several files, as by Hugging Face's libraries: an index states the file of each tensor.
+Whether tensors fit is checked before anything is loaded, so that nothing is loaded partially.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import json
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,8 +21,8 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from resnetlab.errors import UserError, shown
-from resnetlab.storage import read_regular
+from resnetlab.errors import UserError, first_of, shown
+from resnetlab.storage import Damaged, read_json, read_regular
 from resnetlab.weights.architectures import stated_architecture
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
@@ -26,6 +30,8 @@ MOST_BYTES = 16 * 2**30  # the largest ResNet files in use are below 2 GiB
 MOST_HEADER = 100 * 10**6  # bytes, safetensors' own limit
 DEEPEST = 4  # levels of nested dictionaries in which a network is searched
 MOST_BLOBS = 3  # of a layer of Caffe's
+INDEX = ".index.json"  # the end of the name of an index
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(safetensors|bin)")
 
 # Types of settings and numbers that trainings save beside a network: each is replaced by an empty object, and nothing
 # of theirs is imported or called.
@@ -246,3 +252,90 @@ def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".:")
+
+
+def check_fit(path: Path, name: str, wanted: dict[str, Tensor], found: dict[str, Tensor], hint: str = "") -> None:
+    """Raise UserError, with what `misfit` says, unless the tensors fit. hint: the end of the message."""
+    if words := misfit(wanted, found):
+        raise UserError(f"{path}: does not fit {name or 'the network'}: {words}. Nothing was loaded.{hint}")
+
+
+def misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """The first keys, shapes and number types that differ from those wanted, in words; "" if none do.
+
+    Also numbers that are not finite, and negative variances.
+    """
+    missing = [f"{k} {tuple(v.shape)}" for k, v in wanted.items() if k not in found]
+    surplus = [f"{k} {tuple(found[k].shape)}" for k in sorted(found) if k not in wanted]
+    shapes = [
+        f"{k} is {tuple(found[k].shape)}, not {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in found and found[k].shape != v.shape
+    ]
+    values = [f"{k} {wrong}" for k, v in wanted.items() if k in found and (wrong := value_trouble(k, v, found[k]))]
+    parts = []
+    for words, keys in (("it lacks", missing), ("it has the extra", surplus), ("in it", shapes), ("in it", values)):
+        if keys:
+            parts.append(f"{words} {first_of(keys, 3)}")
+    return "; ".join(parts)
+
+
+def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:
+    """Why a tensor's numbers can't replace those of another tensor; "" if they can."""
+    if not wanted.is_floating_point():
+        return f"is of {found.dtype}, not {wanted.dtype}" if found.is_complex() else ""
+    if not found.is_floating_point():
+        return f"is of {found.dtype}, not {wanted.dtype}"
+    as_wanted = found.to(wanted.dtype)
+    # If any number is not finite, the extremes are not; checking each number would take ten times as long.
+    if as_wanted.numel() and not torch.stack(as_wanted.aminmax()).isfinite().all():
+        return "is not finite"
+    return "is negative" if name.endswith("running_var") and (as_wanted < 0).any() else ""
+
+
+class Index(TypedDict):
+    """What an index holds: the name of a file in its folder, by the name of each tensor."""
+
+    weight_map: dict[str, str]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of weights: the file itself, or an index and its shards. Raises UserError."""
+    if not path.name.endswith(INDEX):
+        return [path]
+    names = sorted(set(read_json(path, Index)["weight_map"].values()))
+    for name in names:
+        if not SHARD.fullmatch(name) or "/" in name or "\\" in name:
+            raise Damaged(path, f"damaged, {shown(name)} in it is not the name of a part")
+    return [path, *(path.with_name(name) for name in names)]
+
+
+def read_all(path: Path, which: str) -> Contents:
+    """As `files.read_file`, also for an index with all its parts. Raises UserError."""
+    check_whole(path)
+    index, *parts = files_of(path)
+    if not path.name.endswith(INDEX):
+        return read_file(path, which)
+    there = sum(part.stat().st_size for part in parts if part.is_file())
+    if there > MOST_BYTES:
+        raise UserError(f"{path}: too large for a network's weights, with {there / 2**30:,.0f} GiB.")
+    found = Contents({}, in_order=False)
+    for part in parts:
+        contents = read_file(part, which)
+        if twice := found.tensors.keys() & contents.tensors.keys():
+            raise Damaged(path, f"damaged, {shown(min(twice))} is in two of its parts")
+        tensors, header = found.tensors | contents.tensors, found.header | contents.header
+        found = replace(found, tensors=tensors, header=header, left_out=(*found.left_out, *contents.left_out))
+    wanted = read_json(index, Index)["weight_map"]
+    if missing := [name for name in wanted if name not in found.tensors]:
+        raise Damaged(path, f"damaged, {shown(missing[0])} is in none of its parts")
+    return found
+
+
+def check_whole(path: Path) -> None:
+    """Raise UserError if this is one of several files of a network."""
+    part = SHARD.fullmatch(path.name)
+    if part and int(part[2]) > 1:
+        raise UserError(
+            f"{path}: one of several files of a network; give their folder, or {part[1]}.{part[3]}{INDEX} beside it."
+        )

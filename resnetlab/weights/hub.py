@@ -20,7 +20,7 @@ from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import Spec, on_meta
 from resnetlab.paths import expanded
 from resnetlab.storage import check_absent, write_atomically
-from resnetlab.weights.fit import misfit
+from resnetlab.weights.files import misfit
 from resnetlab.weights.hub_files import MODEL, REPOSITORY
 from resnetlab.weights.load import load, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes

@@ -211,7 +211,8 @@ def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing 
         resizing, other = _resizing(share, pretrained.get("interpolation"), pretrained.get("crop_mode"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, IndexError):
         return None
-    if height != width or not all(std) or not 0 < share < math.inf:
+    possible = all(map(math.isfinite, mean)) and all(0 < number < math.inf for number in (*std, share))
+    if height != width or not possible:
         return None
     return Preprocessing(mean, std, height, resizing, classes, other)
 

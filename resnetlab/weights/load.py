@@ -20,12 +20,10 @@ from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.architectures import check_architecture
-from resnetlab.weights.files import Contents
-from resnetlab.weights.fit import check_fit
+from resnetlab.weights.files import INDEX, Contents, check_fit, files_of, read_all
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
-from resnetlab.weights.shards import INDEX, files_of, read_all
 from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_preprocessing
 
 _log = logging.getLogger(__name__)

@@ -72,8 +72,8 @@ class ModelMetadata:
         for key, t in (("mean", mean), ("std", std)):
             if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, image, strict=True)):
                 raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
-            if not t.isfinite().all() or (key == "std" and not t.all()):
-                raise ValueError(f"its {key} is not finite or is 0")
+            if not t.isfinite().all() or (key == "std" and (t <= 0).any()):
+                raise ValueError(f"its {key} is not finite{' and above 0' * (key == 'std')}")
         if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
             raise ValueError(f"its classes should be {spec.num_classes} names")
         for what, fields in (("recipe", recipe), ("measured", measured)):

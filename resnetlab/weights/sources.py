@@ -25,10 +25,10 @@ from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
+from resnetlab.weights.files import INDEX
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
 from resnetlab.weights.metadata import Preprocessing
 from resnetlab.weights.published import ADDRESS, TORCHVISION, TorchvisionFile
-from resnetlab.weights.shards import INDEX
 
 MIRROR = "RESNETLAB_TORCHVISION_URL"  # an address that has torchvision's files, in place of its own
 TIMM = re.compile(r"timm/[\w.-]+(@[\w./-]+)?", re.ASCII)

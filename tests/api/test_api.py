@@ -294,9 +294,9 @@ def test_what_is_public() -> None:
     assert (resources.files(resnetlab) / "py.typed").is_file()
 
 
-def test_help_shows_the_overview_and_the_functions() -> None:
+def test_help_shows_the_overview_and_the_functions(python: list[str]) -> None:
     code = "import pydoc, resnetlab; print(pydoc.render_doc(resnetlab, renderer=pydoc.plaintext))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([*python, "-c", code], capture_output=True, text=True, check=True)
     assert 'run = resnetlab.train("digits"' in done.stdout
     for name in ("train", "evaluate", "predict", "study", "plot_runs"):
         assert f"\n    {name}(" in done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab.api import notebook, screen
+from resnetlab.api import screen
 
 PATIENCE = 3600  # seconds, after which a cell counts as hung
 FIGURE_6 = Path(__file__).resolve().parents[2] / "docs" / "figure6.ipynb"
@@ -39,7 +39,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Display:
     ipython = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1), display=found)
     monkeypatch.setitem(sys.modules, "IPython", ipython)  # type: ignore[misc]
     monkeypatch.setitem(sys.modules, "IPython.display", found)  # type: ignore[misc]
-    monkeypatch.setattr(notebook, "SECONDS_BETWEEN_UPDATES", -1)
+    monkeypatch.setattr(screen, "SECONDS_BETWEEN_UPDATES", -1)
     return found
 
 
@@ -58,7 +58,7 @@ def test_bars_are_shown_below_the_cell(display: Display) -> None:
 
 
 def test_the_end_is_shown_however_soon_it_comes(display: Display, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook, "SECONDS_BETWEEN_UPDATES", 1e9)
+    monkeypatch.setattr(screen, "SECONDS_BETWEEN_UPDATES", 1e9)
     with screen.progress_bars() as bars:
         task = bars.add_task("all", total=3, words="")
         bars._bars[task].handle = display.display("", display_id=True)  # type: ignore[union-attr]

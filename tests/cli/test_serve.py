@@ -32,9 +32,9 @@ Started = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start(weights: Path) -> Started:
+def start(python: list[str], weights: Path) -> Started:
     def started(*options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "resnetlab", "serve", str(weights), "--net", "cifar_resnet8", "--port", "0"]
+        command = [*python, "-m", "resnetlab", "serve", str(weights), "--net", "cifar_resnet8", "--port", "0"]
         command += ["--timeout", "3600", "--engine", "torch"]  # or a line comes whenever the engine is settled
         return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -134,8 +134,8 @@ def test_missing_packages_are_named(weights: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_training_can_end_in_a_served_page(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "resnetlab", "train", "digits", "--net", "cifar_resnet8", "--epochs", "0.1"]
+def test_a_training_can_end_in_a_served_page(python: list[str], tmp_path: Path) -> None:
+    command = [*python, "-m", "resnetlab", "train", "digits", "--net", "cifar_resnet8", "--epochs", "0.1"]
     options = ["--threads", "1", "--runs", str(tmp_path), "--serve"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -9,7 +9,6 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +23,13 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 TRAIN = ("train", "digits", "--net", "cifar_resnet8", "--epochs", "1", "--threads", "1")
 
 
-def on_terminal(folder: Path, *arguments: str, columns: int = 40, **environment: str) -> str:
+def on_terminal(python: list[str], folder: Path, *arguments: str, columns: int = 40, **environment: str) -> str:
     """What the command shows on a terminal of so many columns; it has to succeed."""
     main_end, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnetlab", *arguments],
+        [*python, "-m", "resnetlab", *arguments],
         stdin=its_end,
         stdout=its_end,
         stderr=its_end,
@@ -52,18 +51,20 @@ def on_terminal(folder: Path, *arguments: str, columns: int = 40, **environment:
     return shown.decode()
 
 
-def test_a_narrow_terminal_cuts_no_number(tmp_path: Path) -> None:
-    shown = on_terminal(tmp_path, "describe", "cifar_resnet20")
+def test_a_narrow_terminal_cuts_no_number(python: list[str], tmp_path: Path) -> None:
+    shown = on_terminal(python, tmp_path, "describe", "cifar_resnet20")
     lines = ESCAPES.sub("", shown).splitlines()
     assert {"layer         layer3.2.conv2", "multiply-adds 2,359,296"} <= {line.rstrip() for line in lines}
-    wide = on_terminal(tmp_path, "describe", "cifar_resnet20", columns=100)
+    wide = on_terminal(python, tmp_path, "describe", "cifar_resnet20", columns=100)
     assert "│ layer3.2.conv2 │ conv 3x3    │   64x8x8 │" in ESCAPES.sub("", wide)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("describe", "cifar_resnet8"), TRAIN])
-def test_a_dumb_terminal_gets_no_escapes_and_no_color_no_colours(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert "\x1b" not in on_terminal(tmp_path, *arguments, TERM="dumb")
-    assert not COLOURED.search(on_terminal(tmp_path, *arguments, NO_COLOR="1"))
+def test_a_dumb_terminal_gets_no_escapes_and_no_color_no_colours(
+    python: list[str], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert "\x1b" not in on_terminal(python, tmp_path, *arguments, TERM="dumb")
+    assert not COLOURED.search(on_terminal(python, tmp_path, *arguments, NO_COLOR="1"))
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("describe", "cifar_resnet8"), ("compare", "resnet50"), TRAIN])

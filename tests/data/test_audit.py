@@ -198,7 +198,13 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
         "3 test images of 4 also among the training images; 1 test image of 4 nearly identical to a training image; "
         "2 images with conflicting labels; 5 files of 31 unreadable; 3 images with few levels."
     )
-    assert dict(found.summary())["in training and test"] == "3 of 4 test images"
+    said = dict(found.summary())
+    assert said["images"] == "27 training, 4 test; 26 of 31 readable"
+    assert said["in training and test"] == "3 of 4 test images"
+    assert said["near-duplicates"] == "1 of 4 test images, of a training image"
+    assert said["conflicting labels"] == "2 images"
+    (near,) = dict(found.lists())["near-duplicates in training and test"]
+    assert near == f"test b/alike.jpg and train b/alike.jpg: {found.near[0].distance} of 256 bits differ"
 
 
 def test_the_number_of_processes_changes_nothing(data: Data, found: Audit) -> None:
@@ -275,6 +281,18 @@ def test_flat_pictures_have_no_look() -> None:
     ImageDraw.Draw(drawn).rectangle((0, 0, 20, 40), fill="black")
     assert not difference_hash(np.asarray(drawn))[1]
     assert difference_hash(np.full((40, 40, 3), 200, np.uint8))[1]
+    for levels, flat in ((12, True), (40, False)):
+        ramp = np.linspace(100, 100 + levels, 40).astype(np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
+        assert difference_hash(ramp)[1] == flat
+
+
+@pytest.mark.parametrize(("coarse", "fine", "near"), [(4, 30, True), (5, 30, False), (4, 31, False)])
+def test_hashes_that_differ_in_few_bits_are_near(coarse: int, fine: int, near: bool) -> None:
+    """Of 64 bits 4, and of 256 bits 30."""
+    bits = np.zeros((1, 320), np.uint8)
+    bits[0, :coarse], bits[0, 64 : 64 + fine] = 1, 1
+    nearest, _ = nearest_looks(np.packbits(bits, axis=1).view(np.uint64), np.zeros((1, 5), np.uint64))
+    assert nearest.tolist() == [0 if near else -1]
 
 
 def test_the_nearest_are_those_that_comparing_all_finds() -> None:

@@ -125,7 +125,7 @@ def first_in_order(*order: int) -> list[float]:
 @pytest.mark.parametrize(
     ("strengths", "spans"),
     [
-        ((0.4, 0.3, 0.9), ((0.6, 0.8), (0.7, 0.6), (0.1, 1.8))),
+        ((0.4, 0.3, 2.0), ((0.6, 0.8), (0.7, 0.6), (0.0, 3.0))),
         ((1.5, 2.5, 2.0), ((0.0, 2.5), (0.0, 3.5), (0.0, 3.0))),  # a factor begins at 0, not below
     ],
 )

@@ -159,6 +159,13 @@ def test_a_truncated_batch_is_refused(tmp_path: Path, share: float) -> None:
         read_batch(tmp_path / "batch")
 
 
+def test_a_cut_in_a_name_is_not_taken_for_another_name(tmp_path: Path) -> None:
+    whole = pickle.dumps({b"data": pixels(0), b"labels": [0, 1, 2, 3]}, protocol=2)
+    (tmp_path / "batch").write_bytes(whole[: whole.index(b"_reconstruct") + 6])
+    with pytest.raises(UserError, match="truncated or damaged .its end is missing"):
+        read_batch(tmp_path / "batch")
+
+
 @settings(max_examples=200)
 @given(place=st.integers(0, 400), value=st.integers(0, 255), tail=st.booleans())
 def test_damage_anywhere_is_a_user_error_or_harmless(tmp_path: Path, place: int, value: int, tail: bool) -> None:

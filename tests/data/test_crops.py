@@ -17,6 +17,7 @@ from resnetlab.data.streaming import ReadPlan, read_ahead
 @pytest.mark.parametrize("name", CROPS)
 def test_half_of_the_random_crops_are_mirrored(pictures: Files, name: str) -> None:
     crop, count = CROPS[name], len(pictures)
+    assert crop.flip == (name in ("scale_crop_flip_colour", "resized_crop_flip"))
     (read,) = read_ahead(ReadPlan(pictures, torch.arange(count), crop, 16, seed=5, epoch=2), [(0, count)])
     draws, flips = (uniform(words, 5, 2, 0, count, number) for words, number in (("cut", crop.draws), ("flip", 1)))
     mirrored = 0
@@ -40,6 +41,23 @@ def test_every_crop_gives_the_side_that_is_asked_for(name: str, shape: tuple[int
         assert pixels.shape == (32, 32, 3)
         assert pixels.dtype == np.uint8
         assert (pixels == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize(("draw", "side", "corner"), [(0.0, 256, (0, 0)), (0.999999, 480, (76, 86))])
+def test_a_scaled_crop_reaches_every_side_and_place(
+    monkeypatch: pytest.MonkeyPatch, draw: float, side: int, corner: tuple[int, int]
+) -> None:
+    """A short side from 256 to 480 pixels, and of an image of 300 x 310 each place of 224 x 224."""
+    asked: list[int] = []
+
+    def places(content: bytes, short_side: int) -> np.ndarray:
+        asked.append(short_side)
+        return np.mgrid[:300, :310].transpose(1, 2, 0)
+
+    monkeypatch.setattr(crops, "decode_resized", places)
+    found = crops.scaled_crop(b"", [draw] * 3, 224)
+    assert asked == [side]
+    assert (found.shape[:2], tuple(found[0, 0])) == ((224, 224), corner)
 
 
 def test_the_middle_is_pillows(pictures: Files) -> None:

@@ -97,6 +97,13 @@ def test_rand_augment_equals_pillow_one_image_at_a_time(channels: int, height: i
         assert torch.equal(result, wanted), (NAMES[int(which * 14)], NAMES[int(then * 14)])
 
 
+def test_by_default_two_operations_have_magnitude_9() -> None:
+    """As the paper takes for ResNet-50 on ImageNet (section 4.3)."""
+    x, draws = noise(28, 3, 16, 16), uniform(28, 2 * RAND_AUGMENT_DRAWS)
+    assert torch.equal(rand_augment(x, draws), rand_augment(x, draws, operations=2, magnitude=9))
+    assert not torch.equal(rand_augment(x, draws), rand_augment(x, draws, operations=2, magnitude=10))
+
+
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 40, 36), (1, 28, 28)])
 def test_trivial_augment_equals_pillow_in_every_bin(channels: int, height: int, width: int) -> None:
     cases = torch.cartesian_prod(torch.arange(14), torch.arange(31), torch.arange(2))

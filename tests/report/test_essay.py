@@ -15,9 +15,8 @@ import pytest
 from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.zoo import build, spec
 from resnetlab.report.essay import unit
-from resnetlab.report.essay.library import FULLEST, Library
-from resnetlab.report.essay.page import SECTIONS, WORTH, essay, terminal
-from resnetlab.report.essay.papers import ARITHMETIC, PRINTED, quotations
+from resnetlab.report.essay.facts import FULLEST, Library
+from resnetlab.report.essay.page import ARITHMETIC, PRINTED, SECTIONS, WORTH, essay, quotations, terminal
 from resnetlab.report.essay.values import TEXT, Book, number_in, to_html, to_text
 from resnetlab.report.numbers import NARROW, scientific, written
 from resnetlab.report.study_pages import write_essay
@@ -252,7 +251,8 @@ def test_words_of_records_are_never_markup(records: list[Record]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.0, "0"), (0.0581, "0.0581"), (-6.0, "−6"), (7.45058e-9, "7.45 × 10⁻⁹"), (1.0, "1"), (6e-8, "6 × 10⁻⁸")],
+    [(0.0, "0"), (0.0581, "0.0581"), (-6.0, "−6"), (7.45058e-9, "7.45 × 10⁻⁹"), (1.0, "1"), (6e-8, "6 × 10⁻⁸")]
+    + [(0.001, "0.001"), (0.000999, "9.99 × 10⁻⁴"), (99_900, "99900"), (1e5, "1 × 10⁵"), (-7.45e-9, "−7.45 × 10⁻⁹")],
 )
 def test_numbers_as_a_page_writes_them(value: float, words: str) -> None:
     assert scientific(value).replace(NARROW, " ") == words

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browsing import CUT_OFF, ENGLISH, FAINT, NAMELESS, opened
 
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.page import essay
 from resnetlab.report.essay.values import Book, number_in
 from resnetlab.report.numbers import scientific

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from resnetlab.report.essay import unit
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.page import essay, terminal
 from resnetlab.report.essay.values import Book
 from resnetlab.report.study_pages import write_essay, write_report

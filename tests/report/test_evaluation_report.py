@@ -22,6 +22,7 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.normalisation import imagenet
 from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.errors import UserError
+from resnetlab.measuring.intervals import wilson
 from resnetlab.measuring.predictions import Predictions
 from resnetlab.report.evaluation_report import (
     CONFUSIONS_SHOWN,
@@ -30,6 +31,7 @@ from resnetlab.report.evaluation_report import (
     check_report,
     html,
     numbers,
+    predictions,
     summary,
     write_report,
 )
@@ -90,6 +92,13 @@ def test_the_three_files_say_the_same(made: Made, tmp_path: Path) -> None:
     assert right == said["correct"] == sum(c["right"] for c in said["classes"]) == found.accuracy.top1_correct
     assert said["top1"] == 2 * right
     assert said["top1_interval"][0] < said["top1"] < said["top1_interval"][1]
+    assert said["top5_interval"][0] < said["top5"] < said["top5_interval"][1]
+    assert said["top5"] > said["top1_interval"][1]
+    for c in said["classes"]:
+        for name, of in (("recall", c["images"]), ("precision", c["predicted"])):
+            assert c[name] == pytest.approx(c["right"] / of if of else None)
+            assert c[f"{name}_interval"] == pytest.approx(wilson(c["right"], of))
+    assert sum(c["predicted"] for c in said["classes"]) == 50
     assert sum(c["images"] for c in said["classes"]) == sum(c["images"] for c in said["confusion"]) == 50
     pairs = {(c["label"], c["predicted"]): c["images"] for c in said["confusion"]}
     assert sum(pairs.get((i, i), 0) for i in range(7)) == right
@@ -109,6 +118,7 @@ def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
     assert json.loads(json.dumps(said, allow_nan=False))["loss"] is None
     assert [cell["predicted"] for cell in said["confusion"]] == [-1] * len(said["confusion"])
     assert summary(broken)["top1"] == 0
+    assert [row["predicted"] for row in csv.DictReader(predictions(broken).splitlines())] == ["", ""]
     assert "0 of 2 test images" in html(broken, data, "noise")
 
 

@@ -1,7 +1,8 @@
-"""What the tests of several studies share: evidence made up for a plan."""
+"""What the tests of several studies share: evidence made up for a plan, and quicker processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -12,6 +13,14 @@ from resnetlab.studies.frame.measurement import Measured, Measurement
 from resnetlab.studies.frame.study import Plan
 
 Values = Callable[[Measurement], dict[str, Any]]
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked from one that has imported: they are spawned in the test of the command, and of a script."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["resnetlab.studies.frame.run", "torch._dynamo"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
 
 
 @pytest.fixture

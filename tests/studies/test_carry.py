@@ -111,8 +111,9 @@ def test_each_claim_has_data_that_refute_it_alone() -> None:
 
 
 def test_gates_are_worse_than_add_by_the_test_error_and_train_by_the_training_error() -> None:
-    rows = verdicts(judged(papers_way, other_way))
-    assert rows == [REPRODUCED, *[CONTRADICTED] * 4, *[REPRODUCED] * 3]
+    finding = judged(papers_way, other_way)
+    assert verdicts(finding) == [REPRODUCED, *[CONTRADICTED] * 4, *[REPRODUCED] * 3]
+    assert str(CASES["shortcut-only −6"].words) in str(finding.answer), "the best by the test error"
 
 
 def test_one_seed_gives_a_direction_only() -> None:

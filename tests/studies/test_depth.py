@@ -113,6 +113,17 @@ def test_the_papers_warm_up_is_what_110_layers_are_judged_with() -> None:
     assert "110 layers train as well as 56" in str(judged("cifar", papers_train, papers_test).rows[0].claim)
 
 
+@pytest.mark.parametrize(("error", "found"), [(0.05, REPRODUCED), (0.15, CONTRADICTED)])
+def test_1202_layers_fit_their_images_if_less_than_a_tenth_of_a_percent_is_wrong(error: float, found: str) -> None:
+    """In the paper it is below 0.1 %."""
+    assert verdicts(judged("paper", lambda _: error, papers_test))[2] == found
+
+
+@pytest.mark.parametrize(("above", "found"), [(0.5, REPRODUCED), (1.5, CONTRADICTED)])
+def test_110_layers_train_as_well_if_they_end_less_than_a_point_above_56(above: float, found: str) -> None:
+    assert verdicts(judged("paper", lambda depth: above * (depth == 110), papers_test))[0] == found
+
+
 def test_one_seed_gives_a_direction_only() -> None:
     plan = STUDY.plan("quick", None, ()).limited(None, 1)
     assert verdicts(judged("quick", papers_train, papers_test, plan=plan, warm_up=0.5)) == [

@@ -172,6 +172,7 @@ def test_a_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
         measure_or_cached(OF_RUN, tmp_path)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_plan_trains_then_measures_and_what_times_comes_last(tmp_path: Path) -> None:
     plan = Plan((RUN,), "seconds", measurements=(ALONE, OF_RUN, Measurement(f"{HERE}:failing")))
     events = list(run_plan(plan, tmp_path, jobs=2))

@@ -17,6 +17,7 @@ from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDG
 from resnetlab.studies.frame.study import StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.mixing import STUDY
+from resnetlab.studies.mixing.study import NEAREST
 from resnetlab.studies.scaling.figures import TRAINED
 
 Errors = Callable[[str], float]  # case -> %
@@ -92,6 +93,19 @@ def test_contrary_data_refute_it() -> None:
 def test_only_optimisation_is_judged_by_training_errors() -> None:
     found = verdicts(judged("paper", papers_way, train=lambda case: 50.0 * (case == ADD)))
     assert found == [*[REPRODUCED] * 10, CONTRADICTED, REPRODUCED, REPRODUCED]
+
+
+@pytest.mark.parametrize(("above", "found"), [(0.5, REPRODUCED), (1.5, CONTRADICTED)])
+def test_near_is_within_a_point(above: float, found: str) -> None:
+    finding = judged("paper", lambda case: 8.0 + above * (case == NEAREST))
+    assert verdicts(finding)[7] == found
+
+
+def test_a_case_counts_as_fitted_within_a_point_of_adds_training_error() -> None:
+    more = {ADD: 0.0, "dropout": 0.9, "1x1 conv": 1.1}
+    words = str(judged("quick", lambda case: 8.0, train=lambda case: more.get(case, 9.0)).words).rpartition("\n\n")[2]
+    assert str(CASES["dropout"].words) in words
+    assert str(CASES["1x1 conv"].words) not in words
 
 
 def test_no_difference_reproduces_only_that_one_is_near() -> None:

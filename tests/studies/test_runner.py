@@ -73,6 +73,7 @@ def weights(runs: Path) -> list[bytes]:
     return [(make_run(r, runs).folder / "last/weights.safetensors").read_bytes() for r in RECIPES]
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_run_is_trained_once_and_then_read(tmp_path: Path, trained: Path, jobs: int) -> None:
     """Alone or side by side: the weights are the same."""
@@ -91,6 +92,7 @@ def test_every_run_is_trained_once_and_then_read(tmp_path: Path, trained: Path, 
     assert {"processor", "cores", "torch", "commit"} <= set(read.machine)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) -> None:
     recipes = (DIVERGING, *RECIPES[:2])
@@ -103,6 +105,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) ->
     assert str(tmp_path) not in failed[0], "a record holds no paths of one machine"
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_of_another_process_is_waited_for_after_the_others_and_taken_over(
     tmp_path: Path, trained: Path, jobs: int
@@ -125,6 +128,7 @@ def test_a_run_of_another_process_is_waited_for_after_the_others_and_taken_over(
     assert (folder / "last/weights.safetensors").read_bytes() == weights(trained)[0]
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_waiting_for_another_process_can_be_stopped(tmp_path: Path, jobs: int) -> None:
     stop, waiting = Stop(), set()
@@ -144,6 +148,7 @@ def test_waiting_for_another_process_can_be_stopped(tmp_path: Path, jobs: int) -
             list(map(stop_it, run_missing(RECIPES[:2], tmp_path, jobs=jobs, stop=stop)))
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
     recipes = tuple(r.override(epochs=2) for r in RECIPES[:2]) + RECIPES[4:6]
     before = set(multiprocessing.active_children())
@@ -222,6 +227,7 @@ def test_a_damaged_folder_and_a_fault_of_the_code_are_failures(tmp_path: Path, m
     assert one.failed.startswith("KeyError: 'made\\nup' (test_runner.py, line ")
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_full_disk_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     def full(*_: object, **__: object) -> None:

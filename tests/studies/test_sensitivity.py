@@ -43,6 +43,11 @@ def test_large_branches_refute_all_but_arithmetic(made_up: MadeUp) -> None:
     assert verdicts(finding) == [REPRODUCED, *[CONTRADICTED] * 3]
 
 
+def test_factors_are_averaged_by_their_geometric_mean(made_up: MadeUp) -> None:
+    finding = STUDY.judge(made_up(PLAN.limited(None, 3), lambda m: values(m, size=0.25 ** (1 + m.seed))))
+    assert "16.00 (4.00 – 64.00)" in str(finding.answer)
+
+
 def test_as_much_as_the_plain_net_is_no_support(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, plain=0.02)))
     assert verdicts(finding)[1:] == [REPRODUCED, REPRODUCED, UNDECIDED]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from resnetlab.measuring.fully_connected import VARIANTS, predicted_correlation
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measured, Measurement, measure_or_cached
 from resnetlab.studies.frame.networks import Net, net_named, net_of
@@ -37,7 +38,11 @@ def papers_pixels(kind: str, depth: int) -> tuple[float, float]:
 
 
 def answer(
-    m: Measurement, lag_1: Lag1, pixels: Callable[[str, int], tuple[float, float]], spread: float
+    m: Measurement,
+    lag_1: Lag1,
+    pixels: Callable[[str, int], tuple[float, float]],
+    spread: float,
+    correlation: float = 0.1,
 ) -> dict[str, Any]:
     s, shift = m.settings, spread * (m.seed % 3 - 1)
 
@@ -55,7 +60,7 @@ def answer(
     many = len(s["depths"])
     common = {"depths": s["depths"], "coactive": [0.25 if "BN" in s["variant"] else 0.45] * many}
     if name == "pairs":
-        return common | {"correlation": [0.1 + shift] * many}
+        return common | {"correlation": [correlation + shift] * many}
     deepest, towards = lag_1[s["variant"]], -0.2 if (lag_1["plain BN"] or 0) > 0.5 else 0.2  # layer by layer
     steps = range(many - 1, -1, -1)
     acf = [curve(None if deepest is None else deepest + towards * i) for i in steps]
@@ -68,11 +73,14 @@ def judged(
     *,
     spread: float = 0.01,
     seeds: int = 99,
+    correlation: float = 0.1,
     lost: Callable[[Measurement], bool] = lambda m: False,
 ) -> StudyResult:
     """The finding if the measurements had these answers."""
     planned = [m for m in PLANNED["quick"] if m.seed < seeds]
-    made = [Measured(m, answer(m, lag_1 or PAPERS, pixels, spread), 1.0, {}) for m in planned if not lost(m)]
+    made = [
+        Measured(m, answer(m, lag_1 or PAPERS, pixels, spread, correlation), 1.0, {}) for m in planned if not lost(m)
+    ]
     return STUDY.judge(Evidence("quick", measured=made, failed=[m for m in planned if lost(m)]))
 
 
@@ -101,18 +109,19 @@ def test_one_seed_gives_a_direction_only() -> None:
     assert set(verdicts(judged(seeds=1))) == {DIRECTION}
 
 
-def test_what_is_alike_between_neighbours_alone_is_no_noise() -> None:
-    """Brown noise is smooth, but not every smooth function is brown: a larger lag tells them apart."""
+@pytest.mark.parametrize(("lags", "found"), [((5,), CONTRADICTED), ((1,), CONTRADICTED), ((2, 3, 4), REPRODUCED)])
+def test_what_is_alike_between_neighbours_alone_is_no_noise(lags: tuple[int, ...], found: str) -> None:
+    """Brown noise is smooth, but not every smooth function is brown: lag 5 tells them apart."""
     planned = [m for m in PLANNED["quick"] if m.function.endswith((":grid", ":noise"))]
     made = []
     for m in planned:
         values = answer(m, PAPERS, papers_pixels, 0.01)
         if m.settings.get("variant") == "resnet BN 0.1":
-            values = values | {"acf": [[*acf[:2], *[0.0] * 4] for acf in values["acf"]]}
+            values = values | {"acf": [[0.0 if i in lags else r for i, r in enumerate(acf)] for acf in values["acf"]]}
         made.append(Measured(m, values, 1.0, {}))
     pixels = [m for m in PLANNED["quick"] if m not in planned]
     finding = STUDY.judge(Evidence("quick", measured=made, failed=pixels))
-    assert verdicts(finding)[3] == CONTRADICTED
+    assert verdicts(finding)[3] == found
 
 
 def test_a_vanished_gradient_is_not_called_shattered() -> None:
@@ -158,6 +167,14 @@ def test_the_words_say_where_the_theorems_assumption_fails() -> None:
     words = both(judged().words).en
     assert "does not hold in: plain (0.45, L = 50), plain centred (0.45, L = 50)" in words
     assert "plain BN (" not in words
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_words_say_which_derivation_is_nearer_to_what_was_measured(centred: bool) -> None:
+    predicted = predicted_correlation(VARIANTS["resnet BN"], 50, centred=centred)
+    words = both(judged(correlation=predicted).words).en
+    assert ("which is nearer" in words) == centred
+    assert ("which is farther away" in words) != centred
 
 
 def test_the_figures_hold_every_network() -> None:

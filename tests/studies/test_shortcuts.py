@@ -85,6 +85,7 @@ def test_data_as_in_the_paper_reproduce_it() -> None:
     finding = judged("paper", PAPERS)
     assert verdicts(finding) == [REPRODUCED] * 5
     assert "exactly nothing" in str(finding.answer)
+    assert "it is 2.00 times as large" in str(finding.words)
 
 
 def test_contrary_data_refute_every_claim() -> None:
@@ -158,6 +159,12 @@ def test_runs_without_projections_are_those_of_degradation(scale: str) -> None:
     recipes = STUDY.plan(scale, None, ()).recipes
     assert {r for r in recipes if kind_of(r.net) in ("plain", "A")} <= others
     assert not {r for r in recipes if kind_of(r.net) in ("B", "C")} & others
+
+
+def test_resnet_34_is_timed_with_an_eighth_of_the_images() -> None:
+    cifar, imagenet = [m.settings for m in STUDY.plan("paper", None, ()).measurements if "batch" in m.settings]
+    assert (cifar["nets"][0], cifar["batch"]) == (net_of("A", 56), 128)
+    assert (imagenet["nets"][0], imagenet["batch"]) == ("resnet34(shortcut=A)", 16)
 
 
 def test_kinds_differ_in_their_shortcut_only() -> None:

@@ -181,7 +181,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux' limit of a process's memory")
-def test_a_real_limit_is_one_line(tmp_path: Path) -> None:
+def test_a_real_limit_is_one_line(python: list[str], tmp_path: Path) -> None:
     """A step that takes a gigabyte, where 400 MB are left."""
     how = [
         "--net",
@@ -195,7 +195,7 @@ def test_a_real_limit_is_one_line(tmp_path: Path) -> None:
         "--runs",
         str(tmp_path),
     ]
-    command = [sys.executable, "-c", LIMITED, "train", "digits", *how]
+    command = [*python, "-c", LIMITED, "train", "digits", *how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

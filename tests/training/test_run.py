@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,12 +132,13 @@ def test_a_stopped_command_goes_on_where_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    python: list[str],
     unbroken: Run,
     signal_sent: signal.Signals,
     code: int,
 ) -> None:
     options = ["--net", "cifar_resnet8", "--epochs", "3", "--threads", "1"]
-    command = [sys.executable, "-c", STOPPED, str(int(signal_sent)), "train", "digits", *options]
+    command = [*python, "-c", STOPPED, str(int(signal_sent)), "train", "digits", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "epoch 1, step 23 " in done.stderr
@@ -258,17 +257,22 @@ def after_one_epoch(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_whole(after_one_epoch: Run, tmp_path: Path, unbroken: Run) -> None:
+# The command, which can't write files of more than 100,000 bytes.
+FULL = """
+import resource, sys
+from resnetlab.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole(
+    python: list[str], after_one_epoch: Run, tmp_path: Path, unbroken: Run
+) -> None:
     """A limit on the size of files stands for a full disk: writing the weights fails half-way, for real."""
     before = weights(after_one_epoch)
-    runs = str(tmp_path / "runs")
-    command = [sys.executable, "-m", "resnetlab", "train", "digits", "--net", "cifar_resnet8", "--epochs", "3"]
-    done = subprocess.run(
-        [*command, "--threads", "1", "--runs", runs],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
+    options = ["--net", "cifar_resnet8", "--epochs", "3", "--threads", "1", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run([*python, "-c", FULL, "train", "digits", *options], capture_output=True, text=True)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

@@ -18,7 +18,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.run_files import read_epochs
 from resnetlab.training import loop, session
-from resnetlab.training.distributed import Distributed
+from resnetlab.training.distributed import Distributed, check_same
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run, open_folder
@@ -116,18 +116,28 @@ def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path, monkeypat
     assert s.progress.seconds == 10 + 5
 
 
+class Told(Distributed):
+    """One of two processes, which is told what the first one made, or makes it itself."""
+
+    def broadcast_from_main(self, make: Any) -> Any:
+        return make() if self.is_main else "first"
+
+
+def test_all_processes_train_the_run_of_the_first() -> None:
+    check_same(Told(rank=1, world_size=2), "first")
+    with pytest.raises(
+        UserError, match="process 1 has run other, but the first one has first: their recipes or images"
+    ):
+        check_same(Told(rank=1, world_size=2), "other")
+
+
 @pytest.mark.parametrize(("images", "steps"), [(48, 3), (49, 4)])
 def test_a_last_batch_has_two_images_for_each_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, steps: int
 ) -> None:
     """Else it joins the one before it, and the schedule counts as many steps as the loader has batches."""
-
-    class Alone(Distributed):
-        def broadcast_from_main(self, make: Any) -> Any:
-            return make()
-
     monkeypatch.setattr(session, "wrapped", lambda net, *_, **__: net)
-    s = opened(a_run(tmp_path, images, batch_size=15, epochs=1), Alone(world_size=2))
+    s = opened(a_run(tmp_path, images, batch_size=15, epochs=1), Told(world_size=2))
     s.metrics.file.__exit__(None, None, None)
     own = s.loader.training(s.data.train, 15, 0, 0)
     with contextlib.closing(own):

@@ -157,12 +157,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def serving(weights: Path) -> Callable[..., contextlib.AbstractContextManager[Served]]:
+def serving(python: list[str], weights: Path) -> Callable[..., contextlib.AbstractContextManager[Served]]:
     """with serving("--queue", "2") as served: the command with these options, killed afterwards if it still runs."""
 
     @contextlib.contextmanager
     def start(*options: str, source: Path = weights) -> Iterator[Served]:
-        command = [sys.executable, "-m", "resnetlab", "serve", str(source)]
+        command = [*python, "-m", "resnetlab", "serve", str(source)]
         command += ["--net", "cifar_resnet8"] if source == weights else []
         command += [] if "--engine" in options else ["--engine", "torch"]  # which changes nothing in the background
         process = subprocess.Popen(

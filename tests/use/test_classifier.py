@@ -16,6 +16,7 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
 from resnetlab.use.classifier import Classifier
+from resnetlab.use.heat import CropArea
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
@@ -64,6 +65,15 @@ def test_a_network_for_grey_images_sees_colours_as_pillow_makes_them_grey() -> N
     found = Classifier(net, tuple("abc"), imagenet(1), whole=True, device="cpu").prepare(written.getvalue())
     assert found.shape == (1, 8, 8)
     assert np.abs(found[0].numpy().astype(int) - np.asarray(Image.fromarray(pixels).convert("L"))).max() <= 1
+
+
+def test_the_middle_of_a_resized_image_is_seen_and_told_where_it_lies() -> None:
+    """Halves are rounded as torchvision's CenterCrop rounds them, to even numbers."""
+    net = build("cifar_resnet8", num_classes=3, input_size=8, seed=0).eval()
+    classifier = Classifier(net, tuple("abc"), imagenet(), whole=False, device="cpu")
+    image = np.arange(9 * 19 * 3, dtype=np.uint16).reshape(9, 19, 3).astype(np.uint8)
+    assert np.array_equal(classifier.crop(image), image[:8, 6:14].transpose(2, 0, 1))
+    assert classifier.crop_area(image) == CropArea(6 / 19, 0, 8 / 19, 8 / 9)
 
 
 def test_networks_that_cannot_answer_are_refused(tmp_path: Path) -> None:

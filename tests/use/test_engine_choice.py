@@ -50,8 +50,14 @@ def test_an_engine_that_cannot_be_compared_with_is_an_error() -> None:
     def cannot_run(pixels: Tensor) -> Tensor:
         raise UserError("net.onnx: can't be run (odd).")
 
+    bad, near, told = Engine("bad", "float32", cannot_run), answering("near"), list[str]()
     with pytest.raises(UserError, match="net.onnx: can't be run"):
-        fastest([Engine("bad", "float32", cannot_run), answering("near")], (3, 8, 8), 2, lambda _: None)
+        fastest([bad, near], (3, 8, 8), 2, lambda _: None)
+    assert fastest([near, bad], (3, 8, 8), 2, told.append) is near
+    assert told == [
+        "engine: bad in float32 is not used: net.onnx: can't be run (odd).",
+        "engine: near in float32, the only installed one that can run it",
+    ]
 
 
 def test_a_time_is_the_least_of_rounds_that_take_half_a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +88,19 @@ def test_auto_tries_bf16_where_the_processor_has_units_for_it(monkeypatch: pytes
     found = [(engine.name, engine.precision) for engine in engines.candidates(graph, lambda _: None)]
     in_float32 = [(name, "float32") for name in (RUNNERS if file else engines.ENGINES)]
     assert found == (in_float32 if file else [*in_float32, ("torch", "bf16"), ("openvino", "bf16")])
+
+
+def test_where_no_engine_can_be_made_the_last_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object, name: str, precision: str) -> Engine:
+        raise UserError(f"{name} is odd.")
+
+    told = list[str]()
+    monkeypatch.setattr(engines, "has_amx", lambda: False)
+    monkeypatch.setattr(engines, "is_installed", lambda name: True)
+    monkeypatch.setattr(engines, "made", fails)
+    with pytest.raises(UserError, match=f"{engines.ENGINES[-1]} is odd"):
+        engines.candidates(graph_of(small()), told.append)
+    assert told == [f"engine: {name} in float32 is not used: {name} is odd." for name in engines.ENGINES[:-1]]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnetlab.use.metrics import Metrics
+from resnetlab.use.middleware import Metrics
 
 
 def test_a_bucket_holds_what_is_at_most_its_bound() -> None:

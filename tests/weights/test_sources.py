@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,25 @@ def test_a_repository_is_fetched_once_with_its_preprocessing(
     assert len(hub.asked) == 4
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"std": [0.1, wrong, 0.3]} for wrong in (0, -0.2, math.inf, math.nan, "x")),
+        *({"mean": [0.1, wrong, 0.3]} for wrong in (math.inf, math.nan, None)),
+        *({"crop_pct": wrong} for wrong in (0, -1, math.inf, math.nan)),
+        {"input_size": [3, 160, 224]},
+        {"input_size": [160]},
+    ],
+)
+def test_a_config_of_impossible_values_states_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    def stated(changes: dict[str, Any]) -> Any:
+        (tmp_path / "config.json").write_text(json.dumps({**TOLD, "pretrained_cfg": TOLD["pretrained_cfg"] | changes}))
+        return hub_files.preprocessing(tmp_path)
+
+    assert stated({}).std == (0.1, 0.2, 0.3)
+    assert stated(changes) is None
+
+
 def test_a_revision_an_old_file_and_a_repository_that_was_renamed(hub: Any, net: Net) -> None:
     content = io.BytesIO()
     torch.save(net.state_dict(), content)
@@ -177,6 +197,20 @@ def test_a_revision_an_old_file_and_a_repository_that_was_renamed(hub: Any, net:
     assert load_described("hf:owner/new@v1").classes is None
     with pytest.raises(UserError, match=r"hf:owner/new: the hub has no such repository at v2, or neither"):
         resnetlab.load("hf:owner/new@v2")
+
+
+def test_a_config_that_is_not_what_the_hub_states_is_not_used(hub: Any, net: Net) -> None:
+    hub.wrong_config = True
+    loaded = load_described("timm/resnet18.a1_in1k")
+    assert_same(loaded.net, net)
+    assert (loaded.resizing, loaded.tells_size) == (None, True)
+    assert not (hub_files.place("timm/resnet18.a1_in1k") / "config.json").exists()
+
+
+def test_what_the_hub_states_counts_wherever_its_files_lie(hub: Any, net: Net) -> None:
+    """On its own host, too, a redirect to the file's place has the hash that the place does not state."""
+    hub.elsewhere = "/"
+    assert_same(resnetlab.load("timm/resnet18.a1_in1k"), net)
 
 
 def test_what_the_hub_sends_is_checked_by_the_hash_that_it_states(hub: Any) -> None:
@@ -200,7 +234,7 @@ def test_a_token_is_told_to_the_hub_alone(hub: Any, net: Net, monkeypatch: pytes
 
 
 def test_what_huggingface_hub_has_fetched_is_used(hub: Any, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "true")
     with pytest.raises(UserError, match=r"is not in the cache, and HF_HUB_OFFLINE is set"):
         resnetlab.load("timm/resnet18.a1_in1k")
     kept = sources.hub_files.cache_folder().parent / "huggingface/hub/models--timm--resnet18.a1_in1k"

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.report.essay.facts import LOST, Facts, panel_of, seeds_of, series_at
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import LOST, Facts, Library, panel_of, seeds_of, series_at
 from resnetlab.report.essay.values import Book, Place, named, number_in, ratio, where
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.text import both

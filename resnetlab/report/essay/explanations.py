@@ -6,8 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from resnetlab.report.essay.facts import LOST, Facts, deepest_row, panel_of, points, seeds_of, series_at
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import LOST, Facts, Library, deepest_row, panel_of, points, seeds_of, series_at
 from resnetlab.report.essay.values import Book, Number, Place, named
 from resnetlab.report.page import data_words
 from resnetlab.studies.figures.figure import Panel

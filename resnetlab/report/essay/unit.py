@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from resnetlab.report.essay.design import trained_depth
-from resnetlab.report.essay.library import Library
+from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.values import TEXT, Book, Number
-from resnetlab.report.formulas import mathml
+from resnetlab.report.numbers import mathml
 from resnetlab.report.page import data_words
 from resnetlab.studies.frame.cases import SCALES as MIXING
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.report.formulas import mathml
-from resnetlab.report.numbers import NARROW, written
+from resnetlab.report.numbers import NARROW, mathml, written
 from resnetlab.studies.frame.record import Record
 from resnetlab.studies.frame.text import LANGUAGES, Both, Catalogue, both
 

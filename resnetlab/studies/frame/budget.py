@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from resnetlab.errors import UserError, counted
 from resnetlab.machine import available_cores, machine
@@ -35,10 +34,6 @@ class Budget:
     epochs_left: float
     seconds_left: float | None = None  # on this machine; None if it can't be estimated
     by_runs: bool = False  # whether finished runs gave the estimate, rather than a few steps
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
     @property
     def words(self) -> str:

@@ -334,7 +334,6 @@ def _rule(text: Catalogue, one: Claim) -> Words:
 
 
 def _remark(text: Catalogue, one: Claim, verdict: Verdict) -> Words:
-    """The remark on a verdict, if there is one."""
     part = {CONTRADICTED: "otherwise", NOT_TESTED: "untested"}.get(verdict)
     if part and (key := f"claims.{one.key}.{part}") in text:
         return text(key, **one.values)

@@ -18,8 +18,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 from resnetlab.data.workers import ctrl_c_handled, end_with_parent
 from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
@@ -29,6 +27,7 @@ from resnetlab.studies.frame.measurement import Measurement, measure_or_cached, 
 from resnetlab.studies.frame.record import reason
 from resnetlab.studies.frame.study import Plan
 from resnetlab.training.loop import Status, train
+from resnetlab.training.precision import on_threads
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped, stop_on_signals
@@ -187,13 +186,8 @@ def _done(one: Recipe | Measurement, runs: Path, threads: int, device: str, stop
     if isinstance(one, Recipe):
         yield from train(make_run(one, runs), device=device, threads=threads, stop=stop)
     else:
-        callers_threads = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with stop.at_once():
-                measure_or_cached(one, runs, device, again_if_busy=True)
-        finally:
-            torch.set_num_threads(callers_threads)
+        with on_threads(threads), stop.at_once():
+            measure_or_cached(one, runs, device, again_if_busy=True)
 
 
 def resolve(recipes: tuple[Recipe, ...], runs: Path) -> list[Run]:

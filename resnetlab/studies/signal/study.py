@@ -145,7 +145,6 @@ def start_claims(nets: Groups[Net]) -> Iterator[Claim]:
 
 
 def _log(key: str) -> Metric:
-    """The logarithm of a growth per layer."""
     return lambda values: math.log(values[key])
 
 
