@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ LONGEST = 60  # lines of a function, its signature and docstring included
 LONGEST_COMMAND = 40  # of the functions of cli/
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
+parsed = cache(ast.parse)
 
 
 def imports_of(path: Path, *, names: bool = False) -> list[str]:
@@ -40,7 +42,7 @@ def imports_of(path: Path, *, names: bool = False) -> list[str]:
     names: with what is imported from each, which may be a module.
     """
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -120,7 +122,7 @@ def test_the_command_line_starts_without_the_slow_imports() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_file_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -140,7 +142,7 @@ def test_functions_are_measured_whole() -> None:
 def lengths_of(text: str) -> dict[str, int]:
     """The lines of each function of a module, methods and inner ones too; of several of a name the most."""
     lengths: dict[str, int] = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno
             lengths[node.name] = max(lengths.get(node.name, 0), node.end_lineno - node.lineno + 1)

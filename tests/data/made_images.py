@@ -7,6 +7,8 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +24,11 @@ Crop = Callable[[int, int], Box]
 
 def sample(name: str = "china.jpg", width: int = 320, height: int = 214) -> Image.Image:
     """A photograph of scikit-learn's, at another size."""
-    from sklearn.datasets import load_sample_image
-
-    return Image.fromarray(load_sample_image(name)).resize((width, height), Image.Resampling.BICUBIC)
+    package = find_spec("sklearn")  # which takes a second to import
+    assert package is not None
+    assert package.origin is not None
+    pixels = np.asarray(Image.open(Path(package.origin).parent / "datasets/images" / name))
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
 PHOTO = sample()

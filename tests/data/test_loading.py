@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,6 +35,16 @@ def test_digits_are_split_one_to_four() -> None:
     data = open_data("digits")
     assert (len(data.train), len(data.test), data.shape, data.classes[7]) == (1437, 360, (1, 8, 8), "7")
     assert data.train.pixels.max() == 255
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    data, (pixels, labels) = open_data("digits"), load_digits(return_X_y=True)
+    for part, chosen in ((data.test, np.arange(1797) % 5 == 0), (data.train, np.arange(1797) % 5 > 0)):
+        assert isinstance(part, Images)
+        assert np.array_equal(part.pixels.flatten(1), (pixels[chosen] * 255 / 16).round())
+        assert part.labels.tolist() == labels[chosen].tolist()
 
 
 def test_held_out_images_keep_their_order() -> None:

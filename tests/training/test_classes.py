@@ -58,6 +58,7 @@ def test_names_are_matched_whatever_their_order(
             ["cat", "wolf"],
             "folder has wolf, which is not among them. .* --classes wolf=NAME_IN_THE_TRAINING",
         ),
+        (["cat", "dog"], ["cat", "new one"], "--classes 'new one'=NAME_IN_THE_TRAINING"),
         (["cat", "dog"], ["cat", "dog", "dogs"], "dogs, which is not among them. Did you mean dog?"),
         (["cat", "dog"], ["CAT", "Cat", "dog"], "CAT, Cat, which are not"),  # one of them at most is meant
         (["cat", "CAT", "dog"], ["Cat", "dog"], "Cat, which is not"),  # either may be meant
