@@ -88,7 +88,10 @@ def keep(connection: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    connection.sendall(b"%d\n" % child)
+
+    def tell(number: int) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            connection.sendall(b"%d\n" % number)
 
     def follow() -> None:
         if not connection.recv(1):
@@ -96,10 +99,9 @@ def keep(connection: socket.socket) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     kill(child, signal.SIGKILL)
 
+    tell(child)
     threading.Thread(target=follow, daemon=True).start()
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(BrokenPipeError):
-        connection.sendall(b"%d\n" % status)
+    tell(os.waitpid(child, 0)[1])
     os._exit(0)
 
 
