@@ -11,6 +11,7 @@ imports, and the process group: tests of these, and of killed groups, start a pr
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -63,6 +64,8 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
+        gc.collect()
+        gc.freeze()  # or each child copies all of its memory when it collects
         print("ready", flush=True)
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
