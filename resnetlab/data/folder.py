@@ -51,7 +51,8 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
         called = _called(test_folder, class_folders(test_folder), folder / TRAIN, classes)
         test = scan(test_folder, called, may_lack=True)
         return Data(kind, Files.all_of(train), Files.all_of(test), class_names(classes), test_folder.name)
-    if purpose != "train" and any(name in TEST for name in inside) and set(inside) <= SPLIT_WORDS:
+    alone = SPLIT_WORDS if purpose == "evaluate" else {*TEST}  # to read, "training" beside is a mistake, as to train
+    if purpose != "train" and any(name in TEST for name in inside) and set(inside) <= alone:
         test_folder = _test_folder(folder, inside)
         classes = check_classes(test_folder, class_folders(test_folder), least)
         test = scan(test_folder, classes, may_lack=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from PIL import Image
 
@@ -37,7 +39,7 @@ def nearest_looks(asked: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.
         return nearest, distance
     hashes, first = np.unique(among, axis=0, return_index=True)  # a thousand equal images count once
     cuts = [64 * k // (NEAR + 1) for k in range(NEAR + 2)]
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         shift, mask = np.uint64(low), np.uint64((1 << (high - low)) - 1)
         stretches, wanted = ((each[:, 0] >> shift) & mask for each in (hashes, asked))
         order = np.argsort(stretches, kind="stable")

@@ -87,4 +87,4 @@ def _cell(series: Series | None, x: float, form: str) -> list[str]:
         return ["–", ""]
     i = series.x.index(x)
     mean, low, high = (written(values[i], form) for values in (series.mean, series.low, series.high))
-    return [mean, f"{low}{' to ' if '−' in low else '–'}{high}" if low != high else ""]
+    return [mean, f"{low}{' … ' if '−' in low else '–'}{high}" if low != high else ""]

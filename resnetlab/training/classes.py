@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ def _other_classes(source: str, trained: tuple[str, ...], data: str, missing: tu
     return (
         f"{source}: trained on the classes {shortened(trained)}; {data} has {which}."
         f"{did_you_mean(missing[0], trained)} If they mean the same, map them: "
-        f"--classes {shown(missing[0])[1:-1]}=NAME_IN_THE_TRAINING,..."
+        f"--classes {shlex.quote(shown(missing[0])[1:-1])}=NAME_IN_THE_TRAINING,..."
     )
 
 

@@ -81,7 +81,7 @@ def explain_images(
             continue
         pixels = classifier.crop(resized)
         probabilities = classifier.probabilities(pixels[None])[0]
-        chosen = classifier.classes.index(label) if label else int(probabilities.argmax())
+        chosen = int(probabilities.argmax()) if label is None else classifier.classes.index(label)
         heat = _heat(classifier, pixels, chosen, method, unit)
         suffix, drawn = encoded(side_by_side(photo, heat, classifier.crop_area(resized)), content)
         picture = out / (_free_name(path, taken) + suffix)

@@ -264,7 +264,10 @@ def make_app(
 
     Its `state.run_by(engine)` is `Api.run_by`.
     """
-    app = FastAPI(title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None)
+    # Without redirects from /health/ to /health, which would name this server's own address to those behind a proxy.
+    app = FastAPI(
+        title="resnetlab", version=resnetlab.__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     api = Api(classifier, limits, decoders, batch)
     app.state.run_by = api.run_by
     _add_paths(app, api)

@@ -85,9 +85,9 @@ class ModelMetadata:
         return cls(spec, names, Normalisation(mean, std), recipe, measured, resizing)
 
 
-def weights_bytes(net: nn.Module, told: ModelMetadata | Spec) -> bytes:
+def weights_bytes(net: nn.Module, known: ModelMetadata | Spec) -> bytes:
     """A weight file's content, with its metadata, or with only the network if nothing else is known."""
-    values = told.to_dict() if isinstance(told, ModelMetadata) else {"spec": told.to_dict()}
+    values = known.to_dict() if isinstance(known, ModelMetadata) else {"spec": known.to_dict()}
     header = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
     return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, header)
 

@@ -37,6 +37,7 @@ class Server:
     corrupt: int = 0  # how many answers have a wrong byte
     statuses: list[int] = field(default_factory=list)  # of each answer in turn, instead of the file
     length: int = 0  # is added to the true Content-Length
+    shift: int = 0  # is added to the true start in Content-Range
     stalls: int = 0  # how many answers fall silent half-way, until the end of the test
     redirect: str = ""
     etag: str = '"1"'
@@ -73,7 +74,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 content = content[:-1] + bytes([content[-1] ^ 1])
             headers = {"Content-Length": str(len(content) - start + server.length), "ETag": server.etag}
             if start:
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                headers["Content-Range"] = f"bytes {start + server.shift}-{len(content) - 1}/{len(content)}"
             self.head(206 if start else 200, **headers)
             end = start + server.cuts.pop(0) if server.cuts else len(content)
             if server.stalls:

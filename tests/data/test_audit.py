@@ -198,7 +198,13 @@ def test_json_and_words_hold_the_same(found: Audit) -> None:
         "3 test images of 4 also among the training images; 1 test image of 4 nearly identical to a training image; "
         "2 images with conflicting labels; 5 files of 31 unreadable; 3 images with few levels."
     )
-    assert dict(found.summary())["in training and test"] == "3 of 4 test images"
+    said = dict(found.summary())
+    assert said["images"] == "27 training, 4 test; 26 of 31 readable"
+    assert said["in training and test"] == "3 of 4 test images"
+    assert said["near-duplicates"] == "1 of 4 test images, of a training image"
+    assert said["conflicting labels"] == "2 images"
+    (near,) = dict(found.lists())["near-duplicates in training and test"]
+    assert near == f"test b/alike.jpg and train b/alike.jpg: {found.near[0].distance} of 256 bits differ"
 
 
 def test_the_number_of_processes_changes_nothing(data: Data, found: Audit) -> None:

@@ -67,6 +67,13 @@ def test_a_cut_connection_goes_on_where_it_was(tmp_path: Path, serve: Serve) -> 
     assert words(events).count("closed the connection; retrying in 0.01 s") == 2
 
 
+def test_another_part_than_the_one_that_was_asked_for_is_not_taken(tmp_path: Path, serve: Serve) -> None:
+    server = serve(cuts=[200_000], shift=512)
+    assert "sent a different part than requested" in words(run(server, tmp_path))
+    assert [wanted for _, wanted, _ in server.asked] == [None, "bytes=200000-", None]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
 def test_a_weak_mark_is_no_condition_for_the_rest(tmp_path: Path, serve: Serve) -> None:
     """If-Range takes strong ones only (RFC 9110, section 13.1.5): a server would send everything anew."""
     server = serve(cuts=[200_000], etag='W/"1"')

@@ -83,6 +83,25 @@ def test_a_test_part_alone(tmp_path: Path, test: str, purpose: Purpose) -> None:
         open_data(str(tmp_path))
 
 
+def test_training_images_under_another_name_are_not_passed_over(tmp_path: Path) -> None:
+    """What audits, packs or describes a data set for training must not take its test part for all of it."""
+    write(tmp_path, "training/a/1.png", "training/b/1.png", "validation/a/1.png", "validation/b/1.png")
+    for purpose in ("train", "read"):
+        with pytest.raises(UserError, match="training: seems to be part of a split; name the two parts 'train'"):
+            open_data(str(tmp_path), purpose)
+    assert counts(open_data(str(tmp_path), "evaluate")) == (0, 2, "validation alone")
+
+
+@pytest.mark.parametrize("recipe", ["imagenet_paper", "finetune"])
+def test_a_dry_run_on_a_test_part_alone_says_that_it_lacks_training_images(
+    tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "val/a/1.png", "val/b/1.png")
+    options = ("--net", "cifar_resnet8", "--image-size", "32", "--dry-run", "--data", str(tmp_path))
+    assert main(["train", recipe, *options]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}: has no training images, val alone."
+
+
 def test_a_whole_data_set_means_the_same_for_all(tmp_path: Path) -> None:
     write(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png")
     every = [open_data(str(tmp_path), purpose) for purpose in ("train", "evaluate", "read")]

@@ -16,9 +16,11 @@ from resnetlab.report.study_pages import write_report
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, measure_or_cached
-from resnetlab.studies.frame.record import make_record
+from resnetlab.studies.frame.record import make_record, outcome
 from resnetlab.studies.frame.statistics import REPRODUCED
 from resnetlab.studies.frame.study import Plan, StudyResult, study
+from resnetlab.training.recipes import recipe
+from resnetlab.training.run import make_run, open_folder
 
 Mutations = Callable[[Any], Sequence[Callable[[], Any]]]
 SERIES = {"label": "plain-8 test", "dashed": False, "colour": 0, "x": [1.0, 2.0], "mean": [9.0, 4.0]}
@@ -124,3 +126,20 @@ def test_a_measurement_that_was_changed_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("2.5", "2.6"))
     with pytest.raises(UserError, match=r"damaged, its checksum differs; remove it, and it is made again"):
         measure_or_cached(ASKED, tmp_path)
+
+
+def test_a_run_whose_metrics_lack_an_epoch_is_damaged(tmp_path: Path) -> None:
+    run = make_run(recipe("digits", net="cifar_resnet8"), tmp_path)
+    open_folder(run, 1, "cpu", 1)
+    errors = {"train_error": 9.0, "test_error": 9.0}
+    (run.folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "step": 23} | errors) + "\n")
+    with pytest.raises(UserError, match="is not finished"):
+        outcome(run)
+    for epochs in (1, 2):
+        result = {**errors, "best_error": 9.0, "epochs": epochs, "steps": 46, "seconds": 1.0}
+        (run.folder / "result.json").write_text(json.dumps(result))
+        if epochs == 1:
+            assert outcome(run).result == result
+            continue
+        with pytest.raises(UserError, match=r"metrics.jsonl: damaged, it holds 1 epochs, and result.json says 2"):
+            outcome(run)

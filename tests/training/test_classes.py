@@ -31,6 +31,8 @@ def test_the_same_names_are_not_worth_a_word() -> None:
         (["golden_retriever", "b"], ["Golden Retriever", "b"], (0, 1), "Golden Retriever is golden_retriever"),
         ([E_ACUTE["NFC"], "b"], ["b", E_ACUTE["NFD"]], (1, 0), "in a different order than in training; under other"),
         (["tench", "goldfish"], ["n01440764", "n01443537"], (0, 1), "n01440764 is tench, n01443537 is goldfish"),
+        (["stra\u00dfe", "b"], ["STRASSE", "b"], (0, 1), "STRASSE is stra\u00dfe"),
+        (["cat", "cat", "dog"], ["cat", "dog"], (0, 2), "2 of the network's 3"),  # of equal names the first
         (["cat", "Cat", "dog"], ["Cat", "cat"], (1, 0), "2 of the network's 3"),  # what is written alike goes first
     ],
 )
@@ -56,8 +58,11 @@ def test_names_are_matched_whatever_their_order(
             ["cat", "wolf"],
             "folder has wolf, which is not among them. .* --classes wolf=NAME_IN_THE_TRAINING",
         ),
+        (["cat", "dog"], ["cat", "new one"], "--classes 'new one'=NAME_IN_THE_TRAINING"),
         (["cat", "dog"], ["cat", "dog", "dogs"], "dogs, which is not among them. Did you mean dog?"),
         (["cat", "dog"], ["CAT", "Cat", "dog"], "CAT, Cat, which are not"),  # one of them at most is meant
+        (["cat", "CAT", "dog"], ["Cat", "dog"], "Cat, which is not"),  # either may be meant
+        (["golden retriever", "b"], ["goldenretriever", "b"], "goldenretriever, which is not"),
         (["zero", "one"], ["0", "1"], "0, 1, which are not"),
         (
             [f"c{i}" for i in range(50)],
@@ -97,6 +102,7 @@ def test_how_it_is_written_on_the_command_line() -> None:
     assert read_given(["hund=dog,katze=cat", "maus=mouse"]) == {"hund": "dog", "katze": "cat", "maus": "mouse"}
     assert read_given(['"hat, red=hat",b=c', "a=b=c"]) == {"hat, red": "hat", "b": "c", "a": "b=c"}
     assert read_given(["hund=dog\r\nkatze=cat\n"]) == {"hund": "dog", "katze": "cat"}, "of a file, $(cat FILE)"
+    assert read_given(["hund=dog, katze=cat"]) == {"hund": "dog", "katze": "cat"}
     assert read_given([]) == {}
     for wrong in ("hund", "=dog", "hund=", "a=b,c"):
         with pytest.raises(UserError, match="write NAME_IN_THE_DATA=NAME_IN_THE_TRAINING"):
@@ -133,5 +139,5 @@ def test_several_names_for_one_output_are_one_class_of_the_network() -> None:
 
 
 def test_a_name_of_the_training_that_is_taken_for_another_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    match_classes("RUN", ("a", "b"), "folder", ("a", "b"), {"a": "b"})
+    match_classes("RUN", ("a", "b"), "folder", ("a", "b"), {"a": "b", "b": "b"})
     assert caplog.messages == ["classes: a is mapped to b, although the training has a class of that name."]

@@ -27,7 +27,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta
 from resnetlab.training.evaluate import evaluate, evaluate_on, trained_on
 from resnetlab.weights.interop import write_state
-from resnetlab.weights.load import Loaded
+from resnetlab.weights.load import Loaded, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 # Files of ../shared/data/weights, the network, and how many of the 10,000 test images its author's code gets right.
@@ -136,7 +136,8 @@ def test_views_and_ensembles_are_averages_of_the_softmax(
 
 def test_an_ensemble_of_one_twice_is_the_one(networks: list[Path], pictures: Path) -> None:
     data = open_data(str(pictures))
-    one, twice = (evaluate([networks[0]] * count, data) for count in (1, 2))
+    one = evaluate([networks[0]], data)
+    twice = evaluate([networks[0]] * 2, data, nets=["cifar_preresnet8(num_classes=2)"])  # one name for all
     assert one.accuracy == one.accuracies[0]
     assert torch.allclose(twice.answers.confidence, one.answers.confidence, atol=1e-12)
     assert torch.equal(twice.answers.predicted, one.answers.predicted)
@@ -164,11 +165,15 @@ def test_what_the_file_says_and_what_is_assumed_is_told(pictures: Path, networks
     assert evaluate([pixel_mean], data).members[0].normalisation == "from the file"
     (averaged,) = evaluate([pixel_mean], data, views="multi-scale").members
     assert averaged.normalisation.startswith("from the file, averaged over each channel")
+    own = load_with_metadata(pixel_mean)[1]
+    assert own is not None
+    torch.testing.assert_close(averaged.normalise.mean.flatten(), own.normalisation.mean.mean((1, 2)))
     net = build("cifar_resnet8(zero_pad=around)")
     state = write_state(net.state_dict(), net.spec, "akamaster")
     torch.save(state, tmp_path / "theirs.th")
     (theirs,) = evaluate([tmp_path / "theirs.th"], ten_classes(), nets=["cifar_resnet8"]).members
     assert (theirs.layout, theirs.normalisation) == ("akamaster", "that of akamaster's training")
+    assert not theirs.size_assumed, "images in memory have one"
 
 
 def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: Path) -> None:
@@ -233,6 +238,8 @@ def test_mirror_images_of_data_in_memory(tmp_path: Path) -> None:
         wanted = (load(path)(x).softmax(1) + load(path)(x.flip(3)).softmax(1)) / 2
     found = evaluate([path], data, flip=True)
     assert torch.allclose(found.answers.confidence.float(), wanted.max(1).values, atol=1e-6)
+    by_engine = evaluate([path], data, flip=True, engine=lambda net, normalise: lambda x: net(normalise(x)).detach())
+    assert torch.allclose(by_engine.answers.confidence.float(), wanted.max(1).values, atol=1e-6)
     with pytest.raises(UserError, match="10-crop crops files, but the images of noise are in memory, all 32x32"):
         evaluate([path], data, views="10-crop")
 

@@ -16,11 +16,14 @@ from safetensors.torch import load_file, save_file
 
 import resnetlab
 from resnetlab.data.images import Data, Images
+from resnetlab.data.normalisation import imagenet
 from resnetlab.data.open import open_data
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
-from resnetlab.nets.zoo import build
+from resnetlab.nets.zoo import build, spec
 from resnetlab.run_files import read_epochs
 from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.finetune import Pretrained
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
@@ -115,6 +118,8 @@ def test_network_and_normalisation_are_the_sources_unless_given(source: Run, tmp
     assert torch.equal(found.std, wanted.std)
     other = tuned(source, tmp_path, few, normalise="pixel_mean", net="cifar_resnet8")
     assert normalisation_of(other).mean.shape == (1, 8, 8)
+    assert other.pretrained is not None
+    assert other.pretrained.normalisation is None, "the source's has no part in its id"
     assert other.id != tuned(source, tmp_path, few).id
 
 
@@ -237,6 +242,18 @@ def test_a_run_is_named_by_the_weights_it_starts_from(source: Run, tmp_path: Pat
     assert tuned(moved / "last/weights.safetensors", tmp_path).id == wanted
     assert tuned(finished(make_run(source.recipe.override(seed=1), tmp_path)), tmp_path).id != wanted
     assert make_run(recipe("digits", epochs=2, net="cifar_resnet8"), tmp_path).id != wanted
+
+
+def test_the_hash_of_what_is_kept_is_of_its_numbers_and_its_normalisation() -> None:
+    """Whatever order they are in, and whatever is said of them."""
+    tensors = {"a": torch.zeros(2), "b": torch.ones(2, 1)}
+    kept = Pretrained(spec("cifar_resnet8"), tensors, (), imagenet(), "kept")
+    same = replace(kept, tensors=dict(reversed(tensors.items())), note="", resizing=Resizing(0.95))
+    assert same.digest == kept.digest
+    others = [{"a": torch.zeros(2), "c": torch.ones(2, 1)}, tensors | {"b": torch.ones(1, 2)}]
+    others += [tensors | {"a": torch.ones(2)}, tensors | {"a": torch.zeros(2).half()}]
+    changed = [replace(kept, normalisation=None), *(replace(kept, tensors=each) for each in others)]
+    assert len({each.digest for each in (kept, *changed)}) == 6
 
 
 def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_path: Path) -> None:

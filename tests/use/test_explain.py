@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +74,22 @@ def test_occlusion_finds_the_only_evidence() -> None:
     assert 2 <= row < 10
     assert 20 <= column < 28
     assert heat[16:, :16].max() == 0
+
+
+@torch.no_grad()
+def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel() -> None:
+    made, x, total, count = net(), torch.randn(1, 3, 32, 32), torch.zeros(32, 32), torch.zeros(32, 32)
+    whole = made(x).softmax(1)[0, 2]
+    for top, left in itertools.product((0, 12, 16), repeat=2):
+        rows, columns = slice(top, top + 16), slice(left, left + 16)
+        hidden = x.clone()
+        hidden[:, :, rows, columns] = 0
+        total[rows, columns] += whole - made(hidden).softmax(1)[0, 2]
+        count[rows, columns] += 1
+    wanted = (total / count).relu()
+    assert 0 < (wanted == 0).sum() < 1024, "some squares hide what speaks against the class"
+    (found,) = occlusion(made, x, torch.tensor([2]), patch=16, stride=12)
+    torch.testing.assert_close(found, wanted / wanted.max(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("patch", [0, 33])

@@ -161,6 +161,15 @@ def test_a_folder_is_looked_through_as_training_does(
     assert len(list((tmp_path / "out").glob("*.png"))) == len(wanted)
 
 
+def test_a_folder_that_several_paths_lead_to_is_called_by_the_shortest(tmp_path: Path) -> None:
+    """Its name is the class of its images."""
+    (tmp_path / "zebra").mkdir()
+    (tmp_path / "zebra" / "1.png").touch()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "link").symlink_to("../zebra")
+    assert labelled_images([str(tmp_path / "**" / "[zl]*")]) == [(tmp_path / "zebra" / "1.png", "zebra")]
+
+
 def test_a_folder_without_images_is_told_and_what_is_named_itself_is_taken(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

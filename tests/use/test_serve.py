@@ -168,10 +168,18 @@ def test_nothing_of_a_browsers_default_asks_the_network(server: Any) -> None:
         assert server.ask("GET", path).status == 404
 
 
+def test_head_is_answered_as_get_without_a_body(server: Any) -> None:
+    for path in ("/", "/health", "/predict", "/nowhere"):
+        head, get = server.ask("HEAD", path), server.ask("GET", path)
+        assert (head.status, head.body) == (get.status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "kind", "body", "status", "words"),
     [
         ("GET", "/nowhere", "", b"", 404, "Not Found"),
+        ("GET", "/health/", "", b"", 404, "Not Found"),  # no redirect, which would name an address behind a proxy
         ("GET", "/../../etc/passwd", "", b"", 404, "Not Found"),
         ("GET", "/%2e%2e/style.css", "", b"", 404, "Not Found"),
         ("GET", "/explain", "", b"", 405, "Method Not Allowed"),

@@ -23,6 +23,7 @@ class Publisher:
     private: bool = False
     states_hashes: bool = True
     wrong: bool = False  # whether what is sent is not what is stated
+    wrong_config: bool = False  # the same of config.json alone
     cut: int = 0  # after so many bytes the next answer ends
     url: str = ""  # of the hub
     elsewhere: str = ""  # of another host, where its large files lie
@@ -62,6 +63,7 @@ def handler(publisher: Publisher) -> type[BaseHTTPRequestHandler]:
             commit = {"X-Repo-Commit": COMMIT}
             if file == "config.json":
                 blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+                content = content.replace(b"0.95", b"0.85") if publisher.wrong_config else content
                 return self.send(content, ETag=f'"{blob}"', **commit)
             sha256 = hashlib.sha256(content).hexdigest()
             linked = {"X-Linked-Size": str(len(content))}

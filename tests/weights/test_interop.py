@@ -176,6 +176,8 @@ def test_every_network_of_timms_is_told_by_its_tensors(name: str) -> None:
 
 
 def test_deep_caffe_nets_number_their_units() -> None:
+    shallow = write_state(network("resnet50_v1/8").state_dict(), spec("resnet50_v1"), "caffe").keys()
+    assert {"res2c_branch2a.0", "res3d_branch2a.0", "res4f_branch2a.0"} <= shallow
     names = write_state(network("resnet152_v1/8").state_dict(), spec("resnet152_v1"), "caffe").keys()
     units = [key.removesuffix("_branch2a.0") for key in names if key.startswith("res") and key.endswith("_branch2a.0")]
     assert units[:4] == ["res2a", "res2b", "res2c", "res3a"]

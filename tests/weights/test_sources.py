@@ -199,6 +199,20 @@ def test_a_revision_an_old_file_and_a_repository_that_was_renamed(hub: Any, net:
         resnetlab.load("hf:owner/new@v2")
 
 
+def test_a_config_that_is_not_what_the_hub_states_is_not_used(hub: Any, net: Net) -> None:
+    hub.wrong_config = True
+    loaded = load_described("timm/resnet18.a1_in1k")
+    assert_same(loaded.net, net)
+    assert (loaded.resizing, loaded.tells_size) == (None, True)
+    assert not (hub_files.place("timm/resnet18.a1_in1k") / "config.json").exists()
+
+
+def test_what_the_hub_states_counts_wherever_its_files_lie(hub: Any, net: Net) -> None:
+    """On its own host, too, a redirect to the file's place has the hash that the place does not state."""
+    hub.elsewhere = "/"
+    assert_same(resnetlab.load("timm/resnet18.a1_in1k"), net)
+
+
 def test_what_the_hub_sends_is_checked_by_the_hash_that_it_states(hub: Any) -> None:
     hub.wrong = True
     with pytest.raises(UserError, match=r"its SHA-256 should be [0-9a-f]{64}, but is "):
@@ -220,7 +234,7 @@ def test_a_token_is_told_to_the_hub_alone(hub: Any, net: Net, monkeypatch: pytes
 
 
 def test_what_huggingface_hub_has_fetched_is_used(hub: Any, net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "true")
     with pytest.raises(UserError, match=r"is not in the cache, and HF_HUB_OFFLINE is set"):
         resnetlab.load("timm/resnet18.a1_in1k")
     kept = sources.hub_files.cache_folder().parent / "huggingface/hub/models--timm--resnet18.a1_in1k"

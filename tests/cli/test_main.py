@@ -1,0 +1,82 @@
+"""Exit codes, and the line that says how to resume, whatever a command ends with."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from resnetlab.cli import main as command
+from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.training.signals import Stopped
+
+
+def stopped(number: int) -> Stopped:
+    made = Stopped(number)
+    made.step = 7
+    return made
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, how: object, *arguments: str) -> int:
+    """The exit code of a command that ends so: with an error, or by returning something."""
+
+    def app(*_: object, **__: object) -> Any:
+        if isinstance(how, BaseException):
+            raise how
+        return how
+
+    monkeypatch.setattr(command, "app", app)
+    return command.main([*arguments])
+
+
+KEPT = "stopped; saved work is kept (the last checkpoint, a partial download); to resume: "
+AFTER = "after step 7, which is saved; to resume: "
+
+
+@pytest.mark.parametrize(
+    ("how", "arguments", "code", "said"),
+    [
+        (None, ["nets"], 0, ""),
+        (1, ["predict", "x"], 1, ""),
+        (KeyboardInterrupt(), ["predict", "x"], 130, "stopped."),
+        (KeyboardInterrupt(), ["train", "digits"], 130, f"{KEPT}resnetlab train digits"),
+        (KeyboardInterrupt(), ["study", "run", "lesion"], 130, f"{KEPT}resnetlab study run lesion"),
+        (KeyboardInterrupt(), ["study", "report"], 130, "stopped."),
+        (
+            KeyboardInterrupt(),
+            ["data", "fetch", "mnist", "my data"],
+            130,
+            f"{KEPT}resnetlab data fetch mnist 'my data'",
+        ),
+        (stopped(signal.SIGINT), ["train"], 130, f"stopped by SIGINT {AFTER}resnetlab train"),
+        (stopped(signal.SIGTERM), ["train"], 75, f"stopped by SIGTERM {AFTER}resnetlab train"),
+        (UserError("two\nlines\x1b[2J."), ["train"], 2, "error: two lines\\x1b[2J."),
+        (ToldElsewhere("by the first process"), ["train"], 2, ""),
+    ],
+)
+def test_a_command_ends_with_its_code_and_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: object,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert ended(monkeypatch, how, *arguments) == code
+    assert capsys.readouterr().err.strip() == said
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", f"stopped by SIGTERM {AFTER}the same torchrun command"), ("1", "")])
+def test_of_several_processes_the_first_one_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, said: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    assert ended(monkeypatch, stopped(signal.SIGTERM), "train") == 75
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_a_fault_of_the_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        ended(monkeypatch, ZeroDivisionError("a fault"), "train")

@@ -1,0 +1,36 @@
+"""What a training says before it begins and when it has ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from resnetlab.training.distributed import Distributed
+from resnetlab.training.launch import launch
+from resnetlab.training.recipes import recipe
+from resnetlab.training.run import make_run, open_folder
+
+
+def test_another_name_for_a_run_that_exists_has_no_effect(tmp_path: Path) -> None:
+    asked = recipe("digits", net="cifar_resnet8")
+    first = launch(asked, tmp_path, Distributed(), name="first")
+    assert not any("no effect" in line for line in first.introduction(warn_of_scratch=False))
+    open_folder(first.run, 1, "cpu", 1)
+    second = launch(asked, tmp_path, Distributed(), name="second")
+    assert second.run.folder == first.run.folder
+    assert second.introduction(warn_of_scratch=False)[-1] == (
+        f"--name second has no effect: the run exists already, under the name first-{first.run.id}"
+    )
+
+
+def test_files_that_the_last_epoch_lacked_are_told(tmp_path: Path) -> None:
+    asked = recipe("digits", net="cifar_resnet8")
+    run = make_run(asked, tmp_path)
+    open_folder(run, 1, "cpu", 1)
+    errors = {"train_error": 9.0, "test_error": 9.0}
+    result = {**errors, "best_error": 9.0, "epochs": 2, "steps": 46, "seconds": 1.0}
+    (run.folder / "result.json").write_text(json.dumps(result))
+    for last, said in ((0, []), (3, ["the last epoch lacked 3 unreadable files; 'resnetlab data audit' names them"])):
+        lines = [{"epoch": i, "step": 23 * i, "unreadable": count} | errors for i, count in ((1, 7), (2, last))]
+        (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert launch(asked, tmp_path, Distributed()).conclusion(early=False) == said
