@@ -11,6 +11,7 @@ imports, and the process group: tests of these, and of killed groups, start a pr
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -63,6 +64,8 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
+        gc.collect()
+        gc.freeze()  # or each child copies all of its memory when it collects
         print("ready", flush=True)
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
@@ -88,7 +91,10 @@ def keep(connection: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    connection.sendall(b"%d\n" % child)
+
+    def tell(number: int) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            connection.sendall(b"%d\n" % number)
 
     def follow() -> None:
         if not connection.recv(1):
@@ -96,10 +102,9 @@ def keep(connection: socket.socket) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     kill(child, signal.SIGKILL)
 
+    tell(child)
     threading.Thread(target=follow, daemon=True).start()
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(BrokenPipeError):
-        connection.sendall(b"%d\n" % status)
+    tell(os.waitpid(child, 0)[1])
     os._exit(0)
 
 
