@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetlab.data import loading
+from resnetlab.data import digits, loading
 from resnetlab.data.augmentation import crop_flip
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
@@ -37,9 +38,13 @@ def test_digits_are_split_one_to_four() -> None:
     assert data.train.pixels.max() == 255
 
 
-def test_digits_are_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_those_of_scikit_learn(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not its file is where it has always been."""
     from sklearn.datasets import load_digits  # takes a second to import
 
+    if not found:
+        monkeypatch.setattr(digits, "find_spec", lambda name: ModuleSpec(name, None, origin="/elsewhere/__init__.py"))
     data, (pixels, labels) = open_data("digits"), load_digits(return_X_y=True)
     for part, chosen in ((data.test, np.arange(1797) % 5 == 0), (data.train, np.arange(1797) % 5 > 0)):
         assert isinstance(part, Images)

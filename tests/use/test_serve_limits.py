@@ -100,10 +100,11 @@ def test_pixels_beyond_the_budget_are_told_to_come_back(held: Any, noise: Noise,
 
 def test_who_waits_too_long_for_a_decoder_ends_it(held: Any, noise: Noise) -> None:
     with running(held.decoders, seconds=1) as port:
-        assert ask(port, "/predict", noise())[0] == 504
-        (first,) = held.begun(1)
-        assert ask(port, "/predict", noise())[0] == 504
-        assert held.begun(2) > {first}
+        for _ in range(PATIENCE):  # on a busy machine, a decoder may be ended before it begins
+            assert ask(port, "/predict", noise())[0] == 504
+            if len(held.begun(0)) == 2:
+                return
+    pytest.fail("the second process did not begin, so the first was not ended")
 
 
 def test_bodies_of_slow_clients_are_bounded_together(decoders: Decoders, noise: Noise) -> None:
