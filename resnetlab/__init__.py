@@ -4,7 +4,7 @@ Networks:
 
     net = resnetlab.build("cifar_resnet110", mix=resnetlab.Scale(0.5, 0.5), num_classes=100)
     spec = resnetlab.spec("resnet50")                       # what a network is, as a frozen value
-    net = resnetlab.load("runs/cifar_resnet20-digits-0123456789ab")     # a run folder or a weight file
+    net = resnetlab.load("runs/cifar_resnet20_digits-0123456789ab")     # a run folder or a weight file
 
 Work, each the same as the command of its name (evaluate is `eval`, plot_runs is `runs plot`):
 

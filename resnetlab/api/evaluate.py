@@ -95,7 +95,7 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure top-1 and top-5 accuracy in % on a data set's test images, as `resnetlab eval` does.
 
-        resnetlab.evaluate("runs/cifar_resnet20-digits-0123456789ab", "digits")
+        resnetlab.evaluate("runs/cifar_resnet20_digits-0123456789ab", "digits")
         resnetlab.evaluate(["a.pth", "b.pth"], "flowers", views="10-crop")      # an ensemble
 
     sources are runs, by their folders, names or hashes, weight files, or published weights such as

@@ -8,15 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import NAMES, READ, Json, Reading, Which, check, print_json
+from resnetlab.cli.options import READ, Json, Reading, RunOrWeights, Which, check, print_json
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
 
 def convert(
-    source: Annotated[
-        str, Parameter(help=f"A run folder, a weight file from resnetlab or another project, or {NAMES}.")
-    ],
+    source: RunOrWeights,
     out: Annotated[Path, Parameter(help="The file to write: .safetensors, .pth, .pt or .npz.")],
     /,
     *,

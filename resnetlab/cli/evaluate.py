@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Sources = Annotated[
     tuple[str, ...],
-    Parameter(show_default=False, help=f"Run folders, weight files, or {NAMES}; several form an ensemble."),
+    Parameter(
+        show_default=False,
+        help=f"Runs, by their folders, names or hashes, weight files, or {NAMES}; several form an ensemble.",
+    ),
 ]
 Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[

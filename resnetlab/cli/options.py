@@ -72,12 +72,9 @@ class _Reading:
 Reading = Annotated[_Reading, Parameter(name="*")]
 READ = _Reading()
 BatchSize = Annotated[int, WholeNumber, Parameter(help="Number of images per batch.")]
-Engine = Annotated[
-    Literal["auto", "torch", "onnxruntime", "openvino"] | None,
-    Parameter(
-        help="What runs the network; auto: the fastest with the same answers; default: torch, or what runs the file."
-    ),
-]
+EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
+ENGINE_HELP = "What runs the network; auto: the fastest with the same answers; default: torch"
+Engine = Annotated[EngineName | None, Parameter(help=f"{ENGINE_HELP}.")]
 ClassNames = Annotated[
     tuple[str, ...],
     Parameter(

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 CLEAR = 0.01  # a probability of the likeliest class below which more decimals are printed: of thousands of classes
 
 Top = Annotated[int, options.WholeNumber, Parameter(help="Number of classes to show for each image.")]
+Engine = Annotated[
+    options.EngineName | None,
+    Parameter(help=f"{options.ENGINE_HELP}, or for an exported file the first one installed that can run it."),
+]
 Csv = Annotated[
     bool, Parameter(negative="", help="Print CSV with the columns file, rank, class, probability and error.")
 ]
@@ -46,7 +50,7 @@ def predict(
     reading: options.Reading = options.READ,
     top: Top = 5,
     batch_size: options.BatchSize = 32,
-    engine: options.Engine = None,
+    engine: Engine = None,
     device: options.Device = "auto",
     json: options.Json = False,
     csv: Csv = False,
