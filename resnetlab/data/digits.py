@@ -24,7 +24,7 @@ def read_digits(*_: object) -> Data:
 
 
 def _rows() -> np.ndarray:
-    """An image's 64 grey levels and its label, float64 N 65: from scikit-learn's file, since its import takes a second."""
+    """An image's 64 grey levels and its label, float64 N 65: from scikit-learn's file; its import takes a second."""
     package = find_spec("sklearn")
     if package and package.origin:
         file = Path(package.origin).parent / "datasets/data/digits.csv.gz"
