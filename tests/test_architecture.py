@@ -134,6 +134,13 @@ def test_files_and_functions_are_short(path: Path) -> None:
     assert len(text.splitlines()) <= MOST_LINES
 
 
+def test_files_of_tests_and_benchmarks_are_short() -> None:
+    files = [path for folder in ("tests", "benchmarks") for path in (PACKAGE.parent / folder).rglob("*.py")]
+    assert len(files) > 100
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
 def test_functions_are_measured_whole() -> None:
     text = "def f(\n  a,\n):\n  b = 1\n  def g():\n    pass\n  return b\nclass C:\n  async def h(self):\n    pass\n"
     assert lengths_of(text) == {"f": 7, "g": 2, "h": 2}

@@ -130,16 +130,14 @@ def well_or_one_line(reader: Callable[[Run], None], run: Run) -> bool:
 
 def documents(path: Path) -> list[Any]:
     """The JSON values of a file: one, or one in each line."""
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    return [json.loads(path.read_text())]
+    text = path.read_text()
+    return list(map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text]))
 
 
 def write(path: Path, values: list[Any]) -> None:
     if path.name == "state.json" and isinstance(values[0], dict):  # a damage that its checksum does not tell
-        values = [
-            {**values[0], "checksum": checkpoint.checksum({k: v for k, v in values[0].items() if k != "checksum"})}
-        ]
+        others = {key: value for key, value in values[0].items() if key != "checksum"}
+        values = [{**others, "checksum": checkpoint.checksum(others)}]
     end = "\n" if path.suffix == ".jsonl" else ""
     path.write_text("".join(json.dumps(value) + end for value in values))
 
@@ -150,10 +148,6 @@ def mutated(path: Path, mutations: Mutations) -> Iterator[list[Any]]:
     for i, value in enumerate(values):
         for change in mutations(value):
             yield [*values[:i], change(), *values[i + 1 :]]
-
-
-def quick_readers(name: str) -> list[Callable[[Run], None]]:
-    return [tracked] if name == "tracking.json" else [listed, tracked, studied]
 
 
 @pytest.mark.parametrize(
@@ -171,11 +165,11 @@ def test_every_field_of_every_file(
     runs: dict[str, Path], tmp_path: Path, mutations: Mutations, name: str, step: int
 ) -> None:
     """With the readers that take no time."""
-    ended = {True: 0, False: 0}
+    ended, quick = {True: 0, False: 0}, [tracked] if name == "tracking.json" else [listed, tracked, studied]
     with copied(runs["finished"], tmp_path / "runs") as run:
         for values in islice(mutated(run.folder / name, mutations), None, None, step):
             write(run.folder / name, values)
-            for reader in quick_readers(name):
+            for reader in quick:
                 ended[well_or_one_line(reader, run)] += 1
     assert min(ended.values()) > 5, "some do no harm, and some are told"
 

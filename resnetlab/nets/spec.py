@@ -47,8 +47,7 @@ class StageSpec:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
+        set_python_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ class NetSpec:
     input_size: int = 32  # side length in pixels for which costs are counted; the network accepts other sizes too
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
+        set_python_numbers(self)
         if not isinstance(self.stages, tuple | list):
             raise UserError(f"stages={shown(self.stages)} must be a list of stages, each (units, width, stride).")
         object.__setattr__(self, "stages", tuple(_stage(s) for s in self.stages))
@@ -239,6 +237,12 @@ class NetSpec:
         changed = replace(self, **check_fields(NetSpec, "a network", changes))
         same = replace(changed, **{name: getattr(self, name) for name in SIZES}) == self
         return changed if same or "name" in changes else replace(changed, name="")
+
+
+def set_python_numbers(spec: Any) -> None:
+    """Replace numbers of numpy's, and tensors of one number, in the fields of a frozen dataclass by Python's."""
+    for f in fields(spec):
+        object.__setattr__(spec, f.name, as_python(getattr(spec, f.name)))
 
 
 def check_fields(kind: Any, what: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, as_python, shown
-from resnetlab.nets.spec import MOST_LAYERS, check_fields, check_positive
+from resnetlab.errors import UserError, shown
+from resnetlab.nets.spec import MOST_LAYERS, check_fields, check_positive, set_python_numbers
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
 SMALLEST = 2 ** len(WIDTHS)  # pixels: each group halves the maps
@@ -32,8 +32,7 @@ class VGGSpec:
     init: ClassVar[str] = "he_fan_out"
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, as_python(getattr(self, f.name)))
+        set_python_numbers(self)
         if not isinstance(self.convs, tuple | list) or len(self.convs) != len(WIDTHS):
             raise UserError(f"convs={shown(self.convs)} must be {len(WIDTHS)} numbers, e.g. (2, 2, 3, 3, 3).")
         object.__setattr__(self, "convs", tuple(self.convs))

@@ -311,7 +311,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read_all(path: Path, which: str) -> Contents:
-    """As `files.read_file`, also for an index with all its parts. Raises UserError."""
+    """As `read_file`, also for an index with all its parts. Raises UserError."""
     check_whole(path)
     index, *parts = files_of(path)
     if not path.name.endswith(INDEX):
