@@ -175,6 +175,11 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(name for name in wanted if name in flags)
 
 
+def made_by_amd() -> bool:
+    """Whether the processor is AMD's, as Linux says; False on other systems."""
+    return _cpuinfo("vendor_id") == "AuthenticAMD"
+
+
 def _processor() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 

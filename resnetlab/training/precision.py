@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from resnetlab.errors import UserError
-from resnetlab.machine import instruction_sets
+from resnetlab.machine import instruction_sets, made_by_amd
 from resnetlab.nets.fusing import fuse, library
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
@@ -31,8 +31,8 @@ AUTO = ("precision", "channels_last", "compile")  # fields of a recipe that the 
 def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     """The values of the fields AUTO on this machine; fields that the recipe sets keep their values.
 
-    bf16 pays off if matrix units multiply it: AMX on processors, and every GPU that has it. AVX-512-BF16 alone
-    multiplies no more numbers per cycle than float32, and the conversions make a step slower (docs/performance.md).
+    bf16 pays off where more of its numbers are multiplied per cycle than of float32's: on every GPU that has it, and on
+    the processors that `has_fast_bf16` names. Elsewhere its conversions make a step slower (docs/performance.md).
     """
     gpu, cpu = device.startswith("cuda"), device == "cpu"
     precision = ("bf16" if has_fast_bf16(device) else "fp32") if recipe.precision == "auto" else recipe.precision
@@ -53,7 +53,7 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
     found = recipe.override(**settled)
     if found.precision == "bf16" and recipe.precision == "auto" and not has_fast_bf16(device):
         unit = "processor" if device == "cpu" else "device"
-        _log.warning(f"the run started in bf16, for which this {unit} has no matrix units: it continues, but slowly.")
+        _log.warning(f"the run started in bf16, which is not fast on this {unit}: it continues, but slowly.")
     if found.compile and recipe.compile == "auto" and not (device == "cpu" and can_fuse()):
         why = "can't be compiled here" if device == "cpu" else "is for CPUs"
         _log.warning(
@@ -92,18 +92,26 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(callers)
 
 
-def has_amx() -> bool:
-    """Whether this processor has units that multiply bf16 matrices, and oneDNN may use them."""
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    return "amx_bf16" in instruction_sets() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
-
-
 def has_fast_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 faster than float32."""
+    """Whether the device multiplies bf16 faster than float32, and torch may use that.
+
+    On processors these are AMX's matrix units, and AMD's vector units with AVX-512-BF16 (Zen 4 and later), which
+    multiply twice as many numbers per cycle as in float32. Intel's with AVX-512-BF16 multiply as many.
+    """
     if device.startswith("cuda"):
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and has_amx()
+    if device != "cpu":
+        return False
+    found = instruction_sets()
+    matrices = "amx_bf16" in found and _allowed("AMX")
+    return matrices or ("avx512_bf16" in found and made_by_amd() and _allowed("BF16", "FP16", "AMX", "AVX10"))
+
+
+def _allowed(*sets: str) -> bool:
+    """Whether oneDNN may use the instruction sets that have one of these in their name."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    return most in ("DEFAULT", "ALL") or any(name in most for name in sets)
 
 
 def can_fuse() -> bool:

@@ -20,7 +20,7 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.machine import find_device
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
-from resnetlab.training.precision import autocast, has_amx
+from resnetlab.training.precision import autocast, has_fast_bf16
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.exported import (
     RUNNERS,
@@ -141,13 +141,13 @@ def chosen(graph: Graph, name: str, *, batch: int, told: Callable[[str], object]
 
 
 def candidates(graph: Graph, told: Callable[[str], object]) -> list[Engine]:
-    """The engines that `auto` measures: all installed ones, also in bf16 if this processor has units for that.
+    """The engines that `auto` measures: all installed ones, also in bf16 if this processor multiplies that faster.
 
     told is called with a line for each that can't be made. Raises UserError if none can be.
     """
     names = [name for name in graph.engines if is_installed(name)]
     wanted = [(name, "float32") for name in names or graph.engines[:1]]
-    if graph.file is None and has_amx():
+    if graph.file is None and has_fast_bf16("cpu"):
         wanted += [(name, "bf16") for name in ("torch", "openvino") if name in names]
     found: list[Engine] = []
     for name, precision in wanted:

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 
 from resnetlab.errors import UserError
 from resnetlab.machine import give_back_memory
-from resnetlab.training.precision import has_amx
+from resnetlab.training.precision import has_fast_bf16
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import Engine, Graph, candidates, fastest, graph_of, is_installed, kept_onnx, made
 from resnetlab.use.exported import RUNNERS
@@ -84,7 +84,7 @@ def settling(
 def _has_choice(graph: Graph) -> bool:
     """Whether there may be several engines; this imports none of them."""
     found = [name for name in graph.engines if name == "torch" or find_spec(RUNNERS[name].package)]
-    return len(found) > 1 or has_amx()
+    return len(found) > 1 or has_fast_bf16("cpu")
 
 
 def _measured(graph: Graph, batch: int) -> tuple[Engine, tuple[str, ...]]:

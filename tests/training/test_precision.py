@@ -261,7 +261,7 @@ AUTO = Recipe(precision="auto", channels_last="auto", compile="auto")
 
 
 @pytest.mark.parametrize(
-    ("amx", "compiler", "wanted"),
+    ("fast", "compiler", "wanted"),
     [
         (True, True, {"precision": "bf16", "channels_last": True, "compile": True}),
         (False, True, {"precision": "fp32", "channels_last": True, "compile": True}),
@@ -269,9 +269,9 @@ AUTO = Recipe(precision="auto", channels_last="auto", compile="auto")
     ],
 )
 def test_auto_takes_what_is_fast_on_the_machine(
-    amx: bool, compiler: bool, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fast: bool, compiler: bool, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: fast)
     if not compiler:
         monkeypatch.setattr(precision, "library", without_compiler)
     assert precision.resolved(AUTO, spec("cifar_resnet8"), "cpu") == wanted
@@ -290,26 +290,45 @@ def test_on_a_gpu_auto_takes_bf16_and_its_layout_together(fast: bool, monkeypatc
     assert precision.resolved(AUTO, spec("cifar_resnet8"), "cuda") == wanted
 
 
+AMX, VECTORS = "avx2 avx512f avx512_bf16 amx_bf16", "avx2 avx512f avx512_bf16"
+
+
 @pytest.mark.parametrize(
-    ("allowed", "wanted"), [("", True), ("DEFAULT", True), ("AVX2", False), ("AVX512_CORE_AMX", True)]
+    ("sets", "vendor", "allowed", "wanted"),
+    [
+        (AMX, "GenuineIntel", None, True),
+        (AMX, "GenuineIntel", "DEFAULT", True),
+        (AMX, "GenuineIntel", "AVX512_CORE_AMX", True),
+        (AMX, "GenuineIntel", "AVX512_CORE_BF16", False),
+        (AMX, "GenuineIntel", "AVX2", False),
+        (VECTORS, "GenuineIntel", None, False),
+        (VECTORS, "AuthenticAMD", None, True),
+        (VECTORS, "AuthenticAMD", "ALL", True),
+        (VECTORS, "AuthenticAMD", "AVX512_CORE_FP16", True),
+        (VECTORS, "AuthenticAMD", "AVX512_CORE_VNNI", False),
+        (VECTORS, "AuthenticAMD", "avx2", False),
+        ("avx2 avx512f", "AuthenticAMD", None, False),
+        ("avx2 amx_tile amx_int8", "GenuineIntel", None, False),
+    ],
 )
-def test_amx_counts_where_onednn_may_use_it(allowed: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "instruction_sets", lambda: ("avx2", "amx_bf16"))
-    if allowed:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
-    else:
+def test_bf16_is_fast_with_amx_and_with_amds_vector_units(
+    sets: str, vendor: str, allowed: str | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"flags": sets, "vendor_id": vendor}
+    monkeypatch.setattr("resnetlab.machine._cpuinfo", lambda *names: said.get(names[0], ""))
+    if allowed is None:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    assert precision.has_amx() == wanted
-    for others in (("avx2", "avx512_bf16"), ("amx_tile", "amx_int8")):
-        monkeypatch.setattr(precision, "instruction_sets", lambda others=others: others)
-        assert not precision.has_amx()
+    else:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    assert precision.has_fast_bf16("cpu") == wanted
+    assert not precision.has_fast_bf16("mps")
 
 
 def test_a_run_keeps_what_auto_came_to_where_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     chosen = recipe("digits", net="cifar_resnet8", iterations=8, batch_size=16, precision="auto", compile="auto")
-    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     run = make_run(chosen, tmp_path)
     stop = Stop()
     stop.receive(signal.SIGTERM)
@@ -317,7 +336,7 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
         list(train(run, threads=1, stop=stop))
     settled = json.loads((run.folder / "run.json").read_text())["resolved"]
     assert settled == {"precision": "bf16", "channels_last": True, "compile": True}
-    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     assert make_run(chosen, tmp_path).folder == run.folder
     for _ in train(make_run(chosen, tmp_path), threads=1):
         pass

@@ -78,11 +78,11 @@ def test_a_time_is_the_least_of_rounds_that_take_half_a_second_each(monkeypatch:
 
 
 @pytest.mark.parametrize("file", [False, True])
-def test_auto_tries_bf16_where_the_processor_has_units_for_it(monkeypatch: pytest.MonkeyPatch, file: bool) -> None:
+def test_auto_tries_bf16_where_the_processor_is_faster_in_it(monkeypatch: pytest.MonkeyPatch, file: bool) -> None:
     graph = graph_of(small())
     if file:
         graph = replace(graph, file=SimpleNamespace(engines=tuple(RUNNERS)))  # type: ignore[arg-type]
-    monkeypatch.setattr(engines, "has_amx", lambda: True)
+    monkeypatch.setattr(engines, "has_fast_bf16", lambda _: True)
     monkeypatch.setattr(engines, "is_installed", lambda name: True)
     monkeypatch.setattr(engines, "made", lambda _, name, precision: answering(name, precision))
     found = [(engine.name, engine.precision) for engine in engines.candidates(graph, lambda _: None)]
@@ -95,7 +95,7 @@ def test_where_no_engine_can_be_made_the_last_says_why(monkeypatch: pytest.Monke
         raise UserError(f"{name} is odd.")
 
     told = list[str]()
-    monkeypatch.setattr(engines, "has_amx", lambda: False)
+    monkeypatch.setattr(engines, "has_fast_bf16", lambda _: False)
     monkeypatch.setattr(engines, "is_installed", lambda name: True)
     monkeypatch.setattr(engines, "made", fails)
     with pytest.raises(UserError, match=f"{engines.ENGINES[-1]} is odd"):
