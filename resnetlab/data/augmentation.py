@@ -21,7 +21,6 @@ RESIZED_CROP_DRAWS = 4 * TRIES  # each try: area, ratio, top, left
 RANDOM_ERASING_DRAWS = 1 + 4 * TRIES  # whether, then as above
 COLOUR_JITTER_DRAWS = 8  # four strengths, four places in the order
 COLOUR_NOISE_DRAWS = 3  # one for each principal component
-PAD = 4  # pixels on each side before a random crop (He 2015, section 4.2)
 CROP_FLIP_DRAWS = 3  # vertical place, horizontal place, flip
 
 Box = tuple[int, int, int, int]  # top, left, height, width

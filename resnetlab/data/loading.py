@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augmentation as aug
-from resnetlab.data.augmentation import CROP_FLIP_DRAWS, PAD, crop_flip
+from resnetlab.data.augmentation import CROP_FLIP_DRAWS, crop_flip
 from resnetlab.data.crops import CENTRE_CROP, CROPS, middle
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
@@ -35,6 +35,7 @@ class Augmentation:
     """The augmentation of training images; the fields are those of a recipe."""
 
     augment: str = "none"
+    crop_padding: int = 4  # pixels on each side: He 2015, section 4.2
     policy: str = "none"
     colour_jitter: float = 0.0
     erasing: float = 0.0
@@ -111,7 +112,8 @@ class Loader:
         ):
             if self.augmentation.augment == "crop_flip" and len(padded) < len(labels):
                 n, channels, height, width = pixels.shape
-                padded = torch.zeros(n, channels, height + 2 * PAD, width + 2 * PAD, device=pixels.device)
+                added = 2 * self.augmentation.crop_padding
+                padded = torch.zeros(n, channels, height + added, width + added, device=pixels.device)
             if len(labels) > 1:
                 yield self._augmented(pixels, labels, positions, padded, seed, epoch)._replace(stop=stop)
             elif self.ranks > 1:

@@ -77,9 +77,10 @@ class Recipe:
     )
     augment: AugmentName = _field(
         "none",
-        "crop_flip: pad 4, random crop, flip. For files, resized_crop_flip: crop of random area and shape, flip; "
+        "crop_flip: pad, random crop, flip. For files, resized_crop_flip: crop of random area and shape, flip; "
         "scale_crop_flip_colour: random scale, crop, flip, colour noise (He 2015).",
     )
+    crop_padding: int = _field(4, "crop_flip: pixels of padding on each side, by which the crop moves at most.")
     policy: PolicyName = _field("none", "Randomly drawn operations, in addition to augment.")
     colour_jitter: float = _field(0.0, "Change brightness, contrast and saturation by up to this share.")
     erasing: float = _field(0.0, "Share of images in which a random rectangle is erased.")
@@ -247,6 +248,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("stop_after", 0, _COUNT, "0 (never) to 10^9"),
     ("unreadable_limit", 0, _COUNT, "0 to 10^9"),
     ("image_size", 8, 4096, "8 to 4096 pixels"),
+    ("crop_padding", 0, 4096, "0 to 4096 pixels"),
     ("colour_jitter", 0, 1, "a share, 0 to 1"),
     ("erasing", 0, 1, "a share, 0 to 1"),
     ("mixup", 0, 100, "0 (none) to 100"),

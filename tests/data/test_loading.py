@@ -107,6 +107,19 @@ def test_crops_beyond_the_border_are_black() -> None:
     assert x.round().unique().tolist() == [0, 7]
 
 
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_crops_move_by_at_most_the_padding(padding: int) -> None:
+    """Seen by a bright pixel in the middle, which flips leave there."""
+    pixels = torch.zeros(400, 1, 9, 9, dtype=torch.uint8)
+    pixels[:, :, 4, 4] = 255
+    loader = Loader(AS_IS, 400, augmentation=Augmentation(augment="crop_flip", crop_padding=padding))
+    (batch,) = loader.training(Images(pixels, torch.arange(400)), 400, 0, 0)
+    moved = batch.x.flatten(1).argmax(1)
+    assert {(int(at) // 9, int(at) % 9) for at in moved} == {
+        (4 + down, 4 + across) for down in range(-padding, padding + 1) for across in range(-padding, padding + 1)
+    }
+
+
 def test_evaluation_keeps_order_and_counts_each_image_once() -> None:
     batches = list(Loader(AS_IS, 23).evaluation(numbered(23), 5))
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(23))
@@ -119,20 +132,22 @@ def test_a_single_image_is_no_batch() -> None:
 
 @settings(max_examples=30)
 @given(
-    places=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.booleans()), min_size=1, max_size=9),
+    places=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.booleans()), min_size=1, max_size=9),
+    pad=st.integers(0, 10),
     by_pixel=st.booleans(),
 )
-def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]], by_pixel: bool) -> None:
+def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]], pad: int, by_pixel: bool) -> None:
     """Normalise, pad with zeros, cut out, mirror: one after another, image by image."""
-    n = len(places)
+    n, ways = len(places), 2 * pad + 1
+    places = [(top % ways, left % ways, flip) for top, left, flip in places]
     pixels = torch.randint(0, 256, (n, 3, 12, 14), dtype=torch.uint8)
     normalise = Normalisation(torch.rand(3, 12, 14) if by_pixel else torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1)
-    draws = torch.tensor([[(top + 0.5) / 9, (left + 0.5) / 9, 0.499 if flip else 0.5] for top, left, flip in places])
-    buffer = torch.zeros(n + 2, 3, 20, 22)
+    draws = torch.tensor([[(t + 0.5) / ways, (l + 0.5) / ways, 0.499 if flip else 0.5] for t, l, flip in places])
+    buffer = torch.zeros(n + 2, 3, 12 + 2 * pad, 14 + 2 * pad)
     for _ in range(2):  # the buffer can be used again
         found = crop_flip(pixels, draws, normalise, buffer)
-    padded = torch.zeros(n, 3, 20, 22)
-    padded[:, :, 4:16, 4:18] = normalise(pixels)
+    padded = torch.zeros(n, 3, 12 + 2 * pad, 14 + 2 * pad)
+    padded[:, :, pad : pad + 12, pad : pad + 14] = normalise(pixels)
     for x, image, (top, left, flip) in zip(found, padded, places, strict=True):
         wanted = image[:, top : top + 12, left : left + 14]
         torch.testing.assert_close(x, wanted.flip(2) if flip else wanted, rtol=1e-5, atol=1e-5)

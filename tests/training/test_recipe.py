@@ -36,7 +36,7 @@ def test_a_network_of_ones_own_is_a_recipes_net() -> None:
 
 
 def test_the_augmentation_has_every_field_from_the_recipe() -> None:
-    r = recipe("imagenet_strong", colour_jitter=0.3)
+    r = recipe("imagenet_strong", crop_padding=2, colour_jitter=0.3)
     for field in fields(Augmentation):
         assert getattr(r.augmentation, field.name) == getattr(r, field.name) != field.default, field.name
 
