@@ -180,6 +180,15 @@ def cutmix(x: Tensor, targets: Tensor, box: Box, partner: Tensor) -> tuple[Tenso
     return x, lam * targets + (1 - lam) * targets[partner]
 
 
+def alternating_flips(first: Tensor, epoch: int) -> Tensor:
+    """Which images an epoch mirrors, bool N: each is mirrored in every other epoch, half of them in the first.
+
+    first: N, uniform in [0, 1), the same numbers in all epochs. Two epochs show both sides of an image, of which random
+    flips show one twice half the time. Source: Jordan 2024 (2404.00498).
+    """
+    return (first < 0.5) ^ bool(epoch % 2)
+
+
 def crop_flip(pixels: Tensor, draws: Tensor, normalise: Normalisation, padded: Tensor) -> Tensor:
     """Normalise, pad each image with zeros, crop its size at a random place, flip half (He 2015, section 4.2).
 

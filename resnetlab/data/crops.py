@@ -51,10 +51,11 @@ def middle(resizing: Resizing) -> Crop:
 
 
 CENTRE_CROP = middle(USUAL)
-# By the recipe's `augment`. crop_flip crops the middle, then shifts and flips it like images in memory.
+# By the recipe's `augment`. The first three crop the middle; the loader shifts and flips it like images in memory.
 CROPS = {
     "none": CENTRE_CROP,
     "crop_flip": CENTRE_CROP,
+    "crop_alternating_flip": CENTRE_CROP,
     "scale_crop_flip_colour": Crop(scaled_crop, 3, True),
     "resized_crop_flip": Crop(resized_crop, RESIZED_CROP_DRAWS, True),
 }

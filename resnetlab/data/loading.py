@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augmentation as aug
-from resnetlab.data.augmentation import CROP_FLIP_DRAWS, crop_flip
+from resnetlab.data.augmentation import CROP_FLIP_DRAWS, alternating_flips, crop_flip
 from resnetlab.data.crops import CENTRE_CROP, CROPS, middle
 from resnetlab.data.files import Files
 from resnetlab.data.images import Images
@@ -27,6 +27,7 @@ POLICIES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "randaugment": (rand_augment, 2 * RAND_AUGMENT_DRAWS),
     "trivialaugment": (trivial_augment, TRIVIAL_AUGMENT_DRAWS),
 }
+SHIFTING = ("crop_flip", "crop_alternating_flip")  # values of `augment` that crop padded images
 EVALUATION_BATCH = 500
 
 
@@ -106,16 +107,20 @@ class Loader:
         ends = [0, *batch_ends(len(images), batch_size, 2 * self.ranks)]
         stops = [b for b in ends if b > start]
         spans = [share(max(a, start), b, self.rank, self.ranks) for a, b in pairwise(ends) if b > start]
-        padded = torch.empty(0)
+        padded, flips = torch.empty(0), None
+        if self.augmentation.augment == "crop_alternating_flip":
+            first = uniform("first flip", seed, 0, 0, len(images), 1)[:, 0]
+            flips = alternating_flips(first, epoch)[order]
         for stop, (pixels, labels, positions) in zip(
             stops, self._pixels(images, order, spans, seed, epoch), strict=True
         ):
-            if self.augmentation.augment == "crop_flip" and len(padded) < len(labels):
+            if self.augmentation.augment in SHIFTING and len(padded) < len(labels):
                 n, channels, height, width = pixels.shape
                 added = 2 * self.augmentation.crop_padding
                 padded = torch.zeros(n, channels, height + added, width + added, device=pixels.device)
             if len(labels) > 1:
-                yield self._augmented(pixels, labels, positions, padded, seed, epoch)._replace(stop=stop)
+                mirrored = None if flips is None else flips[positions]
+                yield self._augmented(pixels, labels, positions, padded, mirrored, seed, epoch)._replace(stop=stop)
             elif self.ranks > 1:
                 yield Batch(pixels.float(), labels, None, stop)
 
@@ -148,8 +153,16 @@ class Loader:
         return moved(t, self.device)
 
     def _augmented(
-        self, pixels: Tensor, labels: Tensor, positions: Tensor, padded: Tensor, seed: int, epoch: int
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        positions: Tensor,
+        padded: Tensor,
+        mirrored: Tensor | None,
+        seed: int,
+        epoch: int,
     ) -> Batch:
+        """The batch; padded: see `crop_flip`; mirrored: which images are, bool N, or None to draw it."""
         how = self.augmentation
 
         def drawn(purpose: str, count: int) -> Tensor:
@@ -172,8 +185,11 @@ class Loader:
         if how.colour_jitter:
             strengths = (how.colour_jitter,) * 3  # brightness, contrast, saturation
             pixels = aug.colour_jitter(pixels, drawn("colour jitter", aug.COLOUR_JITTER_DRAWS), *strengths)
-        if how.augment == "crop_flip":
-            x = crop_flip(pixels, draws("crop and flip", CROP_FLIP_DRAWS), self.normalise, padded)
+        if how.augment in SHIFTING:
+            places = draws("crop and flip", CROP_FLIP_DRAWS)
+            if mirrored is not None:
+                places[:, 2] = moved(1.0 - mirrored.to(places.dtype), places.device)
+            x = crop_flip(pixels, places, self.normalise, padded)
         elif how.augment == "scale_crop_flip_colour":
             noisy = aug.colour_noise(pixels.float().div_(255), draws("colour noise", aug.COLOUR_NOISE_DRAWS))
             x = self.normalise.of_unit(noisy)

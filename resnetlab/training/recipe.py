@@ -17,7 +17,7 @@ ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
 MatchName = Literal["names", "order"]
 NORMALISATIONS = ("pixel_mean", "channel_mean_std", "imagenet", "source")  # beside cifar10, cifar100 and MEAN/STD
-AugmentName = Literal["none", "crop_flip", "scale_crop_flip_colour", "resized_crop_flip"]
+AugmentName = Literal["none", "crop_flip", "crop_alternating_flip", "scale_crop_flip_colour", "resized_crop_flip"]
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
 DecayName = Literal["all", "weights"]
@@ -77,10 +77,13 @@ class Recipe:
     )
     augment: AugmentName = _field(
         "none",
-        "crop_flip: pad, random crop, flip. For files, resized_crop_flip: crop of random area and shape, flip; "
+        "crop_flip: pad, random crop, flip; crop_alternating_flip: the same, but each image is mirrored in every other "
+        "epoch (Jordan 2024). For files, resized_crop_flip: crop of random area and shape, flip; "
         "scale_crop_flip_colour: random scale, crop, flip, colour noise (He 2015).",
     )
-    crop_padding: int = _field(4, "crop_flip: pixels of padding on each side, by which the crop moves at most.")
+    crop_padding: int = _field(
+        4, "Before a crop and flip: pixels of padding on each side, by which the crop moves at most."
+    )
     policy: PolicyName = _field("none", "Randomly drawn operations, in addition to augment.")
     colour_jitter: float = _field(0.0, "Change brightness, contrast and saturation by up to this share.")
     erasing: float = _field(0.0, "Share of images in which a random rectangle is erased.")

@@ -123,7 +123,8 @@ def make_run(
             )
         if recipe.augment in FOR_FILES:
             raise UserError(
-                f"augment={recipe.augment!r} crops image files; {data.title} allows only 'none' or 'crop_flip'."
+                f"augment={recipe.augment!r} crops image files; {data.title} allows only 'none', 'crop_flip' or "
+                "'crop_alternating_flip'."
             )
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)

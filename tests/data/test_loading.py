@@ -142,7 +142,8 @@ def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]
     places = [(top % ways, left % ways, flip) for top, left, flip in places]
     pixels = torch.randint(0, 256, (n, 3, 12, 14), dtype=torch.uint8)
     normalise = Normalisation(torch.rand(3, 12, 14) if by_pixel else torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.1)
-    draws = torch.tensor([[(t + 0.5) / ways, (l + 0.5) / ways, 0.499 if flip else 0.5] for t, l, flip in places])
+    drawn = [((top + 0.5) / ways, (left + 0.5) / ways, 0.499 if flip else 0.5) for top, left, flip in places]
+    draws = torch.tensor(drawn)
     buffer = torch.zeros(n + 2, 3, 12 + 2 * pad, 14 + 2 * pad)
     for _ in range(2):  # the buffer can be used again
         found = crop_flip(pixels, draws, normalise, buffer)
@@ -151,6 +152,25 @@ def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]
     for x, image, (top, left, flip) in zip(found, padded, places, strict=True):
         wanted = image[:, top : top + 12, left : left + 14]
         torch.testing.assert_close(x, wanted.flip(2) if flip else wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_alternating_flips_mirror_each_image_in_every_other_epoch() -> None:
+    """Pixels that grow to the right, one image a label; crops don't move, so that only flips change an image."""
+    images = Images(torch.arange(60, dtype=torch.uint8).expand(200, 1, 2, 60), torch.arange(200))
+    how = Augmentation(augment="crop_alternating_flip", crop_padding=0)
+    for loader in (Loader(AS_IS, 200, augmentation=how), Loader(AS_IS, 200, augmentation=how, balanced=True)):
+
+        def mirrored(seed: int, epoch: int, loader: Loader = loader) -> list[bool]:
+            found = dict[int, bool]()
+            for x, labels, *_ in loader.training(images, 16, seed, epoch):
+                found |= {int(label): bool(image[0, 0, 0] > 30) for label, image in zip(labels, x, strict=True)}
+            return [found[label] for label in range(200)]
+
+        first = mirrored(0, 0)
+        assert 70 < sum(first) < 130
+        for epoch in (1, 2, 3):
+            assert mirrored(0, epoch) == [side ^ bool(epoch % 2) for side in first]
+        assert mirrored(1, 0) != first
 
 
 def test_crops_and_flips_are_uniform() -> None:
@@ -222,9 +242,10 @@ def test_every_rank_has_two_images_of_every_batch(count: int, size: int, ranks: 
         assert min(sizes) > 1 or count < 2 * ranks
 
 
-def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augmentation() -> None:
+@pytest.mark.parametrize("augment", ["crop_flip", "crop_alternating_flip"])
+def test_ranks_and_a_start_in_mid_epoch_give_the_same_images_with_the_same_augmentation(augment: str) -> None:
     images = numbered(50)
-    how = Augmentation(augment="crop_flip", policy="trivialaugment", colour_jitter=0.3, erasing=0.5)
+    how = Augmentation(augment=augment, policy="trivialaugment", colour_jitter=0.3, erasing=0.5)
 
     def seen(**options: int) -> dict[int, torch.Tensor]:
         start = options.pop("start", 0)
@@ -251,7 +272,7 @@ def test_images_that_are_left_out_change_nothing_for_the_others() -> None:
     loader, padded = Loader(AS_IS, 9, augmentation=how), torch.zeros(9, 3, 12, 12)
     read = torch.tensor([0, 2, 3, 7])
     whole, some = (
-        loader._augmented(images.pixels[places], images.labels[places], places, padded.clone(), 0, 1).x
+        loader._augmented(images.pixels[places], images.labels[places], places, padded.clone(), None, 0, 1).x
         for places in (torch.arange(9), read)
     )
     assert torch.equal(some, whole[read])

@@ -17,6 +17,7 @@ from resnetlab.training.step import make_stepper
 
 WAYS: dict[str, dict[str, Any]] = {
     "cifar": {"augment": "crop_flip"},
+    "alternating": {"augment": "crop_alternating_flip", "crop_padding": 2},
     "policies": {"policy": "randaugment", "erasing": 0.5},
     "a wide policy": {"policy": "trivialaugment"},
     "colours": {"augment": "scale_crop_flip_colour", "colour_jitter": 0.4},
