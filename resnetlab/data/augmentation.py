@@ -183,8 +183,8 @@ def cutmix(x: Tensor, targets: Tensor, box: Box, partner: Tensor) -> tuple[Tenso
 def alternating_flips(first: Tensor, epoch: int) -> Tensor:
     """Which images an epoch mirrors, bool N: each is mirrored in every other epoch, half of them in the first.
 
-    first: N, uniform in [0, 1), the same numbers in all epochs. Two epochs show both sides of an image, of which random
-    flips show one twice half the time. Source: Jordan 2024 (2404.00498).
+    first: N, uniform in [0, 1), the same numbers in all epochs. Two consecutive epochs show an image both ways; random
+    flips show it the same way twice half the time. Source: Jordan 2024 (2404.00498).
     """
     return (first < 0.5) ^ bool(epoch % 2)
 

@@ -51,7 +51,8 @@ def middle(resizing: Resizing) -> Crop:
 
 
 CENTRE_CROP = middle(USUAL)
-# By the recipe's `augment`. The first three crop the middle; the loader shifts and flips it like images in memory.
+# By the recipe's `augment`. The first three crop the middle, which all but `none` then shift and flip, as they do with
+# images in memory.
 CROPS = {
     "none": CENTRE_CROP,
     "crop_flip": CENTRE_CROP,

@@ -188,7 +188,7 @@ class Loader:
         if how.augment in SHIFTING:
             places = draws("crop and flip", CROP_FLIP_DRAWS)
             if mirrored is not None:
-                places[:, 2] = moved(1.0 - mirrored.to(places.dtype), places.device)
+                places[:, 2] = moved(~mirrored, places.device)
             x = crop_flip(pixels, places, self.normalise, padded)
         elif how.augment == "scale_crop_flip_colour":
             noisy = aug.colour_noise(pixels.float().div_(255), draws("colour noise", aug.COLOUR_NOISE_DRAWS))

@@ -31,7 +31,7 @@ AUTO = ("precision", "channels_last", "compile")  # fields of a recipe that the 
 def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     """The values of the fields AUTO on this machine; fields that the recipe sets keep their values.
 
-    bf16 pays off where more of its numbers are multiplied per cycle than of float32's: on every GPU that has it, and on
+    bf16 pays off where more numbers are multiplied per cycle in it than in float32: on every GPU that has it, and on
     the processors that `has_fast_bf16` names. Elsewhere its conversions make a step slower (docs/performance.md).
     """
     gpu, cpu = device.startswith("cuda"), device == "cpu"
@@ -95,8 +95,8 @@ def on_threads(count: int) -> Iterator[None]:
 def has_fast_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 faster than float32, and torch may use that.
 
-    On processors these are AMX's matrix units, and AMD's vector units with AVX-512-BF16 (Zen 4 and later), which
-    multiply twice as many numbers per cycle as in float32. Intel's with AVX-512-BF16 multiply as many.
+    Such processors have AMX's matrix units, or are AMD's with AVX-512-BF16 (Zen 4 and later), whose vector units
+    multiply twice as many numbers per cycle in bf16 as in float32. Intel's multiply only as many.
     """
     if device.startswith("cuda"):
         with torch.cuda.device(device):
@@ -110,7 +110,7 @@ def has_fast_bf16(device: str) -> bool:
 
 def _allowed(*sets: str) -> bool:
     """Whether oneDNN may use the instruction sets that have one of these in their name."""
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    most = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
     return most in ("DEFAULT", "ALL") or any(name in most for name in sets)
 
 

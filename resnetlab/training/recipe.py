@@ -82,7 +82,7 @@ class Recipe:
         "scale_crop_flip_colour: random scale, crop, flip, colour noise (He 2015).",
     )
     crop_padding: int = _field(
-        4, "Before a crop and flip: pixels of padding on each side, by which the crop moves at most."
+        4, "crop_flip, crop_alternating_flip: pixels of padding on each side, the farthest that a crop moves."
     )
     policy: PolicyName = _field("none", "Randomly drawn operations, in addition to augment.")
     colour_jitter: float = _field(0.0, "Change brightness, contrast and saturation by up to this share.")
@@ -110,8 +110,8 @@ class Recipe:
     warmup_error: float = _field(80.0, "train_error: the training error in % that ends the warm-up.")
     optimiser: OptimiserName = _field(
         "sgd",
-        "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan 2024); adamw: "
-        "with decoupled weight decay (Loshchilov & Hutter 2019), at a hundredth of SGD's lr.",
+        "sgd: with momentum; muon: the same, but updates of convolutions are made orthogonal (Jordan et al. 2024); "
+        "adamw: with decoupled weight decay (Loshchilov & Hutter 2019), at a hundredth of SGD's lr.",
     )
     muon_lr: float = _field(0.02, "muon: the highest rate of the convolutions; it falls as lr does.")
     momentum: float = _field(0.9, "v := momentum * v + gradient; adamw: beta1.")

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from resnetlab.data.crops import CROPS
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.loading import SHIFTING
 from resnetlab.data.normalisation import parse_normalisation
 from resnetlab.data.open import open_data
 from resnetlab.data.resizing import Resizing
@@ -27,7 +29,7 @@ from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import NORMALISATIONS, NOT_IN_ID, Recipe
 
 ID_FORMAT = 1  # version of what is hashed; it stays, so that the same command finds runs of format 1
-FOR_FILES = ("resized_crop_flip", "scale_crop_flip_colour")  # values of `augment`
+FOR_FILES = tuple(name for name, crop in CROPS.items() if crop.draws)  # values of `augment` that crop at random
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def make_run(
                 f"image_size={recipe.image_size}: the images of {data.title} have {size} pixels; leave it out."
             )
         if recipe.augment in FOR_FILES:
-            raise UserError(
-                f"augment={recipe.augment!r} crops image files; {data.title} allows only 'none', 'crop_flip' or "
-                "'crop_alternating_flip'."
-            )
+            others = ", ".join(repr(name) for name in CROPS if name not in FOR_FILES)
+            raise UserError(f"augment={recipe.augment!r} crops image files; {data.title} allows only {others}.")
+    if recipe.augment in SHIFTING and recipe.crop_padding > size:
+        raise UserError(f"crop_padding={recipe.crop_padding}: the images have {size} pixels; give 0 to {size}.")
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)

@@ -84,7 +84,7 @@ def settling(
 def _has_choice(graph: Graph) -> bool:
     """Whether there may be several engines; this imports none of them."""
     found = [name for name in graph.engines if name == "torch" or find_spec(RUNNERS[name].package)]
-    return len(found) > 1 or has_fast_bf16("cpu")
+    return len(found) > 1 or (graph.file is None and has_fast_bf16("cpu"))
 
 
 def _measured(graph: Graph, batch: int) -> tuple[Engine, tuple[str, ...]]:

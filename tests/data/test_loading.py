@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 
@@ -154,23 +155,33 @@ def test_crop_and_flip_equal_their_definition(places: list[tuple[int, int, bool]
         torch.testing.assert_close(x, wanted.flip(2) if flip else wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_alternating_flips_mirror_each_image_in_every_other_epoch() -> None:
-    """Pixels that grow to the right, one image a label; crops don't move, so that only flips change an image."""
-    images = Images(torch.arange(60, dtype=torch.uint8).expand(200, 1, 2, 60), torch.arange(200))
+def sides(loader: Loader, images: Images, seed: int, epoch: int) -> dict[int, set[bool]]:
+    """Whether each image of an epoch was mirrored, by the number in its second row."""
+    found = defaultdict[int, set[bool]](set)
+    for x, *_ in loader.training(images, 16, seed, epoch):
+        for image in x.round():
+            found[int(image[0, 1, 0])].add(bool(image[0, 0, 0] > 30))
+    return found
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_alternating_flips_mirror_each_image_in_every_other_epoch(balanced: bool) -> None:
+    """Pixels that grow to the right; crops don't move. Balanced, images of the small class occur several times."""
+    pixels = torch.arange(60, dtype=torch.uint8).repeat(200, 1, 2, 1)
+    pixels[:, 0, 1] = torch.arange(200, dtype=torch.uint8)[:, None]
+    images = Images(pixels, torch.tensor([0] * 180 + [1] * 20))
     how = Augmentation(augment="crop_alternating_flip", crop_padding=0)
-    for loader in (Loader(AS_IS, 200, augmentation=how), Loader(AS_IS, 200, augmentation=how, balanced=True)):
-
-        def mirrored(seed: int, epoch: int, loader: Loader = loader) -> list[bool]:
-            found = dict[int, bool]()
-            for x, labels, *_ in loader.training(images, 16, seed, epoch):
-                found |= {int(label): bool(image[0, 0, 0] > 30) for label, image in zip(labels, x, strict=True)}
-            return [found[label] for label in range(200)]
-
-        first = mirrored(0, 0)
-        assert 70 < sum(first) < 130
-        for epoch in (1, 2, 3):
-            assert mirrored(0, epoch) == [side ^ bool(epoch % 2) for side in first]
-        assert mirrored(1, 0) != first
+    loader = Loader(AS_IS, 2, augmentation=how, balanced=balanced)
+    epochs = [sides(loader, images, 0, epoch) for epoch in range(4)]
+    assert all(len(seen) == 1 for epoch in epochs for seen in epoch.values())
+    if not balanced:
+        assert 70 < sum(True in seen for seen in epochs[0].values()) < 130
+    for one, other, apart in ((0, 1, 1), (1, 2, 1), (0, 2, 2), (0, 3, 3)):
+        both = epochs[one].keys() & epochs[other].keys()
+        assert len(both) > 50
+        assert all((epochs[one][i] == epochs[other][i]) == (apart % 2 == 0) for i in both)
+    other_seed = sides(loader, images, 1, 0)
+    assert any(other_seed[i] != epochs[0][i] for i in other_seed.keys() & epochs[0].keys())
 
 
 def test_crops_and_flips_are_uniform() -> None:
@@ -291,7 +302,8 @@ def test_each_batch_is_mixed_by_draws_of_its_own_and_each_way_has_its_turn() -> 
     assert len({tuple(each.unique().tolist()) for each in targets}) == 4
 
 
-def test_no_two_uses_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("augment", "more"), [("crop_flip", []), ("crop_alternating_flip", ["first flip"])])
+def test_no_two_uses_share_random_numbers(augment: str, more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
 
     def noting(purpose: str, *rest: int) -> torch.Tensor:
@@ -299,9 +311,9 @@ def test_no_two_uses_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> No
         return uniform(purpose, *rest)
 
     monkeypatch.setattr(loading, "uniform", noting)
-    how = Augmentation(augment="crop_flip", policy="randaugment", colour_jitter=0.3, erasing=0.5)
+    how = Augmentation(augment=augment, policy="randaugment", colour_jitter=0.3, erasing=0.5)
     (_,) = Loader(AS_IS, 9, augmentation=how).training(numbered(9), 9, 0, 0)
-    assert sorted(drawn) == ["colour jitter", "crop and flip", "erasing", "policy"]
+    assert sorted(drawn) == sorted(["colour jitter", "crop and flip", "erasing", "policy", *more])
 
 
 def test_without_augmentation_files_are_resized_as_stated(pictures: Files) -> None:

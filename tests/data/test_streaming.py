@@ -26,8 +26,10 @@ from resnetlab.data.streaming import BadImages, ReadPlan, read_ahead
 from resnetlab.errors import UserError
 
 
-def seen(files: Files, start: int = 0, epoch: int = 1, **options: int) -> list[tuple[int, torch.Tensor]]:
-    how = Augmentation(augment="resized_crop_flip", policy="trivialaugment", erasing=0.25)
+def seen(
+    files: Files, start: int = 0, epoch: int = 1, augment: str = "resized_crop_flip", **options: int
+) -> list[tuple[int, torch.Tensor]]:
+    how = Augmentation(augment=augment, policy="trivialaugment", erasing=0.25)
     loader = Loader(AS_IS, len(files), size=16, augmentation=how, **options)  # type: ignore[arg-type]
     batches = loader.training(files, 8, seed=3, epoch=epoch, start=start)
     return [(int(label), image) for x, labels, *_ in batches for label, image in zip(labels, x, strict=True)]
@@ -39,13 +41,14 @@ def equal(a: list[tuple[int, torch.Tensor]], b: list[tuple[int, torch.Tensor]]) 
     )
 
 
-def test_an_epoch_is_the_same_whatever_the_workers_and_ranks(pictures: Files) -> None:
-    whole = seen(pictures)
+@pytest.mark.parametrize("augment", ["resized_crop_flip", "crop_alternating_flip"])
+def test_an_epoch_is_the_same_whatever_the_workers_and_ranks(pictures: Files, augment: str) -> None:
+    whole = seen(pictures, augment=augment)
     assert sorted(i for i, _ in whole) == list(range(37))
-    assert not equal(whole, seen(pictures, epoch=2))
+    assert not equal(whole, seen(pictures, epoch=2, augment=augment))
     for workers in (0, 1, 2):
-        assert equal(whole, seen(pictures, workers=workers))
-        parts = [seen(pictures, workers=workers, rank=rank, ranks=2) for rank in (0, 1)]
+        assert equal(whole, seen(pictures, workers=workers, augment=augment))
+        parts = [seen(pictures, workers=workers, augment=augment, rank=rank, ranks=2) for rank in (0, 1)]
         assert equal(sorted(whole, key=lambda p: p[0]), sorted(parts[0] + parts[1], key=lambda p: p[0]))
 
 

@@ -208,7 +208,11 @@ def test_another_error_of_an_evaluation_is_not_one_of_unreadable_images(
     ("changes", "words"),
     [
         ({"data": "digits"}, "image_size=16: the images of digits have 8 pixels; leave it out"),
-        ({"data": "digits", "image_size": None, "augment": "resized_crop_flip"}, "crops image files"),
+        (
+            {"data": "digits", "image_size": None, "augment": "resized_crop_flip"},
+            "files; .* allows only 'none', 'crop_flip', ",
+        ),
+        ({"augment": "crop_flip", "crop_padding": 17}, "crop_padding=17: the images have 16 pixels; give 0 to 16"),
         ({"image_size": 4}, "image_size=4 must be 8 to 4096"),
         ({"validation_images": 39}, r"colours\d has 40 training images, so choose 0 to 38"),
         ({"unreadable": "ignore"}, "unreadable"),

@@ -297,6 +297,7 @@ AMX, VECTORS = "avx2 avx512f avx512_bf16 amx_bf16", "avx2 avx512f avx512_bf16"
     ("sets", "vendor", "allowed", "wanted"),
     [
         (AMX, "GenuineIntel", None, True),
+        (AMX, "GenuineIntel", "", True),
         (AMX, "GenuineIntel", "DEFAULT", True),
         (AMX, "GenuineIntel", "AVX512_CORE_AMX", True),
         (AMX, "GenuineIntel", "AVX512_CORE_BF16", False),

@@ -122,6 +122,7 @@ def test_wrong_fields_are_refused(change: dict[str, object], message: str) -> No
         *(("image_size", 4097), ("colour_jitter", 1.01), ("erasing", 1.01), ("mixup", 100.1), ("cutmix", 100.1)),
         *(("label_smoothing", 1.01), ("lr_drop", 1.01), ("patience", 0), ("warmup_steps", -1), ("muon_lr", 1.01)),
         *(("momentum", -0.1), ("accumulate", 0), ("clip_gradient", -1), ("ema", 1), ("bn_reestimate", -1)),
+        *(("crop_padding", -1), ("crop_padding", 4097)),
     ],
 )
 def test_numbers_beyond_their_ranges_are_refused(field: str, beyond: float) -> None:

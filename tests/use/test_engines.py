@@ -33,6 +33,12 @@ OTHERS = ("onnxruntime", "openvino")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this processor is fast in: `auto` tries no bf16, whose answers are not so near."""
+    monkeypatch.setattr(engines, "has_fast_bf16", lambda _: False)
+
+
 def small(**changes: Any) -> Classifier:
     net = build("cifar_resnet8", num_classes=4, input_size=8, seed=0, **changes).eval()
     return Classifier(net, tuple("abcd"), imagenet(net.spec.in_channels), whole=True, device="cpu")

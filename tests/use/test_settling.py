@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ from resnetlab.use.settling import settling
 PATIENCE = 600  # seconds, which no test waits for unless something hangs
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this processor is fast in, here and in the process that measures: bf16's answers are not so near."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 @pytest.fixture
@@ -61,6 +68,18 @@ def test_the_engine_that_is_used_answers_as_the_network(classifier: Classifier) 
     pixels = noise(classifier.shape, 3)
     alone = replace(classifier, engine=None).probabilities(pixels)
     assert torch.allclose(replace(classifier, engine=engine).probabilities(pixels), alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(("file", "fast", "wanted"), [(False, True, True), (False, False, False), (True, True, False)])
+def test_one_engine_is_a_choice_where_bf16_is_fast_and_it_is_no_file(
+    classifier: Classifier, file: bool, fast: bool, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_of(classifier)
+    if file:
+        graph = replace(graph, file=SimpleNamespace(engines=("openvino",)))  # type: ignore[arg-type]
+    monkeypatch.setattr(room, "find_spec", lambda package: package == "openvino" and file)
+    monkeypatch.setattr(room, "has_fast_bf16", lambda _: fast)
+    assert room._has_choice(graph) == wanted
 
 
 def test_what_another_process_finds_is_used(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
