@@ -187,7 +187,7 @@ def test_a_file_without_names_of_classes_is_compared_by_their_number(tmp_path: P
     text = evaluate([tmp_path / "text.th"], data)
     mixed, sorted_as_timm = (evaluate([tmp_path / "natural.th"], data, class_order=o) for o in ("text", "natural"))
     assert torch.equal(text.answers.predicted, sorted_as_timm.answers.predicted)
-    assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-9)
+    assert torch.allclose(text.answers.loss, sorted_as_timm.answers.loss, rtol=1e-6), "rounding, since rows moved"
     assert not torch.allclose(text.answers.loss, mixed.answers.loss, rtol=1e-3)
     assert text.members[0].matched.words == (
         "by order, since the file has no class names; the data's order is sorted as text, as in torchvision: number 1 "

@@ -224,7 +224,7 @@ def test_what_a_caller_draws_between_two_statuses_changes_nothing(
 @pytest.mark.parametrize("validation", [0, 200])
 def test_best_is_the_epoch_with_the_lowest_error_of_the_images_that_choose(tmp_path: Path, validation: int) -> None:
     """A rate that is far too high at the end makes the last epoch worse than one before."""
-    r = small(epochs=4, lr=3.0, warmup="linear", warmup_steps=92, schedule="constant", validation_images=validation)
+    r = small(epochs=4, lr=10.0, warmup="linear", warmup_steps=92, schedule="constant", validation_images=validation)
     run = finish(r, tmp_path)
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     errors = [line["validation_error" if validation else "test_error"] for line in lines]
