@@ -151,7 +151,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     # Ours: on average 0.2 points above the paper's test error, in 20 epochs instead of 164 (results/table6.json), by
     # orthogonal updates (Jordan et al. 2024), alternating flips and smaller shifts (Jordan 2024), and smoothed labels.
-    # The best so far of the settings tried on 45,000 training images and 5,000 held-out ones (results/cifar-fast-tuning).
+    # The best so far of the settings tried on 45,000 training images and 5,000 held-out ones
+    # (results/cifar-fast-tuning).
     "cifar_fast": Recipe(
         net="cifar_resnet20",
         data="cifar10:data",
