@@ -46,19 +46,25 @@ def compare(
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Show runs side by side: the settings in which they differ, and their errors."""
+    """Show runs side by side: the settings in which they differ, and their errors.
+
+    Finished runs that differ in their seed alone are also put together: means ± standard deviations, and the difference
+    of test errors from the first settings given, with a 95 % interval (Welch's t).
+    """
     from rich import box
 
     from resnetlab.api.screen import print_table
+    from resnetlab.api.seeds import over_seeds, seeds_table
     from resnetlab.training.run_details import compare_runs
     from resnetlab.training.runs import find_run
 
     found = compare_runs([find_run(name, runs) for name in (run, other, *more)])
+    groups = over_seeds(found)
     if json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"over_seeds": [group.to_dict() for group in groups]})
         return
-    headers, rows = found.table()
-    print_table(headers, rows, left=headers, box=box.SIMPLE_HEAD)
+    for headers, rows in (found.table(), *([seeds_table(groups)] if groups else [])):
+        print_table(headers, rows, left=headers, box=box.SIMPLE_HEAD)
 
 
 @app.command

@@ -60,7 +60,7 @@ class RunDetails:
             ("machine", ", ".join(f"{word}{v}" for k, word in _OF_MACHINE.items() if (v := machine.get(k)))),
             ("threads", str(settings.get("threads", ""))),
             ("recipe", "not at the default:" if settings else ""),
-            *((f"  {name}", _shown(value)) for name, value in changed_fields(settings).items()),
+            *((f"  {name}", in_words(value)) for name, value in changed_fields(settings).items()),
         ]
 
 
@@ -103,7 +103,7 @@ class Comparison:
         rows = []
         for i, run in enumerate(self.runs):
             errors = (run.train_error, run.test_error, run.best_error)
-            cells = [run.folder.name, *(_shown(values[i]) for values in self.differences.values())]
+            cells = [run.folder.name, *(in_words(values[i]) for values in self.differences.values())]
             cells += [run.state, str(run.epochs), *(f"{e:.2f}" if e is not None else "" for e in errors)]
             rows.append([printable(cell) for cell in cells])
         return headers, rows
@@ -121,6 +121,13 @@ def compare_runs(folders: list[Path]) -> Comparison:
     values = {name: tuple(each.get(name) for each in described) for name in names}
     differing = {name: found for name, found in values.items() if any(v != found[0] for v in found)}
     return Comparison(tuple(summary(folder) for folder in folders), differing)
+
+
+def in_words(value: Any) -> str:
+    """The value of a setting in a table."""
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _described(settings: dict[str, Any]) -> dict[str, Any]:
@@ -163,9 +170,3 @@ def remove_run(folder: Path) -> None:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "an unknown number of"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

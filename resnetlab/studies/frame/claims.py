@@ -83,7 +83,7 @@ class Interval:
     def in_words(self, language: str, form: str) -> str:
         """The difference with the number of decimals that a format like ".2f" states."""
         text = self.of.rounded(int(form.strip(".f") or 2))
-        if math.isfinite(self.of.low):
+        if self.of.has_interval:
             return text
         said: str = getattr(SHARED("one_seed.gap", mean=text), language)
         return said

@@ -97,6 +97,11 @@ class Difference:
         )
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there were two seeds or more of both."""
+        return math.isfinite(self.low)
+
+    @property
     def side(self) -> int:
         """The side of 0 on which the interval lies: 1 above, −1 below, 0 if it includes 0."""
         return (self.low > 0) - (self.high < 0)
@@ -104,10 +109,10 @@ class Difference:
     def rounded(self, digits: int) -> str:
         """The difference and its interval, if it has one, with `digits` decimals; the same in every language."""
         mean, *interval = (_signed(value, digits) for value in (self.mean, self.low, self.high))
-        return f"{mean} [{', '.join(interval)}]" if math.isfinite(self.low) else mean
+        return f"{mean} [{', '.join(interval)}]" if self.has_interval else mean
 
     def __str__(self) -> str:
-        return self.rounded(1) if math.isfinite(self.low) else f"{self.rounded(1)} (one seed: no interval)"
+        return self.rounded(1) if self.has_interval else f"{self.rounded(1)} (one seed: no interval)"
 
 
 def _signed(value: float, digits: int) -> str:
@@ -140,9 +145,14 @@ class Sample:
         """Their mean alone."""
         return statistics.fmean(self.values)
 
+    @property
+    def deviation(self) -> float | None:
+        """Their standard deviation; None for one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
     def __format__(self, form: str) -> str:
         mean = format(self.mean, form)
-        return mean if len(self.values) < 2 else f"{mean} ± {format(statistics.stdev(self.values), form)}"
+        return mean if self.deviation is None else f"{mean} ± {format(self.deviation, form)}"
 
 
 @dataclass(frozen=True)
