@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as tf
 from torch import Tensor
@@ -83,9 +84,22 @@ class Map:
         return self.seen_as(*(len(range(n)[part]) for n, part in zip(self.shape, index, strict=True)))
 
     def __mul__(self, other: object) -> Map:
+        if not isinstance(other, Map):
+            raise Unknown("mul")
+        # Not by torch.broadcast_shapes, which loads torch's compiler:
+        return self.keep().new(*np.broadcast_shapes(self.shape, other.keep().shape))
+
+    def __rmul__(self, other: object) -> Map:
         raise Unknown("mul")
 
-    __rmul__ = __rsub__ = __mul__
+    def __rsub__(self, other: object) -> Map:
+        raise Unknown("rsub")
+
+    def mean(self, over: tuple[int, ...], keepdim: bool) -> Map:
+        """Means over some dimensions, whose gradient needs no value."""
+        if not keepdim:
+            raise Unknown("mean")
+        return self.new(*(1 if i in over else n for i, n in enumerate(self.shape)))
 
     def __getattr__(self, name: str) -> Any:
         raise Unknown(name)
@@ -111,6 +125,10 @@ def _norm(x: Map, mean: Any, var: Any, weight: Any, bias: Any, training: bool, *
 def _relu(x: Map, inplace: bool = False) -> Map:
     if inplace:
         raise Unknown("relu_")
+    return x.new(*x.shape).keep()
+
+
+def _sigmoid(x: Map) -> Map:
     return x.new(*x.shape).keep()
 
 
@@ -162,6 +180,7 @@ FUNCTIONS: dict[Any, Callable[..., Map]] = {
     torch.conv2d: _conv,
     tf.batch_norm: _norm,
     tf.relu: _relu,
+    torch.sigmoid: _sigmoid,
     tf.max_pool2d: _max_pool,
     tf.avg_pool2d: _average_pool,
     tf.adaptive_avg_pool2d: _adaptive_average_pool,
