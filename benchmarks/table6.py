@@ -36,12 +36,13 @@ SOURCE = "He 2015, Table 6; of 110 layers the best of five runs, whose mean is 6
 
 @dataclass(frozen=True)
 class Row:
-    """A network: test errors in % by seed, their mean and standard deviation, and what its runs took."""
+    """A network: errors in % by seed, the mean and standard deviation of test errors, and what its runs took."""
 
     net: str
     layers: int
     paper: float | None  # test error in %
     errors: dict[int, float]
+    train_errors: dict[int, float]  # in % of the last epoch, on its augmented images
     mean: float
     deviation: float | None  # None for one seed
     epochs: int
@@ -53,7 +54,8 @@ class Row:
         paper = f"{self.paper:.2f} %" if self.paper is not None else "not printed"
         hours = " to ".join(dict.fromkeys(f"{hours:.1f}" for hours in (min(self.hours), max(self.hours))))
         seeds = f"{len(self.errors)} seed{'s' * (len(self.errors) != 1)}"
-        return f"{self.net}: {self.mean:.2f}{spread} % ({seeds}), paper {paper}; {self.epochs} epochs, {hours} hours"
+        trained = f"training error {statistics.mean(self.train_errors.values()):.2f} %, {self.epochs} epochs"
+        return f"{self.net}: {self.mean:.2f}{spread} % ({seeds}), paper {paper}; {trained}, {hours} hours"
 
 
 def rows(runs: Path, wanted: Recipe, data: str) -> list[Row]:
@@ -81,13 +83,15 @@ def _is_by(run: Path, wanted: Recipe) -> bool:
 def _row(net: str, runs: Iterable[Path]) -> Row:
     settings = {run: read_settings(run) for run in runs}
     results = {run: result for run in settings if (result := read_result(run)) is not None}
-    errors = {int(str(settings[run]["recipe"]["seed"])): result["test_error"] for run, result in results.items()}
+    by_seed = sorted((int(str(settings[run]["recipe"]["seed"])), result) for run, result in results.items())
+    errors = {seed: result["test_error"] for seed, result in by_seed}
     known = REPORTED.get(net)
     return Row(
         net,
         spec(net).depth,
         known.error if known else None,
-        dict(sorted(errors.items())),
+        errors,
+        {seed: result["train_error"] for seed, result in by_seed},
         statistics.mean(errors.values()),
         statistics.stdev(errors.values()) if len(errors) > 1 else None,
         max(result["epochs"] for result in results.values()),

@@ -42,11 +42,13 @@ def test_a_row_has_the_finished_runs_of_the_recipe_alone(runs: Path, monkeypatch
     wanted = recipe("digits", epochs=1)
     plain, residual = rows(runs, wanted, "digits")
     assert (plain.net, residual.net) == ("cifar_plain8", "cifar_resnet8")
-    errors = {}
+    results = {}
     for seed in (0, 1):
         found = make_run(wanted.override(net="cifar_resnet8", seed=seed), runs)
-        errors[seed] = json.loads((found.folder / "result.json").read_text())["test_error"]
+        results[seed] = json.loads((found.folder / "result.json").read_text())
+    errors = {seed: result["test_error"] for seed, result in results.items()}
     assert residual.errors == errors
+    assert residual.train_errors == {seed: result["train_error"] for seed, result in results.items()}
     assert residual.mean == pytest.approx(statistics.mean(errors.values()))
     assert residual.deviation == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
     assert plain.deviation is None
