@@ -57,19 +57,19 @@ def _describes_a_run(path: str) -> bool:
     return False
 
 
-def make_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
-    """Make a folder for pictures, marked so that it is not taken for a class of a data set.
-
-    Raises UserError for a folder that holds other images, with which they would mix; and OSError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / MARK).exists():
+def check_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
+    """Raise UserError for a folder that holds other images, with which pictures would mix, and OSError."""
+    if not folder.is_dir() or (folder / MARK).exists():
         return
-    there = sorted(folder.iterdir())
-    if images := [path.name for path in there if is_image(path.name)]:
+    if images := sorted(path.name for path in folder.iterdir() if is_image(path.name)):
         raise UserError(
             f"{folder}: holds other images, such as {shown(images[0])}; choose a new folder with --out, so that the "
             "pictures are not taken for images of a data set."
         )
-    if not any(path.is_dir() for path in there):  # folders in it may be a data set
+
+
+def make_place_for_pictures(folder: Path) -> None:
+    """Make a folder for pictures, marked so that it is not taken for a class of a data set. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(path.is_dir() for path in folder.iterdir()):  # folders in it may be a data set
         (folder / MARK).write_text("resnetlab wrote these pictures; data sets are read without them.\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.decoding import Unreadable, decode, reason
-from resnetlab.data.own import make_place_for_pictures
+from resnetlab.data.own import check_place_for_pictures, make_place_for_pictures
 from resnetlab.data.walk import is_image
 from resnetlab.errors import UserError, check_choice
 from resnetlab.paths import one_form
@@ -20,6 +23,8 @@ from resnetlab.use.classifier import Classifier
 from resnetlab.use.explain import grad_cam, occlusion
 from resnetlab.use.heat import encoded, side_by_side
 from resnetlab.use.predict import find_images
+
+MOST_BYTES = 200  # of a picture's name, to which a number, an extension and, while it is written, another one come
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,14 @@ def explain_images(
 ) -> Iterator[Explanation]:
     """Write a picture into `out` for each image that the names match (`find_images`), and yield what it shows.
 
-    method: grad_cam, at `unit`, or occlusion. label: the class to explain, by default the likeliest. Raises UserError
-    if the folder can't be written.
+    method: grad_cam, at `unit`, or occlusion. label: the class to explain, by default the likeliest. A picture never
+    replaces a file: it gets a number if there is one of its name. Raises UserError if the folder can't be written.
     """
+    paths = find_images(names)  # before any picture is written, perhaps to the same folder
     with disk_errors(out):
-        make_place_for_pictures(out, is_image)
-    taken = set[str]()
-    for path in find_images(names):  # found before any picture is written, perhaps to the same folder
+        check_place_for_pictures(out, is_image)
+    written = False
+    for path in paths:
         try:
             content = content_of(path)
             resized, photo = classifier.resized(content), decode(content)
@@ -84,9 +90,11 @@ def explain_images(
         chosen = int(probabilities.argmax()) if label is None else classifier.classes.index(label)
         heat = _heat(classifier, pixels, chosen, method, unit)
         suffix, drawn = encoded(side_by_side(photo, heat, classifier.crop_area(resized)), content)
-        picture = out / (_free_name(path, taken) + suffix)
         with disk_errors(out):
-            write_atomically(picture, drawn)
+            if not written:
+                make_place_for_pictures(out)
+                written = True
+            picture = _write_new(out, path.stem, suffix, drawn)
         yield Explanation(str(path), classifier.classes[chosen], float(probabilities[chosen]), picture)
 
 
@@ -99,11 +107,13 @@ def _heat(classifier: Classifier, pixels: Tensor, chosen: int, method: str, unit
     return grad_cam(classifier.net, x, target, unit)[0]
 
 
-def _free_name(path: Path, taken: set[str]) -> str:
-    """A picture's name without extension: the image's, with a number if another image has the same."""
-    name, count = path.stem, 1
-    while name in taken:
-        count += 1
-        name = f"{path.stem}-{count}"
-    taken.add(name)
-    return name
+def _write_new(out: Path, stem: str, suffix: str, content: bytes) -> Path:
+    """Write a file with a name like this, and with a number if there is one already. Raises OSError."""
+    if len(os.fsencode(stem)) > MOST_BYTES:
+        stem = os.fsencode(stem)[:MOST_BYTES].decode(errors="ignore")
+    for count in itertools.count(1):
+        path = out / (f"{stem}-{count}{suffix}" if count > 1 else stem + suffix)
+        with contextlib.suppress(FileExistsError):
+            write_atomically(path, content, new=True)
+            return path
+    raise AssertionError

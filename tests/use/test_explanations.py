@@ -54,3 +54,31 @@ def test_a_label_is_found_in_any_encoding_and_a_unit_is_of_grad_cam(classifier: 
         check_method(classifier, "grad_cam", None, "be")
     with pytest.raises(UserError, match="--unit works with grad_cam only"):
         check_method(classifier, "occlusion", "layer1.0", None)
+
+
+def test_a_picture_replaces_no_file(classifier: Classifier, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "explained"
+    first, second = (next(explain_images(classifier, [str(image)], out, label=label)).picture for label in CLASSES[:2])
+    assert (first.name, second.name) == ("1.png", "1-2.png")
+    assert first.read_bytes() != second.read_bytes()
+    photo = out / "3.png"  # among the pictures, where it would be replaced by its own
+    photo.write_bytes(image.read_bytes())
+    assert next(explain_images(classifier, [str(photo)], out)).picture == out / "3-2.png"
+    assert photo.read_bytes() == image.read_bytes()
+
+
+def test_long_names_are_cut(classifier: Classifier, image: Path, tmp_path: Path) -> None:
+    for letter in "x\u82b1":
+        long = tmp_path / f"{letter * (251 // len(letter.encode()))}.png"
+        long.write_bytes(image.read_bytes())
+        (found,) = explain_images(classifier, [str(long)], tmp_path / "explained")
+        assert not found.error
+        assert long.stem.startswith(found.picture.stem)
+
+
+def test_without_a_picture_no_folder_is_made_or_marked(classifier: Classifier, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "explained"
+    assert next(explain_images(classifier, [str(tmp_path / "absent.png")], out)).error
+    with pytest.raises(UserError, match="layer9"):
+        list(explain_images(classifier, [str(image)], out, unit="layer9"))
+    assert not out.exists()
