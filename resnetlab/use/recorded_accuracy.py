@@ -9,10 +9,12 @@ from typing import Annotated, NotRequired, TypedDict
 
 from resnetlab.errors import UserError
 from resnetlab.measuring.intervals import wilson
+from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import SETTINGS, read_epochs, read_result, read_settings
 from resnetlab.schema import MOST_WHOLE, Between, Percent, trouble
 from resnetlab.storage import is_there
 from resnetlab.weights.load import Loaded
+from resnetlab.weights.metadata import spec_from_dict
 from resnetlab.weights.published import TORCHVISION
 
 VALIDATION_IMAGES = 50_000  # of ImageNet
@@ -56,7 +58,7 @@ def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -
 
     image_size: given if it is not the file's own. None if no accuracy is stated for images of that size.
     """
-    if found := recorded_accuracy(loaded.file, loaded.net.spec.input_size):
+    if found := recorded_accuracy(loaded.file, loaded.net.spec):
         return found
     measured = loaded.metadata.measured if loaded.metadata else {}
     kind, _, name = str(source).partition(":")
@@ -69,21 +71,21 @@ def known_accuracy(source: str | Path, loaded: Loaded, image_size: int | None) -
     return None
 
 
-def recorded_accuracy(weights: Path, size: int) -> RecordedAccuracy | None:
-    """The accuracy that a run recorded for the weight file in its folder `last` or `best`, at images of `size` pixels.
+def recorded_accuracy(weights: Path, spec: Spec) -> RecordedAccuracy | None:
+    """The accuracy that a run recorded for the weight file in its folder `last` or `best`, as weights of that network.
 
     None for other files, for the last weights of an unfinished run, which may be newer than its last evaluation, for
-    an image size other than the run's, and if a record is damaged, since a network can be used without it.
+    another network or image size than the run's, and if a record is damaged, since a network can be used without it.
     """
     folder, which = weights.parent.parent, weights.parent.name
     if which not in ("last", "best") or not is_there(folder / SETTINGS):
         return None
     try:
         settings, epochs = read_settings(folder), read_epochs(folder)
-        finished = read_result(folder) is not None
-    except UserError:
+        finished, own = read_result(folder) is not None, spec_from_dict(settings["spec"])
+    except (UserError, TypeError, ValueError, KeyError):
         return None
-    if not epochs or settings["spec"].get("input_size", size) != size or (which == "last" and not finished):
+    if not epochs or own != spec or (which == "last" and not finished):
         return None
     # The best epoch is the first of the lowest error, as the training decides it.
     line = epochs[-1] if which == "last" else min(epochs, key=lambda e: e.get("validation_error", e["test_error"]))

@@ -141,8 +141,21 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
         spec, metadata = described(contents.header)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its description is damaged ({error}).") from error
-    spec = named_spec(net) if net else spec
-    return Loaded(_network(path, spec, contents.tensors), metadata, OURS, path)
+    if not net:
+        return Loaded(_network(path, spec, contents.tensors), metadata, OURS, path)
+    given = _fitted(net, spec)
+    if metadata:
+        known = metadata.measured if given == spec else {}
+        metadata = replace(metadata, spec=replace(given, input_size=spec.input_size), measured=known)
+    made = _network(path, replace(given, input_size=spec.input_size), contents.tensors)
+    loaded = Loaded(made, metadata, OURS, path)
+    return loaded if given.input_size == spec.input_size else _sized(loaded, given.input_size)
+
+
+def _fitted(net: str, stated: Spec) -> Spec:
+    """The named network, with the file's classes, channels and image size unless its name states other ones."""
+    kept = {name: getattr(stated, name) for name in ("num_classes", "in_channels", "input_size") if name not in net}
+    return replace(named_spec(net), **kept)
 
 
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
@@ -196,7 +209,11 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
     """The same, with the normalisation that the user gave."""
     spec, metadata = loaded.net.spec, loaded.metadata
     given = parse_normalisation(text, spec.in_channels)
-    known = replace(metadata, normalisation=given) if metadata else ModelMetadata(spec, None, given, recipe={})
+    known = (
+        replace(metadata, normalisation=given, measured={})  # with the file's own
+        if metadata
+        else ModelMetadata(spec, None, given, recipe={})
+    )
     return replace(loaded, metadata=known, normalise=text)
 
 
@@ -221,13 +238,13 @@ def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
     def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
         return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)
 
-    same = convs(contents.tensors.values()) == convs(wanted.values())
+    same = convs(contents.tensors.values()) == convs(wanted.values()) and not wanted.keys() & contents.tensors.keys()
     return " If only its names differ, give --match order." if contents.in_order and same else ""
 
 
 def _sized(loaded: Loaded, size: int) -> Loaded:
     """The same network for images of `size` x `size` pixels. Raises UserError if that is not possible."""
-    if not LEAST_SIZE <= size <= MOST_SIZE:
+    if not isinstance(size, int) or not LEAST_SIZE <= size <= MOST_SIZE:
         raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
     spec, metadata = loaded.net.spec, loaded.metadata
     if isinstance(spec, VGGSpec) and size != spec.input_size:
@@ -297,7 +314,8 @@ def _weight_file(path: Path, which: str) -> Path:
             if (path / name).exists():
                 return path / name
         if not is_there(path / SETTINGS):
-            others = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+            files = (file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+            others = sorted(files, key=lambda name: (name != WEIGHTS, name))
             hint = f"; give a file in it, such as {shown(others[0])}" if others else ""
             raise UserError(f"{path}: not a run folder, it has neither {SETTINGS} nor {MODEL}{hint}.")
         check_choice("which", which, ("last", "best"))

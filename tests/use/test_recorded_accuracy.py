@@ -51,7 +51,10 @@ def test_the_best_weights_have_that_of_their_epoch(copied: Path) -> None:
 def test_where_nothing_fits_there_is_none(copied: Path) -> None:
     assert Classifier.open(copied).accuracy is not None
     weights = copied / "last" / "weights.safetensors"
-    assert recorded_accuracy(weights, 16) is None, "it was measured at 8 pixels"
+    spec = Classifier.open(copied).net.spec
+    assert recorded_accuracy(weights, spec) is not None
+    assert recorded_accuracy(weights, replace(spec, input_size=16)) is None, "it was measured at 8 pixels"
+    assert Classifier.open(copied, net="cifar_resnet8(zero_pad=around)").accuracy is None, "of another network"
     lone = shutil.copy(weights, copied.parent / "weights.safetensors")
     assert Classifier.open(lone).accuracy is None
     (copied / "result.json").rename(copied / "other.json")
@@ -79,7 +82,11 @@ def test_files_that_come_with_the_package_state_their_own() -> None:
     found = Classifier.open("pretrained:cifar_resnet20").accuracy
     measured = packaged.stated("cifar_resnet20").measured
     assert found == RecordedAccuracy(measured["top1"], measured["images"])
+    assert Classifier.open("pretrained:cifar_resnet20", net="cifar_resnet20").accuracy == found
+    for changes in ("zero_pad=around", "input_size=64"):
+        assert Classifier.open("pretrained:cifar_resnet20", net=f"cifar_resnet20({changes})").accuracy is None
     assert Classifier.open("pretrained:cifar_resnet20", image_size=40).accuracy is None
+    assert Classifier.open("pretrained:cifar_resnet20", normalise="imagenet").accuracy is None
 
 
 @pytest.mark.parametrize("measured", [{}, {"top1": 101.0}, {"top1": "high"}, {"top1": 90.0, "images": 0}])

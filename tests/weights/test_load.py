@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from resnetlab.training.evaluate import evaluate_on
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
+from resnetlab.weights.convert import convert
 from resnetlab.weights.files import read_safetensors
-from resnetlab.weights.load import load_with_metadata
+from resnetlab.weights.interop import OURS
+from resnetlab.weights.load import load_described, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 
@@ -66,7 +69,7 @@ def test_a_foreign_file_with_torchvisions_names_loads(tmp_path: Path) -> None:
     [
         ("cifar_resnet14", "it lacks layer1.1.conv1.weight.* and .* more"),
         ("cifar_resnet8(shortcut=B)", "it lacks layer2.0.downsample.0.weight"),
-        ("cifar_resnet8", r"in it conv1.weight is \(16, 1, 3, 3\), not \(16, 3, 3, 3\)"),
+        ("cifar_resnet8(in_channels=3)", r"in it conv1.weight is \(16, 1, 3, 3\), not \(16, 3, 3, 3\)"),
         ("cifar_plain8(branch=single)", "it has the extra layer1.0.bn2.bias"),
     ],
 )
@@ -74,6 +77,46 @@ def test_weights_that_do_not_fit_are_listed_and_not_loaded(run: Run, net: str, m
     with pytest.raises(UserError, match=message) as caught:
         resnetlab.load(run.folder, net=net)
     assert str(caught.value).endswith("Nothing was loaded.")
+
+
+def test_a_named_network_has_the_files_classes_channels_and_size(run: Run) -> None:
+    assert resnetlab.load(run.folder, net="cifar_resnet8").spec == run.spec
+    other, metadata = load_with_metadata(run.folder, net="cifar_resnet8(zero_pad=around)")
+    assert other.spec == replace(run.spec, zero_pad="around")
+    assert metadata is not None
+    assert metadata.spec == other.spec, "what is written to a file states the network that it is"
+    with pytest.raises(UserError, match=r"fc.weight is \(10, 64\), not \(7, 64\)"):
+        resnetlab.load(run.folder, net="cifar_resnet8(num_classes=7)")
+    with pytest.raises(UserError, match="its mean image has 8 pixels per side"):
+        resnetlab.load(run.folder, net="cifar_resnet8(input_size=16)")
+
+
+@pytest.mark.parametrize("changes", ["zero_pad=around", "input_size=64"])
+def test_a_converted_file_is_the_network_that_was_named(tmp_path: Path, changes: str) -> None:
+    convert("pretrained:cifar_resnet20", tmp_path / "x.safetensors", OURS, net=f"cifar_resnet20({changes})")
+    net, metadata = load_with_metadata(tmp_path / "x.safetensors")
+    assert net.spec == resnetlab.spec(f"cifar_resnet20({changes})")
+    assert metadata is not None
+    assert metadata.measured == {}, "the accuracy is another network's"
+
+
+def test_the_accuracy_is_that_with_the_files_own_normalisation() -> None:
+    known = load_described("pretrained:cifar_resnet20").metadata
+    given = load_described("pretrained:cifar_resnet20", normalise="imagenet").metadata
+    assert known is not None
+    assert given is not None
+    assert known.measured["top1"] > 80
+    assert given.measured == {}
+
+
+def test_a_size_that_is_no_number_is_refused() -> None:
+    with pytest.raises(UserError, match="image_size=x must be 8 to 4096 pixels"):
+        resnetlab.load("cifar_resnet20", pretrained=True, image_size="x")  # type: ignore[arg-type]
+
+
+def test_a_folder_within_a_run_leads_to_its_weights(run: Run) -> None:
+    with pytest.raises(UserError, match="give a file in it, such as 'weights.safetensors'"):
+        resnetlab.load(run.folder / "last")
 
 
 def test_damaged_and_missing_files_are_named(run: Run, tmp_path: Path) -> None:
