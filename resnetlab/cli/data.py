@@ -139,7 +139,8 @@ def verify(folder: Annotated[Path, Parameter(help="The folder of the pack.")], /
         print("\n".join(map(printable, damage)))
     if damage:
         raise UserError(
-            f"{folder}: a damaged pack, {counted(len(damage), 'fault')}; pack the data again, or copy the files again."
+            f"{folder}: a damaged pack, {counted(len(damage), 'fault')}; remove it and pack the data "
+            "again, or copy the files again."
         )
     if not json:
         print(f"{folder}: all shards and images are undamaged")
@@ -158,10 +159,10 @@ def audit(
     from resnetlab.api.screen import counting
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.open import open_data
-    from resnetlab.report.audit_page import write_page
+    from resnetlab.report.audit_page import check_place, write_page
 
-    if html and (html.is_dir() or not html.parent.is_dir()):
-        raise UserError(f"{html}: can't be written; give a file in an existing folder.")
+    if html:
+        check_place(html)
     opened = open_data(data, "read")
     with counting("auditing") as progress:
         found = audit_data(opened, workers=workers, progress=progress)

@@ -9,6 +9,7 @@ from resnetlab.cli.options import print_json
 from resnetlab.errors import UserError
 
 if TYPE_CHECKING:
+    from resnetlab.training.find_lr import LrTest
     from resnetlab.training.launch import Launch
 
 OUT = Path("find-lr.svg")
@@ -26,7 +27,13 @@ def show_find_lr(job: Launch, json: bool) -> None:
     say(f"{job.run.spec.name} on {job.run.data.title}: trying growing learning rates")
     with counting("trying learning rates") as count:
         found = find_lr(job.run, device=job.device, threads=job.threads, workers=job.workers, progress=count)
-    save_curves(lr_test_figure(found, job.run.spec.name), OUT, "move it away")
+    try:
+        save_curves(lr_test_figure(found, job.run.spec.name), OUT, "move it away")
+    finally:  # what was found is worth more than its picture
+        _show(found, json)
+
+
+def _show(found: LrTest, json: bool) -> None:
     if json:
         print_json(found.to_dict() | {"written": str(OUT)})
         return

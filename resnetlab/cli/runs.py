@@ -150,7 +150,7 @@ def plot(
         print(f"{out}: errors of {len(folders)} run{'s' if len(folders) > 1 else ''}")
 
 
-WIDTH = 130  # columns that most rows need
+BROKEN = 14  # columns for a network or a state, which may be broken into several lines
 
 
 def _show(found: list[RunSummary]) -> None:
@@ -158,11 +158,11 @@ def _show(found: list[RunSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from resnetlab.api.screen import console, print_listed
+    from resnetlab.api.screen import console, fits, print_listed
 
     headers = ("run", "network", "data", "state", "epochs", "train %", "test %", "best %", "written")
     rows = [_cells(r) for r in found]
-    if console().width >= WIDTH:
+    if fits(headers, [(name, net[:BROKEN], data, state[:BROKEN], *more) for name, net, data, state, *more in rows]):
         table = Table(box=box.SIMPLE_HEAD)
         for header in headers:
             right = header == "epochs" or header.endswith("%")

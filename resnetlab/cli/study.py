@@ -1,4 +1,4 @@
-"""`resnetlab study list | run | report`."""
+"""`resnetlab study list | run | report | essay`."""
 
 from __future__ import annotations
 

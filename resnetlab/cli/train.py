@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers, print_json
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
+from resnetlab.errors import UserError
 from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
@@ -129,6 +130,10 @@ def train(
     given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
     setup: dict[str, Any] = {"name": name, "device": device, "threads": threads, "workers": workers}
     setup |= {"checkpoint_steps": checkpoint_steps}
+    if given.get("start") == "":
+        raise UserError("--from is empty; give a run or a weight file, or leave it out to train from scratch.")
+    if dry_run and find_lr:
+        raise UserError("give either --dry-run or --find-lr, not both.")
     if dry_run or find_lr:
         _try_out(recipe, given, runs, setup, json, find_lr=find_lr)
         return

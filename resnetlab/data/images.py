@@ -94,6 +94,11 @@ class Data:
         kept = order[count:].sort().values
         return self.train[kept], self.train[chosen]
 
+    def without_training_images(self) -> list[str]:
+        """The classes without any training image, which a network can't learn."""
+        there = self.train.labels.cpu().bincount(minlength=len(self.classes))
+        return [self.classes[k] for k in torch.nonzero(there == 0).flatten().tolist()]
+
     def held_out_whole(self, count: int) -> list[str]:
         """The classes that would have no training images left, since all are among the `count` validation images."""
         labels = self.train.labels.cpu()

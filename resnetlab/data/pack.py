@@ -79,8 +79,7 @@ def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Coll
     """
     contents, source = read_index(folder)
     for shard in contents.shards:
-        if trouble := shard.trouble(folder):
-            raise UserError(f"{folder / shard.file}: {trouble}; pack the data again or fetch the file again.")
+        shard.check(folder)
     if purpose == "train" and not contents.train:
         raise UserError(f"{folder}: a pack with test images only; pack training images with them.")
     data = _data(contents, source)
@@ -163,7 +162,9 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
         raise
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         words = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}: damaged ({words}); pack the data again or copy the file again.") from error
+        raise UserError(
+            f"{path}: damaged ({words}); remove {folder} and pack the data again, or copy the file again."
+        ) from error
 
 
 def _contents(values: dict[str, Any]) -> Contents:
@@ -282,6 +283,8 @@ class _How:
 def _same_pack(folder: Path, data: Data, how: _How) -> Contents:
     """The contents of the existing pack. Raises UserError unless it was made from this data with these options."""
     there = read_index(folder)[0]
+    for shard in there.shards:
+        shard.check(folder)
     asked = (how.short_side, how.encoded, data.fingerprint)
     if (there.short_side, there.quality, there.source) != asked or (there.skipped and how.unreadable == "error"):
         raise UserError(f"{folder}: holds another pack, of {there.name}; choose another folder or move it away.")

@@ -105,8 +105,8 @@ def measure(
 ) -> Statistics:
     """Statistics of training images; of files at most MOST_MEASURED are measured, their middle at `size`.
 
-    Those of files are kept for the next time. Files that can't be read are left out here. progress: called with
-    how many are done, and of how many.
+    Those of files are kept for the next time if all could be read; files that can't are left out here. progress: called
+    with how many are done, and of how many.
     """
     if isinstance(images, Images):
         return statistics_of([images.pixels])
@@ -129,6 +129,8 @@ def measure(
                 )
 
         found = statistics_of(batches())
+        if found.images < len(some):  # the files may be repaired, under the same names
+            return found
         keep_statistics(path, found)
     _measured[path] = found
     return found

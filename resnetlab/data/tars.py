@@ -177,6 +177,13 @@ class Shard:
             return f"this part of the pack can't be read ({error.strerror})"
         return "" if size == self.bytes else f"has {size:,} bytes, but had {self.bytes:,} when it was packed"
 
+    def check(self, folder: Path) -> None:
+        """Raise UserError if `trouble` finds any."""
+        if trouble := self.trouble(folder):
+            raise UserError(
+                f"{folder / self.file}: {trouble}; remove {folder} and pack the data again, or fetch the file again."
+            )
+
 
 @dataclass(frozen=True)
 class CheckedFiles(ArchiveFiles):

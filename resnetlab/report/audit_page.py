@@ -12,8 +12,9 @@ from resnetlab.data.oddities import HUGE, STRETCHED, TINY, mode_words
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.errors import UserError, printable
 from resnetlab.report.page import render
-from resnetlab.storage import write_atomically
+from resnetlab.storage import content_of, is_there, write_atomically
 
+MARK = "<title>resnetlab: audit of "  # in every page, and hardly in another file
 SHOWN = 24  # rows of pictures in a section
 CLASSES_SHOWN = 50
 # The galleries in the order of the page: title and explanation.
@@ -71,8 +72,21 @@ class Gallery:
     rows: list[tuple[str, list[Picture]]]  # the words of a row, and its pictures
 
 
+def check_place(path: Path) -> None:
+    """Raise UserError unless the page may be written there, into an existing folder or over an earlier page."""
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"{path}: can't be written; give a file in an existing folder.")
+        ours = not is_there(path) or MARK.encode() in content_of(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); choose another file for --html.") from error
+    if not ours:
+        raise UserError(f"{path}: already exists and is not the page of an audit; choose another file for --html.")
+
+
 def write_page(found: Audit, data: Data, path: Path) -> None:
-    """Write the page, completely or not at all. Raises UserError if it can't be written."""
+    """Write the page, completely or not at all. Raises UserError if it can't be written, and as `check_place` does."""
+    check_place(path)
     try:
         write_atomically(path, html(found, data).encode())
     except OSError as error:

@@ -76,6 +76,11 @@ class Launch:
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
             for name, value in self.run.recipe.ignored.items()
         ]
+        if empty := [] if self.stand_in else self.run.data.without_training_images():
+            lines.append(
+                f"{len(empty)} of {len(self.run.data.classes)} classes have no training images, so they can't be "
+                f"learned: {some(map(shown, empty), 5)}"
+            )
         if lost:
             lines.append(
                 f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
@@ -86,6 +91,8 @@ class Launch:
 
     def _warmup(self) -> str:
         recipe = self.run.recipe
+        if self.stand_in:  # whose steps are not the data's; the report of the dry run has them
+            return ""
         trained = len(self.run.data.train) - recipe.validation_images
         steps = total_steps(recipe, len(batch_ends(trained, recipe.batch_size, 2 * self.distributed.world_size)))
         if not (line := unfinished_warmup(recipe, steps)):

@@ -155,6 +155,10 @@ class Recipe:
             raise UserError("epochs=0.0 must be more than 0.")
         if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
             raise UserError(f"milestones={self.milestones} must be increasing shares of the run, between 0 and 1.")
+        if self.schedule == "multistep" and not self.milestones:
+            raise UserError(
+                "schedule='multistep' needs milestones; for an lr that never falls, give schedule='constant'."
+            )
         if self.warmup in ("linear", "constant") and self.warmup_steps < 1:
             raise UserError(f"warmup={self.warmup!r} needs warmup_steps of at least 1.")
         if self.normalise not in NORMALISATIONS:

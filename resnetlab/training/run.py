@@ -20,7 +20,7 @@ from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
-from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, read_begun, read_result, read_settings
+from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, newest_run, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
 from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
@@ -61,10 +61,10 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        there = sorted(self.root.glob(f"*-{self.id}"))  # one network may have several names
+        """The run's folder: the one of its name, or else the run of this id that was written last, if there is one."""
         words = re.sub(r"(?:[^\w.]|_)+", "_", f"{self.spec.name or 'net'}-{self.data.title}").strip("_")
-        return there[0] if there else self.root / f"{self.name or words[:60]}-{self.id}"
+        own = self.root / f"{self.name or words[:60]}-{self.id}"
+        return own if is_there(own / SETTINGS) else newest_run(self.root, self.id) or own
 
     def result(self) -> dict[str, Any] | None:
         """The result of the finished run (`train` writes it), or None while it is unfinished.
@@ -138,6 +138,11 @@ def make_run(
         if recipe.normalise == "source" and not pretrained.normalisation:  # as evaluation does with such files
             recipe = recipe.override(normalise="channel_mean_std" if data.shape else "imagenet")
     if recipe.validation_share:
+        if len(data.train) < 3:
+            raise UserError(
+                f"validation_share={recipe.validation_share:g}: {data.title} has {len(data.train)} training images, "
+                "too few to hold one out; add images, or give --validation-share 0."
+            )
         recipe = recipe.override(validation_images=max(1, round(recipe.validation_share * len(data.train))))
     data.check_hold_out(recipe.validation_images)
     try:

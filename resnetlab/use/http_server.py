@@ -26,12 +26,9 @@ YOUNG_SECONDS = 1.0
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # as in a Host header
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether it can be reached from this machine only, by the address that it is bound to."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:

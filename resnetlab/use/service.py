@@ -29,12 +29,14 @@ def serve_classifier(
 ) -> None:
     """Answer requests until a signal (`http_server.run`); ready is called with the line that states the address.
 
-    host: as the user gave it; on a loopback address only requests that use the server's own names are answered.
+    host: as the user gave it. If the listener is bound to a loopback address, which many names mean, only requests that
+    use the server's own names are answered.
     engine: as in `with_engine`, or `auto`: PyTorch at first, then the fastest engine once it is known. told is called
     with lines that say which engine runs, and with warnings. Raises UserError as `with_engine` does.
     """
     settles = engine == "auto" and classifier.device == "cpu"  # the first engine answers until the fastest is found
-    hosts = {*LOOPBACK, host.lower()} if is_loopback(host) else None
+    # With the address too: ready's line states it, and it may be another than the usual one, such as 127.0.1.1.
+    hosts = {*LOOPBACK, host.lower(), listener.getsockname()[0]} if is_loopback(listener) else None
     with Decoders(limits.pixels + BESIDE) as decoders:
         # The app alone holds the first, so that its memory is free once it is replaced.
         first = with_engine(classifier, None if settles else engine, batch=batch, told=told)

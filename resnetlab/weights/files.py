@@ -157,9 +157,14 @@ def _read_zip(path: Path, which: str) -> Contents:
 def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return {name: torch.from_numpy(_native(arrays[name])) for name in arrays.files}
     except Exception as error:  # as many kinds as there are ways to be damaged
         raise UserError(f"{path}: not a complete npz file of numbers ({_first_line(error)}).") from error
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's byte order, the only one that torch has."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _read_torch(path: Path, size: int, which: str) -> Contents:

@@ -13,7 +13,7 @@ from resnetlab.errors import UserError, check_choice
 from resnetlab.nets import zoo
 from resnetlab.nets.branches import squeezed
 from resnetlab.nets.mixing import Add, Plain
-from resnetlab.nets.orders import EXPANSION, BranchName
+from resnetlab.nets.orders import EXPANSION, ORDERS, BranchName
 from resnetlab.nets.spec import SIZES, NetSpec, ShortcutName, StageSpec, StemName
 from resnetlab.nets.vgg import VGGSpec
 from resnetlab.weights.matching import match_order
@@ -37,9 +37,12 @@ class IdentifiedState:
 
 
 def read_in_order(state: State, net: str | None) -> tuple[IdentifiedState, list[str]]:
-    """A network's tensors paired by `matching.match_order`, whatever their names are; and the pairs in lines."""
+    """A network's tensors paired by `matching.match_order`, whatever their names are; and the pairs in lines.
+
+    Raises UserError as `match_order` does, and for a bias that no batch norm can take up.
+    """
     matched = match_order(state, net)
-    tensors = _counted(_without_conv_biases(matched.state))
+    tensors = _counted(_without_conv_biases(matched.state, matched.spec))
     return IdentifiedState(IN_ORDER, matched.spec, tensors, matched.left_out), matched.table()
 
 
@@ -54,13 +57,16 @@ def read_state(state: State, net: str | None = None, which: str = "last") -> Ide
     is merged into the mean. Nothing else is made up: tensors that don't fit the network are returned as they are.
     Without an fc layer, the network has as many classes as the zoo's.
 
-    Raises UserError if the network can't be determined, and for duplicate tensors.
+    Raises UserError if the network can't be determined, for duplicate tensors, and for a bias that no batch norm can
+    take up.
     """
     found = unwrapped(state, which)
     state, name = found.state, naming_of(found.state)
     if name != OURS:
-        state = _without_conv_biases(NAMING_SCHEMES[name].to_ours(state))
+        state = NAMING_SCHEMES[name].to_ours(state)
     spec = _named(net, name, state) if net else _told(name, state)
+    if name != OURS:
+        state = _without_conv_biases(state, spec)
     return IdentifiedState(name, spec, _counted(state), found.left_out, found.choice, found.other_head)
 
 
@@ -265,13 +271,22 @@ def _vgg(state: State) -> VGGSpec | None:
     return None
 
 
-def _without_conv_biases(state: State) -> State:
-    """A bias between a convolution and its batch norm moves the mean: (x + b) - mean = x - (mean - b)."""
+def _without_conv_biases(state: State, spec: zoo.Spec) -> State:
+    """A bias between a convolution and its batch norm moves the mean: (x + b) - mean = x - (mean - b).
+
+    Raises UserError for a unit's bias in full pre-activation, where the convolution's batch norm comes before it.
+    """
     made = dict(state)
+    norm_first = isinstance(spec, NetSpec) and spec.norm == "batch" and "b" in ORDERS[spec.order].preact
     for key, bias in state.items():
         found = re.fullmatch(r"(.*?)(conv|downsample\.)(\d)\.bias", key)
         if not found:
             continue
+        if norm_first and found[1].startswith("layer") and found[2] == "conv":  # the stem's batch norm comes after it
+            raise UserError(
+                f"{key} can't be kept: a convolution's bias needs its batch norm after it, which in this network comes "
+                "before it. Nothing was loaded"
+            )
         norm = f"{found[1]}bn{found[3]}" if found[2] == "conv" else f"{found[1]}downsample.1"
         mean = state.get(f"{norm}.running_mean")
         if mean is not None and mean.shape == bias.shape and norm != key.removesuffix(".bias"):

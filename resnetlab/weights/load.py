@@ -312,7 +312,7 @@ def _weight_file(path: Path, which: str) -> Path:
     if is_folder:
         for name in IN_FOLDERS:
             if (path / name).exists():
-                return path / name
+                return _weight_file(path / name, which)
         if not is_there(path / SETTINGS):
             files = (file.name for file in path.iterdir() if file.suffix in SUFFIXES)
             others = sorted(files, key=lambda name: (name != WEIGHTS, name))
@@ -324,4 +324,6 @@ def _weight_file(path: Path, which: str) -> Path:
         return weights
     if not exists:
         raise UserError(f"{path}: no such run folder or weight file{absent_hint(path)}.")
+    if which == "best":
+        raise UserError(f"{path}: a file, and only a run folder has best weights; leave --which best out.")
     return path

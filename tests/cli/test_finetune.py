@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -68,6 +69,17 @@ def test_a_class_that_is_only_held_out_is_told(tmp_path: Path, capsys: Captured)
     assert "'dog'; add images, or hold out fewer (--validation-share" in said[1]
 
 
+def test_too_few_images_to_hold_one_out(tmp_path: Path, capsys: Captured) -> None:
+    for side, name in itertools.product(("train", "val"), ("cat", "dog")):
+        (tmp_path / side / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / side / name / "0.png")
+    options = ["--data", str(tmp_path), "--net", "cifar_resnet8", *SHORT, "--dry-run"]
+    assert main(["train", "finetune", *options]) == 2
+    assert "2 training images, too few to hold one out; add images, or give --validation-share 0" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
     options = ["--net", "cifar_resnet8", "--threads", "1", "--runs", str(tmp_path)]
     assert main(["train", "digits", "--epochs", "1", *options, "--json"]) == 0
@@ -83,6 +95,8 @@ def test_an_early_end_is_said(tmp_path: Path, capsys: Captured) -> None:
     [
         (["--data", "folder:nowhere"], "nowhere: no such folder"),
         (["--from", "nowhere"], "nowhere: no such run folder or weight file to start from"),
+        (["--from", ""], "--from is empty; give a run or a weight file, or leave it out"),
+        (["--dry-run", "--find-lr"], "give either --dry-run or --find-lr, not both"),
         (["--freeze", "2"], "freeze=2 needs weights to start from"),
         (["--stop-after", "2", "--validation-images", "0"], "stop_after=2 needs held-out images"),
     ],

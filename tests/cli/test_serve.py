@@ -79,6 +79,22 @@ def test_a_host_that_others_reach_is_warned_of_and_answers_by_any_name(start: St
         assert process.wait(60) == 0
 
 
+def test_another_name_of_loopback_is_no_warning_and_refuses_other_names(start: Started) -> None:
+    with start("--host", "127.2") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        port = int(process.stdout.readline().split("http://127.0.0.2:")[1].split("/")[0])
+        statuses = []
+        for host in ("classifier.example", "127.2", "127.0.0.2", "localhost"):
+            with socket.create_connection(("127.0.0.2", port)) as client:
+                client.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                statuses.append(int(client.makefile("rb").readline().split()[1]))
+        process.terminate()
+        assert process.wait(60) == 0
+        assert statuses == [421, 200, 200, 200]
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_all_addresses_are_those_of_ipv4_too() -> None:
     with listen("::", 0) as listener:

@@ -330,6 +330,12 @@ def test_the_command_prints_a_table_json_and_a_page(
     assert main([*command, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert (values["train"], values["test"], len(values["unreadable"])) == (27, 4, 5)
+    assert main([*command, "--html", str(page), "--json"]) == 0  # its own page is replaced
+    capsys.readouterr()
+    page.write_text("my notes")
+    assert main([*command, "--html", str(page)]) == 2
+    assert "already exists and is not the page of an audit" in capsys.readouterr().err
+    assert page.read_text() == "my notes"
     assert main([*command, "--html", str(tmp_path / "nowhere" / "x.html")]) == 2
     assert "can't be written; give a file in an existing folder" in capsys.readouterr().err
 

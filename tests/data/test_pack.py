@@ -275,6 +275,11 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     said = capsys.readouterr().out
     assert "already packed: 12 training and 4 test images" in said
     assert f"--data pack:{dest}" in said
+    whole = (dest / "train-00000.tar").read_bytes()
+    (dest / "train-00000.tar").write_bytes(whole[:-512])
+    assert main(command) == 2
+    assert "when it was packed; remove " in capsys.readouterr().err
+    (dest / "train-00000.tar").write_bytes(whole)
     assert main(["data", "verify", str(dest)]) == 0
     assert "all shards and images are undamaged" in capsys.readouterr().out
     path = dest / "test-00000.tar"
@@ -282,7 +287,7 @@ def test_the_command_packs_finds_and_verifies(packed: Path, tmp_path: Path, caps
     assert main(["data", "verify", str(dest)]) == 2
     out, err = capsys.readouterr()
     assert "test-00000.tar: damaged" in out
-    assert "a damaged pack, 1 fault; pack" in err
+    assert "a damaged pack, 1 fault; remove it and pack" in err
     assert main(["data", "verify", str(dest), "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["damage"]) == 1
 

@@ -102,6 +102,20 @@ def test_statistics_without_a_place_to_keep_them(
     assert measure(pictures, 8).images == 37
 
 
+def test_files_that_are_repaired_are_measured_again(
+    tmp_path: Path, pictures: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(statistics, "_measured", {})
+    whole = Path(pictures.place(0)).read_bytes()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(whole)
+    (tmp_path / "b.jpg").write_bytes(bytes(len(whole)))  # damaged, of the same size
+    assert measure(files_at(tmp_path, ["a.jpg", "b.jpg"]), 8).images == 1
+    (tmp_path / "b.jpg").write_bytes(whole)
+    assert measure(files_at(tmp_path, ["a.jpg", "b.jpg"]), 8).images == 2
+
+
 def test_no_image_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "a.jpg").write_text("no picture")

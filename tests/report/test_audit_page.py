@@ -115,7 +115,7 @@ def test_an_image_that_is_gone_by_now_has_no_picture(tmp_path: Path, loose_data:
 
 def test_a_page_that_cannot_be_written_is_told(data: Data, tmp_path: Path) -> None:
     found = audit(data, workers=1)
-    with pytest.raises(UserError, match="can't write the page"):
+    with pytest.raises(UserError, match="can't be written; give a file in an existing folder"):
         write_page(found, data, tmp_path / "nowhere" / "x.html")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from resnetlab.cli import find_lr as command
 from resnetlab.cli.main import main
 from resnetlab.data.images import Data, Images
 from resnetlab.errors import UserError
+from resnetlab.studies.figures import curves
 from resnetlab.studies.figures.curves import lr_test_figure
 from resnetlab.studies.figures.draw import draw
 from resnetlab.training import find_lr as module
@@ -87,6 +90,10 @@ def test_a_first_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         find_lr(small_run(tmp_path, net="cifar_resnet8(branch_scalar=1e38)"), threads=1)
 
 
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_the_command_draws_and_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.chdir(tmp_path)
     found = judged(RATES, curve(0.1))
@@ -106,6 +113,14 @@ def test_the_command_draws_and_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "find_lr", lambda *_, **__: LrTest((1.0,), (2.0,), (2.0,), None, None))
     assert main(asked) == 0
     assert "no suggestion: the loss did not fall" in capsys.readouterr().out
+    monkeypatch.setattr(module, "find_lr", lambda *_, **__: found)
+    monkeypatch.setattr(curves, "write_atomically", full)
+    assert main(asked) == 2
+    said = capsys.readouterr()
+    assert "suggested: --lr" in said.out, "what was found is worth more than its picture"
+    assert "No space left" in said.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     command.OUT.write_text("mine")
     assert main(asked) == 2
     assert "is not a plot of this command; move it away" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from resnetlab.training.distributed import Distributed
 from resnetlab.training.launch import launch
@@ -21,6 +24,17 @@ def test_another_name_for_a_run_that_exists_has_no_effect(tmp_path: Path) -> Non
     assert second.introduction(warn_of_scratch=False)[-1] == (
         f"--name second has no effect: the run exists already, under the name first-{first.run.id}"
     )
+
+
+def test_classes_without_training_images_are_told(tmp_path: Path) -> None:
+    asked = recipe("digits", net="cifar_resnet8")
+    made = launch(asked, tmp_path, Distributed())
+    assert made.warnings() == []
+    data = made.run.data
+    few = replace(data, train=data.train[torch.nonzero(data.train.labels < 8).flatten()])
+    assert replace(made, run=replace(made.run, data=few)).warnings() == [
+        "2 of 10 classes have no training images, so they can't be learned: '8', '9'"
+    ]
 
 
 def test_files_that_the_last_epoch_lacked_are_told(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_imagenet_strong_has_the_values_of_its_source() -> None:
         ({"lr": float("inf")}, "lr=inf must be finite"),
         ({"schedule": "cosin"}, "schedule='cosin' is not known: choose one of .* Did you mean cosine"),
         ({"milestones": 0.5}, "milestones=0.5 must be a list of numbers"),
+        ({"milestones": []}, "schedule='multistep' needs milestones"),
         ({"milestones": [0.5, 0.2]}, "must be increasing shares of the run"),
         *(({"milestones": [0.5, end]}, "must be increasing shares of the run") for end in (1, 2)),
         ({"milestones": [0, 0.5]}, "must be increasing shares of the run"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from resnetlab.cli.main import main
 from resnetlab.data.seeds import seed_of
 from resnetlab.errors import UserError
+from resnetlab.storage import is_there
 from resnetlab.training import loop
 from resnetlab.training.distributed import Distributed
 from resnetlab.training.evaluate import evaluate_on
@@ -200,6 +202,21 @@ def test_one_network_under_several_names_is_one_run(tmp_path: Path) -> None:
     again = make_run(small(net="cifar_resnet8(mix=Plain)"), tmp_path)
     assert again.folder == folder
     assert again.result() is not None
+
+
+def test_a_copy_of_a_run_is_not_taken_for_it(tmp_path: Path) -> None:
+    run = make_run(small(), tmp_path, name="mine")
+    (tmp_path / f"a-{run.id}").touch()  # neither a file of that name
+    (tmp_path / f"b-{run.id}").mkdir()  # nor a folder that is no run
+    assert run.folder == tmp_path / f"mine-{run.id}"
+    finish(small(), tmp_path)
+    (made,) = (path.parent for path in tmp_path.glob("*/run.json"))
+    shutil.copytree(made, tmp_path / f"backup-{made.name}")
+    assert make_run(small(), tmp_path).folder == made
+    shutil.copytree(made, run.folder)
+    assert run.folder.name == f"mine-{run.id}"
+    assert make_run(small(), tmp_path, name="other").folder.parent == tmp_path, "an existing run, and not a new one"
+    assert is_there(make_run(small(), tmp_path, name="other").folder / "run.json")
 
 
 def test_what_a_caller_draws_between_two_statuses_changes_nothing(

@@ -22,7 +22,7 @@ from resnetlab.training.finetune import read_pretrained
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
-from resnetlab.training.run import Run, make_run
+from resnetlab.training.run import Run, make_run, open_folder
 from resnetlab.training.run_details import compare_runs, details, remove_run
 from resnetlab.training.runs import find_run
 
@@ -79,7 +79,7 @@ def test_a_name_is_the_folder_and_no_part_of_the_id(tmp_path: Path) -> None:
     assert named.folder == tmp_path / f"flowers-{named.id}"
     assert plain.folder == tmp_path / f"cifar_resnet8_flowers-{plain.id}"  # what the data is called, not its kind
     assert plain.settings(1, "cpu")["data"]["title"] == "flowers"
-    plain.folder.mkdir()
+    open_folder(plain, 1, "cpu")
     assert named.folder == plain.folder  # it is one run
 
 

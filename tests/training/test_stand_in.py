@@ -43,6 +43,11 @@ def test_published_data_is_counted(capsys: Captured, tmp_path: Path) -> None:
     assert (held_out["train_images"], held_out["validation_images"], held_out["steps"]) == (45_000, 5_000, 704)
 
 
+def test_of_data_that_is_absent_no_warm_up_is_too_long(capsys: Captured) -> None:
+    assert main(["train", "cifar_fast", "--data", "cifar10:nowhere", "--net", "cifar_resnet8", "--dry-run"]) == 0
+    assert "warm-up" not in capsys.readouterr().err
+
+
 def test_of_a_folder_only_what_does_not_depend_on_it(capsys: Captured, tmp_path: Path) -> None:
     arguments = ["finetune", "--net", "resnet18", "--image-size", "32", "--batch-size", "4", "--data", "folder:flowers"]
     found = tried(capsys, *arguments)

@@ -60,6 +60,14 @@ def test_every_kind_gives_the_same_network(state: dict[str, Tensor], tmp_path: P
     assert metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
+def test_an_npz_file_of_the_other_byte_order_is_read(state: dict[str, Tensor], tmp_path: Path) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    np.savez(tmp_path / "x.npz", **{name: array.astype(array.dtype.newbyteorder()) for name, array in arrays.items()})
+    found = read_file(tmp_path / "x.npz").tensors
+    assert found.keys() == state.keys()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in found.items())
+
+
 def plus_one(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor + 1 for key, tensor in state.items()}
 

@@ -199,6 +199,14 @@ def test_caffes_batch_norm_in_two_layers_and_a_bias_before_it() -> None:
     torch.testing.assert_close(net.run(("conv1", "bn1"), x), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("net", [None, "resnetv2_18"])
+def test_a_bias_after_its_batch_norm_is_refused(net: str | None) -> None:
+    made = network("resnetv2_18/8")
+    theirs = write_state(made.state_dict(), made.spec, "timm") | {"stages.1.blocks.0.conv2.bias": torch.ones(16)}
+    with pytest.raises(UserError, match=r"layer2\.0\.conv2\.bias can't be kept: .* Nothing was loaded"):
+        read_state(theirs, net)
+
+
 def test_early_caffes_blobs_of_four_dimensions() -> None:
     net = network("resnet18/8")
     theirs = write_state(net.state_dict(), net.spec, "caffe")

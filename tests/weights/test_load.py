@@ -114,6 +114,11 @@ def test_a_size_that_is_no_number_is_refused() -> None:
         resnetlab.load("cifar_resnet20", pretrained=True, image_size="x")  # type: ignore[arg-type]
 
 
+def test_only_a_run_has_best_weights(run: Run) -> None:
+    with pytest.raises(UserError, match="weights.safetensors: a file, and only a run folder has best weights"):
+        resnetlab.load(run.folder / "last/weights.safetensors", which="best")
+
+
 def test_a_folder_within_a_run_leads_to_its_weights(run: Run) -> None:
     with pytest.raises(UserError, match="give a file in it, such as 'weights.safetensors'"):
         resnetlab.load(run.folder / "last")

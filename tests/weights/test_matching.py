@@ -14,7 +14,7 @@ import resnetlab
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.weights.interop import IN_ORDER
+from resnetlab.weights.interop import IN_ORDER, read_in_order
 from resnetlab.weights.load import load_described
 from resnetlab.weights.matching import match_order
 from resnetlab.weights.naming import State
@@ -130,6 +130,29 @@ def test_a_bias_before_batch_norm_and_a_head_of_1x1(tmp_path: Path) -> None:
     torch.save(biased, tmp_path / "x.pth")
     found = resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8", match="order")
     torch.testing.assert_close(found.state_dict(), wanted.state_dict(), rtol=0, atol=1e-6)
+
+
+BIASED = "can't be kept: a convolution's bias needs its batch norm after it, .* Nothing was loaded"
+
+
+@pytest.mark.parametrize("key", ["layer1.0.conv1", "layer2.0.conv1", "layer1.0.conv2"])
+@pytest.mark.parametrize("first", ["stem", "unit"])
+def test_a_bias_after_its_batch_norm_is_refused(key: str, first: str, tmp_path: Path) -> None:
+    net = f"cifar_preresnet8(first_preact={first}, stages=((1,16,1),(1,16,2)))"
+    state = network(net).state_dict()
+    torch.save({**state, f"{key}.bias": torch.ones(16)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=rf"x\.pth: {key}\.bias {BIASED}"):
+        resnetlab.load(tmp_path / "x.pth", net=net, match="order")
+
+
+@pytest.mark.parametrize("order", ["full_preact", "relu_preact"])
+def test_a_bias_before_its_batch_norm_in_preactivation(order: str) -> None:
+    net = f"cifar_resnet8(order={order})"
+    state, key = network(net).state_dict(), "conv1" if order == "full_preact" else "layer1.0.conv2"
+    norm = key.replace("conv", "bn") + ".running_mean"
+    found = read_in_order({**state, f"{key}.bias": torch.ones(16)}, net)[0].state
+    assert found.keys() == state.keys()
+    assert torch.equal(found[norm], state[norm] - 1)
 
 
 CONVS_FIRST = ("conv1", "conv2", "downsample.0", "bn1", "bn2", "downsample.1")
