@@ -127,15 +127,11 @@ def train(
     """
     if serve:
         check_server_installed()  # before the training
-    given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
+    given = _given(overrides)
     setup: dict[str, Any] = {"name": name, "device": device, "threads": threads, "workers": workers}
     setup |= {"checkpoint_steps": checkpoint_steps}
-    if given.get("start") == "":
-        raise UserError("--from is empty; give a run or a weight file, or leave it out to train from scratch.")
-    if dry_run and find_lr:
-        raise UserError("give either --dry-run or --find-lr, not both.")
     if dry_run or find_lr:
-        _try_out(recipe, given, runs, setup, json, find_lr=find_lr)
+        _try_out(recipe, given, runs, setup, json, dry_run, find_lr)
         return
     from resnetlab.api.train import train as train_to_the_end
 
@@ -147,10 +143,20 @@ def train(
             serve_run(str(result.folder), which="best" if stops_early else "last", port=0, device=device)
 
 
+def _given(overrides: Any) -> dict[str, Any]:
+    """The fields that were given. Raises UserError for an empty source, which would mean from scratch."""
+    given = {k: v for k, v in vars(overrides).items() if v is not None} if overrides else {}
+    if given.get("start") == "":
+        raise UserError("--from is empty; give a run or a weight file, or leave it out to train from scratch.")
+    return given
+
+
 def _try_out(
-    recipe: str, fields: dict[str, Any], runs: Path, setup: dict[str, Any], json: bool, *, find_lr: bool
+    recipe: str, fields: dict[str, Any], runs: Path, setup: dict[str, Any], json: bool, dry_run: bool, find_lr: bool
 ) -> None:
-    """A few steps, which train nothing."""
+    """A few steps, which train nothing. Raises UserError if both ways are asked for."""
+    if dry_run and find_lr:
+        raise UserError("give either --dry-run or --find-lr, not both.")
     from resnetlab.api.train import launched, recipe_of
     from resnetlab.cli.dry_run import show_dry_run
     from resnetlab.cli.find_lr import show_find_lr
