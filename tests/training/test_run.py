@@ -213,10 +213,9 @@ def test_a_copy_of_a_run_is_not_taken_for_it(tmp_path: Path) -> None:
     (made,) = (path.parent for path in tmp_path.glob("*/run.json"))
     shutil.copytree(made, tmp_path / f"backup-{made.name}")
     assert make_run(small(), tmp_path).folder == made
-    shutil.copytree(made, run.folder)
+    assert is_there(run.folder / "run.json"), "an existing run, and not a new one"
+    shutil.copytree(made, tmp_path / f"mine-{run.id}")
     assert run.folder.name == f"mine-{run.id}"
-    assert make_run(small(), tmp_path, name="other").folder.parent == tmp_path, "an existing run, and not a new one"
-    assert is_there(make_run(small(), tmp_path, name="other").folder / "run.json")
 
 
 def test_what_a_caller_draws_between_two_statuses_changes_nothing(
