@@ -53,9 +53,8 @@ def import_trouble(package: str) -> str:
 def to_onnx(module: WithNormalisation, pixels: Tensor, description: dict[str, str]) -> bytes:
     """The file's content: `pixels`, uint8 N C H W with any N, -> `scores`, float32 N K.
 
-    `pixels` is an example with N of 2 or more; the description becomes its metadata_props, with a checksum
-    that `checksum.sealed` sets. Raises UserError where a
-    package is missing, and for a network that one file can't hold.
+    `pixels` is an example with N of 2 or more; the description becomes its metadata_props, with a checksum that
+    `checksum.sealed` sets. Raises UserError where a package is missing, and for a network that one file can't hold.
     """
     check_installed()
     if (size := sum(tensor.nbytes for tensor in module.state_dict().values())) > MOST_BYTES:
