@@ -29,15 +29,18 @@ def show_find_lr(job: Launch, json: bool) -> None:
         found = find_lr(job.run, device=job.device, threads=job.threads, workers=job.workers, progress=count)
     try:
         save_curves(lr_test_figure(found, job.run.spec.name), OUT, "move it away")
-    finally:  # what was found is worth more than its picture
-        _show(found, json)
+    except UserError:
+        _show(found, json, written=False)  # what was found is worth more than its picture
+        raise
+    _show(found, json, written=True)
 
 
-def _show(found: LrTest, json: bool) -> None:
+def _show(found: LrTest, json: bool, *, written: bool) -> None:
     if json:
-        print_json(found.to_dict() | {"written": str(OUT)})
+        print_json(found.to_dict() | {"written": str(OUT) if written else None})
         return
-    print(f"{OUT}: the loss at {len(found.rates)} learning rates")
+    if written:
+        print(f"{OUT}: the loss at {len(found.rates)} learning rates")
     if found.suggestion is None or found.best is None:
         print("no suggestion: the loss did not fall at any of them; check the data and the recipe")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def keep_statistics(path: Path, found: Statistics) -> None:
 
 
 _measured: dict[Path, Statistics] = {}  # in case the cache can't be written
+# Those of data with unreadable files, for as long as it is open: when it is opened anew, they may be repaired.
+_partial: dict[Path, tuple[weakref.ref[object], Statistics]] = {}
 
 
 def measure(
@@ -111,6 +114,9 @@ def measure(
     if isinstance(images, Images):
         return statistics_of([images.pixels])
     path = kept_statistics(images, size)
+    partial = _partial.get(path)
+    if partial and partial[0]() is images.source:
+        return partial[1]
     found = _measured.get(path) or read_statistics(path)
     if not found:
         some = sample(images)
@@ -129,7 +135,8 @@ def measure(
                 )
 
         found = statistics_of(batches())
-        if found.images < len(some):  # the files may be repaired, under the same names
+        if found.images < len(some):
+            _partial[path] = weakref.ref(images.source), found
             return found
         keep_statistics(path, found)
     _measured[path] = found

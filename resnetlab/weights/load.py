@@ -11,7 +11,7 @@ import torch
 
 from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.data.resizing import USUAL, Resizing
-from resnetlab.errors import UserError, check_choice, first_of, printable, shown
+from resnetlab.errors import UserError, as_python, check_choice, first_of, printable, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
@@ -238,12 +238,13 @@ def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
     def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
         return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)
 
-    same = convs(contents.tensors.values()) == convs(wanted.values()) and not wanted.keys() & contents.tensors.keys()
+    same = convs(contents.tensors.values()) == convs(wanted.values()) and contents.tensors.keys() - wanted.keys()
     return " If only its names differ, give --match order." if contents.in_order and same else ""
 
 
 def _sized(loaded: Loaded, size: int) -> Loaded:
     """The same network for images of `size` x `size` pixels. Raises UserError if that is not possible."""
+    size = as_python(size)
     if not isinstance(size, int) or not LEAST_SIZE <= size <= MOST_SIZE:
         raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
     spec, metadata = loaded.net.spec, loaded.metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.data.normalisation import imagenet
+from resnetlab.errors import UserError
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
@@ -140,6 +142,20 @@ def test_a_report_of_the_whole_images(place: Path, capsys: Captured, tmp_path: P
     assert ", and its mirror image" in page
     assert main(["eval", *ask, "--report", str(tmp_path / "report")]) == 2
     assert "evaluation.html: already exists" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_said_although_the_report_cannot_be_written(
+    place: Path, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UserError("report: can't write (No space left on device)")
+
+    monkeypatch.setattr("resnetlab.api.evaluate.write_report", full)
+    ask = (str(place / "pictures.safetensors"), "--data", str(place / "pictures"))
+    assert main(["eval", *ask, "--report", str(tmp_path / "report")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"top-1 [\d.]+ %, \d+ of \d+ images right", said)
+    assert "No space left" in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_the_list(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch)
     assert "unfinished: epoch 0 of 1, step 0" in shown
     assert main(["runs", "--runs", str(runs / "photos")]) == 0
     assert "no runs yet" in capsys.readouterr().out
+
+
+def test_a_long_name_takes_no_column_away(
+    runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained(runs), tmp_path / f"{'n' * 60}-{trained(runs).name[-12:]}")
+    monkeypatch.setattr("resnetlab.api.screen.console", lambda: Console(width=140))
+    assert main(["runs", "--runs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("n" * 60, "cifar_resnet8", "digits", "finished"):
+        assert words in shown
 
 
 def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

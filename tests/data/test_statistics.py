@@ -111,7 +111,11 @@ def test_files_that_are_repaired_are_measured_again(
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(whole)
     (tmp_path / "b.jpg").write_bytes(bytes(len(whole)))  # damaged, of the same size
-    assert measure(files_at(tmp_path, ["a.jpg", "b.jpg"]), 8).images == 1
+    opened = files_at(tmp_path, ["a.jpg", "b.jpg"])
+    assert measure(opened, 8).images == 1
+    with monkeypatch.context() as within:
+        within.setattr(FolderFiles, "read", lambda *_: pytest.fail("measured again"))
+        assert measure(opened, 8).images == 1  # a training asks twice
     (tmp_path / "b.jpg").write_bytes(whole)
     assert measure(files_at(tmp_path, ["a.jpg", "b.jpg"]), 8).images == 2
 

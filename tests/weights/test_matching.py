@@ -209,6 +209,10 @@ def test_a_file_whose_names_alone_differ_is_told_of_the_way(tmp_path: Path) -> N
         resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8")
     with pytest.raises(UserError, match=r"Nothing was loaded\.$"):
         resnetlab.load(tmp_path / "x.pth", net="cifar_resnet14")
+    ours = {key: t for key, t in network("cifar_resnet8").state_dict().items() if key != "fc.bias"}
+    torch.save(ours, tmp_path / "x.pth")  # no name differs: one is missing
+    with pytest.raises(UserError, match=r"fc\.bias \(10,\)\. Nothing was loaded\.$"):
+        resnetlab.load(tmp_path / "x.pth", net="cifar_resnet8")
 
 
 def test_files_without_an_order_of_their_own_are_refused(tmp_path: Path) -> None:
