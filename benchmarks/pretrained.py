@@ -30,7 +30,7 @@ from resnetlab.nets.vgg import VGG
 from resnetlab.nets.zoo import spec
 from resnetlab.run_files import read_result, read_settings
 from resnetlab.storage import write_atomically
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.weights.load import load_described, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 from resnetlab.weights.packaged import FOLDER, SUFFIX
@@ -55,7 +55,7 @@ def make(run: Path, data: Data, folder: Path = FOLDER, *, replaces: bool = False
     with tempfile.TemporaryDirectory() as place:
         trial = Path(place) / path.name
         trial.write_bytes(weights_bytes(halved, metadata))
-        before, after = evaluate_on(run, data), evaluate_on(trial, data)
+        before, after = (evaluate([folder], data).accuracy for folder in (run, trial))
         if before.top1 - after.top1 > MOST_LOSS:
             raise UserError(f"{run}: float16 takes top-1 from {before.top1:.2f} % to {after.top1:.2f} %: not written.")
         measured = metadata.measured | _measured(before, after, data) | {"answers": answers(*_loaded(trial))}

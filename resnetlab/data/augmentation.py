@@ -83,19 +83,17 @@ def random_erasing(
     return x.masked_fill((chosen[:, None, None] & tall[:, :, None] & wide[:, None, :])[:, None], 0)
 
 
-def colour_jitter(
-    x: Tensor, draws: Tensor, brightness: float, contrast: float, saturation: float, hue: float = 0
-) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in an order drawn for each image.
+def colour_jitter(x: Tensor, draws: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """Change brightness, contrast and saturation, in an order drawn for each image.
 
-    x: uint8. A factor is uniform in [max(0, 1 - b), 1 + b], the hue's turn in [-hue, hue] with hue <= 0.5 (half the
-    circle); a strength of 0 changes nothing. Source: torchvision's ColorJitter on Pillow images.
+    x: uint8. A factor is uniform in [max(0, 1 - b), 1 + b]; a strength of 0 changes nothing. Source: torchvision's
+    ColorJitter on Pillow images. Its fourth change, of the hue, is left out; the order keeps a place for it.
     """
     changes = {
         operations.brightness: (max(0.0, 1 - brightness), 1 + brightness),
         operations.contrast: (max(0.0, 1 - contrast), 1 + contrast),
         operations.colour: (max(0.0, 1 - saturation), 1 + saturation),
-        operations.hue if hue else operations.identity: (-hue, hue),  # a turn by nothing would still round
+        operations.identity: (0.0, 0.0),
     }
     strength = torch.stack(
         [low + (high - low) * d for (low, high), d in zip(changes.values(), draws[:, :4].unbind(1), strict=True)], 1

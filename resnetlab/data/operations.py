@@ -143,39 +143,6 @@ def _counted(numbers: Tensor, size: int) -> Tensor:
     return one.new_zeros(size).scatter_add_(0, numbers.long(), one.expand(len(numbers)))
 
 
-# Of (value, p, q, t), which is red, green and blue in each sixth of the hue circle.
-SECTORS = ((0, 3, 1), (2, 0, 1), (1, 0, 3), (1, 2, 0), (3, 1, 0), (0, 1, 2))
-
-
-def hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by a share of the circle, in -0.5 ... 0.5, in Pillow's 8-bit HSV. Grey images stay as they are.
-
-    Source: torchvision's adjust_hue for Pillow images. float and double are mixed where Pillow mixes them.
-    """
-    if x.shape[1] == 1:
-        return x
-    value, spread = x.amax(1), (x.amax(1) - x.amin(1)).float()
-    red, green, blue = ((value[:, None] - x).float() / spread.clamp(min=1)[:, None]).double().unbind(1)
-    sixths = torch.where(x[:, 0] == value, blue - green, 4 + green - red)
-    sixths = torch.where(x[:, 1] == value, 2 + red - blue, sixths)  # red and green highest: both agree; greys: any hue
-    sixths = sixths.float().double()
-    around = (sixths / _exactly(6, sixths) + 1).fmod(1).float()
-    shift = (turn.double() * 255).trunc().int()
-    turned = ((around.double() * 255).int() + shift[:, None, None]) & 255
-    saturation = ((spread / value.float().clamp(min=1)).double() * 255).int()
-
-    place = turned.double() * 6
-    place = place / _exactly(255, place)
-    sector = place.floor()
-    rest = (place - sector).float().double()
-    strength = (saturation.double() / _exactly(255, place)).float().double()
-    falls = torch.stack([strength, strength * rest, strength * (1 - rest)], 1)  # how far p, q, t are below the value
-    levels = value.double()[:, None]
-    levels = torch.cat([levels, (levels * (1 - falls) + 0.5).floor()], 1).to(torch.uint8)
-    pick = moved(torch.tensor(SECTORS), x.device)[sector.long() % 6]  # N H W 3
-    return levels.gather(1, pick.movedim(3, 1))
-
-
 def affine(x: Tensor, matrix: Tensor) -> Tensor:
     """Sample x at (a u + b v + c, d u + e v + f), nearest pixel, 0 outside: Image.transform(AFFINE, NEAREST).
 

@@ -247,21 +247,6 @@ def trained_on(sources: Sequence[str | Path]) -> frozenset[str]:
     return frozenset(found)
 
 
-def evaluate_on(
-    source: str | Path,
-    data: Data,
-    *,
-    net: str | None = None,
-    which: str = "last",
-    device: str = "cpu",
-    workers: int = 0,
-    progress: Callable[[int, int], object] = lambda *_: None,
-) -> Accuracy:
-    """Accuracy of one network with one view of each image, as `evaluate` finds it."""
-    nets = [net] if net else []
-    return evaluate([source], data, nets=nets, which=which, device=device, workers=workers, progress=progress).accuracy
-
-
 def _member(
     source: str,
     loaded: Loaded,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from resnetlab.errors import UserError, did_you_mean, shown
-from resnetlab.measuring.complexity import complexity
+from resnetlab.measuring.complexity import costs
 from resnetlab.measuring.reported import reported
-from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, names, spec
 from resnetlab.weights import packaged
 from resnetlab.weights.published import TORCHVISION
@@ -75,28 +73,6 @@ def named_weights(name: str) -> tuple[NamedWeights, ...]:
         if published.removesuffix(".v2") == name:
             found.append(NamedWeights(f"torchvision:{published}", "imagenet", file.top1))
     return tuple(found)
-
-
-def costs(net: Spec) -> tuple[int, int]:
-    """Parameters and multiply-adds, as `complexity` counts them, quickly for networks of any depth.
-
-    All units of a stage after its first are the same, so that a network with at most two units per stage gives the cost
-    of each.
-    """
-    if not isinstance(net, NetSpec):
-        counted = complexity(net)
-        return counted.parameters, counted.multiply_adds
-    short = replace(net, stages=tuple(replace(stage, units=min(stage.units, 2)) for stage in net.stages))
-    counted = complexity(short)
-
-    def times(layer: str) -> int:
-        second = re.match(r"layer(\d+)\.1\.", layer)
-        return net.stages[int(second[1]) - 1].units - 1 if second else 1
-
-    return (
-        sum(layer.parameters * times(layer.name) for layer in counted.layers),
-        sum(layer.multiply_adds * times(layer.name) for layer in counted.layers),
-    )
 
 
 def _matching(pattern: str | None) -> Iterable[str]:

@@ -52,14 +52,6 @@ def affine(matrix: Callable[[float], tuple[float, ...]]) -> Callable[[Image.Imag
     return transform
 
 
-def turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    if image.mode == "L":
-        return image
-    hue, saturation, value = image.convert("HSV").split()
-    turned = Image.fromarray((np.array(hue).astype(int) + int(turn * 255)).astype(np.uint8))
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-
-
 FACTORS = (0, 0.1, 0.3, 0.5, 0.73, 1, 1.27, 1.9, 3)
 LEVELS = (0, 0.01, 0.09, 0.3, 0.99, -0.09, -0.3, -0.99)
 PIXELS = (0, 1, 2.9, -1, -2.9, 4.35, -13.6, 150)
@@ -75,7 +67,6 @@ CASES: dict[str, tuple[ops.Operation, Callable[[Image.Image, float], Image.Image
     "equalize": (lambda x, _: ops.equalize(x), lambda i, _: ImageOps.equalize(i), (0,)),
     "invert": (lambda x, _: ops.invert(x), lambda i, _: ImageOps.invert(i), (0,)),
     "identity": (ops.identity, lambda i, _: i, (0,)),
-    "hue": (ops.hue, turn_hue, (0, 0.004, 0.1, 0.25, 0.5, -0.1, -0.33, -0.5)),
     "shear_x": (ops.shear_x, affine(lambda s: (1, s, 0, 0, 1, 0)), LEVELS),
     "shear_y": (ops.shear_y, affine(lambda s: (1, 0, 0, s, 1, 0)), LEVELS),
     "translate_x": (ops.translate_x, affine(lambda s: (1, 0, -int(s), 0, 1, 0)), PIXELS),
@@ -97,15 +88,6 @@ def test_operations_equal_pillow(name: str, channels: int, shape: tuple[int, int
     for value, found in zip(values.tolist(), result.split(len(images)), strict=True):
         wanted = torch.stack([tensor(theirs(pillow(image), value)) for image in images])
         assert torch.equal(found, wanted), f"{name} with {value}"
-
-
-def test_hue_equals_pillow_for_many_colours() -> None:
-    """Every 5th level of each channel, and 200,000 colours at random."""
-    steps = torch.arange(0, 256, 5, dtype=torch.uint8)
-    grid = torch.cartesian_prod(steps, steps, steps).T.reshape(3, 52, -1)
-    noise = torch.randint(0, 256, (3, 400, 500), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for image in (grid, noise):
-        assert torch.equal(ops.hue(image[None], torch.tensor([0.2]))[0], tensor(turn_hue(pillow(image), 0.2)))
 
 
 @pytest.mark.parametrize("name", CASES)

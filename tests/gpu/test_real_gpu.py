@@ -14,7 +14,7 @@ from made_steps import RECIPES, WAYS, batches, losses
 from safetensors.torch import load_file
 from torch import Tensor
 
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -82,7 +82,7 @@ def test_a_run_learns_and_is_the_same_network_on_the_processor(tmp_path: Path) -
     settings = json.loads((run.folder / "run.json").read_text())
     assert settings["machine"]["device"] == torch.cuda.get_device_name()
     assert settings["machine"]["cuda"] == torch.version.cuda
-    there, here = (evaluate_on(run.folder, run.data, device=device) for device in ("cuda", "cpu"))
+    there, here = (evaluate([run.folder], run.data, device=device).accuracy for device in ("cuda", "cpu"))
     assert there.error < 10
     assert abs(there.error - here.error) < 1
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.measuring import complexity as counting
-from resnetlab.measuring.complexity import complexity, measured_complexity
+from resnetlab.measuring.complexity import complexity, costs, measured_complexity
 from resnetlab.measuring.reported import REPORTED, reported
 from resnetlab.nets.spec import NetSpec, StageSpec
 from resnetlab.nets.zoo import names, on_meta, spec
@@ -154,3 +154,22 @@ def test_our_counts_round_to_the_printed_ones(name: str) -> None:
         bn = sum(layer.parameters for layer in found.layers if layer.kind == "bn") if "1001" in name else 0
         digits = 0.0051e6 if figures.parameters < 1e6 else 0.051e6
         assert found.parameters - bn == pytest.approx(figures.parameters, abs=digits)
+
+
+SOME = (
+    *("resnet18", "resnet50_v1", "plain34", "preresnet50", "resnext50_32x4d", "vgg16_bn"),
+    *("cifar_resnet20", "cifar_plain32", "cifar_preresnet164", "cifar_wrn16_4"),
+    "cifar_resnet20(stages=[(1, 8), (5, 16, 2), (2, 24, 1), (3, 24, 2)], shortcut=B)",
+    "cifar_preresnet29(branch=bottleneck)",
+    "resnet50(se_reduction=16)",
+    "cifar_resnet110(mix=ExclusiveGate(-6))",
+    "cifar_resnet32(norm=none, branch_scalar=0)",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in SOME)]
+)
+def test_costs_are_those_that_are_counted(name: str) -> None:
+    counted = complexity(spec(name))
+    assert costs(spec(name)) == (counted.parameters, counted.multiply_adds)

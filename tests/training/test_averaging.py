@@ -13,7 +13,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.nets.zoo import build
 from resnetlab.run_files import read_epochs
 from resnetlab.training.averaging import Average, reestimate
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -84,7 +84,7 @@ def test_the_average_leaves_the_training_as_it_is_and_is_what_weight_files_hold(
     assert not torch.equal(weights["fc.weight"], trained["fc.weight"])
     line = read_epochs(run.folder)[-1]
     for which in ("last", "best"):
-        assert evaluate_on(run.folder, run.data, which=which).error == line["test_error"]
+        assert evaluate([run.folder], run.data, which=which).accuracy.error == line["test_error"]
 
 
 def test_an_interrupted_run_with_an_average_ends_as_an_unbroken_one(tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_after_training_the_weights_are_the_same_and_the_statistics_others(tmp_p
     differ = {name.rpartition(".")[2] for name in one if not torch.equal(one[name], other[name])}
     assert differ == {"running_mean", "running_var"}
     assert int(other["bn1.num_batches_tracked"]) == 23  # no more than an epoch
-    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
+    assert evaluate([run.folder], run.data).accuracy.error == read_epochs(run.folder)[-1]["test_error"]

@@ -23,7 +23,7 @@ from resnetlab.data.pack import verify
 from resnetlab.machine import machine
 from resnetlab.run_files import read_metrics
 from resnetlab.studies.frame.record import read_records
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
@@ -105,7 +105,9 @@ def test_weights_answer_as_they_did() -> None:
         found = load(whole("last")).eval()(x)
     torch.testing.assert_close(found, torch.tensor(ANSWERS["scores"]), rtol=1e-4, atol=1e-5)
     error = json.loads((EARLIER / "whole/result.json").read_text())["test_error"]
-    assert evaluate_on(whole("last"), open_data("digits")).error == pytest.approx(error, abs=0.3)  # of 360 images, one
+    assert evaluate([whole("last")], open_data("digits")).accuracy.error == pytest.approx(
+        error, abs=0.3
+    )  # of 360 images, one
 
 
 def test_a_pack_is_the_same_data() -> None:

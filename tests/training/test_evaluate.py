@@ -25,7 +25,7 @@ from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta
-from resnetlab.training.evaluate import evaluate, evaluate_on, trained_on
+from resnetlab.training.evaluate import evaluate, trained_on
 from resnetlab.weights.interop import write_state
 from resnetlab.weights.load import Loaded, load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
@@ -53,7 +53,7 @@ def weights() -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "net", "right"), PEERS)
 def test_accuracy_on_all_test_images(cifar10: Path, weights: Path, file: str, net: str, right: int) -> None:
-    found = evaluate_on(weights / file, open_data(f"cifar10:{cifar10}"), net=net)
+    found = evaluate([weights / file], open_data(f"cifar10:{cifar10}"), nets=[net]).accuracy
     assert (found.images, found.top1_correct) == (10_000, right)
 
 
@@ -62,7 +62,9 @@ def test_the_first_thousand_and_where_the_zeros_stand(cifar10: Path, weights: Pa
     """Half before and half after, as the file's layout says; a name that says otherwise is taken at its word."""
     data = open_data(f"cifar10:{cifar10}")
     assert data.shape is not None
-    found = evaluate_on(weights / "akamaster/resnet20-12fca82f.th", replace(data, test=data.test[:1000]), net=net)
+    found = evaluate(
+        [weights / "akamaster/resnet20-12fca82f.th"], replace(data, test=data.test[:1000]), nets=[net]
+    ).accuracy
     assert found.top1_correct == pytest.approx(right, abs=1)
 
 

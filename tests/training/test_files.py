@@ -17,7 +17,7 @@ from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.training import loop
 from resnetlab.training.dry_run import dry_run
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
@@ -77,7 +77,7 @@ def test_a_folder_is_learnt_and_evaluated(colours: Path, tmp_path: Path) -> None
     result = run.result()
     assert result is not None
     assert result["test_error"] == 0.0
-    found = evaluate_on(run.folder, open_data(str(colours)))
+    found = evaluate([run.folder], open_data(str(colours))).accuracy
     assert (found.images, found.top1) == (14, 100.0)
     assert "unreadable" in json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
 

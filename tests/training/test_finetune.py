@@ -22,7 +22,7 @@ from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build, spec
 from resnetlab.run_files import read_epochs
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.finetune import Pretrained
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
@@ -94,7 +94,7 @@ def test_another_set_of_classes_gets_a_new_head(source: Run, tmp_path: Path) -> 
     assert told["start"] == run.pretrained.to_dict()
     assert told["start"]["new"] == ["fc.weight", "fc.bias"]
     assert told["recipe"]["start"] == str(source.folder)
-    found = evaluate_on(run.folder, some_digits("zero", "one", "two"))
+    found = evaluate([run.folder], some_digits("zero", "one", "two")).accuracy
     assert found.error == pytest.approx((run.result() or {})["test_error"])
     assert found.error < 20
 
@@ -223,7 +223,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_error(source: Run, 
     errors = [line["validation_error"] for line in read_epochs(run.folder)]
     best = errors.index(min(errors))
     assert len(errors) == min(12, best + 3)
-    test = evaluate_on(run.folder, open_data("digits"), which="best")
+    test = evaluate([run.folder], open_data("digits"), which="best").accuracy
     assert test.error == pytest.approx(read_epochs(run.folder)[best]["test_error"])
 
 

@@ -20,7 +20,7 @@ from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.zoo import build, on_meta, spec
 from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -342,7 +342,7 @@ def test_a_run_keeps_what_auto_came_to_where_it_started(
     for _ in train(make_run(chosen, tmp_path), threads=1):
         pass
     assert "the run started in bf16" in caplog.text
-    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
+    assert evaluate([run.folder], run.data).accuracy.error == read_epochs(run.folder)[-1]["test_error"]
 
 
 @pytest.mark.parametrize(
@@ -368,4 +368,4 @@ def test_a_run_ends_with_each_switch_and_its_weights_have_the_error_it_tells(
     run = make_run(recipe("digits", net="cifar_resnet8", iterations=4, batch_size=16, **switches), tmp_path)
     for _ in train(run, threads=1):
         pass
-    assert evaluate_on(run.folder, run.data).error == read_epochs(run.folder)[-1]["test_error"]
+    assert evaluate([run.folder], run.data).accuracy.error == read_epochs(run.folder)[-1]["test_error"]

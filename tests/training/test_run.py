@@ -22,7 +22,7 @@ from resnetlab.errors import UserError
 from resnetlab.storage import is_there
 from resnetlab.training import loop
 from resnetlab.training.distributed import Distributed
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.launch import launch
 from resnetlab.training.loop import Status, train
 from resnetlab.training.recipe import Recipe
@@ -249,8 +249,10 @@ def test_best_is_the_epoch_with_the_lowest_error_of_the_images_that_choose(tmp_p
     assert result is not None
     assert result["best_error"] == min(errors)
     best_epoch = errors.index(min(errors))
-    assert evaluate_on(run.folder, run.data, which="best").error == pytest.approx(lines[best_epoch]["test_error"])
-    assert evaluate_on(run.folder, run.data, which="last").error == pytest.approx(lines[-1]["test_error"])
+    assert evaluate([run.folder], run.data, which="best").accuracy.error == pytest.approx(
+        lines[best_epoch]["test_error"]
+    )
+    assert evaluate([run.folder], run.data, which="last").accuracy.error == pytest.approx(lines[-1]["test_error"])
 
 
 def test_every_epoch_draws_its_own_dropout() -> None:

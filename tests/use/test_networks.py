@@ -8,30 +8,11 @@ import pytest
 
 from resnetlab.cli.main import main
 from resnetlab.errors import UserError
-from resnetlab.measuring.complexity import complexity
 from resnetlab.measuring.reported import REPORTED
-from resnetlab.nets.zoo import names, spec
-from resnetlab.use.networks import ORDERS, costs, named_weights, network_rows
+from resnetlab.nets.zoo import names
+from resnetlab.use.networks import ORDERS, named_weights, network_rows
 from resnetlab.weights import packaged
 from resnetlab.weights.published import TORCHVISION
-
-SOME = (
-    *("resnet18", "resnet50_v1", "plain34", "preresnet50", "resnext50_32x4d", "vgg16_bn"),
-    *("cifar_resnet20", "cifar_plain32", "cifar_preresnet164", "cifar_wrn16_4"),
-    "cifar_resnet20(stages=[(1, 8), (5, 16, 2), (2, 24, 1), (3, 24, 2)], shortcut=B)",
-    "cifar_preresnet29(branch=bottleneck)",
-    "resnet50(se_reduction=16)",
-    "cifar_resnet110(mix=ExclusiveGate(-6))",
-    "cifar_resnet32(norm=none, branch_scalar=0)",
-)
-
-
-@pytest.mark.parametrize(
-    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in SOME)]
-)
-def test_costs_are_those_that_are_counted(name: str) -> None:
-    counted = complexity(spec(name))
-    assert costs(spec(name)) == (counted.parameters, counted.multiply_adds)
 
 
 def test_a_row() -> None:

@@ -21,7 +21,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.run_files import read_settings
-from resnetlab.training.evaluate import evaluate, evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run, open_folder
@@ -137,7 +137,7 @@ def test_an_exported_file_states_it(source: Path, data: Data, tmp_path: Path, no
     classifier = Classifier.open(source)
     exported = export(classifier, out, to, data=data)
     assert exported.parity is not None
-    assert exported.parity.pytorch_top1 == evaluate_on(source, data).top1
+    assert exported.parity.pytorch_top1 == evaluate([source], data).accuracy.top1
     assert read_exported(out).resizing == STATED
     opened = Classifier.open(out)
     assert (opened.short_side, opened.resizing) == (40, STATED)
@@ -191,7 +191,7 @@ def test_a_fine_tuned_run_is_evaluated_so_and_states_it(source: Path, pictures: 
     assert Classifier.open(run.folder).short_side == 40
     result = run.result()
     assert result is not None
-    assert evaluate_on(run.folder, run.data).error == pytest.approx(result["test_error"])
+    assert evaluate([run.folder], run.data).accuracy.error == pytest.approx(result["test_error"])
 
 
 def test_a_run_of_before_goes_on_as_it_began(source: Path, pictures: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 import resnetlab
 from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
@@ -47,7 +47,7 @@ def test_a_run_folder_gives_its_network(run: Run, which: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "last/weights.safetensors"])
 def test_evaluation_gives_the_error_that_training_logged(run: Run, suffix: str) -> None:
-    found = evaluate_on(run.folder / suffix, open_data("digits"))
+    found = evaluate([run.folder / suffix], open_data("digits")).accuracy
     result = run.result()
     assert result is not None
     assert found.images == 360
@@ -265,6 +265,6 @@ def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
     save_file(net.state_dict(), tmp_path / "seven.safetensors")
     save_file(resnetlab.build("cifar_resnet8").state_dict(), tmp_path / "rgb.safetensors")
     with pytest.raises(UserError, match="a network for 3 channels and 10 classes, but digits has 1 and 10"):
-        evaluate_on(tmp_path / "rgb.safetensors", open_data("digits"), net="cifar_resnet8")
+        evaluate([tmp_path / "rgb.safetensors"], open_data("digits"), nets=["cifar_resnet8"])
     with pytest.raises(UserError, match="a network for 1 channel and 7 classes, but digits has 1 and 10"):
-        evaluate_on(tmp_path / "seven.safetensors", open_data("digits"), net="cifar_resnet8(in_channels=1)")
+        evaluate([tmp_path / "seven.safetensors"], open_data("digits"), nets=["cifar_resnet8(in_channels=1)"])

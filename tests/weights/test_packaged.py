@@ -18,7 +18,7 @@ from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.studies.frame.assignment import assignments
-from resnetlab.training.evaluate import evaluate_on
+from resnetlab.training.evaluate import evaluate
 from resnetlab.weights.load import load_described
 from resnetlab.weights.packaged import FOLDER, names, path_of, stated
 
@@ -66,7 +66,7 @@ def test_it_gives_the_stated_answers(name: str, maker: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_the_stated_accuracy(name: str, cifar10: Path) -> None:
-    found = evaluate_on(f"pretrained:{name}", open_data(f"cifar10:{cifar10}", "evaluate"))
+    found = evaluate([f"pretrained:{name}"], open_data(f"cifar10:{cifar10}", "evaluate")).accuracy
     measured = stated(name).measured
     assert found.images == measured["images"]
     # One image of 10,000 may lie so near to a tie that another processor's rounding decides it.
@@ -141,8 +141,8 @@ def test_the_maker(run: Path, maker: Any, tmp_path: Path, monkeypatch: pytest.Mo
     loaded = load_described(path)
     assert loaded.metadata is not None
     assert loaded.metadata.measured == measured
-    assert (measured["top1"], measured["images"]) == (evaluate_on(path, data).top1, 360)
-    assert measured["top1_of_float32"] == evaluate_on(run, data).top1
+    assert (measured["top1"], measured["images"]) == (evaluate([path], data).accuracy.top1, 360)
+    assert measured["top1_of_float32"] == evaluate([run], data).accuracy.top1
     with pytest.raises(UserError, match=r"already exists; give --replace"):
         maker.make(run, data, tmp_path)
 

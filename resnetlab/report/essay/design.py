@@ -53,13 +53,12 @@ def _with_option(option: str) -> Callable[[list[str]], bool]:
 def bottleneck(library: Library) -> Facts:
     """Weights, multiply-adds and times of the bottleneck and of the pairs beside it, and of whole networks."""
     book = library.best("bottleneck")
-    units = {name: book.row(0, named(name)) for name in ("pair-256", "pair-64", "bottleneck", "with projection")}
+    units = {name: book.row(0, named(name)) for name in ("pair-256", "pair-64", "bottleneck")}
     values: dict[str, Any] = {}
     for name, place in units.items():
-        key = name.replace("-", "_").replace(" ", "_")
+        key = name.replace("-", "_")
         values[f"{key}_weights"] = book.cell(0, place, "weights", ",.0f")
         values[f"{key}_time"] = book.cell(0, place, "time (ms)")
-        values[f"{key}_kept"] = book.cell(0, place, "kept for the backward pass (MiB)")
     for name in ("resnet152_v1", "vgg19"):
         place = book.row(1, named(name))
         values[f"{name}_adds"] = book.cell(1, place, "multiply-adds (M)", ",.0f")
@@ -74,14 +73,7 @@ def bottleneck(library: Library) -> Facts:
     }
     wide, small, narrow = (values[f"{name}_time"].value for name in ("pair_256", "bottleneck", "pair_64"))
     fits = wide > small > narrow and values["vgg19_time"].value > values["resnet152_v1_time"].value
-    data = {
-        "record": book.file,
-        "times": {name: values[f"{key}_time"].value for name, key in _TIMED.items()},
-    }
-    return Facts(book, values, fits, (), data=data)
-
-
-_TIMED = {"pair-256": "pair_256", "pair-64": "pair_64", "bottleneck": "bottleneck"}
+    return Facts(book, values, fits)
 
 
 def trained_depth(book: Book) -> int:

@@ -91,7 +91,6 @@ def vanishing(library: Library) -> Facts:
         "bn": factor("He", "BN"),
         "small_started": started("gaussian", "no BN"),
         "bn_started": started("gaussian", "BN"),
-        "he_started": started("He", "no BN"),
         "seeds": book.cell(0, with_bn, "seeds", ".0f"),
         "start": book.number((*book.row(1, lambda r: r[0].startswith("plain")), 0), ".0f"),
     }
@@ -161,11 +160,9 @@ def reaction(library: Library) -> Facts:
     """How much F and H react to a small change of the weights and of the input."""
     book = library.best("sensitivity")
     deep, residual = deepest_row(book, "residual")
-    _, plain = deepest_row(book, "plain")
     columns = {"weights_f": "weights: F", "weights_h": "weights: H", "input_f": "input: F", "input_h": "input: H"}
     values: dict[str, Any] = {name: book.cell(0, residual, column, ".2f") for name, column in columns.items()}
     values["deep"] = book.number((*residual, 0), ".0f")
-    values["plain_h"] = book.cell(0, plain, "weights: H", ".2f")
     values["seeds"] = book.cell(0, residual, "seeds", ".0f")
     fits = values["weights_f"].value > values["weights_h"].value and values["input_f"].value < values["input_h"].value
     return Facts(book, values, fits, (panel_of(book, "reactions", 0), panel_of(book, "reactions", 1)))
@@ -180,7 +177,6 @@ def identity(library: Library) -> Facts:
     for kind, row in (("plain", plain), ("residual", residual)):
         values[f"{kind}_built"] = book.cell(0, row, "construction", ".0f")
         values[f"{kind}_on"] = book.cell(0, row, header[4])
-        values[f"{kind}_scratch"] = book.cell(0, row, header[5])
     rows = book.rows(1)
     solved = [place for place, r in rows.items() if float(r[5]) < 0.01]  # less than 1 % of the variance of x
     plain_solved = [place for place, r in rows.items() if float(r[2]) < 0.01]
@@ -266,10 +262,8 @@ def carry(library: Library) -> Facts:
         "plain": book.cell(0, plain, test),
         "widest": book.cell(0, widest, test),
         "widest_left": book.cell(0, widest, "start", ".2f"),
-        "widest_bias": book.number((*widest, 0), ".0f"),
         "shut": book.cell(0, shut, test),
         "shut_left": book.cell(0, shut, "start", "sci"),
-        "shut_bias": book.number((*shut, 0), ".0f"),
         "best": book.cell(0, best, test),
         "best_name": both(book.at((*best, 0))),
         "seeds": seeds_of(library.best("mixing")),  # whose runs it shares

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from resnetlab.errors import UserError, counted
 from resnetlab.machine import available_cores, machine
-from resnetlab.measuring.complexity import complexity
-from resnetlab.nets.spec import NetSpec
+from resnetlab.measuring.complexity import costs
 from resnetlab.nets.zoo import spec
 from resnetlab.run_files import read_begun
 from resnetlab.studies.frame.measurement import opened
@@ -96,28 +95,9 @@ def total_epochs(recipes: Sequence[Recipe]) -> float:
 
 @lru_cache(maxsize=256)
 def _multiply_adds(net: str, kind: str) -> int:
-    """The multiply-adds of a network for one image of a kind of data.
-
-    Every unit after the first of its stage adds the same, so that two shallow networks, which are counted faster, give
-    the count of a deep one.
-    """
+    """The multiply-adds of a network for one image of a kind of data."""
     _, channels, size = IMAGES[kind]
-    found = replace(spec(net), in_channels=channels, input_size=size)
-    units = {stage.units for stage in found.stages} if isinstance(found, NetSpec) else set()
-    if not isinstance(found, NetSpec) or len(units) != 1:
-        return complexity(found).multiply_adds
-    one, two = (_counted(_with_units(found, n)) for n in (1, 2))
-    return one + (units.pop() - 1) * (two - one)
-
-
-@lru_cache(maxsize=256)
-def _counted(found: NetSpec) -> int:
-    return complexity(found).multiply_adds
-
-
-def _with_units(found: NetSpec, units: int) -> NetSpec:
-    """The network with that many units per stage, without its name, so that all of its kind are counted once."""
-    return found.override(name="", stages=tuple(replace(stage, units=units) for stage in found.stages))
+    return costs(replace(spec(net), in_channels=channels, input_size=size))[1]
 
 
 def _is_finished(run: Run) -> bool:
