@@ -305,6 +305,11 @@ def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
             raise
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, as `write_atomically` does. Raises OSError."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a new file, as `write_atomically` does. Raises UserError if it exists or can't be written."""
     try:

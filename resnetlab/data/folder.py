@@ -22,7 +22,7 @@ from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.walk import SPLIT, folders_in, images_below, is_image, no_images, tell_left_out
 from resnetlab.errors import UserError, shown, some
 from resnetlab.paths import one_form
-from resnetlab.storage import is_there, read_regular, write_atomically
+from resnetlab.storage import is_there, read_regular, write_json
 
 TRAIN, TEST = "train", ("val", "valid", "validation", "test")
 SPLIT_WORDS = frozenset({TRAIN, *TEST, "training", "testing", "dev", "eval"})
@@ -283,9 +283,8 @@ _RESTORE = "restore it, or delete it to draw a new split."
 def write_split(path: Path, names: list[str]) -> None:
     """Save the names of the test images; if that fails, warn."""
     about = "resnetlab trains on the images that this file doesn't name; delete it to have the split drawn anew."
-    content = json.dumps({"about": about, "seed": SEED, "share": SHARE, "test": names}, indent=1) + "\n"
     try:
-        write_atomically(path, content.encode("ascii"))
+        write_json(path, {"about": about, "seed": SEED, "share": SHARE, "test": names})
     except OSError as error:
         words = "the split can't be saved (%s); it stays the same as long as the images do"
         _log.warning("%s: " + words, path, error.strerror)

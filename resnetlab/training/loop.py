@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from resnetlab.machine import device_name
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
-from resnetlab.storage import disk_errors, locked, write_atomically
+from resnetlab.storage import disk_errors, locked, write_json
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
@@ -232,4 +231,4 @@ def _write_result(run: Run, progress: TrainingProgress) -> None:
         seconds=round(progress.seconds, 2),
     )
     with disk_errors(run.folder):
-        write_atomically(run.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        write_json(run.folder / RESULT, result)

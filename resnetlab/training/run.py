@@ -21,7 +21,7 @@ from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, newest_run, read_begun, read_result, read_settings
-from resnetlab.storage import Damaged, disk_errors, is_there, write_atomically
+from resnetlab.storage import Damaged, disk_errors, is_there, write_json
 from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
 from resnetlab.training.muon import check_muon
@@ -177,7 +177,7 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-        _write_settings(path, settings)
+        write_json(path, settings)
     return settings
 
 
@@ -203,8 +203,4 @@ def migrate(folder: Path) -> None:
     settings = read_settings(folder)
     if settings["format"] != FORMAT:
         with disk_errors(folder):
-            _write_settings(folder / SETTINGS, settings | {"format": FORMAT})
-
-
-def _write_settings(path: Path, settings: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+            write_json(folder / SETTINGS, settings | {"format": FORMAT})

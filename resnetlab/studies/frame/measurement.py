@@ -29,7 +29,7 @@ from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.schema import Scalar, Seconds
-from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_atomically
+from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_json
 from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import make_run
@@ -177,7 +177,7 @@ def measure_or_cached(
     kept["sha256"] = _checksum(kept)
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+        write_json(path, kept)
     return Measured(measurement, values, seconds, kept["machine"])
 
 

@@ -17,7 +17,7 @@ from resnetlab.errors import UserError, out_of_memory
 from resnetlab.machine import machine
 from resnetlab.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
 from resnetlab.schema import Seconds, Whole, trouble
-from resnetlab.storage import Damaged, disk_errors, read_json, write_atomically
+from resnetlab.storage import Damaged, disk_errors, read_json, write_json
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
 from resnetlab.studies.frame.claims import Row
@@ -125,7 +125,7 @@ class Record:
         path = folder / self.file_name
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+            write_json(path, self.to_dict())
         return path
 
 
