@@ -44,8 +44,9 @@ def shown(value: object) -> str:
 
 
 def as_python(value: Any) -> Any:
-    """A number of numpy's, or a tensor of one number, as Python's, as loops over arrays give them; else the value."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    """Numbers of numpy's or torch's as Python's: one, as loops over arrays give it, or a list of several."""
+    shape = getattr(value, "shape", None)
+    return value.tolist() if isinstance(shape, tuple) and len(shape) <= 1 and hasattr(value, "tolist") else value
 
 
 def printable(name: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, as_python, shown
 
+Call = TypeVar("Call", bound=Callable[..., Any])
 PathLike = str | os.PathLike[str]  # including the result of `train`
 
 
@@ -27,6 +30,16 @@ def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
     if not isinstance(values, Iterable) or isinstance(values, bytes):
         raise UserError(f"{what}={shown(values)} must be a name or a path, or several.")
     return [text_of(value, what) for value in values]
+
+
+def with_python_numbers(call: Call) -> Call:
+    """Let a function be given numpy's numbers: it gets Python's, which its checks and JSON know."""
+
+    @functools.wraps(call)
+    def called(*args: Any, **options: Any) -> Any:
+        return call(*map(as_python, args), **{name: as_python(value) for name, value in options.items()})
+
+    return cast(Call, called)
 
 
 def check_kind(kind: type, **values: object) -> None:

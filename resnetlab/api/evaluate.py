@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of
+from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of, with_python_numbers
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import NAMES, fetch_sources
 from resnetlab.api.tables import Row, Tabular
@@ -73,6 +73,7 @@ class EvaluationResult(Tabular):
         return self.details
 
 
+@with_python_numbers
 def evaluate(
     sources: PathLike | Sequence[PathLike],
     data: PathLike,

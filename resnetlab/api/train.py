@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of
+from resnetlab.api.arguments import PathLike, check_kind, text_of, with_python_numbers
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
@@ -61,6 +61,7 @@ class TrainingResult(Tabular):
         return asdict(self) | {"folder": str(self.folder)}
 
 
+@with_python_numbers
 def train(
     recipe: PathLike | Recipe = "digits",
     *,

@@ -260,6 +260,19 @@ def test_numbers_of_arrays_are_numbers(run: TrainingResult, place: Path) -> None
     assert resnetlab.StageSpec(np.int64(1), 16) == resnetlab.StageSpec(1, 16)
     one, other = (resnetlab.build("cifar_resnet8", seed=seed).fc.weight for seed in (np.int64(3), 3))
     assert torch.equal(one, other)  # type: ignore[arg-type]
+    drops = resnetlab.recipe("cifar_paper", milestones=np.array([0.25, 0.5]))
+    assert drops == resnetlab.recipe("cifar_paper", milestones=(0.25, 0.5))
+
+
+def test_options_take_numbers_of_arrays(run: TrainingResult, digit: Path, place: Path) -> None:
+    again = resnetlab.train("digits", runs=place / "runs", threads=np.int64(1), quiet=np.bool_(True), **FIELDS)
+    assert again.folder == run.folder
+    found = resnetlab.predict(run, digit, top=np.int64(3), batch_size=torch.tensor(2), quiet=True)
+    assert found == resnetlab.predict(run, digit, top=3, quiet=True)
+    assert len(found.table()) == 3
+    assert resnetlab.evaluate(run, "digits", workers=np.int32(0), flip=np.bool_(False), quiet=True).images == 360
+    with pytest.raises(resnetlab.UserError, match="top=2.5 must be a whole number"):
+        resnetlab.predict(run, digit, top=np.float32(2.5), quiet=True)
 
 
 @pytest.mark.parametrize(
