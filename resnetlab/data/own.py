@@ -11,6 +11,7 @@ from pathlib import Path
 from resnetlab.errors import UserError, shown
 
 MARK = ".resnetlab"  # written into folders of pictures, whose contents look like any others
+BESIDE = ".resnetlab-pictures"  # the same beside folders, which may be a data set: its images are ours, the folders not
 RUN = "run.json"
 # Files that identify other such folders, and what these are; no images lie beside them.
 FILES = {
@@ -59,7 +60,7 @@ def _describes_a_run(path: str) -> bool:
 
 def check_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> None:
     """Raise UserError for a folder that holds other images, with which pictures would mix, and OSError."""
-    if not folder.is_dir() or (folder / MARK).exists():
+    if not folder.is_dir() or any((folder / mark).exists() for mark in (MARK, BESIDE)):
         return
     if images := sorted(path.name for path in folder.iterdir() if is_image(path.name)):
         raise UserError(
@@ -71,5 +72,5 @@ def check_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> N
 def make_place_for_pictures(folder: Path) -> None:
     """Make a folder for pictures, marked so that it is not taken for a class of a data set. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(path.is_dir() for path in folder.iterdir()):  # folders in it may be a data set
-        (folder / MARK).write_text("resnetlab wrote these pictures; data sets are read without them.\n")
+    mark = BESIDE if any(path.is_dir() for path in folder.iterdir()) else MARK
+    (folder / mark).write_text("resnetlab wrote these pictures; data sets are read without them.\n")

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from resnetlab.cli.main import main
 from resnetlab.data.images import Images
 from resnetlab.data.open import open_data
-from resnetlab.data.own import MARK
 from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
@@ -263,6 +262,9 @@ def test_explained_pictures_are_no_class_and_lie_among_no_others(
     assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "a")]) == 2
     assert "a: holds other images, such as '0.png'; choose a new folder with --out" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["0.png", "1.png"]
-    (tmp_path / "data/a").mkdir(parents=True)  # a folder of folders may be a data set: it is not marked
-    assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "data")]) == 0
-    assert not (tmp_path / "data" / MARK).exists()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "a").rename(tmp_path / "data/a")
+    (tmp_path / "b").rename(tmp_path / "data/b")
+    for _ in range(2):
+        assert main(["explain", str(run), str(digits / "00.png"), "--out", str(tmp_path / "data")]) == 0
+    assert open_data(str(tmp_path / "data"), "read").classes == ("a", "b")
