@@ -255,15 +255,12 @@ def disk_errors(path: Path, outcome: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        trouble = f"{path}: can't write ({error.strerror or error})"
-        if outcome:
-            raise UserError(f"{trouble}{outcome}") from error
-        if error.errno not in _NO_ROOM:
-            raise UserError(f"{trouble}; choose another place.") from error
-        raise UserError(
-            f"{trouble}; what was saved before is intact. Make room or choose another place, then repeat the "
-            "command to resume."
-        ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            outcome = ": a file is in the place of a folder; choose another place."
+        elif not outcome and error.errno in _NO_ROOM:
+            outcome = "; what was saved before is intact. Make room or choose another place, then repeat the command."
+        outcome = outcome or "; choose another place."
+        raise UserError(f"{path}: can't write ({error.strerror or error}){outcome}") from error
 
 
 @contextlib.contextmanager

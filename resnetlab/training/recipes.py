@@ -189,7 +189,7 @@ def recipe(name: str, **overrides: Any) -> Recipe:
         raise UserError(f"recipe {shown(name)} must be text: the name of a recipe, or of a .toml file.")
     if name in RECIPES:
         return RECIPES[name].override(**overrides)
-    if name.endswith(".toml"):
+    if name.lower().endswith(".toml"):
         return _from_file(expanded(name)).override(**overrides)
     raise UserError(
         f"recipe {shown(name)} is not known: choose one of {', '.join(RECIPES)}, or give a .toml file."

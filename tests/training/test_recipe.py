@@ -156,7 +156,7 @@ def test_a_length_replaces_the_least_one_and_a_number_of_images_their_share() ->
 
 
 def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
+    path = tmp_path / "mine.TOML"
     path.write_text('recipe = "cifar_paper"\nepochs = 3\nmilestones = [0.4, 0.8]\nnet = "cifar_plain20"\n')
     assert recipe(str(path), seed=4) == RECIPES["cifar_paper"].override(
         epochs=3, milestones=(0.4, 0.8), net="cifar_plain20", seed=4
