@@ -30,6 +30,16 @@ SEED, SHARE = 0, 0.2
 # The tested part, in words, if neither a folder nor a file states it.
 ALL, DRAWN = f"neither {TRAIN} nor {SPLIT} exists", "drawn, a fifth of each class"
 LAYOUT = "each class needs a folder of images, DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*"
+# What data of other kinds has in its folder, and the kind.
+OTHER_KINDS = {
+    "index.safetensors": "pack",
+    "dataset_dict.json": "hf",
+    "data_batch_1": "cifar10",
+    "cifar-10-batches-py": "cifar10",
+    "cifar-100-python": "cifar100",
+    "train-images-idx3-ubyte": "mnist",
+    "train-images-idx3-ubyte.gz": "mnist",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +54,9 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
     """
     check_is_folder(folder, LAYOUT)
     inside, least = class_folders(folder), 1 if purpose == "evaluate" else 2
+    for mark, other in OTHER_KINDS.items():
+        if (folder / mark).is_file() or inside == [mark]:
+            raise UserError(f"{folder}: it has {mark}, as data of another kind; give {other}:{folder}.")
     if folders := class_folders(folder / TRAIN) if TRAIN in inside else []:
         classes = check_classes(folder / TRAIN, folders)
         train = scan(folder / TRAIN, classes)

@@ -166,6 +166,9 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
         (["val/a/1.png", "val/b/1.png"], "it has 'val' but no 'train'"),
         (["Train/a/1.png", "Test/a/1.png"], "Test: seems to be part of a split; name the two parts 'train' and 'val'"),
         (["x/train/a/1.png", "x/val/a/1.png"], "'x' is a data set itself; give .*x"),
+        (["index.safetensors", "train.tar"], "it has index.safetensors, as data of another kind; give pack:.*"),
+        (["dataset_dict.json", "train/a/1.png"], "it has dataset_dict.json, as data of another kind; give hf:.*"),
+        (["cifar-10-batches-py/data_batch_1"], "it has cifar-10-batches-py, as data of another kind; give cifar10:.*"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, paths: list[str], message: str) -> None:
