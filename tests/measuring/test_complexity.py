@@ -69,9 +69,16 @@ def test_other_functions_are_run_with_tensors(changes: str) -> None:
     assert complexity(other) == measured_complexity(other)
 
 
-@pytest.mark.parametrize("words", [["describe", "resnet50", "--json"], ["nets", "--json"]])
-def test_describing_loads_no_compiler(words: list[str]) -> None:
-    seen = f"import sys; from resnetlab.cli.main import main; main({words})"
+@pytest.mark.parametrize(
+    "work",
+    [
+        "main(['describe', 'resnet50', '--json'])",
+        "main(['nets', '--json'])",
+        "load('pretrained:cifar_resnet20')",
+    ],
+)
+def test_describing_and_loading_need_no_compiler(work: str) -> None:
+    seen = f"import sys; from resnetlab import load; from resnetlab.cli.main import main; {work}"
     code = f"{seen}; print(sorted({{'sympy', 'torch._dynamo'}} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
