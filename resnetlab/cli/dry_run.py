@@ -19,7 +19,8 @@ def show_dry_run(job: Launch, json: bool) -> None:
 
     run = job.run
     say(f"{run.spec.name} on {run.data.title}: trying a few steps{' on made-up images' if job.stand_in else ''}")
-    found = dry_run(run, device=job.device, threads=job.threads, workers=job.workers, stand_in=job.stand_in)
+    options: dict[str, Any] = {"device": job.device, "threads": job.threads, "workers": job.workers}
+    found = dry_run(run, stand_in=job.stand_in, ranks=job.distributed.world_size, **options)
     if json:
         print_json(found.to_dict())
         return
@@ -56,7 +57,7 @@ def _facts(d: DryRun) -> dict[str, str]:
         "images": f"{images}{held_out}; {' x '.join(map(str, d.image))} each",
         "steps": _steps(d) + early,
         "learning rate": "; ".join(filter(None, (rates, d.lr_words))),
-        "memory": _memory(d.memory),
+        "memory": _memory(d.memory, d.recipe),
         "time": _time(d.timing, d.device, d.threads),
         "not repeatable": ", ".join(d.nondeterministic) or exact,
         **({"run": f"{d.folder} ({d.state})"} if d.folder else {}),
@@ -75,13 +76,14 @@ def _count(images: int | None) -> str:
     return "an unknown number" if images is None else f"{images:,}"
 
 
-def _memory(m: Memory) -> str:
-    parts = {name: getattr(m, name) for name in ("parameters", "gradients", "momentum", "activations")}
-    words = ", ".join(f"{name} {_bytes(count)}" for name, count in parts.items())
+def _memory(m: Memory, recipe: dict[str, Any]) -> str:
+    parts = {name: getattr(m, name) for name in ("parameters", "average", "gradients", "momentum", "activations")}
+    words = ", ".join(f"{name} {_bytes(count)}" for name, count in parts.items() if count or name != "average")
+    words += " (fewer with checkpoint_activations)" if recipe["checkpoint_activations"] else ""
     measured = f"; measured peak on the GPU: {_bytes(m.measured_peak)}" if m.measured_peak else ""
     return (
         f"about {_bytes(m.total)}: {words}{measured}. Activations are the tensors that a forward pass keeps, counted "
-        "in float32 and multiplied by the batch size; library workspace and the images are not included"
+        "in float32 and multiplied by the images of a forward pass; library workspace and the images are not included"
     )
 
 

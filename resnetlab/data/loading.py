@@ -57,6 +57,7 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 N; of mixed images, the label with the larger share
     targets: Tensor | None  # float N K, if they are shares of the classes
     stop: int = 0  # the position in the epoch at which the next batch starts
+    smallest: int = 0  # the fewest images that a process has of this batch; 0 if there is one process
 
 
 def batch_ends(images: int, batch_size: int, least: int = 2) -> list[int]:

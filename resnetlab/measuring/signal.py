@@ -12,8 +12,8 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from resnetlab.nets.branches import CONVS
 from resnetlab.nets.net import ResNet
+from resnetlab.nets.orders import CONVS
 from resnetlab.nets.vgg import VGG
 
 

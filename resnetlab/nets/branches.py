@@ -7,10 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-# measuring/ imports these from here. Changing its code would void the measurements that are cached.
-from resnetlab.nets.orders import CONVS as CONVS
-from resnetlab.nets.orders import EXPANSION
-from resnetlab.nets.orders import ORDERS as ORDERS
+from resnetlab.nets.orders import EXPANSION, ORDERS
 from resnetlab.nets.spec import NetSpec
 
 Layers = dict[str, nn.Module]

@@ -130,7 +130,7 @@ class Distributed:
             if min(sizes) < 2:
                 continue
             self.weight = len(batch.labels) * self.world_size / sum(sizes)
-            yield batch, bool(rows[0][1])
+            yield batch._replace(smallest=int(min(sizes))), bool(rows[0][1])
 
     def until_stopped(self, batches: Iterator[T], stop: Stop) -> Iterator[T]:
         """Yield the same batches; once one rank is asked to stop, raise Stopped on all, at the latest with the next.

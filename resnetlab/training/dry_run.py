@@ -36,18 +36,19 @@ SHARE_OF_MEMORY = 0.4  # of the free memory of this machine that the timed steps
 
 @dataclass(frozen=True)
 class Memory:
-    """An estimate of the bytes that training holds at once, in float32, without libraries and images."""
+    """An estimate of the bytes that a process holds at once in training, in float32, without libraries and images."""
 
     parameters: int
     gradients: int
     momentum: int
-    activations: int  # kept from the forward pass of a whole batch for the backward pass
+    activations: int  # kept for the backward pass from the forward pass of a batch, or of one of its parts
+    average: int = 0  # of the weights, if the recipe has one
     measured_peak: int | None = None  # on a GPU: the peak of allocated memory in steps of a whole batch
 
     @property
     def total(self) -> int:
         """The sum of the estimates."""
-        return self.parameters + self.gradients + self.momentum + self.activations
+        return self.parameters + self.gradients + self.momentum + self.activations + self.average
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Timing:
     """The times of a few real steps, and of the run at that speed."""
 
     timed_images: int  # in each timed step; fewer than a batch if a batch would not fit or would take too long
-    seconds_a_step: float  # of a whole batch
-    images_per_second: float
+    seconds_a_step: float  # of a whole batch, or of a process's share of it
+    images_per_second: float  # of one process
     training_seconds: float | None  # all steps; None if their number is not known
     evaluation_seconds: float | None  # all evaluations; None if the number of images is not known
 
@@ -104,14 +105,17 @@ def dry_run(
     threads: int | None = None,
     workers: int = 0,
     stand_in: StandIn | None = None,
+    ranks: int = 1,
 ) -> DryRun:
     """Describe what a run would be, after a few real steps; its folder is neither made nor touched.
 
-    stand_in: what is known of absent data, in place of which `run` has made-up images.
+    stand_in: what is known of absent data, in place of which `run` has made-up images. ranks: the number of processes
+    that share each batch, of which this one tries its own share.
     The random state and the number of threads are left as they were.
     """
-    recipe, counted, size = run.recipe, complexity(run.spec), _size(run, stand_in)
-    batch = min(recipe.batch_size, size.train or recipe.batch_size)
+    recipe, counted, size = run.recipe, complexity(run.spec), _size(run, stand_in, ranks)
+    batch = math.ceil(min(recipe.batch_size, size.train or recipe.batch_size) / ranks)
+    part = math.ceil(batch / max(1, min(recipe.accumulate, batch // 2)))
     cuda = device.startswith("cuda")
     with settings_kept(device, threads):
         if cuda:
@@ -120,9 +124,11 @@ def dry_run(
         trial = Trial(run, flat(run.spec.in_channels), device=device, workers=workers)
         trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
         momentum = trained * tensors_per_weight(recipe)
-        memory = Memory(4 * counted.parameters, trained, momentum, batch * counted.training_bytes)
+        weights = 4 * counted.parameters
+        average = weights if recipe.ema else 0
+        memory = Memory(weights, trained, momentum, part * counted.training_bytes, average)
         trouble = trial.nondeterministic()
-        timing = _timing(trial, batch, memory, size)
+        timing = _timing(trial, batch, memory, size, ranks)
         threads = torch.get_num_threads()
     if cuda and timing and timing.timed_images == batch:
         memory = replace(memory, measured_peak=torch.cuda.max_memory_allocated(device))
@@ -169,7 +175,7 @@ class _Size:
     steps: int | None
 
 
-def _size(run: Run, stand_in: StandIn | None) -> _Size:
+def _size(run: Run, stand_in: StandIn | None, ranks: int) -> _Size:
     recipe = run.recipe
     if stand_in and stand_in.train is None:
         return _Size(None, stand_in.test, stand_in.held_out, None, recipe.iterations)
@@ -178,11 +184,11 @@ def _size(run: Run, stand_in: StandIn | None) -> _Size:
     else:
         kept, validation = run.data.hold_out(recipe.validation_images)
         train, test, held_out = len(kept), len(run.data.test), len(validation)
-    per_epoch = len(batch_ends(train, recipe.batch_size))
+    per_epoch = len(batch_ends(train, recipe.batch_size, 2 * ranks))
     return _Size(train, test, held_out, per_epoch, total_steps(recipe, per_epoch))
 
 
-def _timing(trial: Trial, batch: int, memory: Memory, size: _Size) -> Timing | None:
+def _timing(trial: Trial, batch: int, memory: Memory, size: _Size, ranks: int) -> Timing | None:
     """Time a few steps, after one that is not counted, with as many images as fit and do not take too long."""
     share = 0.9 if trial.device.startswith("cuda") else SHARE_OF_MEMORY
     room = share * free_memory(trial.device) - (memory.total - memory.activations)
@@ -203,7 +209,7 @@ def _timing(trial: Trial, batch: int, memory: Memory, size: _Size) -> Timing | N
     training = size.steps * batch / speed if size.steps else None
     evaluation = None
     if size.steps and size.steps_per_epoch and size.test is not None:
-        evaluated = size.test + (size.held_out or 0)
+        evaluated = (size.test + (size.held_out or 0)) / ranks
         evaluation = math.ceil(size.steps / size.steps_per_epoch) * evaluated * evaluating
     return Timing(images, batch / speed, speed, training, evaluation)
 

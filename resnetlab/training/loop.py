@@ -212,9 +212,9 @@ def _reestimate(session: TrainingSession) -> None:
     if recipe.bn_reestimate and progress.step == session.total_steps:
         batches = session.loader.training(session.data.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
         with contextlib.closing(batches):
-            first = itertools.islice(batches, recipe.bn_reestimate)
-            waited = job.distributed.until_stopped(first, job.stop)
-            reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch in waited))
+            waited = job.distributed.in_step(job.distributed.until_stopped(batches, job.stop), lambda: False)
+            first = itertools.islice(waited, recipe.bn_reestimate)
+            reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch, _ in first))
         # The unreadable files of these batches do not belong to the epoch:
         session.loader.unreadables.count = session.epoch.totals.unreadable
 

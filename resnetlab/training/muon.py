@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetlab.errors import UserError
+from resnetlab.nets.net import ResidualUnit
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.training.recipe import Recipe
@@ -26,7 +28,8 @@ class Muon(torch.optim.SGD):
 
     v := μv + g as in SGD; W := W · √out / ‖W‖ and W := W − lr · √out · UVᵀ / ‖UVᵀ‖ with the singular vectors of v (of
     g + μv with Nesterov). Batch norm cancels the length of a filter, so only its direction matters: with the length
-    fixed, lr is the angle by which it turns in a step, and weight decay would change nothing.
+    fixed, lr is the angle by which it turns in a step, and weight decay would change nothing. So only convolutions that
+    a batch norm follows are turned (`turned_weights`).
     """
 
     @torch.no_grad()
@@ -81,6 +84,27 @@ def orthogonal(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = A * x + (B * gram + C * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def turned_weights(net: nn.Module) -> set[nn.Parameter]:
+    """The weights of the units' convolutions that a batch norm follows, which cancels their length.
+
+    Not so the last of a pre-activation branch, gates and squeeze-and-excitation: their length is part of the function.
+    """
+    turned: set[nn.Parameter] = set()
+    for module in net.modules():
+        for row in _rows(module):
+            for layer, following in pairwise(row):
+                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                    turned.add(layer.get_parameter("weight"))
+    return turned
+
+
+def _rows(module: nn.Module) -> list[list[nn.Module]]:
+    """A unit's layers that follow one another: those of its branch, and those of a projection."""
+    if not isinstance(module, ResidualUnit):
+        return []
+    return [[getattr(module, name) for name in module.branch_layers], [*module.downsample.children()]]
 
 
 def check_muon(recipe: Recipe, spec: Spec) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.training.layer_groups import lr_factors
-from resnetlab.training.muon import Muon
+from resnetlab.training.muon import Muon, turned_weights
 from resnetlab.training.recipe import Recipe
 
 # AdamW's usual constants (Kingma & Ba 2015): the decay of the average of squared gradients, and the term added to its
@@ -34,15 +34,15 @@ KEPT: dict[str, tuple[_Kept, ...]] = {"sgd": _MOMENTUM, "muon": _MOMENTUM, "adam
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser, with weight decay λ on the parameters that the recipe chooses.
 
-    sgd: v := μv + g + λw, w := w − lr·v. muon (muon.py) turns all convolutions except the first, at its own rate, and
-    leaves the rest to SGD. adamw (Loshchilov & Hutter 2019): w := w − lr·(λw + m̂/(√v̂ + ε)), where m̂ and v̂ are the
-    bias-corrected averages of g and g²; the decay is not part of the gradient. Each group has an `lr_factor`, by which
-    a step multiplies lr. Frozen parameters are in no group.
+    sgd: v := μv + g + λw, w := w − lr·v. muon (muon.py) turns the units' convolutions that a batch norm follows, at its
+    own rate, and leaves the rest to SGD. adamw (Loshchilov & Hutter 2019): w := w − lr·(λw + m̂/(√v̂ + ε)), where m̂ and
+    v̂ are the bias-corrected averages of g and g²; the decay is not part of the gradient. Each group has an `lr_factor`,
+    by which a step multiplies lr. Frozen parameters are in no group.
     """
     factors = lr_factors(net, recipe.layer_decay)
     turned: set[nn.Parameter] = set()
     if recipe.optimiser == "muon":
-        turned = {p for p in net.parameters() if p.ndim == 4} - {next(net.parameters())}
+        turned = turned_weights(net)
         factors |= {weight: factors[weight] * recipe.muon_lr / recipe.lr for weight in turned}
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for p in net.parameters():

@@ -260,7 +260,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("erasing", 0, 1, "a share, 0 to 1"),
     ("mixup", 0, 100, "0 (none) to 100"),
     ("cutmix", 0, 100, "0 (none) to 100"),
-    ("label_smoothing", 0, 1, "a share, 0 to 1"),
+    ("label_smoothing", 0, 0.999999, "at least 0 and below 1"),
     ("epochs", 0, _COUNT, "more than 0 and at most 10^9"),
     ("iterations", 1, _COUNT, "1 to 10^9"),
     ("least_iterations", 0, _COUNT, "0 to 10^9"),

@@ -197,8 +197,11 @@ class Stepper:
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
-    """The batch in `count` parts whose sizes differ by at most one; fewer if a part would hold a single image."""
-    count = max(1, min(count, len(batch.labels) // 2))
+    """The batch in `count` parts whose sizes differ by at most one; fewer if a part would hold a single image.
+
+    Where other processes have shares of it, all have as many parts as the smallest share allows.
+    """
+    count = max(1, min(count, (batch.smallest or len(batch.labels)) // 2))
     if count == 1:
         return [batch]
     targets = [None] * count if batch.targets is None else batch.targets.tensor_split(count)

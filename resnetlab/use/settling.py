@@ -117,7 +117,8 @@ def _found_elsewhere(
 
 def _step_back() -> None:
     """Let this thread run when nothing else wants to; not the process, which then would measure what others leave."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id() if sys.platform == "linux" else 0, NICENESS)
+    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _make_file(graph: Graph) -> None:

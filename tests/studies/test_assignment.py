@@ -51,6 +51,10 @@ def test_epochs_and_seeds_can_only_be_lowered() -> None:
     recipes = study("degradation").plan("quick", None, ()).recipes
     epochs, seeds = max(r.epochs or 0 for r in recipes), 1 + max(r.seed for r in recipes)
     assert len(assignments("degradation", "quick", epochs=epochs, seeds=seeds)) == 1
+    with pytest.raises(UserError, match=r"^epochs=164: scale 'paper' has 163.84, and --epochs can only lower that"):
+        assignments("degradation", "paper", data="cifar10:x", epochs=164)  # its recipe gives 64,000 steps
+    (short,) = assignments("degradation", "paper", data="cifar10:x", epochs=163)
+    assert {recipe.epochs for recipe in short.plan.recipes} == {163}
     with pytest.raises(UserError, match=f"^seeds={seeds + 1}: scale 'quick' has {seeds}, and --seeds can only lower"):
         assignments("degradation", "quick", seeds=seeds + 1)
     with pytest.raises(UserError, match=f"^epochs={epochs + 1:g}: scale 'quick' has {epochs:g}, and --epochs can only"):

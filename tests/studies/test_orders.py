@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from resnetlab.nets.branches import ORDERS
+from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
 from resnetlab.studies.degradation import STUDY as DEGRADATION

@@ -111,6 +111,10 @@ def test_two_processes_step_as_one(found: Reports, case: str, batch_size: int) -
             assert mine["gradients"][f"{case} {batch_size} in parts"] < 1e-13
 
 
+def test_all_processes_have_as_many_parts_of_a_batch(found: Reports) -> None:
+    assert all(mine["gradients"]["many parts"] for mine in found)
+
+
 def test_without_sync_bn_the_firsts_statistics_are_kept(found: Reports) -> None:
     for mine in (f["gradients"] for f in found):
         assert mine["without sync_bn"] > 1e-3
@@ -183,6 +187,19 @@ def test_a_file_that_one_process_cannot_read_stops_all_with_one_line(python: lis
     said = str(two_processes(python, tmp_path, *TRAIN, *options, code=2))
     assert said.count("error: data/train/b/7.png: can't be read") == 1, said
     assert "Traceback" not in said
+
+
+def test_a_share_that_is_too_short_is_no_part_of_the_statistics(python: list[str], tmp_path: Path) -> None:
+    """After the last step they are estimated over the next epoch's batches, whose images may be unreadable."""
+    pictures(tmp_path / "data", 12)
+    for path in sorted((tmp_path / "data/train").rglob("*.png"))[::3]:
+        path.write_bytes(path.read_bytes()[:60])
+    options = ["--data", "folder:data", "--net", "cifar_resnet8", "--batch-size", "8", "--normalise", "imagenet"]
+    options += ["--iterations", "1", "--bn-reestimate", "10", "--unreadable", "skip"]
+    two_processes(python, tmp_path, *TRAIN, *options)
+    (weights,) = (tmp_path / "runs").glob("*/last/weights.safetensors")
+    statistics = {name: t for name, t in load_file(weights).items() if "running" in name}
+    assert max(float(t.abs().max()) for t in statistics.values()) < 10
 
 
 FILES = ("last/weights.safetensors", "last/state.safetensors", "best/weights.safetensors", "metrics.jsonl")

@@ -70,6 +70,19 @@ def test_memory_is_what_a_real_forward_pass_keeps(tmp_path: Path) -> None:
     assert found.memory.parameters == found.memory.gradients == found.memory.momentum == 4 * found.parameters
     assert found.memory.total == found.to_dict()["memory"]["total"] == found.memory.activations + 12 * found.parameters
     assert tried(tmp_path, momentum=0).memory.momentum == 0
+    parts = tried(tmp_path, batch_size=32, channels_last=False, accumulate=3, ema=0.9).memory
+    assert parts.activations == found.memory.activations * 11 // 32, "the largest of three parts has 11 images"
+    assert (parts.average, parts.total) == (parts.parameters, parts.activations + 16 * found.parameters)
+
+
+def test_several_processes_have_a_share_each(tmp_path: Path) -> None:
+    """A last batch without two images for each process joins the one before it."""
+    run = make_run(recipe("digits", net="cifar_resnet8", batch_size=143, epochs=30), tmp_path)
+    alone, four = dry_run(run, threads=1), dry_run(run, threads=1, ranks=4)
+    assert (alone.steps_per_epoch, alone.steps) == (11, 330)
+    assert (four.steps_per_epoch, four.steps) == (10, 300)
+    assert four.learning_rates[-1][0] < 300
+    assert alone.memory.activations * 36 == four.memory.activations * 143
 
 
 def test_the_papers_rates(tmp_path: Path) -> None:

@@ -107,3 +107,30 @@ def test_its_rate_falls_as_lr_does() -> None:
 def test_what_it_can_not_train_is_rejected(net: str, changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         make_run(MUON.override(net=net, **changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        "cifar_resnet8(shortcut=B)",
+        "cifar_resnet11",
+        "cifar_resnet8(order=relu_before_add)",
+        "cifar_resnet8(order=bn_after_add)",
+        "cifar_resnet8(se_reduction=4)",
+        "cifar_resnet8(mix=ExclusiveGate(-1))",
+        "cifar_resnet8(mix=ShortcutGate(-1))",
+        "cifar_resnet8(stem=deep, stem_width=16)",
+        "cifar_preresnet8(shortcut=B)",
+    ],
+)
+def test_a_step_by_nearly_nothing_changes_nearly_nothing(net: str) -> None:
+    """Only where a batch norm cancels the length of a filter may its length be fixed."""
+    recipe = MUON.override(net=net, lr=1e-9, muon_lr=1e-9)
+    made = build(net, seed=0)
+    step = Stepper(made, make_optimiser(made, recipe), recipe, "cpu")
+    draws = torch.Generator().manual_seed(1)
+    batch = Batch(torch.randn(8, 3, 32, 32, generator=draws), torch.randint(0, 10, (8,), generator=draws), None)
+    before = made.train()(batch.x).detach()
+    step(batch, recipe.lr)
+    assert any(group["orthogonal"] for group in step.optimiser.param_groups)
+    torch.testing.assert_close(made.train()(batch.x).detach(), before, rtol=1e-3, atol=1e-3)

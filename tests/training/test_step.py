@@ -76,7 +76,7 @@ def test_with_every_switch_off_the_weights_are_those_of_the_plain_loop_to_the_la
     _, found = trained(recipe, some_batches(soft=soft))
     net = build("cifar_resnet8", seed=1).train()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-    for x, labels, targets, _ in some_batches(soft=soft):
+    for x, labels, targets, *_ in some_batches(soft=soft):
         optimiser.zero_grad()
         nn.functional.cross_entropy(net(x), labels if targets is None else targets).backward()
         optimiser.step()

@@ -10,7 +10,7 @@ from resnetlab.errors import UserError, shown
 from resnetlab.machine import available_cores, find_device
 from resnetlab.nets.zoo import spec
 from resnetlab.studies import STUDIES
-from resnetlab.studies.frame.budget import Budget, budget
+from resnetlab.studies.frame.budget import Budget, budget, length
 from resnetlab.studies.frame.cluster import check_cluster, run_on_ray
 from resnetlab.studies.frame.measurement import Weights
 from resnetlab.studies.frame.record import Record, make_record
@@ -79,13 +79,11 @@ def assignments(
 
 def _check_less(scale: str, plans: Sequence[Plan], epochs: float | None, seeds: int | None) -> None:
     """Raise UserError for options that ask for more than any of the plans has: they only shorten a scale."""
-    recipes = [recipe for plan in plans for recipe in plan.recipes]
-    counts: list[float | None] = [r.seed + 1 for r in recipes]
+    counts: list[float] = [r.seed + 1 for plan in plans for r in plan.recipes]
     counts += [m.seed + 1 for plan in plans for m in plan.measurements]
-    lengths = [r.epochs for r in recipes]
+    lengths = [length(recipe) for plan in plans for recipe in plan.recipes]
     for name, asked, there in (("seeds", seeds, counts), ("epochs", epochs, lengths)):
-        most = max((one for one in there if one is not None), default=None)
-        if asked is not None and most is not None and None not in there and asked > most:
+        if asked is not None and there and asked > (most := max(there)):
             raise UserError(f"{name}={asked:g}: scale {shown(scale)} has {most:g}, and --{name} can only lower that.")
 
 

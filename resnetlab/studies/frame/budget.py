@@ -82,10 +82,14 @@ def _hours(seconds: float) -> str:
 def epochs_of(recipe: Recipe) -> float:
     """The number of epochs of cifar_resnet20 on CIFAR-10 that need as many multiply-adds as this training."""
     kind = recipe.data.partition(":")[0]
-    images = IMAGES[kind][0]
-    epochs = recipe.epochs if recipe.epochs is not None else (recipe.iterations or 0) * recipe.batch_size / images
     unit = _multiply_adds(*UNIT) * IMAGES[UNIT[1]][0]
-    return epochs * images * _multiply_adds(recipe.net, kind) / unit
+    return length(recipe) * IMAGES[kind][0] * _multiply_adds(recipe.net, kind) / unit
+
+
+def length(recipe: Recipe) -> float:
+    """The length of a training of one of the scales in epochs of its data."""
+    images = IMAGES[recipe.data.partition(":")[0]][0]
+    return recipe.epochs if recipe.epochs is not None else (recipe.iterations or 0) * recipe.batch_size / images
 
 
 def total_epochs(recipes: Sequence[Recipe]) -> float:

@@ -17,7 +17,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from resnetlab import measuring
+from resnetlab import measuring, nets
 from resnetlab.data.images import Data
 from resnetlab.data.loading import Loader
 from resnetlab.data.normalisation import Normalisation
@@ -237,9 +237,10 @@ def _digest(path: Path) -> str:
 
 @functools.cache
 def _code(source: str) -> str:
-    """A hash of the measuring file and of all of measuring/, so that changed code measures again."""
+    """A hash of the measuring file and of all of measuring/ and nets/, so that changed code measures again."""
     hashed = hashlib.sha256()
-    for path in (Path(source), *sorted(Path(str(measuring.__file__)).parent.glob("*.py"))):
+    folders = (Path(str(package.__file__)).parent for package in (measuring, nets))
+    for path in (Path(source), *(path for folder in folders for path in sorted(folder.glob("*.py")))):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
 

@@ -86,7 +86,7 @@ class Record:
     date: str  # UTC, ISO 8601
     format: int = RECORD_FORMAT
     failures: list[dict[str, Any]] = field(default_factory=list)
-    seeds: Whole = 0  # number of seeds with anything finished; 0 in older records
+    seeds: Whole = 0  # of the trained networks, else of what was measured; 0 in older records
     shortened: str = ""  # the options that made it smaller than its scale, if any
 
     @property
@@ -258,7 +258,8 @@ def make_record(
         command=command,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         failures=[asdict(f) for f in failures],
-        seeds=len({o.recipe.seed for o in evidence.outcomes} | {m.measurement.seed for m in evidence.measured}),
+        # Of the trained networks; measurements of noise may have more.
+        seeds=len({o.recipe.seed for o in evidence.outcomes} or {m.measurement.seed for m in evidence.measured}),
         shortened=plan.shortened,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.studies import STUDIES
 from resnetlab.studies.figures.figure import Figure, Table
-from resnetlab.studies.frame.budget import total_epochs
+from resnetlab.studies.frame.budget import length, total_epochs
 from resnetlab.studies.frame.claims import Row, in_words
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, Weights
@@ -41,8 +41,7 @@ class Plan:
         """The plan with shorter runs and only the seeds below `seeds`; its note says so if that makes it smaller."""
 
         def shorter(one: Recipe) -> Recipe:
-            enough = epochs is None or (one.epochs is not None and one.epochs <= epochs)
-            return one if enough else one.override(epochs=epochs)
+            return one if epochs is None or length(one) <= epochs else one.override(epochs=epochs)
 
         def kept(seed: int) -> bool:
             return seeds is None or seed < seeds

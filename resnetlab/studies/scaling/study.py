@@ -150,8 +150,9 @@ def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Judged:
     if not all(grown > 0 for net in nets.values() for grown in net.of(growth)):
         raise Instead(TEXT("claims.plain_way.no_gradient"), NOT_JUDGED)
     logs = {name: [math.log10(grown) for grown in net.of(growth)] for name, net in nets.items()}
-    both_ends = [p + a for p, a in zip(logs["plain"], logs["add"], strict=True)]
-    nearer = difference([2 * h for h in logs["half"]], both_ends)
+    ends = list(zip(logs["plain"], logs["add"], strict=True))
+    up = math.copysign(2, sum(p - a for p, a in ends))  # towards the plain net
+    nearer = difference([up * h for h in logs["half"]], [up * (p + a) / 2 for p, a in ends])
     times = {name: number(mean(net, growth)) for name, net in nets.items()}
     return nearer.verdict_above(0), {**times, "gap": Interval(nearer)}
 
