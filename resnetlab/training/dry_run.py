@@ -15,7 +15,7 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import known_counts
 from resnetlab.errors import UserError, out_of_memory
-from resnetlab.measuring.complexity import complexity
+from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.finetune import read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
@@ -115,18 +115,13 @@ def dry_run(
     """
     recipe, counted, size = run.recipe, complexity(run.spec), _size(run, stand_in, ranks)
     batch = math.ceil(min(recipe.batch_size, size.train or recipe.batch_size) / ranks)
-    part = math.ceil(batch / max(1, min(recipe.accumulate, batch // 2)))
     cuda = device.startswith("cuda")
     with settings_kept(device, threads):
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
         # Any mean takes as long to subtract as the right one, which may have to be measured first.
         trial = Trial(run, flat(run.spec.in_channels), device=device, workers=workers)
-        trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
-        momentum = trained * tensors_per_weight(recipe)
-        weights = 4 * counted.parameters
-        average = weights if recipe.ema else 0
-        memory = Memory(weights, trained, momentum, part * counted.training_bytes, average)
+        memory = _memory(trial, recipe, counted, batch)
         trouble = trial.nondeterministic()
         timing = _timing(trial, batch, memory, size, ranks)
         threads = torch.get_num_threads()
@@ -186,6 +181,18 @@ def _size(run: Run, stand_in: StandIn | None, ranks: int) -> _Size:
         train, test, held_out = len(kept), len(run.data.test), len(validation)
     per_epoch = len(batch_ends(train, recipe.batch_size, 2 * ranks))
     return _Size(train, test, held_out, per_epoch, total_steps(recipe, per_epoch))
+
+
+def _memory(trial: Trial, recipe: Recipe, counted: Complexity, batch: int) -> Memory:
+    trained = 4 * sum(p.numel() for p in trial.net.parameters() if p.requires_grad)
+    weights, part = 4 * counted.parameters, math.ceil(batch / max(1, min(recipe.accumulate, batch // 2)))
+    return Memory(
+        parameters=weights,
+        gradients=trained,
+        momentum=trained * tensors_per_weight(recipe),
+        activations=part * counted.training_bytes,
+        average=weights if recipe.ema else 0,
+    )
 
 
 def _timing(trial: Trial, batch: int, memory: Memory, size: _Size, ranks: int) -> Timing | None:

@@ -204,10 +204,7 @@ def _batches(folder: Path, change: str) -> None:
         (["describe", "cifar_resnet020"], "is not known"),
         (["study", "report", "--results", "empty"], "empty: no results of studies"),
         (["data", "fetch", "cifar11", "here"], "name='cifar11' is not known: choose one of cifar10, cifar100, mnist"),
-        (
-            ["data", "fetch", "mnist", "cut/data_batch_1"],
-            "cut/data_batch_1: can't write (File exists): a file is in the place of a folder; choose another place.",
-        ),
+        (["data", "fetch", "mnist", "cut/data_batch_1"], "cut/data_batch_1: can't write (File exists): a file is in"),
         (["train", "digits", "--data", "mnist:empty"], "empty: not a mnist folder, it lacks train-images-idx3-ubyte"),
         (["nonsense"], 'Unknown command "nonsense"'),
     ],

@@ -141,6 +141,22 @@ def test_a_lost_machine_and_a_folder_that_is_not_shared_are_failures(
     )
 
 
+def test_a_run_of_another_process_is_waited_for(
+    tmp_path: Path, stand_in: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task ends at once, and is started again until the run is free or finished."""
+    monkeypatch.setattr(cluster, "WAITING", 0.0)
+    ends = [End("the run is being trained", in_use=True)] * 2
+
+    def busy_at_first(*arguments: Any) -> End:
+        return ends.pop() if ends else cluster.attempt(*arguments)
+
+    ray = stand_in(busy_at_first)
+    events = list(run_on_ray(RECIPES[:1], tmp_path, address="local"))
+    assert [(e.index, e.waits, e.done) for e in events if e.status is None] == [(0, True, False), (0, False, True)]
+    assert len(ray.asked("task")) == 3
+
+
 def test_a_full_disk_stops_everything(tmp_path: Path, stand_in: Callable[..., StandIn]) -> None:
     ray = stand_in(lambda *_: End("no room", full=True))
     with pytest.raises(UserError, match="no room"):

@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from resnetlab.training.run import Run
 
 RETRIES = 3  # of a run whose process or machine is lost; a run that fails for other reasons is not retried
 CONNECTING = 60  # seconds within which a cluster has to answer
+WAITING = 5.0  # seconds after which a run that another process was training is tried again
 INSTALL = "pip install 'resnetlab[ray]'"
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,6 +68,8 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
         # A run that asks for more cores than any machine has would wait forever.
         most = max([1, *(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])])
         pending: dict[Any, int] = {}
+        started: dict[int, Callable[[], Any]] = {}
+        waits: set[int] = set()  # for what other processes are training
         for i in in_turn(recipes):
             try:
                 if resolved[i].result() is not None:
@@ -78,7 +83,8 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
                 num_cpus=min(threads, most), num_gpus=int(device == "cuda"), max_retries=RETRIES
             )
             recipe = recipes[i].override(data=_absolute(recipes[i].data))
-            pending[task.remote(recipe, runs, threads, device)] = i
+            started[i] = partial(task.remote, recipe, runs, threads, device)
+            pending[started[i]()] = i
         while pending:
             (reference,), _ = ray.wait(list(pending), num_returns=1)
             i = pending.pop(reference)
@@ -86,6 +92,13 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
                 end: End = ray.get(reference)
             except ray.exceptions.RayError as error:
                 end = End(f"Ray can't bring it to its end: {_said(ray, error)}")
+            if end.in_use:
+                if i not in waits:
+                    waits.add(i)
+                    yield Event(i, waits=True)
+                time.sleep(WAITING)
+                pending[started[i]()] = i
+                continue
             if end.last:
                 yield Event(i, end.last)
             if not end.failed and not (resolved[i].folder / "result.json").exists():
