@@ -40,7 +40,6 @@ MEANT: dict[str, dict[str, tuple[str, ...]]] = {
         "he": ("gradient", "plain-", "He", "no BN"),
         "bn": ("gradient", "plain-", "He", " BN"),
         "small_started": ("started", "plain-", "gaussian", "no BN"),
-        "he_started": ("started", "plain-", "He", "no BN"),
         "bn_started": ("started", "plain-", "gaussian", " BN"),
     },
     "gradients": {
@@ -58,12 +57,10 @@ MEANT: dict[str, dict[str, tuple[str, ...]]] = {
         "weights_h": ("weights: H", "residual-"),
         "input_f": ("input: F", "residual-"),
         "input_h": ("input: H", "residual-"),
-        "plain_h": ("weights: H", "plain-"),
     },
     "identity": {
         **{f"{kind}_built": ("construction", kind) for kind in ("plain", "residual")},
         **{f"{kind}_on": ("then trained with 56", kind) for kind in ("plain", "residual")},
-        **{f"{kind}_scratch": ("56 from scratch", kind) for kind in ("plain", "residual")},
         "plain_fit": ("plain, final",),
         "residual_fit": ("residual, final",),
         "deepest_fit": ("residual, final",),
@@ -93,9 +90,9 @@ MEANT: dict[str, dict[str, tuple[str, ...]]] = {
         **{f"time_{option.lower()}": (TIME, f"resnet34(shortcut={option})") for option in "ABC"},
     },
     "bottleneck": {
-        f"{unit.replace('-', '_').replace(' ', '_')}_{name}": (column, unit)
-        for unit in ("pair-256", "pair-64", "bottleneck", "with projection")
-        for name, column in (("weights", "weights"), ("time", TIME), ("kept", KEPT))
+        f"{unit.replace('-', '_')}_{name}": (column, unit)
+        for unit in ("pair-256", "pair-64", "bottleneck")
+        for name, column in (("weights", "weights"), ("time", TIME))
     }
     | {
         f"{net}_{name}": (column, net)
