@@ -131,7 +131,7 @@ def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]
     """Return the classes if there are at least `least`. Raises UserError."""
     if not classes:
         with os.scandir(folder) as entries:
-            images = sorted(e.name for e in entries if is_image(e.name))
+            images = sorted(e.name for e in entries if is_image(e.name) and not e.name.startswith("."))
         found = f"images such as {images[0]} lie directly in it" if images else "it has no folders"
         raise UserError(f"{folder}: not a folder of classes, {found}; {LAYOUT}.")
     if len(classes) < least:

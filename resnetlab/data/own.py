@@ -62,7 +62,8 @@ def check_place_for_pictures(folder: Path, is_image: Callable[[str], bool]) -> N
     """Raise UserError for a folder that holds other images, with which pictures would mix, and OSError."""
     if not folder.is_dir() or any((folder / mark).exists() for mark in (MARK, BESIDE)):
         return
-    if images := sorted(path.name for path in folder.iterdir() if is_image(path.name)):
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if images := list(filter(is_image, names)):
         raise UserError(
             f"{folder}: holds other images, such as {shown(images[0])}; choose a new folder with --out, so that the "
             "pictures are not taken for images of a data set."

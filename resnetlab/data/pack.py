@@ -287,7 +287,8 @@ def _same_pack(folder: Path, data: Data, how: _How) -> Contents:
         shard.check(folder)
     asked = (how.short_side, how.encoded, data.fingerprint)
     if (there.short_side, there.quality, there.source) != asked or (there.skipped and how.unreadable == "error"):
-        raise UserError(f"{folder}: holds another pack, of {there.name}; choose another folder or move it away.")
+        what = f"holds another pack, of {there.name}: other images or options"
+        raise UserError(f"{folder}: {what}; choose another folder or move it away.")
     return there
 
 

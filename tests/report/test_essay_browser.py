@@ -63,8 +63,8 @@ def test_nothing_is_cut_off_faint_or_nameless(
 
 # What is called so in Chinese too: data and networks, mixes and code, and the machine.
 NAMES = {
-    *("resnetlab", "CIFAR", "ImageNet", "ResNet", "VGG", "LSTM", "ReLU", "MiB", "highway", "dropout"),
-    *("Add", "mix", "conv", "relu", "def", "return", "Intel", "Xeon", "Processor"),
+    *("resnetlab", "CIFAR", "ImageNet", "ResNet", "resnet", "VGG", "LSTM", "ReLU", "MiB", "highway", "dropout"),
+    *("Add", "mix", "conv", "relu", "def", "return", "Intel", "Xeon", "Processor", "AMD", "EPYC"),
 }
 
 
@@ -176,7 +176,7 @@ def test_a_unit_is_built(browser: Any, page_file: Path) -> None:
             assert error.inner_text() == one_digit(recorded(error)), choice
         box.get_by_role("radio", name="add: x").check(force=True)
         box.get_by_role("radio", name="B: 1×1 where sizes change").check(force=True)
-        assert box.locator(".network").inner_text() == "cifar_resnet56(shortcut='B')"
+        assert box.locator(".network").inner_text() == "cifar_resnet20(shortcut='B')"
         assert box.locator(".weights").inner_text() == f"{9 * 64 * 128 + 9 * 128 * 128 + 64 * 128:,}"
         assert error.inner_text() == one_digit(recorded(error))
         box.get_by_role("radio", name="full pre-activation").focus()

@@ -95,11 +95,12 @@ def text(tmp_path: Path) -> Catalogue:
     ("comparison", "verdict"),
     [
         (less(x, LOW, than=HIGH), REPRODUCED),
+        (less(x, LOW, than=HIGH, by=2.0), CONTRADICTED),
         (less(x, HIGH, than=LOW), CONTRADICTED),
         (less(x, LOW, than=WIDE), DIRECTION),
         (less(x, LOW, than=1.5), REPRODUCED),
         (more(x, HIGH, than=LOW), REPRODUCED),
-        (more(x, WIDE, than=LOW), DIRECTION),
+        (more(x, HIGH, than=LOW, by=0.95), DIRECTION),
         (no_more(x, HIGH, than=LOW, by=2.0), REPRODUCED),
         (no_more(x, HIGH, than=LOW, by=0.5), CONTRADICTED),
         (within(x, HIGH, of=LOW, by=2.0), REPRODUCED),
@@ -168,7 +169,9 @@ def test_the_rule_of_a_claim_is_what_its_comparisons_ask_for(tmp_path: Path) -> 
 
     assert rule(more(x, named, than=LOW)) == Both("error: tall above low", "误差：高者 高于 low")
     said = [
+        (more(x, HIGH, than=LOW, by=2.5), "high more than 2.5 above low"),
         (less(x, LOW, than=0.5), "low below 0.5"),
+        (less(x, LOW, than=HIGH, by=1.0), "low more than 1 below high"),
         (no_more(x, HIGH, than=LOW, by=1.0), "high at most 1 above low"),
         (within(x, HIGH, of=LOW, by=0.1), "high within 0.1 of low"),
         (exact(x, LOW, of=0.0), "low exactly 0 in every seed"),

@@ -20,7 +20,7 @@ def nothing_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Steps of any size take a second for an image."""
     monkeypatch.chdir(tmp_path)
 
-    def timing(trial: object, batch: int, memory: object, size: module._Size) -> Timing:
+    def timing(trial: object, batch: int, memory: object, size: module._Size, ranks: int) -> Timing:
         return Timing(batch, float(batch), 1.0, size.steps and float(size.steps * batch), None)
 
     monkeypatch.setattr(module, "_timing", timing)

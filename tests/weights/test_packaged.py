@@ -7,6 +7,7 @@ import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,8 +158,8 @@ def test_weights_that_float16_does_not_hold_are_not_written(
     if changed:
         loaded.net.state_dict()["bn1.running_var"].fill_(changed)
     else:
-        right = iter((9000, 8990))
-        monkeypatch.setattr(maker, "evaluate_on", lambda *_: Accuracy(10_000, next(right), 9_900, 0.3))
+        of = (SimpleNamespace(accuracy=Accuracy(10_000, right, 9_900, 0.3)) for right in (9000, 8990))
+        monkeypatch.setattr(maker, "evaluate", lambda *_: next(of))
     with pytest.raises(UserError, match=message):
         maker.make(run, open_data("digits"), tmp_path)
     assert list(tmp_path.iterdir()) == []

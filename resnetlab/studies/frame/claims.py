@@ -138,16 +138,16 @@ def comparison(judge: Callable[..., Judged]) -> Callable[..., Comparison]:
     return compared
 
 
-def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, **words: Any) -> Comparison:
-    """That a metric of one group lies above the other's, or above a number; gap: one − other."""
-    asks = asked("above", one, than)
-    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(0), asks, words)
+def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
+    """That a metric of one group lies above the other's, or above a number, by more than `by`; gap: one − other."""
+    asks = asked("above_by" if by else "above", one, than, by=by)
+    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(by), asks, words)
 
 
-def less(metric: Metric, one: Group[Any], *, than: Group[Any] | float, **words: Any) -> Comparison:
-    """That a metric of one group lies below the other's, or below a number; gap: other − one."""
-    asks = asked("below", one, than)
-    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(0), asks, words)
+def less(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
+    """That a metric of one group lies below the other's, or below a number, by more than `by`; gap: other − one."""
+    asks = asked("below_by" if by else "below", one, than, by=by)
+    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(by), asks, words)
 
 
 def no_more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float, **words: Any) -> Comparison:

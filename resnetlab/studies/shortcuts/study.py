@@ -177,7 +177,8 @@ def _answer(measured: Sequence[Costs], deepest: Sequence[Group[Net]], units: lis
         parts.append(TEXT("answer.activations", net=base_name(nets), kept=kept))
         parts.append(sentence_of_times(nets, TEXT("answer.time", clock=times(nets, c, a))))
     if all(net.done for net in deepest):
-        means = [f"{net.key.kind} {net.mean(test_error):.1f}" for net in deepest]
+        kinds = [TEXT("answer.plain") if net.key.kind == "plain" else net.key.kind for net in deepest]
+        means = [TEXT("answer.mean", kind=k, error=n.mean(test_error)) for k, n in zip(kinds, deepest, strict=True)]
         parts.append(TEXT("answer.errors", depth=deepest[0].key.depth, means=means))
     if units:
         nothing = all(u["largest_shortcut"] == 0 == u["largest_gap"] for u in units)
