@@ -7,6 +7,7 @@ is ignored: schedulers signal all processes, and torchrun passes its own signal 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -61,7 +62,8 @@ class Stop:
                 return
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.number = number
-        if self._may_raise:
+        # Of what logging does at a fork, Python prints and drops an exception; then the next batch ends the wait.
+        if self._may_raise and not (frame and frame.f_code.co_filename == logging.__file__):
             raise Stopped(number)
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,14 @@ def wait(stop: Stop) -> None:
     with stop.at_once():
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
+
+
+def test_a_signal_within_logging_is_noted() -> None:
+    names = {"kill": partial(os.kill, os.getpid(), signal.SIGINT)}
+    exec(compile("def log():\n    kill()", logging.__file__, "exec"), names)
+    with stop_on_signals() as stop, stop.at_once():
+        names["log"]()
+    assert stop.number == signal.SIGINT
 
 
 def test_checkpoints_by_time_and_by_step_change_nothing(
