@@ -246,10 +246,9 @@ def wait(stop: Stop) -> None:
 
 
 def test_a_signal_within_logging_is_noted() -> None:
-    names = {"kill": partial(os.kill, os.getpid(), signal.SIGINT)}
-    exec(compile("def log():\n    kill()", logging.__file__, "exec"), names)
+    kill = partial(os.kill, os.getpid(), signal.SIGINT)
     with stop_on_signals() as stop, stop.at_once():
-        names["log"]()
+        exec(compile("kill()", logging.__file__, "exec"), {"kill": kill})
     assert stop.number == signal.SIGINT
 
 
