@@ -23,7 +23,7 @@ from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, first_of, shown
 from resnetlab.run_files import SETTINGS
-from resnetlab.storage import Damaged, read_json, read_regular
+from resnetlab.storage import Damaged, is_there, read_json, read_regular
 from resnetlab.weights.architectures import stated_architecture
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
@@ -80,7 +80,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
     try:
         if not path.is_file():
             run = path.parent.parent
-            if (run / SETTINGS).is_file():
+            if not is_there(path) and (run / SETTINGS).is_file():
                 raise UserError(f"{run}: the run has saved no weights yet; the command that started it continues it.")
             raise UserError(f"{path}: not a weight file.")
         size = path.stat().st_size

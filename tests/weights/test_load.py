@@ -20,7 +20,7 @@ from resnetlab.errors import UserError
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
-from resnetlab.training.run import Run, make_run
+from resnetlab.training.run import Run, make_run, open_folder
 from resnetlab.weights.convert import convert
 from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.interop import OURS
@@ -268,3 +268,11 @@ def test_data_that_does_not_fit_the_network_is_refused(tmp_path: Path) -> None:
         evaluate([tmp_path / "rgb.safetensors"], open_data("digits"), nets=["cifar_resnet8"])
     with pytest.raises(UserError, match="a network for 1 channel and 7 classes, but digits has 1 and 10"):
         evaluate([tmp_path / "seven.safetensors"], open_data("digits"), nets=["cifar_resnet8(in_channels=1)"])
+
+
+def test_a_run_without_weights_is_told_how_to_go_on(tmp_path: Path) -> None:
+    """It was stopped before its first checkpoint."""
+    run = make_run(recipe("digits", net="cifar_resnet8"), tmp_path)
+    open_folder(run, 1, "cpu")
+    with pytest.raises(UserError, match=f"{run.folder}: the run has saved no weights yet; the command that started it"):
+        resnetlab.load(run.folder)
