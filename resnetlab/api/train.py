@@ -15,7 +15,7 @@ from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
 from resnetlab.paths import expanded
-from resnetlab.run_files import read_epochs
+from resnetlab.run_files import read_epochs, read_settings
 from resnetlab.training.distributed import Distributed, joined
 from resnetlab.training.launch import Launch, launch
 from resnetlab.training.log_lines import LogLines, words_of
@@ -53,7 +53,11 @@ class TrainingResult(Tabular):
         return str(self.folder)
 
     def history(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl says of each epoch: its step, loss, train_error, test_error and more."""
+        """What metrics.jsonl says of each epoch: its step, loss, train_error, test_error and more.
+
+        Raises UserError if the folder is gone or damaged.
+        """
+        read_settings(self.folder)  # metrics may be absent, a run's folder may not
         return read_epochs(self.folder)
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _reported(error: Exception, given: list[str]) -> int | None:
         return USER_ERROR
     if isinstance(error, UserError | cyclopts.CycloptsError):
         if isinstance(error, UserError) or _first():
-            print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+            print(f"error: {printable(' '.join(_words(error).split()))}", file=sys.stderr)
         return USER_ERROR
     if isinstance(error, BrokenPipeError):
         _drop_output()  # e.g. `| head`
@@ -96,6 +96,15 @@ def _reported(error: Exception, given: list[str]) -> int | None:
         return None
     print(f"error: {line}", file=sys.stderr)
     return USER_ERROR
+
+
+def _words(error: UserError | cyclopts.CycloptsError) -> str:
+    """What an error says; of an argument that is missing, also what it is."""
+    if not isinstance(error, cyclopts.MissingArgumentError) or not (argument := error.argument):
+        return str(error)
+    name, command = argument.name, " ".join(error.command_chain or ())
+    needs = f"{name} needs a value" if error.keyword else f"{command} needs {name}"
+    return f"{needs}. {argument.parameter.help or ''}"
 
 
 def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,14 +57,13 @@ def read_cifar(kind: str, folder: Path, *_: object) -> Data:
     Returns 50,000 training and 10,000 test images of 3x32x32 (fewer if the batches hold fewer). Raises
     UserError, naming the file, for a missing, truncated or foreign one.
     """
-    layout = LAYOUTS[kind]
+    layout, fetch = LAYOUTS[kind], f"resnetlab data fetch {kind}"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {kind} needs the folder with {layout.train[0]} and its siblings.")
+        raise UserError(f"{folder}: no such folder; to fetch {kind} into it: {fetch} {shlex.quote(str(folder))}")
     if not (folder / layout.train[0]).exists() and (folder / layout.folder).is_dir():
         folder = folder / layout.folder
     if missing := missing_batches(kind, folder):
-        fetch = f"resnetlab data fetch {kind} DIR"
-        raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}; to fetch it: {fetch}")
+        raise UserError(f"{folder}: not a {kind} folder, it lacks {', '.join(missing)}; to fetch it: {fetch} DIR")
     meta = folder / layout.meta
     classes = read_batch(meta).get(layout.class_names)
     names = [_text(c) for c in classes] if isinstance(classes, list) else []

@@ -106,7 +106,7 @@ def _parts(kind: str, source: FolderFiles, classes: list[str], tested: np.ndarra
 def check_is_folder(folder: Path, needs: str) -> None:
     """Raise UserError unless there is such a folder."""
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder; {needs}.")
+        raise UserError(f"{folder}: no such folder; choose the data with --data; {needs}.")
     if not folder.is_dir():
         raise UserError(f"{folder}: a file, not a folder; {needs}. Unpack it first if it is an archive.")
 

@@ -41,6 +41,8 @@ def save(out: Path, found: Features) -> None:
 
 def read(path: Path) -> Features:
     """Read an npz that `save` wrote. Raises UserError for another or a damaged file."""
+    if path.suffix == ".parquet":
+        raise UserError(f"{path}: a table for other programs; search in the .npz that --out wrote, or write one.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             files, labels, values, network = (arrays[name] for name in ARRAYS)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
     assert tuned.network == "cifar_resnet8"
     assert run.history()[-1]["test_error"] == run.test_error
     assert [line["epoch"] for line in run.history()] == [1, 2]
+    with pytest.raises(resnetlab.UserError, match="run.json"):
+        replace(run, folder=place / "gone").history()
     resnetlab.save_pretrained(run, place / "hub")
     assert resnetlab.from_pretrained(place / "hub").spec == resnetlab.load(run).spec
 

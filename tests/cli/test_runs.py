@@ -84,7 +84,7 @@ def test_a_plot(runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytes
     [
         (["runs", "--runs", "nowhere"], "nowhere: can't be read (No such file or directory); choose the folder"),
         (["runs", "--runs", "file"], "file: can't be read (Not a directory); choose the folder"),
-        (["runs", "plot"], "requires an argument"),
+        (["runs", "plot"], "runs plot needs RUN. A run: its folder"),
         (["runs", "plot", "nothing"], "'nothing': no such run folder, here or in"),
         (["runs", "plot", "photos"], "photos: not a run folder, it has no run.json"),
         (["runs", "plot", "damaged"], "damaged/run.json: damaged, not JSON ("),
