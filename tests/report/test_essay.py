@@ -301,15 +301,23 @@ def test_texts_as_html_and_plain() -> None:
 # The unit that a reader builds.
 
 
-def test_orders_are_those_of_the_networks() -> None:
-    assert {name: (order.each + order.last, order.postact) for name, order in ORDERS.items()} == unit.ORDERS
+def test_orders_are_those_of_the_paper() -> None:
+    """He 2016, Figure 4: the layers of F in order, and what follows the sum."""
+    orders = unit.choices(Library([]))["orders"]
+    assert {name: ("".join(one["branch"]), "".join(one["after"])) for name, one in orders.items()} == {
+        "post": ("cbrcb", "r"),
+        "bn_after_add": ("cbrc", "br"),
+        "relu_before_add": ("cbrcbr", ""),
+        "relu_preact": ("rcbrcb", ""),
+        "full_preact": ("brcbrc", ""),
+    }
 
 
 @pytest.mark.parametrize("mix", unit.MIXES)
 @pytest.mark.parametrize("shortcut", unit.SHORTCUTS)
 def test_costs_are_counted_on_the_modules(mix: str, shortcut: str) -> None:
     """A network of three stages of the unit's width, with one unit more in the one and the other."""
-    for order in unit.ORDERS:
+    for order in ORDERS:
         spec(unit.network(mix, shortcut, order))
     option, changes = unit.SHORTCUTS[shortcut][3:]
     mixed = f"mix={unit.MIXES[mix][2]}" if unit.MIXES[mix][2] else "mix=Add()"

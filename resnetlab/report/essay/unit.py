@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from resnetlab.nets.orders import ORDERS
 from resnetlab.report.essay.design import trained_depth
 from resnetlab.report.essay.facts import Library
 from resnetlab.report.essay.values import TEXT, Book, Number
@@ -16,15 +17,7 @@ from resnetlab.studies.frame.cases import SCALES as MIXING
 CHANNELS, MAP = 64, 56  # of the unit whose cost is shown: the paper's, He 2015, Figure 5, left
 DEPTH = 56  # of the network named for such units, if none was trained
 
-# The layers of F in order, and what follows the sum, as letters: c convolution, b batch norm, r ReLU (He 2016, Fig. 4).
-ORDERS = {
-    "post": ("cbrcb", "r"),
-    "bn_after_add": ("cbrc", "br"),
-    "relu_before_add": ("cbrcbr", ""),
-    "relu_preact": ("rcbrcb", ""),
-    "full_preact": ("brcbrc", ""),
-}
-LAYERS = {"c": "conv 3×3", "b": "BN", "r": "ReLU"}
+LAYERS = {"c": "conv 3×3", "b": "BN", "r": "ReLU"}  # by the letters of an order
 
 # How h and F are combined: the equation, the line of code, and its part of a network's name.
 MIXES = {
@@ -82,7 +75,7 @@ def choices(library: Library) -> dict[str, Any]:
     errors = _errors(library)
     usual = max((one["depth"] for one in errors.values()), default=DEPTH)
     return {
-        "orders": {name: {"branch": list(branch), "after": list(after)} for name, (branch, after) in ORDERS.items()},
+        "orders": {name: {"branch": [*o.each, *o.last], "after": list(o.postact)} for name, o in ORDERS.items()},
         "layers": LAYERS,
         "mixes": {name: {"math": mathml(math), "code": code} for name, (math, code, _) in MIXES.items()},
         "shortcuts": {
