@@ -47,7 +47,10 @@ class Damaged(UserError):
 
 
 class InUse(UserError):
-    """A run's folder that another process is writing."""
+    """A run's folder that is being written, by another process or another thread of this one."""
+
+    def __init__(self, folder: Path):
+        super().__init__(f"{folder}: this run is being trained already; wait for it or stop it.")
 
 
 def read_regular(path: Path, most: int, advice: str = "") -> bytes:
@@ -195,7 +198,7 @@ def try_lock(file: BinaryIO | int) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Lock a run's folder, so that two processes never write it. Raises InUse if another process has it.
+    """Lock a run's folder, so that two processes never write it. Raises InUse if it is locked already.
 
     patience: seconds to wait for it, since children of a killed process may hold it a little longer.
     """
@@ -210,7 +213,7 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     try:
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                raise InUse(f"{folder}: another process is training this run; wait for it or stop it.")
+                raise InUse(folder)
             time.sleep(0.1)
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from resnetlab.errors import UserError, printable, some
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
-from resnetlab.storage import LOCK, Damaged, is_locked, locked
+from resnetlab.storage import LOCK, Damaged, InUse, is_locked, locked
 from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
@@ -152,7 +152,7 @@ def check_removable(folder: Path) -> None:
             "hand."
         )
     if is_locked(folder):
-        raise UserError(f"{folder}: another process is training this run; wait for it or stop it.")
+        raise InUse(folder)
 
 
 def remove_run(folder: Path) -> None:

@@ -345,7 +345,7 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
     run = make_run(small(), tmp_path)
     sitting = train(run, threads=1)
     next(iter(sitting))
-    with pytest.raises(UserError, match="another process is training this run"):
+    with pytest.raises(UserError, match="this run is being trained already"):
         next(iter(train(make_run(small(), tmp_path), threads=1)))
 
 

@@ -192,7 +192,7 @@ def test_it_is_asked_for(runs: Path, capsys: Captured, monkeypatch: pytest.Monke
 
 def test_nothing_but_a_run_is_removed(runs: Path, capsys: Captured) -> None:
     older, newer = by_lr(runs)[0.05], by_lr(runs)[0.01]
-    with locked(newer), pytest.raises(UserError, match="another process is training"):
+    with locked(newer), pytest.raises(UserError, match="is being trained already"):
         remove_run(newer)
     (newer / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds notes\.txt, which no training wrote"):
