@@ -178,6 +178,8 @@ def data_title(settings: dict[str, Any]) -> str | None:
 
 def read_settings(folder: Path, advice: str = START_ANEW) -> dict[str, Any]:
     """The contents of run.json. Raises Damaged, with the advice, also for a run of another version."""
+    if not folder.exists():
+        raise Damaged(folder, "no such run folder")
     path = folder / SETTINGS
     content = read_regular(path, MOST_JSON, advice)
     version = parsed_json(path, content, advice=advice).get("format")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from resnetlab.errors import UserError, as_python, shown
@@ -32,14 +33,30 @@ def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
     return [text_of(value, what) for value in values]
 
 
-def with_python_numbers(call: Call) -> Call:
-    """Let a function be given numpy's numbers: it gets Python's, which its checks and JSON know."""
+def called_from_python(call: Call) -> Call:
+    """Let a function be called in any state of torch, with numpy's numbers: it gets Python's, which JSON knows."""
 
     @functools.wraps(call)
     def called(*args: Any, **options: Any) -> Any:
-        return call(*map(as_python, args), **{name: as_python(value) for name, value in options.items()})
+        with _usual_torch():
+            return call(*map(as_python, args), **{name: as_python(value) for name, value in options.items()})
 
     return cast(Call, called)
+
+
+@contextlib.contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Within it torch is as it starts: new tensors are float32 on the CPU, and gradients can be taken."""
+    import torch
+
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    on_cpu = torch.device("cpu") if device.type != "cpu" else contextlib.nullcontext()  # a context slows each operation
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), on_cpu:
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def check_kind(kind: type, **values: object) -> None:

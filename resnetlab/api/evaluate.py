@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of, with_python_numbers
+from resnetlab.api.arguments import PathLike, called_from_python, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import NAMES, fetch_sources
 from resnetlab.api.tables import Row, Tabular
@@ -27,6 +28,7 @@ from resnetlab.use.exported import check_evaluable
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 SAME = 1e-9  # relative; probabilities that differ less are those of equal scores
 
@@ -70,10 +72,10 @@ class EvaluationResult(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, as the command prints them."""
-        return self.details
+        return copy.deepcopy(self.details)
 
 
-@with_python_numbers
+@called_from_python
 def evaluate(
     sources: PathLike | Sequence[PathLike],
     data: PathLike,
@@ -204,6 +206,13 @@ def _evaluated(
     return found
 
 
+def _kept(values: Tensor) -> np.ndarray:
+    """The values, which can no longer be written."""
+    array = values.cpu().numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
 def _result(found: Evaluation, data: Data, folder: Path | None) -> EvaluationResult:
     numbers = summary(found)
     details = numbers | {"understood": Understood.of(data).to_dict()} | ({"report": str(folder)} if folder else {})
@@ -214,8 +223,8 @@ def _result(found: Evaluation, data: Data, folder: Path | None) -> EvaluationRes
             NetworkAccuracy(one["source"], one["network"], one["top1"], one["top5"]) for one in numbers["sources"]
         ),
         classes=found.classes,
-        labels=found.answers.labels.cpu().numpy(),
-        predicted=found.answers.predicted.cpu().numpy(),
+        labels=_kept(found.answers.labels),
+        predicted=_kept(found.answers.predicted),
         details=details,
         report=folder / "evaluation.html" if folder else None,
     )

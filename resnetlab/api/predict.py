@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of, with_python_numbers
+from resnetlab.api.arguments import PathLike, called_from_python, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
@@ -54,7 +54,7 @@ class PredictionResult(Tabular):
         return {"images": rows} | ({"assumed": list(self.assumed)} if self.assumed else {})
 
 
-@with_python_numbers
+@called_from_python
 def predict(
     source: PathLike,
     images: PathLike | Sequence[PathLike],

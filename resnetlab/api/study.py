@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of, texts_of, with_python_numbers
+from resnetlab.api.arguments import PathLike, called_from_python, check_kind, text_of, texts_of
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.plot import Plot
@@ -70,7 +70,7 @@ class StudySummary(Tabular):
         return values | {"claims": self.table(), "record": str(self.record), "report": str(self.report)}
 
 
-@with_python_numbers
+@called_from_python
 def study(
     name: str,
     scale: str = "quick",

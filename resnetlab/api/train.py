@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from resnetlab.api import screen
-from resnetlab.api.arguments import PathLike, check_kind, text_of, with_python_numbers
+from resnetlab.api.arguments import PathLike, called_from_python, check_kind, text_of
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
@@ -65,7 +65,7 @@ class TrainingResult(Tabular):
         return asdict(self) | {"folder": str(self.folder)}
 
 
-@with_python_numbers
+@called_from_python
 def train(
     recipe: PathLike | Recipe = "digits",
     *,
@@ -144,7 +144,7 @@ def _train(job: Launch, log: str | None, *, warn_of_scratch: bool) -> TrainingRe
     assert result is not None
     names = ("train_error", "test_error", "best_error", "epochs", "steps", "seconds")
     return TrainingResult(
-        folder=job.run.folder,
+        folder=job.run.folder.absolute(),  # found again after a change of the working folder
         network=job.run.spec.name or "net",
         data=job.run.data.title,
         finished_before=finished_before,

@@ -10,10 +10,20 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from resnetlab.measuring.units import Step, evaluating, keeps_size, read_out, squared_norms, stem, steps, without_branch
+from resnetlab.measuring.units import (
+    Batch,
+    Step,
+    evaluating,
+    keeps_size,
+    labelled,
+    read_out,
+    squared_norms,
+    stem,
+    steps,
+    taking_gradients,
+    without_branch,
+)
 from resnetlab.nets.net import ResNet
-
-Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,8 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
     """
     sums: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
-    for x, labels in batches:
-        with evaluating(net), torch.enable_grad():
+    for x, labels in labelled(batches):
+        with evaluating(net), taking_gradients():
             features = stem(net, x).detach().requires_grad_()
             taken: list[Step] = list(steps(net, features))
             scores = read_out(net, taken[-1].unit.f(taken[-1].y))
@@ -83,7 +93,7 @@ def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
     units = list(net.units())
     wrong, losses, images = [0] * (len(units) + 1), [0.0] * (len(units) + 1), 0
     with evaluating(net):
-        for x, labels in batches:
+        for x, labels in labelled(batches):
             images += len(labels)
             features = stem(net, x)
             for i in range(len(units) + 1):

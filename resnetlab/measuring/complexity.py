@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from resnetlab.measuring.shapes import Map, Memory, Unknown
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, on_meta
+from resnetlab.nets.zoo import spec as named_spec
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Complexity:
         return asdict(self)
 
 
-def complexity(spec: Spec) -> Complexity:
-    """Count a network at its spec's input size."""
+def complexity(net: str | Spec) -> Complexity:
+    """Count a network, by its name or spec, at the spec's input size. Raises UserError for an unknown name."""
+    spec = named_spec(net) if isinstance(net, str) else net
     try:
         return _counted(spec, _by_shapes)
     except Unknown:

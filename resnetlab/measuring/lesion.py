@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from resnetlab.measuring.units import evaluating, keeps_size, read_out, stem, without_branch
+from resnetlab.errors import UserError, shown
+from resnetlab.measuring.units import Batch, evaluating, keeps_size, labelled, read_out, stem, without_branch
 from resnetlab.nets.net import ResidualUnit, ResNet
-
-Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
 
 
 @torch.no_grad()
@@ -25,7 +24,7 @@ def errors_without_each(net: ResNet, batches: Iterable[Batch]) -> list[float | N
     removable = [not (net.spec.is_plain and not keeps_size(unit)) for unit in units]
     wrong, images = [0] * len(units), 0
     with evaluating(net):
-        for x, labels in batches:
+        for x, labels in labelled(batches):
             images += len(labels)
             features = stem(net, x)
             for i, unit in enumerate(units):
@@ -44,11 +43,15 @@ def error_of(
     The network is left as it was. Units that change places must take and give maps of one size.
     """
     every = [unit for _, unit in net.units()]
-    gone = {every[i] for i in deleted}
-    units = [every[i] for i in (range(len(every)) if order is None else order)]
+    order, deleted = list(range(len(every)) if order is None else order), list(deleted)
+    if sorted(order) != list(range(len(every))):
+        raise UserError(f"order={shown(order)} must name each of the {len(every)} units once, from 0.")
+    if others := [i for i in deleted if i not in order]:
+        raise UserError(f"deleted={shown(others)}: the units are numbered from 0 to {len(every) - 1}.")
+    gone, units = {every[i] for i in deleted}, [every[i] for i in order]
     wrong = images = 0
     with evaluating(net):
-        for x, labels in batches:
+        for x, labels in labelled(batches):
             wrong += _wrong(net, stem(net, x), units, labels, gone)
             images += len(labels)
     return 100 * wrong / images

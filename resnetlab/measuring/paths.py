@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from resnetlab.measuring.units import evaluating, read_out, squared_norms, stem
+from resnetlab.measuring.units import evaluating, read_out, squared_norms, stem, taking_gradients
 from resnetlab.nets.net import ResNet
 
 
@@ -44,7 +44,7 @@ class Unrolled:
     def __init__(self, net: ResNet, x: Tensor, labels: Tensor):
         if net.spec.is_plain:
             raise ValueError("a plain net has a single path")
-        with evaluating(net), torch.enable_grad():
+        with evaluating(net), taking_gradients():
             self._images = x.detach().requires_grad_()
             self._stem = stem(net, self._images)
             self._units: list[_Unit] = []

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
+from resnetlab.measuring.units import taking_gradients
+
 
 def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """∂E/∂x of the batch's mean cross-entropy E at images x (N C H W, labels N): N C H W.
@@ -17,6 +19,6 @@ def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """
     net = copy.deepcopy(net).train().requires_grad_(False)
     x = x.detach().clone().requires_grad_()
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
+    with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
         (gradients,) = torch.autograd.grad(tf.cross_entropy(net(x), labels), x)
     return gradients

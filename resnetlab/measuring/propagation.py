@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jvp, vjp
 
 from resnetlab.errors import UserError
+from resnetlab.measuring.units import taking_gradients
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -44,7 +45,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     """
     units = [unit for _, unit in net.units()]
     has_h = not net.spec.is_plain
-    with _batch_statistics(net), torch.no_grad():
+    with taking_gradients(), _batch_statistics(net), torch.no_grad():
         values = [net.run(net.stem_layers, x)]  # x_0 ... x_L
         carried, by_h = [values[0]], [values[0]]
         for unit in units:

@@ -40,6 +40,7 @@ REPORTED: dict[str, Reported] = {
     "cifar_resnet1202": Reported(_T6, parameters=19.4e6, error=7.93),
     "cifar_preresnet110": Reported(_P2, error=6.37),
     "cifar_resnet164": Reported(_P2, error=5.93),
+    "cifar_resnet1001": Reported("He 2016, Table 3", error=7.61),
     "cifar_preresnet164": Reported(_P4, parameters=1.7e6, error=5.46),
     "cifar_preresnet1001": Reported(_P4, parameters=10.2e6, error=4.92),
     "cifar_wrn28_10": Reported(_W, parameters=36.5e6, error=4.00),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import evaluating, squared_norms, stem, steps
+from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps
 from resnetlab.nets.net import ResNet
 
 
@@ -21,6 +21,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     over all images (N C H W), channels and positions together. A 3x3 stem is the first of them; of a bottleneck
     only the 3x3 counts. The network is left as it was.
     """
+    check_batches(batches)
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in dict(_responding(net))}
 
     def adder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from resnetlab.errors import UserError
 from resnetlab.nets.mixing import Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
+
+Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,42 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def taking_gradients() -> Iterator[None]:
+    """Within it gradients can be taken, if the caller has switched them off by torch.no_grad.
+
+    Raises UserError within torch.inference_mode, whose tensors have none.
+    """
+    if torch.is_inference_mode_enabled():
+        raise UserError("gradients can't be taken within torch.inference_mode(); measure outside it.")
+    with torch.enable_grad():
+        yield
+
+
+def check_batches(batches: object) -> None:
+    """Raise UserError for a single batch, whose images would be taken for batches."""
+    if isinstance(batches, Tensor):
+        raise UserError("batches is one tensor: give a list of batches, even of a single one.")
+
+
+def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches, of images and labels. Raises UserError for labels that are not one number for each image, and
+    if there are no images.
+    """
+    check_batches(batches)
+    images = 0
+    for x, labels in batches:
+        if labels.shape != x.shape[:1] or labels.is_floating_point():
+            raise UserError(
+                f"labels of shape {tuple(labels.shape)} and {labels.dtype} for {len(x)} images: give one whole number "
+                "for each, the number of its class."
+            )
+        images += len(x)
+        yield x, labels
+    if not images:
+        raise UserError("there are no images to measure: the batches are empty.")
 
 
 def stem(net: ResNet, x: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ def _neighbours(depth: int, step: int, offset: int) -> tuple[int, int]:
     return below * step + offset, (below + 1) * step + offset
 
 
-def spec(name: str, **overrides: Any) -> Spec:
+def spec(name: str, /, **overrides: Any) -> Spec:
     """Return the spec of a named network, with some fields changed.
 
     `name` is a name of the zoo, e.g. "resnet50" or "cifar_resnet110", or such a name written as a call with
@@ -203,12 +203,11 @@ def spec(name: str, **overrides: Any) -> Spec:
     if not isinstance(name, str):
         raise UserError(f"network {shown(name)} must be text, such as resnet50.")
     base, written = _parse(name)
+    own = {key: overrides.pop(key) for key in ("name",) if key in overrides}
     overrides = {**written, **overrides}
     found = _find(base, overrides.get("branch"))
-    if not overrides:
-        return found
-    changed = found.override(**overrides)
-    return replace(changed, name=_called(base, found, changed, overrides))
+    changed = found.override(**overrides, **own)
+    return changed if own or not overrides else replace(changed, name=_called(base, found, changed, overrides))
 
 
 def text_of(net: Spec) -> str:
@@ -248,13 +247,10 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
     `seed` makes the weights reproducible to the last bit; `overrides` are fields of the spec, e.g.
     `build("cifar_resnet110", mix=Scale(0.5, 0.5), num_classes=100)`. Raises UserError as `spec` does.
     """
-    if seed is not None and not (isinstance(seed := as_python(seed), int) and -(2**63) <= seed < 2**64):
+    whole = isinstance(seed := as_python(seed), int) and not isinstance(seed, bool)
+    if seed is not None and not (whole and -(2**63) <= seed < 2**64):
         raise UserError(f"seed={shown(seed)} must be a whole number that fits into 64 bits.")
-    if not isinstance(net, NetSpec | VGGSpec):
-        named = {key: overrides.pop(key) for key in ("name",) if key in overrides}  # `spec` takes it as its argument
-        net, overrides = spec(net, **overrides), named
-    if overrides:
-        net = net.override(**overrides)
+    net = net.override(**overrides) if isinstance(net, NetSpec | VGGSpec) else spec(net, **overrides)
     try:
         # Via the meta device, since torch's own initialisation draws from the random state, which a training in
         # another thread may be using.

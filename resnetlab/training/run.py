@@ -20,6 +20,7 @@ from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
+from resnetlab.paths import expanded
 from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, newest_run, read_begun, read_result, read_settings
 from resnetlab.storage import Damaged, disk_errors, is_there, write_json
 from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
@@ -98,7 +99,7 @@ class Run:
 
 
 def make_run(
-    recipe: Recipe, root: Path, data: Data | None = None, *, purpose: Purpose = "train", name: str = ""
+    recipe: Recipe, root: str | Path, data: Data | None = None, *, purpose: Purpose = "train", name: str = ""
 ) -> Run:
     """Resolve a recipe: read its data and source, fit its network to the data's channels, size and classes, and turn
     a share to hold out into a number of images.
@@ -108,6 +109,7 @@ def make_run(
     combination that is not possible.
     """
     check_name(name)
+    root = expanded(root)
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
     if not len(data.train):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def save_pretrained(
     if isinstance(source, ResNet | VGG):
         net = source
         spec = card.spec if card else _present_spec(net)
-        if words := misfit(on_meta(spec).state_dict(), net.state_dict()):
+        as_built = on_meta(spec)
+        if words := misfit(as_built.state_dict(), net.state_dict()) or _changed(as_built, net):
             raise UserError(
                 f"the network is no longer {spec.name or 'that of its spec'}: {words}. Nothing was written."
             )
@@ -60,13 +62,33 @@ def save_pretrained(
         raise UserError(f"{folder}: can't be written ({error.strerror}).") from error
 
 
+def _changed(wanted: nn.Module, found: nn.Module) -> str:
+    """The first layer whose kind or settings are not those wanted, in words; "" if none is."""
+    layers, present = _layers(wanted), _layers(found)
+    for name in layers | present:
+        if layers.get(name) != present.get(name):
+            what = f"layer {name}" if name else "it"
+            return f"{what} is {present.get(name, 'missing')}, not {layers.get(name, 'one of its layers')}"
+    return ""
+
+
+def _layers(net: nn.Module) -> dict[str, str]:
+    """Each module's kind and settings, by its name, as far as they change an answer."""
+    found = {}
+    for name, module in net.named_modules(remove_duplicate=False):
+        kind = nn.BatchNorm2d if isinstance(module, nn.SyncBatchNorm) else type(module)  # they differ in training only
+        settings = re.sub(r"(, )?(momentum=[^,]*|inplace=True)", "", module.extra_repr())
+        found[name] = f"{kind.__qualname__}({settings})"
+    return found
+
+
 def _present_spec(net: ResNet | VGG) -> Spec:
     """The network's spec, with as many classes as its fully connected layer has now."""
     head = net.fc if isinstance(net, ResNet) else net.classifier[-1]
     return replace(net.spec, num_classes=head.out_features) if isinstance(head, nn.Linear) else net.spec
 
 
-def from_pretrained(source: str | Path, *, net: str | None = None, revision: str | None = None) -> ResNet | VGG:
+def from_pretrained(source: str | Path, *, net: str | Spec | None = None, revision: str | None = None) -> ResNet | VGG:
     """The network of a folder that `save_pretrained` wrote, or of a repository of the hub, "owner/name".
 
     A folder is read without network access. A repository is fetched once and then read from the cache; repositories

@@ -15,7 +15,7 @@ from resnetlab.errors import UserError, as_python, check_choice, first_of, print
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
-from resnetlab.nets.zoo import Spec, build, on_meta
+from resnetlab.nets.zoo import Spec, build, on_meta, text_of
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
@@ -37,7 +37,7 @@ def load(
     source: str | Path,
     *,
     pretrained: bool = False,
-    net: str | None = None,
+    net: str | Spec | None = None,
     which: str = "last",
     image_size: int | None = None,
     head: bool = True,
@@ -56,13 +56,17 @@ def load(
 
     Raises UserError if the weights don't fit, naming the first that differ, with none loaded.
     """
-    if pretrained and isinstance(source, str):
-        source = f"pretrained:{source}"
+    if not isinstance(pretrained, bool):
+        raise UserError(f"pretrained={shown(pretrained)} must be True or False.")
+    if pretrained:
+        if not isinstance(source, str):
+            raise UserError(f"pretrained=True goes with the name of a network; leave it out to load {shown(source)}.")
+        source = f"pretrained:{source.removeprefix('pretrained:')}"
     return load_described(source, net=net, which=which, image_size=image_size, head=head, match=match).net
 
 
 def load_with_metadata(
-    source: str | Path, *, net: str | None = None, which: str = "last"
+    source: str | Path, *, net: str | Spec | None = None, which: str = "last"
 ) -> tuple[ResNet | VGG, ModelMetadata | None]:
     """As `load`, with the network's metadata: classes, preprocessing, recipe.
 
@@ -104,7 +108,7 @@ class Loaded:
 def load_described(
     source: str | Path,
     *,
-    net: str | None = None,
+    net: str | Spec | None = None,
     which: str = "last",
     image_size: int | None = None,
     head: bool = True,
@@ -118,6 +122,10 @@ def load_described(
     weights is taken, and the pairs of match="order".
     """
     check_choice("match", match, ("names", "order"))
+    if isinstance(net, NetSpec | VGGSpec):
+        net = text_of(net)
+    if not isinstance(net, str | None):
+        raise UserError(f"net={shown(net)} must be the name or the spec of a network.")
     path = _weight_file(located(source), which)
     contents = read_all(path, which)
     if "resnetlab" in contents.header:
@@ -246,7 +254,7 @@ def _sized(loaded: Loaded, size: int) -> Loaded:
     """The same network for images of `size` x `size` pixels. Raises UserError if that is not possible."""
     size = as_python(size)
     if not isinstance(size, int) or not LEAST_SIZE <= size <= MOST_SIZE:
-        raise UserError(f"image_size={size} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
+        raise UserError(f"image_size={shown(size)} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
     spec, metadata = loaded.net.spec, loaded.metadata
     if isinstance(spec, VGGSpec) and size != spec.input_size:
         raise UserError(

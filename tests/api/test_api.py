@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import FrozenInstanceError, replace
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 import resnetlab
 from resnetlab.api.train import TrainingResult
 from resnetlab.cli.main import main
+from resnetlab.measuring.complexity import complexity
 
 Captured = pytest.CaptureFixture[str]
 FIELDS = {"net": "cifar_resnet8", "epochs": 2, "seed": 5}
@@ -102,7 +104,7 @@ def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
     assert tuned.network == "cifar_resnet8"
     assert run.history()[-1]["test_error"] == run.test_error
     assert [line["epoch"] for line in run.history()] == [1, 2]
-    with pytest.raises(resnetlab.UserError, match="run.json"):
+    with pytest.raises(resnetlab.UserError, match="gone: no such run folder"):
         replace(run, folder=place / "gone").history()
     resnetlab.save_pretrained(run, place / "hub")
     assert resnetlab.from_pretrained(place / "hub").spec == resnetlab.load(run).spec
@@ -278,6 +280,53 @@ def test_options_take_numbers_of_arrays(run: TrainingResult, digit: Path, place:
 
 
 @pytest.mark.parametrize(
+    "state",
+    [torch.no_grad, torch.inference_mode, lambda: default_dtype(torch.float64), lambda: default_device("meta")],
+    ids=["no_grad", "inference_mode", "float64", "meta"],
+)
+def test_the_callers_state_of_torch_changes_no_bit(
+    run: TrainingResult, place: Path, digit: Path, state: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with state():
+        before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+        fields = FIELDS | {"epochs": 0.1}
+        short = resnetlab.train("digits", runs=place / state.__name__, threads=1, quiet=True, **fields)
+        assert resnetlab.evaluate(run, "digits", quiet=True).top1 == pytest.approx(100 - run.test_error)
+        assert len(resnetlab.predict(run, digit, quiet=True)) == 1
+        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == before
+    usual = resnetlab.train("digits", runs=place / "usual", threads=1, quiet=True, **fields)
+    ends = (Path(one) / "last/weights.safetensors" for one in (short, usual))
+    first, second = (end.read_bytes() for end in ends)
+    assert first == second
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def default_device(device: str) -> Iterator[None]:
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+def test_a_spec_names_a_network(run: TrainingResult) -> None:
+    spec = resnetlab.load(run).spec
+    assert resnetlab.load(run, net=spec).spec == spec
+    assert resnetlab.spec("resnet50", name="mine") == resnetlab.build("resnet50", name="mine", seed=0).spec
+    assert complexity("cifar_resnet20") == complexity(resnetlab.spec("cifar_resnet20"))
+
+
+@pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: resnetlab.build(None), "network None must be text"),
@@ -286,7 +335,11 @@ def test_options_take_numbers_of_arrays(run: TrainingResult, digit: Path, place:
         (lambda: resnetlab.build("cifar_resnet8", seed="7"), "seed='7' must be a whole number"),
         (lambda: resnetlab.build("cifar_resnet8", seed=2**70), "must be a whole number that fits into 64 bits"),
         (lambda: resnetlab.load(None), "None is no run folder"),
-        (lambda: resnetlab.load(3, pretrained=True), "3 is no run folder"),
+        (lambda: resnetlab.load(3, pretrained=True), "pretrained=True goes with the name of a network; .* load 3"),
+        (lambda: resnetlab.load(Path("cifar_resnet20"), pretrained=True), "goes with the name of a network"),
+        (lambda: resnetlab.load("cifar_resnet20", pretrained="no"), "pretrained='no' must be True or False"),
+        (lambda: resnetlab.load("x.pth", net=20), "net=20 must be the name or the spec of a network"),
+        (lambda: resnetlab.build("cifar_resnet8", seed=True), "seed=True must be a whole number"),
         (lambda: resnetlab.from_pretrained(3), "3 is not a path"),
         (lambda: resnetlab.recipe(None), "recipe None must be text"),
     ],
@@ -299,6 +352,20 @@ def test_values_of_another_kind_are_named(call: Callable[[], object], words: str
 def test_results_are_frozen(run: TrainingResult) -> None:
     with pytest.raises(FrozenInstanceError):
         run.test_error = 0.0  # type: ignore[misc]
+    found = resnetlab.evaluate(run, "digits", quiet=True)
+    found.to_dict()["top1"] = 0
+    assert found.to_dict()["top1"] == found.top1
+    with pytest.raises(ValueError, match="read-only"):
+        found.labels[0] = 1
+
+
+def test_a_run_is_found_after_a_change_of_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = resnetlab.train("digits", threads=1, quiet=True, **(FIELDS | {"epochs": 0.1}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert made.history()[-1]["test_error"] == made.test_error
+    assert resnetlab.load(made).spec.name == made.network
 
 
 def test_what_is_public() -> None:

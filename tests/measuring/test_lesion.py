@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_nets import made
 
+from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.lesion import (
     error_of,
@@ -76,3 +77,17 @@ def test_random_lesions_are_drawn_among_them() -> None:
 def test_where_nothing_can_change_places_it_says_so() -> None:
     with pytest.raises(ValueError, match="no stage has two units that can be swapped"):
         random_swaps(made("cifar_resnet8"), 1, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"deleted": [99]}, r"deleted=\[99\]: the units are numbered from 0 to 8"),
+        ({"deleted": [-1]}, "numbered from 0 to 8"),
+        ({"order": [0, 1]}, "must name each of the 9 units once"),
+        ({"order": [0, 0, *range(2, 9)]}, "must name each of the 9 units once"),
+    ],
+)
+def test_units_that_are_not_there_are_named(options: dict[str, list[int]], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        error_of(made("cifar_resnet20"), BATCHES, **options)

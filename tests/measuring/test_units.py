@@ -9,7 +9,11 @@ import torch
 from made_nets import made
 from torch import Tensor, nn
 
+from resnetlab.errors import UserError
 from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
+from resnetlab.measuring.pixel_gradients import pixel_gradients
+from resnetlab.measuring.propagation import propagation
+from resnetlab.measuring.signal import signals
 from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
 from resnetlab.nets.net import ResNet
 
@@ -74,6 +78,53 @@ def snapshot(net: nn.Module) -> tuple[list[object], list[Tensor]]:
     modes: list[object] = [(m.training, len(m._forward_hooks)) for m in net.modules()]
     tensors = [v.clone() for v in net.state_dict().values()]
     return modes, tensors + [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+
+GRADIENTS: dict[str, Callable[[ResNet], object]] = {
+    "paths": lambda net: paths.Unrolled(net, X, LABELS),
+    "alignments": lambda net: boosting.alignments(net, BATCHES),
+    "propagation": lambda net: propagation(net, X, LABELS),
+    "signals": lambda net: signals(net, X, LABELS),
+    "pixel gradients": lambda net: pixel_gradients(net, X, LABELS),
+}
+
+
+@pytest.mark.parametrize("measure", GRADIENTS.values(), ids=GRADIENTS)
+def test_gradients_are_taken_where_they_are_off_or_refused(measure: Callable[[ResNet], object]) -> None:
+    """In inference mode torch would give zeros for some of them."""
+    net = made("cifar_resnet8")
+    with torch.no_grad():
+        measure(net)
+    with torch.inference_mode(), pytest.raises(UserError, match="within torch.inference_mode"):
+        measure(net)
+
+
+LABELLED: dict[str, Callable[[ResNet, object], object]] = {
+    "lesion": lesion.errors_without_each,
+    "several lesions": lesion.error_of,
+    "alignments": boosting.alignments,
+    "read-outs": boosting.read_outs,
+}
+
+
+@pytest.mark.parametrize("measure", LABELLED.values(), ids=LABELLED)
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([(X, LABELS[:, None])], r"labels of shape \(6, 1\)"),
+        ([(X, torch.eye(6, 10, dtype=torch.long))], r"labels of shape \(6, 10\)"),
+        ([(X, LABELS[:4])], r"labels of shape \(4,\) .* for 6 images"),
+        ([(X, LABELS.float())], "float32 for 6 images: give one whole number for each"),
+        ([], "no images to measure"),
+        (X, "batches is one tensor"),
+    ],
+)
+def test_labels_that_are_none_are_refused(
+    measure: Callable[[ResNet, object], object], batches: object, words: str
+) -> None:
+    """Compared with scores, labels of another shape would count one image several times."""
+    with pytest.raises(UserError, match=words):
+        measure(made("cifar_resnet8"), batches)
 
 
 @pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,49 @@ def test_a_network_that_no_spec_describes_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"fc.weight is \(4, 64\), not \(10, 64\)"):
         resnetlab.save_pretrained(net, tmp_path / "card", card=card)
     assert not list(tmp_path.iterdir())
+
+
+def replaced(net: torch.nn.Module, kind: type[torch.nn.Module], by: torch.nn.Module) -> None:
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, kind):
+                setattr(module, name, by)
+
+
+class Louder(ResNet):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+CHANGES: dict[str, Callable[[ResNet], object]] = {
+    r"layer avgpool is AdaptiveMaxPool2d\(output_size=1\), not Adaptive": lambda net: setattr(
+        net, "avgpool", torch.nn.AdaptiveMaxPool2d(1)
+    ),
+    r"relu is LeakyReLU\(.*\), not ReLU\(\)": lambda net: replaced(net, torch.nn.ReLU, torch.nn.LeakyReLU(0.1)),
+    r"layer bn1 is BatchNorm2d\(16, eps=0.001": lambda net: setattr(net.bn1, "eps", 1e-3),
+    r"layer1.0.conv1 is Conv2d\(.*stride=\(2, 2\)": lambda net: setattr(
+        net.get_submodule("layer1.0.conv1"), "stride", (2, 2)
+    ),
+    r"it is Louder\(\), not ResNet\(\)": lambda net: setattr(net, "__class__", Louder),
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_layers_with_the_same_weights_that_compute_something_else(words: str, tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    assert isinstance(net, ResNet)
+    CHANGES[words](net)
+    with pytest.raises(UserError, match=rf"no longer cifar_resnet8: .*{words}.*Nothing was written"):
+        resnetlab.save_pretrained(net, tmp_path / "changed")
+    assert not list(tmp_path.iterdir())
+
+
+def test_changes_that_no_answer_depends_on_are_none(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    replaced(net, torch.nn.ReLU, torch.nn.ReLU(inplace=True))
+    net.bn1.momentum = 0.01
+    resnetlab.save_pretrained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(net), tmp_path / "same")
+    assert_same(resnetlab.from_pretrained(tmp_path / "same"), net)
 
 
 def test_nothing_is_overwritten(net: ResNet | VGG, tmp_path: Path) -> None:

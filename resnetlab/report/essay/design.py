@@ -131,9 +131,10 @@ def left(library: Library) -> Facts:
         values["deep"] = book.number((*row, 0), ".0f")
     for key, name in (*names.items(), ("frozen", "Scale(0.5, 0.5)")):
         values[f"{key}_error"] = book.cell(0, book.row(0, named(name)), "training error (%)")
-    for place, case in mixing.rows(0).items():
-        if called := _CASES.get(case[0]):
-            values[called] = mixing.cell(0, place, "training error (%)")
+    trained = {row[0]: (place, mixing.cell(0, place, "training error (%)")) for place, row in mixing.rows(0).items()}
+    values |= {called: trained[case][1] for case, called in _CASES.items() if case in trained}
+    least = min((name for name in trained if name != ADD), key=lambda name: trained[name][1].value)
+    values |= {"least": trained[least][1], "least_name": both(mixing.at((*trained[least][0], 0)))}
     lines = book.lines("curves", 0)
     labels = {"Add": "x", "Scale(0.5, 1)": "x/2", "Scale(0.5, 0.5)": "x/2 + F/2", "Plain": "plain"}
     errors = [
@@ -151,4 +152,10 @@ def left(library: Library) -> Facts:
     return Facts(book, values, fits, panels, also=("mixing",))
 
 
-_CASES = {"exclusive gate, b = 0": "shut_gate", "exclusive gate, b = −6": "open_gate", "1x1 convolution": "conv"}
+ADD = "identity (Add)"  # as the study `mixing` calls it
+_CASES = {
+    ADD: "mixing_add",
+    "exclusive gate, b = 0": "shut_gate",
+    "exclusive gate, b = −6": "open_gate",
+    "1x1 convolution": "conv",
+}

@@ -265,6 +265,7 @@ def carry(library: Library) -> Facts:
         "shut": book.cell(0, shut, test),
         "shut_left": book.cell(0, shut, "start", "sci"),
         "best": book.cell(0, best, test),
+        "best_left": book.cell(0, best, "start", ".2f"),
         "best_name": both(book.at((*best, 0))),
         "seeds": seeds_of(library.best("mixing")),  # whose runs it shares
     }

@@ -107,12 +107,22 @@ class Difference:
         return (self.low > 0) - (self.high < 0)
 
     def rounded(self, digits: int) -> str:
-        """The difference and its interval, if it has one, with `digits` decimals; the same in every language."""
-        mean, *interval = (_signed(value, digits) for value in (self.mean, self.low, self.high))
-        return f"{mean} [{', '.join(interval)}]" if self.has_interval else mean
+        """The difference and its interval, if it has one, with `digits` decimals; the same in every language.
+
+        An end of the interval that would be rounded to 0 has up to two more, since its sign decides a verdict.
+        """
+        mean = _signed(self.mean, digits)
+        if not self.has_interval:
+            return mean
+        return f"{mean} [{_end(self.low, digits)}, {_end(self.high, digits)}]"
 
     def __str__(self) -> str:
         return self.rounded(1) if self.has_interval else f"{self.rounded(1)} (one seed: no interval)"
+
+
+def _end(value: float, digits: int) -> str:
+    shown = [_signed(value, more) for more in range(digits, digits + 3)]
+    return next((text for text in shown if float(text)), shown[0])
 
 
 def _signed(value: float, digits: int) -> str:
