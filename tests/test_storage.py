@@ -6,11 +6,15 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from resnetlab import storage
+from resnetlab.data.cifar import read_batch
+from resnetlab.data.idx import read_mnist
+from resnetlab.data.pack import read_index
 from resnetlab.errors import UserError
 from resnetlab.storage import (
     Damaged,
@@ -32,6 +36,9 @@ from resnetlab.storage import (
     write_atomically,
     write_new,
 )
+from resnetlab.training.recipes import recipe
+from resnetlab.use import features_file
+from resnetlab.weights.architectures import read_config
 
 
 def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
@@ -58,6 +65,27 @@ def test_what_is_no_regular_file_is_named(tmp_path: Path) -> None:
                 read(tmp_path / name)
 
 
+READERS: dict[str, Callable[[Path], object]] = {
+    "recipe.toml": recipe,
+    "index.safetensors": lambda path: read_index(path.parent),
+    "features.npz": features_file.read,
+    "data_batch_1": read_batch,
+    "t10k-labels-idx1-ubyte": lambda path: read_mnist("mnist", path.parent),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_waits_for_a_pipe(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError):
+        READERS[name](tmp_path / name)
+
+
+def test_a_config_that_is_a_pipe_states_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == {}
+
+
 def test_a_link_to_a_regular_file_is_read_and_not_written_through(tmp_path: Path) -> None:
     store, link = tmp_path / "store", tmp_path / "link"
     store.write_text('{"a": 1}')
@@ -74,7 +102,7 @@ def test_a_lock_is_a_regular_file_of_the_folder(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
     with locked(tmp_path):
         assert is_locked(tmp_path)
-        with pytest.raises(UserError, match="another process"), locked(tmp_path):
+        with pytest.raises(UserError, match="being trained already"), locked(tmp_path):
             pass
     assert not is_locked(tmp_path)
     with (tmp_path / "lock").open() as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import os
 import sys
 import threading
 import time
@@ -24,10 +25,24 @@ SECONDS_BETWEEN_UPDATES = 0.2  # of a notebook's bar; more of them only make the
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
+class _Answers(Console):
+    """Where answers go: a reader that has closed the pipe, such as head, ends the command, as it ends print."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class _Progress(Console):
+    """Where progress goes: if nobody reads it any longer, the work goes on without a word."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 @cache
 def console() -> Console:
     """Standard output, for plain text; wide enough in a log that tables are not cut."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False)
+    return _Answers(width=None if sys.stdout.isatty() else 140, highlight=False, markup=False)
 
 
 @cache
@@ -37,8 +52,8 @@ def errors() -> Console:
     In a notebook it is standard output, which has no red background there.
     """
     if in_notebook():
-        return Console(file=sys.stdout, force_jupyter=False, width=140, highlight=False, markup=False)
-    return Console(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False, markup=False)
+        return _Progress(file=sys.stdout, force_jupyter=False, width=140, highlight=False, markup=False)
+    return _Progress(stderr=True, width=None if sys.stderr.isatty() else 140, highlight=False, markup=False)
 
 
 def has_bars() -> bool:

@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a failure can still be reported
         except (Stopped, KeyboardInterrupt) as stopped:
             return _stopped(stopped, given)
+        except SystemExit as left:
+            if isinstance(left.__context__, BrokenPipeError):  # rich's answer to `--help | head`
+                return 0
+            raise
         except Exception as error:
             if noted:
                 return _stopped(KeyboardInterrupt(), given)

@@ -24,7 +24,7 @@ def mend_streams() -> None:
 
 
 def lines_of_input() -> list[str]:
-    """The lines of standard input that are not empty, names of files; none if it is a terminal.
+    """The lines of standard input that are not empty, names of files, or what NUL separates; none if it is a terminal.
 
     Raises UserError if it can't be read.
     """
@@ -34,6 +34,8 @@ def lines_of_input() -> list[str]:
         text = decoded(sys.stdin.buffer.read(), names=True)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list of files on standard input can't be read ({error}).") from error
+    if "\0" in text:  # of find -print0; no name can have it
+        return [name for name in text.split("\0") if name]
     return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line]
 
 

@@ -18,6 +18,7 @@ import torch
 
 from resnetlab.data.images import Data, Images
 from resnetlab.errors import UserError
+from resnetlab.storage import content_of
 
 
 class Layout(NamedTuple):
@@ -98,7 +99,7 @@ def read_batch(path: Path) -> dict[str, Any]:
     Raises UserError for a file that is unreadable or truncated, or holds anything that these files don't.
     """
     try:
-        raw = path.read_bytes()
+        raw = content_of(path)
         if not raw.endswith(pickle.STOP):
             raise EOFError("its end is missing")
         content = _BatchReader(io.BytesIO(raw)).load()

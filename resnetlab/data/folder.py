@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -70,11 +71,10 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
         classes = check_classes(test_folder, class_folders(test_folder), least)
         test = scan(test_folder, classes, may_lack=True)
         return _parts(kind, test, classes, np.ones(len(test.names), dtype=bool), f"{test_folder.name} alone")
+    _check_parts(folder, inside)
     for name in inside:
         if name in TEST and set(inside) <= SPLIT_WORDS:
             raise UserError(f"{folder}: it has {shown(name)} but no {TRAIN!r} with classes in it; {LAYOUT}.")
-        if name.lower() in SPLIT_WORDS and folders_in(folder / name):
-            raise UserError(f"{folder / name}: seems to be part of a split; name the two parts 'train' and 'val'.")
         if TRAIN in (below := folders_in(folder / name)) and set(below) & set(TEST):
             raise UserError(
                 f"{folder}: not a folder of classes, {shown(name)} is a data set itself; give {folder / name}."
@@ -95,6 +95,23 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
         sides = place.name == TRAIN and any((place.parent / name).is_dir() for name in TEST)
         return _parts(kind, source, classes, tested, f"the training images of {place.parent.name}" if sides else ALL)
     return replace(_parts(kind, source, classes, tested, DRAWN), drawn=True)
+
+
+def _check_parts(folder: Path, inside: list[str]) -> None:
+    """Raise UserError if folders that should be classes are parts of a split: Train, or training_set and test_set."""
+
+    def has_no_images(name: str) -> bool:
+        with os.scandir(folder / name) as entries:
+            return not any(is_image(entry.name) for entry in entries)
+
+    named = [name for name in inside if SPLIT_WORDS.intersection(re.split(r"[\W\d_]+", name.lower()))]
+    exact = [name for name in named if name.lower() in SPLIT_WORDS]
+    parts = [name for name in named if folders_in(folder / name) and (name in exact or has_no_images(name))]
+    if {*parts} - {*TEST} and (len(parts) > 1 or {*parts} & {*exact}):
+        raise UserError(f"{folder / parts[0]}: seems to be part of a split; name the two parts 'train' and 'val'.")
+    for name in exact:
+        if len(inside) > 1 and not set(inside) <= SPLIT_WORDS:
+            _log.warning("%s: taken as a class; if its images are to be tested, move it away", folder / name)
 
 
 def _parts(kind: str, source: FolderFiles, classes: list[str], tested: np.ndarray, part: str) -> Data:

@@ -7,6 +7,7 @@ as a big-endian 32-bit number, then the values (LeCun, Cortes, Burges: The MNIST
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import shlex
 import struct
@@ -18,6 +19,7 @@ import torch
 
 from resnetlab.data.images import Data, Images
 from resnetlab.errors import UserError
+from resnetlab.storage import content_of
 
 CLASSES = {
     "mnist": tuple(str(digit) for digit in range(10)),
@@ -81,9 +83,9 @@ def _part(images: Path, labels: Path, most: int) -> Images:
 def _read(path: Path, size: tuple[int, ...], most: int) -> np.ndarray:
     """Read an IDX file of at most `most` values of shape `size`: uint8 N, or N H W."""
     try:
-        with path.open("rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"  # by content: browsers unpack what they leave named .gz
-        with gzip.open(path) if gzipped else path.open("rb") as file:
+        raw = content_of(path)
+        gzipped = raw[:2] == b"\x1f\x8b"  # by content: browsers unpack what they leave named .gz
+        with gzip.open(io.BytesIO(raw)) if gzipped else io.BytesIO(raw) as file:
             header = file.read(8 + 4 * len(size))
             if len(header) < 8 + 4 * len(size):
                 raise _Damaged(f"{path}: truncated, its header has {len(header)} bytes")

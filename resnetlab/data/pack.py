@@ -34,7 +34,7 @@ from resnetlab.data.understood import Understood
 from resnetlab.data.walk import SPLIT
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
-from resnetlab.storage import disk_errors, flush_to_disk, try_lock
+from resnetlab.storage import content_of, disk_errors, flush_to_disk, try_lock
 
 INDEX = "index.safetensors"
 PART = f"{INDEX}.part"  # marks an unfinished pack
@@ -143,7 +143,7 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
 
     path = folder / INDEX
     try:
-        content = path.read_bytes()
+        content = content_of(path)
     except OSError as error:
         if (folder / PART).exists():
             raise UserError(f"{folder}: an unfinished pack; repeat the command that packed it.") from error

@@ -33,7 +33,7 @@ from resnetlab.nets.vgg import VGG
 from resnetlab.run_files import read_settings, source_path
 from resnetlab.training.classes import SAME, Matched, common_classes, match_classes
 from resnetlab.weights.interop import OURS
-from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.load import Loaded, check_outputs, load_described
 from resnetlab.weights.metadata import ModelMetadata
 from resnetlab.weights.sources import is_name
 
@@ -260,6 +260,7 @@ def _member(
     spec, card = loaded.net.spec, loaded.metadata
     shape = data.shape or (3, spec.input_size, spec.input_size)
     names = loaded.classes
+    check_outputs(source, spec.num_classes)
     if spec.in_channels != shape[0] or (names is None and spec.num_classes != len(data.classes)):
         raise UserError(
             f"{source}: a network for {spec.in_channels} channel{'s' * (spec.in_channels != 1)} and {spec.num_classes} "

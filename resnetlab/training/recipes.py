@@ -8,6 +8,7 @@ from typing import Any
 
 from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.paths import decoded, expanded
+from resnetlab.storage import content_of
 from resnetlab.training.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
@@ -199,7 +200,7 @@ def recipe(name: str, **overrides: Any) -> Recipe:
 
 def _from_file(path: Path) -> Recipe:
     try:
-        values = tomllib.loads(decoded(path.read_bytes()))
+        values = tomllib.loads(decoded(content_of(path)))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # ValueError: TOML's, Unicode's, and numbers of too many digits

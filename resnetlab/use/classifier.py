@@ -24,7 +24,7 @@ from resnetlab.training.evaluate import skips, whose_normalisation
 from resnetlab.use.exported import Engine, ExportedFile, first_engine, read_exported, suffix_of
 from resnetlab.use.heat import CropArea
 from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy
-from resnetlab.weights.load import load_described
+from resnetlab.weights.load import check_outputs, load_described
 from resnetlab.weights.metadata import ModelMetadata
 
 NUMBERED = "names of classes (numbered from 0 instead)"  # an item of `assumed`
@@ -86,6 +86,8 @@ class Classifier:
         spec = network.spec
         if spec.in_channels not in (1, 3):
             raise UserError(f"{source}: a network for {spec.in_channels} channels, but images have 1 or 3.")
+        if head:
+            check_outputs(source, spec.num_classes)
         classes = names or tuple(map(str, range(spec.num_classes)))
         normalise = card.normalisation if card else imagenet(spec.in_channels)
         told = (
@@ -118,6 +120,7 @@ class Classifier:
         if device != "cpu":
             raise UserError(f"{source}: exported files run on the CPU; leave --device {device} out.")
         file = read_exported(expanded(source))
+        check_outputs(source, len(file.classes))
         return cls(
             None,
             file.classes,

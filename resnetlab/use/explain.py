@@ -47,7 +47,7 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
     nothing speaks for the class (Selvaraju et al. 2017, eq. 1 and 2). The network is used in evaluation mode and
     left as it was. Raises UserError for an unknown unit.
     """
-    looked_at = unit_of(net, unit or default_unit(net, min(x.shape[2:])))
+    looked_at = unit_of(net, default_unit(net, min(x.shape[2:])) if unit is None else unit)
     kept: list[Tensor] = []
     hook = looked_at.register_forward_hook(lambda module, inputs, output: kept.append(output))
     with hook, evaluating(net), torch.enable_grad():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.errors import UserError
-from resnetlab.storage import check_absent, write_new
+from resnetlab.storage import check_absent, content_of, write_new
 from resnetlab.use.features import Features
 
 SUFFIXES = (".npz", ".parquet")
@@ -44,7 +44,7 @@ def read(path: Path) -> Features:
     if path.suffix == ".parquet":
         raise UserError(f"{path}: a table for other programs; search in the .npz that --out wrote, or write one.")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content_of(path)), allow_pickle=False) as arrays:
             files, labels, values, network = (arrays[name] for name in ARRAYS)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}).") from error

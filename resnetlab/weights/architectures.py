@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import UserError, shown
 from resnetlab.nets import zoo
+from resnetlab.storage import content_of
 
 CONFIG = "config.json"  # beside the weights in a folder of the Hugging Face hub
 MOST_BYTES = 10**7  # of it; the largest, with 21,843 classes, has below 10**6
 STATED = ("arch", "architecture", "model_name")  # keys under which trainings save what their network is called
+# Keys under which trainings save the names of classes.
+CLASSES = ("class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names", "label_names", "CLASSES")
 ANTI_ALIASED = re.compile(r"(?:.*[^a-z])?((?:se|eca)?resnex?t(?:aa|blur)\d\w*)(?:\W.*)?", re.IGNORECASE | re.DOTALL)
 OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # in timm's names: who trained the weights
 # Other settings in config.json that change the network, and the values that our networks have.
@@ -34,6 +38,30 @@ def stated_architecture(values: dict[Any, Any]) -> str:
     return next((values[key] for key in STATED if isinstance(values.get(key), str)), "")
 
 
+def stated_classes(values: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The names of classes that a file states under one of the usual keys, at its top or one level below; or none.
+
+    They may be a list, or a dictionary of numbers by names (torchvision's class_to_idx) or of names by numbers.
+    """
+    for place in (values, *(inside for inside in values.values() if isinstance(inside, dict))):
+        for key in CLASSES:
+            if names := _names(place.get(key)):
+                return names
+    return ()
+
+
+def _names(stated: object) -> tuple[str, ...]:
+    """Names in the order of their numbers, if each number from 0 has one."""
+    if isinstance(stated, dict):
+        pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in stated.items()]
+        numbered = {int(n): name for n, name in pairs if isinstance(n, int) or (isinstance(n, str) and n.isdecimal())}
+        stated = [numbered.get(n) for n in range(len(pairs))]
+    if not isinstance(stated, list | tuple) or not all(isinstance(name, str) for name in stated):
+        return ()
+    invented = all(re.fullmatch(r"LABEL_\d+", name) for name in stated)  # by transformers, if nobody gave names
+    return () if invented else tuple(stated)
+
+
 def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None:
     """Raise UserError if a weight file holds a network that we lack, by what it states, its name or config.json.
 
@@ -44,7 +72,7 @@ def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None
     for name, where in names:
         if found := ANTI_ALIASED.fullmatch(name):
             raise _refusal(path, f"{where} that it is {found[1]}, whose anti-aliasing resnetlab does not have")
-    config = _config(path.with_name(CONFIG)) if in_folder else {}
+    config = read_config(path.with_name(CONFIG)) if in_folder else {}
     name = str(config.get("architecture", ""))
     if "pretrained_cfg" in config and OLD_PREFIX.sub("", name) not in zoo.IMAGENET:
         raise _refusal(path, f"{CONFIG} beside it says that it is timm's {shown(name)}, which resnetlab does not have")
@@ -60,10 +88,10 @@ def _refusal(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: {reason}; --net NAME loads it all the same, as the network of that name.")
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The contents of config.json; empty if it is missing or not a JSON object."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of a file such as config.json; empty if it is missing or not a JSON object."""
     try:
-        values = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else {}
+        values = json.loads(content_of(path)) if path.stat().st_size <= MOST_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -18,8 +18,8 @@ from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec
 from resnetlab.storage import check_absent, write_new
 from resnetlab.weights.interop import OURS, normalisation, write_state
-from resnetlab.weights.load import load_described
-from resnetlab.weights.metadata import ModelMetadata, weights_bytes
+from resnetlab.weights.load import Loaded, load_described
+from resnetlab.weights.metadata import weights_bytes
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
@@ -63,14 +63,22 @@ def convert(
     network, metadata = loaded.net, loaded.metadata
     state = write_state(network.state_dict(), network.spec, naming)
     write_new(out, weights_bytes(network, metadata or network.spec) if describes else _bytes(state, out.suffix))
-    return Converted(network.spec, () if describes else tuple(_not_in_file(network.spec, metadata, naming)))
+    return Converted(network.spec, tuple(_not_in_file(loaded, naming, describes)))
 
 
-def _not_in_file(spec: Spec, metadata: ModelMetadata | None, naming: str) -> Iterator[str]:
-    """What is known about a network but not in a file with these names, or what its readers would assume otherwise."""
+def _not_in_file(loaded: Loaded, naming: str, describes: bool) -> Iterator[str]:
+    """What is known about a network but not in a file with these names, or what its readers would assume otherwise.
+
+    describes: whether the file has all metadata.
+    """
+    spec, metadata = loaded.net.spec, loaded.metadata
+    if describes:
+        if loaded.classes and not metadata:
+            yield "the names of its classes, which go with a normalisation (--normalise)"
+        return
     if naming == OURS:
         yield f"which network it is ({spec.name or 'without a name'})"
-    if metadata and metadata.classes:
+    if loaded.classes:
         yield "the names of its classes"
     if isinstance(spec, NetSpec) and spec.input_size != (32 if spec.stem == "cifar" else 224):
         yield f"the size of its images ({spec.input_size} pixels)"

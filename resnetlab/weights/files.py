@@ -21,10 +21,10 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from resnetlab.errors import UserError, first_of, shown
+from resnetlab.errors import UserError, first_of, printable, shown
 from resnetlab.run_files import SETTINGS
 from resnetlab.storage import Damaged, is_there, read_json, read_regular
-from resnetlab.weights.architectures import stated_architecture
+from resnetlab.weights.architectures import stated_architecture, stated_classes
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet files in use are below 2 GiB
@@ -37,7 +37,26 @@ SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(safetensors|bin)")
 # Types of settings and numbers that trainings save beside a network: each is replaced by an empty object, and nothing
 # of theirs is imported or called.
 INERT = (
-    *("argparse.Namespace", "datetime.datetime", "datetime.timedelta", "uuid.UUID"),
+    *("argparse.Namespace", "datetime.datetime", "datetime.timedelta", "types.SimpleNamespace", "uuid.UUID"),
+    *(
+        f"{module}.{kind}"  # torch.save writes Python 2's name of the module
+        for module in ("builtins", "__builtin__")
+        for kind in (
+            "bool",
+            "complex",
+            "dict",
+            "float",
+            "frozenset",
+            "int",
+            "list",
+            "range",
+            "set",
+            "slice",
+            "str",
+            "tuple",
+        )
+    ),
+    "__builtin__.xrange",
     *(f"pathlib{part}.{kind}" for part in ("", "._local") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *("numpy.dtype", "numpy.ndarray"),
@@ -58,6 +77,17 @@ class Inert:
         pass
 
 
+def _list(*_: object) -> list[object]:
+    return []
+
+
+def _dict(*_: object) -> dict[object, object]:
+    return {}
+
+
+FILLED = {"collections.deque": _list, "collections.defaultdict": _dict}  # by what torch agrees to fill in their place
+
+
 @dataclass(frozen=True)
 class Contents:
     """The contents of a weight file: a network's tensors by name, and what is stated about them."""
@@ -68,6 +98,7 @@ class Contents:
     choice: str = ""  # which of several networks was taken, in words
     is_average: bool = False  # whether these are averaged weights that were chosen from several networks
     architecture: str = ""  # the name of the network that the file states
+    classes: tuple[str, ...] = ()  # the names of classes that it states
     in_order: bool = True  # whether the tensors are in the network's order; safetensors sorts them by name
 
 
@@ -153,6 +184,9 @@ def _read_zip(path: Path, which: str) -> Contents:
         raise UserError(f"{path}: unpacks to {size / 2**30:,.0f} GiB, too large for a network's weights.")
     if any(name.endswith(".npy") for name in names):
         return Contents(_read_npz(path))
+    if not any(name.endswith("data.pkl") for name in names):
+        there = first_of([printable(name) for name in names], 3) or "nothing"
+        raise UserError(f"{path}: a zip archive of {there}, not weights; unpack it, and give the file in it.")
     if any("/code/" in name for name in names):
         raise UserError(f"{path}: a TorchScript program, not weights; save only its state_dict().")
     return _read_torch(path, size, which)
@@ -172,7 +206,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 
 def _read_torch(path: Path, size: int, which: str) -> Contents:
-    inert: list[Any] = [(Inert, name) for name in INERT]
+    inert: list[Any] = [*((Inert, name) for name in INERT), *((made, name) for name, made in FILLED.items())]
     try:
         with warnings.catch_warnings(action="ignore"), safe_globals(inert):  # warnings: kinds of storage of old files
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -210,7 +244,8 @@ def _read_torch(path: Path, size: int, which: str) -> Contents:
     inside = list(networks.values())[taken]
     others = tuple(str(key) for key, value in inside.items() if not isinstance(value, Tensor | list | tuple))
     kept = {key: value for key, value in inside.items() if isinstance(value, Tensor | list | tuple)}
-    return Contents(_tensors(path, kept, size), {}, others, choice, which == "ema", stated_architecture(content))
+    contents = Contents(_tensors(path, kept, size), {}, others, choice, which == "ema")
+    return replace(contents, architecture=stated_architecture(content), classes=stated_classes(content))
 
 
 def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -26,12 +25,13 @@ from resnetlab.data.open import File
 from resnetlab.data.resizing import INTERPOLATIONS, LEAST_SHARE, Resizing
 from resnetlab.errors import UserError, printable
 from resnetlab.storage import cache_folder, write_atomically
+from resnetlab.weights.architectures import CONFIG, MOST_BYTES, read_config
 from resnetlab.weights.metadata import Preprocessing
 
 MODEL = "model.safetensors"  # the weights in a repository
 OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
-CONFIG = "config.json"
-MOST_CONFIG = 2**20  # bytes
+PREPROCESSOR = "preprocessor_config.json"  # of transformers, beside config.json
+PILLOWS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # numbers of interpolations
 CROP_SHARE, INTERPOLATION = 0.875, "bicubic"  # where timm's config.json has none
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, and a revision
 _YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
@@ -43,7 +43,7 @@ def place(name: str) -> Path:
 
 
 def fetch(name: str) -> Iterator[DownloadProgress]:
-    """Fetch the weights of a repository, "owner/name" or "owner/name@revision", and its config.json; once.
+    """Fetch the weights of a repository, "owner/name" or "owner/name@revision", and what states its preprocessing.
 
     Yields nothing if they are in the cache already, even if the repository has changed. Raises UserError if there is no
     such repository, or no network, and for weights whose hash differs from the one that the hub states.
@@ -61,9 +61,10 @@ def fetch(name: str) -> Iterator[DownloadProgress]:
             return
         told = _told_of_weights(repository, revision)
         address = _address(repository, told.commit or revision)
-        _fetch_config(address, folder)
-        file = File(told.file, told.size, told.sha256)
-        yield from download(file, folder, (address,), token=_token(address))
+        for file in (CONFIG, PREPROCESSOR):
+            _fetch_small(address, file, folder)
+        weights = File(told.file, told.size, told.sha256)
+        yield from download(weights, folder, (address,), token=_token(address))
 
 
 def _parsed(name: str) -> tuple[str, str]:
@@ -150,15 +151,15 @@ def _told_of_weights(repository: str, revision: str) -> _Told:
     )
 
 
-def _fetch_config(address: str, folder: Path) -> None:
-    """Fetch config.json, if there is one; it is small and holds nothing that could be executed."""
-    with _asked(address + CONFIG, address, method="GET", follows=True) as answer:
-        content = answer.read(MOST_CONFIG) if answer.status == http.HTTPStatus.OK else b""
+def _fetch_small(address: str, file: str, folder: Path) -> None:
+    """Fetch a file of settings, if there is one; it is small and holds nothing that could be executed."""
+    with _asked(address + file, address, method="GET", follows=True) as answer:
+        content = answer.read(MOST_BYTES) if answer.status == http.HTTPStatus.OK else b""
         etag = _etag(answer.headers.get("ETag") or "")
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()  # as Git hashes it
     if content and (not re.fullmatch(r"[0-9a-f]{40}", etag) or etag == blob):
         with writing(folder):
-            write_atomically(folder / CONFIG, content)
+            write_atomically(folder / file, content)
 
 
 def _etag(text: str) -> str:
@@ -194,27 +195,53 @@ def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.c
 
 
 def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing | None:
-    """The preprocessing in timm's config.json in a folder; None if there is no such file, or it is not timm's.
+    """The preprocessing that timm's config.json or transformers' preprocessor_config.json in a folder states, or None.
 
     image_size: given if it is not the file's own; timm may state another crop for a larger size.
     """
     try:
-        told: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
-        pretrained = told["pretrained_cfg"]
-        mean, std = (tuple(map(float, pretrained[key])) for key in ("mean", "std"))
-        _, height, width = map(int, pretrained["input_size"])
-        labels = told.get("label_names") or pretrained.get("label_names")
-        classes = tuple(map(str, labels)) if labels else None
-        larger = image_size is not None and image_size == (pretrained.get("test_input_size") or [None])[-1]
-        share = float(pretrained.get("crop_pct", CROP_SHARE))
-        share = float(pretrained.get("test_crop_pct", share)) if larger else share
-        resizing, other = _resizing(share, pretrained.get("interpolation"), pretrained.get("crop_mode"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, IndexError):
+        if cfg := read_config(folder / CONFIG).get("pretrained_cfg"):
+            found = _of_timm(cfg, image_size)
+        else:
+            found = _of_transformers(read_config(folder / PREPROCESSOR))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError):
         return None
-    possible = all(map(math.isfinite, mean)) and all(0 < number < math.inf for number in (*std, share))
-    if height != width or not possible:
-        return None
-    return Preprocessing(mean, std, height, resizing, classes, other)
+    possible = all(map(math.isfinite, found.mean)) and all(0 < deviation < math.inf for deviation in found.std)
+    return found if possible else None
+
+
+def _of_timm(told: dict[str, Any], image_size: int | None) -> Preprocessing:
+    """Raises ValueError, or another error that the content causes, for settings that are none."""
+    _, height, width = map(int, told["input_size"])
+    larger = image_size is not None and image_size == (told.get("test_input_size") or [None])[-1]
+    share = float(told.get("crop_pct", CROP_SHARE))
+    share = float(told.get("test_crop_pct", share)) if larger else share
+    if height != width or not 0 < share < math.inf:
+        raise ValueError("no square")
+    resizing, other = _resizing(share, told.get("interpolation"), told.get("crop_mode"))
+    return Preprocessing(_numbers(told["mean"]), _numbers(told["std"]), height, resizing, other)
+
+
+def _of_transformers(told: dict[str, Any]) -> Preprocessing:
+    """The same of an image processor: of a crop of its own, or of the share of ConvNeXT's, which ResNets have."""
+    side, crop = (_side(told[key]) if told.get(key) else None for key in ("size", "crop_size"))
+    if not side:
+        raise ValueError("no size")
+    share = crop / side if crop and told.get("do_center_crop", True) else float(told.get("crop_pct") or CROP_SHARE)
+    resizing, other = _resizing(share, PILLOWS.get(told.get("resample", 2), str(told.get("resample"))), None)
+    return Preprocessing(_numbers(told["image_mean"]), _numbers(told["image_std"]), crop or side, resizing, other)
+
+
+def _side(size: int | dict[str, int]) -> int:
+    """The side of a square, or the short side, in pixels."""
+    if isinstance(size, dict):
+        sides = {size[key] for key in ("shortest_edge", "height", "width") if key in size}
+        (size,) = sides
+    return int(size)
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 def _resizing(share: float, interpolation: str | None, crop_mode: str | None) -> tuple[Resizing, str]:

@@ -24,7 +24,7 @@ from resnetlab.weights.files import INDEX, Contents, check_fit, files_of, read_a
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
-from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_preprocessing
+from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_names, stated_preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -88,11 +88,12 @@ class Loaded:
     tells_size: bool = True  # whether the file or the user states the size of images; else it is the zoo's
     normalise: str = ""  # the normalisation that the user gave, as text; `metadata` has it in place of the file's
     pairs: tuple[str, ...] = ()  # for match="order": the pairs of layers, in lines
+    names: tuple[str, ...] | None = None  # of its classes, if something else than the metadata states them
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of its classes; None if the file doesn't have them."""
-        return self.metadata.classes if self.metadata else None
+        return self.metadata.classes if self.metadata and self.metadata.classes else self.names
 
     @property
     def files(self) -> list[Path]:
@@ -124,7 +125,7 @@ def load_described(
     check_choice("match", match, ("names", "order"))
     if isinstance(net, NetSpec | VGGSpec):
         net = text_of(net)
-    if not isinstance(net, str | None):
+    if net == "" or not isinstance(net, str | None):
         raise UserError(f"net={shown(net)} must be the name or the spec of a network.")
     path = _weight_file(located(source), which)
     contents = read_all(path, which)
@@ -133,12 +134,22 @@ def load_described(
             raise UserError(f"{path}: states which network it holds; leave --match order out.")
         loaded = _ours(path, contents, net, which)
     elif match == "order":
-        loaded = _with_stated(_in_order(path, contents, net), source, image_size)
+        loaded = _with_stated(_in_order(path, contents, net), source, image_size, contents.classes)
     else:
-        loaded = _with_stated(_peers(path, contents, net, which, head), source, image_size)
+        loaded = _with_stated(_peers(path, contents, net, which, head), source, image_size, contents.classes)
     if normalise is not None:
         loaded = _normalised(loaded, normalise)
     return _sized(loaded, image_size) if image_size is not None else loaded
+
+
+def check_outputs(source: str | Path, count: int) -> None:
+    """Raise UserError for a network with a single output, which softmax would make certain of every image."""
+    if count == 1:
+        raise UserError(
+            f"{source}: has one output, as networks that answer yes or no by a sigmoid; resnetlab's answers are a "
+            "softmax over classes, which need two. Its features can be used (features), and it can be fine-tuned "
+            "(train --from)."
+        )
 
 
 def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded:
@@ -220,7 +231,7 @@ def _normalised(loaded: Loaded, text: str) -> Loaded:
     known = (
         replace(metadata, normalisation=given, measured={})  # with the file's own
         if metadata
-        else ModelMetadata(spec, None, given, recipe={})
+        else ModelMetadata(spec, loaded.classes, given, recipe={})
     )
     return replace(loaded, metadata=known, normalise=text)
 
@@ -286,24 +297,28 @@ def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     return ModelMetadata(found.spec, None, Normalisation(mean, std), recipe={})
 
 
-def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None) -> Loaded:
-    """The same with what the source of another project's file, or the config.json beside it, states."""
+def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, names: tuple[str, ...]) -> Loaded:
+    """The same with what the source of another project's file, or the config.json beside it, states.
+
+    names: of the classes, as the file itself states them.
+    """
     spec, metadata = loaded.net.spec, loaded.metadata
     stated = stated_preprocessing(source, loaded.file, image_size)
-    classes = imagenet_classes(source, spec) if loaded.has_head else None
+    named = (names, stated_names(loaded.file), imagenet_classes(source, spec) or ())
+    fitting = (each for each in named if len(each) == spec.num_classes)
+    classes = next(fitting, None) if loaded.has_head else None
     if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
         normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
         metadata = ModelMetadata(spec, None, normalise, recipe={}, resizing=_resizing(stated, spec))
         if stated.other and metadata.resizing:
             _log.warning("%s: %s, so the accuracy may differ from what it states.", source, stated.other)
-        if stated.classes and len(stated.classes) == spec.num_classes:
-            classes = stated.classes
         if isinstance(spec, NetSpec) and not loaded.tells_size and LEAST_SIZE <= stated.size <= MOST_SIZE:
             loaded = _sized(replace(loaded, metadata=metadata), stated.size)
             metadata = loaded.metadata
     if classes and metadata:
         metadata = replace(metadata, classes=classes)
-    return replace(loaded, metadata=metadata, tells_size=loaded.tells_size or classes is not None)
+    knows_size = loaded.tells_size or bool(imagenet_classes(source, spec))
+    return replace(loaded, metadata=metadata, tells_size=knows_size, names=classes)
 
 
 def _resizing(stated: Preprocessing, spec: Spec) -> Resizing | None:

@@ -24,7 +24,6 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
     size: int  # of images, pixels a side
     resizing: Resizing
-    classes: tuple[str, ...] | None = None
     other: str = ""  # what the publisher does differently from resnetlab, in words
 
 

@@ -25,6 +25,7 @@ from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
+from resnetlab.weights.architectures import CONFIG, read_config, stated_classes
 from resnetlab.weights.files import INDEX
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
 from resnetlab.weights.metadata import Preprocessing
@@ -122,8 +123,16 @@ def stated_preprocessing(source: str | Path, file: Path, image_size: int | None)
     kind, name = _named(source) or ("", "")
     if kind == "torchvision":
         return TORCHVISION[name].preprocessing
-    in_folder = file.name.removesuffix(INDEX) in (MODEL, OLD_MODEL)
-    return preprocessing(file.parent, image_size) if in_folder else None
+    return preprocessing(file.parent, image_size) if _has_config(file) else None
+
+
+def stated_names(file: Path) -> tuple[str, ...]:
+    """The names of classes in the config.json beside a file, as timm and transformers write them; or none."""
+    return stated_classes(read_config(file.with_name(CONFIG))) if _has_config(file) else ()
+
+
+def _has_config(file: Path) -> bool:
+    return file.name.removesuffix(INDEX) in (MODEL, OLD_MODEL)
 
 
 def _named(source: str | Path) -> tuple[str, str] | None:

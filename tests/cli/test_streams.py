@@ -124,6 +124,29 @@ def test_an_input_without_names(run: Run, tmp_path: Path, command: str, given: b
     )
 
 
+def test_names_that_find_print0_separates(run: Run, folder: Path) -> None:
+    """A name may hold the end of a line, but no NUL."""
+    names = sorted((folder / "data/val").rglob("*.png"))
+    given = b"".join(os.fsencode(name) + b"\0" for name in names)
+    code, out, _ = run("predict net.safetensors --json", given=given)
+    assert (code, len(json.loads(out)["images"])) == (0, len(names))
+
+
+@pytest.mark.parametrize("command", ["compare resnet18 resnet50", "nets", "describe resnet152", "train --help"])
+def test_a_reader_that_leaves_early_ends_the_command_quietly(shell: Shell, command: str) -> None:
+    done = shell(f"resnetlab {command} | true; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) == (b"0\n", b"")
+
+
+def test_a_training_whose_progress_nobody_reads_goes_on(shell: Shell, tmp_path: Path) -> None:
+    command = f"resnetlab train digits --net cifar_resnet8 --epochs 2 --warmup none --threads 1 --runs {tmp_path}/runs"
+    done = shell(f"({command}; echo $? > {tmp_path}/code) 2>&1 | head -1")
+    assert done.stdout.startswith(b"cifar_resnet8 on digits: ")
+    assert (tmp_path / "code").read_text() == "0\n"
+    (made,) = (tmp_path / "runs").iterdir()
+    assert (made / "result.json").exists()
+
+
 def test_an_input_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "x").open("w") as written_only:
         monkeypatch.setattr("sys.stdin", written_only)

@@ -102,6 +102,21 @@ class TestRefusals:
     def test_what_is_of_another_format(self, function: Callable[[bytes], object], content: bytes, kind: str) -> None:
         assert line(function, content) == f"{kind}, whatever its name: save the picture as JPEG or PNG"
 
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b"\0\0\0\x20ftypisom\0\0", "a video, whatever its name: save frames of it as JPEG or PNG"),
+            (b"\0\0\0\x14ftypqt  \0\0", "a video, whatever its name: save frames of it as JPEG or PNG"),
+            (b"\x1aE\xdf\xa3\x01", "a video, whatever its name: save frames of it as JPEG or PNG"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n",
+                "a Git LFS pointer, whatever its name: fetch the file with 'git lfs pull'",
+            ),
+        ],
+    )
+    def test_what_is_no_picture(self, function: Callable[[bytes], object], content: bytes, words: str) -> None:
+        assert line(function, content) == words
+
     def test_bombs(self, function: Callable[[bytes], object]) -> None:
         """Nothing of that size is allocated: 10 GB would not be had."""
         for width, height in ((60_000, 60_000), (12_000, 12_000), (MOST_PIXELS + 1, 1)):

@@ -165,6 +165,8 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
         ),
         (["val/a/1.png", "val/b/1.png"], "it has 'val' but no 'train'"),
         (["Train/a/1.png", "Test/a/1.png"], "Test: seems to be part of a split; name the two parts 'train' and 'val'"),
+        (["training_set/a/1.png", "test_set/a/1.png"], "test_set: seems to be part of a split"),
+        (["seg_train/seg_train/a/1.png", "seg_test/seg_test/a/1.png"], "seg_test: seems to be part of a split"),
         (["x/train/a/1.png", "x/val/a/1.png"], "'x' is a data set itself; give .*x"),
         (["index.safetensors", "train.tar"], "it has index.safetensors, as data of another kind; give pack:.*"),
         (["dataset_dict.json", "train/a/1.png"], "it has dataset_dict.json, as data of another kind; give hf:.*"),
@@ -179,9 +181,20 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, paths: list[str], message:
     assert "\n" not in str(caught.value)
 
 
-def test_a_class_called_train(tmp_path: Path) -> None:
+def test_a_class_called_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, "bus/1.png", "bus/2.png", "train/1.png", "train/2.png")
     assert read(tmp_path).classes == ("bus", "train")
+    said = "taken as a class; if its images are to be tested, move it away"
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}/train: {said}"]
+
+
+def test_classes_with_such_words_in_their_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One may have subfolders; two are classes as long as images lie in them directly."""
+    write(tmp_path, "freight train/a/1.png", "freight train/a/2.png", "bus/1.png", "bus/2.png")
+    assert read(tmp_path).classes == ("bus", "freight train")
+    write(tmp_path, "test tube/x/1.png", "test tube/2.png")
+    assert read(tmp_path).classes == ("bus", "freight train", "test tube")
+    assert not caplog.records
 
 
 def test_a_class_with_test_images_only(tmp_path: Path) -> None:

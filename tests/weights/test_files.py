@@ -8,8 +8,10 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,27 @@ def test_networks_that_can_not_be_told_apart_are_refused(state: dict[str, Tensor
         resnetlab.load(tmp_path / "y.pth", which="first")
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        defaultdict(list, {"loss": [1.0]}),
+        deque([1, 2], maxlen=4),
+        Counter("ab"),
+        frozenset({1}),
+        range(3),
+        slice(1, 2),
+        SimpleNamespace(lr=0.1),
+        complex(1, 2),
+    ],
+    ids=lambda kept: type(kept).__name__,
+)
+def test_what_trainings_keep_beside_a_network_is_passed_over(
+    state: dict[str, Tensor], tmp_path: Path, kept: object
+) -> None:
+    torch.save({"state_dict": state, "history": kept}, tmp_path / "x.pth")
+    assert resnetlab.load(tmp_path / "x.pth").spec.name == resnetlab.spec(NET).name
+
+
 def test_what_stands_for_settings_keeps_nothing_and_calls_nothing(tmp_path: Path) -> None:
     """Names that are no part of tensors are stood in for; what they are made with is not looked at."""
     torch.save({"a": Path("/x"), "b": argparse.Namespace(n=1), "c": np.float64(1)}, tmp_path / "x.pth")
@@ -261,7 +284,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "half an old file": (_cut_old, "not a complete torch file"),
     "old header": (lambda p: p.write_bytes(b"\x80\x02"), "not a complete torch file"),
     "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "a pickle of another protocol than torch's"),
-    "zip of text": (_zip_of_text, "not a complete torch file"),
+    "zip of text": (_zip_of_text, r"a zip archive of read.me, not weights; unpack it"),
     "TorchScript": (_program, "a TorchScript program"),
     "npz of objects": (_objects, "not a complete npz file of numbers"),
     "bad npy": (_bomb, "not a complete npz file of numbers"),
