@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "training": {"nets", "data", "measuring", "weights", "training"},
     "studies": {"nets", "data", "measuring", "weights", "training", "studies"},
     "use": {"nets", "data", "measuring", "weights", "training", "use"},
-    "report": {"data", "measuring", "training", "studies", "report"},
+    "report": {"nets", "data", "measuring", "training", "studies", "report"},
     "api": {"nets", "data", "measuring", "weights", "training", "studies", "use", "report", "api"},
     "cli": {"nets", "data", "measuring", "weights", "training", "studies", "use", "report", "api", "cli"},
 }
