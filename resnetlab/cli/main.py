@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import get_args
 
 import cyclopts
 
@@ -103,12 +104,19 @@ def _reported(error: Exception, given: list[str]) -> int | None:
 
 
 def _words(error: UserError | cyclopts.CycloptsError) -> str:
-    """What an error says; of an argument that is missing, also what it is."""
-    if not isinstance(error, cyclopts.MissingArgumentError) or not (argument := error.argument):
-        return str(error)
-    name, command = argument.name, " ".join(error.command_chain or ())
-    needs = f"{name} needs a value" if error.keyword else f"{command} needs {name}"
-    return f"{needs}. {argument.parameter.help or ''}"
+    """What an error says; of an argument that is missing or one too many, also what to do."""
+    match error:
+        case cyclopts.MissingArgumentError(argument=cyclopts.Argument() as argument):
+            name, command = argument.name, " ".join(error.command_chain or ())
+            needs = f"{name} needs a value" if error.keyword else f"{command} needs {name}"
+            return f"{needs}. {argument.parameter.help or ''}"
+        case cyclopts.UnusedCliTokensError():
+            given = " ".join(map(shlex.quote, error.unused_tokens or ()))
+            command = " ".join(["resnetlab", *(error.command_chain or ())])
+            return f"{given}: not expected here, as an argument or as an option's value; see '{command} --help'."
+        case cyclopts.CoercionError(argument=cyclopts.Argument() as argument) if bool in get_args(argument.hint):
+            return f"{str(error).rstrip('.')}, or give {argument.name} without a value."
+    return str(error)
 
 
 def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:

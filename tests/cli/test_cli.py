@@ -163,8 +163,6 @@ def _batches(folder: Path, change: str) -> None:
         (["describe", "resnet50(input_size=1000000000)"], "input_size=1000000000 must be a whole number"),
         (["describe", "cifar_resnet60002"], "a depth of 60,002 layers is more than 20,000"),
         (["train", "imagenet_paper"], "data: no such folder; choose the data with --data; imagenet needs"),
-        (["train", "digits", "--epochs"], "--epochs needs a value. Length of the run in epochs"),
-        (["eval", "nowhere"], "eval needs --data. The data set: digits, cifar10:DIR"),
         (["train", "cifar_paper", "--data", "cifar10:nowhere"], "nowhere: no such folder"),
         (["train", "cifar_paper", "--data", "cifar10:empty"], "empty: not a cifar10 folder, it lacks data_batch_1"),
         (["train", "cifar_paper", "--data", "cifar10:cut"], "data_batch_1: truncated or damaged"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 from typing import Any
 
@@ -80,3 +82,20 @@ def test_of_several_processes_the_first_one_speaks(
 def test_a_fault_of_the_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         ended(monkeypatch, ZeroDivisionError("a fault"), "train")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("features", "features needs SOURCE. A run, by its folder, name or hash"),
+        ("eval nowhere", "eval needs --data. The data set: digits, cifar10:DIR"),
+        ("train digits --epochs", "--epochs needs a value. Length of the run in epochs"),
+        ("train digits 'a b' 6", "'a b' 6: not expected here, .* see 'resnetlab train --help'"),
+        ("data stats digits --json yes", "yes: not expected here, .* see 'resnetlab data stats --help'"),
+        ("train digits --compile maybe", 'Choose from: "auto", or give --compile without a value'),
+    ],
+)
+def test_arguments_that_are_missing_or_too_many(capsys: pytest.CaptureFixture[str], arguments: str, words: str) -> None:
+    assert command.main(shlex.split(arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*{words}", line)
