@@ -156,16 +156,19 @@ def audit(
     json: Json = False,
 ) -> None:
     """Read all training and test images; report unreadable, duplicate and unusual ones, and test images in training."""
-    from resnetlab.api.screen import counting
+    from resnetlab.api.screen import counting, say
     from resnetlab.data.audit import audit as audit_data
     from resnetlab.data.open import open_data
+    from resnetlab.data.understood import Understood
+    from resnetlab.data.workers import check_workers
     from resnetlab.report.audit_page import check_place, write_page
 
     if html:
         check_place(html)
-    opened = open_data(data, "read")
+    opened, processes = open_data(data, "read"), check_workers(workers)
+    say(str(Understood.of(opened)))
     with counting("auditing") as progress:
-        found = audit_data(opened, workers=workers, progress=progress)
+        found = audit_data(opened, workers=processes, progress=progress)
     if json:
         print_json(found.to_dict())
     else:
@@ -206,9 +209,10 @@ def stats(
     json: Json = False,
 ) -> None:
     """Measure each channel's mean and standard deviation over the training images (0 to 1); cached for training."""
-    from resnetlab.api.screen import counting
+    from resnetlab.api.screen import counting, say
     from resnetlab.data.open import open_data
     from resnetlab.data.statistics import measure
+    from resnetlab.data.understood import Understood
     from resnetlab.data.workers import check_workers
 
     if not 8 <= image_size <= 4096:
@@ -216,8 +220,10 @@ def stats(
     opened = open_data(data, "read")
     if not len(opened.train):
         raise UserError(f"{data}: has no training images to measure, {opened.part}.")
+    processes = check_workers(workers)
+    say(str(Understood.of(opened)))
     with counting("measuring") as count:
-        found = measure(opened.train, image_size, workers=check_workers(workers), progress=count)
+        found = measure(opened.train, image_size, workers=processes, progress=count)
     by_channel = found.channel_mean_std()
     mean, std = (t.flatten().tolist() for t in (by_channel.mean, by_channel.std))
     if json:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from resnetlab.cli.main import main
 
@@ -22,6 +23,17 @@ def test_stats_of_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["images"], found["of"]) == (1437, 1437)
     assert found["mean"] == pytest.approx([0.30526], abs=1e-5)
     assert found["std"] == pytest.approx([0.37616], abs=1e-5)
+
+
+@pytest.mark.parametrize("command", ["stats", "audit"])
+def test_classes_are_said_first(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str) -> None:
+    """Whoever sees what was taken for classes sees a wrong layout of folders."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (20, 20), (60 * i, 9, 9)).save(tmp_path / name / f"{i}.png")
+    main(["data", command, str(tmp_path), "--workers", "1"])
+    assert capsys.readouterr().err.startswith("2 classes: cat, dog; 8 images, 2 tested")
 
 
 @pytest.mark.slow
