@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, WholeNumber, print_json
-from resnetlab.data.open import DATA_NAMES, PUBLISHED, listed
+from resnetlab.data.open import DATA_NAMES, PUBLISHED, data_names, listed
 from resnetlab.errors import UserError, counted, printable
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def fetch(
     print(f"{name}: {happened}\nto train with it: --data {shlex.quote(f'{name}:{dest}')}")
 
 
-Workers = Annotated[int | None, WholeNumber, Parameter(help="Number of processes; default: one per processor.")]
-FilesText = Annotated[
-    str, Parameter(help=f"The data set: {DATA_NAMES}; only image files, not data loaded into memory.")
-]
+Workers = Annotated[int | None, WholeNumber, Parameter(help="Number of processes; default: one per core.")]
+FilesText = Annotated[str, Parameter(help=f"The data set, of image files: {data_names(of_files=True)}.")]
 
 ShortSide = Annotated[
     int | None, WholeNumber, Parameter(help="Resize larger images to this many pixels on the short side, as JPEGs.")
@@ -204,7 +202,7 @@ def stats(
     data: Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")],
     /,
     *,
-    image_size: Annotated[int, WholeNumber, Parameter(help="Side length of images from files.")] = 224,
+    image_size: Annotated[int, WholeNumber, Parameter(help="Side length in pixels of images from files.")] = 224,
     workers: Workers = None,
     json: Json = False,
 ) -> None:

@@ -35,7 +35,9 @@ Nets = Annotated[
         help="The network's name, if the file does not determine it; one for all, or one for each.",
     ),
 ]
-Report = Annotated[Path | None, Parameter(help="A folder for a page, all figures as JSON, and all predictions.")]
+Report = Annotated[
+    Path | None, Parameter(help="Write a page, all numbers as JSON and all predictions as CSV to this folder.")
+]
 
 
 def evaluate(

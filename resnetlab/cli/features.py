@@ -23,7 +23,9 @@ At = Annotated[str | None, Parameter(help="The unit, e.g. layer3.0; default: the
 Nearest = Annotated[
     int | None, options.WholeNumber, Parameter(help="Number of nearest images to print for each image.")
 ]
-Among = Annotated[Path | None, Parameter(help="Search for them in this .npz file instead, written earlier.")]
+Among = Annotated[
+    Path | None, Parameter(help="Search in this .npz file, which --out wrote earlier, instead of among the images.")
+]
 Unreadable = Annotated[
     Literal["error", "skip"], Parameter(help="Exit code if unreadable files were left out: error is 1, skip is 0.")
 ]

@@ -28,7 +28,12 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON in
 Runs = Annotated[Path, Parameter(help="The folder in which runs are kept.")]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:N or mps (Apple); auto uses an NVIDIA GPU if there is one.")]
 Workers = Annotated[
-    int | None, WholeNumber, Parameter(help="Number of processes that decode image files; does not affect results.")
+    int | None,
+    WholeNumber,
+    Parameter(
+        help="Number of processes that decode image files; default: 1 on a CPU, one per core (at most 16) on a "
+        "GPU; does not affect results."
+    ),
 ]
 RunOrWeights = Annotated[str, Parameter(help=f"A run, by its folder, name or hash, a weight file, or {NAMES}.")]
 RunWeightsOrExported = Annotated[

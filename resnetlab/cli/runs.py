@@ -76,7 +76,7 @@ def remove(
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> int:
-    """Remove runs with their weights and metrics. Asks first; refuses runs in progress and folders that are no runs.
+    """Remove runs with their weights and metrics. Asks first; refuses runs in progress and folders that are not runs.
 
     Exits with code 1 if the answer is not yes.
     """

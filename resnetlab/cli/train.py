@@ -70,7 +70,12 @@ Overrides: Any = dataclasses.make_dataclass(
 Name = Annotated[str, Parameter(help=f"The recipe: {', '.join(RECIPES)}, or a .toml file.")]
 Fields = Annotated[Overrides | None, Parameter(name="*")]
 Threads = Annotated[
-    int | None, WholeNumber, Parameter(help="Number of CPU threads; a resumed run keeps the number it started with.")
+    int | None,
+    WholeNumber,
+    Parameter(
+        help="Number of CPU threads; default: torch's own, usually one per core; a resumed run keeps the number that "
+        "it started with."
+    ),
 ]
 Log = Annotated[
     Literal["tensorboard", "wandb", "mlflow"] | None,
@@ -84,7 +89,7 @@ FindLr = Annotated[
     Parameter(
         name="--find-lr",
         negative="",
-        help="Try about a hundred steps at growing learning rates, draw their loss to find-lr.svg and suggest a rate; "
+        help="Try about a hundred steps at growing learning rates, plot the loss in find-lr.svg and suggest a rate; "
         "train nothing.",
     ),
 ]
@@ -121,6 +126,7 @@ def train(
     """Train a network by a recipe; the same command resumes an unfinished run and reads a finished one.
 
     Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
+    Options that are not given keep the recipe's values: resnetlab train RECIPE --dry-run lists them.
     To fine-tune a trained network: resnetlab train finetune --data FOLDER --from RUN
     To train on a folder of images and serve the network on a page: resnetlab train finetune --data FOLDER --serve
     To train on several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...

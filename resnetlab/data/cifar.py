@@ -172,7 +172,7 @@ def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise _Foreign("_codecs.encode on something else than text")
+        raise _Foreign("_codecs.encode on something other than text")
     return text.encode("latin-1")
 
 

@@ -85,5 +85,5 @@ def parse_normalisation(text: str, channels: int, others: Sequence[str] = ()) ->
         )
     mean, std = (torch.tensor(numbers).expand(channels)[:, None, None].clone() for numbers in values)  # C 1 1
     if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
-        raise UserError(f"normalise={shown(text)}: means must be finite, and deviations greater than 0.")
+        raise UserError(f"normalise={shown(text)}: means must be finite, and standard deviations greater than 0.")
     return Normalisation(mean, std)

@@ -150,9 +150,13 @@ def listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def data_names() -> str:
-    """The possible names of data, for help and messages."""
-    kinds = [f"{kind}:DIR" if reader.folder else kind for kind, reader in READERS.items()]
+def data_names(*, of_files: bool = False) -> str:
+    """The possible names of data, for help and messages; of_files: only of data in image files."""
+    kinds = [
+        f"{kind}:DIR" if reader.folder else kind
+        for kind, reader in READERS.items()
+        if not (of_files and is_in_memory(kind))
+    ]
     return listed([*kinds, "just DIR, a folder of images"])
 
 

@@ -175,16 +175,16 @@ def _contents(values: dict[str, Any]) -> Contents:
     contents = Contents(classes=tuple(values["classes"]), shards=shards, skipped=skipped, **rest)
     texts = [contents.name, contents.source, contents.resnetlab, *contents.classes]
     texts += [text for image in skipped for text in (image.side, image.name, image.reason)]
-    require(all(isinstance(text, str) for text in texts), "a text is none")
+    require(all(isinstance(text, str) for text in texts), "a text is not text")
     for shard in shards:
         require(isinstance(shard.file, str) and SHARD.fullmatch(shard.file), f"no shard: {shown(shard.file)}")
         require(type(shard.bytes) is int and 0 <= shard.bytes < 2**62, "a shard's size is out of range")
-        require(isinstance(shard.sha256, str), "a shard's SHA-256 is none")
+        require(isinstance(shard.sha256, str), "a shard's SHA-256 is not text")
     require(len({shard.file for shard in shards}) == len(shards), "a shard is listed twice")
     require(type(contents.drawn) is bool, "whether its test images were drawn is neither true nor false")
     require(all(type(n) is int and n >= 0 for n in (contents.train, contents.test)), "its images are miscounted")
     for number in (contents.short_side, contents.quality):
-        require(number is None or type(number) is int, "how it was made is no number")
+        require(number is None or type(number) is int, "how it was made is not a number")
     return contents
 
 

@@ -51,7 +51,7 @@ class Resizing:
 
     def words(self, size: int) -> str:
         """For a line."""
-        return f"the middle of a short side of {self.short_side(size)}, {self.interpolation}"
+        return f"centre crop, from a short side of {self.short_side(size)}, {self.interpolation}"
 
 
 USUAL = Resizing()

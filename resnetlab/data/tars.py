@@ -195,7 +195,7 @@ class CheckedFiles(ArchiveFiles):
     def of(cls, folder: Path, shards: Sequence[Shard], classes: int, arrays: Mapping[str, np.ndarray]) -> CheckedFiles:
         """From what `TarWriter` noted. Raises ValueError or LookupError for values that lead outside of a shard."""
         for name, kind in ARRAYS.items():
-            require(arrays[name].dtype == kind and arrays[name].ndim == 1, f"{name} is no list of {kind.__name__}")
+            require(arrays[name].dtype == kind and arrays[name].ndim == 1, f"{name} is not a list of {kind.__name__}")
         ends, labels, sizes, which, starts = (arrays[name] for name in ("ends", "labels", "sizes", "which", "starts"))
         count = len(labels)
         same = all(len(array) == count for name, array in arrays.items() if name != "names")

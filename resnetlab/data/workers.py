@@ -31,7 +31,7 @@ def check_workers(workers: int | None) -> int:
     """How many processes to use; None means one for each processor. Raises UserError unless that is sensible."""
     processors = available_cores()
     if workers is not None and not 1 <= workers <= 4 * processors:
-        raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per processor.")
+        raise UserError(f"workers={shown(workers)} must be 1 to {4 * processors}, 4 per core.")
     return workers or processors
 
 

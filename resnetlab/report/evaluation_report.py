@@ -34,8 +34,8 @@ CONFUSIONS_SHOWN = 30
 MISTAKES_SHOWN = 24
 SHADES = (0.005, 0.05, 0.2, 0.5)  # shares of a row from which a cell of the matrix is darker
 VIEWS_IN_WORDS = {
-    "1-crop": "the middle of each image",
-    "10-crop": "ten crops of each image, the corners, the middle and their mirror images, whose softmax is averaged",
+    "1-crop": "the centre of each image",
+    "10-crop": "ten crops of each image, the corners, the centre and their mirror images, whose softmax is averaged",
     "multi-scale": f"each image whole, its short side at {len(TEST_SCALES)} scales ({', '.join(map(str, TEST_SCALES))} "
     "for networks of 224 pixels), whose softmax is averaged; the network is applied at every place",
 }

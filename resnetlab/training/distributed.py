@@ -168,8 +168,8 @@ def check_same(distributed: Distributed, run: str) -> None:
     wanted = distributed.broadcast_from_main(lambda: run)
     if run != wanted:
         raise UserError(
-            f"process {distributed.rank} has run {run}, but the first one has {wanted}: their recipes or images "
-            "differ; every machine needs the same."
+            f"process {distributed.rank} is to train run {run}, but the first process run {wanted}: their recipes or "
+            "images differ; every machine needs the same."
         )
 
 

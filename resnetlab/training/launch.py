@@ -33,7 +33,7 @@ WHOSE_NORMALISATION = {
     "source": "from the source file",
     "imagenet": "ImageNet's",
     "pixel_mean": "each pixel's mean over the training images",
-    "channel_mean_std": "each channel's mean and deviation over the training images",
+    "channel_mean_std": "each channel's mean and standard deviation over the training images",
 }
 
 DOUBLES = ("policy", "colour_jitter")  # fields whose operations on images compute in double precision
@@ -155,7 +155,7 @@ def launch(
     """
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
-        raise UserError(f"threads={threads} must be 1 to {processors}, the number of processors of this machine.")
+        raise UserError(f"threads={threads} must be 1 to {processors}, the number of cores of this machine.")
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
     where = find_device(local_device(device, distributed))

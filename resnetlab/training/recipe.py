@@ -68,12 +68,14 @@ class Recipe:
         "error", "For an unreadable file: stop with an error that names it, or skip it."
     )
     unreadable_limit: int = _field(100, "With unreadable=skip: the maximum number of files an epoch may lack.")
-    image_size: int | None = _field(None, "Side length of images from files; default: the network's input size.")
+    image_size: int | None = _field(
+        None, "Side length in pixels of images from files; default: the network's input size."
+    )
     normalise: str = _field(
         "pixel_mean",
         "pixel_mean: subtract each pixel's mean over the training images; channel_mean_std: use each channel's mean "
-        "and deviation; source: normalise as the source's file states. Or what the source was trained with, if its "
-        "file does not state it, as in eval: imagenet, cifar10, cifar100, or MEAN/STD of pixels from 0 to 1.",
+        "and standard deviation; source: normalise as the source's file states. Or what the source was trained with, "
+        "if its file does not state it, as in eval: imagenet, cifar10, cifar100, or MEAN/STD of pixels from 0 to 1.",
     )
     augment: AugmentName = _field(
         "none",
@@ -91,8 +93,8 @@ class Recipe:
     cutmix: float = _field(0.0, "alpha of CutMix; if mixup is given too, each batch uses one of them.")
     balance: BalanceName = _field(
         "none",
-        "For classes of uneven size. class_weights: the loss counts each class alike; sampling: an epoch shows as many "
-        "images of each class, repeating those of small ones.",
+        "For classes of uneven size. class_weights: the loss counts each class alike; sampling: an epoch shows the "
+        "same number of images of each class, repeating those of small ones.",
     )
     label_smoothing: float = _field(0.0, "Share of each label that is spread over all classes.")
     epochs: float | None = _field(30.0, "Length of the run in epochs; alternatively give iterations.")

@@ -94,7 +94,7 @@ def match_order(state: State, net: str | None) -> Matched:
     spec = _fitted(net, theirs)
     made = zoo.on_meta(spec)
     if not isinstance(made, ResNet):
-        raise UserError(f"--match order is for residual and plain networks, and {net} is none")
+        raise UserError(f"--match order is for residual and plain networks, and {net} is neither")
     pairs = paired(theirs, layers_of(made.state_dict()), net, in_blocks=made.spec.order == "post")
     found = {f"{ours.name}.{last}": tensor for layer, ours in pairs for last, tensor in layer.tensors.items()}
     return Matched(spec, found, tuple(pairs), left_out)

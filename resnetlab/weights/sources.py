@@ -138,7 +138,7 @@ def _has_config(file: Path) -> bool:
 def _named(source: str | Path) -> tuple[str, str] | None:
     """The kind and the name of published weights; None for a path."""
     if not isinstance(source, str | os.PathLike):
-        raise UserError(f"{shown(source)} is no run folder, weight file or name of weights.")
+        raise UserError(f"{shown(source)} is not a run folder, weight file or name of weights.")
     text = os.fspath(source)
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:

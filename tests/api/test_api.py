@@ -334,7 +334,7 @@ def test_a_spec_names_a_network(run: TrainingResult) -> None:
         (lambda: resnetlab.spec(18), "network 18 must be text"),
         (lambda: resnetlab.build("cifar_resnet8", seed="7"), "seed='7' must be a whole number"),
         (lambda: resnetlab.build("cifar_resnet8", seed=2**70), "must be a whole number that fits into 64 bits"),
-        (lambda: resnetlab.load(None), "None is no run folder"),
+        (lambda: resnetlab.load(None), "None is not a run folder"),
         (lambda: resnetlab.load(3, pretrained=True), "pretrained=True goes with the name of a network; .* load 3"),
         (lambda: resnetlab.load(Path("cifar_resnet20"), pretrained=True), "goes with the name of a network"),
         (lambda: resnetlab.load("cifar_resnet20", pretrained="no"), "pretrained='no' must be True or False"),

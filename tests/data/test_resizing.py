@@ -116,7 +116,7 @@ def test_it_is_kept_as_json_and_said() -> None:
     for resizing in (USUAL, Resizing(0.95, "bicubic"), Resizing(1.0)):
         assert Resizing.from_dict(resizing.to_dict()) == resizing
     said = Understood(("a", "b"), size=224, resizing=Resizing(0.95, "bicubic"))
-    assert "; 224 pixels, the middle of a short side of 235, bicubic" in str(said)
+    assert "; 224 pixels, centre crop, from a short side of 235, bicubic" in str(said)
     assert said.to_dict()["resize_short_side"] == 235
     assert said.to_dict()["interpolation"] == "bicubic"
     assert "resize_short_side" not in Understood(("a",), size=224).to_dict()

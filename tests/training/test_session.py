@@ -126,7 +126,7 @@ class Told(Distributed):
 def test_all_processes_train_the_run_of_the_first() -> None:
     check_same(Told(rank=1, world_size=2), "first")
     with pytest.raises(
-        UserError, match="process 1 has run other, but the first one has first: their recipes or images"
+        UserError, match="process 1 is to train run other, but the first process run first: their recipes or images"
     ):
         check_same(Told(rank=1, world_size=2), "other")
 

@@ -86,7 +86,7 @@ def test_an_evaluation_and_a_prediction_see_the_same(source: Path, data: Data, p
     said: list[str] = []
     found = evaluate([source], data, told=said.append)
     assert found.answers.confidence.tolist() == pytest.approx(wanted.max(1).values.tolist(), abs=1e-5)
-    assert any("32 pixels, the middle of a short side of 40, bicubic; " in line for line in said)
+    assert any("32 pixels, centre crop, from a short side of 40, bicubic; " in line for line in said)
     usual = wanted_probabilities(source, contents, USUAL)
     assert (usual - wanted).abs().max() > 1e-4
     classifier = Classifier.open(source)
@@ -105,7 +105,7 @@ def test_what_is_written_of_it_states_it_too(source: Path, tmp_path: Path, capsy
         assert Classifier.open(place).short_side == 40
     assert json.loads((tmp_path / "folder/config.json").read_text())["resizing"] == STATED.to_dict()
     assert main(["convert", str(source), str(tmp_path / "theirs.safetensors"), "--to", "timm"]) == 0
-    assert "how its images are resized (the middle of a short side of 40, bicubic)" in capsys.readouterr().out
+    assert "how its images are resized (centre crop, from a short side of 40, bicubic)" in capsys.readouterr().out
     assert load_described(tmp_path / "theirs.safetensors", net=NET).resizing is None
 
 

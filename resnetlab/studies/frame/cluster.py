@@ -91,7 +91,7 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
             try:
                 end: End = ray.get(reference)
             except ray.exceptions.RayError as error:
-                end = End(f"Ray can't bring it to its end: {_said(ray, error)}")
+                end = End(f"Ray can't finish it: {_said(ray, error)}")
             if end.in_use:
                 if i not in waits:
                     waits.add(i)
