@@ -125,8 +125,7 @@ def train(
 ) -> None:
     """Train a network by a recipe; the same command resumes an unfinished run and reads a finished one.
 
-    Every field of the recipe is an option: resnetlab train digits --net cifar_plain56 --epochs 5
-    Options that are not given keep the recipe's values: resnetlab train RECIPE --dry-run lists them.
+    Fields of the recipe are options and default to its values: resnetlab train digits --net cifar_plain56 --epochs 5
     To fine-tune a trained network: resnetlab train finetune --data FOLDER --from RUN
     To train on a folder of images and serve the network on a page: resnetlab train finetune --data FOLDER --serve
     To train on several GPUs or machines: torchrun --nproc-per-node N -m resnetlab train ...
