@@ -97,8 +97,9 @@ def common_classes(
                 f"{len(first.classes)} and {len(matched.classes)}: {shortened(first.classes)}, and "
                 f"{shortened(matched.classes)}."
             )
-        order = [matched.classes.index(name) for name in first.classes]
-        if [order[i] for i in first.outputs] != list(matched.outputs):
+        same = matched.classes == first.classes  # also where two outputs have one name
+        order = [i if same else matched.classes.index(name) for i, name in enumerate(first.classes)]
+        if (not same and len({*order}) < len(order)) or [order[i] for i in first.outputs] != list(matched.outputs):
             raise UserError(f"{first_source} and {source}: their classes can't be matched by name.")
         orders.append(_order(order))
     return first.classes, list(first.outputs), orders

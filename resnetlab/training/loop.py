@@ -69,7 +69,8 @@ def train(
     written after every epoch and, within an epoch, every `checkpoint_steps` steps or, by default, ten minutes.
     `workers` processes decode image files ahead. Neither affects the result. `distributed`: the processes that train
     the run together, each of which makes this call (`distributed.joined`); only the main one reads and writes the
-    folder. A run also resumes with another number of processes, but its result then differs in the last bits.
+    folder. A run also resumes with another number of processes, if an epoch has as many steps with it, but its result
+    then differs in the last bits.
     Afterwards `run.result()` holds the errors.
 
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
@@ -87,7 +88,8 @@ def train(
     run, recipe = as_begun(run, settings), as_started(run.recipe, settings.get("resolved", {}), device)
     patience = LOCK_PATIENCE if distributed.world_size > 1 else 0
     lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
-    statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed))
+    began = settings.get("ranks", 1)
+    statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed, began))
     with lock, contextlib.closing(statuses):
         try:
             yield from _undisturbed(statuses, settings["threads"], device)
@@ -185,7 +187,7 @@ def _evaluate(session: TrainingSession) -> dict[str, float]:
     layer, so that a loaded network will have the error that the run ends with.
     """
     job, stepper = session.job, session.stepper
-    last = session.progress.step == session.total_steps or job.recipe.stop_after  # which may end the run here
+    last = session.progress.step >= session.total_steps or job.recipe.stop_after  # which may end the run here
     precision = "fp32" if last or job.recipe.precision == "fp16" else job.recipe.precision
     line: dict[str, float] = {}
     with stepper.evaluated() as net:
@@ -209,13 +211,14 @@ def _evaluate(session: TrainingSession) -> dict[str, float]:
 def _reestimate(session: TrainingSession) -> None:
     """After the last step, re-estimate batch norm's statistics over batches of the next epoch, if the recipe asks."""
     job, recipe, progress = session.job, session.job.recipe, session.progress
-    if recipe.bn_reestimate and progress.step == session.total_steps:
+    if recipe.bn_reestimate and progress.step >= session.total_steps:
+        # The unreadable files of these batches do not belong to the epoch, neither here nor below:
+        session.loader.unreadables.count = 0
         batches = session.loader.training(session.data.train, recipe.batch_size, recipe.seed, progress.epoch + 1)
         with contextlib.closing(batches):
             waited = job.distributed.in_step(job.distributed.until_stopped(batches, job.stop), lambda: False)
             first = itertools.islice(waited, recipe.bn_reestimate)
             reestimate(session.stepper.net, (session.stepper.laid_out(batch.x) for batch, _ in first))
-        # The unreadable files of these batches do not belong to the epoch:
         session.loader.unreadables.count = session.epoch.totals.unreadable
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from resnetlab.data.loading import Batch, Loader, batch_ends
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
-from resnetlab.errors import UserError, out_of_memory
+from resnetlab.errors import UserError, counted, out_of_memory
 from resnetlab.machine import widest_float
 from resnetlab.storage import disk_errors
 from resnetlab.training.checkpoint import (
@@ -69,6 +69,7 @@ class Job:
     checkpoint_steps: int | None  # between checkpoints within an epoch; None: CHECKPOINT_SECONDS
     stop: Stop
     distributed: Distributed
+    began: int = 1  # the number of processes with which it began
 
 
 @dataclass
@@ -127,13 +128,13 @@ class TrainingSession:
         stepper = make_stepper(net, recipe, job.device, weights)
         checkpoint = _resume(run, stepper, distributed)
         progress = checkpoint.progress
+        per_epoch = _steps(job, len(data.train), progress)
         totals, rng_state = _own_part(checkpoint, distributed)
         # With several processes, the network is wrapped after the checkpoint's weights are loaded.
         stepper.trained = wrapped(net, distributed, sync_bn=recipe.sync_bn)
         metrics = Metrics(run.folder, progress.metrics_bytes, progress.epoch) if distributed.is_main else NoMetrics()
         if distributed.is_main:
             migrate(run.folder)
-        per_epoch = len(batch_ends(len(data.train), recipe.batch_size, 2 * distributed.world_size))
         return cls(
             job=job,
             data=data,
@@ -358,6 +359,22 @@ def _resume(run: Run, stepper: Stepper, distributed: Distributed) -> Checkpoint:
     if not distributed.is_main:
         stepper.restore(state)
     return checkpoint
+
+
+def _steps(job: Job, images: int, progress: TrainingProgress) -> int:
+    """The number of steps in an epoch. Raises UserError if the run has begun with another one.
+
+    A last batch that is too small for the processes joins the one before it; the schedule would change its length.
+    """
+    began, now = (
+        len(batch_ends(images, job.recipe.batch_size, 2 * n)) for n in (job.began, job.distributed.world_size)
+    )
+    if progress.step and began != now:
+        raise UserError(
+            f"{job.run.folder}: began with {counted(job.began, 'process', 'processes')}, with which an epoch has "
+            f"{began} steps; with {job.distributed.world_size} it has {now}. Resume it with as many as it began with."
+        )
+    return now
 
 
 def _own_part(checkpoint: Checkpoint, distributed: Distributed) -> tuple[EpochTotals, RngState]:

@@ -155,7 +155,7 @@ class _Process:
     """One process. It is `fit` for another image if the last one ended normally."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
-        self.fit = True
+        self._well, self._killed = True, False  # whether the last image ended normally; whether `kill` was called
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -174,7 +174,12 @@ class _Process:
     def lives(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def fit(self) -> bool:
+        return self._well and not self._killed  # it may be killed after its image, and lives for a moment
+
     def kill(self) -> None:
+        self._killed = True
         self._process.kill()
 
     def close(self) -> None:
@@ -186,7 +191,7 @@ class _Process:
 
     def decoded(self, task: Task, body: bytearray, admit: Callable[[int], bool]) -> Part:
         """The image in a body. Raises Refused."""
-        self.fit = False
+        self._well = False
         try:
             self._send(json.dumps(asdict(task)).encode() + b"\n", body)
             said = self._said()
@@ -196,7 +201,7 @@ class _Process:
         except BrokenPipeError:
             raise Refused(422, BROKEN) from None
         part = self._part(said) if "shape" in said else None
-        self.fit = not said["last"]
+        self._well = not said["last"]
         if part is not None:
             return part
         if "failure" in said:

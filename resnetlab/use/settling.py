@@ -26,7 +26,7 @@ from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import Engine, Graph, candidates, fastest, graph_of, is_installed, kept_onnx, made
 from resnetlab.use.exported import RUNNERS
 
-COMMAND = (sys.executable, "-m", "resnetlab.use.settling")
+COMMAND = (sys.executable, "-P", "-m", "resnetlab.use.settling")  # -P: no module of the working folder
 NICENESS = 10  # of the thread that makes the file: requests come first
 
 

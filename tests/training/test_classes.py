@@ -141,3 +141,14 @@ def test_several_names_for_one_output_are_one_class_of_the_network() -> None:
 def test_a_name_of_the_training_that_is_taken_for_another_is_told(caplog: pytest.LogCaptureFixture) -> None:
     match_classes("RUN", ("a", "b"), "folder", ("a", "b"), {"a": "b", "b": "b"})
     assert caplog.messages == ["classes: a is mapped to b, although the training has a class of that name."]
+
+
+def test_two_outputs_of_one_name_stay_two() -> None:
+    """ImageNet has two cranes, a bird and a machine: each output keeps its own score."""
+    cranes = match_classes("a", ("crane", "bird", "crane"), "data", ("bird", "crane"), {})
+    assert cranes.outputs == (1, 0)
+    assert common_classes([("a", cranes)], ("bird", "crane")) == (("crane", "bird", "crane"), [1, 0], [None])
+    assert common_classes([("a", cranes), ("b", cranes)], ("bird", "crane"))[2] == [None, None]
+    turned = match_classes("b", ("bird", "crane", "crane"), "data", ("bird", "crane"), {})
+    with pytest.raises(UserError, match="a and b: their classes can't be matched by name"):
+        common_classes([("a", cranes), ("b", turned)], ("bird", "crane"))

@@ -9,15 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from resnetlab.data.images import Data, Images
-from resnetlab.data.loading import Batch
+from resnetlab.data.loading import Batch, batch_ends
 from resnetlab.errors import UserError
 from resnetlab.run_files import read_epochs
 from resnetlab.training import loop, session
+from resnetlab.training.checkpoint import TrainingProgress
 from resnetlab.training.distributed import Distributed, check_same
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
@@ -204,6 +207,35 @@ def test_statistics_are_estimated_anew_over_the_first_batches_of_the_next_epoch(
     wanted = [batch.x for batch in s.loader.training(s.data.train, 12, 0, 2)][:count]
     assert len(seen) == min(count, 4)
     assert all(torch.equal(*each) for each in zip(seen, wanted, strict=True))
+
+
+def test_unreadable_files_of_these_batches_do_not_add_to_the_epochs(tmp_path: Path) -> None:
+    """The limit is one for an epoch: a run would otherwise end after its last step, and whenever it is resumed."""
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), np.uint8)
+    for i, picture in enumerate(pixels):
+        place = tmp_path / "images" / ("train" if i < 20 else "val") / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{i}.png")
+    for i in (0, 2, 4):
+        (tmp_path / "images/train/a" / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    fields: dict[str, Any] = {"unreadable": "skip", "unreadable_limit": 3, "image_size": 16, "bn_reestimate": 5}
+    recipe = Recipe(**TINY | {"batch_size": 5, "data": f"folder:{tmp_path}/images"} | fields)
+    run = make_run(recipe, tmp_path / "runs")
+    list(train(run, threads=1))
+    assert [line["unreadable"] for line in read_epochs(run.folder)] == [3, 3]
+
+
+@pytest.mark.parametrize(("images", "refused"), [(50, True), (52, False), (48, False)])
+def test_a_run_keeps_the_length_of_its_epochs(tmp_path: Path, images: int, refused: bool) -> None:
+    """Of 50 images in batches of 12, the last two are a batch of their own for one process, but not for two."""
+    run = a_run(tmp_path, images, batch_size=12)
+    job = Job(run, run.recipe, "cpu", 0, None, Stop(), Distributed(), began=2)
+    assert session._steps(job, images, TrainingProgress()) == len(batch_ends(images, 12))
+    if not refused:
+        assert session._steps(job, images, TrainingProgress(step=3)) == len(batch_ends(images, 12))
+        return
+    with pytest.raises(UserError, match="began with 2 processes, with which an epoch has 4 steps; with 1 it has 5"):
+        session._steps(job, images, TrainingProgress(step=3))
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,26 @@ def test_whoever_gives_up_kills_the_process(held: Any) -> None:
     asyncio.run(scene())
 
 
+def test_a_client_that_leaves_after_its_image_is_decoded_costs_no_other(noise: Noise) -> None:
+    """The process is killed, and must not get the next image in the moment in which it still lives."""
+
+    async def scene(pool: Decoders) -> None:
+        content, now = noise(0, 400, 400), asyncio.get_running_loop()
+
+        def then(part: Any) -> np.ndarray:
+            now.call_soon_threadsafe(leaving.cancel)
+            return finish(part)
+
+        leaving = asyncio.create_task(pool.decoded(task(content), bytearray(content), then))
+        next_one = asyncio.create_task(decode(pool, plain(40, 40)))
+        await asyncio.wait({leaving, next_one})
+        assert next_one.result().shape == (32, 32, 3)
+
+    with Decoders(50_000_000, processes=1) as pool:
+        for _ in range(10):
+            asyncio.run(scene(pool))
+
+
 def test_pixels_are_bounded_together_and_small_images_go_by(held: Any) -> None:
     large = plain(2_500, 2_000)
 

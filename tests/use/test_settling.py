@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -57,6 +59,13 @@ class Heard:
         self.told.append(line)
         if "could not be tried" in line:
             self.something.set()
+
+
+def test_no_module_of_the_working_folder_is_run(tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("open('executed', 'w')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(room.COMMAND, cwd=tmp_path, env=environment, input=b"", capture_output=True, timeout=PATIENCE)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_the_engine_that_is_used_answers_as_the_network(classifier: Classifier) -> None:
