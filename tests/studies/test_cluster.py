@@ -125,7 +125,7 @@ def test_a_lost_machine_and_a_folder_that_is_not_shared_are_failures(
 
     stand_in(lost)
     assert failures(list(run_on_ray(RECIPES[:1], tmp_path, address="local"))) == {
-        0: "Ray can't bring it to its end: RayError: The node died."
+        0: "Ray can't finish it: RayError: The node died."
     }
 
     def another_version(*_: object) -> End:

@@ -193,7 +193,7 @@ def test_what_is_ambiguous_is_refused(case: str) -> None:
         (None, "--match order needs the network's name: give --net"),
         ("cifar_resnet14", "does not fit cifar_resnet14: 2 of its layers have weights of 16x16x3x3"),
         ("cifar_resnet8(num_classes=5)", "does not fit .*: 1 of its layers have weights of 10x64"),
-        ("vgg16", "is for residual and plain networks, and vgg16 is none"),
+        ("vgg16", "is for residual and plain networks, and vgg16 is neither"),
     ],
 )
 def test_other_networks_are_refused(net: str | None, reason: str, tmp_path: Path) -> None:
