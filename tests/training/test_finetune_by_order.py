@@ -129,9 +129,8 @@ def test_the_command_prints_the_pairs_and_whose_normalisation_it_is(
     assert main(["train", "digits", *given]) == 0
     assert any("out" in message and message.endswith("-> fc (10x64)") for message in caplog.messages)
     said = capsys.readouterr().err
-    assert (
-        "parameter names: by order; normalisation: each channel's mean and standard deviation over the training images, " in said
-    )
+    whose = "each channel's mean and standard deviation over the training images"
+    assert f"parameter names: by order; normalisation: {whose}, " in said
     assert "since the file does not state one (--normalise gives it)" in said
 
 
