@@ -8,6 +8,7 @@ from typing import Any
 
 from resnetlab.report.essay.facts import LOST, Facts, Library, panel_of, seeds_of, series_at
 from resnetlab.report.essay.values import Book, Place, named, number_in, ratio, where
+from resnetlab.report.page import data_words
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.text import both
 
@@ -135,6 +136,7 @@ def left(library: Library) -> Facts:
     values |= {called: trained[case][1] for case, called in _CASES.items() if case in trained}
     least = min((name for name in trained if name != ADD), key=lambda name: trained[name][1].value)
     values |= {"least": trained[least][1], "least_name": both(mixing.at((*trained[least][0], 0)))}
+    values["mixing_data"] = data_words(mixing.record)
     lines = book.lines("curves", 0)
     labels = {"Add": "x", "Scale(0.5, 1)": "x/2", "Scale(0.5, 0.5)": "x/2 + F/2", "Plain": "plain"}
     errors = [
@@ -148,7 +150,7 @@ def left(library: Library) -> Facts:
     panels = (replace(growth, title="", series=kept), Panel("", "epoch", "training error (%)", errors, (0.0, 100.0)))
     g, e = ({key: values[f"{key}_{what}"].value for key in names} for what in ("growth", "error"))
     fits = g["add"] < g["half"] and g["add"] * g["plain"] < g["half"] ** 2 and e["half"] > e["add"] + LOST
-    fits = fits and all(values[key].value > e["add"] for key in ("shut_gate", "conv"))
+    fits = fits and all(values[key].value > values["mixing_add"].value for key in ("shut_gate", "conv"))
     return Facts(book, values, fits, panels, also=("mixing",))
 
 
