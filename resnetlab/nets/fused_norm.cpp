@@ -31,22 +31,29 @@ inline void put(bfloat16 *p, float value) {  // rounded to the nearest, ties to 
     *p = value == value ? rounded : 0x7fc0;
 }
 
-// For each channel, the sums over an image's positions of (x - first) and of its square, first being the first
-// position: it is near enough to the mean for float32. B channels at a time stay in registers.
+inline float middle(float a, float b, float c) {
+    float low = a < b ? a : b, high = a < b ? b : a, rest = high < c ? high : c;
+    return low > rest ? low : rest;
+}
+
+// For each channel, the sums over an image's positions of (x - near) and of its square, near being the middle one of
+// three values: it is near enough to the mean for float32, and one far value among them can't move it. B channels at a
+// time stay in registers.
 template <int B, typename T>
-void deviations(const T *x, int64_t positions, int64_t channels, float *sums, float *squares) {
-    float first[B], sum[B] = {0}, square[B] = {0};
-    for (int j = 0; j < B; j++) first[j] = get(x + j);
+void deviations(const T *x, int64_t positions, int64_t channels, float *nears, float *sums, float *squares) {
+    float near[B], sum[B] = {0}, square[B] = {0};
+    const T *a = x + positions / 3 * channels, *b = x + positions / 2 * channels, *c = x + 2 * positions / 3 * channels;
+    for (int j = 0; j < B; j++) near[j] = middle(get(a + j), get(b + j), get(c + j));
     for (int64_t i = 0; i < positions; i++) {
         const T *row = x + i * channels;
 #pragma omp simd
         for (int j = 0; j < B; j++) {
-            float d = get(row + j) - first[j];
+            float d = get(row + j) - near[j];
             sum[j] += d;
             square[j] += d * d;
         }
     }
-    for (int j = 0; j < B; j++) sums[j] = sum[j], squares[j] = square[j];
+    for (int j = 0; j < B; j++) nears[j] = near[j], sums[j] = sum[j], squares[j] = square[j];
 }
 
 // For each channel, the sums over an image's positions of g and g (x - mean), where g is what dy becomes behind the
@@ -90,10 +97,10 @@ template <typename T>
 struct Deviations {
     const T *x;
     int64_t positions, channels;
-    float *sums, *squares;
+    float *nears, *sums, *squares;
     template <int B>
     void block(int64_t c) {
-        deviations<B>(x + c, positions, channels, sums + c, squares + c);
+        deviations<B>(x + c, positions, channels, nears + c, sums + c, squares + c);
     }
 };
 
@@ -159,20 +166,22 @@ void forward(const T *x, const T *h, T *y, bool relu, const float *weight, const
              float *var, float *inverse, float *scale, float *shift, float *work, int64_t images, int64_t positions,
              int64_t channels, int threads) {
     const int64_t map = positions * channels;
-    float *sums = work, *squares = work + images * channels;
+    float *nears = work, *sums = nears + images * channels, *squares = sums + images * channels;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t n = 0; n < images; n++)
-        in_blocks(channels, Deviations<T>{x + n * map, positions, channels, sums + n * channels, squares + n * channels});
+    for (int64_t n = 0; n < images; n++) {
+        const int64_t at = n * channels;
+        in_blocks(channels, Deviations<T>{x + n * map, positions, channels, nears + at, sums + at, squares + at});
+    }
     for (int64_t c = 0; c < channels; c++) {  // the images' means and squares are joined (Chan et al. 1979, eq. 2.1)
         double total = 0, within = 0, between = 0;
         for (int64_t n = 0; n < images; n++) {
             double sum = sums[n * channels + c];
-            total += get(x + n * map + c) + sum / positions;
+            total += nears[n * channels + c] + sum / positions;
             within += squares[n * channels + c] - sum * sum / positions;
         }
         const double average = total / images;
         for (int64_t n = 0; n < images; n++) {
-            double d = get(x + n * map + c) + (double)sums[n * channels + c] / positions - average;
+            double d = nears[n * channels + c] + (double)sums[n * channels + c] / positions - average;
             between += d * d;
         }
         const double variance = within / positions / images + between / images;
@@ -231,7 +240,7 @@ void backward_of(const void *dy, const void *x, const void *y, void *g, void *dx
 
 extern "C" {
 
-// y = relu(h + x·scale + shift), h and the ReLU where asked for; work: 2·N·C floats.
+// y = relu(h + x·scale + shift), h and the ReLU where asked for; work: 3·N·C floats.
 void norm_forward(int half, int relu, const void *x, const void *h, void *y, const float *weight, const float *bias,
                   float eps, float *mean, float *var, float *inverse, float *scale, float *shift, float *work,
                   int64_t images, int64_t positions, int64_t channels, int threads) {

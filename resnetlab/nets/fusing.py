@@ -126,6 +126,9 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *,
     h = None if h is None else h.to(dtype)
     if not norm.training:
         return _by_statistics(norm, x, h, relu, own)
+    count = x.numel() // x.shape[1]
+    if count == 1:
+        raise ValueError(f"batch norm needs more than one value of each channel in training, and got {tuple(x.shape)}.")
     y, mean, var = _Norm.apply(x, h, weight, norm.bias, norm.eps, relu)
     batches, running_mean, running_var = norm.num_batches_tracked, norm.running_mean, norm.running_var
     assert batches is not None
@@ -134,7 +137,6 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool, *,
     # None of these needs a gradient.
     batches.add_(1)
     share = 1 / float(batches) if norm.momentum is None else norm.momentum
-    count = x.numel() // x.shape[1]
     running_mean.lerp_(mean, share)
     running_var.lerp_(var * (count / (count - 1)), share)
     return y
@@ -163,7 +165,7 @@ class _Norm(torch.autograd.Function):
         x, h = _laid_out(x), None if h is None else _laid_out(h)
         y, channels = torch.empty_like(x), x.shape[1]
         found = torch.empty(5, channels)  # mean, var, inverse, scale, shift
-        work = torch.empty(2, x.shape[0], channels)
+        work = torch.empty(3, x.shape[0], channels)
         half = x.dtype == torch.bfloat16
         tensors = map(_place, (x, h, y, weight, bias))
         library().norm_forward(half, relu, *tensors, eps, *_rows(found), _place(work), *_sizes(x))

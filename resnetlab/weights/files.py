@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, first_of, printable, shown
-from resnetlab.run_files import SETTINGS
+from resnetlab.run_files import RESULT, SETTINGS
 from resnetlab.storage import Damaged, is_there, read_json, read_regular
 from resnetlab.weights.architectures import stated_architecture, stated_classes
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
@@ -112,6 +112,8 @@ def read_file(path: Path, which: str = "last") -> Contents:
         if not path.is_file():
             run = path.parent.parent
             if not is_there(path) and (run / SETTINGS).is_file():
+                if is_there(run / RESULT):
+                    raise UserError(f"{run}: the run is finished, but its weights have been removed from the folder.")
                 raise UserError(f"{run}: the run has saved no weights yet; the command that started it continues it.")
             raise UserError(f"{path}: not a weight file.")
         size = path.stat().st_size

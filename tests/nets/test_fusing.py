@@ -78,6 +78,21 @@ def test_a_mean_far_from_zero_costs_no_more_digits_than_the_layers_lose() -> Non
         assert errors[0] <= 2 * errors[1] + 1e-6, name
 
 
+@pytest.mark.parametrize("place", [0, 4096 // 3, 2048, 4095])
+def test_one_far_value_costs_no_more_digits_than_the_layers_lose(place: int) -> None:
+    x = draws((2, 16, 64, 64), 3)
+    x.flatten(2)[:, :, place] = 1000.0
+    exact = asked(layers_one_by_one, a_norm(16, torch.float64), x, None, True)
+    found = asked(fusing.normalised, a_norm(16, torch.float32), x.float(), None, True)
+    torch.testing.assert_close(found["running_var"].double(), exact["running_var"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found["y"].double(), exact["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_one_value_of_a_channel_is_refused_in_training() -> None:
+    with pytest.raises(ValueError, match=r"more than one value of each channel in training, and got \(1, 8, 1, 1\)"):
+        fusing.normalised(a_norm(8, torch.float32), torch.ones(1, 8, 1, 1), None, True)
+
+
 @pytest.mark.parametrize("adds", [False, True])
 def test_bf16_is_computed_in_float32_and_rounded_once(adds: bool) -> None:
     x, h = draws((4, 40, 5, 5), 3).bfloat16(), draws((4, 40, 5, 5), 4).bfloat16() if adds else None

@@ -17,6 +17,7 @@ from torch import Tensor
 import resnetlab
 from resnetlab.data.open import open_data
 from resnetlab.errors import UserError
+from resnetlab.run_files import RESULT
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
@@ -275,4 +276,7 @@ def test_a_run_without_weights_is_told_how_to_go_on(tmp_path: Path) -> None:
     run = make_run(recipe("digits", net="cifar_resnet8"), tmp_path)
     open_folder(run, 1, "cpu")
     with pytest.raises(UserError, match=f"{run.folder}: the run has saved no weights yet; the command that started it"):
+        resnetlab.load(run.folder)
+    (run.folder / RESULT).write_text("{}")
+    with pytest.raises(UserError, match=f"{run.folder}: the run is finished, but its weights have been removed"):
         resnetlab.load(run.folder)
