@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what is slow to import, the process that only starts pytest
     from resnetlab.data.images import Data
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # for browsing.py, which import-mode importlib does not find by itself
 SHARED = ROOT.parent / "shared" / "data"
 
 PATIENCE = 3600  # seconds, after which a process that a test started counts as hung

@@ -1,14 +1,14 @@
 """Refuses networks whose tensors look like those of others, if the file or its folder names them.
 
-Anti-aliasing pools and dilation leave no trace in the tensors: such a network would load as the standard one with the
-same tensors, and answer wrongly.
+Anti-aliasing pools, dilation and Caffe's order of colours leave no trace in the tensors: such a network would load as
+the standard one with the same tensors, and answer wrongly.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,24 @@ CONFIG = "config.json"  # beside the weights in a folder of the Hugging Face hub
 MOST_BYTES = 10**7  # of it; the largest, with 21,843 classes, has below 10**6
 STATED = ("arch", "architecture", "model_name")  # keys under which trainings save what their network is called
 # Keys under which trainings save the names of classes.
-CLASSES = ("class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names", "label_names", "CLASSES")
-ANTI_ALIASED = re.compile(r"(?:.*[^a-z])?((?:se|eca)?resnex?t(?:aa|blur)\d\w*)(?:\W.*)?", re.IGNORECASE | re.DOTALL)
+CLASSES = (
+    *("class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names", "label_names", "labels"),
+    "CLASSES",
+)
+DEEPEST = 2  # levels below the top of a file in which it may state such things, as mmengine's meta.dataset_meta.classes
+
+
+def _in_a_name(words: str) -> re.Pattern[str]:
+    """Matches names with one of these words, in the group 1."""
+    return re.compile(rf"(?:.*[^a-z])?({words})(?:[^a-z].*)?", re.IGNORECASE | re.DOTALL)
+
+
+# What the name of a file or a network says that its tensors do not show, by the words in it.
+TRACELESS = {
+    _in_a_name(r"(?:se|eca)?resnex?t(?:aa|blur)\d\w*"): "it is {}, whose anti-aliasing resnetlab does not have",
+    _in_a_name("dilated|os8|os16"): "it is {}, and resnetlab has no dilation",
+}
+FROM_CAFFE = {_in_a_name("caffe|msra"): "it comes from {}, whose networks take BGR pixels of 0 to 255"}
 OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # in timm's names: who trained the weights
 # Other settings in config.json that change the network, and the values that our networks have.
 OURS: dict[str, tuple[object, ...]] = {
@@ -29,25 +45,32 @@ OURS: dict[str, tuple[object, ...]] = {
     "hidden_act": ("relu",),  # transformers'
     "downsample_in_first_stage": (False,),
     "downsample_in_bottleneck": (False,),
+    "problem_type": ("single_label_classification", None),
 }
 CHANGES_NOTHING = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "drop_block_rate")  # of timm's arguments
 
 
-def stated_architecture(values: dict[Any, Any]) -> str:
-    """The name of the network that a file states under one of the usual keys; "" if it states none."""
-    return next((values[key] for key in STATED if isinstance(values.get(key), str)), "")
+def stated_architecture(values: Mapping[Any, Any]) -> str:
+    """The name of the network that a file states under one of the usual keys, at its top or below; or ""."""
+    found = (place[key] for place in _places(values) for key in STATED if isinstance(place.get(key), str))
+    return next(found, "")
 
 
 def stated_classes(values: Mapping[Any, Any]) -> tuple[str, ...]:
-    """The names of classes that a file states under one of the usual keys, at its top or one level below; or none.
+    """The names of classes that a file states under one of the usual keys, at its top or below; or none.
 
     They may be a list, or a dictionary of numbers by names (torchvision's class_to_idx) or of names by numbers.
     """
-    for place in (values, *(inside for inside in values.values() if isinstance(inside, dict))):
-        for key in CLASSES:
-            if names := _names(place.get(key)):
-                return names
-    return ()
+    found = (_names(place.get(key)) for place in _places(values) for key in CLASSES)
+    return next(filter(None, found), ())
+
+
+def _places(values: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
+    """A dictionary, and those in it, level by level."""
+    level = [values]
+    for _ in range(DEEPEST + 1):
+        yield from level
+        level = [inside for place in level for inside in place.values() if isinstance(inside, dict)]
 
 
 def _names(stated: object) -> tuple[str, ...]:
@@ -62,19 +85,21 @@ def _names(stated: object) -> tuple[str, ...]:
     return () if invented else tuple(stated)
 
 
-def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None:
+def check_architecture(path: Path, stated: str, beside: tuple[str, ...], is_caffes: bool = False) -> None:
     """Raise UserError if a weight file holds a network that we lack, by what it states, its name or config.json.
 
     beside: names of files for which the folder's name counts instead, and which may have a config.json beside them.
+    is_caffes: whether the tensors have Caffe's names, by which its colours and strides are known.
     """
     in_folder = path.name in beside
     names = ((stated, "it states"), (path.parent.name if in_folder else path.name, "its name says"))
     for name, where in names:
-        if found := ANTI_ALIASED.fullmatch(name):
-            raise _refusal(path, f"{where} that it is {found[1]}, whose anti-aliasing resnetlab does not have")
+        for words, meaning in (TRACELESS if is_caffes else TRACELESS | FROM_CAFFE).items():
+            if found := words.fullmatch(name):
+                raise _refusal(path, f"{where} that {meaning.format(found[1])}")
     config = read_config(path.with_name(CONFIG)) if in_folder else {}
     name = str(config.get("architecture", ""))
-    if "pretrained_cfg" in config and OLD_PREFIX.sub("", name) not in zoo.IMAGENET:
+    if timms_settings(config) is not None and OLD_PREFIX.sub("", name) not in zoo.IMAGENET:
         raise _refusal(path, f"{CONFIG} beside it says that it is timm's {shown(name)}, which resnetlab does not have")
     arguments = config.get("model_args")
     settings = {key: config[key] for key, ours in OURS.items() if config.get(key, ours[0]) not in ours}
@@ -86,6 +111,11 @@ def check_architecture(path: Path, stated: str, beside: tuple[str, ...]) -> None
 
 def _refusal(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: {reason}; --net NAME loads it all the same, as the network of that name.")
+
+
+def timms_settings(config: Mapping[str, Any]) -> Any:
+    """What timm's config.json says of preprocessing; in an older one it stands at the top. None if it is not timm's."""
+    return config.get("pretrained_cfg", config if {"architecture", "mean", "std"} <= config.keys() else None)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from resnetlab.data.open import File
 from resnetlab.data.resizing import INTERPOLATIONS, LEAST_SHARE, Resizing
 from resnetlab.errors import UserError, printable
 from resnetlab.storage import cache_folder, write_atomically
-from resnetlab.weights.architectures import CONFIG, MOST_BYTES, read_config
+from resnetlab.weights.architectures import CONFIG, MOST_BYTES, read_config, timms_settings
 from resnetlab.weights.metadata import Preprocessing
 
 MODEL = "model.safetensors"  # the weights in a repository
@@ -33,6 +33,7 @@ OLD_MODEL = "pytorch_model.bin"  # the same of before 2023
 PREPROCESSOR = "preprocessor_config.json"  # of transformers, beside config.json
 PILLOWS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # numbers of interpolations
 CROP_SHARE, INTERPOLATION = 0.875, "bicubic"  # where timm's config.json has none
+WARPED = 384  # pixels a side, from which on ConvNeXT's processor of transformers squeezes images instead of cropping
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, and a revision
 _YES = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE
 
@@ -200,7 +201,7 @@ def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing 
     image_size: given if it is not the file's own; timm may state another crop for a larger size.
     """
     try:
-        if cfg := read_config(folder / CONFIG).get("pretrained_cfg"):
+        if cfg := timms_settings(read_config(folder / CONFIG)):
             found = _of_timm(cfg, image_size)
         else:
             found = _of_transformers(read_config(folder / PREPROCESSOR))
@@ -216,44 +217,68 @@ def _of_timm(told: dict[str, Any], image_size: int | None) -> Preprocessing:
     larger = image_size is not None and image_size == (told.get("test_input_size") or [None])[-1]
     share = float(told.get("crop_pct", CROP_SHARE))
     share = float(told.get("test_crop_pct", share)) if larger else share
-    if height != width or not 0 < share < math.inf:
-        raise ValueError("no square")
-    resizing, other = _resizing(share, told.get("interpolation"), told.get("crop_mode"))
-    return Preprocessing(_numbers(told["mean"]), _numbers(told["std"]), height, resizing, other)
+    if not 0 < share < math.inf:
+        raise ValueError("no share")
+    other = [] if height == width else [f"takes images of {width} x {height} pixels (here squares)"]
+    resizing = _resizing(share, told.get("interpolation"), told.get("crop_mode"), other)
+    size = height if height == width else None
+    return Preprocessing(_numbers(told["mean"]), _numbers(told["std"]), size, resizing, _words(other))
 
 
 def _of_transformers(told: dict[str, Any]) -> Preprocessing:
-    """The same of an image processor: of a crop of its own, or of the share of ConvNeXT's, which ResNets have."""
-    side, crop = (_side(told[key]) if told.get(key) else None for key in ("size", "crop_size"))
-    if not side:
-        raise ValueError("no size")
-    share = crop / side if crop and told.get("do_center_crop", True) else float(told.get("crop_pct") or CROP_SHARE)
-    resizing, other = _resizing(share, PILLOWS.get(told.get("resample", 2), str(told.get("resample"))), None)
-    return Preprocessing(_numbers(told["image_mean"]), _numbers(told["image_std"]), crop or side, resizing, other)
+    """The same of an image processor: ConvNeXT's, which ResNets have and which crops a share, or another's."""
+    kind = str(told.get("image_processor_type") or told.get("feature_extractor_type") or "")
+    sides, crop, other = _sides(told["size"]), told.get("crop_size"), list[str]()
+    is_convnext = "ConvNext" in kind or (not kind and "crop_pct" in told)
+    size: int | None = sides[-1]
+    share = 1.0
+    if len(set(sides)) > 1:
+        other.append(f"takes images of {sides[1]} x {sides[0]} pixels (here squares)")
+        size = None
+    elif crop and told.get("do_center_crop", True):
+        size = _sides(crop)[0]
+        share = size / sides[0]
+    elif len(sides) > 1 or (is_convnext and sides[0] >= WARPED):
+        other.append("squeezes images into squares (here their middle is taken)")
+    elif is_convnext:
+        share = float(told.get("crop_pct") or CROP_SHARE)
+    else:
+        other.append("does not crop images (here their middle is taken)")
+    if not told.get("do_resize", True):
+        other.append("does not resize images (here they are)")
+    resizing = _resizing(share, PILLOWS.get(told.get("resample", 2), str(told.get("resample"))), None, other)
+    mean, std = _numbers(told["image_mean"]), _numbers(told["image_std"])
+    if not told.get("do_normalize", True):
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    scale = 255 * float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 255.0
+    mean, std = (tuple(value / scale for value in values) for values in (mean, std))  # of pixels / 255
+    return Preprocessing(mean, std, size, resizing, _words(other))
 
 
-def _side(size: int | dict[str, int]) -> int:
-    """The side of a square, or the short side, in pixels."""
-    if isinstance(size, dict):
-        sides = {size[key] for key in ("shortest_edge", "height", "width") if key in size}
-        (size,) = sides
-    return int(size)
+def _sides(size: int | dict[str, int]) -> tuple[int, ...]:
+    """The short side in pixels, or height and width. Raises KeyError, ValueError or TypeError if there are none."""
+    if not isinstance(size, dict):
+        return (int(size),)
+    keys = ("height", "width") if "height" in size else ("shortest_edge",)
+    return tuple(int(size[key]) for key in keys)
 
 
 def _numbers(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _resizing(share: float, interpolation: str | None, crop_mode: str | None) -> tuple[Resizing, str]:
-    """The resizing that timm states, as far as resnetlab supports it; and in words what it does differently."""
-    other = []
+def _resizing(share: float, interpolation: str | None, crop_mode: str | None, other: list[str]) -> Resizing:
+    """The resizing that is stated, as far as resnetlab supports it; what it does not is added to `other` in words."""
     interpolation = interpolation or INTERPOLATION
     if interpolation not in INTERPOLATIONS:
-        other.append(f"with {printable(str(interpolation))[:40]} interpolation (here bilinear)")
+        other.append(f"resizes images with {printable(str(interpolation))[:40]} interpolation (here bilinear)")
     if not LEAST_SHARE <= share <= 1 or crop_mode not in (None, "center"):
         mode = printable(str(crop_mode or "center"))[:40]
-        other.append(f"to a crop share of {share:g}, crop mode {mode} (here {CROP_SHARE}, center)")
+        other.append(f"resizes images to a crop share of {share:g}, crop mode {mode} (here {CROP_SHARE}, center)")
         share = CROP_SHARE
     known = interpolation if interpolation in INTERPOLATIONS else "bilinear"
-    words = f"its project resizes images {' and '.join(other)}" if other else ""
-    return Resizing.from_dict({"crop_share": share, "interpolation": known}), words
+    return Resizing.from_dict({"crop_share": share, "interpolation": known})
+
+
+def _words(other: list[str]) -> str:
+    return f"its project {' and '.join(other)}" if other else ""

@@ -245,8 +245,10 @@ def _named(net: str, naming: str, state: State) -> zoo.Spec:
             known["shortcut"] = told.shortcut
         elif spec.shortcut == "A" and not spec.is_plain:
             known["zero_pad"] = NAMING_SCHEMES[naming].zero_pad
-        if spec.branch == "bottleneck" and not NAMING_SCHEMES[naming].alike:  # their names are ours for v1 too
-            known["stride_at"] = NAMING_SCHEMES[naming].stride_at
+        scheme = NAMING_SCHEMES[naming]
+        # Not so if their names are ours for v1 too, or the user's name says v1.
+        if spec.branch == "bottleneck" and spec.stride_at == "3x3" and not scheme.alike:
+            known["stride_at"] = scheme.stride_at
     return zoo.spec(net, **{name: value for name, value in known.items() if name not in net})
 
 

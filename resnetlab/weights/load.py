@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from resnetlab.weights.files import INDEX, Contents, check_fit, files_of, read_a
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
+from resnetlab.weights.naming import NAMING_SCHEMES
 from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_names, stated_preprocessing
 
 _log = logging.getLogger(__name__)
@@ -180,7 +182,8 @@ def _fitted(net: str, stated: Spec) -> Spec:
 def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bool) -> Loaded:
     """The network of a file, determined by its tensors' names."""
     if not net:
-        check_architecture(path, contents.architecture, IN_FOLDERS)
+        is_caffes = any(re.search(NAMING_SCHEMES["caffe"].first, key) for key in contents.tensors)
+        check_architecture(path, contents.architecture, IN_FOLDERS, is_caffes)
     try:
         found = read_state(contents.tensors, net, "last" if contents.is_average else which)
     except UserError as error:
@@ -310,10 +313,11 @@ def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, nam
     if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
         normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
         metadata = ModelMetadata(spec, None, normalise, recipe={}, resizing=_resizing(stated, spec))
-        if stated.other and metadata.resizing:
+        if stated.other and not _sees_whole_images(spec):
             _log.warning("%s: %s, so the accuracy may differ from what it states.", source, stated.other)
-        if isinstance(spec, NetSpec) and not loaded.tells_size and LEAST_SIZE <= stated.size <= MOST_SIZE:
-            loaded = _sized(replace(loaded, metadata=metadata), stated.size)
+        size = stated.size or 0
+        if isinstance(spec, NetSpec) and not loaded.tells_size and LEAST_SIZE <= size <= MOST_SIZE:
+            loaded = _sized(replace(loaded, metadata=metadata), size)
             metadata = loaded.metadata
     if classes and metadata:
         metadata = replace(metadata, classes=classes)
@@ -323,8 +327,12 @@ def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, nam
 
 def _resizing(stated: Preprocessing, spec: Spec) -> Resizing | None:
     """The stated resizing, or None if it is the usual one, or for nets for CIFAR, which see whole images."""
-    small = isinstance(spec, NetSpec) and spec.stem == "cifar"
-    return None if small or stated.resizing == USUAL else stated.resizing
+    return None if _sees_whole_images(spec) or stated.resizing == USUAL else stated.resizing
+
+
+def _sees_whole_images(spec: Spec) -> bool:
+    """Whether test images are not cropped, as for CIFAR."""
+    return isinstance(spec, NetSpec) and spec.stem == "cifar"
 
 
 def _weight_file(path: Path, which: str) -> Path:

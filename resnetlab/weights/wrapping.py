@@ -6,8 +6,8 @@ The rules, which docs/weights.md states:
 2. Counters, and tensors of a loss or a metric, are not part of a network, and are left out (`is_no_networks`).
 3. A network is found by its first unit's first convolution; the text before that name is its prefix. Of several
    networks one is taken by `choose`; tensors under the prefixes of the others are skipped.
-4. A last layer with a single two-dimensional weight, or a 1x1 convolution, is the fc layer, whatever its name (HEADS);
-   anything else is another head.
+4. A last layer with a single two-dimensional weight, or a 1x1 convolution, is the fc layer, whatever its name, unless
+   it makes an embedding (PROJECTIONS, MoCo's queue); anything else is another head.
 5. Everything else stays, so that tensors that are not part of our network are refused by name.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -44,10 +44,9 @@ TRAINED = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
     "student",
 )
-HEADS = {
-    *("fc", "head", "heads", "cls_head", "classifier", "linear", "last_linear", "output", "logits"),
-    *("projector", "projection", "projection_head", "predictor", "prediction_head", "prototypes", "mlp"),
-}
+HEADS = {"fc", "head", "heads", "cls_head", "classifier", "linear", "last_linear", "output", "logits"}
+# Heads of self-supervised trainings, whose outputs are no classes.
+PROJECTIONS = {"projector", "projection", "projection_head", "predictor", "prediction_head", "prototypes", "mlp"}
 FIRST = "|".join(dict.fromkeys("|".join(scheme.first for scheme in NAMING_SCHEMES.values()).split("|")))
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of Sequential
 CHILDREN_FIRST, VGG_FIRST = r"4\.0\.conv1\.weight", r"features\.0\.weight"
@@ -90,7 +89,8 @@ def unwrapped(state: State, which: str = "last") -> Unwrapped:
     beside = {key: tensor for key, tensor in left.items() if owner(key) is None}
     if any(re.fullmatch(CHILDREN_FIRST, key) for key in own):
         own = renamed(own, _of_children)
-    return _with_head(own, beside, no_networks, choice)
+    queues = [tensor for key, tensor in state.items() if key.rpartition(".")[2] == "queue"]
+    return _with_head(own, beside, prefix, queues, Unwrapped({}, no_networks, choice))
 
 
 def _of_children(key: str) -> str:
@@ -147,19 +147,38 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
-def _with_head(own: State, beside: State, left_out: tuple[str, ...], choice: str) -> Unwrapped:
-    """The network with its fc layer under that name, whatever it was called; or with another head split off."""
+def _with_head(own: State, beside: State, prefix: str, queues: list[Tensor], found: Unwrapped) -> Unwrapped:
+    """The network with its fc layer under that name, whatever it was called; or with another head split off.
+
+    prefix: of its own tensors. queues: MoCo's, of embeddings.
+    """
     everything = own | beside
     fb_head = any(re.fullmatch(r"\d+(\.1)?\.weight", key) and tensor.ndim == 2 for key, tensor in own.items())
-    if fb_head or any(A_HEAD.fullmatch(key) or re.fullmatch(VGG_FIRST, key) for key in own):
-        return Unwrapped(everything, left_out, choice)
-    numbered = {key for key in beside if key.partition(".")[0].isdigit()}  # Sequential(the network, ..., the head)
-    heads = {key: _flat(t) for key, t in everything.items() if key.partition(".")[0] in HEADS or key in numbered}
+    known = {key: _flat(tensor) for key, tensor in own.items() if A_HEAD.fullmatch(key)}
+    embeds = any(len(t) in queue.shape for t in known.values() for queue in queues)
+    if (fb_head or known or any(re.fullmatch(VGG_FIRST, key) for key in own)) and not embeds:
+        return replace(found, state=everything | known)
+    body = {key.partition(".")[0] for key, tensor in everything.items() if max(tensor.shape[2:], default=1) > 1}
+    matrices = {key.rpartition(".")[0] for key, tensor in everything.items() if tensor.ndim == 2}
+    heads = {
+        key: _flat(tensor)
+        for key, tensor in everything.items()
+        if (first := key.partition(".")[0]) in HEADS | PROJECTIONS
+        or (key.rpartition(".")[0] in matrices and first not in body and not first.isdigit())
+        or (key in beside and _is_after(first, prefix))
+    }
     if any(tensor.ndim > 2 for tensor in heads.values()):
         heads = {}
     state = {key: tensor for key, tensor in everything.items() if key not in heads}
     weights = [key.removesuffix(".weight") for key, t in heads.items() if t.ndim == 2 and key.endswith(".weight")]
-    if len(weights) == 1 and heads.keys() == {f"{weights[0]}.{name}" for name in ("weight", "bias")}:
+    is_classes = not embeds and not any(key.partition(".")[0] in PROJECTIONS for key in heads)
+    if is_classes and len(weights) == 1 and heads.keys() == {f"{weights[0]}.{name}" for name in ("weight", "bias")}:
         fc = {f"fc.{key.rpartition('.')[2]}": tensor for key, tensor in heads.items()}
-        return Unwrapped(state | fc, left_out, choice)
-    return Unwrapped(state, left_out, choice, tuple(heads))
+        return replace(found, state=state | fc)
+    return replace(found, state=state, other_head=tuple(heads))
+
+
+def _is_after(first: str, prefix: str) -> bool:
+    """Whether a child of Sequential(the network, ..., the head) comes after the network, whose prefix is given."""
+    own = prefix.partition(".")[0]
+    return first.isdigit() and own.isdigit() and int(first) > int(own)

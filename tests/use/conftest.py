@@ -198,7 +198,7 @@ def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) ->
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run on the digits."""
-    made = make_run(recipe("digits", net="cifar_resnet8", epochs=1), tmp_path_factory.mktemp("runs"))
+    made = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
     for _ in train(made):
         pass
     return made.folder

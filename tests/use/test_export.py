@@ -23,9 +23,6 @@ from resnetlab.data.images import Images
 from resnetlab.data.normalisation import imagenet
 from resnetlab.data.open import open_data
 from resnetlab.data.resizing import Resizing
-from resnetlab.training.loop import train
-from resnetlab.training.recipes import recipe
-from resnetlab.training.run import make_run
 from resnetlab.use import export as export_room
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.export import FORMATS, export
@@ -34,14 +31,6 @@ from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
-    for _ in train(made):
-        pass
-    return made.folder
 
 
 @pytest.fixture(scope="module")

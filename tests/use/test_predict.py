@@ -21,22 +21,11 @@ from resnetlab.data.open import open_data
 from resnetlab.data.walk import SPLIT
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
-from resnetlab.training.loop import train
-from resnetlab.training.recipes import recipe
-from resnetlab.training.run import make_run
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.predict import find_images, labelled_images, likeliest, predict
 from resnetlab.weights.metadata import weights_bytes
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path_factory.mktemp("runs"))
-    for _ in train(made):
-        pass
-    return made.folder
 
 
 @pytest.fixture(scope="module")

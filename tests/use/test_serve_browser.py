@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browsing import FAINT
 from PIL import Image
 
 from resnetlab import build
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
-
-FLAGS = (
-    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync"
-)
 NOISE = (500, 300)  # height, width of the picture: upright, as phones' are
-
-# Texts whose colour stands out less than 4.5:1 from what is behind them.
-FAINT = """() => {
-  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
-    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b); };
-  const behind = (e) => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor; if (!c.startsWith("rgba")) return c; } };
-  const words = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  return [...document.body.querySelectorAll("*")].filter((e) => e.checkVisibility() && words(e)).map((e) => {
-    const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => x - y);
-    return [(b + 0.05) / (a + 0.05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5); }"""
 
 NAMELESS = """() => [...document.querySelectorAll("table, input, select, img, section, button")]
   .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.alt || e.labels?.[0]?.textContent.trim()
     || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent)).map((e) => e.outerHTML.slice(0, 80))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS.split()])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,22 @@ def test_a_name_of_a_file(net: ResNet, tmp_path: Path, name: str, architecture: 
     assert resnetlab.load(tmp_path / name, net=SMALL).spec.num_classes == 3
 
 
-@pytest.mark.parametrize("name", ["resnet50.pth", "resnetaa.pth", "blur.pth", "resnet18-blurred.pth"])
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("resnet50-caffe.pth", "it comes from caffe, whose networks take BGR pixels of 0 to 255"),
+        ("resnet50_msra-5891d200.pth", "it comes from msra, whose networks"),
+        ("resnet50_dilated_os8.pth", "it is dilated, and resnetlab has no dilation|it is os8, and"),
+    ],
+)
+def test_other_things_that_a_name_says(net: ResNet, tmp_path: Path, name: str, meaning: str) -> None:
+    torch.save(net.state_dict(), tmp_path / name)
+    with pytest.raises(UserError, match=f"its name says that ({meaning})"):
+        resnetlab.load(tmp_path / name)
+    assert resnetlab.load(tmp_path / name, net=SMALL).spec.num_classes == 3
+
+
+@pytest.mark.parametrize("name", ["caffeine.pth", "resnet50.pth", "resnetaa.pth", "blur.pth", "resnet18-blurred.pth"])
 def test_other_names_are_read(net: ResNet, tmp_path: Path, name: str) -> None:
     torch.save(net.state_dict(), tmp_path / name)
     assert resnetlab.load(tmp_path / name).spec.num_classes == 3
@@ -55,6 +70,10 @@ def test_what_a_checkpoint_states(net: ResNet, tmp_path: Path, key: str) -> None
     save_file(net.state_dict(), tmp_path / "x.safetensors", {key: "resnetblur18"})
     with pytest.raises(UserError, match="it states that it is resnetblur18"):
         resnetlab.load(tmp_path / "x.safetensors")
+    for name in ("args", "hyper_parameters"):
+        torch.save({name: {key: "resnetaa50d"}, "state_dict": net.state_dict()}, tmp_path / "last.pth")
+        with pytest.raises(UserError, match="it states that it is resnetaa50d"):
+            resnetlab.load(tmp_path / "last.pth")
     torch.save({key: "ResNet", "state_dict": net.state_dict()}, tmp_path / "other.pth")
     assert resnetlab.load(tmp_path / "other.pth").spec.num_classes == 3
 
@@ -74,9 +93,11 @@ def in_folder(folder: Path, net: ResNet, config: Any) -> Path:
             "timm's 'ecaresnet50d', which resnetlab does not have",
         ),
         ({"architecture": "resnetaa50", "pretrained_cfg": {}}, "timm's 'resnetaa50'"),
+        ({"architecture": "resnetaa50", "mean": [0.5] * 3, "std": [0.5] * 3}, "timm's 'resnetaa50'"),
         ({"architecture": "resnet18", "pretrained_cfg": {}, "model_args": {"output_stride": 8}}, "output_stride=8"),
         ({"architecture": "resnet18", "pretrained_cfg": {}, "global_pool": "max"}, "global_pool='max'"),
         ({"model_type": "resnet", "downsample_in_bottleneck": True}, "downsample_in_bottleneck=True"),
+        ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification'"),
         ({"model_type": "resnet", "hidden_act": "gelu"}, "hidden_act='gelu'"),
     ],
 )

@@ -172,7 +172,6 @@ def test_a_repository_is_fetched_once_with_its_preprocessing(
         *({"std": [0.1, wrong, 0.3]} for wrong in (0, -0.2, math.inf, math.nan, "x")),
         *({"mean": [0.1, wrong, 0.3]} for wrong in (math.inf, math.nan, None)),
         *({"crop_pct": wrong} for wrong in (0, -1, math.inf, math.nan)),
-        {"input_size": [3, 160, 224]},
         {"input_size": [160]},
     ],
 )
@@ -310,17 +309,31 @@ def test_what_files_are_called_that_are_made_of_a_source(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"interpolation": "lanczos"}, "with lanczos interpolation (here bilinear), so the accuracy may differ"),
-        ({"crop_mode": "squash"}, "to a crop share of 0.95, crop mode squash (here 0.875, center), so"),
-        ({"crop_pct": 1.1}, "to a crop share of 1.1, crop mode center (here 0.875, center), so"),
+        (
+            {"interpolation": "lanczos"},
+            "resizes images with lanczos interpolation (here bilinear), so the accuracy may differ",
+        ),
+        ({"crop_mode": "squash"}, "resizes images to a crop share of 0.95, crop mode squash (here 0.875, center), so"),
+        ({"input_size": [3, 160, 96]}, "takes images of 96 x 160 pixels (here squares), so"),
+        ({"crop_pct": 1.1}, "resizes images to a crop share of 1.1, crop mode center (here 0.875, center), so"),
     ],
 )
 def test_what_a_project_does_otherwise_is_said(
     hub: Any, caplog: pytest.LogCaptureFixture, change: dict[str, object], said: str
 ) -> None:
     hub.files[CONFIG] = json.dumps(TOLD | {"pretrained_cfg": TOLD["pretrained_cfg"] | change}).encode()
-    load_described("timm/resnet18.a1_in1k")
-    assert any(f"its project resizes images {said}" in message for message in caplog.messages)
+    loaded = load_described("timm/resnet18.a1_in1k")
+    assert any(f"its project {said}" in message for message in caplog.messages)
+    assert loaded.metadata is not None
+    assert loaded.metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+
+
+def test_timms_older_config_without_pretrained_cfg(hub: Any) -> None:
+    hub.files[CONFIG] = json.dumps({"architecture": "resnet18"} | TOLD["pretrained_cfg"]).encode()
+    loaded = load_described("timm/resnet18.a1_in1k")
+    assert loaded.metadata is not None
+    assert loaded.metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert (loaded.net.spec.input_size, loaded.resizing) == (160, Resizing(0.95, "bicubic"))
 
 
 def test_what_config_json_leaves_out_is_timms_default(hub: Any) -> None:
@@ -350,7 +363,7 @@ def test_nets_for_cifar_see_whole_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [b"", b"[]", b"{}", b'{"pretrained_cfg": 1}', json.dumps(TOLD).replace("160, 160", "160, 96").encode()]
+    [b"", b"[]", b"{}", b'{"pretrained_cfg": 1}', json.dumps(TOLD).replace("160, 160", "160").encode()]
     + [json.dumps(TOLD).replace("0.95", value).encode() for value in ("0", "NaN", '"x"')],
 )
 def test_a_config_that_says_nothing_of_use(config: bytes, tmp_path: Path) -> None:

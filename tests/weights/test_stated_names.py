@@ -103,12 +103,20 @@ def test_transformers_states_names_and_preprocessing_in_two_files(state: State, 
 @pytest.mark.parametrize(
     ("told", "side", "share"),
     [
+        ({}, 192, 0.75),
         ({"size": 160, "crop_pct": None}, 160, 0.875),
         ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, 224, 224 / 256),
-        ({"size": {"height": 96, "width": 96}}, 96, 0.75),
+        ({"size": {"height": 96, "width": 96}}, 96, 1),
+        ({"size": {"shortest_edge": 384}}, 384, 1),
+        ({"size": {"height": 96, "width": 64}}, None, 1),
+        (
+            {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": False, "image_processor_type": "x"},
+            256,
+            1,
+        ),
     ],
 )
-def test_sizes_of_image_processors(tmp_path: Path, told: dict[str, Any], side: int, share: float) -> None:
+def test_sizes_of_image_processors(tmp_path: Path, told: dict[str, Any], side: int | None, share: float) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(CONVNEXT | told))
     found = hub_files.preprocessing(tmp_path)
     assert found is not None
@@ -116,10 +124,51 @@ def test_sizes_of_image_processors(tmp_path: Path, told: dict[str, Any], side: i
 
 
 @pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"size": {"height": 96, "width": 96}}, "squeezes images into squares (here their middle is taken)"),
+        ({"size": {"shortest_edge": 384}}, "squeezes images into squares (here their middle is taken)"),
+        ({"size": {"height": 96, "width": 64}}, "takes images of 64 x 96 pixels (here squares)"),
+        ({"crop_pct": 0.1}, "resizes images to a crop share of 0.1, crop mode center (here 0.875, center)"),
+        ({"resample": 0}, "resizes images with nearest interpolation (here bilinear)"),
+        ({"do_resize": False}, "does not resize images (here they are)"),
+    ],
+)
+def test_what_an_image_processor_does_otherwise_is_said(
+    state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture, told: dict[str, Any], words: str
+) -> None:
+    load_described(in_folder(state, tmp_path, preprocessor_config=CONVNEXT | told))
+    assert any(f"its project {words}, so the accuracy may differ" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
     "told",
     [
-        {"size": {"height": 96, "width": 64}},
+        {},
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_rescale": False},
+        {"do_normalize": False, "do_rescale": False},
+    ],
+)
+def test_the_network_sees_the_pixels_of_the_image_processor(tmp_path: Path, told: dict[str, Any]) -> None:
+    """(pixels · factor − mean) / std, each step unless it is switched off; ours are of pixels / 255."""
+    settings = CONVNEXT | told
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    found = hub_files.preprocessing(tmp_path)
+    assert found is not None
+    pixels = np.array([[0.0, 0, 0], [10, 120, 250], [255, 255, 255]])
+    theirs = pixels * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else pixels
+    if settings.get("do_normalize", True):
+        theirs = (theirs - settings["image_mean"]) / settings["image_std"]
+    np.testing.assert_allclose((pixels / 255 - found.mean) / found.std, theirs, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
         {"size": "x"},
+        {"size": {"width": 64}},
         {"size": None},
         {"image_std": [0, 1, 1]},
         {"image_mean": None},

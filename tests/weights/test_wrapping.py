@@ -67,6 +67,8 @@ WHOLE: dict[str, Callable[[State], State]] = {
     "dropout before fc": lambda s: moved_head(s, "fc.1"),
     "mmpretrain": lambda s: under("backbone.", headless(s)) | fc(s, "head.fc"),
     "Lightning with its own classifier": lambda s: under("net.", headless(s)) | fc(s, "classifier"),
+    "a head of another name": lambda s: moved_head(s, "my_out"),
+    "a head of convolution": lambda s: s | {"fc.weight": s["fc.weight"][:, :, None, None]},
     "Sequential(*children)": numbered,
     "Sequential of body and head": lambda s: under("0.", numbered(headless(s))) | fc(s, "1.8"),
     "transformers": lambda s: write_state(s, read_state(s).spec, "transformers"),
@@ -111,6 +113,7 @@ ANOTHERS: dict[str, State] = {
     "a normalisation within": {"normalize.mean": torch.zeros(3)},
     "a third norm": {"layer1.0.bn3.num_batches_tracked": torch.tensor(0)},
     "a second head": {"head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(2)},
+    "squeeze-and-excitation of matrices": {"layer1.0.se.fc.0.weight": torch.zeros(2, 8)},
     "a head of convolutions": {"classifier.0.weight": torch.zeros(8, 64, 3, 3)},
 }
 
@@ -141,6 +144,15 @@ HEADLESS: dict[str, tuple[Callable[[State], State], set[str]]] = {
         lambda s: under("backbone.", headless(s)) | zeros("projector.0.weight", "projector.3.weight"),
         {"projector.0.weight", "projector.3.weight"},
     ),
+    "SwAV": (lambda s: headless(s) | {"prototypes.weight": torch.zeros(9, 64)}, {"prototypes.weight"}),
+    "a projector of one layer": (
+        lambda s: under("backbone.", headless(s)) | fc(s, "projector"),
+        {"projector.weight", "projector.bias"},
+    ),
+    "two heads": (
+        lambda s: headless(s) | fc(s, "age") | fc(s, "sex"),
+        {"age.weight", "age.bias", "sex.weight", "sex.bias"},
+    ),
     "fastai": (
         lambda s: under("0.", numbered(headless(s))) | zeros("1.4.weight", "1.8.weight", "1.8.bias"),
         {"1.4.weight", "1.8.weight", "1.8.bias"},
@@ -156,6 +168,18 @@ def test_a_file_without_one_fully_connected_layer_says_what_it_has(state: State,
     assert found.other_head is not None
     assert set(found.other_head) == names
     assert found.spec.num_classes == 1000
+
+
+def test_mocos_last_layer_makes_what_is_in_its_queue(state: State) -> None:
+    found = read_state(under("encoder_q.", state) | {"queue": torch.zeros(2, 99), "queue_ptr": torch.tensor([3])})
+    assert found.state.keys() == headless(state).keys()
+    assert set(found.other_head or ()) == {"fc.weight", "fc.bias"}
+
+
+def test_what_comes_before_the_network_is_not_its_head(state: State) -> None:
+    """Its own normalisation, which would be lost."""
+    found = read_state(under("1.", headless(state)) | {"0.mean": torch.zeros(3), "0.std": torch.ones(3)})
+    assert found.state.keys() - state.keys() == {"0.mean", "0.std"}
 
 
 PAIRS = {
