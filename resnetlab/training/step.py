@@ -113,12 +113,22 @@ class Stepper:
         return x.contiguous(memory_format=_memory_format(self.recipe))
 
     def _loss(self, scores: Tensor, part: Batch) -> Tensor:
-        """The mean cross-entropy of a part of a batch; weighted by class if the recipe says so."""
+        """The mean cross-entropy of a part of a batch, in which the recipe may give images the weights of their class.
+
+        An image of several classes, by mixup or cutmix, has the mean of their weights. What label smoothing gives to
+        the other classes has no weight of its own: with a rare class's it would outweigh the image's own class.
+        """
         wanted = part.labels if part.targets is None else part.targets
         if self.class_weights is None:
             return tf.cross_entropy(scores, wanted)
+        if part.targets is None:
+            weights = self.class_weights[part.labels]
+        else:
+            smoothing = self.recipe.label_smoothing
+            sharp = (part.targets - smoothing / part.targets.shape[1]) / (1 - smoothing)
+            weights = sharp @ self.class_weights
         # Not torch's weighted mean, which divides by the weights of the images that happen to be in the part.
-        return tf.cross_entropy(scores.float(), wanted, self.class_weights, reduction="sum") / len(part.labels)
+        return (weights * tf.cross_entropy(scores.float(), wanted, reduction="none")).mean()
 
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last part of a batch only."""

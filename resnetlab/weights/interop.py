@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from resnetlab.errors import UserError, check_choice
+from resnetlab.errors import UserError, check_choice, first_of, printable
 from resnetlab.nets import zoo
 from resnetlab.nets.branches import squeezed
 from resnetlab.nets.mixing import Add, Plain
@@ -139,7 +139,9 @@ def spec_of(state: State, scheme: NamingScheme) -> NetSpec | None:
         groups = inner // inner_in
         projections = sum(bool(re.search(r"downsample\.0\.weight$", key)) for key in state)
         pooled = any(re.search(r"downsample\.1\.weight$", key) and len(shape) == 4 for key, shape in shapes.items())
-        shortcut: ShortcutName = "D" if pooled else "C" if projections == sum(units) else "B" if projections else "A"
+        changing = len(units) - (outputs[1] == stem_width)  # units whose shortcut changes size or channels
+        everywhere = projections == sum(units) > changing
+        shortcut: ShortcutName = "D" if pooled else "C" if everywhere else "B" if projections else "A"
         reduction, divisor = _squeezed(shapes, sum(units))
         spec = NetSpec(
             stages=tuple(StageSpec(units[i], widths[i], 2 if i else 1) for i in range(len(stages))),
@@ -256,7 +258,13 @@ def _told(naming: str, state: State) -> zoo.Spec:
     """The network to which the tensors belong. Raises UserError if they could also belong to another."""
     spec = None if naming == OURS else _vgg(state) or spec_of(state, NAMING_SCHEMES[naming])
     if spec is None:
-        raise UserError("does not say which network it holds; name it with --net")
+        if any(re.match(r"layer1\.0\.", key) for key in state):
+            raise UserError("does not say which network it holds; name it with --net")
+        names = first_of(list(map(printable, state)), 3)
+        raise UserError(
+            f"holds no residual network under names that are known ({names}); if it is one under other names, give "
+            "--net NAME and --match order"
+        )
     if isinstance(spec, NetSpec) and spec.shortcut == "A" and NAMING_SCHEMES[naming].plain:
         plain = spec.name.replace("resnet", "plain")
         raise UserError(f"can be {spec.name} or {plain}, whose tensors have the same names; choose one with --net")

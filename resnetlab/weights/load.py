@@ -14,6 +14,7 @@ from resnetlab.data.normalisation import Normalisation, parse_normalisation
 from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.errors import UserError, as_python, check_choice, first_of, printable, shown
 from resnetlab.nets.net import ResNet
+from resnetlab.nets.orders import ORDERS
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta, text_of
@@ -23,7 +24,7 @@ from resnetlab.storage import is_there, whole_folder
 from resnetlab.weights.architectures import check_architecture
 from resnetlab.weights.files import INDEX, Contents, check_fit, files_of, read_all
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
-from resnetlab.weights.interop import OURS, IdentifiedState, normalisation, read_in_order, read_state
+from resnetlab.weights.interop import IN_ORDER, OURS, IdentifiedState, normalisation, read_in_order, read_state
 from resnetlab.weights.metadata import ModelMetadata, Preprocessing, described
 from resnetlab.weights.naming import NAMING_SCHEMES
 from resnetlab.weights.sources import absent_hint, imagenet_classes, located, stated_names, stated_preprocessing
@@ -204,8 +205,27 @@ def _peers(path: Path, contents: Contents, net: str | None, which: str, head: bo
         _log.warning("%s: %s.", path, choice)
     if left_out:
         _log.warning("%s: left out, not part of the network: %s.", path, _some(left_out))
+    _say_assumed(path, found, net)
     tells_size = isinstance(found.spec, VGGSpec) or "input_size" in (net or "")
     return Loaded(made, _metadata(found), found.naming, path, found.other_head is None, tells_size)
+
+
+def _say_assumed(path: Path, found: IdentifiedState, net: str | None) -> None:
+    """Say which fields of the network neither its tensors, nor its project's names, nor the user's name determine."""
+    spec, is_known = found.spec, found.naming in NAMING_SCHEMES and not NAMING_SCHEMES[found.naming].alike
+    if is_known or not net or not isinstance(spec, NetSpec):
+        return
+    hidden = {
+        "zero_pad": spec.shortcut == "A" and not spec.is_plain,
+        "stride_at": spec.branch == "bottleneck" and found.naming == IN_ORDER and "_v1" not in net,
+        "first_preact": bool(ORDERS[spec.order].preact) and found.naming == IN_ORDER,
+    }
+    for name, is_hidden in hidden.items():
+        if is_hidden and name not in net:
+            _log.warning(
+                "%s: the file can't show %s; %r is assumed, unless --net '%s(%s=...)' gives another.",
+                *(path, name, getattr(spec, name), spec.name.partition("(")[0], name),
+            )
 
 
 def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
@@ -222,6 +242,7 @@ def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:
     made = _network(path, found.spec, found.state)
     for line in (*filter(None, [contents.choice]), "paired by order:", *table):
         _log.warning("%s: %s", path, printable(line))
+    _say_assumed(path, found, net)
     if left_out := (*contents.left_out, *found.left_out):
         _log.warning("%s: left out, not part of the network: %s.", path, _some(left_out))
     return Loaded(made, None, found.naming, path, tells_size="input_size" in (net or ""), pairs=tuple(table))
@@ -247,15 +268,20 @@ def _network(
     contents: the file in which they were found by their names, for a hint if they don't fit.
     """
     wanted = on_meta(spec).state_dict()
-    hint = _hint(wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
+    hint = _hint(spec, wanted, contents) if contents and not wanted.keys() <= tensors.keys() else ""
     check_fit(path, spec.name, wanted, tensors, hint)
     made = build(spec, seed=0)  # all weights are replaced; the seed leaves torch's random state alone
     made.load_state_dict(tensors)
     return made.eval()
 
 
-def _hint(wanted: dict[str, torch.Tensor], contents: Contents) -> str:
-    """A hint on what else to try if a file has the network's convolutions under other names."""
+def _hint(spec: Spec, wanted: dict[str, torch.Tensor], contents: Contents) -> str:
+    """A hint on what else to try if a file has the network's convolutions under other names.
+
+    None for pre-activation, where projects differ in what a shortcut sees, and tensors do not show it.
+    """
+    if isinstance(spec, NetSpec) and ORDERS[spec.order].preact:
+        return ""
 
     def convs(tensors: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
         return sorted(tuple(tensor.shape) for tensor in tensors if tensor.ndim == 4 and max(tensor.shape[2:]) > 1)

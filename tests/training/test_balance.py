@@ -64,15 +64,17 @@ def gradient(recipe: Recipe, weights: torch.Tensor | None, batch: Batch) -> torc
 def test_the_gradient_is_that_of_the_weighted_mean_in_parts_too(soft: bool) -> None:
     draws = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 9])
-    targets = tf.one_hot(labels, 10) * 0.9 + 0.01 if soft else None
+    sharp = (tf.one_hot(labels, 10) + tf.one_hot(labels.flip(0), 10)) / 2 if soft else tf.one_hot(labels, 10).float()
+    targets = sharp * 0.9 + 0.01 if soft else None  # mixed, with smoothed labels
     batch = Batch(torch.randn(7, 3, 32, 32, generator=draws), labels, targets)
     weights = torch.linspace(0.5, 2, 10)
     net = build("cifar_resnet8(norm=none)", seed=0).train()
     logs = net(batch.x).log_softmax(1)
-    each = -(weights * targets * logs).sum(1) if targets is not None else -weights[labels] * logs[range(7), labels]
+    each = -(sharp @ weights) * ((sharp if targets is None else targets) * logs).sum(1)
     each.mean().backward()
     for accumulate in (1, 3):
-        found = gradient(Recipe(momentum=0.0, accumulate=accumulate), weights, batch)
+        recipe = Recipe(momentum=0.0, accumulate=accumulate, label_smoothing=0.1 if soft else 0.0)
+        found = gradient(recipe, weights, batch)
         torch.testing.assert_close(found, net.fc.weight.grad)
     assert torch.equal(
         gradient(Recipe(), None, batch), gradient(Recipe(balance="sampling"), None, batch)

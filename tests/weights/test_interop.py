@@ -307,8 +307,19 @@ def test_what_a_file_does_not_tell_has_to_be_named() -> None:
 @pytest.mark.parametrize("damage", [{}, {"conv1.weight": torch.zeros(4)}, {"fc.weight": torch.zeros(())}])
 def test_tensors_of_no_network_are_told(damage: dict[str, Tensor]) -> None:
     state = network("resnet18/8").state_dict() | damage if damage else {"a": torch.zeros(1)}
-    with pytest.raises(UserError, match="does not say which network it holds"):
+    told = "does not say which network it holds" if damage else r"under names that are known \(a\); if it is one under"
+    with pytest.raises(UserError, match=told):
         read_state(state)
+
+
+def test_bottlenecks_of_one_unit_a_stage_project_where_sizes_change() -> None:
+    """Each unit does, but for that reason: option B, not C."""
+    net = resnetlab.build("resnet50(stages=((1,8),(1,16,2),(1,32,2),(1,64,2)), stem_width=8)", seed=0)
+    assert isinstance(net.spec, NetSpec)
+    assert read_state(net.state_dict()).spec == net.spec
+    strides = read_state(write_state(net.state_dict(), net.spec, "transformers"), f"resnet50_v1{net.spec.name[8:]}")
+    assert isinstance(strides.spec, NetSpec)
+    assert strides.spec.stride_at == "1x1"
 
 
 @pytest.mark.parametrize("factor", [torch.zeros(1), torch.ones(2)])

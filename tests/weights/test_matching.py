@@ -233,7 +233,7 @@ def test_the_pairs_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         ["conv_1", "->", "conv1", "(16x3x3x3)"],
         ["bn_1", "->", "bn1", "(16)"],
     ]
-    assert len(lines) == 1 + 2 * 7 + 1
+    assert len(lines) == 1 + 2 * 7 + 1 + 1  # and what the file can't show
 
 
 def test_eval_says_what_it_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,3 +246,35 @@ def test_eval_says_what_it_was_given(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "top-1" in said.out
     assert "parameter names: by order; normalisation: 0.3/0.4, as given" in said.err
     assert main(["eval", str(tmp_path / "x.pth"), *given[:-3], "2/0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("net", "field"),
+    [
+        ("cifar_resnet8", "zero_pad"),
+        ("cifar_preresnet8", "first_preact"),
+        ("resnet50(stages=((1,8),(1,16,2)), stem_width=8)", "stride_at"),
+    ],
+)
+def test_what_order_and_shapes_can_not_show_is_said(
+    net: str, field: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(network(net).state_dict(), tmp_path / "x.pth")
+    resnetlab.load(tmp_path / "x.pth", net=net, match="order")
+    value = repr(getattr(network(net).spec, field))
+    said = f"the file can't show {field}; {value} is assumed, unless --net '{net.partition('(')[0]}({field}=...)'"
+    assert any(said in message for message in caplog.messages)
+    caplog.clear()
+    stated = f"{net.removesuffix(')')}, {field}={value})" if "(" in net else f"{net}({field}={value})"
+    resnetlab.load(tmp_path / "x.pth", net=stated, match="order")
+    assert not any(f"can't show {field}" in message for message in caplog.messages)
+
+
+def test_order_is_not_recommended_for_pre_activation(tmp_path: Path) -> None:
+    """Projects differ in what its shortcuts see, which a file does not show."""
+    for net, hinted in (("cifar_resnet8", True), ("cifar_preresnet8", False)):
+        state = {key.replace("layer", "group"): tensor for key, tensor in network(net).state_dict().items()}
+        torch.save(state, tmp_path / "x.pth")
+        with pytest.raises(UserError, match="does not fit") as refused:
+            resnetlab.load(tmp_path / "x.pth", net=net)
+        assert ("give --match order" in str(refused.value)) is hinted
