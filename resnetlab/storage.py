@@ -305,9 +305,9 @@ def write_atomically(path: Path, content: bytes, *, new: bool = False) -> None:
             raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, new: bool = False) -> None:
     """Write a value as JSON, as `write_atomically` does. Raises OSError."""
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), new=new)
 
 
 def write_new(path: Path, content: bytes) -> None:

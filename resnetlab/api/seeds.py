@@ -45,13 +45,18 @@ class Seeds:
 
 
 def over_seeds(compared: Comparison) -> list[Seeds]:
-    """The finished runs by everything but their seed, in their order; none if no two differ in their seed alone."""
+    """The finished runs by everything but their seed, in their order; none if no two differ in their seed alone.
+
+    Of several runs of one seed, such as a run and its copy, which are not independent, the first counts.
+    """
     names = [name for name in compared.differences if name != SEED]
     groups: dict[str, tuple[dict[str, Any], list[RunSummary]]] = {}
     for i, run in enumerate(compared.runs):
         if run.state == "finished":
             settings = {name: compared.differences[name][i] for name in names}
-            groups.setdefault(repr(settings), (settings, []))[1].append(run)
+            runs = groups.setdefault(repr(settings), (settings, []))[1]
+            if all(run.seed != other.seed for other in runs):
+                runs.append(run)
     if all(len(runs) == 1 for _, runs in groups.values()):
         return []
     tests = [[run.test_error for run in runs if run.test_error is not None] for _, runs in groups.values()]

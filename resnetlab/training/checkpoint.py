@@ -36,7 +36,7 @@ from resnetlab.weights.metadata import ModelMetadata, weights_bytes
 STATE = "state.safetensors"
 RANDOM, TRAINED = "rng.", "net."  # prefixes of the names of random states, and of weights saved beside their averages
 LowestError = Annotated[float, Between(0, INFINITY)]  # %; infinity before the first
-RngState = dict[str, Tensor]  # states of random generators by device, "cpu" and "cuda"
+RngState = dict[str, Tensor]  # states of random generators by kind of device, "cpu", "cuda" and "mps"
 _log = logging.getLogger(__name__)
 
 

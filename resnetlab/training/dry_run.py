@@ -245,7 +245,7 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
     elif recipe.schedule == "plateau":
         words.append(
             f"multiplied by {recipe.lr_drop:g} after {recipe.patience} evaluations without a lower "
-            f"{'validation' if recipe.validation_images else 'training'} error"
+            f"{'validation' if recipe.validation_images or recipe.validation_share else 'training'} error"
         )
     elif recipe.schedule != "constant":
         points |= {warm + round(share * (steps - warm)) for share in (0.25, 0.5, 0.75) if warm < steps}

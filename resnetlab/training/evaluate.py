@@ -177,6 +177,7 @@ def _answers_of_all(
             for part, log in zip(parts, [*logs, average(logs)], strict=True):
                 part.append(Predictions.of(log, labels[new.to(labels.device)]))
         progress(len(read), len(labels))
+    progress(len(labels), len(labels))  # done, though some may have been left out
     return parts, read
 
 

@@ -164,6 +164,8 @@ def launch(
         raise UserError(
             f"{doubles[0]} computes in double precision, which Apple GPUs lack: leave it out, or use --device cpu."
         )
+    if recipe.warmup in ("constant", "train_error") and recipe.warmup_lr == 0 < recipe.lr:
+        raise UserError(f"warmup={recipe.warmup!r} at a rate of 0 learns nothing: give a warmup_lr, such as 0.01.")
     if dry_run and is_absent(recipe.data):
         return _on_stand_in(recipe, runs, distributed, where, threads)
     run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.loading import evaluation_batch
@@ -24,9 +23,9 @@ from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
 from resnetlab.storage import disk_errors, locked, write_json
 from resnetlab.training.averaging import reestimate
-from resnetlab.training.checkpoint import TrainingProgress
+from resnetlab.training.checkpoint import RngState, TrainingProgress
 from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buffers
-from resnetlab.training.precision import as_started, autocast, on_threads, repeatable
+from resnetlab.training.precision import as_started, autocast, on_threads, repeatable, rng_states, set_rng_states
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.setup import of_images
@@ -145,18 +144,15 @@ def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Itera
     Random numbers that the caller draws between two statuses, or another training, must not change a run. The number
     of threads matters, since it decides the order of sums.
     """
-    cuda = [torch.device(device)] if device.startswith("cuda") else []
-    own: list[Tensor] = []  # the run's random state, of the processor and of its GPU
+    own: RngState = {}  # the run's
     while True:
         with _AT_WORK, repeatable(device), on_threads(threads):
             if own:
-                torch.set_rng_state(own[0])
-                for state, where in zip(own[1:], cuda, strict=True):
-                    torch.cuda.set_rng_state(state, where)
+                set_rng_states(own, device)
             try:
                 status = next(statuses, None)
             finally:
-                own = [torch.get_rng_state(), *(torch.cuda.get_rng_state(where) for where in cuda)]
+                own = rng_states(device)
         if status is None:
             return
         yield status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -33,12 +33,12 @@ class Muon(torch.optim.SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of all parameters that have a gradient."""
         for group in self.param_groups:
             if group["orthogonal"]:
                 self._turn(group)
-        return super().step(closure)
+        super().step()
 
     def _turn(self, group: dict[str, Any]) -> None:
         """Update a group's weights by shape; then clear their gradients, so that SGD skips them."""

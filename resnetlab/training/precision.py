@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.machine import instruction_sets, made_by_amd
@@ -64,6 +64,25 @@ def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> 
     return found
 
 
+def rng_states(device: str) -> dict[str, Tensor]:
+    """The states of torch's random generators by kind of device: the processor's, and that of a GPU."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.startswith("cuda"):
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_rng_states(states: dict[str, Tensor], device: str) -> None:
+    """The inverse of `rng_states`; states of other kinds of devices are left out."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.startswith("cuda"):
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if "mps" in states and device == "mps":
+        torch.mps.set_rng_state(states["mps"])
+
+
 @contextlib.contextmanager
 def repeatable(device: str) -> Iterator[None]:
     """A context for training steps, which come out the same each time, as far as torch allows it.
@@ -75,7 +94,7 @@ def repeatable(device: str) -> Iterator[None]:
     with contextlib.ExitStack() as settings:
         for gpu in gpus:
             settings.enter_context(torch.cuda.device(gpu))
-        settings.enter_context(torch.random.fork_rng(devices=gpus))
+        settings.callback(set_rng_states, rng_states(device), device)
         # Without `enabled`, this context would switch cuDNN off.
         settings.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         yield

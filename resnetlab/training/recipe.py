@@ -207,7 +207,7 @@ class Recipe:
             if key not in FIELDS:
                 hint = " Did you mean start?" if key == "from" else did_you_mean(key, FIELDS)
                 raise UserError(f"{shown(key)} is not a field of a recipe.{hint}")
-        for name, replaced in _REPLACED.items():
+        for name, replaced in REPLACED.items():
             if changes.get(name) not in (None, ""):
                 changes = replaced | changes
         if changes.get("optimiser") == "adamw":
@@ -241,7 +241,7 @@ Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for he
 NOT_IN_ID = ("net", "data", "start", "match")
 RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # upper limits: larger values are mistakes, and would overflow
-_REPLACED: dict[str, dict[str, Any]] = {  # how a field, when given, resets others
+REPLACED: dict[str, dict[str, Any]] = {  # how a field, when given, resets others
     "epochs": {"iterations": None, "least_iterations": 0},
     "iterations": {"epochs": None, "least_iterations": 0},
     "validation_images": {"validation_share": 0.0},

@@ -9,7 +9,7 @@ from typing import Any
 from resnetlab.errors import UserError, did_you_mean, shown
 from resnetlab.paths import decoded, expanded
 from resnetlab.storage import content_of
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import REPLACED, Recipe
 
 RECIPES: dict[str, Recipe] = {
     # Ours, for the demo: a residual net learns the 1,437 images in half a minute, even with 56 layers, and a plain
@@ -191,14 +191,15 @@ def recipe(name: str, **overrides: Any) -> Recipe:
     if name in RECIPES:
         return RECIPES[name].override(**overrides)
     if name.lower().endswith(".toml"):
-        return _from_file(expanded(name)).override(**overrides)
+        return _from_file(expanded(name), overrides)
     raise UserError(
         f"recipe {shown(name)} is not known: choose one of {', '.join(RECIPES)}, or give a .toml file."
         f"{did_you_mean(name, RECIPES)}"
     )
 
 
-def _from_file(path: Path) -> Recipe:
+def _from_file(path: Path, overrides: dict[str, Any]) -> Recipe:
+    """The recipe of a file, as if the fields that are overridden stood in it in place of those that they replace."""
     try:
         values = tomllib.loads(decoded(content_of(path)))
     except OSError as error:
@@ -206,12 +207,19 @@ def _from_file(path: Path) -> Recipe:
     except (ValueError, RecursionError) as error:  # ValueError: TOML's, Unicode's, and numbers of too many digits
         raise UserError(f"{path}: not a TOML file, {error}.") from error
     base = values.pop("recipe", None)
+    if base is not None and (not isinstance(base, str) or base not in RECIPES):
+        text = shown(base)
+        raise UserError(f"{path}: recipe={text} must be one of {', '.join(RECIPES)}.{did_you_mean(text, RECIPES)}")
+    known = RECIPES[base] if base else Recipe()
+    given = [name for name in REPLACED if name != "start" and overrides.get(name) is not None]
+    replaced = {name for each in given for name in REPLACED[each]}
+    kept = {name: value for name, value in values.items() if name not in replaced}
     try:
-        if base is None:
-            return Recipe().override(**values)
-        if not isinstance(base, str) or base not in RECIPES:
-            text = shown(base)
-            raise UserError(f"recipe={text} must be one of {', '.join(RECIPES)}.{did_you_mean(text, RECIPES)}")
-        return RECIPES[base].override(**values)
+        return known.override(**kept | overrides)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        try:
+            known.override(**values)
+        except UserError as of_file:
+            if str(of_file) == str(error):
+                raise UserError(f"{path}: {error}") from error
+        raise

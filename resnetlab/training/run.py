@@ -179,7 +179,10 @@ def open_folder(run: Run, threads: int, device: str, ranks: int = 1) -> dict[str
     settings = run.settings(threads, device, ranks)
     with disk_errors(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
+        try:
+            write_json(path, settings, new=True)
+        except FileExistsError:  # another process has begun the same run by now
+            return open_folder(run, threads, device, ranks)
     return settings
 
 

@@ -135,6 +135,7 @@ def _described(settings: dict[str, Any]) -> dict[str, Any]:
     recipe = RETIRED | Recipe().to_dict() | settings["recipe"]
     return {
         "network": settings["spec"].get("name"),
+        "input_size": settings["spec"].get("input_size"),
         "data": data_title(settings),
         "fingerprint": settings["data"].get("fingerprint"),
         "start": settings.get("start", {}).get("digest"),

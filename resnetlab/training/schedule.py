@@ -88,8 +88,14 @@ def after_step(recipe: Recipe, step: int, batch_error: float, state: ScheduleSta
         state.warm_since = step + 1
 
 
-def after_evaluation(recipe: Recipe, error: float, state: ScheduleState) -> None:
-    """Drop lr when the error (in %) has not improved for `patience` evaluations."""
+def after_evaluation(recipe: Recipe, step: int, error: float, state: ScheduleState) -> None:
+    """Drop lr when the error (in %) has not improved for `patience` evaluations.
+
+    Those before the warm-up is over do not count. step: the number of steps done.
+    """
+    warm_steps = _warmup_length(recipe, state)
+    if warm_steps is None or step < warm_steps:
+        return
     if error < state.best_error:
         state.best_error, state.waited = error, 0
         return

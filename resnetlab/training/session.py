@@ -39,6 +39,7 @@ from resnetlab.training.checkpoint import (
 )
 from resnetlab.training.distributed import Distributed, check_share, wrapped
 from resnetlab.training.metrics import Metrics, NoMetrics
+from resnetlab.training.precision import rng_states, set_rng_states
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, migrate
 from resnetlab.training.schedule import (
@@ -175,11 +176,7 @@ class TrainingSession:
         purpose = "dropout and the like" + (f" from {progress.position}" if progress.position else "")
         torch.manual_seed(seed_of(job.distributed.purpose(purpose), job.recipe.seed, progress.epoch))
         if progress.position and epoch.rng_state:
-            torch.set_rng_state(epoch.rng_state["cpu"])
-            if "cuda" in epoch.rng_state and job.device.startswith("cuda"):
-                torch.cuda.set_rng_state(epoch.rng_state["cuda"], job.device)
-            if "mps" in epoch.rng_state and job.device == "mps":
-                torch.mps.set_rng_state(epoch.rng_state["mps"])
+            set_rng_states(epoch.rng_state, job.device)
         self.loader.unreadables.count = epoch.totals.unreadable
         sums = [epoch.totals.loss, epoch.totals.wrong, 0]
         epoch.sums = torch.tensor(sums, dtype=widest_float(job.device), device=job.device)
@@ -236,7 +233,8 @@ class TrainingSession:
     def end_epoch(self, line: dict[str, float]) -> None:
         """Count the epoch as done, write its line of metrics, and keep its weights if they are the best."""
         progress = self.progress
-        after_evaluation(self.job.recipe, line.get("validation_error", line["train_error"]), self.schedule)
+        decides = line.get("validation_error", line["train_error"])
+        after_evaluation(self.job.recipe, progress.step, decides, self.schedule)
         self.test_error = line["test_error"]
         self.metrics.write(line)
         progress.epoch += 1
@@ -262,12 +260,7 @@ class TrainingSession:
         progress.metrics_bytes = self.metrics.length
         of_processes: list[tuple[EpochTotals, RngState]] = []
         if progress.position:
-            rng_state = {"cpu": torch.get_rng_state()}
-            if device.startswith("cuda"):
-                rng_state["cuda"] = torch.cuda.get_rng_state(device)
-            if device == "mps":
-                rng_state["mps"] = torch.mps.get_rng_state()
-            of_processes = distributed.gather_to_main((totals, rng_state))
+            of_processes = distributed.gather_to_main((totals, rng_states(device)))
         with disk_errors(folder):
             self.metrics.sync()
             if distributed.is_main:

@@ -55,6 +55,12 @@ def test_an_unfinished_run_does_not_count() -> None:
     assert [run.seed for run in high.runs] == [0, 1]
 
 
+def test_a_copy_of_a_run_is_no_second_seed() -> None:
+    (group,) = over_seeds(compared((0.1, 0, 8.0), (0.1, 0, 8.0), (0.1, 1, 9.0)))
+    assert [run.seed for run in group.runs] == [0, 1]
+    assert over_seeds(compared((0.1, 0, 8.0), (0.1, 0, 8.0))) == []
+
+
 def test_one_run_of_each_setting_has_no_mean() -> None:
     assert over_seeds(compared((0.1, 0, 8.0), (0.2, 1, 9.0))) == []
 

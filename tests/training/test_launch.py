@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from resnetlab.errors import UserError
 from resnetlab.training.distributed import Distributed
 from resnetlab.training.launch import launch
 from resnetlab.training.recipes import recipe
-from resnetlab.training.run import make_run, open_folder
+from resnetlab.training.run import Run, make_run, open_folder
 
 
 def test_another_name_for_a_run_that_exists_has_no_effect(tmp_path: Path) -> None:
@@ -24,6 +27,29 @@ def test_another_name_for_a_run_that_exists_has_no_effect(tmp_path: Path) -> Non
     assert second.introduction(warn_of_scratch=False)[-1] == (
         f"--name second has no effect: the run exists already, under the name first-{first.run.id}"
     )
+
+
+@pytest.mark.parametrize("warmup", ["constant", "train_error"])
+def test_a_warm_up_at_a_rate_of_zero_is_refused(tmp_path: Path, warmup: str) -> None:
+    asked = recipe("digits", net="cifar_resnet8", warmup=warmup, warmup_steps=9, warmup_lr=0.0)
+    with pytest.raises(UserError, match=f"warmup='{warmup}' at a rate of 0 learns nothing: give a warmup_lr, such as"):
+        launch(asked, tmp_path, Distributed())
+    assert launch(asked.override(warmup_lr=0.01), tmp_path, Distributed()).run.recipe.warmup == warmup
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings are those of the process that trains."""
+    run = make_run(recipe("digits", net="cifar_resnet8"), tmp_path)
+    made = Run.settings
+
+    def slowly(*asked: Any) -> dict[str, Any]:
+        monkeypatch.setattr(Run, "settings", made)
+        open_folder(run, 2, "cpu")
+        return made(*asked)
+
+    monkeypatch.setattr(Run, "settings", slowly)
+    assert open_folder(run, 1, "cpu")["threads"] == 2
+    assert json.loads((run.folder / "run.json").read_text())["threads"] == 2
 
 
 def test_classes_without_training_images_are_told(tmp_path: Path) -> None:

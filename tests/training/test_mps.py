@@ -19,7 +19,7 @@ from resnetlab.nets.zoo import build, spec
 from resnetlab.training import launch as launching
 from resnetlab.training.distributed import Distributed, local_device
 from resnetlab.training.launch import launch
-from resnetlab.training.precision import resolved
+from resnetlab.training.precision import repeatable, resolved, rng_states, set_rng_states
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.step import make_stepper
@@ -60,6 +60,18 @@ def test_draws_stay_below_one_in_single_precision() -> None:
     nearly = torch.tensor(1 - 2**-53, dtype=torch.float64)
     assert nearly.float() == 1
     assert nearly.float().clamp_(max=1 - 2**-24) < 1
+
+
+def test_its_random_state_is_the_runs_and_then_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.tensor([7], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+    with repeatable("mps"):
+        states.append(torch.tensor([9], dtype=torch.uint8))
+        assert rng_states("mps")["mps"] == 9
+    assert states[-1] == 7
+    set_rng_states({"cpu": torch.get_rng_state()}, "mps")  # of a run that began on a processor
+    assert len(states) == 3
 
 
 def test_auto_takes_nothing_that_is_the_processors_own() -> None:

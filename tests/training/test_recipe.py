@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +163,34 @@ def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
     assert recipe(str(path), seed=4) == RECIPES["cifar_paper"].override(
         epochs=3, milestones=(0.4, 0.8), net="cifar_plain20", seed=4
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("freeze = 2", {"start": "x.pth"}),
+        ('match = "order"\nnet = "resnet18"', {"start": "x.pth"}),
+        ('normalise = "0.5/0.5"\nnet = "resnet50"', {"start": "x.pth"}),
+        ("stop_after = 3\nvalidation_share = 0.0", {"validation_share": 0.1}),
+        ("accumulate = 4\nbatch_size = 4", {"batch_size": 64}),
+        ("iterations = 9", {"epochs": 2.0}),
+        ("validation_images = 9", {"validation_share": 0.1}),
+    ],
+)
+def test_options_count_as_if_they_stood_in_the_file(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'recipe = "finetune"\n{content}\n')
+    found = recipe(str(path), **options)
+    wanted = {name: value for name, value in tomllib.loads(content).items() if name != "iterations"} | options
+    wanted |= {"validation_images": 0} if "validation_share" in options else {}
+    assert {name: getattr(found, name) for name in wanted} == wanted
+
+
+def test_an_option_is_not_the_files_fault(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 3")
+    with pytest.raises(UserError, match="^lr=-1.0 must be"):
+        recipe(str(path), lr=-1.0)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

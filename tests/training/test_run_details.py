@@ -163,6 +163,14 @@ def test_runs_side_by_side(runs: Path, capsys: Captured) -> None:
     assert "two or more different runs" in capsys.readouterr().err
 
 
+def test_runs_on_images_of_other_sizes_differ(runs: Path) -> None:
+    older, newer = by_lr(runs)[0.05], by_lr(runs)[0.01]
+    settings = json.loads((older / "run.json").read_text())
+    settings["spec"]["input_size"] = 16
+    (older / "run.json").write_text(json.dumps(settings))
+    assert compare_runs([older, newer]).differences == {"input_size": (16, 8), "lr": (0.05, 0.01)}
+
+
 def test_removal(runs: Path, capsys: Captured) -> None:
     older, newer = by_lr(runs)[0.05], by_lr(runs)[0.01]
     assert main(["runs", "remove", "flowers"]) == 2

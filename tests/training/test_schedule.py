@@ -83,11 +83,25 @@ def test_plateau_drops_after_patience_without_a_better_error() -> None:
     state = ScheduleState()
     found = []
     for error in [50, 51, 40, 41, 40, 39, 39, 39, 39, 39]:
-        after_evaluation(r, error, state)
+        after_evaluation(r, 1, error, state)
         found.append(learning_rate(r, 0, 1, state))
     # 40 ends the wait that 51 began; 41 and 40 are two evaluations without a better one than 40; after 39, so are each
     # two of the rest.
     assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("warmup", ["constant", "train_error"])
+def test_plateau_begins_to_count_after_the_warm_up(warmup: str) -> None:
+    r = Recipe(lr=1.0, schedule="plateau", patience=1, warmup=warmup, warmup_steps=20, warmup_lr=0.1)
+    state = ScheduleState()
+    for step in (5, 10, 15):
+        after_evaluation(r, step, 90.0, state)
+        after_step(r, step, 90.0, state)
+    state.warm_since = 20 if warmup == "train_error" else None
+    assert learning_rate(r, 20, 100, state) == 1.0
+    for step in (20, 25):
+        after_evaluation(r, step, 90.0, state)
+    assert learning_rate(r, 25, 100, state) == pytest.approx(0.1)
 
 
 def test_the_papers_rule_for_110_layers() -> None:

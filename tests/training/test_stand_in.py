@@ -43,6 +43,13 @@ def test_published_data_is_counted(capsys: Captured, tmp_path: Path) -> None:
     assert (held_out["train_images"], held_out["validation_images"], held_out["steps"]) == (45_000, 5_000, 704)
 
 
+def test_the_error_that_plateau_waits_for_is_named(capsys: Captured) -> None:
+    options = ["--data", "cifar10:nowhere", "--net", "cifar_resnet8", "--schedule", "plateau"]
+    for share, said in (("0.1", "validation"), ("0", "training")):
+        found = tried(capsys, "cifar_paper", *options, "--validation-share", share)
+        assert f"evaluations without a lower {said} error" in json.dumps(found)
+
+
 def test_of_data_that_is_absent_no_warm_up_is_too_long(capsys: Captured) -> None:
     assert main(["train", "cifar_fast", "--data", "cifar10:nowhere", "--net", "cifar_resnet8", "--dry-run"]) == 0
     assert "warm-up" not in capsys.readouterr().err
