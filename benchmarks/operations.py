@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.timing import Row, keep, options, show
+from benchmarks.timing import Row, keep, options, run, show
 from benchmarks.training import PLAIN, made_up, our_step, users_step
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import build
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

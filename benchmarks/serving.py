@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def served(source: str, net: str | None, engine: str) -> Iterator[tuple[int, int
                 print(line, end="", file=sys.stderr)
                 if line.startswith("engine:"):
                     break
+            # What it says from now on is taken, since a full pipe would stop it.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
             yield int(port[1]), process.pid
         finally:
             process.terminate()

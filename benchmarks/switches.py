@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from typing import Any
 from benchmarks.timing import Row, options, run, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.open import open_data
-from resnetlab.machine import available_cores, machine
+from resnetlab.machine import available_cores, machine, most_bytes
 from resnetlab.training.loop import train
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
@@ -77,7 +76,7 @@ def trained(chosen: Recipe, data: Data) -> Trained:
         result = run.result()
     assert result is not None
     fastest = min(b - a for a, b in zip(ends, ends[1:], strict=False))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = most_bytes()
     return Trained(
         len(data.train) / fastest, time.perf_counter() - started, memory, hashed, float(result["test_error"])
     )

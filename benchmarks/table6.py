@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.timing import record_path, run
 from resnetlab.errors import UserError
 from resnetlab.measuring.reported import REPORTED
 from resnetlab.nets.zoo import spec
@@ -64,9 +65,9 @@ def rows(runs: Path, wanted: Recipe, data: str) -> list[Row]:
     Raises UserError for a folder that can't be read.
     """
     found: dict[str, list[Path]] = {}
-    for run in list_runs(runs)[0]:
-        if run.state == "finished" and run.net and run.data == data and _is_by(run.folder, wanted):
-            found.setdefault(run.net, []).append(run.folder)
+    for one in list_runs(runs)[0]:
+        if one.state == "finished" and one.net and one.data == data and _is_by(one.folder, wanted):
+            found.setdefault(one.net, []).append(one.folder)
     return sorted(
         (_row(net, folders) for net, folders in found.items()), key=lambda row: ("res" in row.net, row.layers)
     )
@@ -110,14 +111,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="the folder of the runs")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--record", type=Path, help="write the rows to this JSON file")
+    parser.add_argument("--record", type=record_path, help="write the rows to this JSON file")
     chosen = parser.parse_args()
-    try:
-        found = rows(chosen.runs, recipe(RECIPE), "cifar10")
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    found = rows(chosen.runs, recipe(RECIPE), "cifar10")
     if not found:
-        parser.exit(2, f"error: {chosen.runs}: no finished run of {RECIPE} on all of CIFAR-10's training images.\n")
+        raise UserError(f"{chosen.runs}: no finished run of {RECIPE} on all of CIFAR-10's training images.")
     record = {"recipe": RECIPE, "source": SOURCE, "rows": [asdict(row) for row in found]}
     if chosen.record:
         chosen.record.write_text(json.dumps(record, indent=1) + "\n")
@@ -125,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

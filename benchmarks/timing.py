@@ -6,7 +6,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
+from resnetlab.measuring.cost import interleaved
 
 RECORD = "write the rows to this JSON file, with the machine they are from"
 
@@ -34,15 +34,7 @@ class Row:
 
 def medians(candidates: Sequence[Callable[[], object]], runs: int) -> list[float]:
     """Median milliseconds of each, taken in turn, so that a busy moment of the machine meets them all."""
-    for candidate in candidates:
-        candidate()  # the first call allocates and chooses kernels
-    taken: list[list[float]] = [[] for _ in candidates]
-    for _ in range(runs):
-        for times, candidate in zip(taken, candidates, strict=True):
-            started = time.perf_counter()
-            candidate()
-            times.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(times) for times in taken]
+    return [1000 * statistics.median(seconds) for seconds in interleaved(candidates, runs)]
 
 
 def options(description: str, runs: int) -> argparse.ArgumentParser:

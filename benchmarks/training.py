@@ -32,7 +32,7 @@ from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 from resnetlab.training.precision import AUTOCAST, resolved
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import make_stepper
 
 STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet50", 16))  # network, batch
 QUICK = STEPS[:1]
@@ -91,10 +91,7 @@ def users_step(net: nn.Module, x: Tensor, labels: Tensor, setting: Setting) -> C
 def our_step(name: str, pixels: Tensor, labels: Tensor, recipe: Recipe) -> Callable[[], None]:
     """One step of ours with its batch, drawn, augmented and laid out, as a call."""
     net = build(name, seed=0).train()
-    if recipe.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = Stepper(net, make_optimiser(net, recipe), recipe, "cpu")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    step = make_stepper(net, recipe, "cpu")
     images = Images(torch.cat([pixels] * 4), torch.cat([labels] * 4))  # an epoch of four batches
     loader = Loader(imagenet(), net.spec.num_classes, augmentation=Augmentation(augment="crop_flip"))
 
@@ -106,7 +103,7 @@ def our_step(name: str, pixels: Tensor, labels: Tensor, recipe: Recipe) -> Calla
 
     def call() -> None:
         batch = next(given)
-        step(batch._replace(x=batch.x.contiguous(memory_format=layout)), 0.01)
+        step(batch._replace(x=step.laid_out(batch.x)), 0.01)
 
     return call
 

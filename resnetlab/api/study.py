@@ -65,7 +65,7 @@ class StudySummary(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without the figures."""
-        names = ("study", "scale", "verdict", "rule", "failures")
+        names = ("study", "scale", "verdict", "rule")
         values = {name: getattr(self, name) for name in names} | {"failures": list(self.failures)}
         return values | {"claims": self.table(), "record": str(self.record), "report": str(self.report)}
 

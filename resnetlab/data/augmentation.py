@@ -31,15 +31,14 @@ def resized_crop_box(
     height: int,
     width: int,
     scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
     """The part of one image to crop and resize.
 
-    Its share of the area is uniform in `scale`, its width / height log-uniform in `ratio`, its place uniform.
+    Its share of the area is uniform in `scale`, its width / height log-uniform in 3/4 to 4/3, its place uniform.
     If no try fits, it is the largest part in the middle with an allowed ratio.
     Source: Szegedy et al. 2014 (1409.4842), section 6, in the form of torchvision's RandomResizedCrop.
     """
-    narrowest, widest = ratio
+    narrowest, widest = 3 / 4, 4 / 3
     for start in range(0, RESIZED_CROP_DRAWS, 4):
         share, shape, down, across = draws[start : start + 4]
         area = height * width * (scale[0] + (scale[1] - scale[0]) * share)

@@ -95,7 +95,7 @@ def _mnist(places: tuple[str, ...], *files: tuple[int, str]) -> Reader:
 
 
 READERS: dict[str, Reader] = {
-    "digits": Reader("resnetlab.data.digits:read_digits", in_memory=True),
+    "digits": Reader("resnetlab.data.digits:read_digits", in_memory=True, counts=Counts(1_437, 360, 10, (1, 8, 8))),
     "cifar10": _cifar(
         "cifar-10-python.tar.gz",
         170_498_071,

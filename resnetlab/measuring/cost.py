@@ -133,7 +133,7 @@ def forward_pass(module: nn.Module, x: Tensor) -> Callable[[], None]:
     return forward
 
 
-def interleaved(calls: Sequence[Callable[[], None]], rounds: int, device: str = "cpu") -> list[list[float]]:
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, device: str = "cpu") -> list[list[float]]:
     """Seconds of each call in each round, taken in turn, so that a busy moment of the machine meets them all."""
     for call in calls:
         call()  # the first one allocates and chooses kernels
@@ -149,7 +149,7 @@ def interleaved(calls: Sequence[Callable[[], None]], rounds: int, device: str = 
 
 
 def interleaved_under_load(
-    calls: Sequence[Callable[[], None]], rounds: int, device: str = "cpu"
+    calls: Sequence[Callable[[], object]], rounds: int, device: str = "cpu"
 ) -> tuple[list[list[float]], Load]:
     """`interleaved`, and the machine's load meanwhile: times of a busy machine mean little, even ratios of them."""
     on_cpu = torch.device(device).type == "cpu"  # else the thread waits for the device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def _wrong(
     features: Tensor,
     units: Iterable[ResidualUnit],
     labels: Tensor,
-    deleted: Iterable[ResidualUnit] = (),
+    deleted: Container[ResidualUnit] = (),
 ) -> int:
     for unit in units:
         features = without_branch(unit, features) if unit in deleted else unit(features)

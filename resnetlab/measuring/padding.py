@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnetlab.measuring.units import evaluating
 from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.nets.shortcuts import ZeroPad
 
@@ -41,19 +42,17 @@ def padded_units(net: ResNet, x: Tensor) -> list[PaddedUnit]:
     Empty for a network without such units. The network is left as it was.
     """
     found: list[PaddedUnit] = []
-    was_training = [(m, m.training) for m in net.modules()]
     handles = [
         unit.register_forward_pre_hook(partial(_note, name, found))
         for name, unit in net.units()
         if isinstance(unit.downsample, ZeroPad) and any(unit.downsample.pad)
     ]
     try:
-        net.eval()(x)
+        with evaluating(net):
+            net(x)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in was_training:
-            module.training = mode
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jvp, vjp
 
 from resnetlab.errors import UserError
-from resnetlab.measuring.units import taking_gradients
+from resnetlab.measuring.units import read_out, stem, taking_gradients
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -46,7 +46,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     units = [unit for _, unit in net.units()]
     has_h = not net.spec.is_plain
     with taking_gradients(), _batch_statistics(net), torch.no_grad():
-        values = [net.run(net.stem_layers, x)]  # x_0 ... x_L
+        values = [stem(net, x)]  # x_0 ... x_L
         carried, by_h = [values[0]], [values[0]]
         for unit in units:
             through, alone = _shortcut(unit, values[-1])
@@ -57,7 +57,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
         factors = [_ratio(c, h) if has_h else None for c, h in zip(carried, by_h, strict=True)]
         shares = [_ratio(c, v) for c, v in zip(carried, values, strict=True)]
 
-        gradient = _pull(lambda v: tf.cross_entropy(_scores(net, v), labels), values[-1], torch.ones(()).to(x))
+        gradient = _pull(lambda v: tf.cross_entropy(read_out(net, v), labels), values[-1], torch.ones(()).to(x))
         whole, shortcut, back_by_h = [gradient], [gradient], [gradient]
         for unit, value in zip(units[::-1], values[-2::-1], strict=True):
             through, alone = _shortcut(unit, value)
@@ -99,12 +99,6 @@ def _shortcut(unit: ResidualUnit, x: Tensor) -> tuple[Callable[[Tensor], Tensor]
         return unit.h(unit.preact(v))
 
     return through, alone
-
-
-def _scores(net: ResNet, x: Tensor) -> Tensor:
-    """The network from the last unit's output on."""
-    x = net.run(net.last_layers, x)
-    return net.fc(torch.flatten(net.avgpool(x), 1))
 
 
 def _push(function: Callable[[Tensor], Tensor], at: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,7 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
 
     Norms are taken over all images (N C H W) together; None where h is zero everywhere. The network is left as it was.
     """
+    check_batches(batches)
     sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in net.units()}
     with evaluating(net):
         for x in batches:

@@ -293,16 +293,16 @@ def _member(
     net = loaded.net.to(device)
     assumed = data.shape is None and not loaded.tells_size
     return Member(
-        source,
-        net,
-        normalise.to(device),
-        digest.hexdigest(),
-        loaded.naming,
-        words,
-        matched,
-        skips(card),
-        assumed,
-        loaded.resizing if data.shape is None else None,
+        source=source,
+        net=net,
+        normalise=normalise.to(device),
+        weights_sha256=digest.hexdigest(),
+        layout=loaded.naming,
+        normalisation=words,
+        matched=matched,
+        skips=skips(card),
+        size_assumed=assumed,
+        resizing=loaded.resizing if data.shape is None else None,
     )
 
 

@@ -16,7 +16,8 @@ from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
 from resnetlab.errors import UserError, shown, some
 from resnetlab.machine import find_device
-from resnetlab.run_files import last_epoch
+from resnetlab.nets.zoo import Spec
+from resnetlab.run_files import RESULT, last_epoch
 from resnetlab.training.distributed import Distributed, check_same, local_device
 from resnetlab.training.dry_run import StandIn, stand_in
 from resnetlab.training.loop import Status
@@ -116,7 +117,7 @@ class Launch:
     def how_to_train_anew(self) -> str:
         """How to train again, although the run is finished."""
         run = self.run
-        finished = (run.folder / "result.json").stat().st_mtime
+        finished = (run.folder / RESULT).stat().st_mtime
         sides = (side for side in (run.data.train, run.data.test) if isinstance(side, Files))
         newer = sum(written_since(side, finished) for side in sides)
         written = f"{newer:,} of the data's files were written since then, with the same names and sizes; "
@@ -164,17 +165,22 @@ def launch(
         raise UserError(
             f"{doubles[0]} computes in double precision, which Apple GPUs lack: leave it out, or use --device cpu."
         )
-    if recipe.warmup in ("constant", "train_error") and recipe.warmup_lr == 0 < recipe.lr:
-        raise UserError(f"warmup={recipe.warmup!r} at a rate of 0 learns nothing: give a warmup_lr, such as 0.01.")
     if dry_run and is_absent(recipe.data):
         return _on_stand_in(recipe, runs, distributed, where, threads)
     run = distributed.main_first(lambda: make_run(recipe, runs, purpose="read" if dry_run else "train", name=name))
     check_same(distributed, run.id)
     if run.result() is None:
-        check_switches(run.recipe, run.spec, torch.device(where).type)
+        _check_recipe(run.recipe, run.spec, where)
     in_memory = run.data.shape is not None
     decoders = decoding_workers(workers, where, in_memory=in_memory, processes=distributed.local_world_size)
     return Launch(run, recipe, distributed, where, decoders, threads, checkpoint_steps)
+
+
+def _check_recipe(recipe: Recipe, spec: Spec, device: str) -> None:
+    """Raise UserError for a recipe with which this network does not train here."""
+    check_switches(recipe, spec, torch.device(device).type)
+    if recipe.warmup in ("constant", "train_error") and recipe.warmup_lr == 0 < recipe.lr:
+        raise UserError(f"warmup={recipe.warmup!r} at a rate of 0 learns nothing: give a warmup_lr, such as 0.01.")
 
 
 def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: str, threads: int | None) -> Launch:
@@ -183,7 +189,7 @@ def _on_stand_in(recipe: Recipe, runs: Path, distributed: Distributed, device: s
         open_data(recipe.data, "read")
     except UserError as missing:
         made_up = stand_in(recipe, runs, missing)
-        check_switches(recipe, made_up.run.spec, torch.device(device).type)
+        _check_recipe(recipe, made_up.run.spec, device)
         return Launch(made_up.run, recipe, distributed, device, 0, threads, stand_in=made_up)
     raise AssertionError(f"{recipe.data} is absent, but can be opened")
 

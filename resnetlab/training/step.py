@@ -17,8 +17,14 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.training.averaging import Average
 from resnetlab.training.layer_groups import freeze, training_mode
-from resnetlab.training.optimiser import check_state, optimiser_state, parameters_of, restore_optimiser, wanted_state
-from resnetlab.training.optimiser import make_optimiser as make_optimiser  # exported: readers look for it here
+from resnetlab.training.optimiser import (
+    check_state,
+    make_optimiser,
+    optimiser_state,
+    parameters_of,
+    restore_optimiser,
+    wanted_state,
+)
 from resnetlab.training.precision import (
     as_written,
     autocast,

@@ -110,16 +110,16 @@ def with_engine(
     if name is None and classifier.engine:
         return classifier
     name = name or "torch"
-    check_device(classifier, name)
+    check_device(classifier.device, name)
     if classifier.device != "cpu":
         return classifier
     return replace(classifier, engine=chosen(graph_of(classifier), name, batch=batch, told=told))
 
 
-def check_device(classifier: Classifier, name: str) -> None:
-    """Raise UserError for an engine that is not among NAMES, or doesn't run on the classifier's device."""
+def check_device(device: str, name: str) -> None:
+    """Raise UserError for an engine that is not among NAMES, or doesn't run on the device."""
     check_choice("engine", name, NAMES)
-    if classifier.device != "cpu" and name not in ("auto", "torch"):
+    if device != "cpu" and name not in ("auto", "torch"):
         raise UserError(f"engine={name} runs on the CPU: use --device cpu, or --engine torch.")
 
 
@@ -223,10 +223,10 @@ def evaluation_engine(
 
     told is called with a line for each network that says which engine runs it. Raises UserError.
     """
-    if engine in (None, "torch") or (engine == "auto" and device != "cpu"):
+    if engine is not None:
+        check_device(device, engine)
+    if engine in (None, "torch") or device != "cpu":
         return None
-    if device != "cpu":
-        raise UserError(f"engine={engine} runs on the CPU: use --device cpu, or --engine torch.")
     batch = min(evaluation_batch(data.test), len(data.test))
 
     def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:

@@ -94,7 +94,7 @@ def embedder(
     net = classifier.net
     if unit is not None:
         unit_of(net, unit)
-    check_device(classifier, engine)
+    check_device(classifier.device, engine)
     if classifier.device != "cpu":
         return lambda pixels: embed(net, classifier.input(pixels), unit).float().cpu()
     module = WithNormalisation(Embedding(folded(net), unit), classifier.normalise).eval().requires_grad_(False)

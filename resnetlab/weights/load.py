@@ -15,7 +15,7 @@ from resnetlab.data.resizing import USUAL, Resizing
 from resnetlab.errors import UserError, as_python, check_choice, first_of, printable, shown
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.orders import ORDERS
-from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.spec import SIZES, NetSpec
 from resnetlab.nets.vgg import VGG, VGGSpec
 from resnetlab.nets.zoo import Spec, build, on_meta, text_of
 from resnetlab.nets.zoo import spec as named_spec
@@ -69,13 +69,13 @@ def load(
 
 
 def load_with_metadata(
-    source: str | Path, *, net: str | Spec | None = None, which: str = "last"
+    source: str | Path, *, net: str | Spec | None = None
 ) -> tuple[ResNet | VGG, ModelMetadata | None]:
     """As `load`, with the network's metadata: classes, preprocessing, recipe.
 
     For another project's file they hold the preprocessing of its training; None if that is not known.
     """
-    loaded = load_described(source, net=net, which=which)
+    loaded = load_described(source, net=net)
     return loaded.net, loaded.metadata
 
 
@@ -176,7 +176,7 @@ def _ours(path: Path, contents: Contents, net: str | None, which: str) -> Loaded
 
 def _fitted(net: str, stated: Spec) -> Spec:
     """The named network, with the file's classes, channels and image size unless its name states other ones."""
-    kept = {name: getattr(stated, name) for name in ("num_classes", "in_channels", "input_size") if name not in net}
+    kept = {name: getattr(stated, name) for name in SIZES if name not in net}
     return replace(named_spec(net), **kept)
 
 

@@ -18,8 +18,9 @@ from resnetlab.measuring.units import stem, steps
 from resnetlab.nets.mixing import MIXES, parse_mix
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 
 
 @dataclass(frozen=True)

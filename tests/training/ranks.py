@@ -23,11 +23,12 @@ from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.zoo import build
 from resnetlab.training.distributed import Distributed, align_buffers, joined, wrapped
 from resnetlab.training.loop import train
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
 from resnetlab.training.signals import Stop, Stopped
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 from resnetlab.training.sync_bn import synchronise
 
 FLAT = Normalisation(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))

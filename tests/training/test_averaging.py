@@ -15,10 +15,11 @@ from resnetlab.run_files import read_epochs
 from resnetlab.training.averaging import Average, reestimate
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 
 
 def finish(run: Run) -> Run:

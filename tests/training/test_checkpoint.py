@@ -14,10 +14,11 @@ from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
 from resnetlab.training.checkpoint import Checkpoint, EpochTotals, TrainingProgress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.schedule import ScheduleState
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 from resnetlab.weights.files import read_safetensors
 from resnetlab.weights.metadata import described
 

@@ -9,8 +9,8 @@ from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build, spec
 from resnetlab.training.averaging import reestimate
 from resnetlab.training.layer_groups import check_layer_groups, freeze, layer_groups, lr_factors, training_mode
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import make_optimiser
 
 
 @pytest.mark.parametrize("net", ["cifar_resnet8", "cifar_preresnet20", "resnet18(stem=deep)"])

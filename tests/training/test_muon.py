@@ -13,9 +13,10 @@ from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
 from resnetlab.training.muon import orthogonal
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import make_run
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 
 MUON = Recipe(optimiser="muon", lr=0.1, muon_lr=0.02, nesterov=True, momentum=0.9, weight_decay=0.01)
 

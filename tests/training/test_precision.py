@@ -22,11 +22,12 @@ from resnetlab.run_files import read_epochs
 from resnetlab.training import precision
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.loop import train
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.signals import Stop, Stopped
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import Stepper
 
 # Dynamo looks at .grad of any tensor and hides the warning from all but those who make it an error.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

@@ -94,3 +94,5 @@ def test_data_that_is_there_but_damaged_stays_an_error(capsys: Captured, tmp_pat
 def test_the_counts_are_those_of_the_data(cifar10: Path) -> None:
     data = open_data(f"cifar10:{cifar10}", "read")
     assert READERS["cifar10"].counts == Counts(len(data.train), len(data.test), len(data.classes), data.shape)
+    digits = open_data("digits")
+    assert READERS["digits"].counts == Counts(len(digits.train), len(digits.test), len(digits.classes), digits.shape)

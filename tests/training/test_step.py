@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.nets.zoo import build
+from resnetlab.training.optimiser import make_optimiser
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import Stepper, make_optimiser, make_stepper, micro_batches
+from resnetlab.training.step import Stepper, make_stepper, micro_batches
 
 
 @pytest.mark.parametrize("decay", ["all", "weights"])

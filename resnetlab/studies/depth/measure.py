@@ -12,7 +12,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.training.recipe import Recipe
-from resnetlab.training.step import Stepper, make_optimiser
+from resnetlab.training.step import make_stepper
 
 FIRST_1202, FIRST_152 = "cifar_resnet1202", "resnet152_v1"
 # Of each the rate that its large first gradients allow (the best of 0.0003 to 0.01, tried on the digits with seed 0),
@@ -30,11 +30,16 @@ def measure_first_steps(subject: MeasurementContext) -> dict[str, Any]:
     """
     s = subject.settings
     images, labels = subject.batch(5_000, "train")
-    recipe = Recipe(net=s["net"], lr=s["lr"], batch_size=s["batch"], schedule="constant", seed=subject.seed)
+    recipe = Recipe(
+        net=s["net"],
+        lr=s["lr"],
+        batch_size=s["batch"],
+        schedule="constant",
+        seed=subject.seed,
+        channels_last=True,
+    )
     net = build(s["net"], seed=subject.seed, in_channels=images.shape[1], num_classes=len(subject.data.classes))
-    net.to(subject.device).train()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = Stepper(net, make_optimiser(net, recipe), recipe, subject.device)
+    step = make_stepper(net.train(), recipe, subject.device)
     draws = torch.Generator().manual_seed(subject.seed)
     losses, errors = [], []
     for _ in range(s["steps"]):
@@ -42,7 +47,7 @@ def measure_first_steps(subject: MeasurementContext) -> dict[str, Any]:
         x = images[chosen]  # N C H W
         if s["size"]:
             x = tf.interpolate(x, size=s["size"], mode="bilinear")
-        result = step(Batch(x.contiguous(memory_format=torch.channels_last), labels[chosen], None), recipe.lr)
+        result = step(Batch(step.laid_out(x), labels[chosen], None), recipe.lr)
         loss = float(result.loss) / len(chosen)
         losses.append(loss if math.isfinite(loss) else None)
         errors.append(100 * int(result.wrong) / len(chosen))

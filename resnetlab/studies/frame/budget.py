@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from resnetlab.data.open import READERS, Counts
 from resnetlab.errors import UserError, counted
 from resnetlab.machine import available_cores, machine
 from resnetlab.measuring.complexity import costs
@@ -17,8 +18,6 @@ from resnetlab.training.dry_run import dry_run
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run, make_run
 
-# The data sets of the scales: number of training images, channels, size.
-IMAGES = {"digits": (1_437, 1, 8), "cifar10": (50_000, 3, 32)}
 UNIT = ("cifar_resnet20", "cifar10")  # an epoch of it costs 1
 WORTH_TIMING = 5.0  # epochs of cifar_resnet20, i.e. minutes: from here on steps are timed if no finished run tells
 
@@ -82,13 +81,13 @@ def _hours(seconds: float) -> str:
 def epochs_of(recipe: Recipe) -> float:
     """The number of epochs of cifar_resnet20 on CIFAR-10 that need as many multiply-adds as this training."""
     kind = recipe.data.partition(":")[0]
-    unit = _multiply_adds(*UNIT) * IMAGES[UNIT[1]][0]
-    return length(recipe) * IMAGES[kind][0] * _multiply_adds(recipe.net, kind) / unit
+    unit = _multiply_adds(*UNIT) * _counts(UNIT[1]).train
+    return length(recipe) * _counts(kind).train * _multiply_adds(recipe.net, kind) / unit
 
 
 def length(recipe: Recipe) -> float:
     """The length of a training of one of the scales in epochs of its data."""
-    images = IMAGES[recipe.data.partition(":")[0]][0]
+    images = _counts(recipe.data.partition(":")[0]).train
     return recipe.epochs if recipe.epochs is not None else (recipe.iterations or 0) * recipe.batch_size / images
 
 
@@ -97,10 +96,19 @@ def total_epochs(recipes: Sequence[Recipe]) -> float:
     return sum(map(epochs_of, dict.fromkeys(recipes)))
 
 
+def _counts(kind: str) -> Counts:
+    """The size of a data set of the scales."""
+    counts = READERS[kind].counts
+    assert counts is not None
+    return counts
+
+
 @lru_cache(maxsize=256)
 def _multiply_adds(net: str, kind: str) -> int:
     """The multiply-adds of a network for one image of a kind of data."""
-    _, channels, size = IMAGES[kind]
+    shape = _counts(kind).shape
+    assert shape is not None
+    channels, size, _ = shape
     return costs(replace(spec(net), in_channels=channels, input_size=size))[1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetlab.studies.frame.scales import CIFAR_EPOCHS, base
+from resnetlab.studies.frame.scales import CIFAR_EPOCHS, base, warmed_up_2016
 from resnetlab.studies.frame.text import SHARED, Both, Words
 from resnetlab.training.recipe import Recipe
 
@@ -71,7 +71,7 @@ def recipes(scale: str, data: str | None) -> tuple[Recipe, ...]:
     """Every case of the scale with every seed; all are trained alike."""
     s, trained = SCALES[scale], base(scale, data)
     if scale == "paper":
-        trained = trained.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+        trained = warmed_up_2016(trained)
     nets = [f"cifar_resnet{s.depth}{CASES[name].change}" for name in s.cases]
     return tuple(trained.override(net=net, seed=seed) for seed in range(s.seeds) for net in nets)
 

@@ -18,7 +18,7 @@ from resnetlab.data.open import READERS
 from resnetlab.errors import UserError, shown
 from resnetlab.machine import available_cores
 from resnetlab.paths import expanded
-from resnetlab.run_files import SETTINGS, read_begun
+from resnetlab.run_files import RESULT, SETTINGS, read_begun
 from resnetlab.storage import is_there
 from resnetlab.studies.frame.record import one_line
 from resnetlab.studies.frame.run import End, Event, attempt, end_of, in_turn, resolve
@@ -101,7 +101,7 @@ def _events(ray: Any, recipes: tuple[Recipe, ...], resolved: list[Run], runs: Pa
                 continue
             if end.last:
                 yield Event(i, end.last)
-            if not end.failed and not (resolved[i].folder / "result.json").exists():
+            if not end.failed and not (resolved[i].folder / RESULT).exists():
                 end = End("it ended, but its folder is not here: do all machines see the folder of the runs?")
             yield end.event(i)
     finally:

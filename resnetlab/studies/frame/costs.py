@@ -51,34 +51,33 @@ def busy(costs: Costs) -> Words | None:
     return SHARED("busy.waited", waited=100 * (load.waited or 0.0))
 
 
-def longer(costs: Group[Any], one: str, *, than: str, which: int = 0, **words: Any) -> Comparison:
+def longer(costs: Group[Any], one: str, *, than: str, **words: Any) -> Comparison:
     """That one network or unit takes longer than another, by BUSY_RULE; the cell has their ratio as {clock}.
 
-    costs: what `measure_networks` (or the like) gave; `which` of its measurements.
+    costs: what `measure_networks` (or the like) gave.
     """
     asks = SHARED("asks.longer", one=one, other=than)
-    return _timed(costs, one, than, which, lambda clock: clock.verdict_above(1), asks, words)
+    return _timed(costs, one, than, lambda clock: clock.verdict_above(1), asks, words)
 
 
-def as_long(costs: Group[Any], one: str, *, as_: str, factor: float, which: int = 0, **words: Any) -> Comparison:
+def as_long(costs: Group[Any], one: str, *, as_: str, factor: float, **words: Any) -> Comparison:
     """That one network or unit takes as long as another, within a factor, by BUSY_RULE."""
     asks = SHARED("asks.as_long", one=one, other=as_, factor=factor)
-    return _timed(costs, one, as_, which, lambda clock: clock.verdict_within(factor), asks, words)
+    return _timed(costs, one, as_, lambda clock: clock.verdict_within(factor), asks, words)
 
 
 def _timed(
     costs: Group[Any],
     one: str,
     other: str,
-    which: int,
     verdict: Callable[[Ratio], Verdict],
     asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
     def judge() -> tuple[Verdict, Mapping[str, Any]]:
-        if why := busy(costs.values[which]):
+        if why := busy(costs.values[0]):
             raise Instead(why, NOT_JUDGED)
-        clock = times(costs.values[which], one, other)
+        clock = times(costs.values[0], one, other)
         return verdict(clock), {"one": one, "other": other, "clock": clock, **words}
 
     return Comparison((costs,), judge, over_seeds=False, asks=asks)

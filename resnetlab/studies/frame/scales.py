@@ -43,6 +43,11 @@ def for_depth(found: Recipe, depth: int) -> Recipe:
     return warmed_up(found)
 
 
+def warmed_up_2016(found: Recipe) -> Recipe:
+    """The recipe with a rate of 0.01 in the first 400 steps (He 2016, appendix: all its runs on CIFAR)."""
+    return found.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+
+
 def warmed_up(found: Recipe) -> Recipe:
     """The recipe with a tenth of the rate until the training error is below 80 %, as in the paper for 110 layers."""
     return found.override(warmup="train_error", warmup_lr=found.lr / 10, warmup_error=80.0, warmup_steps=0)

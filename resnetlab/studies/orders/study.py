@@ -20,7 +20,7 @@ from resnetlab.studies.frame.claims import (
 )
 from resnetlab.studies.frame.evidence import Evidence, Group, Groups, Metric, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Weights
-from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.scales import base, warmed_up_2016
 from resnetlab.studies.frame.statistics import DIRECTION, REPRODUCED, UNDECIDED, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
@@ -51,8 +51,8 @@ SCALES = {
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """All five orders at the scale's depths; the original and full pre-activation also at its greatest depth."""
     s, recipe = SCALES[scale], base(scale, data)
-    if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
-        recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+    if scale == "paper":
+        recipe = warmed_up_2016(recipe)
     deep = recipe.override(epochs=s.epochs) if s.epochs else recipe
     nets = [(recipe, net(order, depth)) for depth in s.depths for order in ORDERS]
     nets += [(deep, net(order, s.deepest)) for order in ("post", "full_preact")]

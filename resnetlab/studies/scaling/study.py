@@ -25,7 +25,7 @@ from resnetlab.studies.frame.claims import (
 )
 from resnetlab.studies.frame.evidence import Evidence, Group, measured_by, runs_by, test_error, train_error
 from resnetlab.studies.frame.measurement import Measurement, Weights, named
-from resnetlab.studies.frame.scales import base
+from resnetlab.studies.frame.scales import base, warmed_up_2016
 from resnetlab.studies.frame.statistics import DIRECTION, NOT_JUDGED, NOT_TESTED, REPRODUCED, difference, weakest
 from resnetlab.studies.frame.study import Plan, StudyResult, planned, stated
 from resnetlab.studies.frame.text import Catalogue, Words, joined
@@ -68,8 +68,8 @@ SCALES = {"quick": (56, 5), "cifar": (56, 3), "paper": (110, 5)}  # the depth th
 def plan(scale: str, data: str | None, weights: tuple[Weights, ...] = ()) -> Plan:
     """Runs with four shortcuts; how gradients pass through these nets and through untrained ones of more scales."""
     (trained_depth, seeds), recipe = SCALES[scale], base(scale, data)
-    if scale == "paper":  # He 2016, appendix: all its runs on CIFAR
-        recipe = recipe.override(warmup="constant", warmup_lr=0.01, warmup_steps=400)
+    if scale == "paper":
+        recipe = warmed_up_2016(recipe)
     images = {"images": IMAGES}
 
     def untrained(function: str, net: str, seed: int) -> Measurement:
