@@ -273,7 +273,7 @@ def _is_conv(name: object, value: object) -> bool:
         return False
     if isinstance(value, list | tuple) and 0 < len(value) <= MOST_BLOBS:
         return isinstance(value[0], Tensor) and value[0].ndim == 4
-    return isinstance(value, Tensor) and value.ndim == 4 and bool(re.search(r"weight$|\.\d$", name))
+    return isinstance(value, Tensor) and value.ndim == 4 and bool(re.search(r"weight(_orig)?$|\.\d$", name))
 
 
 def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor]:
@@ -293,7 +293,20 @@ def _tensors(path: Path, content: dict[Any, Any], size: int) -> dict[str, Tensor
             if tensor.nbytes > size:
                 raise UserError(f"{path}: {name} in it is larger than the file: {tuple(tensor.shape)}.")
             found[name] = tensor.detach()
-    return found
+    return _unpruned(found)
+
+
+def _unpruned(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with each pair that torch's pruning makes of one, NAME_orig and NAME_mask, multiplied; in order."""
+    whole, masks = dict[str, Tensor](), set[str]()
+    for key, tensor in found.items():
+        name = key.removesuffix("_orig")
+        mask = found.get(f"{name}_mask") if name != key else None
+        if mask is not None and mask.shape == tensor.shape:
+            masks.add(f"{name}_mask")
+            key, tensor = name, tensor * mask
+        whole[key] = tensor
+    return {key: tensor for key, tensor in whole.items() if key not in masks}
 
 
 def _first_line(error: BaseException) -> str:

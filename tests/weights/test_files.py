@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils import prune
 
 import resnetlab
 from resnetlab.errors import UserError
@@ -60,6 +61,20 @@ def test_every_kind_gives_the_same_network(state: dict[str, Tensor], tmp_path: P
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in net.state_dict().items())
     assert metadata is not None
     assert metadata.normalisation.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+@pytest.mark.parametrize("match", ["names", "order"])
+def test_what_torch_has_pruned_is_read_as_it_computes(tmp_path: Path, match: str) -> None:
+    net = resnetlab.build("cifar_resnet8", seed=0)
+    for name, module in list(net.named_modules()):
+        if name.endswith("conv1"):
+            prune.random_unstructured(module, "weight", amount=0.3)
+    torch.save(net.state_dict(), tmp_path / "pruned.pth")
+    assert "layer1.0.conv1.weight_mask" in net.state_dict()
+    found = resnetlab.load(tmp_path / "pruned.pth", net="cifar_resnet8", match=match)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(found(x), net.eval()(x))
 
 
 def test_an_npz_file_of_the_other_byte_order_is_read(state: dict[str, Tensor], tmp_path: Path) -> None:
