@@ -61,10 +61,11 @@ def test_a_folder_without_such_runs_is_refused(
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks import table6
+    from benchmarks.timing import run
 
     for folder, words in ((tmp_path / "none", "can't be read"), (runs, "no finished run of cifar_fast")):
         monkeypatch.setattr("sys.argv", ["table6", str(folder)])
         with pytest.raises(SystemExit) as end:
-            table6.main()
+            run(table6.main)
         assert end.value.code == 2
         assert words in capsys.readouterr().err

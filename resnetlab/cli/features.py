@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli import options
 from resnetlab.cli.streams import names_given
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, counted, printable
 
 if TYPE_CHECKING:
     from resnetlab.use.classifier import Classifier
@@ -125,7 +125,11 @@ def _answer(
 
 def _show(answer: dict[str, Any]) -> None:
     for row in answer["nearest"]:
-        others = ", ".join(f"{other['file']} {other['cosine']:.3f}" for other in row["nearest"])
+        others = ", ".join(f"{other['file']} {other['cosine']:.3f}" for other in row["nearest"]) or "no other image"
         print(printable(f"{row['file']}: {others}"))
     if answer["written"]:
-        print(printable(f"{answer['written']}: {answer['images']} images, {answer['dimensions']} features each"))
+        print(
+            printable(
+                f"{answer['written']}: {counted(answer['images'], 'image')}, {answer['dimensions']} features each"
+            )
+        )

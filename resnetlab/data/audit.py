@@ -141,8 +141,8 @@ class Audit:
             return ""
         return (
             f"The classes are uneven, {largest.train:,} training images of {largest.name} and {smallest.train:,} of "
-            f"{smallest.name}: a network answers with large ones too often. To count all alike, train with --balance "
-            "class_weights, or with --balance sampling."
+            f"{smallest.name}: a network tends to predict the larger ones too often. To count all alike, train with "
+            "--balance class_weights, or with --balance sampling."
         )
 
     @property

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from resnetlab.data.levels import levels, transparent_level, without_range
+from resnetlab.data.levels import is_misread, levels, transparent_level, without_range
 from resnetlab.data.other_formats import not_read
 from resnetlab.data.png_chunks import needed_chunks
 from resnetlab.data.resizing import Interpolation
@@ -41,6 +41,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # not EP
 # from full size, smooth photographs keep 40 dB, and one with fine detail that is just 8 times as large keeps 33 dB.
 SCALES = (8, 4)
 _BAND = 2**20  # pixels that are converted at once
+_NO_DECODER = "could not create decoder object"  # what Pillow says of WebP and AVIF files that are cut or damaged
 
 # How each EXIF orientation turns the stored image upright: whether to exchange rows and columns, then to reverse
 # rows, then to reverse columns (Exif 2.32, tag 0x0112).
@@ -257,6 +258,8 @@ def _rgb(image: Image.Image, content: bytes) -> np.ndarray:
     with _reasons():
         if kind := without_range(image.mode, image.format == "TIFF", tags):
             raise Unreadable(f"its pixels are {kind}, whose range is not known; save it with 8 or 16 unsigned bits")
+        if is_misread(tags):
+            raise Unreadable("its channels lie one after another with more than 8 bits; save it with pixels together")
         image.load()
         if image.format == "PNG" and "transparency" in image.info:
             image.info["transparency"] = transparent_level(image.info["transparency"], image.mode, bits=content[24])
@@ -318,7 +321,8 @@ def _reasons() -> Iterator[None]:
     except MemoryError as error:
         raise Unreadable("it does not fit into memory") from error
     except Exception as error:
-        raise Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Unreadable("damaged or truncated" if said == _NO_DECODER else said) from error
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -20,8 +20,8 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.source import FolderFiles, StringArray
-from resnetlab.data.walk import SPLIT, folders_in, images_below, is_image, no_images, tell_left_out
-from resnetlab.errors import UserError, shown, some
+from resnetlab.data.walk import SPLIT, folders_in, identity, images_below, is_image, no_images, tell_left_out
+from resnetlab.errors import UserError, did_you_mean, shown, some
 from resnetlab.paths import one_form
 from resnetlab.storage import is_there, read_regular, write_json
 
@@ -183,7 +183,8 @@ def _called(folder: Path, found: list[str], train: Path, classes: list[str]) -> 
                 f"{folder / name}: {ascii(name)} is the class of another folder there, with its accents encoded "
                 "differently; move its images there."
             )
-        raise UserError(f"{folder / name}: this class is missing from {train}; both need the same class names.")
+        hint = did_you_mean(name, classes)
+        raise UserError(f"{folder / name}: this class is missing from {train}; both need the same class names.{hint}")
     return called
 
 
@@ -196,16 +197,17 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFile
     """Find the images of each class, at any depth in its folder: by class, then by path, both by code points.
 
     With `may_lack` a class may lack images or its folder; otherwise that raises UserError, as does a folder without any
-    image, or one that can't be read.
+    image, one that can't be read, and a link by which the images of a class would be those of another one, too.
     """
     labels, sizes, others = array("i"), array("q"), list[str]()
 
     def names() -> Iterator[str]:
+        elsewhere = {identity(folder): str(folder)}  # and the folders of the classes before
         for label, name in enumerate(classes):
             if may_lack and not (folder / name).exists():
                 continue
             left_out = list[str]()
-            found = images_below(folder / name, left_out)
+            found = images_below(folder / name, left_out, elsewhere)
             if not found and not may_lack:
                 more = [other for other in classes[label + 1 :] if not images_below(folder / other, [])]
                 words = no_images(folder / name, left_out) + _also(more)
@@ -246,14 +248,17 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         if purpose == "evaluate":
             if not was_known:
                 tested[start:end] = True
-            untested += [] if tested[start:end].any() else [name]
+            untested += [name] if was_known and not tested[start:end].any() else []
+            if not count:
+                _log.warning("%s: no images in it, so this class is not tested", folder / name)
             continue
         if not tested[start:end].any():
             anew += [name] if was_known else []
             if count < 2:
                 more = [other for other, n in zip(classes, np.diff(starts), strict=True) if n < 2 and other != name]
                 raise UserError(
-                    f"{folder / name}: only one image; a class needs two, one for training and one for testing."
+                    f"{folder / name}: only one image; a class needs two, one for training and one for testing: add "
+                    "images, or move the folder away."
                     f"{_also(more)}"
                 )
             rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))

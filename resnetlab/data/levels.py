@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 # Tags of TIFF 6.0 and two of their values.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_WHITE_IS_ZERO, _SIGNED = 0, 2
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284, 339
+_UNCOMPRESSED, _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 1, 0, 2, 2
 
 
 def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
@@ -22,6 +22,12 @@ def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
     elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
         kind = "32-bit integers"
     return kind
+
+
+def is_misread(tags: Mapping[int, Any]) -> bool:
+    """Whether Pillow takes a TIFF's bytes for pixels: of separate planes of more than 8 bits without compression."""
+    planes = tags.get(_PLANES) == _SEPARATE and tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+    return planes and max(_several(tags.get(_BITS, 1))) > 8
 
 
 def _several(value: Any) -> tuple[Any, ...]:

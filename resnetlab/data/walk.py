@@ -53,21 +53,36 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
 
 
-def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
+Identity = tuple[int, int]  # of a folder, however many links lead to it: its device and inode
+
+
+def identity(folder: str | Path) -> Identity:
+    """A folder's identity. Raises OSError."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def images_below(
+    folder: Path, others: list[str], elsewhere: dict[Identity, str] | None = None
+) -> list[tuple[str, int]]:
     """The images in a folder and its subfolders, as (path in it, bytes), sorted; other files are added to `others`.
 
-    Each folder is searched once, however many links lead to it.
+    Each folder is searched once, however many links lead to it. elsewhere: folders that belong to something else, with
+    their paths; those that are searched are added. Raises UserError for one of them, and for what can't be read.
     """
     found: list[tuple[str, int]] = []
-    seen = set[tuple[int, int]]()
+    seen: dict[Identity, str] = {}
     waiting = [""]
     for inside in waiting:  # grows
         place = os.path.join(folder, inside)
         try:
-            status = os.stat(place)
-            if (status.st_dev, status.st_ino) in seen:
+            which = identity(place)
+            if which in seen:
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            if elsewhere and which in elsewhere:
+                link, other = place.rstrip("/"), elsewhere[which]
+                raise UserError(f"{link}: leads to {other}, whose images would be of two classes; remove the link.")
+            seen[which] = place.rstrip("/")
             if inside and (ours := what_it_wrote(place, is_image)):
                 _log.warning("%s: skipped, %s that resnetlab wrote", place.rstrip("/"), ours)
                 continue
@@ -85,6 +100,8 @@ def images_below(folder: Path, others: list[str]) -> list[tuple[str, int]]:
                         others.append(path)
         except OSError as error:
             raise unreadable(Path(place), error) from error
+    if elsewhere is not None:
+        elsewhere |= seen
     return sorted(found)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
+from resnetlab.data.other_formats import named
 from resnetlab.data.resizing import Interpolation
 from resnetlab.machine import give_back_memory, most_bytes
 from resnetlab.use.forms import Refused, image_of
@@ -108,7 +109,8 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
     _limit_time(HEADER_SECONDS)
     content = image_of(task.type, body)
     if content and not _is_taken(content):
-        raise Refused(415, f"not an image in a supported format: {', '.join(known_formats())}")
+        reason = named(content) or "not an image in a supported format"
+        raise Refused(415, f"{reason}; supported are {', '.join(known_formats())}")
     admitted = False
 
     def admit(height: int, width: int) -> None:
@@ -134,13 +136,13 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
 
 def _check(task: Task, height: int, width: int) -> None:
     """Raise 413 for an image that has, or after resizing would have, more pixels than allowed."""
-    said = f"{UNREAD}: {width:,}x{height:,} pixels "
+    said = f"{UNREAD}: {width:,}x{height:,} pixels"
     if height * width > task.most_pixels:
-        raise Refused(413, f"{said}are more than the allowed {task.most_pixels:,}")
+        raise Refused(413, f"{said} are more than the allowed {task.most_pixels:,}")
     if max(height, width) > task.most_side:
-        raise Refused(413, f"{said}have a side longer than the allowed {task.most_side:,}")
+        raise Refused(413, f"{said}: a side is longer than the allowed {task.most_side:,}")
     if task.short_side**2 * max(height, width) // min(height, width) > task.most_pixels:
-        raise Refused(413, f"{said}are too narrow a strip: after resizing, it has more than {task.most_pixels:,}")
+        raise Refused(413, f"{said}: too narrow a strip; resized, it would have more than {task.most_pixels:,} pixels")
 
 
 def known_formats() -> tuple[str, ...]:

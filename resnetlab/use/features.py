@@ -127,7 +127,7 @@ def features(
             rows.append(run(torch.stack(whole)).numpy())
         progress(first + len(group), len(images))
     if not rows:
-        raise UserError(f"none of {len(images)} images can be read, e.g. {unreadable[0][0]}: {unreadable[0][1]}.")
+        raise UserError(f"no image can be read, e.g. {unreadable[0][0]}: {unreadable[0][1]}.")
     files = class_names(str(path) for path, _ in found)  # bytes that are not UTF-8 become escapes
     labels = class_names(label for _, label in found)
     return Features(files, labels, np.concatenate(rows), network_mark(classifier, unit)), unreadable

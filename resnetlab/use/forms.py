@@ -38,14 +38,17 @@ def image_of(content_type: str, body: bytes) -> bytes:
         raise Refused(400, "the multipart body is damaged or incomplete")
     if form.image is None:
         raise Refused(422, "the form has no field 'image'")
+    if form.images > 1:
+        raise Refused(422, f"the form has {form.images} fields 'image'; send one image in each request")
     return bytes(form.image)
 
 
 class Form:
-    """The field "image" of a form, gathered by the parser's CALLBACKS; the first if there are several."""
+    """The field "image" of a form, gathered by the parser's CALLBACKS; of several the first, and their number."""
 
     def __init__(self) -> None:
         self.image: bytearray | None = None
+        self.images = 0
         self.whole = False
         self._header, self._value, self._inside = bytearray(), bytearray(), False
 
@@ -57,9 +60,12 @@ class Form:
 
     def on_header_end(self) -> None:
         """A header is whole: perhaps the one that names the field."""
-        if self._header.lower() == b"content-disposition" and self.image is None:
-            self._inside = parse_options_header(bytes(self._value))[1].get(b"name") == b"image"
-            self.image = bytearray() if self._inside else None
+        if self._header.lower() == b"content-disposition":
+            is_image = parse_options_header(bytes(self._value))[1].get(b"name") == b"image"
+            self.images += is_image
+            self._inside = is_image and self.images == 1
+            if self._inside:
+                self.image = bytearray()
         self._header, self._value = bytearray(), bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:

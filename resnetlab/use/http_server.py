@@ -43,6 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UserError(f"port={port} is not a port: choose 1 to 65535, or 0 for a free one.")
     where = f"host {shown(host)}, port {port}"
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as an IPv6 address stands in a URL
     if not host.strip():
         raise UserError(f"{where}: no address given; use 127.0.0.1 for this machine only, or :: for all addresses.")
     try:

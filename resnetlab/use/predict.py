@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -46,11 +47,15 @@ def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     empty: list[str] = []
     for name in names:
+        if re.match(r"https?://", name):
+            raise UserError(f"{name}: addresses are not fetched; download the picture, and give its file.")
         path = expanded(name)
         if os.path.isdir(path):
             found += _in_folder(path, empty)
         elif glob.has_magic(name) and not os.path.exists(path) and (matched := _matching(path, empty)):
             found += matched
+        elif glob.has_magic(name) and not os.path.lexists(path):
+            empty.append(f"{name}: no file matches this pattern.")
         else:
             found.append((path, ""))
     if not found:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from resnetlab.errors import shown
 from resnetlab.machine import give_back_memory
 from resnetlab.use.forms import FORM
 
@@ -132,8 +133,20 @@ def busy(kind: type[HTTPException]) -> HTTPException:
     return kind(503, "too many requests at the moment: try again", AGAIN)
 
 
+def check_query(request: Request, known: tuple[str, ...]) -> None:
+    """Raise 422 for parameters that a path does not have, and for one that is given twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            raise Unfinished(422, f"{shown(name)} is not a parameter; there are {', '.join(known)}")
+        if names.count(name) > 1:
+            raise Unfinished(422, f"{name} is given {names.count(name)} times; give it once")
+
+
 def check_type(request: Request) -> str:
     """The content type of a request, if it can hold an image. Raises 415, 400."""
+    if request.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise Unfinished(415, "the body is compressed (Content-Encoding); send the image as it is")
     given = request.headers.get("content-type", "")
     kind, parameters = parse_options_header(given)
     if kind == FORM:

@@ -37,6 +37,7 @@ from resnetlab.use.request_body import (
     Room,
     Unfinished,
     UnfinishedResponse,
+    check_query,
     check_type,
     while_wanted,
 )
@@ -189,6 +190,7 @@ class Api:
         self, request: Request, top: Annotated[int, Query(ge=1, le=100_000, description="The number of classes.")] = 5
     ) -> Response:
         """POST /predict."""
+        check_query(request, ("top",))
 
         async def classified(pixels: Tensor, crop: CropArea) -> Prediction:
             found = likeliest(await self.batcher.classified(pixels), self.classifier.classes, top)
@@ -216,6 +218,7 @@ class Api:
         ] = "overlay",
     ) -> Response:
         """POST /explain."""
+        check_query(request, ("label", "unit", "view"))
         if not self.units:
             raise Unfinished(501, NO_HEAT)
         for what, value, known in (("label", label, self.classifier.classes), ("unit", unit, tuple(self.units))):

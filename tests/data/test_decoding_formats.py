@@ -16,21 +16,25 @@ from resnetlab.data.decoding import Unreadable, decode, read_header
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+SEPARATE = 2  # planes
 ORDERS = {"little": "<", "big": ">"}
 
 
 def tiff(order: str, samples: bytes, width: int, photometric: int, bits: Sequence[int], **tags: Sequence[int]) -> bytes:
-    """A TIFF of one row and one strip; tags: `format` (339), `extra` (338), `colours` (320), `turned` (274)."""
-    numbers = {"format": 339, "extra": 338, "colours": 320, "turned": 274}
+    """A TIFF of one row; tags: `format` (339), `extra` (338), `colours` (320), `turned` (274), `planes` (284)."""
+    numbers = {"format": 339, "extra": 338, "colours": 320, "turned": 274, "planes": 284}
+    strips = len(bits) if tags.get("planes") == [SEPARATE] else 1
+    length = len(samples) // strips
     entries: dict[int, tuple[str, Sequence[int]]] = {
         256: ("H", [width]), 257: ("H", [1]), 258: ("H", bits), 259: ("H", [1]), 262: ("H", [photometric]),
-        273: ("I", [0]), 277: ("H", [len(bits)]), 278: ("H", [1]), 279: ("I", [len(samples)]),
+        273: ("I", [0] * strips), 277: ("H", [len(bits)]), 278: ("H", [1]), 279: ("I", [length] * strips),
     }  # fmt: skip
     entries |= {numbers[name]: ("H", values) for name, values in tags.items()}
     behind = 8 + 2 + 12 * len(entries) + 4
     packed = {tag: struct.pack(f"{order}{len(values)}{kind}", *values) for tag, (kind, values) in entries.items()}
+    first = behind + sum(len(value) for value in packed.values() if len(value) > 4)
+    packed[273] = struct.pack(f"{order}{strips}I", *(first + length * i for i in range(strips)))
     long = b"".join(packed[tag] for tag in sorted(packed) if len(packed[tag]) > 4)
-    packed[273] = struct.pack(order + "I", behind + len(long))
     directory, at = b"", behind
     for tag in sorted(entries):
         kind, values = entries[tag]
@@ -101,6 +105,15 @@ class TestTiff:
             assert greys(tiff(order, samples, 1, BLACK_IS_ZERO, [8] * 2, extra=[kind])) == [pytest.approx(233, abs=1)]
         assert greys(tiff(order, grey[0], 1, BLACK_IS_ZERO, [8] * 2, extra=[0])) == [200]
 
+    def test_separate_planes(self, order: str) -> None:
+        """Of 8 bits they are read; of 16 Pillow would take the bytes for pixels."""
+        planes = np.array([[0, 100, 255], [10, 20, 30], [200, 0, 7]], np.uint8)
+        content = tiff(order, planes.tobytes(), 3, RGB, [8] * 3, planes=[SEPARATE])
+        assert colours(content) == planes.T.tolist()
+        deep = (planes.astype(np.uint16) * 257).astype(order + "u2").tobytes()
+        with pytest.raises(Unreadable, match="its channels lie one after another with more than 8 bits; save it with"):
+            decode(tiff(order, deep, 3, RGB, [16] * 3, planes=[SEPARATE]))
+
     def test_palette(self, order: str) -> None:
         table = [257 * i for i in range(256)] + [0] * 256 + [257 * (255 - i) for i in range(256)]
         assert colours(tiff(order, bytes([0, 99, 255]), 3, PALETTE, [8], colours=table)) == [
@@ -135,6 +148,13 @@ class TestTiff:
     def test_what_has_no_known_range_is_refused(self, order: str, kind: int, bits: int, words: str) -> None:
         content = tiff(order, bytes(2 * bits // 8), 2, BLACK_IS_ZERO, [bits], format=[kind])
         with pytest.raises(Unreadable, match=f"its pixels are {words}, whose range is not known; save it with 8 or 16"):
+            decode(content)
+
+    def test_another_kind_of_tiff_is_called_so(self, order: str) -> None:
+        content = tiff(order, bytes(24), 2, RGB, [32] * 3, format=[FLOAT] * 3)
+        with pytest.raises(
+            Unreadable, match="^a kind of TIFF that is not read, or a damaged one, whatever its name: save"
+        ):
             decode(content)
 
     def test_a_format_that_is_named_unsigned_is_read(self, order: str) -> None:

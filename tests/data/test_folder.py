@@ -73,7 +73,6 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     write(tmp_path, "pool/1.png", "pool/2.png", "train/b/3.png", "val/b/1.png")
     (tmp_path / "train/a").symlink_to(tmp_path / "pool")  # a class that is a link
     (tmp_path / "pool/loop").symlink_to(tmp_path / "pool")
-    (tmp_path / "pool/up").symlink_to(tmp_path / "train")
     (tmp_path / "train/b/linked.png").symlink_to(tmp_path / "pool/1.png")
     (tmp_path / "train/b/lost.png").symlink_to(tmp_path / "nowhere.png")
     data = read(tmp_path)
@@ -84,6 +83,25 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert not any("loop" in name for name in names(data.train))
     with pytest.raises(FileNotFoundError):  # a link to nowhere stays in, so that reading tells
         data.train.read(names(data.train).index("b/lost.png"))
+
+
+@pytest.mark.parametrize(
+    ("link", "to", "found"),
+    [
+        ("a/up", "..", "a/up: leads to {}, whose"),
+        ("self", ".", "self: leads to {}, whose"),
+        ("c", "a", "c: leads to {}/a, whose"),
+        ("a/other", "../b", "b: leads to {}/a/other, whose"),
+        ("a/deep", "../b/deep", "b/deep: leads to {}/a/deep, whose"),
+    ],
+)
+def test_no_link_gives_images_to_two_classes(tmp_path: Path, link: str, to: str, found: str) -> None:
+    write(tmp_path, *(f"{name}/{i}.png" for name in ("a", "b", "b/deep") for i in range(3)))
+    (tmp_path / link).symlink_to(to)
+    with pytest.raises(UserError) as refused:
+        read(tmp_path)
+    assert found.format(tmp_path) in str(refused.value)
+    assert not (tmp_path / SPLIT).exists()
 
 
 def test_an_empty_file_stays_in(tmp_path: Path) -> None:
@@ -144,7 +162,10 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
         (["1.png", "2.png"], "images such as 1.png lie directly in it; each class needs a folder of images"),
         (["a/1.png", "a/2.png"], "only one class, 'a'; at least two"),
         (["train/a/1.png", "val/a/1.png"], "train: only one class, 'a'"),
-        (["a/1.png", "a/2.png", "b/1.png"], "b: only one image; a class needs two.* testing.$"),
+        (
+            ["a/1.png", "a/2.png", "b/1.png"],
+            "b: only one image; a class needs two.* testing: add images, or move the folder away.$",
+        ),
         (
             ["a/1.png", "a/2.png", "b/1.png", "c/1.png", "d/1.png"],
             "b: only one image; .* The same is true of 'c', 'd'.$",

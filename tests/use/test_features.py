@@ -162,7 +162,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
         (["--nearest", "1", "--among", "t.parquet"], "t.parquet: a table for other programs; search in the .npz"),
         (["--nearest", "1", "--among", "there.npz"], "features of net can't be compared"),
         (["--out", "made.npz", "--at", "layer9.0"], "unit 'layer9.0' is not one of this network's"),
-        (["bad.png", "--out", "made.npz"], "none of 1 images can be read"),
+        (["bad.png", "--out", "made.npz"], "no image can be read, e.g. bad.png: "),
         (["empty", "--out", "made.npz"], "empty: no images in it, it is empty"),
     ],
 )

@@ -34,7 +34,7 @@ from resnetlab.use.predict import likeliest
 Noise = Callable[..., bytes]
 MEGABYTE = 10**6
 TYPE = "multipart/form-data; boundary=xyz"
-FORMATS = "not an image in a supported format: JPEG, PNG, WEBP, GIF, BMP, TIFF"
+FORMATS = "not an image in a supported format; supported are JPEG, PNG, WEBP, GIF, BMP, TIFF"
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -194,7 +194,7 @@ def test_head_is_answered_as_get_without_a_body(server: Any) -> None:
         ("POST", "/predict", TYPE, b"--xyz\r\nContent-Disposition: form-data\r\n\r\nx\r\n--xyz--", 422, "no field"),
         ("POST", "/predict", "image/png", b"", 422, "the file is empty"),
         ("POST", "/predict", "image/png", b"no image", 415, FORMATS),
-        ("POST", "/predict", "image/svg+xml", b"<svg onload='alert(1)'/>", 415, FORMATS),
+        ("POST", "/predict", "image/svg+xml", b"<svg onload='alert(1)'/>", 415, "an SVG drawing, whatever"),
         ("POST", "/predict?top=0", "image/png", b"x", 422, "top: "),
         ("POST", "/predict?top=1e3", "image/png", b"x", 422, "top: "),
         ("POST", "/predict?top=" + "9" * 5000, "image/png", b"x", 422, "top: "),
@@ -210,6 +210,9 @@ def test_head_is_answered_as_get_without_a_body(server: Any) -> None:
         ),
         ("POST", "/explain?view=photo", "image/png", b"x", 422, "view: Input should be 'overlay' or 'heat'"),
         ("POST", "/explain?unit=", "image/png", b"x", 422, "unit '' is not listed by"),
+        ("POST", "/explain?class=1", "image/png", b"x", 422, "'class' is not a parameter; there are label, unit, view"),
+        ("POST", "/predict?topp=1", "image/png", b"x", 422, "'topp' is not a parameter; there are top"),
+        ("POST", "/predict?top=1&top=2", "image/png", b"x", 422, "top is given 2 times; give it once"),
     ],
 )
 def test_bad_requests_get_their_status(
@@ -220,12 +223,21 @@ def test_bad_requests_get_their_status(
     assert server.ask("GET", "/health").status == 200
 
 
+def test_a_body_is_one_image_as_it_is(server: Any, noise: Noise) -> None:
+    part = b"--xyz\r\nContent-Disposition: form-data; name=image\r\n\r\n" + noise(format="JPEG") + b"\r\n"
+    assert server.ask("POST", "/predict", TYPE, part + b"--xyz--\r\n").status == 200
+    answer = server.ask("POST", "/predict", TYPE, part + part + b"--xyz--\r\n")
+    assert (answer.status, one_line(answer)) == (422, "the form has 2 fields 'image'; send one image in each request")
+    answer = server.ask("POST", "/predict", TYPE, part + b"--xyz--\r\n", **{"Content-Encoding": "gzip"})
+    assert (answer.status, "(Content-Encoding); send the image as it is" in one_line(answer)) == (415, True)
+
+
 def test_bad_images_get_their_status(server: Any, noise: Noise) -> None:
     jpeg = noise(height=400, width=400, format="JPEG")
     for image, status, words in (
         (png_header(60_000, 60_000), 413, "more than the allowed 25,000,000 pixels"),
         (png_header(5_001, 5_000), 413, "5,001x5,000 pixels are more than the allowed 25,000,000"),
-        (png_header(32_769, 1), 413, "a side longer than the allowed 32,768"),
+        (png_header(32_769, 1), 413, "32,769x1 pixels: a side is longer than the allowed 32,768"),
         (png_header(30_000, 1), 413, "too narrow a strip"),
         (png_header(2**31 - 1, 2**31 - 1), 413, "pixels"),
         (png_header(0, 10), 422, "can't be read"),
@@ -234,6 +246,11 @@ def test_bad_images_get_their_status(server: Any, noise: Noise) -> None:
         (jpeg[:100], 422, "can't be read"),
         (b"\0" * 1000, 415, FORMATS),
         (b"P6 1 1 255 abc", 415, FORMATS),  # PPM
+        (
+            b"\0\0\0\x18ftypheic" + bytes(99),
+            415,
+            "a HEIC image, whatever its name: save the picture as JPEG or PNG; supp",
+        ),
         (b"GIF89a" + b"\xff" * 1000, 422, "can't be read"),
     ):
         for path in ("/predict", "/explain"):
