@@ -274,16 +274,13 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         raise UserError(
             f"{folder / SPLIT}: none of the test images that it names exist; delete it to draw a new split."
         )
-    for words in now.words(len(written)):
-        _log.warning("%s: %s", folder / SPLIT, words)
+    said, gone = now.words(len(written)), f"no test images are left for {some(map(shown, untested or anew))}"
     if untested:
-        words = (
-            "no test images are left for %s, whose other images may be training images: only other classes are tested"
-        )
-        _log.warning("%s: " + words, folder / SPLIT, some(map(shown, untested)))
+        said.append(f"{gone}, whose other images may be training images: only other classes are tested")
     if anew:
-        words = "no test images are left for %s: new ones are drawn, which earlier runs may have trained on"
-        _log.warning("%s: " + words, folder / SPLIT, some(map(shown, anew)))
+        said.append(f"{gone}: new ones are drawn, which earlier runs may have trained on")
+    for words in said:
+        _log.warning("%s: %s", folder / SPLIT, words)
     if purpose == "train" and (drawn or now.renamed):
         write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
     return tested

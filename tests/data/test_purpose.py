@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from made_folders import names, write
+from made_folders import messages, names, write
 
 from resnetlab.cli.main import main
 from resnetlab.data.files import Files
@@ -231,3 +231,9 @@ def test_a_pack_of_where_it_lies_stays_the_same(
     assert f"{tmp_path.name}: already packed" in said
     assert "packed: skipped, a pack that resnetlab wrote" in caplog.text
     assert isinstance(open_data("pack:packed", "evaluate").test, Files)
+
+
+def test_a_class_without_images_is_not_blamed_on_a_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, *(f"ants/{i}.png" for i in range(3)), "bees/")
+    assert counts(open_data(str(tmp_path), "evaluate")) == (0, 3, ALL)
+    assert messages(caplog) == [f"{tmp_path / 'bees'}: no images in it, so this class is not tested"]

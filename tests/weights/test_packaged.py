@@ -106,8 +106,8 @@ def test_the_commands_take_them(
     assert loaded.metadata is not None
     assert loaded.metadata.measured == stated("cifar_resnet20").measured
     capsys.readouterr()
-    assert main(["predict", "pretrained:cifar_resnet21", "x.png"]) == 2
-    assert "Did you mean cifar_resnet20" in capsys.readouterr().err
+    assert main(["predict", "pretrained:cifar_resnet57", "x.png"]) == 2
+    assert "Did you mean cifar_resnet56" in capsys.readouterr().err
 
 
 def test_studies_measure_them() -> None:
