@@ -109,6 +109,11 @@ def _check_parts(folder: Path, inside: list[str]) -> None:
     parts = [name for name in named if folders_in(folder / name) and (name in exact or has_no_images(name))]
     if {*parts} - {*TEST} and (len(parts) > 1 or {*parts} & {*exact}):
         raise UserError(f"{folder / parts[0]}: seems to be part of a split; name the two parts 'train' and 'val'.")
+    if len(inside) > 1 and all(map(has_no_images, inside)):
+        below = {tuple(folders_in(folder / name)) for name in inside}
+        if len(below) == 1 and len(alike := next(iter(below))) > 1:
+            words = "%s are taken as classes, but each has the folders %s; if those are the classes, merge them"
+            _log.warning("%s: " + words, folder, some(map(shown, inside)), some(map(shown, alike)))
     for name in exact:
         if len(inside) > 1 and not set(inside) <= SPLIT_WORDS:
             _log.warning("%s: taken as a class; if its images are to be tested, move it away", folder / name)

@@ -209,6 +209,13 @@ def test_a_class_called_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}/train: {said}"]
 
 
+def test_folders_that_all_have_the_same_folders_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, *(f"{fold}/{name}/{i}.png" for fold in ("fold1", "fold2") for name in ("a", "b") for i in range(2)))
+    assert read(tmp_path).classes == ("fold1", "fold2")
+    (said,) = messages(caplog)
+    assert "'fold1', 'fold2' are taken as classes, but each has the folders 'a', 'b'; if those are the classes" in said
+
+
 def test_classes_with_such_words_in_their_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One may have subfolders; two are classes as long as images lie in them directly."""
     write(tmp_path, "freight train/a/1.png", "freight train/a/2.png", "bus/1.png", "bus/2.png")
