@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +19,17 @@ from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.own import what_it_wrote
 from resnetlab.data.source import FolderFiles, StringArray
-from resnetlab.data.walk import SPLIT, folders_in, identity, images_below, is_image, no_images, tell_left_out
+from resnetlab.data.standing import standing, text
+from resnetlab.data.walk import (
+    SPLIT,
+    folders_in,
+    identity,
+    images_below,
+    is_image,
+    no_images,
+    tell_left_out,
+    unreadable,
+)
 from resnetlab.errors import UserError, did_you_mean, shown, some
 from resnetlab.paths import one_form
 from resnetlab.storage import is_there, read_regular, write_json
@@ -207,7 +216,10 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFile
     labels, sizes, others = array("i"), array("q"), list[str]()
 
     def names() -> Iterator[str]:
-        elsewhere = {identity(folder): str(folder)}  # and the folders of the classes before
+        try:
+            elsewhere = {identity(folder): str(folder)}  # and the folders of the classes before
+        except OSError as error:
+            raise unreadable(folder, error) from error
         for label, name in enumerate(classes):
             if may_lack and not (folder / name).exists():
                 continue
@@ -244,7 +256,7 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
     now = standing(written, source.names)
     known = {one_form(name.partition("/")[0]) for name in written}  # also by images that are gone
     tested = np.zeros(len(source.names), dtype=bool)
-    drawn, anew, untested = [], [], []
+    drawn, anew, untested, empty = list[str](), list[str](), list[str](), list[str]()
     starts = np.searchsorted(source.labels, np.arange(len(classes) + 1))
     for name, start, end in zip(classes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         count = end - start
@@ -253,9 +265,8 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         if purpose == "evaluate":
             if not was_known:
                 tested[start:end] = True
-            untested += [name] if was_known and not tested[start:end].any() else []
-            if not count:
-                _log.warning("%s: no images in it, so this class is not tested", folder / name)
+            if not tested[start:end].any():
+                (untested if count else empty).append(name)
             continue
         if not tested[start:end].any():
             anew += [name] if was_known else []
@@ -286,6 +297,8 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
         said.append(f"{gone}: new ones are drawn, which earlier runs may have trained on")
     for words in said:
         _log.warning("%s: %s", folder / SPLIT, words)
+    if empty:
+        _log.warning("%s: no images of %s, so only other classes are tested", folder, some(map(shown, empty)))
     if purpose == "train" and (drawn or now.renamed):
         write_split(folder / SPLIT, sorted({*written, *drawn, *now.renamed}))
     return tested
@@ -340,59 +353,3 @@ def _test_folder(folder: Path, inside: list[str]) -> Path:
     flat = [name for name in TEST if name in inside]
     words = f"{flat[0]} has no class folders" if flat else f"it has {TRAIN} but none of {', '.join(TEST)}"
     raise UserError(f"{folder}: {words}; {LAYOUT}.")
-
-
-class Standing(NamedTuple):
-    """The test images of a split as they are now; names are those of `text`."""
-
-    test: frozenset[str]  # those that are there
-    renamed: dict[str, str]  # the renamed ones among them, with their names in the file
-    gone: list[str]  # those that the file names and that are missing
-
-    def words(self, of: int) -> list[str]:
-        """Lines about renamed and missing images; of: the number of test images that the file names."""
-        lines = []
-        if self.renamed:
-            pairs = some(_both(was, now) for now, was in sorted(self.renamed.items()))
-            lines.append(f"renamed, and still test images: {len(self.renamed):,} of its {of:,} images, {pairs}")
-        if self.gone:
-            names = some(map(shown, self.gone))
-            count = f"{len(self.gone):,} of its {of:,} test images"
-            lines.append(f"missing: {count}, {names} (put them back, or delete the file to draw a new split)")
-        return lines
-
-
-def text(name: str) -> str:
-    """A file's name as it stands in a split file, which is the same text in every locale."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def standing(written: frozenset[str], names: Iterable[str]) -> Standing:
-    """Find the test images that the file names among `names`, even if their extension or normal form has changed.
-
-    An image saved in another format keeps its name up to the extension, and one copied via a Mac may change the
-    encoding of its accents: it is the same test image, on which earlier runs have not trained.
-    """
-    names = [text(name) for name in names] if written else []
-    there = written.intersection(names)
-    if len(there) == len(written):
-        return Standing(there, {}, [])
-    kept = {_stem(name) for name in there}
-    missing = {_stem(name): name for name in sorted(written - there) if _stem(name) not in kept}
-    renamed = {name: missing[_stem(name)] for name in names if name not in there and _stem(name) in missing}
-    found = {_stem(name) for name in renamed}
-    return Standing(
-        there | renamed.keys(),
-        renamed,
-        [name for name in sorted(written - there) if _stem(name) in missing and _stem(name) not in found],
-    )
-
-
-def _stem(name: str) -> str:
-    return one_form(os.path.splitext(name)[0])
-
-
-def _both(was: str, now: str) -> str:
-    """Two names, with escapes where they would look the same."""
-    show = ascii if one_form(was) == one_form(now) else shown
-    return f"{show(was)} is now {show(now)}"

@@ -79,9 +79,10 @@ def images_below(
             which = identity(place)
             if which in seen:
                 continue
-            if elsewhere and which in elsewhere:
-                link, other = place.rstrip("/"), elsewhere[which]
-                raise UserError(f"{link}: leads to {other}, whose images would be of two classes; remove the link.")
+            if elsewhere and (other := elsewhere.get(which)) and os.path.realpath(other) == os.path.realpath(place):
+                links = [path for path in (place.rstrip("/"), other) if os.path.realpath(path) != os.path.abspath(path)]
+                link, to = (other, place.rstrip("/")) if links == [other] else (place.rstrip("/"), other)
+                raise UserError(f"{link}: leads to {to}, whose images would be of two classes; remove the link.")
             seen[which] = place.rstrip("/")
             if inside and (ours := what_it_wrote(place, is_image)):
                 _log.warning("%s: skipped, %s that resnetlab wrote", place.rstrip("/"), ours)

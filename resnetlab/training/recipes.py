@@ -211,8 +211,12 @@ def _from_file(path: Path, overrides: dict[str, Any]) -> Recipe:
         text = shown(base)
         raise UserError(f"{path}: recipe={text} must be one of {', '.join(RECIPES)}.{did_you_mean(text, RECIPES)}")
     known = RECIPES[base] if base else Recipe()
-    given = [name for name in REPLACED if name != "start" and overrides.get(name) is not None]
+    given = [name for name in REPLACED if overrides.get(name) is not None]
+    if "start" not in values:  # else its fields are of the file's own start
+        given = [name for name in given if name != "start"]
     replaced = {name for each in given for name in REPLACED[each]}
+    if overrides.get("optimiser") == "adamw":
+        replaced.add("nesterov")
     kept = {name: value for name, value in values.items() if name not in replaced}
     try:
         return known.override(**kept | overrides)

@@ -127,13 +127,12 @@ class Stepper:
         wanted = part.labels if part.targets is None else part.targets
         if self.class_weights is None:
             return tf.cross_entropy(scores, wanted)
-        if part.targets is None:
-            weights = self.class_weights[part.labels]
-        else:
-            smoothing = self.recipe.label_smoothing
-            sharp = (part.targets - smoothing / part.targets.shape[1]) / (1 - smoothing)
-            weights = sharp @ self.class_weights
         # Not torch's weighted mean, which divides by the weights of the images that happen to be in the part.
+        if part.targets is None:
+            return tf.cross_entropy(scores.float(), wanted, self.class_weights, reduction="sum") / len(part.labels)
+        smoothing = self.recipe.label_smoothing
+        sharp = (part.targets - smoothing / part.targets.shape[1]) / (1 - smoothing)
+        weights = (sharp * self.class_weights).sum(1)  # no matrix product, which autocast would shorten
         return (weights * tf.cross_entropy(scores.float(), wanted, reduction="none")).mean()
 
     def _sent_at(self, last: bool) -> contextlib.AbstractContextManager[None]:

@@ -48,7 +48,7 @@ class Form:
 
     def __init__(self) -> None:
         self.image: bytearray | None = None
-        self.images = 0
+        self.images, self._counted = 0, False  # whether the part at hand is counted
         self.whole = False
         self._header, self._value, self._inside = bytearray(), bytearray(), False
 
@@ -62,9 +62,10 @@ class Form:
         """A header is whole: perhaps the one that names the field."""
         if self._header.lower() == b"content-disposition":
             is_image = parse_options_header(bytes(self._value))[1].get(b"name") == b"image"
-            self.images += is_image
-            self._inside = is_image and self.images == 1
-            if self._inside:
+            if is_image and not self._counted:
+                self.images, self._counted = self.images + 1, True
+                self._inside = self.images == 1
+            if self._inside and self.image is None:
                 self.image = bytearray()
         self._header, self._value = bytearray(), bytearray()
 
@@ -73,7 +74,7 @@ class Form:
             self.image += data[start:end]
 
     def on_part_end(self) -> None:
-        self._inside = False
+        self._inside = self._counted = False
 
     def on_end(self) -> None:
         self.whole = True

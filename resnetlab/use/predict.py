@@ -47,15 +47,13 @@ def labelled_images(names: Iterable[str]) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     empty: list[str] = []
     for name in names:
-        if re.match(r"https?://", name):
+        if re.match(r"https?://", str(name)):
             raise UserError(f"{name}: addresses are not fetched; download the picture, and give its file.")
         path = expanded(name)
         if os.path.isdir(path):
             found += _in_folder(path, empty)
         elif glob.has_magic(name) and not os.path.exists(path) and (matched := _matching(path, empty)):
             found += matched
-        elif glob.has_magic(name) and not os.path.lexists(path):
-            empty.append(f"{name}: no file matches this pattern.")
         else:
             found.append((path, ""))
     if not found:

@@ -138,7 +138,7 @@ def check_query(request: Request, known: tuple[str, ...]) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known:
-            raise Unfinished(422, f"{shown(name)} is not a parameter; there are {', '.join(known)}")
+            raise Unfinished(422, f"{shown(name)} is not a parameter; known: {', '.join(known)}")
         if names.count(name) > 1:
             raise Unfinished(422, f"{name} is given {names.count(name)} times; give it once")
 

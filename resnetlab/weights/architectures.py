@@ -21,8 +21,8 @@ MOST_BYTES = 10**7  # of it; the largest, with 21,843 classes, has below 10**6
 STATED = ("arch", "architecture", "model_name")  # keys under which trainings save what their network is called
 # Keys under which trainings save the names of classes.
 CLASSES = (
-    *("class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names", "label_names", "labels"),
-    "CLASSES",
+    *("class_to_idx", "idx_to_class", "id2label", "label2id", "classes", "class_names", "label_names", "CLASSES"),
+    "labels",  # last, since it may be anything's
 )
 DEEPEST = 2  # levels below the top of a file in which it may state such things, as mmengine's meta.dataset_meta.classes
 
@@ -35,9 +35,13 @@ def _in_a_name(words: str) -> re.Pattern[str]:
 # What the name of a file or a network says that its tensors do not show, by the words in it.
 TRACELESS = {
     _in_a_name(r"(?:se|eca)?resnex?t(?:aa|blur)\d\w*"): "it is {}, whose anti-aliasing resnetlab does not have",
-    _in_a_name("dilated|os8|os16"): "it is {}, and resnetlab has no dilation",
+    _in_a_name(r"dilated|os(?:8|16)(?!\d)"): "it is {}, and resnetlab has no dilation",
 }
-FROM_CAFFE = {_in_a_name("caffe|msra"): "it comes from {}, whose networks take BGR pixels of 0 to 255"}
+FROM_CAFFE = {  # at a name's end, before a hash and what the file is
+    re.compile(r"(?:.*[\W_])?(caffe|msra)(?:-[0-9a-f]{6,})?(?:\.\w+)?", re.IGNORECASE | re.DOTALL): (
+        "it comes from {}, whose networks take BGR pixels of 0 to 255"
+    )
+}
 OLD_PREFIX = re.compile(r"(tv|ssl|swsl|ig)_")  # in timm's names: who trained the weights
 # Other settings in config.json that change the network, and the values that our networks have.
 OURS: dict[str, tuple[object, ...]] = {
@@ -61,7 +65,9 @@ def stated_classes(values: Mapping[Any, Any]) -> tuple[str, ...]:
 
     They may be a list, or a dictionary of numbers by names (torchvision's class_to_idx) or of names by numbers.
     """
-    found = (_names(place.get(key)) for place in _places(values) for key in CLASSES)
+    found = (
+        _names(place.get(key)) for keys in (CLASSES[:-1], CLASSES[-1:]) for place in _places(values) for key in keys
+    )
     return next(filter(None, found), ())
 
 
@@ -70,7 +76,7 @@ def _places(values: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
     level = [values]
     for _ in range(DEEPEST + 1):
         yield from level
-        level = [inside for place in level for inside in place.values() if isinstance(inside, dict)]
+        level = [v for place in level for key, v in place.items() if isinstance(v, dict) and key != "teacher"]
 
 
 def _names(stated: object) -> tuple[str, ...]:

@@ -238,14 +238,19 @@ def _of_transformers(told: dict[str, Any]) -> Preprocessing:
     elif crop and told.get("do_center_crop", True):
         size = _sides(crop)[0]
         share = size / sides[0]
-    elif len(sides) > 1 or (is_convnext and sides[0] >= WARPED):
-        other.append("squeezes images into squares (here their middle is taken)")
-    elif is_convnext:
+        if len(set(_sides(crop))) > 1:
+            other.append(f"takes images of {_sides(crop)[1]} x {size} pixels (here squares)")
+            size, share = None, 1.0
+    elif is_convnext and sides[0] >= WARPED:
+        sides *= 2
+    elif is_convnext and len(sides) == 1:
         share = float(told.get("crop_pct") or CROP_SHARE)
-    else:
-        other.append("does not crop images (here their middle is taken)")
+    elif len(sides) == 1:
+        other.append("does not crop images (here the centre is cropped)")
+    if len(sides) > 1 and len(set(sides)) == 1:
+        other.append("squeezes images into squares (here the centre is cropped)")
     if not told.get("do_resize", True):
-        other.append("does not resize images (here they are)")
+        other.append("does not resize images (here they are resized)")
     resizing = _resizing(share, PILLOWS.get(told.get("resample", 2), str(told.get("resample"))), None, other)
     mean, std = _numbers(told["image_mean"]), _numbers(told["image_std"])
     if not told.get("do_normalize", True):

@@ -222,10 +222,9 @@ def _say_assumed(path: Path, found: IdentifiedState, net: str | None) -> None:
     }
     for name, is_hidden in hidden.items():
         if is_hidden and name not in net:
-            _log.warning(
-                "%s: the file can't show %s; %r is assumed, unless --net '%s(%s=...)' gives another.",
-                *(path, name, getattr(spec, name), spec.name.partition("(")[0], name),
-            )
+            other = f"{net[:-1]}, {name}=...)" if net.endswith(")") else f"{net}({name}=...)"
+            words = "%s: the file doesn't show %s; %r is assumed, unless --net '%s' gives another."
+            _log.warning(words, path, name, getattr(spec, name), other)
 
 
 def _in_order(path: Path, contents: Contents, net: str | None) -> Loaded:

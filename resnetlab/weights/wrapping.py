@@ -45,8 +45,10 @@ TRAINED = (
     "student",
 )
 HEADS = {"fc", "head", "heads", "cls_head", "classifier", "linear", "last_linear", "output", "logits"}
-# Heads of self-supervised trainings, whose outputs are no classes.
-PROJECTIONS = {"projector", "projection", "projection_head", "predictor", "prediction_head", "prototypes", "mlp"}
+# Layers whose outputs are no classes, as self-supervised trainings and searches for similar images have them.
+PROJECTIONS = re.compile(
+    r"(\w+_)?(proj\w*|embed\w*|feat\w*|neck|bottleneck|predictor|prediction_head|prototypes?|mlp|gate)(_\w+)?"
+)
 FIRST = "|".join(dict.fromkeys("|".join(scheme.first for scheme in NAMING_SCHEMES.values()).split("|")))
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of Sequential
 CHILDREN_FIRST, VGG_FIRST = r"4\.0\.conv1\.weight", r"features\.0\.weight"
@@ -155,23 +157,25 @@ def _with_head(own: State, beside: State, prefix: str, queues: list[Tensor], fou
     everything = own | beside
     fb_head = any(re.fullmatch(r"\d+(\.1)?\.weight", key) and tensor.ndim == 2 for key, tensor in own.items())
     known = {key: _flat(tensor) for key, tensor in own.items() if A_HEAD.fullmatch(key)}
-    embeds = any(len(t) in queue.shape for t in known.values() for queue in queues)
+    embeds = any(t.ndim == 2 and len(t) == min(queue.shape, default=0) for t in known.values() for queue in queues)
     if (fb_head or known or any(re.fullmatch(VGG_FIRST, key) for key in own)) and not embeds:
         return replace(found, state=everything | known)
     body = {key.partition(".")[0] for key, tensor in everything.items() if max(tensor.shape[2:], default=1) > 1}
-    matrices = {key.rpartition(".")[0] for key, tensor in everything.items() if tensor.ndim == 2}
     heads = {
         key: _flat(tensor)
         for key, tensor in everything.items()
-        if (first := key.partition(".")[0]) in HEADS | PROJECTIONS
-        or (key.rpartition(".")[0] in matrices and first not in body and not first.isdigit())
+        if (first := key.partition(".")[0]) in HEADS
+        or (PROJECTIONS.fullmatch(first) and first not in body)
         or (key in beside and _is_after(first, prefix))
     }
+    if not heads:  # perhaps one with a name of its own
+        layers = {key.removesuffix(".weight") for key, tensor in everything.items() if tensor.ndim == 2}
+        heads = {key: t for key, t in everything.items() if key.count(".") == 1 and key.partition(".")[0] in layers}
     if any(tensor.ndim > 2 for tensor in heads.values()):
         heads = {}
     state = {key: tensor for key, tensor in everything.items() if key not in heads}
     weights = [key.removesuffix(".weight") for key, t in heads.items() if t.ndim == 2 and key.endswith(".weight")]
-    is_classes = not embeds and not any(key.partition(".")[0] in PROJECTIONS for key in heads)
+    is_classes = not embeds and not any(PROJECTIONS.fullmatch(key.partition(".")[0]) for key in heads)
     if is_classes and len(weights) == 1 and heads.keys() == {f"{weights[0]}.{name}" for name in ("weight", "bias")}:
         fc = {f"fc.{key.rpartition('.')[2]}": tensor for key, tensor in heads.items()}
         return replace(found, state=state | fc)

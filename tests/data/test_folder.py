@@ -91,8 +91,8 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         ("a/up", "..", "a/up: leads to {}, whose"),
         ("self", ".", "self: leads to {}, whose"),
         ("c", "a", "c: leads to {}/a, whose"),
-        ("a/other", "../b", "b: leads to {}/a/other, whose"),
-        ("a/deep", "../b/deep", "b/deep: leads to {}/a/deep, whose"),
+        ("a/other", "../b", "a/other: leads to {}/b, whose"),
+        ("a/deep", "../b/deep", "a/deep: leads to {}/b/deep, whose"),
     ],
 )
 def test_no_link_gives_images_to_two_classes(tmp_path: Path, link: str, to: str, found: str) -> None:

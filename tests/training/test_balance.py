@@ -81,6 +81,14 @@ def test_the_gradient_is_that_of_the_weighted_mean_in_parts_too(soft: bool) -> N
     )  # without weights the loss is computed as it always was
 
 
+def test_weights_keep_their_digits_in_half_precision() -> None:
+    batch = Batch(torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6), None)
+    soft = batch._replace(targets=tf.one_hot(batch.labels, 10).float())
+    weights = torch.linspace(1 / 3, 7 / 3, 10)
+    hard, smooth = (stepper(Recipe(precision="bf16"), weights)(each, 0.0).loss for each in (batch, soft))
+    torch.testing.assert_close(hard, smooth, rtol=1e-5, atol=0)
+
+
 def test_it_works_in_half_precision() -> None:
     batch = Batch(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]), None)
     made = stepper(Recipe(precision="bf16"), torch.ones(10))

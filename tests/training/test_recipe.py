@@ -174,6 +174,7 @@ def test_a_file_starts_from_a_named_recipe(tmp_path: Path) -> None:
         ("stop_after = 3\nvalidation_share = 0.0", {"validation_share": 0.1}),
         ("accumulate = 4\nbatch_size = 4", {"batch_size": 64}),
         ("iterations = 9", {"epochs": 2.0}),
+        ("lr = 0.2", {"optimiser": "adamw"}),
         ("validation_images = 9", {"validation_share": 0.1}),
     ],
 )
@@ -184,6 +185,16 @@ def test_options_count_as_if_they_stood_in_the_file(tmp_path: Path, content: str
     wanted = {name: value for name, value in tomllib.loads(content).items() if name != "iterations"} | options
     wanted |= {"validation_images": 0} if "validation_share" in options else {}
     assert {name: getattr(found, name) for name in wanted} == wanted
+
+
+def test_what_a_file_says_of_its_own_start_is_not_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "finetune"\nstart = "a.pth"\nnet = "resnet18"\nmatch = "order"\n')
+    assert (recipe(str(path)).match, recipe(str(path)).net) == ("order", "resnet18")
+    other = recipe(str(path), start="b.pth")
+    assert (other.start, other.match, other.net) == ("b.pth", "names", "")
+    path.write_text("nesterov = true\n")
+    assert not recipe(str(path), optimiser="adamw").nesterov
 
 
 def test_an_option_is_not_the_files_fault(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def server(serving: Callable[..., contextlib.AbstractContextManager[Served]]) ->
         yield served
         served.process.kill()
         assert served.process.stderr is not None
-        start = ("the file does not state", "the file can't show")
+        start = ("the file does not state", "the file doesn't show")
         said = [line for line in served.process.stderr.read().splitlines() if not any(words in line for words in start)]
     assert not said, "nothing that a client does is an error of the server"
 

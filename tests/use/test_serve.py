@@ -210,8 +210,8 @@ def test_head_is_answered_as_get_without_a_body(server: Any) -> None:
         ),
         ("POST", "/explain?view=photo", "image/png", b"x", 422, "view: Input should be 'overlay' or 'heat'"),
         ("POST", "/explain?unit=", "image/png", b"x", 422, "unit '' is not listed by"),
-        ("POST", "/explain?class=1", "image/png", b"x", 422, "'class' is not a parameter; there are label, unit, view"),
-        ("POST", "/predict?topp=1", "image/png", b"x", 422, "'topp' is not a parameter; there are top"),
+        ("POST", "/explain?class=1", "image/png", b"x", 422, "'class' is not a parameter; known: label, unit, view"),
+        ("POST", "/predict?topp=1", "image/png", b"x", 422, "'topp' is not a parameter; known: top"),
         ("POST", "/predict?top=1&top=2", "image/png", b"x", 422, "top is given 2 times; give it once"),
     ],
 )

@@ -56,7 +56,13 @@ def test_other_things_that_a_name_says(net: ResNet, tmp_path: Path, name: str, m
     assert resnetlab.load(tmp_path / name, net=SMALL).spec.num_classes == 3
 
 
-@pytest.mark.parametrize("name", ["caffeine.pth", "resnet50.pth", "resnetaa.pth", "blur.pth", "resnet18-blurred.pth"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("caffeine.pth", "resnet20_msra_init.pth", "latte-caffe-mocha.pth", "r-os800.pth", "resnet50.pth"),
+        *("resnetaa.pth", "blur.pth", "resnet18-blurred.pth"),
+    ],
+)
 def test_other_names_are_read(net: ResNet, tmp_path: Path, name: str) -> None:
     torch.save(net.state_dict(), tmp_path / name)
     assert resnetlab.load(tmp_path / name).spec.num_classes == 3

@@ -126,12 +126,20 @@ def test_sizes_of_image_processors(tmp_path: Path, told: dict[str, Any], side: i
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"size": {"height": 96, "width": 96}}, "squeezes images into squares (here their middle is taken)"),
-        ({"size": {"shortest_edge": 384}}, "squeezes images into squares (here their middle is taken)"),
+        ({"size": {"height": 96, "width": 96}}, "squeezes images into squares (here the centre is cropped)"),
+        ({"size": {"shortest_edge": 384}}, "squeezes images into squares (here the centre is cropped)"),
+        (
+            {"size": {"height": 256, "width": 256}, "crop_size": 224},
+            "squeezes images into squares (here the centre is cropped)",
+        ),
+        (
+            {"size": 256, "crop_size": {"height": 224, "width": 200}},
+            "takes images of 200 x 224 pixels (here squares)",
+        ),
         ({"size": {"height": 96, "width": 64}}, "takes images of 64 x 96 pixels (here squares)"),
         ({"crop_pct": 0.1}, "resizes images to a crop share of 0.1, crop mode center (here 0.875, center)"),
         ({"resample": 0}, "resizes images with nearest interpolation (here bilinear)"),
-        ({"do_resize": False}, "does not resize images (here they are)"),
+        ({"do_resize": False}, "does not resize images (here they are resized)"),
     ],
 )
 def test_what_an_image_processor_does_otherwise_is_said(

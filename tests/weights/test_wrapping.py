@@ -112,6 +112,8 @@ ANOTHERS: dict[str, State] = {
     "a scalar": {"layer1.0.alpha": torch.zeros(())},
     "a normalisation within": {"normalize.mean": torch.zeros(3)},
     "a third norm": {"layer1.0.bn3.num_batches_tracked": torch.tensor(0)},
+    "a layer before the head": {"se1.fc.0.weight": torch.zeros(4, 64), "se1.fc.2.weight": torch.zeros(64, 4)},
+    "positions": {"pos_embed": torch.zeros(4, 64)},
     "a second head": {"head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(2)},
     "squeeze-and-excitation of matrices": {"layer1.0.se.fc.0.weight": torch.zeros(2, 8)},
     "a head of convolutions": {"classifier.0.weight": torch.zeros(8, 64, 3, 3)},
@@ -149,6 +151,7 @@ HEADLESS: dict[str, tuple[Callable[[State], State], set[str]]] = {
         lambda s: under("backbone.", headless(s)) | fc(s, "projector"),
         {"projector.weight", "projector.bias"},
     ),
+    "an embedding": (lambda s: headless(s) | fc(s, "fc_embed"), {"fc_embed.weight", "fc_embed.bias"}),
     "two heads": (
         lambda s: headless(s) | fc(s, "age") | fc(s, "sex"),
         {"age.weight", "age.bias", "sex.weight", "sex.bias"},
@@ -171,6 +174,10 @@ def test_a_file_without_one_fully_connected_layer_says_what_it_has(state: State,
 
 
 def test_mocos_last_layer_makes_what_is_in_its_queue(state: State) -> None:
+    wide = read_state(under("encoder_q.", state) | {"queue": torch.zeros(64, 2), "queue_ptr": torch.tensor([3])})
+    assert wide.other_head is not None
+    many = read_state(under("encoder_q.", state) | {"queue": torch.zeros(1, 2), "queue_ptr": torch.tensor([3])})
+    assert many.other_head is None  # as many classes as images in the queue
     found = read_state(under("encoder_q.", state) | {"queue": torch.zeros(2, 99), "queue_ptr": torch.tensor([3])})
     assert found.state.keys() == headless(state).keys()
     assert set(found.other_head or ()) == {"fc.weight", "fc.bias"}
