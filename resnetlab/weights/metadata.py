@@ -22,7 +22,7 @@ class Preprocessing(NamedTuple):
 
     mean: tuple[float, ...]  # of each channel, of pixels / 255
     std: tuple[float, ...]
-    size: int | None  # of images, pixels a side; None if theirs are no squares
+    size: int | None  # of images, pixels a side; None if theirs aren't square
     resizing: Resizing
     other: str = ""  # what the publisher does differently from resnetlab, in words
 

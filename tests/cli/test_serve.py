@@ -100,6 +100,8 @@ def test_all_addresses_are_those_of_ipv4_too() -> None:
     with listen("::", 0) as listener:
         port = listener.getsockname()[1]
         assert url_of(listener) == f"http://[::1]:{port}/"
+        with listen("[::1]", 0) as bracketed:  # as the address above has it
+            assert url_of(bracketed).startswith("http://[::1]:")
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port)).close()
 

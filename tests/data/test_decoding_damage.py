@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from made_images import (
     with_segment,
     with_size,
 )
+from PIL import Image
 
 from resnetlab.data import turbojpeg
 from resnetlab.data.decoding import (
@@ -116,6 +118,13 @@ class TestRefusals:
     )
     def test_what_is_no_picture(self, function: Callable[[bytes], object], content: bytes, words: str) -> None:
         assert line(function, content) == words
+
+    def test_half_a_webp(self, function: Callable[[bytes], object]) -> None:
+        """Its header is whole; Pillow says only that it could make no decoder."""
+        if function is not read_header:
+            written = io.BytesIO()
+            Image.effect_noise((64, 64), 50).convert("RGB").save(written, "WEBP")
+            assert line(function, written.getvalue()[: len(written.getvalue()) // 2]) == "damaged or truncated"
 
     def test_bombs(self, function: Callable[[bytes], object]) -> None:
         """Nothing of that size is allocated: 10 GB would not be had."""

@@ -177,6 +177,7 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
             "b: no images in it, 1 file of other kinds: 'x.txt'; images",
         ),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "val/c: this class is missing from .*train"),
+        (["train/Cat/1.png", "train/b/1.png", "val/cat/1.png"], "val/cat: this class is missing .* Did you mean Cat"),
         (["train/a/1.png", "train/b/1.png"], "it has train but none of val, valid, validation, test"),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "val has no class folders"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.txt"], "val: no images in it, 1 file of other kinds: 'a/1.txt'"),
