@@ -97,7 +97,10 @@ def _time(t: Timing | None, device: str, threads: int) -> str:
     total = " and ".join(f"{duration(value)} of {name}" for name, value in parts.items() if value is not None)
     speed = f"{t.seconds_a_step:.3g} s per step, {_rate(t.images_per_second)} images/s"
     steps = f"({where}; a few steps of {t.timed_images} images)"
-    return f"about {total}: {speed} {steps}" if total else f"{speed} {steps}"
+    said = f"about {total}: {speed} {steps}" if total else f"{speed} {steps}"
+    if t.busy_cores is None:
+        return said
+    return f"{said}; other work kept {t.busy_cores:.1f} cores busy meanwhile, without it the run takes less time"
 
 
 def _rate(value: float) -> str:

@@ -71,6 +71,12 @@ def watch(threads: int) -> Callable[[], Load]:
     return load
 
 
+def other_work() -> float | None:
+    """The cores that other work takes now, for half a second, if times under it mean little; else None."""
+    taken = watch(0)().before
+    return taken if taken is not None and taken > BUSY_CORES else None
+
+
 @dataclass(frozen=True)
 class _Clocks:
     """Seconds: of the wall, of this process and thread on cores, and of everything on these cores."""

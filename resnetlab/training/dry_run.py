@@ -16,6 +16,7 @@ from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import known_counts
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.measuring.complexity import Complexity, complexity
+from resnetlab.measuring.load import other_work
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.training.finetune import read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
@@ -60,6 +61,7 @@ class Timing:
     images_per_second: float  # of one process
     training_seconds: float | None  # all steps; None if their number is not known
     evaluation_seconds: float | None  # all evaluations; None if the number of images is not known
+    busy_cores: float | None = None  # that other work took just before, if that makes these times too long
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _timing(trial: Trial, batch: int, memory: Memory, size: _Size, ranks: int) -
     images = min(batch, fits, FIRST_BATCH)
     if images < 2:
         return None
+    busy = other_work()  # before the steps: during them, this run's own processes for loading and compiling would count
     try:
         swift = int(SECONDS_A_STEP * images / trial.seconds(images, steps=1, before=1))
         images = min(batch, fits, max(2, swift))
@@ -218,7 +221,7 @@ def _timing(trial: Trial, batch: int, memory: Memory, size: _Size, ranks: int) -
     if size.steps and size.steps_per_epoch and size.test is not None:
         evaluated = (size.test + (size.held_out or 0)) / ranks
         evaluation = math.ceil(size.steps / size.steps_per_epoch) * evaluated * evaluating
-    return Timing(images, batch / speed, speed, training, evaluation)
+    return Timing(images, batch / speed, speed, training, evaluation, busy)
 
 
 def free_memory(device: str) -> int:

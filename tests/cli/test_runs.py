@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from resnetlab.cli.main import main
+from resnetlab.training import dry_run as dry_run_module
 from resnetlab.training.recipe import FIELDS, RETIRED
 
 Captured = pytest.CaptureFixture[str]
@@ -127,7 +128,8 @@ def test_a_run_is_not_the_name_of_a_network(
     assert main([*command, "resnet18"]) == 0
 
 
-def test_a_dry_run(tmp_path: Path, capsys: Captured) -> None:
+def test_a_dry_run(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run_module, "other_work", lambda: 1.84)
     options = ["--net", "cifar_resnet8", "--threads", "1", "--runs", str(tmp_path / "runs"), "--dry-run"]
     assert main(["train", "digits", *options]) == 0
     shown = capsys.readouterr().out
@@ -139,7 +141,7 @@ def test_a_dry_run(tmp_path: Path, capsys: Captured) -> None:
         "23 per epoch, 345 in total: 15 epochs",
         "0.05 at step 46, 0.005 at step 172",
         "1,437 for training, 360 for testing; 1 x 8 x 8 each",
-        "images/s (cpu, 1 thread; a few steps of 64 images)",
+        "images/s (cpu, 1 thread; a few steps of 64 images); other work kept 1.8 cores busy meanwhile",
         "nothing known to torch",
         "(new)",
     ):

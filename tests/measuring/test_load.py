@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resnetlab.measuring import load as load_module
-from resnetlab.measuring.load import Load, _Clocks, busy_load, seconds_of_work, watch
+from resnetlab.measuring.load import Load, _Clocks, busy_load, other_work, seconds_of_work, watch
 
 # user nice system idle iowait irq softirq steal guest guest_nice
 STAT = """cpu  9 9 9 9 9 9 9 9 9 9
@@ -76,3 +76,11 @@ def test_the_machine_at_hand_is_watched(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Path, "read_text", none)
     assert watch(threads=1)().others is None
+
+
+@pytest.mark.parametrize(("others", "said"), [(None, None), (0.25, None), (0.26, 0.26), (3.0, 3.0)])
+def test_other_work_is_said_where_times_under_it_mean_little(
+    others: float | None, said: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module, "watch", lambda threads: lambda: Load(4, others, 9.0, None))
+    assert other_work() == said

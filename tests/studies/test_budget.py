@@ -14,6 +14,7 @@ from resnetlab.studies.frame.cases import CASES
 from resnetlab.studies.frame.run import in_turn
 from resnetlab.studies.frame.scales import SHORTER, base, warmed_up
 from resnetlab.studies.frame.study import study
+from resnetlab.training import dry_run as dry_run_module
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -60,12 +61,20 @@ def test_finished_runs_are_left_out_and_tell_the_time(tmp_path: Path) -> None:
     assert " of training on this machine, by finished runs" in after.words
 
 
-def test_a_few_steps_tell_the_time_where_no_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [(None, "by a few steps"), (1.84, "by a few steps beside other work on 1.8 cores, without which")],
+)
+def test_a_few_steps_tell_the_time_where_no_run_does(
+    others: float | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(budgets, "WORTH_TIMING", 0.0)
+    monkeypatch.setattr(dry_run_module, "other_work", lambda: others)
     found = budget([DIGITS, DIGITS.override(net="cifar_resnet14")], tmp_path)
     assert found.seconds_left is not None
     assert found.seconds_left > 0
-    assert found.words.endswith("by a few steps")
+    assert words in found.words
+    assert ("other work" in found.words) is (others is not None)
     assert not list(tmp_path.iterdir())
 
 

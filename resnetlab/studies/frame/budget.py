@@ -32,6 +32,7 @@ class Budget:
     epochs_left: float
     seconds_left: float | None = None  # on this machine; None if it can't be estimated
     by_runs: bool = False  # whether finished runs gave the estimate, rather than a few steps
+    busy_cores: float | None = None  # that other work took while these few steps were timed, if the machine was busy
 
     @property
     def words(self) -> str:
@@ -46,6 +47,8 @@ class Budget:
         if self.seconds_left is None:
             return said
         how = "finished runs" if self.by_runs else "a few steps"
+        if self.busy_cores is not None:
+            how += f" beside other work on {self.busy_cores:.1f} cores, without which it takes less time"
         return f"{said}; about {_hours(self.seconds_left)} of training on this machine, by {how}"
 
 
@@ -59,15 +62,19 @@ def budget(recipes: Iterable[Recipe], runs: Path, device: str = "cpu") -> Budget
     left = [run for run in resolved if not _is_finished(run)]
     done = [run for run in resolved if run not in left]
     epochs_left = sum(epochs_of(run.recipe) for run in left)
-    seconds, by_runs = None, False
-    if left:
-        rate = _rate(done, device)
-        by_runs = rate is not None
-        if rate is None and epochs_left >= WORTH_TIMING:
-            rate = _timed_rate(min(left, key=lambda run: _multiply_adds(run.recipe.net, UNIT[1])), device)
-        seconds = None if rate is None else rate * epochs_left
-    total = sum(epochs_of(run.recipe) for run in resolved)
-    return Budget(len(resolved), total, len(done), epochs_left, seconds, by_runs)
+    known = Budget(len(resolved), sum(epochs_of(run.recipe) for run in resolved), len(done), epochs_left)
+    if not left:
+        return known
+    if (rate := _rate(done, device)) is not None:
+        return replace(known, seconds_left=rate * epochs_left, by_runs=True)
+    if epochs_left < WORTH_TIMING:
+        return known
+    smallest = min(left, key=lambda run: _multiply_adds(run.recipe.net, UNIT[1]))
+    timing = dry_run(smallest, device=device, threads=available_cores()).timing
+    if timing is None or timing.training_seconds is None or timing.evaluation_seconds is None:
+        return known
+    rate = (timing.training_seconds + timing.evaluation_seconds) / epochs_of(smallest.recipe)
+    return replace(known, seconds_left=rate * epochs_left, busy_cores=timing.busy_cores)
 
 
 def _amount(epochs: float) -> str:
@@ -133,11 +140,3 @@ def _rate(done: Sequence[Run], device: str) -> float | None:
             seconds += result["seconds"] * share
             epochs += epochs_of(run.recipe)
     return seconds / epochs if epochs else None
-
-
-def _timed_rate(run: Run, device: str) -> float | None:
-    """Seconds per epoch of cifar_resnet20, from a few steps of one run."""
-    timing = dry_run(run, device=device, threads=available_cores()).timing
-    if timing is None or timing.training_seconds is None or timing.evaluation_seconds is None:
-        return None
-    return (timing.training_seconds + timing.evaluation_seconds) / epochs_of(run.recipe)
