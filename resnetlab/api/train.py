@@ -105,11 +105,17 @@ def train(
 
 
 def recipe_of(recipe: PathLike | Recipe, fields: Mapping[str, Any]) -> Recipe:
-    """The recipe of that name or file, or the recipe itself, with some fields changed. Raises UserError."""
+    """The recipe of that name or file, or the recipe itself, with some fields changed.
+
+    Raises UserError, also for a field that is changed to no effect.
+    """
     texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in fields.items()}
     if isinstance(recipe, Recipe):
-        return recipe.override(**texts)
-    return named_recipe(text_of(recipe, "recipe"), **texts)
+        changed = recipe.override(**texts)
+    else:
+        changed = named_recipe(text_of(recipe, "recipe"), **texts)
+    changed.check_effect(texts)
+    return changed
 
 
 def launched(

@@ -11,6 +11,8 @@ from resnetlab.data.open import DATA_NAMES
 from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from resnetlab.data.loading import Augmentation
 
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
@@ -214,6 +216,17 @@ class Recipe:
             changes = {"nesterov": False} | changes
         return replace(self, **changes)
 
+    def check_effect(self, names: Iterable[str]) -> None:
+        """Raise UserError if one of these fields, which somebody set, has no effect beside the other fields."""
+        for name in names:
+            decider, values = DECIDED_BY.get(name, (name, ()))
+            if values and getattr(self, decider) not in values and getattr(self, name) != DEFAULTS[name]:
+                choices = " or ".join(f"{decider}={value!r}" for value in values)
+                raise UserError(
+                    f"{name}={shown(getattr(self, name))} has no effect with {decider}={getattr(self, decider)!r}: "
+                    f"give {choices} as well, or leave {name} out."
+                )
+
     @property
     def augmentation(self) -> Augmentation:
         """The augmentation of training images."""
@@ -233,13 +246,14 @@ class Recipe:
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
 Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
     f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
 )
 # Not part of a run's id: the network's name, where data and source are, and how they are read, since their contents
 # are hashed instead.
 NOT_IN_ID = ("net", "data", "start", "match")
-RETIRED: dict[str, Any] = {f.name: f.default for f in fields(Recipe) if "retired" in f.metadata}
+RETIRED = {f.name: DEFAULTS[f.name] for f in fields(Recipe) if "retired" in f.metadata}
 _COUNT, _RATE = 1e9, 1e6  # upper limits: larger values are mistakes, and would overflow
 REPLACED: dict[str, dict[str, Any]] = {  # how a field, when given, resets others
     "epochs": {"iterations": None, "least_iterations": 0},
@@ -247,6 +261,18 @@ REPLACED: dict[str, dict[str, Any]] = {  # how a field, when given, resets other
     "validation_images": {"validation_share": 0.0},
     "validation_share": {"validation_images": 0},
     "start": {"net": "", "normalise": "source", "match": "names"},
+}
+_WARM = ("linear", "constant", "train_error")
+DECIDED_BY: dict[str, tuple[str, tuple[str, ...]]] = {  # fields that only some values of another give an effect
+    "milestones": ("schedule", ("multistep",)),
+    "lr_drop": ("schedule", ("multistep", "plateau")),
+    "patience": ("schedule", ("plateau",)),
+    "warmup_steps": ("warmup", _WARM),
+    "warmup_lr": ("warmup", _WARM),
+    "warmup_error": ("warmup", ("train_error",)),
+    "muon_lr": ("optimiser", ("muon",)),
+    "crop_padding": ("augment", ("crop_flip", "crop_alternating_flip")),
+    "unreadable_limit": ("unreadable", ("skip",)),
 }
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("seed", 0, 2**31, "0 to 2^31"),

@@ -6,16 +6,17 @@ import json
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from resnetlab.data.loading import Augmentation, batch_ends
+from resnetlab.api.train import recipe_of
+from resnetlab.data.loading import SHIFTING, Augmentation, batch_ends
 from resnetlab.errors import UserError
 from resnetlab.nets.mixing import Scale
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import spec
-from resnetlab.training.recipe import Recipe
+from resnetlab.training.recipe import DECIDED_BY, FIELDS, Recipe
 from resnetlab.training.recipes import RECIPES, recipe
 
 
@@ -131,6 +132,36 @@ def test_wrong_fields_are_refused(change: dict[str, object], message: str) -> No
 def test_numbers_beyond_their_ranges_are_refused(field: str, beyond: float) -> None:
     with pytest.raises(UserError, match=f"^{field}={beyond}.* must be "):
         recipe("cifar_paper", **{field: beyond})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("digits", {"patience": 3}, "patience=3 has no effect with schedule='multistep': give schedule='plateau'"),
+        ("cifar_fast", {"milestones": (0.3,)}, "milestones=.0.3,. has no effect with schedule='cosine'"),
+        ("cifar_paper", {"warmup_steps": 9}, "with warmup='none': give warmup='linear' or warmup='constant' or"),
+        ("digits", {"warmup_error": 50}, "give warmup='train_error' as well, or leave warmup_error out"),
+        ("cifar_fast", {"optimiser": "sgd", "muon_lr": 0.1}, "muon_lr=0.1 has no effect with optimiser='sgd'"),
+        ("imagenet_modern", {"crop_padding": 2}, "crop_padding=2 has no effect with augment='resized_crop_flip'"),
+        ("digits", {"unreadable_limit": 5}, "unreadable_limit=5 has no effect with unreadable='error'"),
+    ],
+)
+def test_a_field_that_is_changed_to_no_effect_is_refused(name: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe_of(name, fields)
+    with pytest.raises(UserError, match=message):
+        recipe_of(RECIPES[name], fields)
+
+
+def test_a_field_has_effect_by_what_is_given_beside_it_and_a_recipe_s_own_are_let_be() -> None:
+    assert recipe_of("cifar_paper", {"warmup_steps": 9, "warmup": "constant", "warmup_lr": 0.01}).warmup_steps == 9
+    assert recipe_of("cifar_fast", {"optimiser": "sgd"}).muon_lr == RECIPES["cifar_fast"].muon_lr
+    assert recipe_of("cifar_fast", {"milestones": (0.5, 0.75), "lr": 0.1}).lr == 0.1, "a default says nothing"
+    deciders = {decider for decider, _ in DECIDED_BY.values()}
+    assert set(DECIDED_BY) | deciders <= set(FIELDS)
+    for decider, values in DECIDED_BY.values():
+        assert set(values) < set(get_args(get_type_hints(Recipe)[decider]))
+    assert DECIDED_BY["crop_padding"][1] == SHIFTING
 
 
 def test_epochs_replace_iterations_and_back() -> None:
