@@ -266,7 +266,7 @@ def show(rows: list[Row]) -> None:
 
 def main() -> None:
     """Attack, and print."""
-    parser = argparse.ArgumentParser(description="What a server takes for hostile requests.")
+    parser = argparse.ArgumentParser(description="Measure what hostile requests cost a server in memory and time.")
     parser.add_argument("source", help="a run folder or a weight file")
     parser.add_argument("--net", help="the network, where the file does not tell it")
     parser.add_argument("--json", action="store_true", help="print JSON")
