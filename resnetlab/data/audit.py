@@ -111,7 +111,7 @@ class Audit:
     @property
     def contradictory(self) -> int:
         """The number of images whose copies are labelled differently."""
-        return sum(copies.contradictory for copies in self.copies)
+        return sum(len(copies.images) for copies in self.copies if copies.contradictory)
 
     def within(self, side: str) -> int:
         """The number of surplus copies within one side."""

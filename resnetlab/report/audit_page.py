@@ -68,7 +68,8 @@ class Gallery:
     id: str
     title: str
     words: str
-    count: int
+    count: int  # of what the title names; a row shows two of a group of copies, which may have more
+    entries: int  # all rows
     rows: list[tuple[str, list[Picture]]]  # the words of a row, and its pictures
 
 
@@ -115,12 +116,22 @@ def html(found: Audit, data: Data) -> str:
 
 
 def _galleries(found: Audit, data: Data) -> list[Gallery]:
-    every, made = _entries(found), []
+    every, counts, made = _entries(found), _counts(found), []
     for id, (title, words) in GALLERIES.items():
         entries, drawn = every[id], id != "unreadable"
         rows = [(said, [_picture(data, image, drawn=drawn) for image in images]) for said, images in entries[:SHOWN]]
-        made.append(Gallery(id, title, words, len(entries), rows))
+        made.append(Gallery(id, title, words, counts.get(id, len(entries)), len(entries), rows))
     return made
+
+
+def _counts(found: Audit) -> dict[str, int]:
+    """What the titles of the galleries of copies count, as `Audit` does: images, not groups."""
+    within = [copies for copies in found.copies if not copies.across]
+    return {
+        "across": found.leaked,
+        "contradictory": sum(len(copies.images) for copies in within if copies.contradictory),
+        "within": sum(len(copies.images) - 1 for copies in within if not copies.contradictory),
+    }
 
 
 def _entries(found: Audit) -> dict[str, list[tuple[str, list[Image]]]]:
@@ -141,9 +152,9 @@ def _entries(found: Audit) -> dict[str, list[tuple[str, list[Image]]]]:
 
 
 def _pair(copies: Copies) -> tuple[str, list[Image]]:
-    """Two of the copies, one from each side if possible, and the words about them."""
-    pair = [copies.images[0], next((i for i in copies.images if i.side == "test"), copies.images[1])]
-    pair[1] = copies.images[1] if pair[0] is pair[1] else pair[1]
+    """Two of the copies, from each side and class one if possible, and the words about them."""
+    first, *others = copies.images
+    pair = [first, min(others, key=lambda image: (image.side == first.side, image.class_name == first.class_name))]
     more = f", {len(copies.images)} copies" if len(copies.images) > 2 else ""
     return f"the same {copies.same}{more}" + (", with conflicting labels" if copies.contradictory else ""), pair
 

@@ -93,6 +93,29 @@ def test_a_section_shows_so_many_and_tells_the_number(page: Path) -> None:
         assert f'<section id="{name}"' in text, name
 
 
+def test_copies_are_counted_as_in_the_summary_and_shown_with_their_other_class(
+    tmp_path: Path, loose_data: Read
+) -> None:
+    files = {f"train/{name}.jpg": encoded(1) for name in ("a/1", "a/2", "b/3")}
+    files |= {f"train/a/same {i}.jpg": encoded(2) for i in range(3)}
+    files |= {name: encoded(3) for name in ("train/a/4.jpg", "val/a/5.jpg", "val/b/6.jpg")}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    data = loose_data(tmp_path)
+    found = audit(data, workers=1)
+    assert (found.leaked, found.contradictory, found.within("train")) == (2, 6, 4)
+    text = html(found, data)
+    for title in (
+        "Test images among the training images: 2",
+        "Images with conflicting labels: 3",
+        "Duplicates: 2",
+    ):
+        assert f">{title}</h2>" in text
+    section = text[text.index('<section id="contradictory"') :].partition("</section>")[0]
+    assert re.findall(r"<b>(.*?)</b>", section) == ["a/1.jpg", "b/3.jpg"]
+
+
 def test_colours_and_letters_are_those_of_the_study_report(page: Path) -> None:
     text = page.read_text()
     light, dark = text[: text.index("@media screen")], text[text.index("@media screen") :]
