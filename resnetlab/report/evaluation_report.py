@@ -194,6 +194,7 @@ def html(found: Evaluation, data: Data, text: str) -> str:
         wilson=wilson,
         names=names,
         classes=_classes_shown(names, results),
+        tested=sum(r.images > 0 for r in results),
         matrix=_matrix(cells, results) if len(names) <= MATRIX else [],
         confused=_most_frequent(cells, results),
         bins=bins,
@@ -216,7 +217,7 @@ def _title(found: Evaluation, data: Data) -> str:
 
 
 def _classes_shown(names: list[str], results: list[ClassResult]) -> list[tuple[str, ClassResult]]:
-    """All classes, or, if there are many, those with the lowest and the highest recall, in that order."""
+    """All classes, or, if there are many, those that have images; of many of these, the lowest and highest recalls."""
     rows = list(zip(names, results, strict=True))
     if len(rows) <= CLASSES_SHOWN:
         return rows

@@ -174,6 +174,18 @@ def test_what_is_shown_of_few_classes_and_of_many(made: Made, classes: int) -> N
     assert ("top-5, %" in text) == (classes > 5)
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (1, "1 of 1,000 classes is shown, the one that has test images;"),
+        (12, " of 1,000 classes are shown, those that have test images;"),
+        (400, "50 of 1,000 classes are shown, those of the lowest and of the highest recall;"),
+    ],
+)
+def test_which_of_many_classes_are_shown(made: Made, images: int, words: str) -> None:
+    assert words in html(*made(1000, images), "noise")
+
+
 def test_without_a_mistake(made: Made) -> None:
     text = html(*made(4, 30, sure=99.0), "noise")
     assert "No image was predicted as another class." in text
