@@ -10,7 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from resnetlab.cli.options import Json, Runs, print_json
-from resnetlab.errors import UserError, printable, some
+from resnetlab.errors import UserError, counted, printable, some
 
 if TYPE_CHECKING:
     from resnetlab.training.runs import RunSummary
@@ -87,7 +87,7 @@ def remove(
     for folder in folders:
         check_removable(folder)  # all of them, before the first one is gone
     found = [summary(folder) for folder in folders]
-    lines = [printable(f"{r.folder}: {r.state}, {r.epochs} epoch{'s' * (r.epochs != 1)}") for r in found]
+    lines = [printable(_told(r)) for r in found]
     if not yes and not _agreed(lines):
         print("nothing was removed", file=sys.stderr)
         return 1
@@ -98,6 +98,12 @@ def remove(
     if json:
         print_json({"removed": [str(folder) for folder in folders]})
     return 0
+
+
+def _told(r: RunSummary) -> str:
+    """A run to be removed, with its epochs or, if these can't be read, what is damaged."""
+    known = r.epochs or r.state != "damaged"
+    return f"{r.folder}: {r.state}" + (f", {counted(r.epochs, 'epoch')}" if known else f": {r.words}")
 
 
 def _agreed(lines: list[str]) -> bool:

@@ -55,7 +55,7 @@ class RunDetails:
             ("data", f"{run.data}: {images}, fingerprint {data.get('fingerprint', 'unknown')}" if data else ""),
             ("start", str(settings.get("start", {}).get("note", ""))),
             ("errors", ", ".join(f"{what} {error:.2f} %" for what, error in errors if error is not None)),
-            ("length", done if settings else ""),
+            ("length", done if settings and (run.step or run.state != "damaged") else ""),
             ("written", f"{when:%Y-%m-%d %H:%M}" if when and run.written else ""),
             ("machine", ", ".join(f"{word}{v}" for k, word in _OF_MACHINE.items() if (v := machine.get(k)))),
             ("threads", str(settings.get("threads", ""))),
@@ -104,7 +104,7 @@ class Comparison:
         for i, run in enumerate(self.runs):
             errors = (run.train_error, run.test_error, run.best_error)
             cells = [run.folder.name, *(in_words(values[i]) for values in self.differences.values())]
-            cells += [run.state, str(run.epochs), *(f"{e:.2f}" if e is not None else "" for e in errors)]
+            cells += [run.state, str(run.epochs or ""), *(f"{e:.2f}" if e is not None else "" for e in errors)]
             rows.append([printable(cell) for cell in cells])
         return headers, rows
 

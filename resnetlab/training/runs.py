@@ -37,7 +37,7 @@ class RunSummary:
     net: str | None = None
     data: str | None = None
     seed: int | None = None
-    epochs: int = 0  # complete ones in its metrics
+    epochs: int = 0  # complete ones in its metrics; 0 if these are damaged
     step: int = 0  # of the last line of its metrics
     train_error: float | None = None  # %, of the last complete epoch
     test_error: float | None = None
@@ -82,34 +82,23 @@ def summary(folder: Path) -> RunSummary:
     """The summary of a run. Never raises: a run with unreadable files is reported as damaged."""
     written = last_written(folder)
     settings: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
     try:
         settings = read_settings(folder)
         lines = read_metrics(folder)
-        epochs = [line for line in lines if "epoch" in line]
         result, last_folder = read_result(folder), whole_folder(folder / "last")
         # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts again.
-        if result or len(epochs) > 1 or is_there(last_folder):
+        if result or sum("epoch" in line for line in lines) > 1 or is_there(last_folder):
             check_regular(last_folder / WEIGHTS)
         running = is_locked(folder)
     except Damaged as error:
         words = f"{error.path.relative_to(folder)}, {error.what.removeprefix('damaged, ')}"
-        return RunSummary(folder, "damaged", printable(words), **_names(settings), written=written)
-    last = epochs[-1] if epochs else {}
-    chosen = [e for line in epochs if math.isfinite(e := line.get("validation_error", line["test_error"]))]
+        told = _names(settings) | _progress(lines)  # as far as the metrics are undamaged
+        return RunSummary(folder, "damaged", printable(words), **told, written=written)
     state: State = "running" if running else "finished" if result else "unfinished"
-    step = int(lines[-1]["step"]) if lines else 0
-    return RunSummary(
-        folder,
-        state,
-        "" if state == "finished" else _where(settings["recipe"], len(epochs), step),
-        **_names(settings),
-        epochs=len(epochs),
-        step=step,
-        train_error=last.get("train_error"),
-        test_error=last.get("test_error"),
-        best_error=min(chosen, default=None),
-        written=written,
-    )
+    found = _progress(lines)
+    words = "" if state == "finished" else _where(settings["recipe"], found["epochs"], found["step"])
+    return RunSummary(folder, state, words, **_names(settings), **found, written=written)
 
 
 def find_run(name: str, root: Path) -> Path:
@@ -141,6 +130,20 @@ def _names(settings: dict[str, Any]) -> dict[str, Any]:
         "net": printable(net) if net else None,
         "data": printable(data) if data else None,
         "seed": seed if isinstance(seed, int) else None,
+    }
+
+
+def _progress(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Complete epochs, steps and errors by the lines of a run's metrics."""
+    epochs = [line for line in lines if "epoch" in line]
+    last = epochs[-1] if epochs else {}
+    chosen = [e for line in epochs if math.isfinite(e := line.get("validation_error", line["test_error"]))]
+    return {
+        "epochs": len(epochs),
+        "step": int(lines[-1]["step"]) if lines else 0,
+        "train_error": last.get("train_error"),
+        "test_error": last.get("test_error"),
+        "best_error": min(chosen, default=None),
     }
 
 

@@ -14,6 +14,7 @@ from resnetlab.errors import UserError
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
+from resnetlab.training.run_details import details
 from resnetlab.training.runs import find_run, list_runs, summary
 
 
@@ -112,6 +113,22 @@ def test_damaged_runs_are_told_and_do_not_stop_the_list(
     ((state, told),) = states.values()
     assert state == "damaged"
     assert told.startswith(words)
+
+
+def test_a_run_whose_weights_are_gone_still_tells_its_epochs_and_errors(folder: Path) -> None:
+    whole = summary(folder)
+    (folder / "last" / "weights.safetensors").unlink()
+    found = summary(folder)
+    assert found.state == "damaged"
+    assert (found.epochs, found.step) == (whole.epochs, whole.step) != (0, 0)
+    assert [found.train_error, found.test_error, found.best_error] == [
+        whole.train_error,
+        whole.test_error,
+        whole.best_error,
+    ]
+    assert dict(details(folder).facts())["length"].startswith(f"{whole.epochs} epochs, {whole.step} steps")
+    (folder / "metrics.jsonl").write_text("{")
+    assert "length" not in dict(details(folder).facts())
 
 
 def test_the_list_is_by_time_and_leaves_foreign_things_out(folder: Path, two_epochs: Path) -> None:
