@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class Status:
     lr: float
     train_error: float  # %, over the epoch's batches so far
     test_error: float | None  # %, after the last complete epoch
-    images_per_second: float
+    images_per_second: float  # of the epoch's steps, without its evaluation
     next: Literal["training", "evaluating"] = "training"
 
 
@@ -128,11 +128,12 @@ def _to_the_end(job: Job) -> Generator[Status, None, None]:
             with session.interruptible(evaluating=True):
                 line = session.averages()
                 session.check_weights()
-                yield _status(session, line, "evaluating")
+                trained = _status(session, line, "evaluating")
+                yield trained
                 line = {"epoch": epoch + 1} | line | _evaluate(session)
             session.end_epoch(line)
             session.checkpoint()
-            yield _status(session, line)
+            yield replace(_status(session, line), images_per_second=trained.images_per_second)
     if job.distributed.is_main:
         _write_result(job.run, session.progress)
     job.distributed.wait()

@@ -195,6 +195,15 @@ def test_a_line_of_metrics_is_written_every_hundred_steps(tmp_path: Path, monkey
     assert statuses[-1].test_error == lines[-1]["test_error"] == read.test_error
 
 
+def test_the_speed_at_the_end_of_an_epoch_is_that_of_its_steps(tmp_path: Path) -> None:
+    statuses = list(train(a_run(tmp_path), threads=1))
+    trained = [at for at, status in enumerate(statuses) if status.next == "evaluating"]
+    assert len(trained) == 2
+    for at in trained:
+        assert statuses[at + 1].epochs_done == statuses[at].epochs_done + 1
+        assert statuses[at + 1].images_per_second == statuses[at].images_per_second
+
+
 @pytest.mark.parametrize("count", [2, 100])
 def test_statistics_are_estimated_anew_over_the_first_batches_of_the_next_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
