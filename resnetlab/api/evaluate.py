@@ -146,14 +146,15 @@ def left_out(places: Sequence[str], total: int) -> str:
 
 
 def doubts(found: Evaluation) -> Iterator[str]:
-    """Lines on answers that are none: scores that are not finite, or equal for all classes."""
+    """Lines on answers that are none: scores that are not finite, or equal for several classes."""
     answers, classes = found.answers, len(found.classes)
+    equal = ((answers.confidence - 1 / classes).abs() < SAME / classes) & (classes > 1)
     numbers = {
         "are not finite, which counts as wrong: the weights are damaged, or training diverged": answers.predicted < 0,
-        "are the same for all classes, which counts as right: the network tells nothing apart": (
-            (answers.confidence - 1 / classes).abs() < SAME / classes
-        )
-        & (classes > 1),
+        "are the same for all classes, which counts as right: the network tells nothing apart": equal,
+        "are equally high for the right class and another, which counts as right; predict names the first of them": (
+            answers.tied & ~equal
+        ),
     }
     for words, which in numbers.items():
         if count := int(which.sum()):

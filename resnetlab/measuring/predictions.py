@@ -95,6 +95,7 @@ class Predictions:
     confidence: Tensor  # float64: the probability of that class
     loss: Tensor  # float64: -ln of the label's probability
     rank: Tensor  # int64: how many classes are likelier than the label
+    tied: Tensor  # bool: whether the label is the likeliest class together with others, which counts as right
 
     @classmethod
     def of(cls, log_probabilities: Tensor, labels: Tensor) -> Predictions:
@@ -102,15 +103,16 @@ class Predictions:
         own = log_probabilities.gather(1, labels[:, None])  # N 1
         finite = log_probabilities.isfinite().all(1)
         rank = (log_probabilities > own).sum(1).where(finite, NO_ANSWER)
+        tied = (rank == 0) & ((log_probabilities == own).sum(1) > 1)
         highest, place = log_probabilities.max(1)
         predicted = labels.where(rank == 0, place).where(finite, -1)
         confidence = highest.exp().where(finite, 0.0)
-        return cls(*(t.cpu() for t in (labels, predicted, confidence, -own[:, 0], rank)))
+        return cls(*(t.cpu() for t in (labels, predicted, confidence, -own[:, 0], rank, tied)))
 
     @classmethod
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         """Those of several batches as one."""
-        names = ("labels", "predicted", "confidence", "loss", "rank")
+        names = ("labels", "predicted", "confidence", "loss", "rank", "tied")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     @property

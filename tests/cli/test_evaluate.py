@@ -83,6 +83,18 @@ def test_scores_that_are_no_answer_are_told(bias: float, words: str, tmp_path: P
     assert words in evaluated(capsys, *ask)[1]
 
 
+def test_answers_that_are_right_by_a_tie_are_told(tmp_path: Path, capsys: Captured) -> None:
+    net = build("cifar_resnet8", seed=0, in_channels=1, input_size=8)
+    with torch.no_grad():
+        net.get_parameter("fc.weight").zero_()
+        net.get_parameter("fc.bias").copy_(torch.tensor([1.0, 1.0] + [0.0] * 8))
+    (tmp_path / "net.safetensors").write_bytes(weights_bytes(net, net.spec))
+    text, told = evaluated(capsys, str(tmp_path / "net.safetensors"), "--data", "digits", "--json")
+    right = json.loads(text)["correct"]
+    assert 0 < right < 360
+    assert f"the scores of {right} of 360 images are equally high for the right class and another" in told
+
+
 def test_scores_of_a_working_network_need_no_remark(place: Path, capsys: Captured) -> None:
     assert "the scores of" not in evaluated(capsys, str(place / "digits.safetensors"), "--data", "digits")[1]
 

@@ -121,6 +121,7 @@ def test_what_counts_as_right() -> None:
     assert found.rank[:4].tolist() == [0, 1, 5, 0]
     assert found.predicted.tolist() == [0, 0, 5, 1, -1]
     assert found.right.tolist() == [True, False, False, True, False]
+    assert found.tied.tolist() == [False, False, False, True, False]
     assert found.confidence[2].item() == pytest.approx(math.exp(6) / sum(math.exp(v) for v in range(1, 7)))
     assert found.confidence[4] == 0
     assert found.loss[2].item() == pytest.approx(math.log(sum(math.exp(v) for v in range(1, 7))) - 1)
