@@ -119,7 +119,7 @@ def test_scores_that_are_not_finite_leave_a_report(made: Made) -> None:
     assert [cell["predicted"] for cell in said["confusion"]] == [-1] * len(said["confusion"])
     assert summary(broken)["top1"] == 0
     assert [row["predicted"] for row in csv.DictReader(predictions(broken).splitlines())] == ["", ""]
-    assert "0 of 2 test images" in html(broken, data, "noise")
+    assert "Of 2 test images, 0 are classified correctly" in html(broken, data, "noise")
 
 
 def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
@@ -184,6 +184,10 @@ def test_what_is_shown_of_few_classes_and_of_many(made: Made, classes: int) -> N
 )
 def test_which_of_many_classes_are_shown(made: Made, images: int, words: str) -> None:
     assert words in html(*made(1000, images), "noise")
+
+
+def test_one_image_is_no_images(made: Made) -> None:
+    assert "Of 1 test image, 1 is classified correctly: 100.00" in html(*made(4, 1, sure=99.0), "noise")
 
 
 def test_without_a_mistake(made: Made) -> None:
