@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import FrozenInstanceError, replace
 from importlib import resources
 from pathlib import Path
@@ -277,46 +276,6 @@ def test_options_take_numbers_of_arrays(run: TrainingResult, digit: Path, place:
     assert resnetlab.evaluate(run, "digits", workers=np.int32(0), flip=np.bool_(False), quiet=True).images == 360
     with pytest.raises(resnetlab.UserError, match="top=2.5 must be a whole number"):
         resnetlab.predict(run, digit, top=np.float32(2.5), quiet=True)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [torch.no_grad, torch.inference_mode, lambda: default_dtype(torch.float64), lambda: default_device("meta")],
-    ids=["no_grad", "inference_mode", "float64", "meta"],
-)
-def test_the_callers_state_of_torch_changes_no_bit(
-    run: TrainingResult, place: Path, digit: Path, state: Callable[[], AbstractContextManager[None]]
-) -> None:
-    with state():
-        before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-        fields = FIELDS | {"epochs": 0.1}
-        short = resnetlab.train("digits", runs=place / state.__name__, threads=1, quiet=True, **fields)
-        assert resnetlab.evaluate(run, "digits", quiet=True).top1 == pytest.approx(100 - run.test_error)
-        assert len(resnetlab.predict(run, digit, quiet=True)) == 1
-        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == before
-    usual = resnetlab.train("digits", runs=place / "usual", threads=1, quiet=True, **fields)
-    ends = (Path(one) / "last/weights.safetensors" for one in (short, usual))
-    first, second = (end.read_bytes() for end in ends)
-    assert first == second
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def default_device(device: str) -> Iterator[None]:
-    torch.set_default_device(device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
 
 
 def test_a_spec_names_a_network(run: TrainingResult) -> None:
