@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resnetlab.machine import widest_float
 from resnetlab.measuring.halving import in_halves
+from resnetlab.measuring.units import evaluating
 
 # Of CIFAR's size. A feature map of the first stage then has 16 MB: glibc takes one of more than 32 MB from the system
 # anew each time, which takes an eighth of the forward pass.
@@ -51,7 +52,7 @@ def accuracy(
 ) -> Accuracy:
     """Count right answers over batches of (x float N C H W, labels int64 N).
 
-    The network is evaluated as it stands in evaluation mode, and left in the mode it came in. An image
+    The network is evaluated as it stands in evaluation mode; each of its modules is left in its own mode. An image
     counts as right in top-k when fewer than k classes score higher than its label, so the order of
     equal scores doesn't matter; scores that are not finite count as wrong. Where several processes count
     a part each, `added` gives the sums over all of them of four numbers, and the batches of one may be empty.
@@ -61,12 +62,8 @@ def accuracy(
     def count_right(x: Tensor, labels: Tensor) -> Tensor:
         return _count(torch.cat([net(part) for part in _parts(x)]), labels)
 
-    was_training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         counted = [count for batch in batches for count in in_halves(count_right, *batch)]
-    finally:
-        net.train(was_training)
     images, top1, top5, loss = added(torch.stack(counted).sum(0).tolist() if counted else [0.0] * 4)
     if not images:
         raise ValueError("accuracy of no images: the batches are empty")

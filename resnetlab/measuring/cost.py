@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import Load, watch
+from resnetlab.measuring.units import taking_gradients
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, build
 
@@ -114,7 +115,8 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], None]:
         gradient = torch.randn_like(own(x))
 
     def step() -> None:
-        own(x).backward(gradient)
+        with taking_gradients():
+            own(x).backward(gradient)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         x.grad = None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
+from resnetlab.measuring.units import evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import SMALLEST, VGG
 
@@ -47,7 +48,7 @@ def can_be_convolutional(net: ResNet | VGG) -> bool:
 def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirrored: bool = False) -> Tensor:
     """ln of the softmax for images x, float N C H W: float64 N K, since then no small one becomes 0.
 
-    On an Apple GPU they are float32.
+    On an Apple GPU they are float32. The network answers in evaluation mode, and is left as it was.
 
     whole: the network is applied at every place, and its scores are averaged over them before the softmax, as VGG's
     authors do (section 3.2). mirrored: the softmax of the images and of their mirror images are averaged.
@@ -57,7 +58,8 @@ def log_probabilities(net: ResNet | VGG, x: Tensor, *, whole: bool = False, mirr
         scores = scores_over_places(net, x) if whole else net(x)
         return scores.to(widest_float(scores.device)).log_softmax(1)
 
-    return average([answer(x), answer(x.flip(3))]) if mirrored else answer(x)
+    with evaluating(net):
+        return average([answer(x), answer(x.flip(3))]) if mirrored else answer(x)
 
 
 def average(log_probabilities: Sequence[Tensor]) -> Tensor:

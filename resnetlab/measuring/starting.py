@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
+from resnetlab.measuring.units import taking_gradients
+
 MOMENTUM = 0.9
 STARTED = 0.9  # of ln K, the loss of a network that has learned nothing of K classes
 
@@ -40,7 +42,7 @@ def first_steps(
     recent: list[float] = []
     for step in range(1, steps + 1):
         chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
-        with torch.enable_grad():
+        with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
             scores = net(x[chosen])
             loss = tf.cross_entropy(scores, labels[chosen])
             optimiser.zero_grad()

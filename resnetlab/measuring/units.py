@@ -74,7 +74,8 @@ def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
                 "for each, the number of its class."
             )
         images += len(x)
-        yield x, labels
+        if len(x):
+            yield x, labels
     if not images:
         raise UserError("there are no images to measure: the batches are empty.")
 

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
+from resnetlab.measuring.accuracy import accuracy
+from resnetlab.measuring.cost import training_step
 from resnetlab.measuring.pixel_gradients import pixel_gradients
+from resnetlab.measuring.predictions import log_probabilities
 from resnetlab.measuring.propagation import propagation
 from resnetlab.measuring.signal import signals
+from resnetlab.measuring.starting import first_steps
 from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
 from resnetlab.nets.net import ResNet
 
@@ -29,6 +33,8 @@ MEASUREMENTS: dict[str, Callable[[ResNet], object]] = {
     "alignments": lambda net: boosting.alignments(net, BATCHES),
     "read-outs": lambda net: boosting.read_outs(net, BATCHES),
     "sensitivity": lambda net: sensitivity.reactions(net, [X], 0.01, seed=0),
+    "accuracy": lambda net: accuracy(net, BATCHES),
+    "probabilities": lambda net: log_probabilities(net, X).tolist(),
 }
 
 
@@ -86,6 +92,8 @@ GRADIENTS: dict[str, Callable[[ResNet], object]] = {
     "propagation": lambda net: propagation(net, X, LABELS),
     "signals": lambda net: signals(net, X, LABELS),
     "pixel gradients": lambda net: pixel_gradients(net, X, LABELS),
+    "first steps": lambda net: first_steps(net, X, LABELS, 0.1, batch=4, window=1, steps=1, seed=0),
+    "training step": lambda net: training_step(net, X)(),
 }
 
 
@@ -97,6 +105,13 @@ def test_gradients_are_taken_where_they_are_off_or_refused(measure: Callable[[Re
         measure(net)
     with torch.inference_mode(), pytest.raises(UserError, match="within torch.inference_mode"):
         measure(net)
+
+
+@pytest.mark.parametrize("name", ["signals", "pixel gradients", "first steps"])
+def test_dropout_of_a_measurement_leaves_torchs_random_state(name: str) -> None:
+    net, before = made("cifar_resnet8(mix=DropoutShortcut(0.5))"), torch.get_rng_state()
+    GRADIENTS[name](net)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 LABELLED: dict[str, Callable[[ResNet, object], object]] = {
@@ -116,6 +131,7 @@ LABELLED: dict[str, Callable[[ResNet, object], object]] = {
         ([(X, LABELS[:4])], r"labels of shape \(4,\) .* for 6 images"),
         ([(X, LABELS.float())], "float32 for 6 images: give one whole number for each"),
         ([], "no images to measure"),
+        ([(X[:0], LABELS[:0])], "no images to measure"),
         (X, "batches is one tensor"),
     ],
 )
