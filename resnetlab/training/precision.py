@@ -95,8 +95,23 @@ def repeatable(device: str) -> Iterator[None]:
         for gpu in gpus:
             settings.enter_context(torch.cuda.device(gpu))
         settings.callback(set_rng_states, rng_states(device), device)
+        settings.enter_context(cudnn())
+        yield
+
+
+@contextlib.contextmanager
+def cudnn(*, allow_tf32: bool = True) -> Iterator[None]:
+    """A context in which cuDNN is on and takes deterministic kernels, with or without TF32, a shorter float32."""
+    flags: Any = torch.backends.cudnn  # the stubs lack `conv` and `rnn`
+    with contextlib.ExitStack() as settings:
+        try:
+            flags.allow_tf32  # noqa: B018
+        except RuntimeError:  # conv and rnn were set one by one, and torch's own context can't read that
+            for operation in (flags.conv, flags.rnn):
+                settings.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
+            flags.allow_tf32 = True
         # Without `enabled`, this context would switch cuDNN off.
-        settings.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        settings.enter_context(flags.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=allow_tf32))
         yield
 
 

@@ -50,6 +50,19 @@ def test_a_caller_that_switched_cudnn_off_finds_it_so() -> None:
         assert not torch.backends.cudnn.enabled
 
 
+def test_a_caller_may_have_set_convolutions_in_torchs_newer_way() -> None:
+    """After which torch's own context for cuDNN raises an error."""
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        with repeatable("cpu"):
+            assert convolutions.fp32_precision == "tf32"
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        convolutions.fp32_precision = before
+
+
 def test_the_gpu_of_a_run_is_torchs_current_one(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     entered = []
     device = torch.cuda.device

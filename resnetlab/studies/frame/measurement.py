@@ -30,7 +30,7 @@ from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_json
-from resnetlab.training.precision import resolved
+from resnetlab.training.precision import cudnn, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.runs import MEASURED
@@ -186,7 +186,7 @@ def _precision(measurement: Measurement) -> contextlib.AbstractContextManager[No
 
     Times are taken as a training takes them, in TF32.
     """
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=measurement.alone)
+    return cudnn(allow_tf32=measurement.alone)
 
 
 def _checksum(kept: dict[str, Any]) -> str:
