@@ -23,7 +23,7 @@ from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import BadImages
 from resnetlab.data.tta import VIEWS, Views, one_crop, read_views
 from resnetlab.data.understood import Understood
-from resnetlab.errors import UserError, check_choice
+from resnetlab.errors import UserError, check_choice, counted
 from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.halving import in_halves
@@ -196,7 +196,8 @@ def _check_asked(
             "pixels, and used uncropped. Use 1-crop, with --flip to add mirror images."
         )
     if not sources or len(nets) not in (0, 1, len(sources)):
-        raise UserError(f"{len(sources)} networks but {len(nets)} names: give one --net for all, or one for each.")
+        networks = counted(len(sources), "network")
+        raise UserError(f"{networks} but {counted(len(nets), 'name')}: give one --net for all, or one for each.")
     if not len(data.test):
         raise UserError(f"{data.title} has no test images.")
 

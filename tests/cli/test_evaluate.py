@@ -183,7 +183,7 @@ def test_what_was_measured_is_said_although_the_report_cannot_be_written(
         (["pictures.safetensors", "--data", "pictures", "--views", "10-crop", "--flip"], "leave --flip out"),
         (["digits.safetensors", "--data", "digits", "--report", "digits.safetensors"], "can't write (File exists)"),
         (["digits.safetensors", "--data", "digits", "--report", "/dev/null/x"], "can't write (Not a directory)"),
-        (["digits.safetensors", "--data", "digits", "--net", "a", "--net", "b"], "1 networks but 2 names"),
+        (["digits.safetensors", "--data", "digits", "--net", "a", "--net", "b"], "1 network but 2 names"),
     ],
 )
 def test_what_cannot_be_is_one_line(

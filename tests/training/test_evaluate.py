@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_named(
         evaluate(networks, data, views="10-crop", flip=True)
     with pytest.raises(UserError, match="views='12-crop' is not known: choose one of 1-crop, 10-crop, multi-scale"):
         evaluate(networks, data, views="12-crop")
-    with pytest.raises(UserError, match="1 networks but 2 names: give one --net for all, or one for each"):
+    with pytest.raises(UserError, match="1 network but 2 names: give one --net for all, or one for each"):
         evaluate(networks[:1], data, nets=["cifar_resnet8", "cifar_resnet14"])
     with pytest.raises(UserError, match="noise has no test images"):
         evaluate(networks, replace(ten_classes(), test=ten_classes().test[:0]))
