@@ -21,6 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from resnetlab.errors import UserError, shown
 from resnetlab.measuring.shapes import Map, Memory, Unknown
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, on_meta
@@ -64,8 +65,10 @@ class Complexity:
 
 
 def complexity(net: str | Spec) -> Complexity:
-    """Count a network, by its name or spec, at the spec's input size. Raises UserError for an unknown name."""
-    spec = named_spec(net) if isinstance(net, str) else net
+    """Count a network, by its name or spec, at the spec's input size. Raises UserError for anything else."""
+    if isinstance(net, nn.Module):
+        raise UserError(f"network {shown(net)} is counted by its spec, which is its .spec if resnetlab built it.")
+    spec = net if isinstance(net, Spec) else named_spec(net)
     try:
         return _counted(spec, _by_shapes)
     except Unknown:

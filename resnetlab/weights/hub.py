@@ -51,7 +51,8 @@ def save_pretrained(
         net, found = load_with_metadata(os.fspath(source))
         card, spec = card or found, net.spec
     else:
-        raise UserError(f"{shown(source)} is not a network, run folder or weight file of resnetlab's.")
+        inside = "; of a wrapped network, give the one inside" if isinstance(source, nn.Module) else ""
+        raise UserError(f"{shown(source)} is not a network, run folder or weight file of resnetlab's{inside}.")
     values: dict[str, Any] = card.to_dict() if card else {"spec": spec.to_dict()}
     config = {"library_name": "resnetlab", "architecture": spec.name, "num_classes": spec.num_classes, **values}
     try:

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from resnetlab.errors import UserError
 from resnetlab.measuring import complexity as counting
 from resnetlab.measuring.complexity import complexity, costs, measured_complexity
 from resnetlab.measuring.reported import REPORTED, reported
@@ -181,3 +183,10 @@ SOME = (
 def test_costs_are_those_that_are_counted(name: str) -> None:
     counted = complexity(spec(name))
     assert costs(spec(name)) == (counted.parameters, counted.multiply_adds)
+
+
+def test_a_network_itself_is_refused_since_its_layers_may_have_changed() -> None:
+    with pytest.raises(UserError, match=r"network Linear\(.*\) is counted by its spec, which is its \.spec"):
+        complexity(nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="network None must be text"):
+        complexity(None)  # type: ignore[arg-type]

@@ -145,3 +145,11 @@ def test_torch_hub_has_the_zoos_networks(tmp_path: Path) -> None:
     assert_same(found, wanted)
     assert torch.hub.load(root, "resnet18", source="local", num_classes=5).fc.out_features == 5
     assert torch.hub.load(root, "resnet18", source="local").fc.out_features == 1000
+
+
+def test_a_wrapped_network_is_refused(net: ResNet | VGG, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="file of resnetlab's; of a wrapped network, give the one inside"):
+        resnetlab.save_pretrained(torch.nn.DataParallel(net), tmp_path / "a")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="3 is not a network, run folder or weight file of resnetlab's.$"):
+        resnetlab.save_pretrained(3, tmp_path / "a")  # type: ignore[arg-type]
+    assert not (tmp_path / "a").exists()
