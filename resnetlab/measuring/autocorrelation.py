@@ -16,7 +16,7 @@ def autocorrelation(sequence: Tensor, lags: int) -> list[float] | None:
     """
     values = sequence.double()
     z = values - values.mean()
-    if values.norm() < VANISHED or z.norm() == 0:
+    if values.norm() < VANISHED or (values == values[0]).all():  # z of a constant may be the rounding of its mean
         return None
     return [(z[: len(z) - k] @ z[k:] / (z @ z)).item() for k in range(lags + 1)]
 
@@ -30,7 +30,7 @@ def spatial_autocorrelation(maps: Tensor, lags: int) -> list[float] | None:
     values = maps.double()
     z = values - values.mean((-2, -1), keepdim=True)
     square = z.square().mean()
-    if square == 0:
+    if (values == values[..., :1, :1]).all():  # z of a constant may be the rounding of its mean
         return None
     found = []
     for k in range(lags + 1):

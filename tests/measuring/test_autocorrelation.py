@@ -48,6 +48,8 @@ def test_stripes_are_correlated_along_and_opposed_across() -> None:
 
 def test_maps_without_contrast_have_none() -> None:
     assert spatial_autocorrelation(torch.ones(1, 1, 4, 4), 1) is None
+    for value in (1 / 3, 123.456):  # whose mean over 25 positions is rounded
+        assert spatial_autocorrelation(torch.full((2, 3, 5, 5), value, dtype=torch.double), 1) is None
 
 
 def test_the_effective_rank_counts_directions_whatever_their_length() -> None:
