@@ -49,6 +49,9 @@ def error_of(
     if others := [i for i in deleted if i not in order]:
         raise UserError(f"deleted={shown(others)}: the units are numbered from 0 to {len(every) - 1}.")
     gone, units = {every[i] for i in deleted}, [every[i] for i in order]
+    sizes = [[(unit.in_channels, unit.out_channels, unit.stride) for unit in some] for some in (every, units)]
+    if moved := [i for place, i in enumerate(order) if sizes[0][place] != sizes[1][place]]:
+        raise UserError(f"order: unit {moved[0]} can't take its place, where maps have another size; see same_sized.")
     wrong = images = 0
     with evaluating(net):
         for x, labels in labelled(batches):

@@ -86,6 +86,7 @@ def test_where_nothing_can_change_places_it_says_so() -> None:
         ({"deleted": [-1]}, "numbered from 0 to 8"),
         ({"order": [0, 1]}, "must name each of the 9 units once"),
         ({"order": [0, 0, *range(2, 9)]}, "must name each of the 9 units once"),
+        ({"order": [0, 1, 3, 2, *range(4, 9)]}, "unit 3 can't take its place, where maps have another size"),
     ],
 )
 def test_units_that_are_not_there_are_named(options: dict[str, list[int]], words: str) -> None:
