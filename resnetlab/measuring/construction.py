@@ -56,8 +56,9 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
     if len(units) != len(spec.stages) or any(n < s.units for n, s in zip(units, spec.stages, strict=True)):
         raise ValueError(f"units={tuple(units)} must be at least {tuple(s.units for s in spec.stages)}, one per stage")
     stages = tuple(replace(s, units=n) for s, n in zip(spec.stages, units, strict=True))
-    deeper = build(spec.override(stages=stages), seed=seed).to(next(net.parameters()).device)
+    deeper = build(spec.override(stages=stages), seed=seed).to(next(net.parameters()))  # the same device and precision
     assert isinstance(deeper, ResNet)
+    deeper.fc = copy.deepcopy(net.fc)  # it may have been replaced by one for other classes
     deeper.load_state_dict(deeper.state_dict() | net.state_dict())
     outputs = _stage_outputs(net, images) if plain and images is not None else [None] * len(stages)
     for stage, old, x in zip(deeper.stages(), net.stages(), outputs, strict=True):

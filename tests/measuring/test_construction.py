@@ -114,6 +114,14 @@ def test_what_is_random_follows_from_the_seed() -> None:
     assert not torch.equal(one, other)  # type: ignore[arg-type]
 
 
+def test_a_deeper_copy_has_the_precision_and_the_head_that_the_net_has_now() -> None:
+    net = trained("cifar_resnet8").double()
+    net.fc = nn.Linear(64, 3).double()
+    found = deviation(net, deepened(net, (2, 2, 2)), images().double())
+    assert found.exact
+    assert found.images == 64
+
+
 @pytest.mark.parametrize(
     ("name", "units", "why"),
     [
