@@ -33,14 +33,16 @@ def save_pretrained(
     """Write a network into a folder that can be uploaded to the hub as it is: `hf upload OWNER/NAME FOLDER`.
 
     `source` is a run folder or a weight file, with its metadata, or a network in memory, whose metadata is `card`, if
-    there is any; its fully connected layer may have been replaced by one for other classes. Raises UserError if the
-    folder holds such files already, for a network that was changed in other ways, and as `load` does.
+    there is any, without the accuracy in it, as the weights may have changed; its fully connected layer may have been
+    replaced by one for other classes. Raises UserError if the folder holds such files already, for a network that was
+    changed in other ways, and as `load` does.
     """
     folder = expanded(folder)
     for name in (MODEL, "config.json"):
         check_absent(folder / name, "choose another folder")
     if isinstance(source, ResNet | VGG):
         net = source
+        card = card and replace(card, measured={})  # it is of exactly the weights of a file
         spec = card.spec if card else _present_spec(net)
         as_built = on_meta(spec)
         if words := misfit(as_built.state_dict(), net.state_dict()) or _changed(as_built, net):

@@ -62,6 +62,21 @@ def test_a_network_with_a_new_head_is_saved_with_its_number_of_classes(tmp_path:
     assert json.loads((tmp_path / "new/config.json").read_text())["num_classes"] == 4
 
 
+def test_the_accuracy_of_a_file_is_not_that_of_a_network_in_memory(tmp_path: Path) -> None:
+    """It may have been trained on since it was loaded."""
+    source = "pretrained:cifar_resnet20"
+    net, card = load_with_metadata(source)
+    assert card is not None
+    assert card.measured
+    resnetlab.save_pretrained(net, tmp_path / "memory", card=card)
+    resnetlab.save_pretrained(source, tmp_path / "file")
+    for name, measured in (("memory", {}), ("file", card.measured)):
+        found = load_with_metadata(tmp_path / name)[1]
+        assert found is not None
+        assert (found.classes, found.measured) == (card.classes, measured)
+        assert json.loads((tmp_path / name / "config.json").read_text()).get("measured", {}) == measured
+
+
 def test_a_network_that_no_spec_describes_is_not_saved(tmp_path: Path) -> None:
     net = resnetlab.build("cifar_resnet8", seed=0)
     net.fc = torch.nn.Identity()  # type: ignore[assignment]
