@@ -291,7 +291,7 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
         "its loss &lt;is&gt; no number",
         "30 finished, and 2 measurements, 1 failed",
         '<span class="badge not-judged">',
-        "A run that it needs failed",
+        "A run or measurement that it needs failed",
     ):
         assert words in page
 

@@ -239,9 +239,20 @@ def test_what_failed_is_not_judged_and_nothing_is_computed(text: Catalogue) -> N
 
     missing = group("none", failed=2)
     (row,) = rows(text, [claim("bare", [less(never, LOW, than=missing)])])
-    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 5 runs it needs failed")
+    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 5 measurements it needs failed")
     (row,) = rows(text, [claim("bare", [less(x, LOW, than=HIGH)], needs=[LOW, HIGH, missing])])
-    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 8 runs it needs failed")
+    assert (row.verdict, str(row.measured)) == (NOT_JUDGED, "2 of the 8 measurements it needs failed")
+
+
+def test_what_failed_is_called_by_its_kind(text: Catalogue) -> None:
+    def words(*groups: Group[Any]) -> str:
+        (row,) = rows(text, [claim("bare", [less(x, LOW, than=HIGH)], needs=groups)])
+        return str(row.measured)
+
+    run = Group[str]("run", failed=[recipe("digits")])
+    assert words(run) == "1 of the 1 runs it needs failed"
+    assert words(group("m", failed=1)) == "the measurement it needs failed"
+    assert words(LOW, run) == "1 of the 4 runs and measurements it needs failed"
 
 
 def test_what_is_not_there_or_not_for_this_scale_is_not_tested(text: Catalogue) -> None:

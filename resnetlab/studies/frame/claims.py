@@ -25,7 +25,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from resnetlab.studies.frame.evidence import Group, Metric
+from resnetlab.studies.frame.evidence import Group, Metric, RunResult
 from resnetlab.studies.frame.statistics import (
     CONTRADICTED,
     DIRECTION,
@@ -42,6 +42,7 @@ from resnetlab.studies.frame.statistics import (
     weakest,
 )
 from resnetlab.studies.frame.text import SHARED, Both, Catalogue, Words, both
+from resnetlab.training.recipe import Recipe
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 Judged = tuple[Verdict, Mapping[str, Any]]  # a verdict, and the words that a text may use
@@ -309,9 +310,8 @@ def _row(text: Catalogue, one: Claim) -> Row:
         absent = [key for key in (f"claims.{one.key}.absent", "claims.absent") if key in text]
         return Row(says, paper, text(absent[0]) if absent else SHARED("absent"), NOT_TESTED, rule=rule)
 
-    if missing := sum(len(group.failed) for group in one.needs):  # however many others have finished
-        finished = sum(len(group.done) for group in one.needs)
-        return Row(says, paper, SHARED("failed", missing=missing, of=missing + finished), NOT_JUDGED, rule=rule)
+    if any(group.failed for group in one.needs):  # however many others have finished
+        return Row(says, paper, _failed(one.needs), NOT_JUDGED, rule=rule)
     try:
         verdict = weakest(comparison.verdict for comparison in one.comparisons)
         measured: Words = _cell(text, one)
@@ -320,6 +320,16 @@ def _row(text: Catalogue, one: Claim) -> Row:
     else:
         verdict = verdict if one.tested else NOT_TESTED
     return Row(says, paper, measured, verdict, _remark(text, one, verdict), rule)
+
+
+def _failed(needs: Sequence[Group[Any]]) -> Both:
+    """How many of the runs and measurements that a claim needs failed."""
+    failed = [one for group in needs for one in group.failed]
+    everything = [*failed, *(one for group in needs for one in group.done)]
+    kinds = {isinstance(one, Recipe | RunResult) for one in everything}
+    measured = "measurement" if len(everything) == 1 else "measurements"
+    key = "both" if len(kinds) > 1 else "runs" if True in kinds else measured
+    return SHARED(f"failed.{key}", missing=len(failed), of=len(everything))
 
 
 def _rule(text: Catalogue, one: Claim) -> Words:
