@@ -119,10 +119,11 @@ def test_gates_are_worse_than_add_by_the_test_error_and_train_by_the_training_er
 def test_one_seed_gives_a_direction_only() -> None:
     finding = judged(papers_way, seeds=1)
     assert verdicts(finding) == [DIRECTION] * 8
+    assert "by intervals over seeds" not in str(finding.answer)
 
 
 def test_more_carry_is_said_to_help_only_if_it_does() -> None:
-    assert "shuts F by as much" not in str(judged(papers_way).words)
+    assert "closes F by as much" not in str(judged(papers_way).words)
     best = judged(lambda case: 7.0 if case == "exclusive −3" else papers_way(case))
     assert "b = −3 has the lowest training error, though b = −6 carries more" in str(best.words)
 

@@ -119,6 +119,8 @@ def test_scatter_and_one_seed_give_a_direction_only() -> None:
     for finding in (judged("quick", papers_way, spread=60), judged("quick", papers_way, seeds=1)):
         assert REPRODUCED not in verdicts(finding)
         assert DIRECTION in verdicts(finding)
+    assert "one seed" in str(finding.answer)
+    assert "Not distinguishable" not in str(finding.answer)
 
 
 def test_the_quick_scale_does_not_judge_what_belongs_to_110_layers() -> None:

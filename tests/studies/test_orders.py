@@ -115,6 +115,7 @@ def test_seeds_that_scatter_and_one_seed_give_a_direction_only() -> None:
     assert verdicts(judged("paper", papers_way, spread=5)) == [DIRECTION] * 8
     one = judged("cifar", papers_way, plan=STUDY.plan("cifar", "cifar10:x", ()).limited(None, 1))
     assert verdicts(one) == [*[DIRECTION] * 5, NOT_TESTED, DIRECTION, NOT_TESTED]
+    assert "seeds leave doubt" not in str(one.answer)
 
 
 def test_a_claim_that_lacks_a_run_is_not_judged() -> None:

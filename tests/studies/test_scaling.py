@@ -133,6 +133,7 @@ def test_seeds_that_scatter_and_one_seed_give_a_direction_only() -> None:
     assert verdicts(replace(PAPERS, spread=60).judged("quick"))[3:6] == [DIRECTION] * 3
     one = PAPERS.judged("quick", STUDY.plan("quick", None, ()).limited(None, 1))
     assert verdicts(one) == [REPRODUCED] * 2 + [DIRECTION] * 7 + [REPRODUCED, NOT_TESTED]
+    assert "trains worse in the one seed that there is" in str(one.answer)
 
 
 def test_a_factor_that_is_missing_is_no_product() -> None:

@@ -63,7 +63,9 @@ def test_a_factor_that_is_not_the_identitys_shows(made_up: MadeUp) -> None:
 
 
 def test_one_seed_gives_a_direction_only(made_up: MadeUp) -> None:
-    assert verdicts(STUDY.judge(made_up(PLAN.limited(None, 1), values))) == [REPRODUCED, *[DIRECTION] * 3]
+    finding = STUDY.judge(made_up(PLAN.limited(None, 1), values))
+    assert verdicts(finding) == [REPRODUCED, *[DIRECTION] * 3]
+    assert "times as much (one seed: no interval)" in str(finding.answer)
 
 
 @pytest.mark.parametrize(

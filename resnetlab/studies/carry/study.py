@@ -146,7 +146,7 @@ def _answer(nets: Groups[str], complete: list[str]) -> Words:
             gap=Interval(gap),
         )
     ]
-    if nets[PLAIN].whole:
+    if nets[PLAIN].whole and gap.has_interval:
         gaps = [difference(nets[PLAIN].of(train_error), nets[n].of(train_error)) for n in complete]
         sentences.append(TEXT("answer.train_better", count=sum(g.side > 0 for g in gaps), total=len(complete)))
     return joined(sentences)

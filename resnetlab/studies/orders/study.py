@@ -133,7 +133,8 @@ def _answer(nets: Groups[Key], depth: int, deepest: int) -> Words:
     gaps = {order: difference(group.of(train_error), original.of(train_error)) for order, group in five.items()}
     orders = [TEXT("answer.order", order=called(order), gap=Interval(gap)) for order, gap in gaps.items()]
     gap = difference(post.of(train_error), full.of(train_error))
-    keys = {REPRODUCED: "answer.better", DIRECTION: "answer.better_in_the_mean"}
+    in_the_mean = "answer.better_in_the_mean" if gap.has_interval else "answer.better"
+    keys = {REPRODUCED: "answer.better", DIRECTION: in_the_mean}
     key = keys.get(gap.verdict_above(0), "answer.no_better")
     return joined(
         [

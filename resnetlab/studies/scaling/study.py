@@ -185,7 +185,8 @@ def _answer(nets: Nets) -> Words:
     key = "answer.agrees" if abs(factor / theory - 1) <= EXACT else "answer.does_not_agree"
     multiplies = TEXT(key, units=units(half), theory=theory, factor=number(factor))
     worse = [more(train_error, net, than=runs["add"]).verdict for net in (runs["half"], runs["frozen"])]
-    keys = {REPRODUCED: "answer.trains_worse", DIRECTION: "answer.trains_worse_on_average"}
+    on_average = "answer.trains_worse_once" if len(runs["add"].done) == 1 else "answer.trains_worse_on_average"
+    keys = {REPRODUCED: "answer.trains_worse", DIRECTION: on_average}
     key = keys.get(weakest(worse), "answer.not_all_train_worse")
     loses = TEXT(key, depth=nets.depth, **{name: mean(net, train_error) for name, net in runs.items()})
     return joined([multiplies, _whole_gradient(*(mean(net, growth) for net in starts)), loses])

@@ -146,7 +146,8 @@ def _answer(nets: Groups[Net]) -> Words:
     twins = [plain for plain, other in nets.pairs() if other is net and plain.whole]
     if twins:
         gap = difference(*(one.of(_log_mean("weights_F")) for one in (net, twins[0])))
-        key = "answer.beside_plain" if gap.side else "answer.beside_plain_unclear"
+        unclear = "answer.beside_plain_unclear" if gap.has_interval else "answer.beside_plain_once"
+        key = "answer.beside_plain" if gap.side else unclear
         sentences.append(TEXT(key, plain=twins[0], factor=math.exp(gap.mean)))
     return joined(sentences)
 
