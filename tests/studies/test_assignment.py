@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab.errors import UserError
+from resnetlab.studies import STUDIES
 from resnetlab.studies.frame.assignment import Workplace, assignments, weight_files
 from resnetlab.studies.frame.study import study
 
@@ -59,6 +60,23 @@ def test_epochs_and_seeds_can_only_be_lowered() -> None:
         assignments("degradation", "quick", seeds=seeds + 1)
     with pytest.raises(UserError, match=f"^epochs={epochs + 1:g}: scale 'quick' has {epochs:g}, and --epochs can only"):
         assignments("degradation", "quick", epochs=epochs + 1)
+
+
+def test_epochs_of_no_training_are_refused(file: Path) -> None:
+    for name in ("bottleneck", "signal"):
+        with pytest.raises(UserError, match="^epochs=1: no runs are trained here that --epochs could shorten"):
+            assignments(name, "quick", epochs=1)
+    with pytest.raises(UserError, match="^epochs=1: no runs are trained here"):
+        assignments("responses", "quick", data="cifar10:x", weights=[f"cifar_resnet20={file}"], epochs=1)
+    assert len(assignments(None, "quick", epochs=1)) == len(STUDIES)
+
+
+def test_a_study_that_can_measure_none_of_the_networks_is_not_run(file: Path) -> None:
+    plain = [f"cifar_plain20={file}"]
+    with pytest.raises(UserError, match="^boosting: measures residual networks only; name one with --weights"):
+        assignments("boosting", "quick", data="cifar10:x", weights=plain)
+    every = assignments(None, "quick", data="cifar10:x", weights=plain)
+    assert {task.study.name for task in every} == {"responses", "lesion", "sensitivity"}
 
 
 def test_one_file_is_one_seed(file: Path) -> None:

@@ -61,6 +61,8 @@ def assignments(
         what = "--weights" if files else f"scale {shown(taken)}"
         raise UserError(f"{what} needs the images: give --data cifar10:DIR.")
     plans = [one.plan(taken, data, files) for one in chosen]
+    if files:
+        chosen, plans = _that_measure(chosen, plans)
     _check_less(taken, plans, epochs, seeds)
     options = [] if files else ["--scale", scale]
     options += [f"--data {data.split(':')[0]}:DIR"] if data else []
@@ -77,11 +79,21 @@ def assignments(
     ]
 
 
+def _that_measure(studies: Sequence[Study], plans: Sequence[Plan]) -> tuple[list[Study], list[Plan]]:
+    """The studies that can measure some of the networks given, with their plans. Raises UserError if none can."""
+    able = [(one, plan) for one, plan in zip(studies, plans, strict=True) if plan.measurements]
+    if not able:
+        raise UserError(f"{studies[0].name}: measures residual networks only; name one with --weights.")
+    return [one for one, _ in able], [plan for _, plan in able]
+
+
 def _check_less(scale: str, plans: Sequence[Plan], epochs: float | None, seeds: int | None) -> None:
-    """Raise UserError for options that ask for more than any of the plans has: they only shorten a scale."""
+    """Raise UserError for options that ask for more than any of the plans has, and for epochs of no training."""
     counts: list[float] = [r.seed + 1 for plan in plans for r in plan.recipes]
     counts += [m.seed + 1 for plan in plans for m in plan.measurements]
     lengths = [length(recipe) for plan in plans for recipe in plan.recipes]
+    if epochs is not None and not lengths:
+        raise UserError(f"epochs={epochs:g}: no runs are trained here that --epochs could shorten; leave it out.")
     for name, asked, there in (("seeds", seeds, counts), ("epochs", epochs, lengths)):
         if asked is not None and there and asked > (most := max(there)):
             raise UserError(f"{name}={asked:g}: scale {shown(scale)} has {most:g}, and --{name} can only lower that.")
