@@ -15,7 +15,7 @@ from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.plot import Plot
 from resnetlab.api.tables import Row, Tabular
-from resnetlab.errors import check_choice, check_counts
+from resnetlab.errors import check_choice, check_counts, counted
 from resnetlab.paths import expanded
 from resnetlab.report.study_pages import figure_of, write_report
 from resnetlab.storage import disk_errors
@@ -91,12 +91,12 @@ def study(
         resnetlab.study("degradation")                              # minutes, on the digits
         resnetlab.study("degradation", "cifar", data="cifar10:data")
 
-    Finished runs in the folder runs are reused, whichever study made them. A run that fails is told in `failures`
+    Finished runs in the folder runs are reused, whichever study made them. A run that fails is listed in `failures`
     and does not stop the others; the same call repeats only those. The options are those of the command; quiet shows
     no progress.
 
-    Raises UserError for what the command would refuse, with the same line. After Ctrl-C or SIGTERM each run's last step
-    is saved, and `training.signals.Stopped` is raised, which says so.
+    Raises UserError, with the same line, for whatever the command would refuse. After Ctrl-C or SIGTERM each run's
+    last step is saved, and `training.signals.Stopped` is raised, which says so.
     """
     with as_user_errors("study run"), screen.silenced(quiet):
         check_kind(str, ray=ray, device=device)
@@ -138,8 +138,8 @@ def _follow(task: Assignment, places: str, events: Iterator[Event]) -> dict[int,
     """Show the progress of runs and measurements; return the reasons of failures, by their index in the plan."""
     plan, failed = task.plan, dict[int, str]()
     labels = [*(f"{r.net} seed {r.seed}" for r in plan.recipes), *(m.label for m in plan.measurements)]
-    counts = [f"{len(plan.recipes)} runs"] if plan.recipes else []
-    counts += [f"{len(plan.measurements)} measurements"] if plan.measurements else []
+    counts = [counted(len(plan.recipes), "run")] if plan.recipes else []
+    counts += [counted(len(plan.measurements), "measurement")] if plan.measurements else []
     screen.say(f"{task.title}: {' and '.join(counts)}, {places}; expected: {plan.expected}")
     if plan.note:
         screen.say(f"{task.title}: {plan.note}")

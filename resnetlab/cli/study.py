@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, check, print_json
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, counted
 from resnetlab.studies.frame.text import both
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def list_studies(*, json: Json = False) -> None:
         print(f"{s.name}\n  claim:  {s.claim}\n  source: {s.source}")
         for scale in SCALES:
             plan = s.plan(scale, None, ())
-            counts = f"{len(plan.recipes)} runs, {len(plan.measurements)} measurements"
+            counts = f"{counted(len(plan.recipes), 'run')}, {counted(len(plan.measurements), 'measurement')}"
             trained = f", {total_epochs(plan.recipes):,.1f} epochs of cifar_resnet20" if plan.recipes else ""
             takes = "" if scale == "cifar" and plan.recipes else f", {plan.expected}"
             print(f"  {scale + ':':<7} {counts}{trained}{takes}")
@@ -166,7 +166,8 @@ def _show_costs(tasks: list[Assignment], workplace: Workplace, json: bool) -> No
         print_json({"studies": studies, "together": asdict(together)})
         return
     for task in tasks:
-        print(f"{task.title}: {costs[task.study.name].words}; {len(task.plan.measurements)} measurements")
+        measured = counted(len(task.plan.measurements), "measurement")
+        print(f"{task.title}: {costs[task.study.name].words}; {measured}")
         for number, recipe in enumerate(task.plan.recipes if len(tasks) == 1 else (), 1):
             print(f"  {number:>3}. {recipe.net} seed {recipe.seed}")
         if len(tasks) == 1 and task.plan.note:

@@ -19,6 +19,13 @@ RECORDS = Path(__file__).resolve().parents[2] / "results"
 DONE = "orders-quick.json"
 
 
+def test_one_measurement_is_not_called_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    weights = ["--weights", f"cifar_resnet20={tmp_path / 'net.pt'}", "--data", "cifar10:x"]
+    assert main(["study", "run", "responses", *weights, "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    assert "nothing is trained; 1 measurement\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("stop", "code", "words"),
     [
