@@ -56,7 +56,7 @@ def verdicts(finding: StudyResult) -> list[str]:
 def test_lesions_as_in_the_paper_reproduce_it(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, values))
     assert verdicts(finding) == [REPRODUCED] * 9
-    assert "by 0.5 points" in str(finding.answer)
+    assert "by +0.5 points" in str(finding.answer)
     assert ", shorter than most paths" in str(finding.answer)
     assert [f.name for f in finding.figures] == ["errors", "paths"]
 
@@ -150,6 +150,16 @@ def test_what_raises_no_error_has_no_steps_and_what_has_no_pair_no_answer(made_u
         NOT_JUDGED,
     )
     assert str(finding.answer).startswith("No plain and residual net")
+
+
+def test_an_error_that_falls_without_a_unit_has_one_sign(made_up: MadeUp) -> None:
+    def better(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return made if m.function == PATHS else made | {"without": [9.0 + m.seed / 10 for _ in made["without"]]}
+
+    finding = STUDY.judge(made_up(PLAN, better))
+    assert str(finding.rows[0].measured) == "residual-56: -0.90 ± 0.10 points"
+    assert "+-" not in "".join(str(row.measured) for row in finding.rows) + str(finding.answer)
 
 
 def test_the_figure_tells_the_units_that_change_sizes_by_marks(made_up: MadeUp) -> None:

@@ -139,6 +139,7 @@ def test_a_difference_as_text_with_so_many_decimals() -> None:
 def test_mean_and_deviation_as_text() -> None:
     assert f"{Sample([1.0, 3.0]):.2f}" == "2.00 ± 1.41"
     assert f"{Sample([1.0]):.2f}" == "1.00"
+    assert f"{Sample([-1.0, -3.0]):+.2f}" == "-2.00 ± 1.41"
     assert f"{Sample([1.0, 3.0]):.1f}, {Sample([1.0, 3.0]).mean:.1f}" == "2.0 ± 1.4, 2.0"
 
 

@@ -162,7 +162,7 @@ class Sample:
 
     def __format__(self, form: str) -> str:
         mean = format(self.mean, form)
-        return mean if self.deviation is None else f"{mean} ± {format(self.deviation, form)}"
+        return mean if self.deviation is None else f"{mean} ± {format(self.deviation, form.lstrip('+'))}"
 
 
 @dataclass(frozen=True)
