@@ -116,6 +116,7 @@ def test_seeds_that_scatter_and_one_seed_give_a_direction_only() -> None:
     one = judged("cifar", papers_way, plan=STUDY.plan("cifar", "cifar10:x", ()).limited(None, 1))
     assert verdicts(one) == [*[DIRECTION] * 5, NOT_TESTED, DIRECTION, NOT_TESTED]
     assert "seeds leave doubt" not in str(one.answer)
+    assert "(section 4.2; Fig. 1)" in str(one.rows[6].paper), "He 2016, 4.2 Analysis, on 1001 layers"
 
 
 def test_a_claim_that_lacks_a_run_is_not_judged() -> None:
