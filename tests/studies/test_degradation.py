@@ -158,7 +158,11 @@ def test_no_missing_run_saves_what_another_claim_refutes() -> None:
 
 
 def test_the_words_follow_the_data() -> None:
-    assert "optimisation, not generalisation" in str(judged("quick", papers_way, papers_way).words)
+    words = str(judged("quick", papers_way, papers_way).words)
+    assert "optimisation, not generalisation" in words
+    easier = str(judged("quick", papers_way, lambda kind, depth: papers_way(kind, depth) - 1).words)
+    assert "test error is 1.0 points below its training error" in easier
+    assert "above its training error" not in easier, "which it is not"
     overfitted = judged("quick", lambda kind, depth: 0, lambda kind, depth: depth if kind == "plain" else 1)
     assert "no degradation here to explain" in str(overfitted.words)
     for behind, found in ((0.9, True), (1.1, False)):
