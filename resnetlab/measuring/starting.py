@@ -32,28 +32,29 @@ def first_steps(
     """Train a copy of `net` until it has started, its loss is not finite, or for `steps` steps.
 
     It has started when the mean loss over a window of steps is below STARTED times ln K, K being the number of
-    scores. Batches are drawn from x (N C H W) and labels (N) by `seed`, without replacement within one; the rate is
-    constant. The network itself is left as it is.
+    scores. Batches are drawn from x (N C H W) and labels (N) by `seed`, without replacement within one, as is what
+    dropout leaves out; the rate is constant. The network itself is left as it is.
     """
     net = copy.deepcopy(net).train()
     optimiser = torch.optim.SGD(net.parameters(), rate, momentum=MOMENTUM)
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     recent: list[float] = []
-    for step in range(1, steps + 1):
-        chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
-        with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
+    with taking_gradients(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of dropout
+        for step in range(1, steps + 1):
+            chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
             scores = net(x[chosen])
             loss = tf.cross_entropy(scores, labels[chosen])
             optimiser.zero_grad()
             loss.backward()
-        recent.append(loss.item())
-        if not math.isfinite(recent[-1]):
-            return FirstSteps(rate, losses, None, diverged=True)
-        optimiser.step()
-        if len(recent) == window:
-            losses.append(sum(recent) / window)
-            recent.clear()
-            if losses[-1] < STARTED * math.log(scores.shape[1]):
-                return FirstSteps(rate, losses, step, diverged=False)
+            recent.append(loss.item())
+            if not math.isfinite(recent[-1]):
+                return FirstSteps(rate, losses, None, diverged=True)
+            optimiser.step()
+            if len(recent) == window:
+                losses.append(sum(recent) / window)
+                recent.clear()
+                if losses[-1] < STARTED * math.log(scores.shape[1]):
+                    return FirstSteps(rate, losses, step, diverged=False)
     return FirstSteps(rate, losses, None, diverged=False)

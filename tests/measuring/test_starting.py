@@ -89,3 +89,16 @@ def test_its_steps_are_those_of_sgd_with_momentum() -> None:
 def test_it_trains_in_training_mode_whatever_the_networks_is() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
     assert run(net.eval(), 0.01, steps=20) == run(net.train(), 0.01, steps=20)
+
+
+def test_dropout_draws_anew_in_each_step_and_by_the_seed() -> None:
+    """With a rate of 0 only what dropout leaves out can change the loss."""
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3))
+    x, labels = torch.ones(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64)
+
+    def losses(seed: int) -> list[float]:
+        torch.rand(1)  # the caller's random state is of no account
+        return first_steps(net, x, labels, 0.0, batch=4, window=1, steps=3, seed=seed).losses
+
+    assert len(set(losses(0))) == 3
+    assert losses(0) == losses(0) != losses(1)
