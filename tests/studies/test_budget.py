@@ -57,7 +57,7 @@ def test_finished_runs_are_left_out_and_tell_the_time(tmp_path: Path) -> None:
     assert (after.finished, after.by_runs) == (1, True)
     assert after.epochs_left == pytest.approx(before.epochs / 2)
     assert after.seconds_left is not None
-    assert "1 are finished" in after.words
+    assert "; 1 finished, " in after.words
     assert " of training on this machine, by finished runs" in after.words
 
 
@@ -81,6 +81,7 @@ def test_a_few_steps_tell_the_time_where_no_run_does(
 def test_a_cost_in_words() -> None:
     assert Budget(0, 0, 0, 0).words == "nothing is trained"
     assert Budget(3, 4.2, 3, 0).words == "3 runs with the multiply-adds of 4.2 epochs of cifar_resnet20, all finished"
+    assert Budget(1, 0.034, 1, 0).words == "1 run with the multiply-adds of 0.034 epochs of cifar_resnet20, finished"
     assert Budget(3, 1234, 0, 1234, 7200).words == (
         "3 runs with the multiply-adds of 1,234 epochs of cifar_resnet20; "
         "about 2.0 hours of training on this machine, by a few steps"

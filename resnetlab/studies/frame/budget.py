@@ -39,11 +39,11 @@ class Budget:
         """For a line of progress."""
         if not self.runs:
             return "nothing is trained"
-        said = f"{self.runs} runs with the multiply-adds of {_amount(self.epochs)} epochs of cifar_resnet20"
+        said = f"{counted(self.runs, 'run')} with the multiply-adds of {_amount(self.epochs)} epochs of cifar_resnet20"
         if self.finished == self.runs:
-            return f"{said}, all finished"
+            return f"{said}, {'all ' * (self.runs > 1)}finished"
         if self.finished:
-            said += f"; {self.finished} are finished, {_amount(self.epochs_left)} epochs are left"
+            said += f"; {self.finished} finished, {_amount(self.epochs_left)} epochs left"
         if self.seconds_left is None:
             return said
         how = "finished runs" if self.by_runs else "a few steps"
@@ -78,7 +78,7 @@ def budget(recipes: Iterable[Recipe], runs: Path, device: str = "cpu") -> Budget
 
 
 def _amount(epochs: float) -> str:
-    return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.1f}"
+    return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
 
 
 def _hours(seconds: float) -> str:
