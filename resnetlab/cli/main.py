@@ -104,8 +104,10 @@ def _reported(error: Exception, given: list[str]) -> int | None:
 
 
 def _words(error: UserError | cyclopts.CycloptsError) -> str:
-    """What an error says; of an argument that is missing or one too many, also what to do."""
+    """What an error says; of an argument that is missing, one too many, or taken for an option, also what to do."""
     match error:
+        case cyclopts.UnknownOptionError():
+            return _not_an_option(error)
         case cyclopts.MissingArgumentError(argument=cyclopts.Argument() as argument):
             name, command = argument.name, " ".join(error.command_chain or ())
             needs = f"{name} needs a value" if error.keyword else f"{command} needs {name}"
@@ -116,6 +118,20 @@ def _words(error: UserError | cyclopts.CycloptsError) -> str:
             return f"{given}: not expected here, as an argument or as an option's value; see '{command} --help'."
         case cyclopts.CoercionError(argument=cyclopts.Argument() as argument) if bool in get_args(argument.hint):
             return f"{str(error).rstrip('.')}, or give {argument.name} without a value."
+    return str(error)
+
+
+def _not_an_option(error: cyclopts.UnknownOptionError) -> str:
+    """What to do about an unknown option, which may be meant as a file, or as standard input."""
+    given = error.token.keyword or error.token.value
+    if given == "-":
+        return (
+            "-: not an option, and not standard input, from which a list of images is read if none is named; write ./- "
+            "for a file of that name."
+        )
+    if "." in given or os.path.lexists(given):
+        command = " ".join(["resnetlab", *(error.command_chain or ())])
+        return f"{given}: not an option of '{command}'; if it is a file or folder, write {shlex.quote(f'./{given}')}."
     return str(error)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,10 @@ def test_a_fault_of_the_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
         ("train digits --epochs", "--epochs needs a value. Length of the run in epochs"),
         ("train digits 'a b' 6", "'a b' 6: not expected here, .* see 'resnetlab train --help'"),
         ("data stats digits --json yes", "yes: not expected here, .* see 'resnetlab data stats --help'"),
+        ("predict net -", "-: not an option, and not standard input, .* is read if none is named; write ./- for"),
+        ("predict net -1.jpg", "-1.jpg: not an option of 'resnetlab predict'; if it is a file .* write ./-1.jpg."),
+        ("data audit -my*.d", r"-my\*.d: not an option of 'resnetlab data audit'; .* write './-my\*.d'."),
+        ("predict net --tpo 3", "Unknown option: --tpo. Did you mean --top\\?"),
         ("train digits --compile maybe", 'Choose from: "auto", or give --compile without a value'),
     ],
 )
@@ -99,3 +104,14 @@ def test_arguments_that_are_missing_or_too_many(capsys: pytest.CaptureFixture[st
     assert command.main(shlex.split(arguments)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(f"error: .*{words}", line)
+
+
+def test_a_folder_that_looks_like_an_option(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["predict", "net", "-x"]) == 2
+    assert "write" not in capsys.readouterr().err
+    (tmp_path / "-x").mkdir()
+    assert command.main(["predict", "net", "-x"]) == 2
+    assert "if it is a file or folder, write ./-x." in capsys.readouterr().err
