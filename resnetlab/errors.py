@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 MOST_CHOICES = 2000  # ImageNet has 1,000 classes
+_BYTES = re.compile("[\\udc80-\\udcff]+")  # as Python has those of names that are not text
 
 
 class UserError(ValueError):
@@ -49,9 +50,23 @@ def as_python(value: Any) -> Any:
     return value.tolist() if isinstance(shape, tuple) and len(shape) <= 1 and hasattr(value, "tolist") else value
 
 
+def whole_text(name: str) -> str:
+    """A file's name as text that any program can read: bytes that are not UTF-8 become escapes."""
+    return _BYTES.sub(lambda found: found[0].encode(errors="surrogateescape").decode(errors="backslashreplace"), name)
+
+
+def in_whole_texts(value: Any) -> Any:
+    """A value for JSON with all its texts whole: many readers refuse what stands for other bytes."""
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, dict):
+        return {in_whole_texts(key): in_whole_texts(held) for key, held in value.items()}
+    return [in_whole_texts(held) for held in value] if isinstance(value, list | tuple) else value
+
+
 def printable(name: str) -> str:
-    """A file's name as a line of text: unprintable characters, and bytes that are not UTF-8, become escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    """The same as a line: unprintable characters become escapes, too."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in whole_text(name))
 
 
 def counted(count: int, one: str, more: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from resnetlab.api.fetching import NAMES
-from resnetlab.errors import UserError, check_choice, check_counts, shown
+from resnetlab.errors import UserError, check_choice, check_counts, in_whole_texts, shown
 
 
 def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -103,7 +103,7 @@ UNREADABLE = 1  # exit code if some image could not be read
 
 def print_json(value: object) -> None:
     """Print the answer that --json asks for, at once."""
-    print(json.dumps(value), flush=True)
+    print(json.dumps(in_whole_texts(value)), flush=True)
 
 
 def check(which: str = "last", **counts: int | None) -> None:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.cli import options
 from resnetlab.cli.streams import names_given
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, printable, whole_text
 
 if TYPE_CHECKING:
     from resnetlab.use.predict import Prediction
@@ -121,10 +121,11 @@ def _as_csv(found: Iterator[Prediction]) -> bool:
     table.writerow(["file", "rank", "class", "probability", "error"])
     for p in found:
         failed |= bool(p.error)
+        file = whole_text(p.file)
         for rank, (name, value) in enumerate(p.classes, 1):
-            table.writerow([p.file, rank, name, f"{value:.6f}", ""])
+            table.writerow([file, rank, name, f"{value:.6f}", ""])
         if p.error:
-            table.writerow([p.file, "", "", "", p.error])
+            table.writerow([file, "", "", "", p.error])
     return failed
 
 

@@ -30,7 +30,7 @@ from resnetlab.data.walk import (
     tell_left_out,
     unreadable,
 )
-from resnetlab.errors import UserError, did_you_mean, shown, some
+from resnetlab.errors import UserError, did_you_mean, shown, some, whole_text
 from resnetlab.paths import one_form
 from resnetlab.storage import is_there, read_regular, write_json
 
@@ -155,7 +155,7 @@ def class_folders(folder: Path) -> list[str]:
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names of folders as text that can be printed and stored: bytes that are not UTF-8 become escapes."""
-    return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+    return tuple(map(whole_text, names))
 
 
 def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]:

@@ -16,7 +16,7 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.data.tta import TEST_SCALES
 from resnetlab.data.understood import Understood
-from resnetlab.errors import UserError, printable
+from resnetlab.errors import UserError, in_whole_texts, printable, whole_text
 from resnetlab.machine import machine
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
@@ -56,16 +56,17 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
 
     Raises UserError if they can't be written.
     """
+    described = numbers(found, data, text=text, which=which, device=device)
     contents = {
         PREDICTIONS: predictions(found),
-        NUMBERS: json.dumps(numbers(found, data, text=text, which=which, device=device), indent=1) + "\n",
+        NUMBERS: json.dumps(in_whole_texts(described), indent=1) + "\n",
         PAGE: html(found, data, text),
     }
     written: list[Path] = []
     try:
         with disk_errors(folder):
             for name, content in contents.items():
-                write_atomically(folder / name, content.encode(errors="backslashreplace"), new=True)
+                write_atomically(folder / name, whole_text(content).encode(errors="backslashreplace"), new=True)
                 written.append(folder / name)
     except UserError:
         for path in written:  # a partial report would block the next attempt

@@ -176,7 +176,12 @@ def test_lists_of_names_that_are_no_utf8(run: Run, folder: Path) -> None:
         file.write(source.read_bytes())
     code, out, err = run("predict net.safetensors --top 1", given=b"caf\xe9.png\n")
     assert (code, err) == (0, b"")
-    assert out.startswith(b"caf\\udce9.png: ")
+    assert out.startswith(b"caf\\xe9.png: ")
+    _, out, _ = run("predict net.safetensors --csv", given=b"caf\xe9.png\n")
+    assert out.splitlines()[1].startswith(b"caf\\xe9.png,1,")
+    _, out, _ = run("predict net.safetensors --json", given=b"caf\xe9.png\n")
+    _, similar, _ = run("features net.safetensors --nearest 1 --json caf\udce9.png")
+    assert json.loads(out)["images"][0]["file"] == json.loads(similar)["nearest"][0]["file"] == "caf\\xe9.png"
     code, _, err = run("predict net.safetensors", given=b"\xff\xfea\0b")  # UTF-16 that ends within a character
     assert (code, err.count(b"\n")) == (2, 1)
     assert b"standard input can't be read" in err
