@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, counted, shown
 from resnetlab.nets import zoo
 from resnetlab.storage import content_of
 
@@ -60,15 +61,33 @@ def stated_architecture(values: Mapping[Any, Any]) -> str:
     return next(found, "")
 
 
-def stated_classes(values: Mapping[Any, Any]) -> tuple[str, ...]:
-    """The names of classes that a file states under one of the usual keys, at its top or below; or none.
+@dataclass(frozen=True)
+class StatedClasses:
+    """The names of classes that a file states under a key, if it states them for each number from 0."""
+
+    key: str
+    names: tuple[str, ...]
+    wrong: str  # what is wrong with them if there are no names
+
+    def trouble(self, outputs: int) -> str:
+        """Why they are not the names of a network's outputs, which they do not fit."""
+        wrong = self.wrong or f"{counted(len(self.names), 'name')}, but {counted(outputs, 'output')}"
+        return f"the names of classes that it states ({self.key}) are left out: {wrong}"
+
+
+def stated_classes(values: Mapping[Any, Any]) -> tuple[StatedClasses, ...]:
+    """The names of classes that a file states under the usual keys, at its top or below, the likeliest first.
 
     They may be a list, or a dictionary of numbers by names (torchvision's class_to_idx) or of names by numbers.
     """
-    found = (
-        _names(place.get(key)) for keys in (CLASSES[:-1], CLASSES[-1:]) for place in _places(values) for key in keys
+    return tuple(
+        StatedClasses(key, names, wrong)
+        for keys in (CLASSES[:-1], CLASSES[-1:])
+        for place in _places(values)
+        for key in keys
+        for names, wrong in [_names(place.get(key))]
+        if names or wrong
     )
-    return next(filter(None, found), ())
 
 
 def _places(values: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
@@ -79,16 +98,31 @@ def _places(values: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
         level = [v for place in level for key, v in place.items() if isinstance(v, dict) and key != "teacher"]
 
 
-def _names(stated: object) -> tuple[str, ...]:
-    """Names in the order of their numbers, if each number from 0 has one."""
+def _names(stated: object) -> tuple[tuple[str, ...], str]:
+    """Names in the order of their numbers, if each number from 0 has one; else what is wrong, where names are meant.
+
+    A training's arrays and numbers of NumPy's are not opened, and come as other objects.
+    """
+    if stated is None or isinstance(stated, str | int | float) or stated in ([], (), {}):
+        return (), ""
     if isinstance(stated, dict):
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in stated.items()]
-        numbered = {int(n): name for n, name in pairs if isinstance(n, int) or (isinstance(n, str) and n.isdecimal())}
+        if any(isinstance(value, dict | list | tuple) for pair in pairs for value in pair):
+            return (), ""
+        numbered = {int(n): name for n, name in pairs if isinstance(n, int) or _is_number(n)}
         stated = [numbered.get(n) for n in range(len(pairs))]
-    if not isinstance(stated, list | tuple) or not all(isinstance(name, str) for name in stated):
-        return ()
+        if None in stated:
+            return (), f"number {stated.index(None)} has none; each has to have one, as a plain whole number from 0"
+    if not isinstance(stated, list | tuple):
+        return (), "they are not a list of texts (NumPy's arrays are not opened); save them with .tolist()"
+    if not all(isinstance(name, str) for name in stated):
+        return (), "not all of them are plain texts"
     invented = all(re.fullmatch(r"LABEL_\d+", name) for name in stated)  # by transformers, if nobody gave names
-    return () if invented else tuple(stated)
+    return (() if invented else tuple(stated)), ""
+
+
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and text.isdecimal() and len(text) < 10
 
 
 def check_architecture(path: Path, stated: str, beside: tuple[str, ...], is_caffes: bool = False) -> None:

@@ -24,7 +24,7 @@ from torch.serialization import safe_globals
 from resnetlab.errors import UserError, first_of, printable, shown
 from resnetlab.run_files import RESULT, SETTINGS
 from resnetlab.storage import Damaged, is_there, read_json, read_regular
-from resnetlab.weights.architectures import stated_architecture, stated_classes
+from resnetlab.weights.architectures import StatedClasses, stated_architecture, stated_classes
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet files in use are below 2 GiB
@@ -98,7 +98,7 @@ class Contents:
     choice: str = ""  # which of several networks was taken, in words
     is_average: bool = False  # whether these are averaged weights that were chosen from several networks
     architecture: str = ""  # the name of the network that the file states
-    classes: tuple[str, ...] = ()  # the names of classes that it states
+    classes: tuple[StatedClasses, ...] = ()
     in_order: bool = True  # whether the tensors are in the network's order; safetensors sorts them by name
 
 

@@ -21,7 +21,7 @@ from resnetlab.nets.zoo import Spec, build, on_meta, text_of
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.run_files import SETTINGS, WEIGHTS, read_settings
 from resnetlab.storage import is_there, whole_folder
-from resnetlab.weights.architectures import check_architecture
+from resnetlab.weights.architectures import CLASSES, StatedClasses, check_architecture
 from resnetlab.weights.files import INDEX, Contents, check_fit, files_of, read_all
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL
 from resnetlab.weights.interop import IN_ORDER, OURS, IdentifiedState, normalisation, read_in_order, read_state
@@ -325,16 +325,14 @@ def _metadata(found: IdentifiedState) -> ModelMetadata | None:
     return ModelMetadata(found.spec, None, Normalisation(mean, std), recipe={})
 
 
-def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, names: tuple[str, ...]) -> Loaded:
+def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, own: tuple[StatedClasses, ...]) -> Loaded:
     """The same with what the source of another project's file, or the config.json beside it, states.
 
-    names: of the classes, as the file itself states them.
+    own: the names of the classes, as the file itself states them.
     """
     spec, metadata = loaded.net.spec, loaded.metadata
     stated = stated_preprocessing(source, loaded.file, image_size)
-    named = (names, stated_names(loaded.file), imagenet_classes(source, spec) or ())
-    fitting = (each for each in named if len(each) == spec.num_classes)
-    classes = next(fitting, None) if loaded.has_head else None
+    classes = _names_of_outputs(loaded, own, source) if loaded.has_head else None
     if stated and len(stated.mean) == len(stated.std) == spec.in_channels:
         normalise = Normalisation(*(torch.tensor(values)[:, None, None] for values in stated[:2]))  # C 1 1
         metadata = ModelMetadata(spec, None, normalise, recipe={}, resizing=_resizing(stated, spec))
@@ -348,6 +346,16 @@ def _with_stated(loaded: Loaded, source: str | Path, image_size: int | None, nam
         metadata = replace(metadata, classes=classes)
     knows_size = loaded.tells_size or bool(imagenet_classes(source, spec))
     return replace(loaded, metadata=metadata, tells_size=knows_size, names=classes)
+
+
+def _names_of_outputs(loaded: Loaded, own: tuple[StatedClasses, ...], source: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that the file, or its source, states; if none fit, a line says why."""
+    stated, outputs = (*own, *stated_names(loaded.file)), loaded.net.spec.num_classes
+    named = (*(each.names for each in stated), imagenet_classes(source, loaded.net.spec) or ())
+    found = next((each for each in named if len(each) == outputs), None)
+    if not found and (meant := [each for each in stated if each.key != CLASSES[-1]]):
+        _log.warning("%s: %s.", loaded.file, meant[0].trouble(outputs))
+    return found
 
 
 def _resizing(stated: Preprocessing, spec: Spec) -> Resizing | None:

@@ -25,7 +25,7 @@ from resnetlab.nets import zoo
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import source_path
 from resnetlab.weights import hub_files, packaged
-from resnetlab.weights.architectures import CONFIG, read_config, stated_classes
+from resnetlab.weights.architectures import CONFIG, StatedClasses, read_config, stated_classes
 from resnetlab.weights.files import INDEX
 from resnetlab.weights.hub_files import MODEL, OLD_MODEL, REPOSITORY, preprocessing
 from resnetlab.weights.metadata import Preprocessing
@@ -126,7 +126,7 @@ def stated_preprocessing(source: str | Path, file: Path, image_size: int | None)
     return preprocessing(file.parent, image_size) if _has_config(file) else None
 
 
-def stated_names(file: Path) -> tuple[str, ...]:
+def stated_names(file: Path) -> tuple[StatedClasses, ...]:
     """The names of classes in the config.json beside a file, as timm and transformers write them; or none."""
     return stated_classes(read_config(file.with_name(CONFIG))) if _has_config(file) else ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def state() -> State:
         ({"id2label": {"2": "c", "0": "a", "1": "b"}}, ("a", "b", "c")),
         ({"classes": ["z", "y", "x"]}, ("z", "y", "x")),
         ({"hyper_parameters": {"lr": 0.1, "class_names": ("p", "q", "r")}}, ("p", "q", "r")),
+        ({"classes": ["z", "y"], "class_names": ["a", "b", "c"]}, ("a", "b", "c")),
         ({"classes": ["z", "y"]}, None),  # of something else
         ({"classes": [1, 2, 3]}, None),
         ({"classes": 3}, None),
@@ -56,6 +58,28 @@ def test_names_beside_the_network(
     torch.save({"state_dict": state, **beside}, tmp_path / "x.pth")
     assert load_described(tmp_path / "x.pth").classes == names
     assert load_described(tmp_path / "x.pth", normalise="imagenet").classes == names
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"classes": np.array(["a", "b", "c"])}, r"\(classes\) are left out: they are not a list of texts \(NumPy's"),
+        ({"class_to_idx": {n: np.int64(i) for i, n in enumerate("abc")}}, "number 0 has none; .* plain whole number"),
+        ({"idx_to_class": {0: "a", 1: "b", 3: "c"}}, r"\(idx_to_class\) are left out: number 2 has none"),
+        ({"id2label": {"0": "a", "9" * 5000: "b"}}, "number 1 has none"),
+        ({"meta": {"classes": [{"name": "a"}]}}, "not all of them are plain texts"),
+        ({"class_names": ["a", "b"]}, "2 names, but 3 outputs"),
+        ({"classes": torch.arange(3)}, "not a list of texts"),
+        ({"classes": [], "class_names": 3, "labels": torch.arange(3)}, None),
+    ],
+)
+def test_names_that_cannot_be_used_are_said(
+    state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture, beside: dict[str, Any], words: str | None
+) -> None:
+    """They were left out without a word, and classes had numbers, or were matched by order."""
+    torch.save({"state_dict": state, **beside}, tmp_path / "x.pth")
+    assert load_described(tmp_path / "x.pth").classes is None
+    assert re.search(f"x.pth: the names of classes .*{words}" if words else "^$", caplog.text)
 
 
 def test_classes_are_matched_by_these_names(state: State, tmp_path: Path, capsys: Captured) -> None:
