@@ -25,6 +25,7 @@ from resnetlab.errors import UserError, first_of, printable, shown
 from resnetlab.run_files import RESULT, SETTINGS
 from resnetlab.storage import Damaged, is_there, read_json, read_regular
 from resnetlab.weights.architectures import StatedClasses, stated_architecture, stated_classes
+from resnetlab.weights.checksums import check_sums
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
 
 MOST_BYTES = 16 * 2**30  # the largest ResNet files in use are below 2 GiB
@@ -34,6 +35,7 @@ MOST_BLOBS = 3  # of a layer of Caffe's
 INDEX = ".index.json"  # the end of the name of an index
 SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(safetensors|bin)")
 
+BUILTINS = ("bool", "complex", "dict", "float", "frozenset", "int", "list", "range", "set", "slice", "str", "tuple")
 # Types of settings and numbers that trainings save beside a network: each is replaced by an empty object, and nothing
 # of theirs is imported or called.
 INERT = (
@@ -41,20 +43,7 @@ INERT = (
     *(
         f"{module}.{kind}"  # torch.save writes Python 2's name of the module
         for module in ("builtins", "__builtin__")
-        for kind in (
-            "bool",
-            "complex",
-            "dict",
-            "float",
-            "frozenset",
-            "int",
-            "list",
-            "range",
-            "set",
-            "slice",
-            "str",
-            "tuple",
-        )
+        for kind in BUILTINS
     ),
     "__builtin__.xrange",
     *(f"pathlib{part}.{kind}" for part in ("", "._local") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
@@ -191,6 +180,7 @@ def _read_zip(path: Path, which: str) -> Contents:
         raise UserError(f"{path}: a zip archive of {there}, not weights; unpack it, and give the file in it.")
     if any("/code/" in name for name in names):
         raise UserError(f"{path}: a TorchScript program, not weights; save only its state_dict().")
+    check_sums(path)
     return _read_torch(path, size, which)
 
 
