@@ -23,7 +23,7 @@ from torch.serialization import safe_globals
 
 from resnetlab.errors import UserError, first_of, printable, shown
 from resnetlab.run_files import RESULT, SETTINGS
-from resnetlab.storage import Damaged, is_there, read_json, read_regular
+from resnetlab.storage import Damaged, check_regular, is_there, read_json, read_regular
 from resnetlab.weights.architectures import StatedClasses, stated_architecture, stated_classes
 from resnetlab.weights.checksums import check_sums
 from resnetlab.weights.wrapping import TRAINED, choose, is_average
@@ -104,7 +104,7 @@ def read_file(path: Path, which: str = "last") -> Contents:
                 if is_there(run / RESULT):
                     raise UserError(f"{run}: the run is finished, but its weights have been removed from the folder.")
                 raise UserError(f"{run}: the run has saved no weights yet; the command that started it continues it.")
-            raise UserError(f"{path}: not a weight file.")
+            check_regular(path)
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(200)

@@ -260,6 +260,8 @@ def _told(naming: str, state: State) -> zoo.Spec:
     if spec is None:
         if any(re.match(r"layer1\.0\.", key) for key in state):
             raise UserError("does not say which network it holds; name it with --net")
+        if not state:
+            raise UserError("holds no tensors")
         names = first_of(list(map(printable, state)), 3)
         raise UserError(
             f"holds no residual network under names that are known ({names}); if it is one under other names, give "

@@ -291,7 +291,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "LFS": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer"),
     "text": (lambda p: p.write_text("hello"), r"not a weight file \(safetensors, torch or npz\)"),
     "random": (lambda p: p.write_bytes(bytes(range(7, 200))), "not a weight file"),
-    "folder": (lambda p: p.mkdir(), "not a weight file"),
+    "folder": (lambda p: p.mkdir(), "it is a folder, not a regular file"),
     "huge": (_huge, "too large for a network's weights, with 1,024 GiB"),
     "half a zip": (_cut(0.5), "not a complete file, it is truncated"),
     "nearly all": (_cut(0.99), "not a complete file, it is truncated"),

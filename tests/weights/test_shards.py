@@ -68,7 +68,11 @@ def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obje
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a part is gone": (lambda i: i.with_name(SAFE.format(2)).unlink(), "model-00002-of-00002.safetensors: "),
+    "a part is gone": (
+        lambda i: i.with_name(SAFE.format(2)).unlink(),
+        r"00002-of-00002.safetensors: can't be read \(No such file",
+    ),
+    "no parts": (changed(lambda v: v["weight_map"].clear()), "model.safetensors.index.json: holds no tensors"),
     "a part is cut": (
         lambda i: i.with_name(SAFE.format(1)).write_bytes(i.with_name(SAFE.format(1)).read_bytes()[:-9]),
         "model-00001-of-00002.safetensors: not a complete safetensors file",
