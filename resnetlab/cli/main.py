@@ -129,6 +129,8 @@ def _not_an_option(error: cyclopts.UnknownOptionError) -> str:
             "-: not an option, and not standard input, from which a list of images is read if none is named; write ./- "
             "for a file of that name."
         )
+    if f"Did you mean {given}?" in str(error):
+        return f"{given}: after -- everything is taken for a file or folder; write options before it."
     if "." in given or os.path.lexists(given):
         command = " ".join(["resnetlab", *(error.command_chain or ())])
         return f"{given}: not an option of '{command}'; if it is a file or folder, write {shlex.quote(f'./{given}')}."

@@ -96,6 +96,10 @@ def test_a_fault_of_the_code_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
         ("predict net -", "-: not an option, and not standard input, .* is read if none is named; write ./- for"),
         ("predict net -1.jpg", "-1.jpg: not an option of 'resnetlab predict'; if it is a file .* write ./-1.jpg."),
         ("data audit -my*.d", r"-my\*.d: not an option of 'resnetlab data audit'; .* write './-my\*.d'."),
+        (
+            "data audit -- -my --workers 1",
+            "--workers: after -- everything is taken for a file or folder; write options",
+        ),
         ("predict net --tpo 3", "Unknown option: --tpo. Did you mean --top\\?"),
         ("train digits --compile maybe", 'Choose from: "auto", or give --compile without a value'),
     ],
