@@ -159,6 +159,9 @@ def nearest(queries: Features, among: Features, count: int) -> list[tuple[Neighb
     networks.
     """
     check_same_network(among.network, queries.network)
+    ours, theirs = queries.values.shape[1], among.values.shape[1]
+    if ours != theirs:
+        raise UserError(f"features of {theirs} numbers can't be compared with those of {ours}: compute them again.")
     left, right = _directions(queries.values), _directions(among.values)
     found = []
     for first in range(0, len(left), ROWS):

@@ -53,6 +53,8 @@ def read(path: Path) -> Features:
     kinds = (files.dtype.kind, labels.dtype.kind, values.dtype, network.dtype.kind)
     if kinds != ("U", "U", np.float32, "U") or values.ndim != 2 or not files.shape == labels.shape == values.shape[:1]:
         raise UserError(f"{path}: not an npz of features: its arrays have other types or lengths.")
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: damaged, its features are not all finite; write it again.")
     return Features(tuple(files.tolist()), tuple(labels.tolist()), values, str(network))
 
 

@@ -109,6 +109,8 @@ def test_nearest_by_hand() -> None:
     assert all(len(row) == 3 for row in found)
     with pytest.raises(UserError, match="features of other can't be compared with those of net"):
         nearest(made, Features(made.files, made.labels, values, "other"), 1)
+    with pytest.raises(UserError, match="features of 3 numbers can't be compared with those of 2"):
+        nearest(made, Features(made.files, made.labels, np.ones((5, 3), np.float32), "net"), 1)
 
 
 def test_what_was_saved_is_read(tmp_path: Path) -> None:
@@ -146,6 +148,14 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="made.npz: (not an npz|can't be read)"):
         read(path)
+
+
+def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Every image would be as near as any other."""
+    values = np.full((1, 2), np.nan, np.float32)
+    (tmp_path / "made.npz").write_bytes(npz(files=["a"], labels=["b"], features=values, network="net"))
+    with pytest.raises(UserError, match="made.npz: damaged, its features are not all finite"):
+        read(tmp_path / "made.npz")
 
 
 @pytest.mark.parametrize(
