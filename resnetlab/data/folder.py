@@ -312,8 +312,11 @@ def _read_split(path: Path) -> frozenset[str]:
     """The test images that the file names; none if there is no file. Raises UserError if it is damaged."""
     if not is_there(path):
         return frozenset()
+    content = read_regular(path, MOST_SPLIT, _RESTORE.rstrip("."))
     try:
-        written = json.loads(read_regular(path, MOST_SPLIT, _RESTORE.rstrip(".")))
+        written = json.loads(content)
+        if not isinstance(written, dict):
+            raise ValueError(f"it is {shown(written)}, not an object")
         names = written["test"]
         if (written["seed"], written["share"]) != (SEED, SHARE):
             raise ValueError(f"its seed and share are not {SEED} and {SHARE}")

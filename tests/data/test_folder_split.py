@@ -198,8 +198,11 @@ def test_a_fifo_in_place_of_the_split_is_named(tmp_path: Path) -> None:
         for i in range(3):
             (tmp_path / name / f"{i}.png").write_bytes(b"")
     os.mkfifo(tmp_path / SPLIT)
-    with pytest.raises(UserError, match=r"resnetlab-split.json: damaged, it is a FIFO, not a regular file; restore it"):
+    with pytest.raises(
+        UserError, match=r"resnetlab-split.json: damaged, it is a FIFO, not a regular file; restore it"
+    ) as said:
         read(tmp_path)
+    assert str(said.value).count("damaged") == 1
 
 
 def test_an_evaluation_names_a_class_without_a_test_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
