@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from resnetlab.errors import shown
+from resnetlab.errors import counted, shown
 from resnetlab.paths import expanded
 from resnetlab.schema import MOST_WHOLE, Between, Loss, Positive, Scalar, Seconds, Text, Whole, trouble
 from resnetlab.storage import MOST_JSON, Damaged, is_there, parsed_json, read_json, read_regular
@@ -220,8 +220,26 @@ def read_metrics(folder: Path, length: int | None = None) -> list[dict[str, Any]
 
 
 def read_epochs(folder: Path, length: int | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that end an epoch, as `read_metrics` reads them."""
-    return [line for line in read_metrics(folder, length) if "epoch" in line]
+    """The lines of metrics.jsonl that end an epoch, as `read_metrics` reads them.
+
+    Raises Damaged also for the whole file of a finished run, if it does not end where the run did.
+    """
+    epochs = [line for line in read_metrics(folder, length) if "epoch" in line]
+    if length is None:
+        try:
+            result = read_result(folder)
+        except Damaged:  # another reader's matter: the lines are good without it
+            result = None
+        check_finished(folder, epochs, result)
+    return epochs
+
+
+def check_finished(folder: Path, epochs: list[dict[str, Any]], result: dict[str, Any] | None) -> None:
+    """Raise Damaged if a run is finished, by its result, but its lines end with another epoch."""
+    last = epochs[-1]["epoch"] if epochs else 0
+    if result and last != result["epochs"]:
+        what = f"damaged, it ends after {last} of the {counted(result['epochs'], 'epoch')} that {RESULT} counts"
+        raise Damaged(folder / METRICS, what, START_ANEW)
 
 
 def last_epoch(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,16 @@ from resnetlab.machine import machine
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
-from resnetlab.run_files import FORMAT, SETTINGS, START_ANEW, newest_run, read_begun, read_result, read_settings
+from resnetlab.run_files import (
+    FORMAT,
+    SETTINGS,
+    START_ANEW,
+    newest_run,
+    read_begun,
+    read_epochs,
+    read_result,
+    read_settings,
+)
 from resnetlab.storage import Damaged, disk_errors, is_there, write_json
 from resnetlab.training.finetune import Pretrained, check_size, read_pretrained
 from resnetlab.training.layer_groups import check_layer_groups
@@ -70,9 +79,11 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The result of the finished run (`train` writes it), or None while it is unfinished.
 
-        Raises UserError if the file is damaged.
+        Raises UserError if the file is damaged, or its metrics are.
         """
-        return read_result(self.folder)
+        if found := read_result(self.folder):
+            read_epochs(self.folder)  # checked
+        return found
 
     def settings(self, threads: int, device: str, ranks: int = 1) -> dict[str, Any]:
         """The contents of run.json."""

@@ -120,7 +120,11 @@ def compare_runs(folders: list[Path]) -> Comparison:
     names = dict.fromkeys(name for each in described for name in each)
     values = {name: tuple(each.get(name) for each in described) for name in names}
     differing = {name: found for name, found in values.items() if any(v != found[0] for v in found)}
-    return Comparison(tuple(summary(folder) for folder in folders), differing)
+    found = tuple(summary(folder) for folder in folders)
+    for run in found:
+        if run.state == "damaged" and run.test_error is None:  # else only its weights are
+            raise UserError(f"{run.folder}: damaged: {run.words}; leave it out.")
+    return Comparison(found, differing)
 
 
 def in_words(value: Any) -> str:

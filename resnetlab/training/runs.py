@@ -14,6 +14,7 @@ from resnetlab.run_files import (
     METRICS,
     SETTINGS,
     WEIGHTS,
+    check_finished,
     data_title,
     last_written,
     newest_run,
@@ -85,15 +86,16 @@ def summary(folder: Path) -> RunSummary:
     lines: list[dict[str, Any]] = []
     try:
         settings = read_settings(folder)
-        lines = read_metrics(folder)
-        result, last_folder = read_result(folder), whole_folder(folder / "last")
+        there, result, last_folder = read_metrics(folder), read_result(folder), whole_folder(folder / "last")
+        check_finished(folder, [line for line in there if "epoch" in line], result)
+        lines = there  # they tell how far the run is, even if its weights are damaged
         # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts again.
         if result or sum("epoch" in line for line in lines) > 1 or is_there(last_folder):
             check_regular(last_folder / WEIGHTS)
         running = is_locked(folder)
     except Damaged as error:
         words = f"{error.path.relative_to(folder)}, {error.what.removeprefix('damaged, ')}"
-        told = _names(settings) | _progress(lines)  # as far as the metrics are undamaged
+        told = _names(settings) | _progress(lines)
         return RunSummary(folder, "damaged", printable(words), **told, written=written)
     state: State = "running" if running else "finished" if result else "unfinished"
     found = _progress(lines)

@@ -24,7 +24,7 @@ from resnetlab.training.recipe import Recipe
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import Run, make_run, open_folder
 from resnetlab.training.run_details import compare_runs, details, remove_run
-from resnetlab.training.runs import find_run
+from resnetlab.training.runs import find_run, summary
 
 Captured = pytest.CaptureFixture[str]
 SHORT: dict[str, Any] = {"net": "cifar_resnet8", "iterations": 2, "batch_size": 8}
@@ -161,6 +161,21 @@ def test_runs_side_by_side(runs: Path, capsys: Captured) -> None:
     assert compare_runs([older, newer]).differences == {"of_old": (1, None)}
     assert main(["runs", "compare", str(newer), newer.name]) == 2
     assert "two or more different runs" in capsys.readouterr().err
+
+
+def test_a_damaged_run_is_not_compared(runs: Path, capsys: Captured) -> None:
+    older, newer = by_lr(runs)[0.05], by_lr(runs)[0.01]
+    (older / "result.json").write_text("{")
+    assert main(["runs", "compare", str(newer), str(older)]) == 2
+    assert f"{older}: damaged: result.json, not JSON" in capsys.readouterr().err
+
+
+def test_runs_without_their_weights_are_compared_by_their_errors(runs: Path, capsys: Captured) -> None:
+    older, newer = by_lr(runs)[0.05], by_lr(runs)[0.01]
+    error = summary(older).test_error
+    shutil.rmtree(older / "last")
+    assert main(["runs", "compare", str(newer), str(older)]) == 0
+    assert f"{error:.2f}" in capsys.readouterr().out
 
 
 def test_runs_on_images_of_other_sizes_differ(runs: Path) -> None:

@@ -97,6 +97,13 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
         ("metrics.jsonl", '{"step": null}\n', "metrics.jsonl, line 1: step is None, not a whole number from 0"),
         ("metrics.jsonl", '{"epoch": 1, "step": 5}\n', "metrics.jsonl, line 1: it lacks train_error, test_error"),
         ("metrics.jsonl", "7\n", "metrics.jsonl, line 1: it is 7, not an object"),
+        ("metrics.jsonl", "", "metrics.jsonl, it ends after 0 of the 2 epochs that result.json counts"),
+        ("metrics.jsonl", None, "metrics.jsonl, it ends after 0 of the 2"),
+        (
+            "metrics.jsonl",
+            '{"step": 23, "epoch": 1, "train_error": 9.0, "test_error": 9.0}\n',
+            "metrics.jsonl, it ends",
+        ),
         ("result.json", "{}", "result.json, it lacks train_error, test_error, best_error, epochs, steps, seconds"),
         ("last/weights.safetensors", None, "last/weights.safetensors, can't be read (No such file or directory)"),
     ],
@@ -131,6 +138,14 @@ def test_a_run_whose_weights_are_gone_still_tells_its_epochs_and_errors(folder: 
     assert "length" not in dict(details(folder).facts())
 
 
+def test_a_finished_run_whose_metrics_were_cut_is_not_called_finished(folder: Path) -> None:
+    run = make_run(recipe("digits", net="cifar_resnet8", epochs=2), folder.parent)
+    assert run.result() is not None
+    (folder / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: damaged, it ends after 0 of the 2 epochs that result.json"):
+        run.result()
+
+
 def test_the_list_is_by_time_and_leaves_foreign_things_out(folder: Path, two_epochs: Path) -> None:
     root = folder.parent
     shutil.copytree(two_epochs, root / "a-later-one")
@@ -151,6 +166,7 @@ def test_the_list_is_by_time_and_leaves_foreign_things_out(folder: Path, two_epo
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(folder: Path) -> None:
+    (folder / "result.json").unlink()
     line = {"epoch": 1, "step": 23, "train_error": 90.0, "test_error": float("nan")}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert summary(folder).to_dict()["test_error"] is None

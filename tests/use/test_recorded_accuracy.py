@@ -41,6 +41,7 @@ def test_the_best_weights_have_that_of_their_epoch(copied: Path) -> None:
         for i, (validation, test) in enumerate(errors, 1)
     ]
     (copied / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (copied / "result.json").write_text(json.dumps(json.loads((copied / "result.json").read_text()) | {"epochs": 4}))
     shutil.copytree(copied / "last", copied / "best", dirs_exist_ok=True)
     best, last = (Classifier.open(copied, which=which).accuracy for which in ("best", "last"))
     assert best is not None
@@ -60,6 +61,10 @@ def test_where_nothing_fits_there_is_none(copied: Path) -> None:
     (copied / "result.json").rename(copied / "other.json")
     assert Classifier.open(copied).accuracy is None, "unfinished: the weights may be newer"
     (copied / "other.json").rename(copied / "result.json")
+    result = json.loads((copied / "result.json").read_text())
+    (copied / "result.json").write_text(json.dumps(result | {"epochs": result["epochs"] + 1}))
+    assert Classifier.open(copied).accuracy is None, "its metrics were cut: their last line is not of these weights"
+    (copied / "result.json").write_text(json.dumps(result))
     (copied / "metrics.jsonl").write_text("damaged\n")
     assert Classifier.open(copied).accuracy is None
 
