@@ -151,6 +151,7 @@ def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[R
     """Ours against the plain loop, and against the fastest of the peers' settings."""
     pixels, labels, recipe = made_up(name, batch)
     x = pixels / 255
+    torch.compiler.reset()  # after eight compilations of the same code, peers would run uncompiled
     library, _ = peer_of(name)
     candidates = {str(setting): users_step(peer_of(name)[1], x, labels, setting) for setting in settings}
     every = [our_step(name, pixels, labels, recipe), convolutions_of(name, x, recipe), *candidates.values()]
