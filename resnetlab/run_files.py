@@ -235,10 +235,9 @@ def read_epochs(folder: Path, length: int | None = None) -> list[dict[str, Any]]
 
 
 def check_finished(folder: Path, epochs: list[dict[str, Any]], result: dict[str, Any] | None) -> None:
-    """Raise Damaged if a run is finished, by its result, but its lines end with another epoch."""
-    last = epochs[-1]["epoch"] if epochs else 0
-    if result and last != result["epochs"]:
-        what = f"damaged, it ends after {last} of the {counted(result['epochs'], 'epoch')} that {RESULT} counts"
+    """Raise Damaged if a run is finished, by its result, but its metrics lack an epoch."""
+    if result and (len(epochs) != result["epochs"] or epochs[-1]["epoch"] != result["epochs"]):
+        what = f"damaged, it holds {len(epochs)} of the {counted(result['epochs'], 'epoch')} that {RESULT} counts"
         raise Damaged(folder / METRICS, what, START_ANEW)
 
 

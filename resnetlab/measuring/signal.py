@@ -101,7 +101,7 @@ class Predicted:
 
 
 def predicted(net: ResNet, x: Tensor) -> Predicted:
-    """He's recursion for a plain net without batch norm (He et al. 2015, 1502.01852, eq. 9 and 13), on images x.
+    """He's recursion for a plain net without batch norm (He et al. 2015, 1502.01852, eq. 8 and 12), on images x.
 
     Forward Var[y_l] = n_l Var[w_l] E[x_l²] and E[x_{l+1}²] = Var[y_l] / 2; backward the same with the outputs that an
     input feeds in place of the n_l inputs of an output. The paper takes n_l = k²·c_in everywhere; here it is counted

@@ -319,7 +319,7 @@ def test_a_study_tells_its_cost_without_running(capsys: Captured, tmp_path: Path
     options = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "reports"), "--dry-run"]
     assert main(["study", "run", "degradation", "--seeds", "1", *options]) == 0
     shown = capsys.readouterr().out
-    assert "degradation, quick: 6 runs with the multiply-adds of 0.2 epochs of cifar_resnet20" in shown
+    assert "degradation, quick: 6 runs with the multiply-adds of 0.24 epochs of cifar_resnet20" in shown
     assert "6. cifar_resnet56 seed 0" in shown
     assert "This record was shortened by --seeds 1" in shown
     assert main(["study", "run", "--all", *options, "--json"]) == 0

@@ -184,7 +184,7 @@ def test_the_other_folder_may_be_called_anything(quick: Record, tmp_path: Path) 
     reader.feed(write_essay(mine, theirs)[0].read_text(encoding="utf-8"))
     assert ("href", "../a%20%2250%25%22%20%3Cb%3E%20%232%20%FF/degradation-quick.html") in found
     files = {value for name, value in found if name == "data-record" and value != "carry-quick.json"}
-    assert files == {'../a "50%" <b> #2 \\udcff/degradation-quick.json'}
+    assert files == {'../a "50%" <b> #2 \\xff/degradation-quick.json'}
 
 
 def test_errors_beside_the_unit_say_their_depth_and_data() -> None:

@@ -285,7 +285,7 @@ def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path)
     page = written(tmp_path, record(failures=[FAILURE], rows=rows))
     for words in (
         '<h2 class="part" id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
-        "1 of 33 runs failed.",
+        "1 of 33 runs and measurements failed.",
         'aria-labelledby="degradation-quick-failures"',
         '<th role="rowheader" scope="row">cifar_plain56</th>',
         "its loss &lt;is&gt; no number",

@@ -71,6 +71,11 @@ def test_epochs_of_no_training_are_refused(file: Path) -> None:
     assert len(assignments(None, "quick", epochs=1)) == len(STUDIES)
 
 
+def test_networks_of_others_have_no_scale(file: Path) -> None:
+    with pytest.raises(UserError, match="^scale='cifar': networks of --weights are only measured, at one size"):
+        assignments("responses", "cifar", data="cifar10:x", weights=[f"cifar_resnet20={file}"])
+
+
 def test_a_study_that_can_measure_none_of_the_networks_is_not_run(file: Path) -> None:
     plain = [f"cifar_plain20={file}"]
     with pytest.raises(UserError, match="^boosting: measures residual networks only; name one with --weights"):

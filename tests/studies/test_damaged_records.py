@@ -141,5 +141,7 @@ def test_a_run_whose_metrics_lack_an_epoch_is_damaged(tmp_path: Path) -> None:
         if epochs == 1:
             assert outcome(run).result == result
             continue
-        with pytest.raises(UserError, match=r"metrics.jsonl: damaged, it holds 1 epochs, and result.json says 2"):
+        with pytest.raises(
+            UserError, match=r"metrics.jsonl: damaged, it holds 1 of the 2 epochs that result.json counts"
+        ):
             outcome(run)

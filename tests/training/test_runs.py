@@ -97,12 +97,12 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
         ("metrics.jsonl", '{"step": null}\n', "metrics.jsonl, line 1: step is None, not a whole number from 0"),
         ("metrics.jsonl", '{"epoch": 1, "step": 5}\n', "metrics.jsonl, line 1: it lacks train_error, test_error"),
         ("metrics.jsonl", "7\n", "metrics.jsonl, line 1: it is 7, not an object"),
-        ("metrics.jsonl", "", "metrics.jsonl, it ends after 0 of the 2 epochs that result.json counts"),
-        ("metrics.jsonl", None, "metrics.jsonl, it ends after 0 of the 2"),
+        ("metrics.jsonl", "", "metrics.jsonl, it holds 0 of the 2 epochs that result.json counts"),
+        ("metrics.jsonl", None, "metrics.jsonl, it holds 0 of the 2"),
         (
             "metrics.jsonl",
             '{"step": 23, "epoch": 1, "train_error": 9.0, "test_error": 9.0}\n',
-            "metrics.jsonl, it ends",
+            "metrics.jsonl, it holds 1 of the 2 epochs",
         ),
         ("result.json", "{}", "result.json, it lacks train_error, test_error, best_error, epochs, steps, seconds"),
         ("last/weights.safetensors", None, "last/weights.safetensors, can't be read (No such file or directory)"),
@@ -142,7 +142,7 @@ def test_a_finished_run_whose_metrics_were_cut_is_not_called_finished(folder: Pa
     run = make_run(recipe("digits", net="cifar_resnet8", epochs=2), folder.parent)
     assert run.result() is not None
     (folder / "metrics.jsonl").write_bytes(b"")
-    with pytest.raises(UserError, match=r"metrics\.jsonl: damaged, it ends after 0 of the 2 epochs that result.json"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: damaged, it holds 0 of the 2 epochs that result.json"):
         run.result()
 
 

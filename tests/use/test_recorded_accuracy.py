@@ -70,8 +70,9 @@ def test_where_nothing_fits_there_is_none(copied: Path) -> None:
 
 
 def test_images_that_could_not_be_read_leave_their_number_open(copied: Path) -> None:
-    line = json.loads((copied / "metrics.jsonl").read_text().splitlines()[-1])
-    (copied / "metrics.jsonl").write_text(json.dumps(line | {"unreadable": 2}) + "\n")
+    *before, last = (copied / "metrics.jsonl").read_text().splitlines()
+    lines = [*before, json.dumps(json.loads(last) | {"unreadable": 2})]
+    (copied / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
     found = Classifier.open(copied).accuracy
     assert found is not None
     assert (found.images, found.interval) == (None, None)

@@ -56,6 +56,8 @@ def assignments(
             raise UserError(
                 f"{name}: can't measure networks from other projects, it has to train its own; leave out --weights."
             )
+    if files and scale != "quick":
+        raise UserError(f"scale={shown(scale)}: networks of --weights are only measured, at one size; leave it out.")
     taken = WEIGHTS if files else scale
     if taken != "quick" and data is None:
         what = "--weights" if files else f"scale {shown(taken)}"

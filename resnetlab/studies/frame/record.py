@@ -15,7 +15,7 @@ from typing import Any
 
 from resnetlab.errors import UserError, out_of_memory
 from resnetlab.machine import machine
-from resnetlab.run_files import METRICS, RESULT, START_ANEW, read_begun, read_epochs
+from resnetlab.run_files import read_begun, read_epochs
 from resnetlab.schema import Seconds, Whole, trouble
 from resnetlab.storage import Damaged, disk_errors, read_json, write_json
 from resnetlab.studies import STUDIES
@@ -198,9 +198,6 @@ def outcome(run: Run) -> RunResult:
     if result is None:
         raise UserError(f"{run.folder}: is not finished.")
     settings, epochs = read_begun(run.folder), read_epochs(run.folder)
-    if len(epochs) != result["epochs"]:
-        what = f"damaged, it holds {len(epochs)} epochs, and {RESULT} says {result['epochs']}"
-        raise Damaged(run.folder / METRICS, what, START_ANEW)
     return RunResult(run.recipe, result, epochs, settings["machine"] | {"threads": settings["threads"]})
 
 
