@@ -280,11 +280,11 @@ FAILURE = {"net": "cifar_plain56", "recipe": "digits, made up", "seed": 3, "reas
 
 
 def test_runs_that_failed_are_shown_and_only_where_there_are_any(tmp_path: Path) -> None:
-    assert "Runs that failed" not in written(tmp_path, record())
+    assert "What failed" not in written(tmp_path, record())
     rows = [{"claim": "c", "paper": "p", "measured": "1 of the 5 runs it needs failed", "verdict": NOT_JUDGED.word}]
     page = written(tmp_path, record(failures=[FAILURE], rows=rows))
     for words in (
-        '<h2 class="part" id="degradation-quick-failures"><span lang="en">Runs that failed</span>',
+        '<h2 class="part" id="degradation-quick-failures"><span lang="en">What failed</span>',
         "1 of 33 runs and measurements failed.",
         'aria-labelledby="degradation-quick-failures"',
         '<th role="rowheader" scope="row">cifar_plain56</th>',
