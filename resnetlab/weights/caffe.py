@@ -31,7 +31,7 @@ MOST_LETTERS = 6  # a longest stage of 6 units has a to f; in deeper nets, units
 def from_caffe(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under our names; those without Caffe's names, or with a blob missing, stay as they are.
 
-    Raises UserError for a batch norm whose factor is 0, i.e. that has seen no images.
+    Raises UserError for a batch norm whose factor is 0, i.e. that has seen no images, and for an fc that is no matrix.
     """
     made = dict(state)
     for layer in dict.fromkeys(key.rpartition(".")[0] for key in state):
@@ -48,7 +48,10 @@ def from_caffe(state: dict[str, Tensor]) -> dict[str, Tensor]:
             blobs = [blob / factor.flatten() for blob in blobs]
         for tensor, blob in zip(TENSORS[kind], blobs, strict=False):
             if kind != "conv":  # early Caffe's blobs have four dimensions, whatever they hold
-                blob = blob.reshape(blob.shape[-2:]) if (kind, tensor) == ("fc", "weight") else blob.flatten()
+                matrix = (kind, tensor) == ("fc", "weight")
+                if matrix and (blob.ndim < 2 or blob.numel() != blob.shape[-2:].numel()):
+                    raise UserError(f"the first blob of {layer} should be a matrix; its shape is {tuple(blob.shape)}")
+                blob = blob.reshape(blob.shape[-2:]) if matrix else blob.flatten()
             made[f"{name}.{tensor}"] = blob
     return _channels_turned(made)
 

@@ -330,6 +330,15 @@ def test_a_caffe_batch_norm_without_statistics_is_refused(factor: Tensor) -> Non
         read_state(theirs)
 
 
+@pytest.mark.parametrize("shape", [(6, 64, 7, 7), (64,)])
+def test_a_caffe_layer_fc_that_is_no_matrix_is_refused(shape: tuple[int, ...]) -> None:
+    net = network("resnet18/8")
+    (fc,) = {key.rpartition(".")[0] for key in write_state(net.state_dict(), net.spec, "caffe") if key.startswith("fc")}
+    theirs = write_state(net.state_dict(), net.spec, "caffe") | {f"{fc}.0": torch.ones(shape)}
+    with pytest.raises(UserError, match=rf"the first blob of {fc} should be a matrix; its shape is \({shape[0]},"):
+        read_state(theirs)
+
+
 @pytest.mark.parametrize(
     ("naming", "name", "reason"),
     [
