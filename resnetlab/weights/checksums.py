@@ -20,6 +20,7 @@ def check_sums(path: Path) -> None:
                 with archive.open(entry) as file:
                     while entry.CRC and file.read(2**20):
                         pass
-    # OSError: a part lies outside the file. RuntimeError: encrypted.
+    # OSError: a part lies outside the file. RuntimeError: encrypted. NotImplementedError: zipfile's, for a kind of
+    # compression that it lacks.
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a complete torch file ({error}); copy or download it again.") from error
