@@ -1,24 +1,31 @@
 """Memory of training, plain and with checkpoint_activations: bytes an image, and what saving them costs in time.
 
-python -m benchmarks.memory [--quick] [--threads N] [--json] [--record FILE] [--runs N]
+python -m benchmarks.memory [--quick] [--freed] [--threads N] [--json] [--record FILE] [--runs N]
 
 "resident" is what one image more adds to the most that a process ever held: steps of two sizes of batch, each in a
 process of its own, so that weights, gradients and libraries fall out. "alive" is the same counted from the tensors that
 torch's operations make, for which it does not matter what the allocator keeps; of networks of up to 200 layers. The
 times are of steps taken in turn in one process. A ratio above 1 is in favour of checkpoint_activations.
+
+With --freed: steps of `resnetlab train` in which glibc keeps freed memory, as in a training, against those in which it
+returns it. Each is a process of its own, in turn; the time and page faults of a step, and the most that was held.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import statistics
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as tf
 
 from benchmarks.timing import Row, keep, medians, options, positive, run, show
-from resnetlab.machine import available_cores, most_bytes
+from benchmarks.training import STEPS, made_up, our_step
+from resnetlab.machine import available_cores, freed_memory_kept, most_bytes
 from resnetlab.measuring.complexity import LiveBytes
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
@@ -29,6 +36,7 @@ NETS = (("cifar_resnet1202", 32), ("resnet152", 12))
 QUICK = (("resnet50", 2),)
 COUNTED_UP_TO = 200  # layers: the time of counting rises with their square
 MEBIBYTE = 2**20
+WARM_UP_STEPS, TIMED_STEPS = 5, 15
 
 
 def made(name: str, recomputed: bool) -> ResNet:
@@ -60,17 +68,21 @@ def _send_peak(to: Connection, name: str, recomputed: bool, images: int, threads
     to.send(most_bytes())
 
 
+def _of_process(send: Callable[..., None], *arguments: object) -> Any:
+    """What a function sends through the connection that is its first argument, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=send, args=(sender, *arguments))
+    process.start()
+    sender.close()
+    sent = receiver.recv()
+    process.join()
+    return sent
+
+
 def resident(name: str, recomputed: bool, images: int, threads: int) -> float:
     """Bytes that an image adds to the peak of a process, between batches of `images` and of twice as many."""
-    peaks = []
-    context = multiprocessing.get_context("spawn")
-    for count in (images, 2 * images):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_send_peak, args=(sender, name, recomputed, count, threads))
-        process.start()
-        sender.close()
-        peaks.append(receiver.recv())
-        process.join()
+    peaks = [_of_process(_send_peak, name, recomputed, count, threads) for count in (images, 2 * images)]
     return (peaks[1] - peaks[0]) / images
 
 
@@ -101,15 +113,55 @@ def rows_of(name: str, images: int, threads: int, runs: int) -> list[Row]:
     return rows
 
 
+class Freed(NamedTuple):
+    """What steps came to in a process in which freed memory was kept, or was not."""
+
+    milliseconds: float  # a step, median
+    faults: float  # a step
+    peak: float  # MiB
+
+
+def _send_steps(to: Connection, name: str, batch: int, kept: bool, threads: int) -> None:
+    torch.set_num_threads(threads)
+    pixels, labels, recipe = made_up(name, batch)
+    with freed_memory_kept(kept):
+        step = our_step(name, pixels, labels, recipe)
+        for _ in range(WARM_UP_STEPS):
+            step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        (taken,) = medians([step], TIMED_STEPS)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        to.send(Freed(taken, faults / TIMED_STEPS, most_bytes() / MEBIBYTE))
+
+
+def freed_rows(name: str, batch: int, threads: int, runs: int) -> list[Row]:
+    """A step with freed memory kept against one without: medians over processes."""
+    found: dict[bool, list[Freed]] = {False: [], True: []}
+    for kept in (False, True) * runs:
+        found[kept].append(_of_process(_send_steps, name, batch, kept, threads))
+    rows = []
+    for field, unit in zip(Freed._fields, ("ms", "page faults a step", "MiB"), strict=True):
+        returned, held = (statistics.median(getattr(one, field) for one in found[kept]) for kept in (False, True))
+        what = f"{name}, batch {batch}: {field}"
+        rows.append(Row(what, unit, held, returned, "freed memory returned", returned / max(held, 1), None, runs))
+    return rows
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = options(str(__doc__).splitlines()[0], runs=3)
-    parser.add_argument("--quick", action="store_true", help="resnet50 alone: under a minute on a quiet machine")
+    parser.add_argument("--quick", action="store_true", help="one network, once: under a minute on a quiet machine")
+    parser.add_argument("--freed", action="store_true", help="what keeping freed memory gains instead")
     parser.add_argument("--threads", type=positive, default=available_cores(), help="threads of torch")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    nets, runs = (QUICK, 1) if chosen.quick else (NETS, chosen.runs)
-    rows = [row for name, images in nets for row in rows_of(name, images, chosen.threads, runs)]
+    runs = 1 if chosen.quick else chosen.runs
+    if chosen.freed:
+        steps = STEPS[:1] if chosen.quick else STEPS
+        rows = [row for name, batch in steps for row in freed_rows(name, batch, chosen.threads, runs)]
+    else:
+        nets = QUICK if chosen.quick else NETS
+        rows = [row for name, images in nets for row in rows_of(name, images, chosen.threads, runs)]
     show(rows, as_json=chosen.json)
     keep(rows, chosen.record)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,49 @@ def test_an_apple_gpu_is_used_only_if_it_is_asked_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.ones", lambda *_, **__: None)
     assert find_device("mps") == "mps"
     assert find_device("auto") == "cpu"
+
+
+FAULTS = """
+import ctypes, resource
+from resnetlab.machine import freed_memory_kept
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def faults_of(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        blocks = [libc.malloc(2**24) for _ in range(8)]
+        for block in blocks:
+            ctypes.memset(block, 1, 2**24)
+        for block in blocks:
+            libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+faults_of(2)  # after which glibc's own threshold is as it stays
+print(faults_of(5))
+with freed_memory_kept():
+    faults_of(1)
+    print(faults_of(5), held() > 2**27)
+print(held() < 2**27)
+with freed_memory_kept(False):
+    print(faults_of(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep freed memory")
+@pytest.mark.parametrize("own", [{}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}], ids=["ours", "the user's own"])
+def test_freed_memory_is_kept_for_the_next_step_and_then_given_back(own: dict[str, str]) -> None:
+    others = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "GLIBC_TUNABLES"}
+    told = subprocess.run([sys.executable, "-c", FAULTS], env=others | own, capture_output=True, text=True, check=True)
+    before, kept, holds, returned, without = told.stdout.split()
+    assert returned == "True"
+    if own:  # what the user said stays
+        assert holds == "False"
+        assert int(kept) > int(before) / 2
+    else:
+        assert holds == "True"
+        assert int(kept) < int(before) / 100
+        assert int(without) > int(before) / 2

@@ -17,7 +17,7 @@ import torch
 from resnetlab.data.files import Files
 from resnetlab.data.loading import evaluation_batch
 from resnetlab.errors import UserError, dead_worker
-from resnetlab.machine import device_name
+from resnetlab.machine import device_name, freed_memory_kept
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
@@ -89,7 +89,9 @@ def train(
     lock = locked(run.folder, patience) if distributed.is_main else contextlib.nullcontext()
     began = settings.get("ranks", 1)
     statuses = _to_the_end(Job(run, recipe, device, workers, checkpoint_steps, stop or Stop(), distributed, began))
-    with lock, contextlib.closing(statuses):
+    # Recomputing saves memory at the cost of time, so the system gets back what it frees.
+    kept = freed_memory_kept(device == "cpu" and not recipe.checkpoint_activations)
+    with lock, kept, contextlib.closing(statuses):
         try:
             yield from _undisturbed(statuses, settings["threads"], device)
         except RuntimeError as error:
