@@ -13,17 +13,15 @@ returns it. Each is a process of its own, in turn; the time and page faults of a
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import statistics
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as tf
 
-from benchmarks.timing import Row, keep, medians, options, positive, run, show
+from benchmarks.timing import Row, in_a_process, keep, medians, options, positive, run, show
 from benchmarks.training import STEPS, made_up, our_step
 from resnetlab.machine import available_cores, freed_memory_kept, most_bytes
 from resnetlab.measuring.complexity import LiveBytes
@@ -62,27 +60,16 @@ def step_of(net: ResNet, images: int) -> Callable[[], None]:
     return step
 
 
-def _send_peak(to: Connection, name: str, recomputed: bool, images: int, threads: int) -> None:
+def peak_of(name: str, recomputed: bool, images: int, threads: int) -> int:
+    """The most bytes that this process held after a step."""
     torch.set_num_threads(threads)
     step_of(made(name, recomputed), images)()
-    to.send(most_bytes())
-
-
-def _of_process(send: Callable[..., None], *arguments: object) -> Any:
-    """What a function sends through the connection that is its first argument, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=send, args=(sender, *arguments))
-    process.start()
-    sender.close()
-    sent = receiver.recv()
-    process.join()
-    return sent
+    return most_bytes()
 
 
 def resident(name: str, recomputed: bool, images: int, threads: int) -> float:
     """Bytes that an image adds to the peak of a process, between batches of `images` and of twice as many."""
-    peaks = [_of_process(_send_peak, name, recomputed, count, threads) for count in (images, 2 * images)]
+    peaks = [in_a_process(peak_of, name, recomputed, count, threads) for count in (images, 2 * images)]
     return (peaks[1] - peaks[0]) / images
 
 
@@ -121,7 +108,8 @@ class Freed(NamedTuple):
     peak: float  # MiB
 
 
-def _send_steps(to: Connection, name: str, batch: int, kept: bool, threads: int) -> None:
+def steps_of(name: str, batch: int, kept: bool, threads: int) -> Freed:
+    """Steps of `resnetlab train` in this process."""
     torch.set_num_threads(threads)
     pixels, labels, recipe = made_up(name, batch)
     with freed_memory_kept(kept):
@@ -131,14 +119,14 @@ def _send_steps(to: Connection, name: str, batch: int, kept: bool, threads: int)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         (taken,) = medians([step], TIMED_STEPS)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        to.send(Freed(taken, faults / TIMED_STEPS, most_bytes() / MEBIBYTE))
+        return Freed(taken, faults / TIMED_STEPS, most_bytes() / MEBIBYTE)
 
 
 def freed_rows(name: str, batch: int, threads: int, runs: int) -> list[Row]:
     """A step with freed memory kept against one without: medians over processes."""
     found: dict[bool, list[Freed]] = {False: [], True: []}
     for kept in (False, True) * runs:
-        found[kept].append(_of_process(_send_steps, name, batch, kept, threads))
+        found[kept].append(in_a_process(steps_of, name, batch, kept, threads))
     rows = []
     for field, unit in zip(Freed._fields, ("ms", "page faults a step", "MiB"), strict=True):
         returned, held = (statistics.median(getattr(one, field) for one in found[kept]) for kept in (False, True))

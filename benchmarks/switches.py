@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Row, options, run, show
+from benchmarks.timing import Row, in_a_process, options, run, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.open import open_data
 from resnetlab.machine import available_cores, machine, most_bytes
@@ -60,8 +58,9 @@ class Trained:
     test_error: float
 
 
-def trained(chosen: Recipe, data: Data) -> Trained:
+def trained(chosen: Recipe, where: str, images: int) -> Trained:
     """Train in this process, from nothing, in a folder that is thrown away."""
+    data = some(where, images)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(chosen, Path(folder), data)
@@ -82,10 +81,6 @@ def trained(chosen: Recipe, data: Data) -> Trained:
     )
 
 
-def _send(to: Connection, chosen: Recipe, where: str, images: int) -> None:
-    to.send(trained(chosen, some(where, images)))
-
-
 def some(where: str, images: int) -> Data:
     """The first images of the training set, and a fifth as many of the test set."""
     data = open_data(f"cifar10:{where}")
@@ -97,16 +92,10 @@ def some(where: str, images: int) -> Data:
 def measured(where: str, images: int, epochs: float, runs: int) -> dict[str, list[Trained]]:
     """Every switch, `runs` times."""
     found: dict[str, list[Trained]] = {name: [] for name in SWITCHES}
-    context = multiprocessing.get_context("spawn")
     for _ in range(runs):
         for name, changes in SWITCHES.items():
             chosen = recipe("cifar_paper", epochs=epochs, **changes)
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_send, args=(sender, chosen, where, images // SHARES.get(name, 1)))
-            process.start()
-            sender.close()
-            found[name].append(receiver.recv())
-            process.join()
+            found[name].append(in_a_process(trained, chosen, where, images // SHARES.get(name, 1)))
     return found
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.measuring.cost import interleaved
 
+T = TypeVar("T")
 RECORD = "write the rows to this JSON file, with the machine they are from"
 
 
@@ -35,6 +39,12 @@ class Row:
 def medians(candidates: Sequence[Callable[[], object]], runs: int) -> list[float]:
     """Median milliseconds of each, taken in turn, so that a busy moment of the machine meets them all."""
     return [1000 * statistics.median(seconds) for seconds in interleaved(candidates, runs)]
+
+
+def in_a_process(function: Callable[..., T], *arguments: object) -> T:
+    """What a function of a module returns in a process of its own, whose memory, threads and caches are its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def options(description: str, runs: int) -> argparse.ArgumentParser:
