@@ -32,6 +32,7 @@ WeightFiles = Annotated[
     tuple[str, ...],
     Parameter(
         negative="",
+        show_default=False,
         help="NAME=FILE, or pretrained:NAME: a trained network to measure instead of training runs; can be repeated.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""What `train --help` shows: every field of a recipe, in groups."""
+"""What --help shows: every field of a recipe, in groups, and no defaults that only Python knows."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def test_each_group_begins_at_a_field() -> None:
     assert set(train._GROUPS) <= set(FIELDS)
     assert next(iter(train._GROUPS)) == FIELDS[0], "a field before the first group would have none"
     assert [f for f in FIELDS if f in train._GROUPS] == list(train._GROUPS)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "features", "train", "study run", "data pack", "serve"])
+def test_defaults_are_shown_as_users_write_them(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "()" not in shown
+    assert "None]" not in shown
