@@ -13,6 +13,7 @@ from torch import Tensor
 from resnetlab.measuring.units import (
     Batch,
     Step,
+    check_units,
     evaluating,
     keeps_size,
     labelled,
@@ -21,6 +22,7 @@ from resnetlab.measuring.units import (
     stem,
     steps,
     taking_gradients,
+    units_of,
     without_branch,
 )
 from resnetlab.nets.net import ResNet
@@ -42,6 +44,7 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
     (Jastrzebski et al. 2018, section 4, up to the sign). Images whose F or gradient is zero are left out. The
     network and its gradients are left as they were.
     """
+    check_units(net)
     sums: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
     for x, labels in labelled(batches):
@@ -88,9 +91,9 @@ def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
     change these subsample and pad with zeros (option A), or project. Nothing is trained anew. Raises ValueError
     for a plain net, which has no such way. The network is left as it was.
     """
+    units = units_of(net)
     if net.spec.is_plain:
         raise ValueError("a plain net has no shortcuts to its head")
-    units = list(net.units())
     wrong, losses, images = [0] * (len(units) + 1), [0.0] * (len(units) + 1), 0
     with evaluating(net):
         for x, labels in labelled(batches):

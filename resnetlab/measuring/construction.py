@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from resnetlab.measuring.units import check_units
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.nets.zoo import build
@@ -47,6 +48,7 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
     Raises ValueError for another mix than Add or Plain, another order than post-activation, no batch norm, a plain net
     of bottlenecks (which squeeze x), and for a stage that would lose units.
     """
+    check_units(net)
     spec = net.spec
     plain = isinstance(spec.mix, Plain)
     if not isinstance(spec.mix, Add | Plain) or spec.order != "post" or spec.norm != "batch":

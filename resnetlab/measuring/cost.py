@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnetlab.errors import UserError, shown
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import Load, watch
 from resnetlab.measuring.units import taking_gradients
@@ -90,6 +91,8 @@ class UnitCost:
 
 def unit_cost(spec: NetSpec) -> UnitCost:
     """Count the unit that the network of this spec would get at the end of its last stage."""
+    if not isinstance(spec, NetSpec):
+        raise UserError(f"{shown(spec)} has no units to count; give the spec of a residual or a plain network.")
     *stages, last = spec.stages
     longer = spec.override(stages=(*stages, type(last)(last.units + 1, last.width, last.stride)))
     before, after = complexity(spec), complexity(longer)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from resnetlab.measuring.units import units_of
 from resnetlab.nets.mixing import Gate
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -40,7 +41,7 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
     it does in training and as a fresh network needs it. The network itself is not touched.
     Raises ValueError for a network without gates, or with projections, through which no factor of x passes.
     """
-    if not all(isinstance(unit.mix.part, Gate) for _, unit in net.units()):
+    if not all(isinstance(unit.mix.part, Gate) for _, unit in units_of(net)):
         raise ValueError(f"{net.spec.name or 'the network'} has no gates: its mix is {net.spec.mix!r}")
     if any(isinstance(m, nn.Conv2d) for _, unit in net.units() for m in unit.downsample.modules()):
         raise ValueError(f"{net.spec.name or 'the network'} has projections, which do not scale x by a factor")

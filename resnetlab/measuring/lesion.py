@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import UserError, shown
-from resnetlab.measuring.units import Batch, evaluating, keeps_size, labelled, read_out, stem, without_branch
+from resnetlab.measuring.units import (
+    Batch,
+    check_units,
+    evaluating,
+    keeps_size,
+    labelled,
+    read_out,
+    stem,
+    units_of,
+    without_branch,
+)
 from resnetlab.nets.net import ResidualUnit, ResNet
 
 
@@ -20,7 +30,7 @@ def errors_without_each(net: ResNet, batches: Iterable[Batch]) -> list[float | N
     A unit with a shortcut keeps it (F = 0). A plain unit is left out whole; None for one that changes sizes, which
     can't be. The network is left as it was.
     """
-    units = [unit for _, unit in net.units()]
+    units = [unit for _, unit in units_of(net)]
     removable = [not (net.spec.is_plain and not keeps_size(unit)) for unit in units]
     wrong, images = [0] * len(units), 0
     with evaluating(net):
@@ -42,7 +52,7 @@ def error_of(
 
     The network is left as it was. Units that change places must take and give maps of one size.
     """
-    every = [unit for _, unit in net.units()]
+    every = [unit for _, unit in units_of(net)]
     order, deleted = list(range(len(every)) if order is None else order), list(deleted)
     if sorted(order) != list(range(len(every))):
         raise UserError(f"order={shown(order)} must name each of the {len(every)} units once, from 0.")
@@ -74,6 +84,7 @@ def _wrong(
 
 def same_sized(net: ResNet) -> list[list[int]]:
     """The numbers, from 0, of the units of each stage that keep their maps' size: these can change places."""
+    check_units(net)
     found, first = [], 0
     for stage in net.stages():
         units = [i for i, unit in enumerate(stage, first) if isinstance(unit, ResidualUnit) and keeps_size(unit)]
@@ -89,7 +100,7 @@ def random_deletion(net: ResNet, count: int, draw: random.Random) -> list[int]:
 
 def random_swaps(net: ResNet, count: int, draw: random.Random) -> list[int]:
     """The units' numbers after `count` random pairs of them, each within one stage, have changed places in turn."""
-    order = list(range(sum(len(stage) for stage in net.stages())))
+    order = list(range(len(units_of(net))))
     stages = [stage for stage in same_sized(net) if len(stage) > 1]
     if count and not stages:
         raise ValueError("no stage has two units that can be swapped")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import evaluating
+from resnetlab.measuring.units import evaluating, units_of
 from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.nets.shortcuts import ZeroPad
 
@@ -44,7 +44,7 @@ def padded_units(net: ResNet, x: Tensor) -> list[PaddedUnit]:
     found: list[PaddedUnit] = []
     handles = [
         unit.register_forward_pre_hook(partial(_note, name, found))
-        for name, unit in net.units()
+        for name, unit in units_of(net)
         if isinstance(unit.downsample, ZeroPad) and any(unit.downsample.pad)
     ]
     try:

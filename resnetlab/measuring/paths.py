@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor
 
-from resnetlab.measuring.units import evaluating, read_out, squared_norms, stem, taking_gradients
+from resnetlab.measuring.units import evaluating, read_out, squared_norms, stem, taking_gradients, units_of
 from resnetlab.nets.net import ResNet
 
 
@@ -42,6 +42,7 @@ class Unrolled:
     """
 
     def __init__(self, net: ResNet, x: Tensor, labels: Tensor):
+        units = units_of(net)
         if net.spec.is_plain:
             raise ValueError("a plain net has a single path")
         with evaluating(net), taking_gradients():
@@ -49,7 +50,7 @@ class Unrolled:
             self._stem = stem(net, self._images)
             self._units: list[_Unit] = []
             features = self._stem.detach().requires_grad_()  # each unit has a graph of its own
-            for _, unit in net.units():
+            for _, unit in units:
                 x = unit.preact(features)
                 h, F, gated = unit.h(x), unit.F(x), x.detach()
                 through_F = unit.f(unit.mix(h.detach(), F, gated))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
-from resnetlab.measuring.units import evaluating
+from resnetlab.measuring.units import check_units, evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import SMALLEST, VGG
 
@@ -30,7 +30,8 @@ def scores_over_places(net: ResNet | VGG, x: Tensor) -> Tensor:
     does (Simonyan & Zisserman 2015, section 3.2). Raises ValueError for a VGG net that was not trained on 7x7 maps
     (`can_be_convolutional`).
     """
-    if isinstance(net, ResNet):
+    if not isinstance(net, VGG):
+        check_units(net)
         return net(x)
     if not can_be_convolutional(net):
         raise ValueError(f"a VGG net for images of {net.spec.input_size} pixels has no fully convolutional form")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jvp, vjp
 
 from resnetlab.errors import UserError
-from resnetlab.measuring.units import read_out, stem, taking_gradients
+from resnetlab.measuring.units import read_out, stem, taking_gradients, units_of
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -43,7 +43,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     alone pass on what varies (forward by their Jacobian-vector product, backward by its transpose). Batch norm takes
     the batch's own statistics, as in training; dropout is off. The network and its gradients stay as they were.
     """
-    units = [unit for _, unit in net.units()]
+    units = [unit for _, unit in units_of(net)]
     has_h = not net.spec.is_plain
     with taking_gradients(), _batch_statistics(net), torch.no_grad():
         values = [stem(net, x)]  # x_0 ... x_L

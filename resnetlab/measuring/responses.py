@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps
+from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps, units_of
 from resnetlab.nets.net import ResNet
 
 
@@ -44,8 +44,9 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
 
 def _responding(net: ResNet) -> Iterator[tuple[str, nn.Module]]:
     """Each 3x3 convolution's name, and the module whose output is its response."""
+    units = units_of(net)
     groups: list[tuple[str, nn.Module, tuple[str, ...]]] = [("", net, net.stem_layers)]
-    groups += [(f"{name}.", unit, unit.preact_layers + unit.branch_layers) for name, unit in net.units()]
+    groups += [(f"{name}.", unit, unit.preact_layers + unit.branch_layers) for name, unit in units]
     for prefix, holder, names in groups:
         for name, following in zip(names, (*names[1:], ""), strict=True):
             layer, after = getattr(holder, name), getattr(holder, following, None)
@@ -66,7 +67,7 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
     Norms are taken over all images (N C H W) together; None where h is zero everywhere. The network is left as it was.
     """
     check_batches(batches)
-    sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in net.units()}
+    sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in units_of(net)}
     with evaluating(net):
         for x in batches:
             for step in steps(net, stem(net, x)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps
+from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps, units_of
 from resnetlab.nets.net import ResidualUnit, ResNet
 
 
@@ -37,7 +37,7 @@ def reactions(net: ResNet, batches: Iterable[Tensor], change: float, seed: int) 
     """
     check_batches(batches)
     generator = torch.Generator().manual_seed(seed)
-    others = {name: _moved_weights(unit, change, generator) for name, unit in net.units()}
+    others = {name: _moved_weights(unit, change, generator) for name, unit in units_of(net)}
     sums = {name: torch.zeros(6, dtype=torch.float64) for name in others}
     with evaluating(net):
         for images in batches:

@@ -12,7 +12,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from resnetlab.measuring.units import taking_gradients
+from resnetlab.measuring.units import check_units, taking_gradients
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.orders import CONVS
 from resnetlab.nets.vgg import VGG
@@ -36,6 +36,8 @@ def signals(net: ResNet | VGG, x: Tensor, labels: Tensor) -> list[Signal]:
     that single precision would round to zero are still seen, and the network itself is left as it is. They are zero
     or infinite only where double precision ends (He et al. 2015, 1502.01852, section 2.2, measures both).
     """
+    if not isinstance(net, VGG):
+        check_units(net)
     net = copy.deepcopy(net).double().train().requires_grad_(False)
     places = list(_places(net))
     found: list[Tensor] = []
@@ -108,6 +110,7 @@ def predicted(net: ResNet, x: Tensor) -> Predicted:
     position by position, as the zeros around a map bring no signal: on a map of 2x2 pixels a 3x3 filter meets 4
     pixels, not 9. Var[w_l] is that of the layer's own weights. Raises ValueError for another kind of network.
     """
+    check_units(net)
     if not (net.spec.is_plain and net.spec.norm == "none" and net.spec.order == "post" and net.spec.stem == "cifar"):
         raise ValueError("He's recursion is for plain nets without batch norm.")
     square = x.detach().double().square().mean((0, 1), keepdim=True).cpu()  # 1 1 H W: E[x²] at each position
@@ -145,4 +148,5 @@ def _taps(conv: nn.Conv2d) -> Tensor:
 
 def layers_per_unit(net: ResNet) -> int:
     """Weight layers on the main path of one unit."""
+    check_units(net)
     return CONVS[net.spec.branch]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 from resnetlab.nets.mixing import Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -78,6 +78,21 @@ def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield x, labels
     if not images:
         raise UserError("there are no images to measure: the batches are empty.")
+
+
+def check_units(net: object) -> None:
+    """Raise UserError for a network without residual units, such as a VGG net, and for what is no network."""
+    if not isinstance(net, nn.Module):
+        raise UserError(f"{shown(net)} is no network; give one that build or load returns.")
+    if not callable(getattr(net, "units", None)):
+        name = getattr(getattr(net, "spec", None), "name", "") or type(net).__name__
+        raise UserError(f"{name}: has no units to measure; give a residual network of resnetlab's, or a plain one.")
+
+
+def units_of(net: ResNet) -> list[tuple[str, ResidualUnit]]:
+    """The units in order with their names. Raises UserError for a network that has none."""
+    check_units(net)
+    return list(net.units())
 
 
 def stem(net: ResNet, x: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +14,18 @@ from torch import Tensor, nn
 from resnetlab.errors import UserError
 from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
 from resnetlab.measuring.accuracy import accuracy
-from resnetlab.measuring.cost import training_step
+from resnetlab.measuring.construction import deepened
+from resnetlab.measuring.cost import training_step, unit_cost
+from resnetlab.measuring.gates import carries
+from resnetlab.measuring.padding import padded_units
 from resnetlab.measuring.pixel_gradients import pixel_gradients
 from resnetlab.measuring.predictions import log_probabilities
 from resnetlab.measuring.propagation import propagation
-from resnetlab.measuring.signal import signals
+from resnetlab.measuring.signal import layers_per_unit, predicted, signals
 from resnetlab.measuring.starting import first_steps
 from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
 from resnetlab.nets.net import ResNet
+from resnetlab.nets.zoo import on_meta, spec
 
 X, LABELS = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
 BATCHES = [(X[:4], LABELS[:4]), (X[4:], LABELS[4:])]
@@ -112,6 +118,38 @@ def test_dropout_of_a_measurement_leaves_torchs_random_state(name: str) -> None:
     net, before = made("cifar_resnet8(mix=DropoutShortcut(0.5))"), torch.get_rng_state()
     GRADIENTS[name](net)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+OF_UNITS: dict[str, Callable[[ResNet], object]] = {
+    **{name: measure for name, measure in MEASUREMENTS.items() if name not in ("accuracy", "probabilities")},
+    **{name: GRADIENTS[name] for name in ("paths", "alignments", "propagation")},
+    "same-sized units": lesion.same_sized,
+    "random deletion": lambda net: lesion.random_deletion(net, 0, random.Random(0)),
+    "random swaps": lambda net: lesion.random_swaps(net, 0, random.Random(0)),
+    "gates": lambda net: carries(net, X),
+    "padding": lambda net: padded_units(net, X),
+    "a deeper net": lambda net: deepened(net, [1]),
+    "He's recursion": lambda net: predicted(net, X),
+    "layers per unit": layers_per_unit,
+}
+
+
+@pytest.mark.parametrize("measure", OF_UNITS.values(), ids=OF_UNITS)
+def test_a_network_without_units_is_refused(measure: Callable[[Any], object]) -> None:
+    with pytest.raises(UserError, match="vgg16: has no units to measure; give a residual network"):
+        measure(on_meta(spec("vgg16")))
+    with pytest.raises(UserError, match="Conv2d: has no units to measure"):
+        measure(nn.Conv2d(3, 10, 1))
+    with pytest.raises(UserError, match="'cifar_resnet8' is no network; give one that build or load returns"):
+        measure("cifar_resnet8")
+
+
+def test_what_needs_a_network_of_ours_says_so() -> None:
+    for measure in (lambda net: signals(net, X, LABELS), lambda net: log_probabilities(net, X, whole=True)):
+        with pytest.raises(UserError, match="Conv2d: has no units to measure"):
+            measure(nn.Conv2d(3, 10, 1))
+    with pytest.raises(UserError, match="VGGSpec.* has no units to count"):
+        unit_cost(spec("vgg16"))  # type: ignore[arg-type]
 
 
 LABELLED: dict[str, Callable[[ResNet, object], object]] = {
