@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resnetlab.machine import widest_float
 from resnetlab.measuring.halving import in_halves
-from resnetlab.measuring.units import evaluating
+from resnetlab.measuring.units import check_classes, check_labels, evaluating
 
 # Of CIFAR's size. A feature map of the first stage then has 16 MB: glibc takes one of more than 32 MB from the system
 # anew each time, which takes an eighth of the forward pass.
@@ -60,7 +60,7 @@ def accuracy(
     """
 
     def count_right(x: Tensor, labels: Tensor) -> Tensor:
-        return _count(torch.cat([net(part) for part in _parts(x)]), labels)
+        return _count(torch.cat([net(part) for part in _parts(x)]), check_labels(x, labels))
 
     with evaluating(net):
         counted = [count for batch in batches for count in in_halves(count_right, *batch)]
@@ -79,6 +79,8 @@ def _count(scores: Tensor, labels: Tensor) -> Tensor:
     """Images, right in top-1, right in top-5, summed loss: float64, exact for counts below 2^53; on an Apple GPU
     float32, exact below 2^24.
     """
+    if labels.is_cpu:  # a GPU would have to be waited for
+        check_classes(scores, labels)
     own = scores.gather(1, labels[:, None])  # N 1
     higher = (scores > own).sum(1)  # how many classes beat the label
     finite = scores.isfinite().all(1)

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as tf
 from torch import Tensor
 
 from resnetlab.measuring.units import (
     Batch,
     Step,
     check_units,
+    count_wrong,
+    cross_entropy,
     evaluating,
     keeps_size,
     labelled,
@@ -52,7 +53,7 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
             features = stem(net, x).detach().requires_grad_()
             taken: list[Step] = list(steps(net, features))
             scores = read_out(net, taken[-1].unit.f(taken[-1].y))
-            loss = tf.cross_entropy(scores, labels, reduction="sum")
+            loss = cross_entropy(scores, labels, reduction="sum")
             taken = [step for step in taken if keeps_size(step.unit)]
             gradients = torch.autograd.grad(loss, [step.x for step in taken])
         for step, gradient in zip(taken, gradients, strict=True):
@@ -104,8 +105,8 @@ def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
                 for _, unit in units[i:]:
                     carried = without_branch(unit, carried)
                 scores = read_out(net, carried)
-                wrong[i] += int((scores.argmax(1) != labels).sum())
-                losses[i] += float(tf.cross_entropy(scores, labels, reduction="sum"))
+                wrong[i] += count_wrong(scores, labels)
+                losses[i] += float(cross_entropy(scores, labels, reduction="sum"))
                 if i < len(units):
                     features = units[i][1](features)
     names = ["stem", *(name for name, _ in units)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import units_of
+from resnetlab.measuring.units import check_images, units_of
 from resnetlab.nets.mixing import Gate
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -45,6 +45,7 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
         raise ValueError(f"{net.spec.name or 'the network'} has no gates: its mix is {net.spec.mix!r}")
     if any(isinstance(m, nn.Conv2d) for _, unit in net.units() for m in unit.downsample.modules()):
         raise ValueError(f"{net.spec.name or 'the network'} has projections, which do not scale x by a factor")
+    check_images(x)
     looked_at = copy.deepcopy(net).train(by_batch)
     kept: list[Tensor] = []  # 1 - g of each unit: N C H W
     for _, unit in looked_at.units():

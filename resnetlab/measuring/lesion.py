@@ -12,6 +12,7 @@ from resnetlab.errors import UserError, shown
 from resnetlab.measuring.units import (
     Batch,
     check_units,
+    count_wrong,
     evaluating,
     keeps_size,
     labelled,
@@ -79,7 +80,7 @@ def _wrong(
 ) -> int:
     for unit in units:
         features = without_branch(unit, features) if unit in deleted else unit(features)
-    return int((read_out(net, features).argmax(1) != labels).sum())
+    return count_wrong(read_out(net, features), labels)
 
 
 def same_sized(net: ResNet) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import evaluating, units_of
+from resnetlab.measuring.units import check_images, evaluating, units_of
 from resnetlab.nets.net import ResidualUnit, ResNet
 from resnetlab.nets.shortcuts import ZeroPad
 
@@ -41,6 +41,7 @@ def padded_units(net: ResNet, x: Tensor) -> list[PaddedUnit]:
 
     Empty for a network without such units. The network is left as it was.
     """
+    check_images(x)
     found: list[PaddedUnit] = []
     handles = [
         unit.register_forward_pre_hook(partial(_note, name, found))

@@ -13,10 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as tf
 from torch import Tensor
 
-from resnetlab.measuring.units import evaluating, read_out, squared_norms, stem, taking_gradients, units_of
+from resnetlab.measuring.units import (
+    check_batch,
+    cross_entropy,
+    evaluating,
+    read_out,
+    squared_norms,
+    stem,
+    taking_gradients,
+    units_of,
+)
 from resnetlab.nets.net import ResNet
 
 
@@ -45,6 +53,7 @@ class Unrolled:
         units = units_of(net)
         if net.spec.is_plain:
             raise ValueError("a plain net has a single path")
+        labels = check_batch(x, labels)
         with evaluating(net), taking_gradients():
             self._images = x.detach().requires_grad_()
             self._stem = stem(net, self._images)
@@ -57,7 +66,7 @@ class Unrolled:
                 through_h = unit.f(unit.mix(h, F.detach(), gated))
                 self._units.append(_Unit(features, through_F, through_h))
                 features = through_F.detach().requires_grad_()
-            loss = tf.cross_entropy(read_out(net, features), labels, reduction="sum")
+            loss = cross_entropy(read_out(net, features), labels, reduction="sum")
             (self._last,) = torch.autograd.grad(loss, features)
 
     @property

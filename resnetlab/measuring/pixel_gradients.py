@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import taking_gradients
+from resnetlab.measuring.units import check_batch, cross_entropy, taking_gradients
 
 
 def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
@@ -17,8 +16,9 @@ def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     As a training step would see it: batch norm takes the statistics of the batch, so that one image's gradient
     depends a little on the others. Computed on a copy; the network itself is left as it is.
     """
+    labels = check_batch(x, labels)
     net = copy.deepcopy(net).train().requires_grad_(False)
     x = x.detach().clone().requires_grad_()
     with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
-        (gradients,) = torch.autograd.grad(tf.cross_entropy(net(x), labels), x)
+        (gradients,) = torch.autograd.grad(cross_entropy(net(x), labels), x)
     return gradients

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
-from resnetlab.measuring.units import check_units, evaluating
+from resnetlab.measuring.units import check_classes, check_labels, check_units, evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import SMALLEST, VGG
 
@@ -103,6 +103,8 @@ class Predictions:
     @classmethod
     def of(cls, log_probabilities: Tensor, labels: Tensor) -> Predictions:
         """From ln of probabilities, float64 N K, and labels, int64 N."""
+        labels = check_labels(log_probabilities, labels)
+        check_classes(log_probabilities, labels)
         own = log_probabilities.gather(1, labels[:, None])  # N 1
         finite = log_probabilities.isfinite().all(1)
         rank = (log_probabilities > own).sum(1).where(finite, NO_ANSWER)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.autograd.functional import jvp, vjp
 
 from resnetlab.errors import UserError
-from resnetlab.measuring.units import read_out, stem, taking_gradients, units_of
+from resnetlab.measuring.units import check_batch, cross_entropy, read_out, stem, taking_gradients, units_of
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -44,6 +43,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     the batch's own statistics, as in training; dropout is off. The network and its gradients stay as they were.
     """
     units = [unit for _, unit in units_of(net)]
+    labels = check_batch(x, labels)
     has_h = not net.spec.is_plain
     with taking_gradients(), _batch_statistics(net), torch.no_grad():
         values = [stem(net, x)]  # x_0 ... x_L
@@ -57,7 +57,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
         factors = [_ratio(c, h) if has_h else None for c, h in zip(carried, by_h, strict=True)]
         shares = [_ratio(c, v) for c, v in zip(carried, values, strict=True)]
 
-        gradient = _pull(lambda v: tf.cross_entropy(read_out(net, v), labels), values[-1], torch.ones(()).to(x))
+        gradient = _pull(lambda v: cross_entropy(read_out(net, v), labels), values[-1], torch.ones(()).to(x))
         whole, shortcut, back_by_h = [gradient], [gradient], [gradient]
         for unit, value in zip(units[::-1], values[-2::-1], strict=True):
             through, alone = _shortcut(unit, value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps, units_of
+from resnetlab.measuring.units import evaluating, squared_norms, stem, steps, units_of, unlabelled
 from resnetlab.nets.net import ResNet
 
 
@@ -21,7 +21,6 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     over all images (N C H W), channels and positions together. A 3x3 stem is the first of them; of a bottleneck
     only the 3x3 counts. The network is left as it was.
     """
-    check_batches(batches)
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in dict(_responding(net))}
 
     def adder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -34,7 +33,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     hooks = [module.register_forward_hook(adder(name)) for name, module in _responding(net)]
     try:
         with evaluating(net):
-            for x in batches:
+            for x in unlabelled(batches):
                 net(x)
     finally:
         for hook in hooks:
@@ -55,8 +54,6 @@ def _responding(net: ResNet) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _deviation(count: float, total: float, squares: float) -> float:
-    if not count:
-        raise ValueError("responses to no images: the batches are empty")
     return math.sqrt(max(0.0, squares / count - (total / count) ** 2))
 
 
@@ -66,10 +63,9 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
 
     Norms are taken over all images (N C H W) together; None where h is zero everywhere. The network is left as it was.
     """
-    check_batches(batches)
     sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in units_of(net)}
     with evaluating(net):
-        for x in batches:
+        for x in unlabelled(batches):
             for step in steps(net, stem(net, x)):
                 sums[step.name] += torch.stack([squared_norms(step.F).sum(), squared_norms(step.h).sum()]).cpu()
     return {name: math.sqrt(F / h) if h else None for name, (F, h) in ((n, s.tolist()) for n, s in sums.items())}

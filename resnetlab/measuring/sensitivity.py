@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import check_batches, evaluating, squared_norms, stem, steps, units_of
+from resnetlab.measuring.units import evaluating, squared_norms, stem, steps, units_of, unlabelled
 from resnetlab.nets.net import ResidualUnit, ResNet
 
 
@@ -35,12 +35,11 @@ def reactions(net: ResNet, batches: Iterable[Tensor], change: float, seed: int) 
     adds, ΔH = ΔF after a change of the weights, so the first ratio of reactions is ‖H‖ / ‖F‖ by arithmetic. In a
     plain net H is F. The network is left as it was.
     """
-    check_batches(batches)
     generator = torch.Generator().manual_seed(seed)
     others = {name: _moved_weights(unit, change, generator) for name, unit in units_of(net)}
     sums = {name: torch.zeros(6, dtype=torch.float64) for name in others}
     with evaluating(net):
-        for images in batches:
+        for images in unlabelled(batches):
             for step in steps(net, stem(net, images)):
                 F = others[step.name].eval().F(step.x)
                 H = step.unit.mix(step.h, F, step.x)

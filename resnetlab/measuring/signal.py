@@ -12,7 +12,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from resnetlab.measuring.units import check_units, taking_gradients
+from resnetlab.measuring.units import check_batch, check_images, check_units, cross_entropy, taking_gradients
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.orders import CONVS
 from resnetlab.nets.vgg import VGG
@@ -38,6 +38,7 @@ def signals(net: ResNet | VGG, x: Tensor, labels: Tensor) -> list[Signal]:
     """
     if not isinstance(net, VGG):
         check_units(net)
+    labels = check_batch(x, labels)
     net = copy.deepcopy(net).double().train().requires_grad_(False)
     places = list(_places(net))
     found: list[Tensor] = []
@@ -49,7 +50,7 @@ def signals(net: ResNet | VGG, x: Tensor, labels: Tensor) -> list[Signal]:
     for _, _, module in places:
         module.register_forward_hook(keep)
     with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
-        tf.cross_entropy(net(x.detach().double().requires_grad_()), labels).backward()
+        cross_entropy(net(x.detach().double().requires_grad_()), labels).backward()
     return [
         Signal(name, stage, y.square().mean().item(), y.std(correction=0).item(), _norm(y.grad))
         for (name, stage, _), y in zip(places, found, strict=True)
@@ -111,6 +112,7 @@ def predicted(net: ResNet, x: Tensor) -> Predicted:
     pixels, not 9. Var[w_l] is that of the layer's own weights. Raises ValueError for another kind of network.
     """
     check_units(net)
+    check_images(x)
     if not (net.spec.is_plain and net.spec.norm == "none" and net.spec.order == "post" and net.spec.stem == "cifar"):
         raise ValueError("He's recursion is for plain nets without batch norm.")
     square = x.detach().double().square().mean((0, 1), keepdim=True).cpu()  # 1 1 H W: E[x²] at each position

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import taking_gradients
+from resnetlab.errors import check_counts
+from resnetlab.measuring.units import check_labels, cross_entropy, taking_gradients
 
 MOMENTUM = 0.9
 STARTED = 0.9  # of ln K, the loss of a network that has learned nothing of K classes
@@ -35,6 +35,8 @@ def first_steps(
     scores. Batches are drawn from x (N C H W) and labels (N) by `seed`, without replacement within one, as is what
     dropout leaves out; the rate is constant. The network itself is left as it is.
     """
+    labels = check_labels(x, labels)
+    check_counts(images=len(x), batch=batch, window=window, steps=steps)
     net = copy.deepcopy(net).train()
     optimiser = torch.optim.SGD(net.parameters(), rate, momentum=MOMENTUM)
     generator = torch.Generator().manual_seed(seed)
@@ -45,7 +47,7 @@ def first_steps(
         for step in range(1, steps + 1):
             chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
             scores = net(x[chosen])
-            loss = tf.cross_entropy(scores, labels[chosen])
+            loss = cross_entropy(scores, labels[chosen])
             optimiser.zero_grad()
             loss.backward()
             recent.append(loss.item())

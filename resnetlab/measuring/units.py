@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as tf
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError, shown
@@ -55,29 +57,95 @@ def taking_gradients() -> Iterator[None]:
         yield
 
 
-def check_batches(batches: object) -> None:
-    """Raise UserError for a single batch, whose images would be taken for batches."""
-    if isinstance(batches, Tensor):
-        raise UserError("batches is one tensor: give a list of batches, even of a single one.")
+def unlabelled(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same batches of images, but for empty ones. Raises UserError for what is no batch, and if there are no
+    images.
+    """
+    for x in _several(batches):
+        if not isinstance(x, Tensor):
+            raise UserError(f"a batch is a {type(x).__name__}: give images alone, a tensor N C H W, without labels.")
+        if len(x):
+            check_images(x)
+            yield x
 
 
 def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches, of images and labels. Raises UserError for labels that are not one number for each image, and
-    if there are no images.
+    """The same batches, of images and labels as int64, but for empty ones. Raises UserError for what is no batch, for
+    labels that are not one number for each image, and if there are no images.
     """
-    check_batches(batches)
-    images = 0
-    for x, labels in batches:
-        if labels.shape != x.shape[:1] or labels.is_floating_point():
-            raise UserError(
-                f"labels of shape {tuple(labels.shape)} and {labels.dtype} for {len(x)} images: give one whole number "
-                "for each, the number of its class."
-            )
-        images += len(x)
+    for batch in _several(batches):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise UserError(f"a batch is a {type(batch).__name__}: give pairs of images, N C H W, and labels, N.")
+        x, labels = batch
+        labels = check_labels(x, labels)
         if len(x):
+            check_images(x)
             yield x, labels
+
+
+def _several(batches: Iterable[Any]) -> Iterator[Any]:
+    if isinstance(batches, Tensor):  # its images would be taken for batches
+        raise UserError("batches is one tensor: give a list of batches, even of a single one.")
+    images = 0
+    for batch in batches:
+        yield batch
+        images += len(batch if isinstance(batch, Tensor) else batch[0])
     if not images:
         raise UserError("there are no images to measure: the batches are empty.")
+
+
+def check_images(x: object) -> None:
+    """Raise UserError unless x is images as networks take them: numbers that are not whole, N C H W, at least one."""
+    if not isinstance(x, Tensor):
+        raise UserError(f"images={shown(x)} must be a tensor N C H W.")
+    if x.ndim != 4 or not x.is_floating_point():
+        raise UserError(f"images of shape {tuple(x.shape)} and {x.dtype}: give floating-point numbers, N C H W.")
+    if not len(x):
+        raise UserError("there are no images to measure: the batch is empty.")
+
+
+def check_labels(x: Tensor, labels: Tensor) -> Tensor:
+    """The labels as int64. Raises UserError unless they are one whole number for each image of x."""
+    if not all(isinstance(value, Tensor) for value in (x, labels)):
+        raise UserError(f"a batch has labels={shown(labels)}: give images and labels as tensors.")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != x.shape[:1] or not whole:
+        raise UserError(
+            f"labels of shape {tuple(labels.shape)} and {labels.dtype} for {len(x)} images: give one whole number "
+            "for each, the number of its class."
+        )
+    return labels.long()
+
+
+def check_batch(x: Tensor, labels: Tensor) -> Tensor:
+    """The labels of a single batch, as `check_labels` gives them; the images are checked, too."""
+    check_images(x)
+    return check_labels(x, labels)
+
+
+def check_classes(scores: Tensor, labels: Tensor) -> None:
+    """Raise UserError for labels that are none of the classes to which scores (N K) are given."""
+    others = labels[(labels < 0) | (labels >= scores.shape[1])]
+    if len(others):
+        raise UserError(
+            f"a label is {int(others[0])}, and the network's {scores.shape[1]} classes are numbered from 0 to "
+            f"{scores.shape[1] - 1}."
+        )
+
+
+def cross_entropy(scores: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """torch's, of scores N K; UserError for labels that are no classes, some of which torch would leave out."""
+    check_classes(scores, labels)
+    return tf.cross_entropy(scores, labels, reduction=reduction)
+
+
+def count_wrong(scores: Tensor, labels: Tensor) -> int:
+    """How many images have their highest score (N K) for another class than their label, or one that is not finite.
+
+    Raises UserError for labels that are no classes.
+    """
+    check_classes(scores, labels)
+    return int(((scores.argmax(1) != labels) | ~scores.isfinite().all(1)).sum())
 
 
 def check_units(net: object) -> None:

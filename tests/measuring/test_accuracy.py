@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnetlab.errors import UserError
 from resnetlab.measuring.accuracy import accuracy
+from resnetlab.measuring.predictions import Predictions
 
 
 class Scores(nn.Module):
@@ -81,3 +83,19 @@ def test_the_mode_is_kept_and_evaluation_used(training: bool) -> None:
 def test_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         accuracy(Scores(), [])
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.tensor([0, 1, 3]), "a label is 3, and the network's 3 classes are numbered from 0 to 2"),
+        (torch.tensor([0, 1, -1]), "a label is -1"),
+        (torch.tensor([0, 1]), r"labels of shape \(2,\) .* for 3 images"),
+        (torch.zeros(3, 1, dtype=torch.long), r"labels of shape \(3, 1\)"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels: Tensor, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        accuracy(Scores(), [(torch.randn(3, 3), labels)])
+    with pytest.raises(UserError, match=words):
+        Predictions.of(torch.randn(3, 3).double().log_softmax(1), labels)

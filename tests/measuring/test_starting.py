@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from resnetlab.errors import UserError
 from resnetlab.measuring.starting import FirstSteps, first_steps
 
 
@@ -102,3 +104,21 @@ def test_dropout_draws_anew_in_each_step_and_by_the_seed() -> None:
 
     assert len(set(losses(0))) == 3
     assert losses(0) == losses(0) != losses(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": torch.zeros(63)}, r"labels of shape \(63,\) and torch.float32 for 64 images"),
+        ({"labels": torch.full((64,), -100)}, "a label is -100, and the network's 2 classes"),
+        ({"x": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}, "images=0 must be 1 or more"),
+        ({"window": 0}, "window=0 must be 1 or more"),
+        ({"batch": 0}, "batch=0 must be 1 or more"),
+    ],
+)
+def test_what_is_no_training_is_refused(changes: dict[str, Any], words: str) -> None:
+    x, labels = two_classes()
+    with pytest.raises(UserError, match=words):
+        first_steps(
+            linear(0), **{"x": x, "labels": labels, "batch": 32, "window": 1, "steps": 1, **changes}, rate=0.1, seed=0
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resnetlab.errors import UserError
 from resnetlab.measuring import boosting, lesion, paths, responses, sensitivity
 from resnetlab.measuring.accuracy import accuracy
-from resnetlab.measuring.construction import deepened
+from resnetlab.measuring.construction import deepened, deviation
 from resnetlab.measuring.cost import training_step, unit_cost
 from resnetlab.measuring.gates import carries
 from resnetlab.measuring.padding import padded_units
@@ -171,6 +171,12 @@ LABELLED: dict[str, Callable[[ResNet, object], object]] = {
         ([], "no images to measure"),
         ([(X[:0], LABELS[:0])], "no images to measure"),
         (X, "batches is one tensor"),
+        ([X[:2]], "a batch is a Tensor: give pairs of images, N C H W, and labels, N"),
+        ([(X, LABELS.tolist())], "labels=.*: give images and labels as tensors"),
+        ([(X, LABELS > 2)], "torch.bool for 6 images"),
+        ([(X[0], LABELS[:3])], r"images of shape \(3, 8, 8\) and torch.float32: give floating-point numbers, N C H W"),
+        ([(X, LABELS + 5)], "a label is 10, and the network's 10 classes are numbered from 0 to 9"),
+        ([(X, LABELS - 100)], "a label is -100, and"),  # which torch's cross-entropy leaves out
     ],
 )
 def test_labels_that_are_none_are_refused(
@@ -179,6 +185,86 @@ def test_labels_that_are_none_are_refused(
     """Compared with scores, labels of another shape would count one image several times."""
     with pytest.raises(UserError, match=words):
         measure(made("cifar_resnet8"), batches)
+
+
+def test_labels_of_any_whole_type_are_the_same() -> None:
+    net = made("cifar_resnet8")
+    for measure in LABELLED.values():
+        assert measure(net, [(X, LABELS.to(torch.uint8))]) == measure(net, [(X, LABELS)])
+
+
+SINGLE: dict[str, Callable[[ResNet, Any, Any], object]] = {
+    "paths": paths.Unrolled,
+    "propagation": propagation,
+    "signals": signals,
+    "pixel gradients": pixel_gradients,
+}
+
+
+@pytest.mark.parametrize("measure", SINGLE.values(), ids=SINGLE)
+def test_a_batch_that_is_none_is_refused(measure: Callable[[ResNet, Any, Any], object]) -> None:
+    net = made("cifar_resnet8")
+    for x, labels, words in (
+        (X, LABELS[:4], r"labels of shape \(4,\) .* for 6 images"),
+        (X, LABELS.float(), "float32 for 6 images"),
+        (X, LABELS + 5, "a label is 10, and the network's 10 classes"),
+        (X, torch.full((6,), -100), "a label is -100, and"),
+        (X[:0], LABELS[:0], "no images to measure: the batch is empty"),
+        (X.byte(), LABELS, "and torch.uint8: give floating-point numbers"),
+        (X.tolist(), LABELS, "images=.* must be a tensor N C H W"),
+    ):
+        with pytest.raises(UserError, match=words):
+            measure(net, x, labels)
+
+
+UNLABELLED: dict[str, Callable[[ResNet, Any], object]] = {
+    "responses": responses.response_stds,
+    "branch shares": responses.branch_shares,
+    "sensitivity": lambda net, batches: sensitivity.reactions(net, batches, 0.01, seed=0),
+}
+
+
+@pytest.mark.parametrize("measure", UNLABELLED.values(), ids=UNLABELLED)
+def test_batches_of_images_that_are_none_are_refused(measure: Callable[[ResNet, Any], object]) -> None:
+    net = made("cifar_resnet8")
+    for batches, words in (
+        ([], "no images to measure: the batches are empty"),
+        ([X[:0]], "no images to measure"),
+        (X, "batches is one tensor"),
+        (BATCHES, "a batch is a tuple: give images alone, a tensor N C H W, without labels"),
+        ([X[0]], r"images of shape \(3, 8, 8\)"),
+        ([X.byte()], "torch.uint8: give floating-point numbers"),
+    ):
+        with pytest.raises(UserError, match=words):
+            measure(net, batches)
+    assert measure(net, [X[:0], X]) == measure(net, [X])
+
+
+IMAGES: dict[str, Callable[[Tensor], object]] = {
+    "gates": lambda x: carries(made("cifar_resnet8(mix=ExclusiveGate(-2))"), x),
+    "padding": lambda x: padded_units(made("cifar_resnet8"), x),
+    "a deeper net": lambda x: deepened(made("cifar_plain8"), [2, 1, 1], images=x),
+    "deviation": lambda x: deviation(made("cifar_resnet8"), made("cifar_resnet8"), x),
+    "He's recursion": lambda x: predicted(made("cifar_plain8(norm='none')"), x),
+}
+
+
+@pytest.mark.parametrize("measure", IMAGES.values(), ids=IMAGES)
+def test_images_that_are_none_are_refused(measure: Callable[[Tensor], object]) -> None:
+    with pytest.raises(UserError, match="no images to measure: the batch is empty"):
+        measure(X[:0])
+    with pytest.raises(UserError, match="images of shape"):
+        measure(X[0])
+
+
+def test_scores_that_are_not_finite_are_wrong() -> None:
+    """As `accuracy` counts them; the highest of scores that are all NaN would be the first."""
+    net = made("cifar_resnet8")
+    net.fc.bias.data.fill_(torch.nan)
+    batches = [(X, torch.zeros(6, dtype=torch.long))]
+    assert lesion.error_of(net, batches) == accuracy(net, batches).error == 100
+    assert lesion.errors_without_each(net, batches) == [100] * 3
+    assert [found.error for found in boosting.read_outs(net, batches)] == [100] * 4
 
 
 @pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
