@@ -126,6 +126,8 @@ def load_described(
     weights is taken, and the pairs of match="order".
     """
     check_choice("match", match, ("names", "order"))
+    if not isinstance(head, bool):
+        raise UserError(f"head={shown(head)} must be True or False.")
     if isinstance(net, NetSpec | VGGSpec):
         net = text_of(net)
     if net == "" or not isinstance(net, str | None):

@@ -297,6 +297,7 @@ def test_a_spec_names_a_network(run: TrainingResult) -> None:
         (lambda: resnetlab.load(3, pretrained=True), "pretrained=True goes with the name of a network; .* load 3"),
         (lambda: resnetlab.load(Path("cifar_resnet20"), pretrained=True), "goes with the name of a network"),
         (lambda: resnetlab.load("cifar_resnet20", pretrained="no"), "pretrained='no' must be True or False"),
+        (lambda: resnetlab.load("pretrained:cifar_resnet20", head="no"), "head='no' must be True or False"),
         (lambda: resnetlab.load("x.pth", net=20), "net=20 must be the name or the spec of a network"),
         (lambda: resnetlab.build("cifar_resnet8", seed=True), "seed=True must be a whole number"),
         (lambda: resnetlab.from_pretrained(3), "3 is not a path"),
