@@ -114,11 +114,12 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], None]:
     own = copy.deepcopy(module).train()
     x = x.detach().clone().requires_grad_(x.requires_grad)
     optimiser = torch.optim.SGD(own.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
-    with torch.no_grad():
-        gradient = torch.randn_like(own(x))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
+        scores = own(x)
+    gradient = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
 
     def step() -> None:
-        with taking_gradients():
+        with taking_gradients(), torch.random.fork_rng(devices=[]):
             own(x).backward(gradient)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -113,7 +113,7 @@ def test_gradients_are_taken_where_they_are_off_or_refused(measure: Callable[[Re
         measure(net)
 
 
-@pytest.mark.parametrize("name", ["signals", "pixel gradients", "first steps"])
+@pytest.mark.parametrize("name", ["signals", "pixel gradients", "first steps", "training step"])
 def test_dropout_of_a_measurement_leaves_torchs_random_state(name: str) -> None:
     net, before = made("cifar_resnet8(mix=DropoutShortcut(0.5))"), torch.get_rng_state()
     GRADIENTS[name](net)
