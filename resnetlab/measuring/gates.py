@@ -27,6 +27,8 @@ class Carry:
 
 def initial_carry(bias: float, units: int = 1) -> float:
     """(1 − σ(b))^units: what so many gates with weights of 0 and this bias pass (after He 2016, eq. 7)."""
+    if bias > 0:  # e^b may be no float
+        return (math.exp(-bias) / (1 + math.exp(-bias))) ** units
     return (1 + math.exp(bias)) ** -units
 
 
@@ -38,7 +40,7 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
     unit l to the last unit is x_l times the product of these factors: eq. 7 with a tensor for each λ. `left` is that
     product's mean over its elements, followed through every subsampling; channels that option A pads are left out of
     it. The ReLU after a sum is not in it. Batch norm uses its running statistics, or with `by_batch` those of x, as
-    it does in training and as a fresh network needs it. The network itself is not touched.
+    it does in training and as a fresh network needs it; no unit's F is skipped. The network itself is not touched.
     Raises ValueError for a network without gates, or with projections, through which no factor of x passes.
     """
     if not all(isinstance(unit.mix.part, Gate) for _, unit in units_of(net)):
@@ -46,7 +48,10 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
     if any(isinstance(m, nn.Conv2d) for _, unit in net.units() for m in unit.downsample.modules()):
         raise ValueError(f"{net.spec.name or 'the network'} has projections, which do not scale x by a factor")
     check_images(x)
-    looked_at = copy.deepcopy(net).train(by_batch)
+    looked_at = copy.deepcopy(net).eval()
+    for module in looked_at.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(by_batch)
     kept: list[Tensor] = []  # 1 - g of each unit: N C H W
     for _, unit in looked_at.units():
         assert isinstance(unit.mix.part, Gate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -38,6 +39,8 @@ def test_the_theory_has_the_papers_numbers() -> None:
     assert [round(initial_carry(b), 4) for b in (-1, -3, -6)] == [0.7311, 0.9526, 0.9975]
     assert [round(initial_carry(b, 54), 3) for b in (-3, -5, -6, -7)] == [0.073, 0.696, 0.875, 0.952]
     assert initial_carry(0, 54) == 0.5**54
+    assert initial_carry(3) == pytest.approx(1 / (1 + math.exp(3)), rel=1e-15)
+    assert (initial_carry(800.0), initial_carry(800.0, 54), initial_carry(-800.0, 54)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("mix", ["ExclusiveGate", "ShortcutGate"])
@@ -94,6 +97,12 @@ def test_the_network_is_left_as_it_was(x: Tensor) -> None:
     assert all(torch.equal(t, state[name]) for name, t in net.state_dict().items())
     assert not any(m._forward_hooks for m in net.modules())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_stochastic_depth_draws_nothing(x: Tensor) -> None:
+    net, before = gated("cifar_resnet14(mix=ExclusiveGate(bias=-2), stochastic_depth=0.9)"), torch.get_rng_state()
+    assert carries(net, x, by_batch=True) == carries(gated(), x, by_batch=True)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
