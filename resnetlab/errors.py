@@ -89,7 +89,7 @@ def first_of(words: Sequence[str], most: int) -> str:
 def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     """Raise UserError unless `value` is one of `choices`."""
     choices = list(choices)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         hint = did_you_mean(value if isinstance(value, str) else shown(value), choices)
         raise UserError(f"{field}={shown(value)} is not known: choose one of {', '.join(choices)}.{hint}")
 

@@ -225,7 +225,7 @@ class NetSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetSpec:
         """The inverse of `to_dict`. Raises UserError for unknown fields and without stages."""
-        if "stages" not in values:
+        if not isinstance(values, dict) or "stages" not in values:
             raise UserError("a network needs its stages: a list, each (units, width, stride).")
         return cls(**check_fields(cls, "a network", values))
 

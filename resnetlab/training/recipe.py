@@ -142,7 +142,7 @@ class Recipe:
     fused: bool = _retired(False)  # ran the update in one kernel, which was no faster
 
     def __post_init__(self) -> None:
-        if hasattr(self.net, "to_dict"):  # a NetSpec, or a VGG net's
+        if hasattr(self.net, "to_dict") and not isinstance(self.net, type):  # a NetSpec, or a VGG net's
             from resnetlab.nets.zoo import text_of  # a recipe is read without torch
 
             object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
@@ -210,9 +210,10 @@ class Recipe:
                 hint = " Did you mean start?" if key == "from" else did_you_mean(key, FIELDS)
                 raise UserError(f"{shown(key)} is not a field of a recipe.{hint}")
         for name, replaced in REPLACED.items():
-            if changes.get(name) not in (None, ""):
+            given = changes.get(name)
+            if given is not None and not (isinstance(given, str) and given == ""):  # an array is equal to nothing
                 changes = replaced | changes
-        if changes.get("optimiser") == "adamw":
+        if isinstance(changes.get("optimiser"), str) and changes["optimiser"] == "adamw":
             changes = {"nesterov": False} | changes
         return replace(self, **changes)
 

@@ -130,7 +130,7 @@ def load_described(
         raise UserError(f"head={shown(head)} must be True or False.")
     if isinstance(net, NetSpec | VGGSpec):
         net = text_of(net)
-    if net == "" or not isinstance(net, str | None):
+    if not isinstance(net, str | None) or net == "":
         raise UserError(f"net={shown(net)} must be the name or the spec of a network.")
     path = _weight_file(located(source), which)
     contents = read_all(path, which)
@@ -294,7 +294,9 @@ def _hint(spec: Spec, wanted: dict[str, torch.Tensor], contents: Contents) -> st
 def _sized(loaded: Loaded, size: int) -> Loaded:
     """The same network for images of `size` x `size` pixels. Raises UserError if that is not possible."""
     size = as_python(size)
-    if not isinstance(size, int) or not LEAST_SIZE <= size <= MOST_SIZE:
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise UserError(f"image_size={shown(size)} must be a whole number of pixels, {LEAST_SIZE} to {MOST_SIZE}.")
+    if not LEAST_SIZE <= size <= MOST_SIZE:
         raise UserError(f"image_size={shown(size)} must be {LEAST_SIZE} to {MOST_SIZE} pixels.")
     spec, metadata = loaded.net.spec, loaded.metadata
     if isinstance(spec, VGGSpec) and size != spec.input_size:

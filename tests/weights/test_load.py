@@ -114,7 +114,7 @@ def test_the_accuracy_is_that_with_the_files_own_normalisation() -> None:
 def test_a_size_is_a_whole_number_pythons_or_numpys() -> None:
     found = resnetlab.load("cifar_resnet20", pretrained=True, image_size=np.int64(40))  # type: ignore[arg-type]
     assert found.spec.input_size == 40
-    with pytest.raises(UserError, match="image_size='x' must be 8 to 4096 pixels"):
+    with pytest.raises(UserError, match="image_size='x' must be a whole number of pixels, 8 to 4096"):
         resnetlab.load("cifar_resnet20", pretrained=True, image_size="x")  # type: ignore[arg-type]
 
 
