@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, check_counts, shown
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import Load, watch
 from resnetlab.measuring.units import taking_gradients
@@ -52,6 +52,7 @@ def network_costs(
     All are built from one seed and get random images of their own input size; networks whose times are to be
     compared belong into one call.
     """
+    check_counts(batch=batch, rounds=rounds)
     calls = []
     for spec in specs:
         net = build(spec, seed=seed).to(device)

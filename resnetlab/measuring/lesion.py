@@ -96,7 +96,10 @@ def same_sized(net: ResNet) -> list[list[int]]:
 
 def random_deletion(net: ResNet, count: int, draw: random.Random) -> list[int]:
     """`count` of the units that keep their size, by their numbers from 0."""
-    return draw.sample([i for stage in same_sized(net) for i in stage], count)
+    units = [i for stage in same_sized(net) for i in stage]
+    if not 0 <= count <= len(units):
+        raise UserError(f"count={shown(count)}: {len(units)} units keep their size.")
+    return draw.sample(units, count)
 
 
 def random_swaps(net: ResNet, count: int, draw: random.Random) -> list[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnetlab.errors import UserError, check_counts, shown
 from resnetlab.measuring.units import (
     check_batch,
     cross_entropy,
@@ -77,9 +78,11 @@ class Unrolled:
     def gradient(self, path: Iterable[int]) -> Tensor:
         """∂loss/∂image (N C H W, of each image's own cross-entropy) along the path through F of these units.
 
-        Summed over all 2^n paths it is the gradient.
+        Summed over all 2^n paths it is the gradient. Units are given by their numbers, from 0.
         """
         through = set(path)
+        if others := sorted(through - set(range(self.units))):
+            raise UserError(f"path={shown(others)}: the units are numbered from 0 to {self.units - 1}.")
         gradient = self._last
         for i in reversed(range(len(self._units))):
             unit = self._units[i]
@@ -89,6 +92,7 @@ class Unrolled:
 
     def norm_by_length(self, draws: int, seed: int) -> list[float]:
         """Mean over images and `draws` random paths of the gradient's norm, for each length from 0."""
+        check_counts(draws=draws)
         draw = random.Random(seed)
         return [
             math.fsum(

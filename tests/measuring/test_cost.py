@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnetlab.errors import UserError
 from resnetlab.measuring.complexity import complexity
 from resnetlab.measuring.cost import (
     cuda_peak_bytes,
@@ -41,6 +42,12 @@ def test_networks_are_counted_and_timed_in_every_round() -> None:
         assert (cost.parameters, cost.multiply_adds) == (counted.parameters, counted.multiply_adds)
         assert (cost.batch, len(cost.seconds), cost.peak_bytes) == (2, 3, None)
         assert min(cost.seconds) > 0
+
+
+@pytest.mark.parametrize("changes", [{"batch": 0}, {"rounds": 0}])
+def test_nothing_to_time_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="=0 must be 1 or more"):
+        network_costs([spec("cifar_resnet8", input_size=8)], **{"batch": 2, "rounds": 1, **changes}, training=False)
 
 
 @pytest.mark.parametrize("make", [training_step, forward_pass])

@@ -74,6 +74,11 @@ def test_random_lesions_are_drawn_among_them() -> None:
         assert sum(a > b for a, b in itertools.combinations(order, 2)) % 2 == count % 2
 
 
+def test_more_deletions_than_units_are_refused() -> None:
+    with pytest.raises(UserError, match="count=8: 7 units keep their size"):
+        random_deletion(made("cifar_resnet20"), 8, random.Random(0))
+
+
 def test_where_nothing_can_change_places_it_says_so() -> None:
     with pytest.raises(ValueError, match="no stage has two units that can be swapped"):
         random_swaps(made("cifar_resnet8"), 1, random.Random(0))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as tf
 from made_nets import made
 
+from resnetlab.errors import UserError
 from resnetlab.measuring.paths import Unrolled, decay, gradient_shares, mean_length, middle, share_of_paths
 from resnetlab.nets.mixing import Gate
 
@@ -56,6 +57,16 @@ def test_what_a_gate_itself_passes_back_is_no_path(mix: str, monkeypatch: pytest
 def test_a_plain_net_has_one_path() -> None:
     with pytest.raises(ValueError, match="single path"):
         Unrolled(made("cifar_plain8"), X, LABELS)
+
+
+def test_paths_that_are_not_there_are_refused() -> None:
+    """A unit that is none would be left out: the gradient would be that of another path."""
+    unrolled = Unrolled(made("cifar_resnet8"), X, LABELS)
+    for path in ([0, 3], [-1]):
+        with pytest.raises(UserError, match=rf"path=\[{path[-1]}\]: the units are numbered from 0 to 2"):
+            unrolled.gradient(path)
+    with pytest.raises(UserError, match="draws=0 must be 1 or more"):
+        unrolled.norm_by_length(0, seed=0)
 
 
 def test_norms_by_length_are_means_over_images() -> None:
