@@ -331,6 +331,8 @@ def misfit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
 
 def value_trouble(name: str, wanted: Tensor, found: Tensor) -> str:
     """Why a tensor's numbers can't replace those of another tensor; "" if they can."""
+    if found.is_meta:
+        return "has no values"
     if not wanted.is_floating_point():
         return f"is of {found.dtype}, not {wanted.dtype}" if found.is_complex() else ""
     if not found.is_floating_point():

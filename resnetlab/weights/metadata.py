@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.resizing import Resizing
@@ -88,7 +88,13 @@ def weights_bytes(net: nn.Module, known: ModelMetadata | Spec) -> bytes:
     """A weight file's content, with its metadata, or with only the network if nothing else is known."""
     values = known.to_dict() if isinstance(known, ModelMetadata) else {"spec": known.to_dict()}
     header = {"resnetlab": json.dumps(values)}  # one key, because the order of several is not fixed
-    return save({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, header)
+    tensors, stores = dict[str, Tensor](), set[int]()
+    for name, tensor in net.state_dict().items():
+        whole = tensor.detach().cpu().contiguous()
+        store = whole.untyped_storage().data_ptr()
+        tensors[name] = whole.clone() if store in stores else whole  # safetensors refuses what shares memory
+        stores.add(store)
+    return save(tensors, header)
 
 
 def described(header: dict[str, str]) -> tuple[Spec, ModelMetadata | None]:

@@ -15,6 +15,7 @@ from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import on_meta
 from resnetlab.weights.load import load_with_metadata
 from resnetlab.weights.metadata import ModelMetadata
 
@@ -123,6 +124,20 @@ def test_layers_with_the_same_weights_that_compute_something_else(words: str, tm
     with pytest.raises(UserError, match=rf"no longer cifar_resnet8: .*{words}.*Nothing was written"):
         resnetlab.save_pretrained(net, tmp_path / "changed")
     assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_share_memory_are_saved_each(tmp_path: Path) -> None:
+    net = resnetlab.build("cifar_resnet8(stages=[(2, 16)])", seed=0)
+    net.layer1[0].conv2.weight = net.layer1[0].conv1.weight
+    everything = torch.zeros(100)
+    net.bn1.weight.data, net.bn1.bias.data = everything[10:26], everything[20:36]
+    resnetlab.save_pretrained(net, tmp_path / "tied")
+    assert_same(resnetlab.from_pretrained(tmp_path / "tied"), net)
+
+
+def test_a_network_without_values_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"in it conv1.weight has no values.*Nothing was written"):
+        resnetlab.save_pretrained(on_meta(resnetlab.spec("cifar_resnet8")), tmp_path / "empty")
 
 
 def test_changes_that_no_answer_depends_on_are_none(tmp_path: Path) -> None:
