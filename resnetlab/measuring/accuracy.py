@@ -56,7 +56,8 @@ def accuracy(
     counts as right in top-k when fewer than k classes score higher than its label, so the order of
     equal scores doesn't matter; scores that are not finite count as wrong. Where several processes count
     a part each, `added` gives the sums over all of them of four numbers, and the batches of one may be empty.
-    A batch that does not fit into memory is counted in halves. Raises ValueError when there are no images.
+    A batch that does not fit into memory is counted in halves. Raises ValueError when there are no images, and
+    UserError for labels that are no classes.
     """
 
     def count_right(x: Tensor, labels: Tensor) -> Tensor:
