@@ -38,6 +38,8 @@ def save_pretrained(
     changed in other ways, and as `load` does.
     """
     folder = expanded(folder)
+    if card is not None:
+        _check_card(card)
     for name in (MODEL, "config.json"):
         check_absent(folder / name, "choose another folder")
     if isinstance(source, ResNet | VGG):
@@ -63,6 +65,16 @@ def save_pretrained(
         write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
     except OSError as error:
         raise UserError(f"{folder}: can't be written ({error.strerror}).") from error
+
+
+def _check_card(card: object) -> None:
+    """Raise UserError for metadata that `load` would refuse, or that JSON can't hold."""
+    if not isinstance(card, ModelMetadata):
+        raise UserError(f"card={shown(card)} must be the metadata of a network: a ModelMetadata, or None.")
+    try:
+        ModelMetadata.from_dict(json.loads(json.dumps(card.to_dict())))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"card can't be used: {error}. Nothing was written.") from error
 
 
 def _changed(wanted: nn.Module, found: nn.Module) -> str:

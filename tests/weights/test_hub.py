@@ -6,6 +6,7 @@ import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,26 @@ def test_changes_that_no_answer_depends_on_are_none(tmp_path: Path) -> None:
     net.bn1.momentum = 0.01
     resnetlab.save_pretrained(torch.nn.SyncBatchNorm.convert_sync_batchnorm(net), tmp_path / "same")
     assert_same(resnetlab.from_pretrained(tmp_path / "same"), net)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"classes": ["ant", "bee"]}, "card={'classes': .* must be the metadata of a network"),
+        (
+            ModelMetadata(resnetlab.spec("cifar_resnet8"), ("ant", "bee"), imagenet(), {}),
+            r"card can't be used: its classes should be 10 names\. Nothing was written",
+        ),
+        (
+            ModelMetadata(resnetlab.spec("cifar_resnet8", num_classes=2), None, imagenet(), {"lr": object()}),
+            "card can't be used: Object of type object is not JSON serializable",
+        ),
+    ],
+)
+def test_a_card_that_could_not_be_read_is_refused(card: Any, words: str, net: ResNet | VGG, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        resnetlab.save_pretrained(net, tmp_path / "new", card=card)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(net: ResNet | VGG, tmp_path: Path) -> None:
