@@ -16,6 +16,7 @@ from resnetlab.data.source import StringArray
 from resnetlab.errors import UserError
 
 MARK = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
+EMPTY = "the split is empty; save the dataset again, with images in it or without this split."
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     try:
         splits = datasets.load_from_disk(str(folder))
     except Exception as error:  # Arrow, JSON and file errors, each of many kinds
+        if isinstance(error, IndexError) and (empty := _without_files(folder)):
+            raise UserError(f"{empty}: {EMPTY}") from error
         raise UserError(f"{folder}: can't be read as a dataset ({error}); save it again.") from error
     found = [name for name in splits if name in TEST]
     if (TRAIN not in splits and purpose == "train") or len(found) != 1:
@@ -87,6 +90,12 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     return Data(kind, train, test, classes, found[0])
 
 
+def _without_files(folder: Path) -> Path | None:
+    """A split that was saved without rows: `datasets` writes no file for it, and can't load that."""
+    states = sorted(folder.glob("*/state.json"))
+    return next((state.parent for state in states if not any(state.parent.glob("*.arrow"))), None)
+
+
 def _column(folder: Path, split: Any, wanted: str) -> str:
     found = [name for name, feature in split.features.items() if type(feature).__name__ == wanted]
     if len(found) != 1:
@@ -101,7 +110,7 @@ def _rows(folder: Path, split: Any, image: str, label: str, classes: tuple[str, 
 
     labels = pc.fill_null(split.data.column(label), -1).to_numpy().astype(np.int32)
     if not len(labels):
-        raise UserError(f"{folder}: the split is empty.")
+        raise UserError(f"{folder}: {EMPTY}")
     if not (labels.min() >= 0 and labels.max() < len(classes)):
         row = int(np.flatnonzero((labels < 0) | (labels >= len(classes)))[0])
         raise UserError(f"{folder}: row {row} has no label; every image needs one.")

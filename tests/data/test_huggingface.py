@@ -161,3 +161,14 @@ def test_a_row_without_an_image_can_not_be_read(tmp_path: Path) -> None:
     assert data.train.source.sizes.tolist() == [0, len(png(1)), 0]
     with pytest.raises(OSError, match="no image"):
         data.train.read(0)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_empty_split_is_named(tmp_path: Path, part: str) -> None:
+    folder = saved(tmp_path)
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
+    splits = datasets.load_from_disk(str(folder))
+    splits[part] = splits[part].select([])
+    splits.save_to_disk(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=f"empty/{part}: the split is empty; save the dataset again"):
+        open_data(f"hf:{tmp_path / 'empty'}")
