@@ -123,6 +123,6 @@ def _rows(folder: Path, split: Any, image: str, label: str, classes: tuple[str, 
         sizes[row] = os.path.getsize(path) if path and os.path.isfile(path) else 0
     plain = [name.replace("/", "_") for name in classes]
     names = StringArray(f"{plain[at]}/{row}" for row, at in enumerate(labels.tolist()))
-    return Rows(
-        folder, split.select_columns([image]).cast_column(image, Image(decode=False)), image, names, labels, sizes
-    )
+    # A format that was set before saving is saved, too: it may leave the images out, or make tensors of them.
+    plain_rows = split.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
+    return Rows(folder, plain_rows, image, names, labels, sizes)

@@ -163,6 +163,17 @@ def test_a_row_without_an_image_can_not_be_read(tmp_path: Path) -> None:
         data.train.read(0)
 
 
+@pytest.mark.parametrize("shape", [{"columns": ["kind"]}, {"type": "torch"}, {"type": "pandas"}])
+def test_the_format_that_a_dataset_was_saved_with_changes_nothing(tmp_path: Path, shape: dict[str, Any]) -> None:
+    folder = saved(tmp_path)
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
+    datasets.load_from_disk(str(folder)).with_format(**shape).save_to_disk(str(tmp_path / "shaped"))
+    data, plain = open_data(f"hf:{tmp_path / 'shaped'}"), open_data(f"hf:{folder}")
+    assert isinstance(data.train, Files)
+    assert [data.train.read(i) for i in range(3)] == [png(0), png(1), png(2)]
+    assert data.fingerprint == plain.fingerprint
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_an_empty_split_is_named(tmp_path: Path, part: str) -> None:
     folder = saved(tmp_path)
