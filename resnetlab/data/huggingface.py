@@ -13,7 +13,7 @@ from resnetlab.data.files import Files
 from resnetlab.data.folder import TEST, TRAIN, check_is_folder
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.source import StringArray
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, shown
 
 MARK = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
 EMPTY = "the split is empty; save the dataset again, with images in it or without this split."
@@ -52,7 +52,8 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     `train`.
 
     The columns are found by type: one Image, one ClassLabel, whose names are the classes. Raises UserError for a
-    folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or ambiguous.
+    folder of another kind, if `datasets` is not installed, and for splits or columns that are missing or ambiguous,
+    and for a single class, except to evaluate.
     """
     check_is_folder(folder, f"{kind} needs the folder that a DatasetDict was saved to")
     if not (folder / MARK).is_file():
@@ -81,6 +82,8 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     image = _column(folder, tested, "Image")
     label = _column(folder, tested, "ClassLabel")
     classes = tuple(tested.features[label].names)
+    if purpose != "evaluate" and len(classes) == 1:
+        raise UserError(f"{folder}: only one class, {shown(classes[0])}; at least two are needed.")
     test = Files.all_of(_rows(folder / found[0], tested, image, label, classes))
     if TRAIN not in splits:
         return Data(kind, test[:0], test, classes, f"{found[0]} alone")

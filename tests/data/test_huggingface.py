@@ -144,6 +144,14 @@ def test_splits_and_columns_that_are_not_clear_are_named(tmp_path: Path) -> None
             open_data(f"hf:{saved(tmp_path / str(i), **options)}")
 
 
+def test_one_class_can_be_evaluated_and_not_trained(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
+    folder = saved(tmp_path, {"kind": [0, 0, 0]}, kind=datasets.ClassLabel(names=["dog"]))
+    with pytest.raises(UserError, match="saved: only one class, 'dog'; at least two are needed"):
+        open_data(f"hf:{folder}")
+    assert open_data(f"hf:{folder}", "evaluate").classes == ("dog",)
+
+
 def test_a_damaged_dataset_is_named(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     for arrow in (folder / "train").glob("*.arrow"):
