@@ -71,7 +71,8 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     except Exception as error:  # Arrow, JSON and file errors, each of many kinds
         if isinstance(error, IndexError) and (empty := _without_files(folder)):
             raise UserError(f"{empty}: {EMPTY}") from error
-        raise UserError(f"{folder}: can't be read as a dataset ({error}); save it again.") from error
+        mend = "make it readable" if isinstance(error, PermissionError) else "save it again"
+        raise UserError(f"{folder}: can't be read as a dataset ({error}); {mend}.") from error
     found = [name for name in splits if name in TEST]
     if (TRAIN not in splits and purpose == "train") or len(found) != 1:
         raise UserError(

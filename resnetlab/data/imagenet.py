@@ -219,5 +219,7 @@ def _devkit(folder: Path, place: Path) -> tuple[Path, list[bytes]]:
     except KeyError as error:
         raise UserError(f"{packed}: not the devkit ({error.args[0]}); fetch it again.") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's, not gzip's
+            raise UserError(f"{packed}: can't be read ({error.strerror}).") from error
         words = str(error).partition("\n")[0].rstrip(":")  # tarfile lists all that it tried, a line each
         raise UserError(f"{packed}: damaged ({words}); fetch it again.") from error

@@ -163,6 +163,20 @@ def test_a_damaged_dataset_is_named(tmp_path: Path) -> None:
         open_data(f"hf:{folder}")
 
 
+def test_a_dataset_that_may_not_be_read_need_not_be_saved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path)
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", f"{path}/train/data-00000-of-00001.arrow")
+
+    monkeypatch.setattr(datasets, "load_from_disk", refuse)
+    with pytest.raises(UserError, match=r"Permission denied: '.*/train/data-.*\.arrow'\); make it readable\.$"):
+        open_data(f"hf:{folder}")
+
+
 def test_a_row_without_an_image_can_not_be_read(tmp_path: Path) -> None:
     data = open_data(f"hf:{saved(tmp_path, {'photo': [None, {'bytes': png(1), 'path': None}, None]})}")
     assert isinstance(data.train, Files)

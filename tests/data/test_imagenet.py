@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -325,6 +326,19 @@ def test_what_is_damaged_is_named(official: Path, change: Callable[[Path], objec
         read(official)
     assert str(official) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_devkit_that_may_not_be_read_is_not_called_damaged(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = tarfile.open
+
+    def refuse(name: Any = None, *arguments: Any, **options: Any) -> Any:
+        if name == official / f"{DEVKIT}.tar.gz":
+            raise PermissionError(13, "Permission denied", str(name))
+        return opened(name, *arguments, **options)
+
+    monkeypatch.setattr(tarfile, "open", refuse)
+    with pytest.raises(UserError, match=rf"{DEVKIT}.tar.gz: can't be read \(Permission denied\)\.$"):
+        read(official)
 
 
 def test_a_tar_cut_anywhere_is_refused(official: Path) -> None:
