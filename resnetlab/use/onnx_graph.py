@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,9 +124,13 @@ def _session(content: bytes) -> Any:
 
 
 def last_line(error: BaseException) -> str:
-    """The last nonempty line of an error, shortened: these libraries begin with a place in their source."""
+    """The last nonempty line of an error, shortened, without the place in their source that these libraries begin with.
+
+    ONNX Runtime's, a file and a C++ signature, stands in the same line and can be longer than all that is shown.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200].rstrip(".!")
+    line = lines[-1] if lines else type(error).__name__
+    return re.sub(r"/\S+\.(cc|h):\d+ .*?\) ", "", line, count=1)[:200].rstrip(".!")
 
 
 class Signature(NamedTuple):

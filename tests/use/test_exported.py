@@ -219,6 +219,8 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
         elif kind == "onnx of two outputs":
             model.graph.output.append(model.graph.output[0])
             model.graph.output[1].name = model.graph.node[0].output[0]
+        elif kind == "onnx of the future":
+            model.ir_version = 99
         contents[".onnx"] = model.SerializeToString()
     for suffix, content in contents.items():
         (folder / f"bad{suffix}").write_bytes(content)
@@ -241,6 +243,7 @@ DAMAGES = {
     "onnx with odd classes": "classes[0] is 0",
     "onnx with odd means": "its normalisation is not valid",
     "onnx of two outputs": "damaged",
+    "onnx of the future": "FAIL : Unsupported model IR version: 99, max supported IR version: ",
 }
 
 
