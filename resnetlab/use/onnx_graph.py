@@ -21,8 +21,8 @@ from resnetlab.use.torch_program import without_their_own_warnings
 if TYPE_CHECKING:
     from resnetlab.use.exported_module import WithNormalisation
 
-# The version of operators that torch's exporter writes; it has to convert to others. ONNX Runtime reads it since 1.14,
-# and it includes quantisation by channels, which came with 13.
+# The version of operators that torch's exporter writes; it has to convert to others. It includes quantisation by
+# channels, which came with 13.
 OPSET = 18
 MOST_BYTES = 2**31 - 2**24  # of weights; a file has less than 2 GiB, by protobuf
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

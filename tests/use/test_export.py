@@ -63,6 +63,13 @@ def test_onnx_answers_as_pytorch_on_all_test_images(run: Path, tmp_path: Path, c
     assert (found["opset"], found["precision"], found["bytes"]) == (18, "float32", out.stat().st_size)
 
 
+def test_the_guide_states_the_versions_of_a_file(onnx_file: Path) -> None:
+    model = onnx.load(onnx_file)
+    (operators,) = model.opset_import
+    stated = f"opset {operators.version} and IR version {model.ir_version},"
+    assert stated in (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
+
+
 def test_the_file_is_whole_the_same_each_time_and_tells_no_path(run: Path, onnx_file: Path, tmp_path: Path) -> None:
     model = onnx.load(onnx_file)
     onnx.checker.check_model(model, full_check=True)
