@@ -15,7 +15,7 @@ from resnetlab.data.decoding import decode_resized
 from resnetlab.data.normalisation import Normalisation, imagenet
 from resnetlab.data.open import is_in_memory
 from resnetlab.data.resizing import CROP_SIDE, TEST_SIDE, USUAL, Resizing
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, printable
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.vgg import VGG
@@ -155,8 +155,8 @@ class Classifier:
 
     @property
     def name(self) -> str:
-        """The network's name."""
-        return self.file.network if self.file else self.net.spec.name
+        """The network's name, as a line that can be printed and sent; a file from elsewhere states what it likes."""
+        return printable(self.file.network if self.file else self.net.spec.name)
 
     @property
     def channels(self) -> int:

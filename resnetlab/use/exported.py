@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.resizing import LEAST_SHARE, USUAL, Interpolation, Resizing
-from resnetlab.errors import UserError, out_of_memory
+from resnetlab.errors import UserError, out_of_memory, printable
 from resnetlab.paths import expanded
 from resnetlab.schema import Between, Text, trouble
 from resnetlab.storage import Damaged, read_regular
@@ -179,7 +179,7 @@ def read_exported(path: Path) -> ExportedFile:
         crop,
         short == crop,
         _normalisation(path, told["normalisation"]),
-        told.get("precision", "float32"),
+        printable(told.get("precision", "float32")),
         tuple(told.get("assumed", ())),
         RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
         _resizing(prepared),

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import onnx
 import pytest
 import torch
 
+from resnetlab import build
 from resnetlab.cli.main import main
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.exported import read_exported
+from resnetlab.weights.metadata import weights_bytes
 
 Captured = pytest.CaptureFixture[str]
 
@@ -225,6 +228,22 @@ def damaged(files: Path, folder: Path, kind: str) -> Path:
     for suffix, content in contents.items():
         (folder / f"bad{suffix}").write_bytes(content)
     return folder / f"bad{name}"
+
+
+def test_texts_of_a_file_from_elsewhere_can_be_printed_and_sent(files: Path, tmp_path: Path) -> None:
+    odd, shown = "net\n\x1b[31m\ud800", r"net\n\x1b[31m\ud800"  # an escape code, and a surrogate, which UTF-8 lacks
+    model = onnx.load(files / "net.onnx")
+    told = {entry.key: entry for entry in model.metadata_props}
+    told["network"].value = json.dumps(odd)
+    model.metadata_props.remove(told["checksum"])
+    model.metadata_props.add(key="precision", value=json.dumps(odd))
+    onnx.save(model, tmp_path / "odd.onnx")
+    found = Classifier.open(tmp_path / "odd.onnx")
+    assert found.engine is not None
+    assert (found.name, found.engine.precision) == (shown, shown)
+    net = build("cifar_resnet8")
+    (tmp_path / "odd.safetensors").write_bytes(weights_bytes(net, replace(net.spec, name=odd)))
+    assert Classifier.open(tmp_path / "odd.safetensors").name == shown
 
 
 DAMAGES = {
