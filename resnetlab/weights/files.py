@@ -119,10 +119,12 @@ def read_file(path: Path, which: str = "last") -> Contents:
     ):  # checked first, since the length may look like the start of another format
         tensors, header = read_safetensors(path)
         return Contents(tensors, header, architecture=stated_architecture(header), in_order=False)
-    if head.lstrip().startswith(b"<"):
+    if head.lstrip().startswith(b"<") and path.suffix != ".xml":
         raise UserError(f"{path}: a web page, not weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer, not weights; fetch the file with 'git lfs pull'.")
+    if path.suffix in (".onnx", ".xml", ".pt2"):
+        raise UserError(f"{path}: an exported file; give the run folder or weight file that it was exported from.")
     if head.startswith(b"PK"):
         return _read_zip(path, which)
     if head.startswith(b"\x80"):

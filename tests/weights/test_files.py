@@ -326,6 +326,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.parametrize(("suffix", "content"), [(".xml", b"<?xml "), (".onnx", b"\x08\n"), (".pt2", b"PK\x03\x04")])
+def test_an_exported_file_is_named_as_one(tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"net{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=rf"net\{suffix}: an exported file; give the run folder or weight file that"):
+        read_file(tmp_path / f"net{suffix}")
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_file_of_weights_is_refused_with_one_line(tmp_path: Path, kind: str) -> None:
     write, reason = REFUSED[kind]
