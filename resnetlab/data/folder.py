@@ -252,7 +252,7 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
     ones. If the file can't be written, the draw is the same as long as the images are. Raises UserError for a damaged
     file, a class with one image, a class with only test images left, and if all classes have lost their test images.
     """
-    written = _read_split(folder / SPLIT)
+    written = read_split(folder / SPLIT)
     now = standing(written, source.names)
     known = {one_form(name.partition("/")[0]) for name in written}  # also by images that are gone
     tested = np.zeros(len(source.names), dtype=bool)
@@ -308,7 +308,7 @@ def _draw(name: str) -> bytes:
     return hashlib.sha256(b"test images:%d:" % SEED + os.fsencode(name)).digest()
 
 
-def _read_split(path: Path) -> frozenset[str]:
+def read_split(path: Path) -> frozenset[str]:
     """The test images that the file names; none if there is no file. Raises UserError if it is damaged."""
     if not is_there(path):
         return frozenset()

@@ -27,7 +27,7 @@ import numpy as np
 import resnetlab
 from resnetlab.data import decoding
 from resnetlab.data.files import Files
-from resnetlab.data.folder import ALL, DRAWN, write_split
+from resnetlab.data.folder import ALL, DRAWN, read_split, write_split
 from resnetlab.data.images import Data, Purpose
 from resnetlab.data.tars import ARRAYS, CheckedFiles, Shard, TarWriter, require
 from resnetlab.data.understood import Understood
@@ -75,7 +75,7 @@ def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Coll
 
     A pack made from folders of classes without a split behaves as they do: the first training on it saves
     `resnetlab-split.json` in its folder, and until then it is tested as a whole. Raises UserError for a folder that is
-    not a pack, an unfinished or damaged pack, a missing shard, and for training on test images alone.
+    not a pack, an unfinished or damaged pack, a missing shard, another split, and for training on test images alone.
     """
     contents, source = read_index(folder)
     for shard in contents.shards:
@@ -83,11 +83,15 @@ def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Coll
     if purpose == "train" and not contents.train:
         raise UserError(f"{folder}: a pack with test images only; pack training images with them.")
     data = _data(contents, source)
-    if not contents.drawn or (folder / SPLIT).exists():
+    if not contents.drawn:
         return data
-    if purpose == "train":
-        assert isinstance(data.test, Files)
-        write_split(folder / SPLIT, sorted(data.test.name(i) for i in range(len(data.test))))
+    assert isinstance(data.test, Files)
+    tested = frozenset(map(data.test.name, range(len(data.test))))
+    if (stated := read_split(folder / SPLIT)) and stated != tested:
+        raise UserError(f"{folder / SPLIT}: names other test images than the pack; delete it, or pack the data anew.")
+    if purpose == "train" and not stated:
+        write_split(folder / SPLIT, sorted(tested))
+    if purpose == "train" or stated:
         return data
     if purpose == "read":
         return replace(data, part=DRAWN, drawn=True)

@@ -171,6 +171,22 @@ def test_a_pack_of_a_folder_without_a_split_means_what_the_folder_means(tmp_path
     assert pack(open_data(own, "read"), tmp_path / "packed", workers=1)[1]
 
 
+def test_another_split_beside_a_pack_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "own", *CLASSES)
+    pack(open_data(str(tmp_path / "own"), "read"), tmp_path / "packed", workers=1)
+    trained, split = open_data(f"pack:{tmp_path / 'packed'}"), tmp_path / "packed" / SPLIT
+    told = json.loads(split.read_text())
+    split.write_text(json.dumps(told | {"test": told["test"][:-1]}))
+    for purpose in ("train", "evaluate", "read"):
+        with pytest.raises(UserError, match=f"{SPLIT}: names other test images than the pack; delete it"):
+            open_data(f"pack:{tmp_path / 'packed'}", purpose)
+    split.write_text("{")
+    with pytest.raises(UserError, match=f"{SPLIT}: damaged .*; restore it, or delete it"):
+        open_data(f"pack:{tmp_path / 'packed'}")
+    split.unlink()
+    assert open_data(f"pack:{tmp_path / 'packed'}").fingerprint == trained.fingerprint
+
+
 def test_a_pack_of_a_folder_with_a_split_is_of_the_format_that_all_versions_read(tmp_path: Path) -> None:
     write(tmp_path / "own", *CLASSES)
     open_data(str(tmp_path / "own"))
