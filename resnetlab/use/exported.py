@@ -120,7 +120,7 @@ def suffix_of(source: str | Path) -> str:
     if path.suffix == PROGRAMS and not path.is_dir():
         raise UserError(
             f"{source}: torch programs can run any code when they are loaded, so they are not read here; give the "
-            "run folder, the weight file, or a file written by export --to onnx or openvino."
+            "run folder or the weight file, or to predict and serve a file written by export --to onnx or openvino."
         )
     return path.suffix if path.suffix in RUN_BY and not path.is_dir() else ""
 

@@ -308,6 +308,7 @@ def test_what_an_engine_cannot_do_is_one_line(run: Path, files: Path, pictures: 
         (["eval", xml, "--data", "digits"], "give a run folder or weight file"),
         (["predict", str(files / "none.onnx"), images], "none.onnx"),
         (["predict", str(run) + ".pt2", images], "can run any code"),
+        (["features", str(run) + ".pt2", images, "--nearest", "1"], "or to predict and serve a file written by export"),
     ):
         assert main(command) == 2, command
         said = capsys.readouterr()
