@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resnetlab.errors import UserError, check_counts, shown
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import Load, watch
-from resnetlab.measuring.units import taking_gradients
+from resnetlab.measuring.units import own_draws, taking_gradients
 from resnetlab.nets.spec import NetSpec
 from resnetlab.nets.zoo import Spec, build
 
@@ -115,12 +115,12 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], None]:
     own = copy.deepcopy(module).train()
     x = x.detach().clone().requires_grad_(x.requires_grad)
     optimiser = torch.optim.SGD(own.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
+    with torch.no_grad(), own_draws(x):
         scores = own(x)
     gradient = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
 
     def step() -> None:
-        with taking_gradients(), torch.random.fork_rng(devices=[]):
+        with taking_gradients(), own_draws(x):
             own(x).backward(gradient)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import check_batch, cross_entropy, taking_gradients
+from resnetlab.measuring.units import check_batch, cross_entropy, own_draws, taking_gradients
 
 
 def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
@@ -19,6 +19,6 @@ def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     labels = check_batch(x, labels)
     net = copy.deepcopy(net).train().requires_grad_(False)
     x = x.detach().clone().requires_grad_()
-    with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
+    with taking_gradients(), own_draws(x):
         (gradients,) = torch.autograd.grad(cross_entropy(net(x), labels), x)
     return gradients

@@ -12,7 +12,7 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from resnetlab.measuring.units import check_batch, check_images, check_units, cross_entropy, taking_gradients
+from resnetlab.measuring.units import check_batch, check_images, check_units, cross_entropy, own_draws, taking_gradients
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.orders import CONVS
 from resnetlab.nets.vgg import VGG
@@ -49,7 +49,7 @@ def signals(net: ResNet | VGG, x: Tensor, labels: Tensor) -> list[Signal]:
 
     for _, _, module in places:
         module.register_forward_hook(keep)
-    with taking_gradients(), torch.random.fork_rng(devices=[]):  # dropout draws
+    with taking_gradients(), own_draws(x):
         cross_entropy(net(x.detach().double().requires_grad_()), labels).backward()
     return [
         Signal(name, stage, y.square().mean().item(), y.std(correction=0).item(), _norm(y.grad))

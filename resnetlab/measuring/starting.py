@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import check_counts
-from resnetlab.measuring.units import check_labels, cross_entropy, taking_gradients
+from resnetlab.measuring.units import check_labels, cross_entropy, own_draws, taking_gradients
 
 MOMENTUM = 0.9
 STARTED = 0.9  # of ln K, the loss of a network that has learned nothing of K classes
@@ -42,8 +42,7 @@ def first_steps(
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     recent: list[float] = []
-    with taking_gradients(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # of dropout
+    with taking_gradients(), own_draws(x, seed):
         for step in range(1, steps + 1):
             chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
             scores = net(x[chosen])

@@ -57,6 +57,21 @@ def taking_gradients() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def own_draws(x: Tensor, seed: int | None = None) -> Iterator[None]:
+    """Within it torch draws, as dropout does, from random states that are not the caller's, on the CPU and x's device.
+
+    They begin as the caller's, or at `seed`.
+    """
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        if seed is not None and x.is_cuda:
+            with torch.cuda.device(x.device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
 def unlabelled(batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """The same batches of images, but for empty ones. Raises UserError for what is no batch, and if there are no
     images.

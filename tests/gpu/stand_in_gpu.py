@@ -171,6 +171,7 @@ class StandIn:
             "reset_peak_memory_stats": lambda device=None: None,
             "get_rng_state": lambda device=None: self._random.clone(),
             "set_rng_state": self._set_random_state,
+            "manual_seed": lambda seed: self._set_random_state(torch.Generator().manual_seed(seed).get_state()),
             "manual_seed_all": lambda seed: self._set_random_state(torch.Generator().manual_seed(seed).get_state()),
             "device": lambda device: ExitStack(),
             "is_current_stream_capturing": lambda: False,

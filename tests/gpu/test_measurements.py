@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 import torch
 from stand_in_gpu import StandIn
 
-from resnetlab.measuring.cost import interleaved, network_costs
-from resnetlab.nets.zoo import spec
+from resnetlab.measuring.cost import interleaved, network_costs, training_step
+from resnetlab.measuring.pixel_gradients import pixel_gradients
+from resnetlab.measuring.signal import signals
+from resnetlab.measuring.starting import first_steps
+from resnetlab.nets.zoo import build, spec
 from resnetlab.studies.frame import assignment
 from resnetlab.studies.frame.assignment import Workplace
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, measure_or_cached
@@ -65,6 +69,26 @@ def test_what_networks_cost_is_measured_on_the_gpu(gpu: StandIn) -> None:
     (cost,) = network_costs([spec("cifar_resnet8")], batch=2, rounds=1, training=True, device="cuda")
     assert cost.peak_bytes == 2**24 - 2**20
     assert len(cost.seconds) == 1
+
+
+@pytest.mark.parametrize("measured", ["training step", "pixel gradients", "signals", "first steps"])
+def test_what_dropout_draws_on_a_gpu_is_not_drawn_from_the_callers_state(measured: str, gpu: StandIn) -> None:
+    net = build("cifar_resnet8(mix=DropoutShortcut(0.5))", seed=0).to("cuda")
+    x, labels = torch.rand(4, 3, 32, 32).to("cuda"), torch.arange(4).to("cuda")
+    calls: dict[str, Callable[[], object]] = {
+        "training step": lambda: training_step(net, x)(),
+        "pixel gradients": lambda: pixel_gradients(net, x, labels),
+        "signals": lambda: signals(net, x, labels),
+        "first steps": lambda: first_steps(net, x, labels, 0.01, batch=2, window=1, steps=2, seed=0).losses,
+    }
+    before, on_cpu = torch.cuda.get_rng_state(), torch.get_rng_state()
+    calls[measured]()
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), on_cpu)
+    if measured == "first steps":
+        losses = calls[measured]()
+        torch.cuda.manual_seed(1)
+        assert calls[measured]() == losses
 
 
 @pytest.mark.parametrize(
