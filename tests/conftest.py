@@ -88,6 +88,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws without a seed doesn't depend on the tests before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_by_the_clock() -> Iterator[None]:
     """What a slow machine would add (lines of progress, statuses, checkpoints) is not added in the tests' process."""
