@@ -218,13 +218,8 @@ def text_of(net: Spec) -> str:
     base = "vgg16" if isinstance(net, VGGSpec) else "cifar_resnet20" if net.stem == "cifar" else "resnet18"
     branch = getattr(net, "branch", None)
     simple = _find(base, branch)
-    names = [f.name for f in fields(net) if f.name != "name" and getattr(net, f.name) != getattr(simple, f.name)]
-    values = {name: getattr(net, name) for name in names}
-    if "stages" in values:
-        values["stages"] = tuple(astuple(stage) for stage in values["stages"])
-    if branch != _default_branch(base):
-        values["branch"] = branch  # the rest depends on it
-    return f"{base}({', '.join(f'{name}={value!r}' for name, value in values.items())})" if values else base
+    differing = [f.name for f in fields(net) if f.name != "name" and getattr(net, f.name) != getattr(simple, f.name)]
+    return _written(base, net, differing, branch)
 
 
 def _find(base: str, branch: BranchName | None = None) -> Spec:
@@ -301,12 +296,18 @@ def _value(key: str, node: ast.expr) -> Any:
 
 def _called(base: str, found: Spec, changed: Spec, overrides: dict[str, Any]) -> str:
     """The name of an overridden network, readable by `spec`; sizes and overrides that change nothing are left out."""
-    written = {k: getattr(changed, k) for k in overrides if k not in SIZES and getattr(changed, k) != getattr(found, k)}
-    if "branch" in overrides and _default_branch(base) != overrides["branch"]:
-        written["branch"] = overrides["branch"]  # the rest depends on it
-    if "stages" in written:
-        written["stages"] = tuple(astuple(stage) for stage in written["stages"])
-    return f"{base}({', '.join(f'{k}={v!r}' for k, v in written.items())})" if written else base
+    differing = [k for k in overrides if k not in SIZES and getattr(changed, k) != getattr(found, k)]
+    return _written(base, changed, differing, overrides.get("branch"))
+
+
+def _written(base: str, net: Spec, differing: list[str], branch: str | None) -> str:
+    """The call that makes a network of the named one: its fields that differ, and its branch unless that is usual."""
+    values = {name: getattr(net, name) for name in differing}
+    if "stages" in values:
+        values["stages"] = tuple(astuple(stage) for stage in values["stages"])
+    if branch and branch != _default_branch(base):
+        values["branch"] = branch  # the rest depends on it
+    return f"{base}({', '.join(f'{name}={value!r}' for name, value in values.items())})" if values else base
 
 
 def _default_branch(base: str) -> str | None:
