@@ -71,8 +71,8 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
             if plain:
                 _pass_through(unit, x)
             else:
-                _last_norm(unit).weight.zero_()
-                _last_norm(unit).bias.zero_()
+                unit.last_norm.weight.zero_()
+                unit.last_norm.bias.zero_()
     return deeper.train(net.training)
 
 
@@ -117,8 +117,3 @@ def _pass_through(unit: ResidualUnit, x: Tensor | None) -> None:
                 module.running_var.fill_(1 - module.eps)
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
-
-
-def _last_norm(unit: ResidualUnit) -> nn.BatchNorm2d:
-    """The last batch norm of F."""
-    return [m for m in (getattr(unit, name) for name in unit.branch_layers) if isinstance(m, nn.BatchNorm2d)][-1]

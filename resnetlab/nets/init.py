@@ -83,6 +83,4 @@ def _initialise_units(net: ResNet) -> None:
             nn.init.constant_(module.alpha, module.initial)
     if net.spec.zero_gamma:
         for _, unit in net.units():
-            branch = [getattr(unit, name) for name in unit.branch_layers]
-            last_bn = [module for module in branch if isinstance(module, nn.BatchNorm2d)][-1]
-            nn.init.zeros_(last_bn.weight)
+            nn.init.zeros_(unit.last_norm.weight)

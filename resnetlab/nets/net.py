@@ -62,6 +62,11 @@ class ResidualUnit(_Named):
         self.mix = Mixing(spec.mix, in_channels, out_channels, stride)
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The last batch norm of F, whose γ and β of 0 make F = 0. Raises IndexError if F has none."""
+        return [layer for name in self.branch_layers if isinstance(layer := getattr(self, name), nn.BatchNorm2d)][-1]
+
     def preact(self, x: Tensor) -> Tensor:
         """The pre-activation that h and F share; x itself in a unit in which they share none."""
         return self.run(self.preact_layers, x)
