@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from resnetlab.errors import UserError, as_python, check_choice, did_you_mean, shown
@@ -127,7 +128,6 @@ class NetSpec:
     def _conflicts_of_sizes(self) -> list[tuple[bool, str]]:
         bottleneck = self.branch == "bottleneck"
         widths = [self.stem_width, *(s.width * self.expansion for s in self.stages)]
-        plain = self.is_plain
         return [
             (
                 not bottleneck and (self.groups, self.base_width, self.stride_at) != (1, 64, "3x3"),
@@ -150,7 +150,7 @@ class NetSpec:
             (self.stem == "deep" and self.stem_width < 2, "stem='deep' needs a stem_width of at least 2."),
             (self.stem == "tiered" and self.stem_width < 3, "stem='tiered' needs a stem_width of at least 3."),
             (
-                self.shortcut == "A" and not plain and any(b < a for a, b in zip(widths, widths[1:], strict=False)),
+                self.pads_zeros and any(after < before for before, after in pairwise(widths)),
                 f"shortcut='A' can add channels but not drop them (widths {widths}): use shortcut='B'.",
             ),
             (
@@ -168,7 +168,7 @@ class NetSpec:
         plain = self.is_plain
         return [
             (
-                self.zero_pad != "after" and (self.shortcut != "A" or plain),
+                self.zero_pad != "after" and not self.pads_zeros,
                 f"zero_pad={self.zero_pad!r} belongs to shortcut='A': leave it out.",
             ),
             (
@@ -215,6 +215,11 @@ class NetSpec:
     def is_plain(self) -> bool:
         """Whether the units have no shortcut."""
         return isinstance(self.mix, Plain)
+
+    @property
+    def pads_zeros(self) -> bool:
+        """Whether shortcuts are of option A, which pads x with zeros where it has fewer channels than F."""
+        return self.shortcut == "A" and not self.is_plain
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values; the mix as its text."""

@@ -205,13 +205,12 @@ def _called(spec: NetSpec) -> NetSpec:
 
 def _misfits(spec: NetSpec, scheme: NamingScheme) -> Iterator[str]:
     """The properties of a network that the scheme's project doesn't support, in words."""
-    pads = spec.shortcut == "A" and not spec.is_plain
     strides = (1, *[2] * (2 if spec.stem == "cifar" else 3))
     allowed: dict[str, tuple[object, ...]] = {
         "stem": scheme.stems,
         "branch": scheme.branches,
         "shortcut": scheme.shortcuts,
-        "zero_pad": (scheme.zero_pad,) if pads else (spec.zero_pad,),
+        "zero_pad": (scheme.zero_pad,) if spec.pads_zeros else (spec.zero_pad,),
         "stride_at": (scheme.stride_at,) if spec.branch == "bottleneck" else (spec.stride_at,),
         "groups": (spec.groups,) if scheme.grouped else (1,),
         "base_width": (spec.base_width,) if scheme.grouped else (64,),
@@ -242,12 +241,13 @@ def _named(net: str, naming: str, state: State) -> zoo.Spec:
     if last is not None and last.ndim == 2:
         known["num_classes"] = len(last)
     if isinstance(spec, NetSpec) and naming != OURS:
-        told = spec_of(state, NAMING_SCHEMES[naming])
-        if spec.shortcut == "A" and not spec.is_plain and "shortcut" not in net and told and told.shortcut != "A":
-            known["shortcut"] = told.shortcut
-        elif spec.shortcut == "A" and not spec.is_plain:
-            known["zero_pad"] = NAMING_SCHEMES[naming].zero_pad
         scheme = NAMING_SCHEMES[naming]
+        if spec.pads_zeros:
+            told = spec_of(state, scheme)
+            if "shortcut" not in net and told and told.shortcut != "A":
+                known["shortcut"] = told.shortcut
+            else:
+                known["zero_pad"] = scheme.zero_pad
         # Not so if their names are ours for v1 too, or the user's name says v1.
         if spec.branch == "bottleneck" and spec.stride_at == "3x3" and not scheme.alike:
             known["stride_at"] = scheme.stride_at

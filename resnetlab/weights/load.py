@@ -218,7 +218,7 @@ def _say_assumed(path: Path, found: IdentifiedState, net: str | None) -> None:
     if is_known or not net or not isinstance(spec, NetSpec):
         return
     hidden = {
-        "zero_pad": spec.shortcut == "A" and not spec.is_plain,
+        "zero_pad": spec.pads_zeros,
         "stride_at": spec.branch == "bottleneck" and found.naming == IN_ORDER and "_v1" not in net,
         "first_preact": bool(ORDERS[spec.order].preact) and found.naming == IN_ORDER,
     }

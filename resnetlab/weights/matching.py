@@ -207,7 +207,7 @@ def _fitted(net: str, theirs: Sequence[Layer]) -> zoo.Spec:
     spec, known = zoo.spec(net), dict[str, object]()
     if theirs and theirs[-1].weight.ndim == 2:
         known["num_classes"] = len(theirs[-1].weight)
-    if isinstance(spec, NetSpec) and (spec.shortcut, spec.zero_pad) == ("A", "after") and not spec.is_plain:
+    if isinstance(spec, NetSpec) and spec.pads_zeros and spec.zero_pad == "after":
         projecting = layers_of(zoo.on_meta(spec.override(shortcut="B")).state_dict())
         if sum(layer.is_conv for layer in projecting) == sum(layer.is_conv for layer in theirs):
             known["shortcut"] = "B"
