@@ -50,8 +50,8 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
         carried, by_h = [values[0]], [values[0]]
         for unit in units:
             through, alone = _shortcut(unit, values[-1])
-            output, passed = _push(through, values[-1], carried[-1])
-            by_h.append(_push(alone, values[-1], by_h[-1])[1] if has_h else torch.zeros_like(output))
+            output, passed = jvp(through, values[-1], carried[-1])
+            by_h.append(jvp(alone, values[-1], by_h[-1])[1] if has_h else torch.zeros_like(output))
             values.append(output)
             carried.append(passed)
         factors = [_ratio(c, h) if has_h else None for c, h in zip(carried, by_h, strict=True)]
@@ -99,12 +99,6 @@ def _shortcut(unit: ResidualUnit, x: Tensor) -> tuple[Callable[[Tensor], Tensor]
         return unit.h(unit.preact(v))
 
     return through, alone
-
-
-def _push(function: Callable[[Tensor], Tensor], at: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-    """A function's value, and what it makes of a small signal: its Jacobian times it."""
-    value, pushed = jvp(function, at, signal)
-    return value, pushed
 
 
 def _pull(function: Callable[[Tensor], Tensor], at: Tensor, gradient: Tensor) -> Tensor:
