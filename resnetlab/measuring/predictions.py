@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -14,9 +14,8 @@ from resnetlab.machine import widest_float
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.units import check_classes, check_labels, check_units, evaluating
 from resnetlab.nets.net import ResNet
-from resnetlab.nets.vgg import SMALLEST, VGG
+from resnetlab.nets.vgg import MAP, SMALLEST, VGG
 
-WINDOW = 7  # side of the maps that VGG's first fc layer was trained on
 PIXELS_AT_ONCE = 32 * 224 * 224  # in one forward pass
 NO_ANSWER = torch.iinfo(torch.int64).max  # the rank where scores are not finite
 
@@ -35,14 +34,14 @@ def scores_over_places(net: ResNet | VGG, x: Tensor) -> Tensor:
         return net(x)
     if not can_be_convolutional(net):
         raise ValueError(f"a VGG net for images of {net.spec.input_size} pixels has no fully convolutional form")
-    windows = net.features(x).unfold(2, WINDOW, 1).unfold(3, WINDOW, 1)  # N C h w 7 7
+    windows = net.features(x).unfold(2, MAP, 1).unfold(3, MAP, 1)  # N C h w 7 7
     each = windows.permute(0, 2, 3, 1, 4, 5).flatten(3)  # N h w 49C
     return net.classifier(each).mean((1, 2))
 
 
 def can_be_convolutional(net: ResNet | VGG) -> bool:
     """Whether `scores_over_places` is for this network: a VGG net must give 7x7 maps without stretching them."""
-    return isinstance(net, ResNet) or net.spec.input_size // SMALLEST == WINDOW
+    return isinstance(net, ResNet) or net.spec.input_size // SMALLEST == MAP
 
 
 @torch.inference_mode()
@@ -117,8 +116,7 @@ class Predictions:
     @classmethod
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         """Those of several batches as one."""
-        names = ("labels", "predicted", "confidence", "loss", "rank", "tied")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     @property
     def right(self) -> Tensor:

@@ -13,6 +13,7 @@ from resnetlab.nets.spec import MOST_LAYERS, check_fields, check_positive, set_p
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
 SMALLEST = 2 ** len(WIDTHS)  # pixels: each group halves the maps
+MAP = 7  # side of the maps that the first fc layer takes: those of images of 224 pixels
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class VGG(nn.Module):
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.avgpool = nn.AdaptiveAvgPool2d(MAP)
         self.classifier = nn.Sequential(
-            *(nn.Linear(channels * 7 * 7, 4096), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear(channels * MAP * MAP, 4096), nn.ReLU(), nn.Dropout()),
             *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout()),
             nn.Linear(4096, spec.num_classes),
         )
