@@ -62,12 +62,12 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
             parts = [own.nansum(), own.isfinite().sum(), other.nansum(), other.isfinite().sum()]
             sums[step.name] = sums.get(step.name, 0) + torch.stack([p.double() for p in parts]).cpu()
             sizes[step.name] = F[0].numel()
-    means = {name: [s[i] / s[i + 1] if s[i + 1] else None for i in (0, 2)] for name, s in _listed(sums)}
-    return {name: Alignment(own, other, 1 / math.sqrt(sizes[name])) for name, (own, other) in means.items()}
+    return {name: _alignment(*total.tolist(), size=sizes[name]) for name, total in sums.items()}
 
 
-def _listed(sums: dict[str, Tensor]) -> Iterable[tuple[str, list[float]]]:
-    return ((name, total.tolist()) for name, total in sums.items())
+def _alignment(own: float, owns: float, other: float, others: float, *, size: int) -> Alignment:
+    """From the sums of cosines, each with the number of its images, and the number of values in x."""
+    return Alignment(own / owns if owns else None, other / others if others else None, 1 / math.sqrt(size))
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:

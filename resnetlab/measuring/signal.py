@@ -12,7 +12,15 @@ import torch.nn.functional as tf
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from resnetlab.measuring.units import check_batch, check_images, check_units, cross_entropy, own_draws, taking_gradients
+from resnetlab.measuring.units import (
+    check_batch,
+    check_images,
+    check_units,
+    cross_entropy,
+    own_draws,
+    stage_of,
+    taking_gradients,
+)
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.orders import CONVS
 from resnetlab.nets.vgg import VGG
@@ -60,7 +68,7 @@ def signals(net: ResNet | VGG, x: Tensor, labels: Tensor) -> list[Signal]:
 def _places(net: ResNet | VGG) -> Iterator[tuple[str, int, nn.Module]]:
     if isinstance(net, ResNet):
         for name, unit in net.units():
-            yield name, int(name.removeprefix("layer").partition(".")[0]), unit.mix
+            yield name, stage_of(name), unit.mix
         return
     kind, stage = (nn.BatchNorm2d if net.spec.batch_norm else nn.Conv2d), 1
     for name, module in net.named_modules():

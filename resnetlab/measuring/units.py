@@ -199,6 +199,11 @@ def read_out(net: ResNet, features: Tensor) -> Tensor:
     return net.fc(torch.flatten(net.avgpool(features), 1))
 
 
+def stage_of(name: str) -> int:
+    """The stage of a unit, from 1, by the unit's name: 3 of "layer3.0"."""
+    return int(name.removeprefix("layer").partition(".")[0])
+
+
 def keeps_size(unit: ResidualUnit) -> bool:
     """Whether a unit's output has its input's shape."""
     return unit.in_channels == unit.out_channels and unit.stride == 1

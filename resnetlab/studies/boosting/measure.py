@@ -8,6 +8,7 @@ from typing import Any
 from resnetlab.errors import UserError
 from resnetlab.measuring.boosting import alignments, read_outs
 from resnetlab.measuring.responses import branch_shares
+from resnetlab.measuring.units import stage_of
 from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.studies.frame.networks import checked_batch
 
@@ -24,7 +25,7 @@ def measure(subject: MeasurementContext) -> dict[str, Any]:
         raise UserError("F is zero in every unit: train the network first.")
     return {
         "units": units,
-        "stages": [int(name.removeprefix("layer").partition(".")[0]) for name in units],
+        "stages": [stage_of(name) for name in units],
         "alignments": {name: asdict(a) for name, a in aligned.items()},
         "read_outs": [asdict(r) for r in read_outs(subject.net, batches)],
         "shares": branch_shares(subject.net, x.split(BATCH)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from resnetlab.studies.boosting.measure import measure
@@ -66,7 +67,7 @@ def _beyond_other(values: dict[str, Any]) -> float:
 def falls(values: dict[str, Any]) -> float:
     """The share of units in % after which the head's loss is lower than before."""
     losses = [r["loss"] for r in values["read_outs"]]
-    return 100 * statistics.fmean(after < before for before, after in zip(losses, losses[1:], strict=False))
+    return 100 * statistics.fmean(after < before for before, after in pairwise(losses))
 
 
 def share(values: dict[str, Any]) -> float:
