@@ -79,11 +79,14 @@ def _driver() -> str | None:
     return None
 
 
+def own_cores() -> set[int]:
+    """The cores that this process may use, by their numbers."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def available_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many those are."""
+    return len(own_cores())
 
 
 def find_device(name: str) -> str:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnetlab.machine import own_cores
+
 BUSY_CORES = 0.25  # cores that other work may take, on average, while something is timed
 BUSY_WAIT = 0.1  # share of the time that the one thread that is timed may not run
 SECONDS_BEFORE = 0.5  # how long the machine is watched before something is timed
@@ -54,7 +56,7 @@ def watch(threads: int) -> Callable[[], Load]:
 
     threads: how many compute what is timed.
     """
-    cores = _cores()
+    cores = own_cores()
     before = _Clocks.now(cores)
     time.sleep(SECONDS_BEFORE)
     start = _Clocks.now(cores)
@@ -106,12 +108,6 @@ class _Clocks:
     def waited_since(self, start: _Clocks) -> float:
         """The share of the time in which this thread did not run."""
         return max(0.0, 1 - (self.thread - start.thread) / (self.wall - start.wall))
-
-
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def seconds_of_work(stat: str, cores: Container[int], ticks: int) -> float | None:
