@@ -174,13 +174,14 @@ class _Size:
 
 def _size(run: Run, stand_in: StandIn | None, ranks: int) -> _Size:
     recipe = run.recipe
-    if stand_in and stand_in.train is None:
-        return _Size(None, stand_in.test, stand_in.held_out, None, recipe.iterations)
-    if stand_in and stand_in.train is not None:
+    train: int | None
+    if stand_in:
         train, test, held_out = stand_in.train, stand_in.test, stand_in.held_out
     else:
         kept, validation = run.data.hold_out(recipe.validation_images)
         train, test, held_out = len(kept), len(run.data.test), len(validation)
+    if train is None:
+        return _Size(None, test, held_out, None, recipe.iterations)
     per_epoch = len(batch_ends(train, recipe.batch_size, 2 * ranks))
     return _Size(train, test, held_out, per_epoch, total_steps(recipe, per_epoch))
 
