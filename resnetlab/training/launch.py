@@ -71,21 +71,23 @@ class Launch:
 
     def warnings(self) -> list[str]:
         """Lines about suspicious data or rates, and about fields of the recipe that are ignored."""
-        lost = [] if self.stand_in else self.run.data.held_out_whole(self.run.recipe.validation_images)
-        lines = [line for line in (unusual_rates(self.run.recipe), self._warmup()) if line]
+        recipe, data = self.run.recipe, self.run.data
+        lines = [line for line in (unusual_rates(recipe), self._warmup()) if line]
         lines += [
             f"{name}={value} is ignored: this version has no such field, but the run keeps the id that it gave"
-            for name, value in self.run.recipe.ignored.items()
+            for name, value in recipe.ignored.items()
         ]
-        if empty := [] if self.stand_in else self.run.data.without_training_images():
+        if self.stand_in:  # whose classes are made up
+            return lines
+        if empty := data.without_training_images():
             lines.append(
-                f"{len(empty)} of {len(self.run.data.classes)} classes have no training images, so they can't be "
-                f"learned: {some(map(shown, empty), 5)}"
+                f"{len(empty)} of {len(data.classes)} classes have no training images, so they can't be learned: "
+                f"{some(map(shown, empty), 5)}"
             )
-        if lost:
+        if lost := data.held_out_whole(recipe.validation_images):
             lines.append(
-                f"{len(lost)} of {len(self.run.data.classes)} classes have no training images left, since all are held "
-                f"out for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
+                f"{len(lost)} of {len(data.classes)} classes have no training images left, since all are held out for "
+                f"validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
                 "--validation-images)"
             )
         return lines
