@@ -346,22 +346,21 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the numbers of test images that could be read, in order, and ln of the probabilities, float64 N K."""
     spec, resizing = member.net.spec, member.resizing or USUAL
-    answer = partial(_answers, member, views, device)
+
+    def answers(pixels: Tensor) -> Tensor:
+        return torch.cat(in_halves(partial(_answers, member, views, device), pixels))
+
     none = torch.empty(0, spec.num_classes, dtype=widest_float(device), device=device)
     if isinstance(images, Images) or views.crops is one_crop:
         batches = placed_batches(
             images, 0, len(images), evaluation_batch(images), spec.input_size, workers, unreadables, resizing
         )
         for pixels, places in batches:
-            yield places, torch.cat(in_halves(answer, pixels)) if len(places) else none
+            yield places, answers(pixels) if len(places) else none
         return
     read, done = read_views(images, views, spec.input_size, workers, unreadables, resizing), 0
     while some := list(islice(read, IMAGES_AT_ONCE)):
         parts = [[torch.from_numpy(view) for view in each] for each in some if each]
         places = torch.tensor([done + i for i, each in enumerate(some) if each], dtype=torch.int64)
-
-        def answers(pixels: Tensor) -> Tensor:
-            return torch.cat(in_halves(answer, pixels))
-
         yield places, over_views(answers, parts) if parts else none
         done += len(some)
