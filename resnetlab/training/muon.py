@@ -92,19 +92,12 @@ def turned_weights(net: nn.Module) -> set[nn.Parameter]:
     Not so the last of a pre-activation branch, gates and squeeze-and-excitation: their length is part of the function.
     """
     turned: set[nn.Parameter] = set()
-    for module in net.modules():
-        for row in _rows(module):
-            for layer, following in pairwise(row):
-                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                    turned.add(layer.get_parameter("weight"))
+    for unit in (module for module in net.modules() if isinstance(module, ResidualUnit)):
+        branch, projection = (getattr(unit, name) for name in unit.branch_layers), unit.downsample.children()
+        for layer, following in (*pairwise(branch), *pairwise(projection)):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                turned.add(layer.get_parameter("weight"))
     return turned
-
-
-def _rows(module: nn.Module) -> list[list[nn.Module]]:
-    """A unit's layers that follow one another: those of its branch, and those of a projection."""
-    if not isinstance(module, ResidualUnit):
-        return []
-    return [[getattr(module, name) for name in module.branch_layers], [*module.downsample.children()]]
 
 
 def check_muon(recipe: Recipe, spec: Spec) -> None:
