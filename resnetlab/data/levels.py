@@ -14,14 +14,11 @@ _UNCOMPRESSED, _WHITE_IS_ZERO, _SEPARATE, _SIGNED = 1, 0, 2, 2
 
 def without_range(mode: str, is_tiff: bool, tags: Mapping[int, Any]) -> str:
     """The kind of pixels if their range is not known, in words; "" for other pixels."""
-    kind = ""
     if mode == "F":
-        kind = "floating-point numbers"
-    elif _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
-        kind = "signed integers"
-    elif mode == "I" and is_tiff:  # of a PGM, Pillow has made 16 bits
-        kind = "32-bit integers"
-    return kind
+        return "floating-point numbers"
+    if _SIGNED in _several(tags.get(_SAMPLE_FORMAT, 1)):  # which Pillow takes for unsigned, if they have 8 bits
+        return "signed integers"
+    return "32-bit integers" if mode == "I" and is_tiff else ""  # of a PGM, Pillow has made 16 bits
 
 
 def is_misread(tags: Mapping[int, Any]) -> bool:

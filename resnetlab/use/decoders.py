@@ -96,13 +96,13 @@ class Decoders:
         finally:
             with self._lock:
                 self._busy.remove(process)
-                if not process.fit:
-                    process.close()
                 if process.fit:
                     self._idle.append(process)
-                elif not self._closed:
-                    with contextlib.suppress(OSError):  # the next image starts one
-                        self._idle.append(_Process(self._command))
+                else:
+                    process.close()
+                    if not self._closed:
+                        with contextlib.suppress(OSError):  # the next image starts one
+                            self._idle.append(_Process(self._command))
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[Callable[[int], bool]]:

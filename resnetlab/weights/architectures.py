@@ -125,7 +125,7 @@ def _is_number(text: object) -> bool:
     return isinstance(text, str) and text.isdecimal() and len(text) < 10
 
 
-def check_architecture(path: Path, stated: str, beside: tuple[str, ...], is_caffes: bool = False) -> None:
+def check_architecture(path: Path, stated: str, beside: tuple[str, ...], is_caffes: bool) -> None:
     """Raise UserError if a weight file holds a network that we lack, by what it states, its name or config.json.
 
     beside: names of files for which the folder's name counts instead, and which may have a config.json beside them.
@@ -145,7 +145,8 @@ def check_architecture(path: Path, stated: str, beside: tuple[str, ...], is_caff
     settings = {key: config[key] for key, ours in OURS.items() if config.get(key, ours[0]) not in ours}
     if isinstance(arguments, dict):
         settings |= {key: value for key, value in arguments.items() if key not in CHANGES_NOTHING}
-    for key, value in settings.items():
+    if settings:
+        key, value = next(iter(settings.items()))
         raise _refusal(path, f"{CONFIG} beside it says {key}={shown(value)}, which its tensors do not show")
 
 
