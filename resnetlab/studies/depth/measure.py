@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as tf
 
 from resnetlab.data.loading import Batch
-from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_stepper
@@ -38,8 +37,7 @@ def measure_first_steps(subject: MeasurementContext) -> dict[str, Any]:
         seed=subject.seed,
         channels_last=True,
     )
-    net = build(s["net"], seed=subject.seed, in_channels=images.shape[1], num_classes=len(subject.data.classes))
-    step = make_stepper(net.train(), recipe, subject.device)
+    step = make_stepper(subject.built(s["net"]).train(), recipe, subject.device)
     draws = torch.Generator().manual_seed(subject.seed)
     losses, errors = [], []
     for _ in range(s["steps"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib
@@ -28,6 +27,7 @@ from resnetlab.machine import device_name, machine
 from resnetlab.measuring.load import busy_load
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
+from resnetlab.nets.zoo import build
 from resnetlab.schema import Scalar, Seconds
 from resnetlab.storage import Damaged, disk_errors, is_there, read_json, write_json
 from resnetlab.training.precision import cudnn, resolved
@@ -137,6 +137,13 @@ class MeasurementContext:
         assert self.images is not None, "the measurement names no data"
         return self.images
 
+    def built(self, net: str) -> ResNet:
+        """A network of the zoo for the data's channels and classes, with initial weights by the seed, on the device."""
+        channels = self.data.shape[0] if self.data.shape else 3
+        made = build(net, seed=self.seed, in_channels=channels, num_classes=len(self.data.classes))
+        assert isinstance(made, ResNet)
+        return made.to(self.device)
+
     def batch(self, count: int, part: str = "test") -> tuple[Tensor, Tensor]:
         """The first `count` "test" or "train" images, prepared as for evaluation: x N C H W, labels N."""
         assert self.normalisation is not None
@@ -170,7 +177,8 @@ def measure_or_cached(
                 measurement, found["values"], float(found.get("seconds", 0)), found["machine"], kept_sum is not None
             )
     started = time.monotonic()
-    with _precision(measurement):
+    # Small differences count: a GPU convolves in float32, not in TF32, its shorter form. Times are those of a training.
+    with cudnn(allow_tf32=measurement.alone):
         values = json.loads(json.dumps(function(_subject(measurement, runs, device))))  # as it will be read back
     seconds = round(time.monotonic() - started, 2)
     kept = {"measurement": measurement.label, "values": values, "seconds": seconds, "machine": machine(device)}
@@ -179,14 +187,6 @@ def measure_or_cached(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
     return Measured(measurement, values, seconds, kept["machine"])
-
-
-def _precision(measurement: Measurement) -> contextlib.AbstractContextManager[None]:
-    """A context in which a GPU convolves in float32 as it is, not in TF32, its shorter form: small differences count.
-
-    Times are taken as a training takes them, in TF32.
-    """
-    return cudnn(allow_tf32=measurement.alone)
 
 
 def _checksum(kept: dict[str, Any]) -> str:

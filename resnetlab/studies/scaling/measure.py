@@ -9,14 +9,12 @@ import torch
 import torch.nn.functional as tf
 
 from resnetlab.measuring.propagation import propagation
-from resnetlab.nets.net import ResNet
-from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
 
 
 def start(subject: MeasurementContext) -> dict[str, Any]:
     """How a batch passes a network that is not trained."""
-    return asdict(propagation(_built(subject, subject.settings["net"]), *_batch(subject)))
+    return asdict(propagation(subject.built(subject.settings["net"]), *_batch(subject)))
 
 
 def trained(subject: MeasurementContext) -> dict[str, Any]:
@@ -27,8 +25,8 @@ def trained(subject: MeasurementContext) -> dict[str, Any]:
 def same(subject: MeasurementContext) -> dict[str, Any]:
     """Whether a network is the plain one as a function: the largest difference of scores and of weights' gradients."""
     # On the CPU, where the same sums are added up in the same order each time.
-    net = _built(subject, subject.settings["net"]).cpu()
-    plain = _built(subject, f"cifar_plain{net.spec.depth}").cpu()
+    net = subject.built(subject.settings["net"]).cpu()
+    plain = subject.built(f"cifar_plain{net.spec.depth}").cpu()
     x, labels = (tensor.cpu() for tensor in _batch(subject))
     results = []
     for one in (net, plain):
@@ -40,11 +38,3 @@ def same(subject: MeasurementContext) -> dict[str, Any]:
 
 def _batch(subject: MeasurementContext) -> tuple[torch.Tensor, torch.Tensor]:
     return subject.batch(subject.settings["images"], "train")
-
-
-def _built(subject: MeasurementContext, name: str) -> ResNet:
-    assert subject.data.shape is not None, "the scales' data sets have images of one size"
-    channels, classes = subject.data.shape[0], len(subject.data.classes)
-    made = build(name, seed=subject.seed, in_channels=channels, num_classes=classes)
-    assert isinstance(made, ResNet)
-    return made.to(subject.device)

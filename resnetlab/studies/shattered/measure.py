@@ -23,7 +23,6 @@ from resnetlab.measuring.fully_connected import (
     pair_correlation,
 )
 from resnetlab.measuring.pixel_gradients import pixel_gradients
-from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
 
 ONE_UNIT = 4  # layers of a network with one unit of two
@@ -72,10 +71,8 @@ def pixels(subject: MeasurementContext) -> dict[str, Any]:
 
     Of an untrained network; two layers are the first convolution and the last layer, with no unit between them.
     """
-    s, channels = subject.settings, subject.data.shape[0] if subject.data.shape else 3
-    classes = len(subject.data.classes)
-    name = network(s["kind"], max(ONE_UNIT, s["depth"]))
-    net = build(name, seed=subject.seed, in_channels=channels, num_classes=classes)
+    s = subject.settings
+    net = subject.built(network(s["kind"], max(ONE_UNIT, s["depth"])))
     if s["depth"] < ONE_UNIT:
         net.layer1 = nn.Identity()
     return _of_pixels(subject, net)
@@ -94,7 +91,7 @@ def network(kind: str, depth: int) -> str:
 def _of_pixels(subject: MeasurementContext, net: nn.Module) -> dict[str, Any]:
     s = subject.settings
     x, labels = subject.batch(s["images"], "train")
-    gradients, images = pixel_gradients(net.to(subject.device), x, labels).cpu(), x.cpu()
+    gradients, images = pixel_gradients(net, x, labels).cpu(), x.cpu()
     return {
         "acf": spatial_autocorrelation(gradients, s["lags"]),
         "images": spatial_autocorrelation(images, s["lags"]),

@@ -11,7 +11,6 @@ from resnetlab.errors import UserError
 from resnetlab.measuring.signal import backward_growth, growth, layers_per_unit, predicted, signals
 from resnetlab.measuring.starting import first_steps
 from resnetlab.nets.net import ResNet
-from resnetlab.nets.zoo import build
 from resnetlab.studies.frame.measurement import MeasurementContext
 
 
@@ -62,9 +61,5 @@ def start(subject: MeasurementContext) -> dict[str, Any]:
 
 
 def _net(subject: MeasurementContext) -> ResNet:
-    s, data = subject.settings, subject.data
-    channels = data.shape[0] if data.shape else 3
-    name = f"cifar_{s['kind']}{s['depth']}(init={s['init']}, norm={s['norm']})"
-    net = build(name, seed=subject.seed, in_channels=channels, num_classes=len(data.classes))
-    assert isinstance(net, ResNet)
-    return net.to(subject.device)
+    s = subject.settings
+    return subject.built(f"cifar_{s['kind']}{s['depth']}(init={s['init']}, norm={s['norm']})")
