@@ -99,13 +99,9 @@ class Groups(dict[K, Group[K]]):
     def __missing__(self, key: K) -> Group[K]:
         return Group(key)
 
-    def where(self, **fields: Any) -> list[Group[K]]:
-        """The groups whose keys have these field values, in order, whether or not their runs failed."""
-        return [group for key, group in self.items() if all(getattr(key, k) == v for k, v in fields.items())]
-
     def of(self, kind: str) -> list[Group[K]]:
-        """Networks of a kind, "plain" or "residual", shallow ones first."""
-        return self.where(kind=kind)
+        """Networks of a kind, "plain" or "residual", shallow ones first, whether or not their runs failed."""
+        return [group for key, group in self.items() if key.kind == kind]
 
     def done(self, kind: str) -> list[Group[K]]:
         """Networks of a kind of which at least one seed finished."""
