@@ -28,7 +28,7 @@ from resnetlab.training.distributed import LOCK_PATIENCE, Distributed, align_buf
 from resnetlab.training.precision import as_started, autocast, on_threads, repeatable, rng_states, set_rng_states
 from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
-from resnetlab.training.setup import of_images
+from resnetlab.training.setup import added_counts
 from resnetlab.training.signals import Stop
 
 LOG_STEPS = 100  # steps from one logged line of metrics to the next
@@ -197,7 +197,7 @@ def _evaluate(session: TrainingSession) -> dict[str, float]:
                 batches = session.loader.evaluation(images, evaluation_batch(images))
                 waited = job.distributed.until_stopped(batches, job.stop)
                 prepared = ((stepper.laid_out(x), labels) for x, labels in waited)
-                counted = partial(of_images, f"{job.recipe.data}: none of the {name} images", job.distributed.sums)
+                counted = partial(added_counts, f"{job.recipe.data}: none of the {name} images", job.distributed.sums)
                 with autocast(precision, stepper.kind), fused_evaluation(not last):
                     measured = accuracy(net, prepared, counted)
                 line |= {f"{name}_loss": measured.loss, f"{name}_error": measured.error}

@@ -86,8 +86,10 @@ def class_weights(recipe: Recipe, labels: Tensor, classes: int) -> Tensor | None
     return torch.where(counts > 0, weights, 0.0).float()
 
 
-def of_images(which: str, added: Callable[[list[float]], list[float]], counts: list[float]) -> list[float]:
-    """What is `added` for `accuracy`. Raises UserError, which says `which`, where there are no images."""
+def added_counts(which: str, added: Callable[[list[float]], list[float]], counts: list[float]) -> list[float]:
+    """The counts of `accuracy`, with those that are `added` to them. Raises UserError, which says `which` images, if
+    they are of none.
+    """
     together = added(counts)
     if not together[0]:
         raise UserError(f"{which} can be read; see 'resnetlab data audit'.")

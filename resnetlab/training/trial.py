@@ -22,7 +22,7 @@ from resnetlab.storage import Damaged
 from resnetlab.training.precision import as_started, on_threads, repeatable, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.run import Run
-from resnetlab.training.setup import TrainingData, class_weights, first_network, make_loader, of_images
+from resnetlab.training.setup import TrainingData, added_counts, class_weights, first_network, make_loader
 from resnetlab.training.step import make_stepper
 
 
@@ -91,7 +91,7 @@ class Trial:
     def evaluation(self, images: int) -> float:
         """Seconds that evaluating one image takes. Raises UserError if none of those tried can be read."""
         some = self.data.test[torch.arange(min(images, len(self.data.test)))]
-        counted = partial(of_images, f"{self.run.data.title}: none of {len(some)} test images", list)
+        counted = partial(added_counts, f"{self.run.data.title}: none of {len(some)} test images", list)
         for _ in range(2):  # the first is left out
             started = time.perf_counter()
             accuracy(self.net, self.loader.evaluation(some, images), counted)
