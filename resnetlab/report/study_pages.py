@@ -23,7 +23,7 @@ from resnetlab.report.page import TEXT, date, duration, paragraphs_of, processor
 from resnetlab.report.panels import PanelView, panel_view
 from resnetlab.storage import write_atomically
 from resnetlab.studies.figures import draw as figures
-from resnetlab.studies.figures.figure import Figure, Panel, Series, Table
+from resnetlab.studies.figures.figure import Figure, Panel, Table
 from resnetlab.studies.frame.record import Failure, Record, RecordedRow, fullest, read_records
 from resnetlab.studies.frame.statistics import tally
 from resnetlab.studies.frame.text import SHARED, Both, Words, both
@@ -224,10 +224,7 @@ def _row(values: dict[str, Any]) -> RecordedRow:
 
 def figure_of(values: dict[str, Any]) -> Figure:
     """A figure from its JSON values."""
-    panels = [
-        Panel(**{**p, "title": both(p["title"]), "series": [Series(**s) for s in p["series"]]})
-        for p in values["panels"]
-    ]
+    panels = [Panel.of(panel) for panel in values["panels"]]
     if not re.fullmatch(r"[a-z0-9_-]{1,100}", values["name"]):  # it becomes a part of a file's name
         raise ValueError(f"a figure can't be called {shown(values['name'])}")
     for panel in panels:

@@ -10,7 +10,6 @@ from typing import Any
 from resnetlab.report.essay.values import Book, Number, Place, pointer
 from resnetlab.studies.figures.figure import Panel, Series
 from resnetlab.studies.frame.record import Record
-from resnetlab.studies.frame.text import both
 
 FULLEST = ("paper", "cifar", "weights", "quick")  # scales: images first, and trained here before trained by others
 
@@ -84,9 +83,7 @@ def seeds_of(book: Book) -> Number:
 
 def panel_of(book: Book, figure: str, index: int) -> Panel:
     """A panel of a record's figure. Raises LookupError where there is none."""
-    found = book.figure(figure)[1]["panels"][index]
-    series = [Series(**s) for s in found["series"]]
-    return Panel(**{**found, "title": both(found["title"]), "series": series})
+    return Panel.of(book.figure(figure)[1]["panels"][index])
 
 
 def series_at(book: Book, line: Place, **changes: Any) -> Series:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from resnetlab.studies.frame.text import Catalogue, Words
+from resnetlab.studies.frame.text import Catalogue, Words, both
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Panel:
     y_limits: tuple[float, float] | None = None
     x_log: bool = False
     y_log: bool = False
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Panel:
+        """A panel from its JSON values."""
+        return cls(**{**values, "title": both(values["title"]), "series": [Series(**s) for s in values["series"]]})
 
 
 @dataclass(frozen=True)
