@@ -22,7 +22,7 @@ Sources = Annotated[
         help=f"Runs, by their folders, names or hashes, weight files, or {NAMES}; several form an ensemble.",
     ),
 ]
-Images = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
+Data = Annotated[str, Parameter(help=f"The data set: {DATA_NAMES}.")]
 Views = Annotated[
     str, Parameter(help="The views of each image: 1-crop, 10-crop, or multi-scale (fully convolutional).")
 ]
@@ -44,7 +44,7 @@ def evaluate(
     sources: Sources = (),
     /,
     *,
-    data: Images,
+    data: Data,
     views: Views = "1-crop",
     flip: Flip = False,
     net: Nets = (),
