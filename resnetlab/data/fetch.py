@@ -235,7 +235,7 @@ class _Lost(Exception):
 class _Transfer:
     """The state of a download: its .part, and what is known about the current server."""
 
-    def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...], token: str = ""):
+    def __init__(self, file: File, part: Path, timeout: float, waits: tuple[float, ...], token: str):
         self.file, self.part, self.timeout, self.waits, self.token = file, part, timeout, waits, token
         self.size = file.size  # 0 until a server has stated it
         self.received = 0

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class BadImages:
 
     skip: bool = False
     limit: int = 0  # the maximum number to leave out
-    count: int = field(default=0)
+    count: int = 0  # of those so far
 
     def note(self, files: Files, trouble: list[tuple[int, str]]) -> None:
         """Count them. Raises UserError, naming the file, where they may not be skipped."""

@@ -78,7 +78,7 @@ def squeezed(channels: int, reduction: int, divisor: int) -> int:
 class SqueezeExcitation(nn.Module):
     """F · σ(W₂ relu(W₁ mean(F))): channel-wise re-weighting of F (Hu et al. 2018, eq. 2 to 4)."""
 
-    def __init__(self, channels: int, reduction: int, divisor: int = 1):
+    def __init__(self, channels: int, reduction: int, divisor: int):
         super().__init__()
         inner = squeezed(channels, reduction, divisor)
         self.fc1 = nn.Conv2d(channels, inner, 1)

@@ -163,7 +163,7 @@ def _alone(images: tuple[Image, ...]) -> list[tuple[str, list[Image]]]:
     return [("", [image]) for image in images]
 
 
-def _picture(data: Data, image: Image, *, drawn: bool = True) -> Picture:
+def _picture(data: Data, image: Image, *, drawn: bool) -> Picture:
     files = data.train if image.side == "train" else data.test
     assert isinstance(files, Files)
     words = f"{'training' if image.side == 'train' else 'test'}, {printable(image.class_name)}"

@@ -45,7 +45,7 @@ def resolved(recipe: Recipe, spec: Spec, device: str) -> dict[str, Any]:
     return {"precision": precision, "channels_last": channels_last or (compiles and cpu), "compile": compiles}
 
 
-def as_started(recipe: Recipe, settled: dict[str, Any], device: str = "cpu") -> Recipe:
+def as_started(recipe: Recipe, settled: dict[str, Any], device: str) -> Recipe:
     """The recipe with the values that `auto` had where the run started, which it keeps to its end.
 
     Warns if this machine is slow at that, or can't do it, so that the result is no longer bit-identical.

@@ -11,6 +11,8 @@ from resnetlab.measuring.units import evaluating
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.vgg import VGG
 
+AT_ONCE = 64  # squares that are hidden, each in an image of its own, in one pass through the network
+
 
 def units_of(net: ResNet | VGG) -> dict[str, nn.Module]:
     """The modules for Grad-CAM, by name and in order: a residual net's units, or the ReLUs of VGG's convolutions."""
@@ -60,7 +62,7 @@ def grad_cam(net: ResNet | VGG, x: Tensor, target: Tensor, unit: str | None = No
 
 
 @torch.inference_mode()
-def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: int, batch: int = 64) -> Tensor:
+def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: int) -> Tensor:
     """How much the class's probability falls when a square is hidden: N H W (Zeiler & Fergus 2014, section 4.2).
 
     x: float N C H W, normalised; `patch` x `patch` pixels are set to 0, the mean, every `stride` pixels. Each pixel
@@ -73,16 +75,16 @@ def occlusion(net: ResNet | VGG, x: Tensor, target: Tensor, patch: int, stride: 
     places = [(top, left) for top in _steps(height, patch, stride) for left in _steps(width, patch, stride)]
     pairs = zip(x, target, strict=True)
     with evaluating(net):
-        heats = [_occluded(net, one[None], int(label), places, patch, batch) for one, label in pairs]
+        heats = [_occluded(net, one[None], int(label), places, patch) for one, label in pairs]
     return _scaled(torch.stack(heats))
 
 
-def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int]], patch: int, batch: int) -> Tensor:
+def _occluded(net: nn.Module, x: Tensor, label: int, places: list[tuple[int, int]], patch: int) -> Tensor:
     """The mean fall over the squares that hide each pixel, for one image, 1 C H W: H W."""
     whole = net(x).softmax(1)[0, label]
     fall, count = torch.zeros_like(x[0, 0]), torch.zeros_like(x[0, 0])
-    for first in range(0, len(places), batch):
-        some = places[first : first + batch]
+    for first in range(0, len(places), AT_ONCE):
+        some = places[first : first + AT_ONCE]
         hidden = x.repeat(len(some), 1, 1, 1)
         for image, (top, left) in zip(hidden, some, strict=True):
             image[:, top : top + patch, left : left + patch] = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.data.loading import evaluation_batch, labelled, placed_batches
-from resnetlab.data.resizing import USUAL, Resizing
+from resnetlab.data.resizing import Resizing
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
 
@@ -74,20 +74,20 @@ def measure_parity(
     data: Data,
     size: int,
     *,
-    resizing: Resizing = USUAL,
-    outputs: Sequence[int] | None = None,
-    skip: bool = False,
-    progress: Callable[[int, int], object] = lambda *_: None,
+    resizing: Resizing,
+    outputs: Sequence[int],
+    skip: bool,
+    progress: Callable[[int, int], object],
 ) -> Parity:
     """Run both on the data's test images; files are resized and cropped to `size`.
 
-    outputs: the network's output for each class of the data; by default they have the same order. skip: leave out and
-    count unreadable files. progress is called with the number done and in all. Raises UserError for an unreadable file,
-    and with `skip` if all are unreadable.
+    outputs: the network's output for each class of the data. skip: leave out and count unreadable files. progress is
+    called with the number done and in all. Raises UserError for an unreadable file, and with `skip` if all are
+    unreadable.
     """
     images = same = right = exported_right = 0
     total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))
-    output_of = torch.tensor(range(len(data.classes)) if outputs is None else outputs)
+    output_of = torch.tensor(outputs)
     batch = evaluation_batch(data.test)
     batches = placed_batches(data.test, 0, total, batch, size, 0, unreadables, resizing)
     for pixels, numbers in labelled(data.test, batches):

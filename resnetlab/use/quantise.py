@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resnetlab.data.images import Data
 from resnetlab.data.loading import labelled, placed_batches
-from resnetlab.data.resizing import USUAL, Resizing
+from resnetlab.data.resizing import Resizing
 from resnetlab.data.seeds import seed_of
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
@@ -20,9 +20,7 @@ FEW = 32  # with fewer, the ranges of values are those of these images rather th
 BATCH = 32
 
 
-def calibration_images(
-    data: Data, size: int, unreadables: BadImages | None = None, resizing: Resizing = USUAL
-) -> Iterator[Tensor]:
+def calibration_images(data: Data, size: int, unreadables: BadImages, resizing: Resizing) -> Iterator[Tensor]:
     """Batches of training images, uint8 N C H W: IMAGES of them, drawn by a fixed seed; files are resized and cropped
     to `size`.
 
@@ -32,7 +30,7 @@ def calibration_images(
     generator = torch.Generator().manual_seed(seed_of("calibration images", 0))
     chosen = images[torch.randperm(len(images), generator=generator)[:IMAGES].sort().values]
     count = 0
-    batches = placed_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables or BadImages(), resizing)
+    batches = placed_batches(chosen, 0, len(chosen), BATCH, size, 0, unreadables, resizing)
     for pixels, _ in labelled(chosen, batches):
         count += len(pixels)
         yield pixels

@@ -206,7 +206,7 @@ def _panels(key: str, panels: Sequence[Panel]) -> list[PanelView]:
     return [panel_view(figure, panel, f"essay-{key}-{i}") for i, panel in enumerate(panels)]
 
 
-def _links(library: Library, study: str, first: Book | None = None) -> list[Link]:
+def _links(library: Library, study: str, first: Book) -> list[Link]:
     """Links to the pages of a study's records: first the record that was read from, then the others, best first."""
     books = sorted(library.books.get(study, []), key=lambda book: book is not first)
     names = [book.record.name for book in books]
