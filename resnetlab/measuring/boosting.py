@@ -18,9 +18,7 @@ from resnetlab.measuring.units import (
     evaluating,
     keeps_size,
     labelled,
-    read_out,
     squared_norms,
-    stem,
     steps,
     taking_gradients,
     units_of,
@@ -50,9 +48,9 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
     sizes: dict[str, int] = {}
     for x, labels in labelled(batches):
         with evaluating(net), taking_gradients():
-            features = stem(net, x).detach().requires_grad_()
+            features = net.stem(x).detach().requires_grad_()
             taken: list[Step] = list(steps(net, features))
-            scores = read_out(net, taken[-1].unit.f(taken[-1].y))
+            scores = net.head(taken[-1].unit.f(taken[-1].y))
             loss = cross_entropy(scores, labels, reduction="sum")
             taken = [step for step in taken if keeps_size(step.unit)]
             gradients = torch.autograd.grad(loss, [step.x for step in taken])
@@ -99,12 +97,12 @@ def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
     with evaluating(net):
         for x, labels in labelled(batches):
             images += len(labels)
-            features = stem(net, x)
+            features = net.stem(x)
             for i in range(len(units) + 1):
                 carried = features
                 for _, unit in units[i:]:
                     carried = without_branch(unit, carried)
-                scores = read_out(net, carried)
+                scores = net.head(carried)
                 wrong[i] += count_wrong(scores, labels)
                 losses[i] += float(cross_entropy(scores, labels, reduction="sum"))
                 if i < len(units):

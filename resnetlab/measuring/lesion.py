@@ -16,8 +16,6 @@ from resnetlab.measuring.units import (
     evaluating,
     keeps_size,
     labelled,
-    read_out,
-    stem,
     units_of,
     without_branch,
 )
@@ -37,7 +35,7 @@ def errors_without_each(net: ResNet, batches: Iterable[Batch]) -> list[float | N
     with evaluating(net):
         for x, labels in labelled(batches):
             images += len(labels)
-            features = stem(net, x)
+            features = net.stem(x)
             for i, unit in enumerate(units):
                 if removable[i]:
                     wrong[i] += _wrong(net, without_branch(unit, features), units[i + 1 :], labels)
@@ -66,7 +64,7 @@ def error_of(
     wrong = images = 0
     with evaluating(net):
         for x, labels in labelled(batches):
-            wrong += _wrong(net, stem(net, x), units, labels, gone)
+            wrong += _wrong(net, net.stem(x), units, labels, gone)
             images += len(labels)
     return 100 * wrong / images
 
@@ -80,7 +78,7 @@ def _wrong(
 ) -> int:
     for unit in units:
         features = without_branch(unit, features) if unit in deleted else unit(features)
-    return count_wrong(read_out(net, features), labels)
+    return count_wrong(net.head(features), labels)
 
 
 def same_sized(net: ResNet) -> list[list[int]]:

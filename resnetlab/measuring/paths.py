@@ -20,9 +20,7 @@ from resnetlab.measuring.units import (
     check_batch,
     cross_entropy,
     evaluating,
-    read_out,
     squared_norms,
-    stem,
     taking_gradients,
     units_of,
 )
@@ -57,7 +55,7 @@ class Unrolled:
         labels = check_batch(x, labels)
         with evaluating(net), taking_gradients():
             self._images = x.detach().requires_grad_()
-            self._stem = stem(net, self._images)
+            self._stem = net.stem(self._images)
             self._units: list[_Unit] = []
             features = self._stem.detach().requires_grad_()  # each unit has a graph of its own
             for _, unit in units:
@@ -67,7 +65,7 @@ class Unrolled:
                 through_h = unit.f(unit.mix(h, F.detach(), gated))
                 self._units.append(_Unit(features, through_F, through_h))
                 features = through_F.detach().requires_grad_()
-            loss = cross_entropy(read_out(net, features), labels, reduction="sum")
+            loss = cross_entropy(net.head(features), labels, reduction="sum")
             (self._last,) = torch.autograd.grad(loss, features)
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jvp, vjp
 
 from resnetlab.errors import UserError
-from resnetlab.measuring.units import check_batch, cross_entropy, read_out, stem, taking_gradients, units_of
+from resnetlab.measuring.units import check_batch, cross_entropy, taking_gradients, units_of
 from resnetlab.nets.mixing import Add, Mix, Plain, Scale
 from resnetlab.nets.net import ResidualUnit, ResNet
 
@@ -46,7 +46,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     labels = check_batch(x, labels)
     has_h = not net.spec.is_plain
     with taking_gradients(), _batch_statistics(net), torch.no_grad():
-        values = [stem(net, x)]  # x_0 ... x_L
+        values = [net.stem(x)]  # x_0 ... x_L
         carried, by_h = [values[0]], [values[0]]
         for unit in units:
             through, alone = _shortcut(unit, values[-1])
@@ -57,7 +57,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
         factors = [_ratio(c, h) if has_h else None for c, h in zip(carried, by_h, strict=True)]
         shares = [_ratio(c, v) for c, v in zip(carried, values, strict=True)]
 
-        gradient = _pull(lambda v: cross_entropy(read_out(net, v), labels), values[-1], torch.ones(()).to(x))
+        gradient = _pull(lambda v: cross_entropy(net.head(v), labels), values[-1], torch.ones(()).to(x))
         whole, shortcut, back_by_h = [gradient], [gradient], [gradient]
         for unit, value in zip(units[::-1], values[-2::-1], strict=True):
             through, alone = _shortcut(unit, value)

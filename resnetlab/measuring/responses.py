@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import evaluating, squared_norms, stem, steps, units_of, unlabelled
+from resnetlab.measuring.units import evaluating, squared_norms, steps, units_of, unlabelled
 from resnetlab.nets.net import ResNet
 
 
@@ -66,6 +66,6 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
     sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in units_of(net)}
     with evaluating(net):
         for x in unlabelled(batches):
-            for step in steps(net, stem(net, x)):
+            for step in steps(net, net.stem(x)):
                 sums[step.name] += torch.stack([squared_norms(step.F).sum(), squared_norms(step.h).sum()]).cpu()
     return {name: math.sqrt(F / h) if h else None for name, (F, h) in ((n, s.tolist()) for n, s in sums.items())}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resnetlab.measuring.units import evaluating, squared_norms, stem, steps, units_of, unlabelled
+from resnetlab.measuring.units import evaluating, squared_norms, steps, units_of, unlabelled
 from resnetlab.nets.net import ResidualUnit, ResNet
 
 
@@ -40,7 +40,7 @@ def reactions(net: ResNet, batches: Iterable[Tensor], change: float, seed: int) 
     sums = {name: torch.zeros(6, dtype=torch.float64) for name in others}
     with evaluating(net):
         for images in unlabelled(batches):
-            for step in steps(net, stem(net, images)):
+            for step in steps(net, net.stem(images)):
                 F = others[step.name].eval().F(step.x)
                 H = step.unit.mix(step.h, F, step.x)
                 x = _moved(step.x, change, generator)

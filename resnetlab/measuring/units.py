@@ -178,11 +178,6 @@ def units_of(net: ResNet) -> list[tuple[str, ResidualUnit]]:
     return list(net.units())
 
 
-def stem(net: ResNet, x: Tensor) -> Tensor:
-    """What enters the first unit, of images N C H W."""
-    return net.run(net.stem_layers, x)
-
-
 def steps(net: ResNet, features: Tensor) -> Iterator[Step]:
     """Run the units in order on what enters the first one. The last unit's output is `unit.f(y)`."""
     for name, unit in net.units():
@@ -191,12 +186,6 @@ def steps(net: ResNet, features: Tensor) -> Iterator[Step]:
         y = unit.mix(h, F, x)
         yield Step(name, unit, x, h, F, y)
         features = unit.f(y)
-
-
-def read_out(net: ResNet, features: Tensor) -> Tensor:
-    """The scores N K that the network's head gives to features of the last unit's size."""
-    features = net.run(net.last_layers, features)
-    return net.fc(torch.flatten(net.avgpool(features), 1))
 
 
 def stage_of(name: str) -> int:

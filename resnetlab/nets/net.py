@@ -131,7 +131,7 @@ class ResNet(_Named):
         Their strides relative to the input are `feature_strides`. In pre-activation nets the last map includes the
         activation after the last sum; the others are the sums themselves (He 2016, appendix).
         """
-        x = self.run(self.stem_layers, x)
+        x = self.stem(x)
         maps = []
         for stage in self.stages():
             x = self._through(stage, x)
@@ -145,9 +145,17 @@ class ResNet(_Named):
         return list(strides)[1:]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.run(self.stem_layers, x)
+        x = self.stem(x)
         for stage in self.stages():
             x = self._through(stage, x)
+        return self.head(x)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """What enters the first unit, of images: both N C H W."""
+        return self.run(self.stem_layers, x)
+
+    def head(self, x: Tensor) -> Tensor:
+        """The scores N K of what leaves the last unit, N C H W."""
         x = self.run(self.last_layers, x)
         x = torch.flatten(self.avgpool(x), 1)  # N C H W -> N C
         return self.fc(x)

@@ -11,16 +11,15 @@ from made_nets import made
 
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.measuring.boosting import alignments, read_outs
-from resnetlab.measuring.units import read_out, stem
 
 X, LABELS = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
 
 
 def test_the_last_units_cosines_by_hand() -> None:
     net = made("cifar_resnet20")
-    before = net.layer3[1](net.layer3[0](net.layer2(net.layer1(stem(net, X))))).detach().requires_grad_()
+    before = net.layer3[1](net.layer3[0](net.layer2(net.layer1(net.stem(X))))).detach().requires_grad_()
     unit = net.layer3[2]
-    scores = read_out(net, unit(before))
+    scores = net.head(unit(before))
     (gradient,) = torch.autograd.grad(tf.cross_entropy(scores, LABELS, reduction="sum"), before)
     F = unit.F(before).detach().flatten(1)
     own = tf.cosine_similarity(F, -gradient.flatten(1)).mean()

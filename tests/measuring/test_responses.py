@@ -7,7 +7,7 @@ import torch
 from made_nets import made
 
 from resnetlab.measuring.responses import branch_shares, response_stds
-from resnetlab.measuring.units import stem, steps
+from resnetlab.measuring.units import steps
 
 X = 3 + torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -47,7 +47,7 @@ def test_every_3x3_layer_in_order(name: str, layers: int) -> None:
 @torch.no_grad()
 def test_of_a_preactivation_net_the_last_response_is_what_is_added() -> None:
     net = made("cifar_preresnet8")
-    step = list(steps(net, stem(net, X)))[-1]
+    step = list(steps(net, net.stem(X)))[-1]
     assert response_stds(net, [X])["layer3.0.conv2"] == pytest.approx(float(step.F.std(correction=0)), rel=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_the_branch_beside_its_shortcut() -> None:
     net = made("cifar_resnet8")
     net.layer2[0].bn2.weight.mul_(0)  # F = 0
     net.layer3[0].bn2.weight.mul_(2)
-    step = list(steps(net, stem(net, X)))[-1]
+    step = list(steps(net, net.stem(X)))[-1]
     found = branch_shares(net, [X])
     assert found["layer2.0"] == 0
     assert found["layer3.0"] == pytest.approx(float(step.F.norm() / step.h.norm()), rel=1e-5)

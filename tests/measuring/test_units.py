@@ -23,7 +23,7 @@ from resnetlab.measuring.predictions import log_probabilities
 from resnetlab.measuring.propagation import propagation
 from resnetlab.measuring.signal import layers_per_unit, predicted, signals
 from resnetlab.measuring.starting import first_steps
-from resnetlab.measuring.units import keeps_size, read_out, stem, steps, without_branch
+from resnetlab.measuring.units import keeps_size, steps, without_branch
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import on_meta, spec
 
@@ -47,9 +47,9 @@ MEASUREMENTS: dict[str, Callable[[ResNet], object]] = {
 @pytest.mark.parametrize("name", NETS)
 def test_the_steps_make_up_the_network(name: str) -> None:
     net = made(name)
-    taken = list(steps(net, stem(net, X)))
+    taken = list(steps(net, net.stem(X)))
     assert [step.name for step in taken] == [name for name, _ in net.units()]
-    assert torch.equal(read_out(net, taken[-1].unit.f(taken[-1].y)), net(X))
+    assert torch.equal(net.head(taken[-1].unit.f(taken[-1].y)), net(X))
 
 
 def test_a_unit_that_changes_channels_or_subsamples_does_not_keep_sizes() -> None:
@@ -60,7 +60,7 @@ def test_a_unit_that_changes_channels_or_subsamples_does_not_keep_sizes() -> Non
 @pytest.mark.parametrize("name", [*NETS, "cifar_resnet8(mix=Scale(0.5, 2))"])
 def test_without_its_branch_a_unit_hands_on_its_shortcut(name: str) -> None:
     net = made(name)
-    for step in steps(net, stem(net, X)):
+    for step in steps(net, net.stem(X)):
         if net.spec.is_plain and not keeps_size(step.unit):
             with pytest.raises(ValueError, match="changes sizes"):
                 without_branch(step.unit, step.x)

@@ -14,7 +14,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.errors import UserError
 from resnetlab.measuring.propagation import shortcut_scale
 from resnetlab.measuring.responses import branch_shares
-from resnetlab.measuring.units import stem, steps
+from resnetlab.measuring.units import steps
 from resnetlab.nets.mixing import MIXES, parse_mix
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build, spec
@@ -75,7 +75,7 @@ def test_it_is_described(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_is_measured(net: ResNet) -> None:
     x = torch.randn(2, 3, 16, 16)
-    for one in steps(net.eval(), stem(net, x)):
+    for one in steps(net.eval(), net.stem(x)):
         torch.testing.assert_close(one.y, 0.75**0.5 * one.h + 0.5 * one.F)
     assert all(share is not None and share > 0 for share in branch_shares(net, [x]).values())
     with pytest.raises(UserError, match=r"Normed\(w=0.25\): its shortcut has no constant scale"):
