@@ -82,8 +82,7 @@ class Unrolled:
         if others := sorted(through - set(range(self.units))):
             raise UserError(f"path={shown(others)}: the units are numbered from 0 to {self.units - 1}.")
         gradient = self._last
-        for i in reversed(range(len(self._units))):
-            unit = self._units[i]
+        for i, unit in reversed([*enumerate(self._units)]):
             way = unit.through_F if i in through else unit.through_h
             (gradient,) = torch.autograd.grad(way, unit.features, gradient, retain_graph=True)
         return torch.autograd.grad(self._stem, self._images, gradient, retain_graph=True)[0]
@@ -92,14 +91,12 @@ class Unrolled:
         """Mean over images and `draws` random paths of the gradient's norm, for each length from 0."""
         check_counts(draws=draws)
         draw = random.Random(seed)
-        return [
-            math.fsum(
-                float(squared_norms(self.gradient(draw.sample(range(self.units), length))).sqrt().mean())
-                for _ in range(draws)
-            )
-            / draws
-            for length in range(self.units + 1)
-        ]
+
+        def norm(length: int) -> float:
+            gradient = self.gradient(draw.sample(range(self.units), length))
+            return float(squared_norms(gradient).sqrt().mean())
+
+        return [math.fsum(norm(length) for _ in range(draws)) / draws for length in range(self.units + 1)]
 
 
 def gradient_shares(norms: list[float]) -> list[float]:
