@@ -310,7 +310,7 @@ class TrainingSession:
 
     def check_weights(self) -> None:
         """Raise UserError if the last step left weights that are not finite: the loss shows that only in the next."""
-        if not all(bool(w.isfinite().all()) for w in self.stepper.net.parameters()):
+        if not torch.stack([w.isfinite().all() for w in self.stepper.net.parameters()]).all():  # waits only once
             raise self._not_finite("weights are", self.progress.step)
 
     def _no_memory(self, words: str, *, evaluating: bool) -> UserError:
