@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,6 @@ class Load:
     def busy(self) -> bool:
         """Whether times that were taken under this load mean little."""
         return (self.others or 0.0) > BUSY_CORES or (self.waited or 0.0) > BUSY_WAIT
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 def busy_load(values: Mapping[str, Any]) -> Load | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_machine_is_busy_by_the_rule(
 ) -> None:
     load = Load(2, before, during, waited)
     assert load.busy is busy
-    values: dict[str, Any] = {"quiet": {"load": Load(2, 0.0, 0.0, 0.0).to_dict()}, "net": {"load": load.to_dict()}}
+    values: dict[str, Any] = {"quiet": {"load": asdict(Load(2, 0.0, 0.0, 0.0))}, "net": {"load": asdict(load)}}
     assert busy_load(values | {"seed": 3, "other": {"seconds": [1]}}) == (load if busy else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def judged(
     for function, seconds in (("measure_units", units), ("measure_networks", nets)):
         for i, (name, mean) in enumerate(seconds.items()):
             turns = 1 + 7 * i // 2  # rounds until it is slow instead of fast: each has its own
-            values[function][name]["load"] = load.to_dict()
+            values[function][name]["load"] = asdict(load)
             values[function][name]["seconds"] = [mean * (1 + spread * (-1) ** (r // turns)) for r in range(15)]
     if changed:
         values[changed[0]][changed[1]][changed[2]] = changed[3]

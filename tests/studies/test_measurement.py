@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def failing(subject: MeasurementContext) -> dict[str, Any]:
 def timing(subject: MeasurementContext) -> dict[str, Any]:
     """A measurement on a machine that is busy the first time."""
     calls.append("timing")
-    return {"net": {"load": Load(2, 0.0, 2.0 if len(calls) == 1 else 0.0, None).to_dict(), "call": len(calls)}}
+    return {"net": {"load": asdict(Load(2, 0.0, 2.0 if len(calls) == 1 else 0.0, None)), "call": len(calls)}}
 
 
 OF_RUN = Measurement(f"{HERE}:depth_of", {"eps": 0.1}, run=RUN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def values_of(m: Measurement, costs: Errors, seconds: Errors, unit: dict[str, An
     return {
         net: {k: 10**6 * costs[kind_of(net)] for k in keys}
         | {"seconds": [seconds[kind_of(net)] * (1 + r / 100) for r in range(15)]}
-        | {"batch": m.settings["batch"], "load": Load(4, others, others, None).to_dict()}
+        | {"batch": m.settings["batch"], "load": asdict(Load(4, others, others, None))}
         for net in m.settings["nets"]
     }
 

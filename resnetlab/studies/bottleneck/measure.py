@@ -42,6 +42,6 @@ def measure_units(subject: MeasurementContext) -> Costs:
         steps.append(training_step(unit.to(subject.device), x.to(subject.device).requires_grad_()))
     taken, load = interleaved_under_load(steps, subject.settings["rounds"], subject.device)
     return {
-        name: asdict(unit_cost(spec)) | {"seconds": seconds, "load": load.to_dict()}
+        name: asdict(unit_cost(spec)) | {"seconds": seconds, "load": asdict(load)}
         for (name, spec), seconds in zip(UNITS.items(), taken, strict=True)
     }

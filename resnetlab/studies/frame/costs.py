@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from resnetlab.measuring.cost import network_costs
@@ -33,7 +34,7 @@ def measure_networks(subject: MeasurementContext) -> Costs:
     costs = network_costs(
         specs, s["batch"], s["rounds"], training=s["training"], device=subject.device, seed=subject.seed
     )
-    return {name: cost.to_dict() for name, cost in zip(s["nets"], costs, strict=True)}
+    return {name: asdict(cost) for name, cost in zip(s["nets"], costs, strict=True)}
 
 
 def times(costs: Costs, one: str, other: str) -> Ratio:
