@@ -59,12 +59,10 @@ def initialise(net: ResNet | VGG, seed: int | None = None) -> None:
     """
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     scheme = INITS[net.spec.init]
-    classifier = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]  # VGG has two more, before ReLUs
     for module in net.modules():
-        if module is classifier and net.spec.init.startswith("he"):
-            fully_connected(classifier.weight, generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            scheme(module.weight, generator)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            last = module is net.fc and net.spec.init.startswith("he")  # VGG's other two are before ReLUs
+            (fully_connected if last else scheme)(module.weight, generator)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             module.reset_running_stats()

@@ -90,6 +90,11 @@ class VGG(nn.Module):
             nn.Linear(4096, spec.num_classes),
         )
 
+    @property
+    def fc(self) -> nn.Module:
+        """The last layer, called as in a residual net."""
+        return self.classifier[-1]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.avgpool(self.features(x))  # N C H W -> N 512 7 7
         return self.classifier(torch.flatten(x, 1))

@@ -59,8 +59,7 @@ def embed(net: ResNet | VGG, x: Tensor, unit: str | None = None) -> Tensor:
 def _embedded(net: ResNet | VGG, x: Tensor, unit: str | None) -> Tensor:
     kept: list[Tensor] = []
     if unit is None:
-        last = net.fc if isinstance(net, ResNet) else net.classifier[-1]
-        hook = last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        hook = net.fc.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
     else:
         hook = unit_of(net, unit).register_forward_hook(lambda module, inputs, output: kept.append(output.mean((2, 3))))
     with hook:

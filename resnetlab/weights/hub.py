@@ -99,8 +99,7 @@ def _layers(net: nn.Module) -> dict[str, str]:
 
 def _present_spec(net: ResNet | VGG) -> Spec:
     """The network's spec, with as many classes as its fully connected layer has now."""
-    head = net.fc if isinstance(net, ResNet) else net.classifier[-1]
-    return replace(net.spec, num_classes=head.out_features) if isinstance(head, nn.Linear) else net.spec
+    return replace(net.spec, num_classes=net.fc.out_features) if isinstance(net.fc, nn.Linear) else net.spec
 
 
 def from_pretrained(source: str | Path, *, net: str | Spec | None = None, revision: str | None = None) -> ResNet | VGG:
