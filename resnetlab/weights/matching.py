@@ -25,8 +25,8 @@ from resnetlab.errors import UserError
 from resnetlab.nets import zoo
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
-from resnetlab.weights.naming import State, renamed
-from resnetlab.weights.wrapping import WRAPPERS, is_no_networks
+from resnetlab.weights.naming import State
+from resnetlab.weights.wrapping import is_no_networks, without_wrappers
 
 SHORTCUT = re.compile(r"short_?cut|down_?sample|skip|proj|identity", re.IGNORECASE)
 UNIT = re.compile(r"layer\d+\.\d+")
@@ -87,7 +87,7 @@ def match_order(state: State, net: str | None) -> Matched:
     """
     if not net:
         raise UserError("--match order needs the network's name: give --net")
-    state = renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
+    state = without_wrappers(state)
     left_out = tuple(key for key, tensor in state.items() if is_no_networks(key, tensor))
     theirs = layers_of({key: tensor for key, tensor in state.items() if key not in left_out})
     _check_order([layer.name for layer in theirs])

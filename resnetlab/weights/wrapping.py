@@ -72,7 +72,7 @@ def unwrapped(state: State, which: str = "last") -> Unwrapped:
     If no network is found, the tensors are returned as they are. Raises UserError for duplicate names, for several
     networks of which none can be chosen, and if averages are requested and there are none.
     """
-    state = renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
+    state = without_wrappers(state)
     firsts = re.compile(rf"(.*\.)?({FIRST}|{CHILDREN_FIRST}|{VGG_FIRST})")
     prefixes = sorted({found[1] or "" for key in state if (found := firsts.fullmatch(key))})
     no_networks = tuple(key for key, tensor in state.items() if is_no_networks(key, tensor))
@@ -99,6 +99,11 @@ def _of_children(key: str) -> str:
     """torchvision's name for a numbered child of Sequential(*net.children()); the last ones are the head."""
     number, _, rest = key.partition(".")
     return f"{CHILDREN[number]}.{rest}" if number in CHILDREN else f"fc.{key}" if number.isdigit() else key
+
+
+def without_wrappers(state: State) -> State:
+    """The tensors by their names in what was wrapped. Raises UserError for duplicate names."""
+    return renamed(state, lambda key: ".".join(part for part in key.split(".") if part not in WRAPPERS))
 
 
 def is_no_networks(key: str, tensor: Tensor) -> bool:
