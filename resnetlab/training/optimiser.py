@@ -105,7 +105,7 @@ def wanted_state(optimiser: torch.optim.Optimizer, recipe: Recipe) -> dict[str, 
 
 def check_state(optimiser: torch.optim.Optimizer, recipe: Recipe, state: dict[str, Tensor]) -> None:
     """Raise UserError for values that no optimiser could have written; names and shapes have been checked."""
-    for i, _ in enumerate(parameters_of(optimiser)):
+    for i in range(len(parameters_of(optimiser))):
         names = [f"{kept.name}.{i}" for kept in KEPT[recipe.optimiser]]
         if (there := [name for name in names if name in state]) and len(there) < len(names):
             raise UserError(f"it lacks {next(name for name in names if name not in state)}")

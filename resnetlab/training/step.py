@@ -169,11 +169,13 @@ class Stepper:
                 if self.average:
                     self.average.swap()
 
+    def _averages(self) -> dict[str, Tensor]:
+        return {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on apart from the network's own state, by name."""
-        state = optimiser_state(self.optimiser, self.recipe)
+        state = optimiser_state(self.optimiser, self.recipe) | self._averages()
         if self.average:
-            state |= {f"average.{name}": t for name, t in self.average.tensors.items()}
             state["average_steps"] = torch.tensor(self.average.steps)
         if self.scaler:
             values = self.scaler.state_dict()
@@ -184,7 +186,7 @@ class Stepper:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state` returned. Raises UserError, with nothing restored, if it doesn't fit."""
         kept = wanted_state(self.optimiser, self.recipe)  # before a step there is none
-        average = {f"average.{name}": t for name, t in self.average.tensors.items()} if self.average else {}
+        average = self._averages()
         counts = {"average_steps": torch.tensor(0)} if self.average else {}
         if self.scaler:
             counts |= {"scaler.scale": torch.tensor(0.0), "scaler.growth": torch.tensor(0)}
