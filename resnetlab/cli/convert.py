@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import READ, Json, Reading, RunOrWeights, Which, check, print_json
+from resnetlab.cli.options import READ, Json, Net, Reading, RunOrWeights, Which, check, print_json
 
 NAMING_SCHEMES = "resnetlab, torchvision, timm, akamaster, a-martyn, chenyaofo, transformers, fb or caffe"
 
@@ -19,7 +19,7 @@ def convert(
     /,
     *,
     to: Annotated[str, Parameter(help=f"The project whose names to use: {NAMING_SCHEMES}.")],
-    net: Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")] = None,
+    net: Net = None,
     which: Which = "last",
     reading: Reading = READ,
     json: Json = False,

@@ -5,18 +5,28 @@ from __future__ import annotations
 import sys
 from functools import partial
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from resnetlab.api.fetching import fetch_sources
-from resnetlab.cli.options import READ, Device, Net, Reading, RunWeightsOrExported, Which, WholeNumber, check
+from resnetlab.cli.options import (
+    READ,
+    Device,
+    EngineName,
+    Net,
+    Reading,
+    RunWeightsOrExported,
+    Which,
+    WholeNumber,
+    check,
+)
 from resnetlab.errors import UserError, printable
 
 Host = Annotated[str, Parameter(help="The address to listen on.")]
 Port = Annotated[int, WholeNumber, Parameter(help="The port to listen on; 0 chooses a free one.")]
 Engine = Annotated[
-    Literal["auto", "torch", "onnxruntime", "openvino"],
+    EngineName,
     Parameter(help="What runs the network; auto: torch at first, then the fastest here that gives the same answers."),
 ]
 BatchSize = Annotated[int, WholeNumber, Parameter(help="Maximum number of images per batch.")]
