@@ -37,6 +37,11 @@ def in_one_line(error: Exception, command: str) -> str | None:
     return None
 
 
+def is_of_the_output(error: Exception) -> bool:
+    """Whether it is of standard output, which has no file name, as when a disk is full."""
+    return isinstance(error, OSError) and error.filename is None and not out_of_memory(error)
+
+
 @contextlib.contextmanager
 def as_user_errors(command: str) -> Iterator[None]:
     """Raise UserError, with the line that the command would print, in place of errors that are not bugs of ours."""
@@ -45,8 +50,7 @@ def as_user_errors(command: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        of_the_output = isinstance(error, OSError) and error.filename is None and not out_of_memory(error)
-        line = None if of_the_output else in_one_line(error, command)
+        line = None if is_of_the_output(error) else in_one_line(error, command)
         if line is None:
             raise
         raise UserError(line) from error

@@ -16,10 +16,10 @@ from typing import get_args
 
 import cyclopts
 
-from resnetlab.api.errors import in_one_line
+from resnetlab.api.errors import in_one_line, is_of_the_output
 from resnetlab.cli.app import app
 from resnetlab.cli.streams import mend_streams
-from resnetlab.errors import ToldElsewhere, UserError, out_of_memory, printable
+from resnetlab.errors import ToldElsewhere, UserError, printable
 from resnetlab.training.signals import Stopped
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
@@ -95,7 +95,7 @@ def _reported(error: Exception, given: list[str]) -> int | None:
     if isinstance(error, BrokenPipeError):
         _drop_output()  # e.g. `| head`
         return 0
-    if isinstance(error, OSError) and error.filename is None and not out_of_memory(error):
+    if is_of_the_output(error):
         _drop_output()
     if (line := in_one_line(error, " ".join(given))) is None:
         return None
