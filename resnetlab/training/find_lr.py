@@ -93,7 +93,7 @@ def find_lr(
 
 def judged(rates: list[float], losses: list[float]) -> LrTest:
     """The result from the losses at growing rates; a last loss that is not finite only ends the test."""
-    smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
+    smoothed = smooth(losses)
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=None)
     fell = lowest is not None and smoothed[lowest] < FALLEN * smoothed[0]
     return LrTest(
@@ -107,12 +107,13 @@ def judged(rates: list[float], losses: list[float]) -> LrTest:
 
 def has_diverged(losses: list[float]) -> bool:
     """Whether the last loss is not finite, or is far above the lowest and above the first."""
-    smoothed = smooth([loss for loss in losses if math.isfinite(loss)])
+    smoothed = smooth(losses)
     return not losses[-1] <= max(DIVERGED * min(smoothed, default=0.0), *smoothed[:1], 0.0)
 
 
 def smooth(losses: list[float]) -> list[float]:
-    """Means over SMOOTHED neighbours, or fewer at the ends."""
+    """Means of the finite losses over SMOOTHED neighbours, or fewer at the ends."""
+    losses = [loss for loss in losses if math.isfinite(loss)]
     reach = SMOOTHED // 2
     windows = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
     return [sum(window) / len(window) for window in windows]
