@@ -141,15 +141,17 @@ def _answer(add: Group[str], others: list[Group[str]]) -> Words:
     """Which cases are worse than Add, which are better, and which can't be told apart from it."""
     gaps = [difference(net.of(test_error), add.of(test_error)) for net in others]
     if not all(gap.has_interval for gap in gaps):
-        cases = [TEXT("answer.case", case=CASES[n.key].words, error=n.mean(test_error)) for n in others]
-        return TEXT("answer.one_seed", add=add.mean(test_error), cases=cases)
+        return TEXT("answer.one_seed", add=add.mean(test_error), cases=_with_errors(others))
     sides = [gap.side for gap in gaps]
     told = []
     for side, key in ((1, "answer.worse"), (-1, "answer.better"), (0, "answer.not_told_apart")):
         if there := [net for net, its in zip(others, sides, strict=True) if its == side]:
-            cases = [TEXT("answer.case", case=CASES[n.key].words, error=n.mean(test_error)) for n in there]
-            told.append(TEXT(key, cases=cases))
+            told.append(TEXT(key, cases=_with_errors(there)))
     return TEXT("answer.compared", add=add.mean(test_error), told=told)
+
+
+def _with_errors(nets: list[Group[str]]) -> list[Words]:
+    return [TEXT("answer.case", case=CASES[net.key].words, error=net.mean(test_error)) for net in nets]
 
 
 STUDY = stated(TEXT, plan=plan, judge=judge)
