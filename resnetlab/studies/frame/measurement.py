@@ -247,16 +247,15 @@ def _code(source: str) -> str:
 
 def _subject(measurement: Measurement, runs: Path, device: str) -> MeasurementContext:
     data = _data(measurement)
-    network, normalisation = None, None
+    network, card = None, None
     if measurement.run:
         run = make_run(measurement.run, runs, data)
         if run.result() is None:
             raise UserError("the run that it measures is not finished.")
         network, card = load_with_metadata(run.folder)
-        normalisation = card.normalisation if card else None
     elif measurement.weights:
         network, card = load_with_metadata(measurement.weights.file, net=measurement.weights.net)
-        normalisation = card.normalisation if card else None
+    normalisation = card.normalisation if card else None
     if data is not None and normalisation is None:
         normalisation = measure(data.train, 0).channel_mean_std()
     settled = measurement.run
