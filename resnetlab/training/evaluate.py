@@ -274,14 +274,7 @@ def _member(
             f"{source}: multi-scale needs a VGG net for images of 224 pixels, whose fc layers become convolutions over "
             f"7x7 maps, but this one is for {spec.input_size}; use 1-crop or 10-crop."
         )
-    words = whose_normalisation(loaded)
-    if card:
-        normalise = card.normalisation
-    elif isinstance(data.train, Files):
-        normalise = imagenet()
-    else:
-        normalise = measure(data.train, 0).channel_mean_std()
-        words = f"measured on {data.title}'s training images, since the file does not state one"
+    normalise, words = _normalisation(loaded, data)
     if not normalise.fits(shape):
         raise UserError(f"{source}: trained on images of a different size than {data.title}'s {shape}.")
     if views.whole and max(normalise.mean[0].numel(), normalise.std[0].numel()) > 1:
@@ -291,20 +284,28 @@ def _member(
     for path in loaded.files:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
-    net = loaded.net.to(device)
-    assumed = data.shape is None and not loaded.tells_size
     return Member(
         source=source,
-        net=net,
+        net=loaded.net.to(device),
         normalise=normalise.to(device),
         weights_sha256=digest.hexdigest(),
         layout=loaded.naming,
         normalisation=words,
         matched=matched,
         skips=skips(card),
-        size_assumed=assumed,
+        size_assumed=data.shape is None and not loaded.tells_size,
         resizing=loaded.resizing if data.shape is None else None,
     )
+
+
+def _normalisation(loaded: Loaded, data: Data) -> tuple[Normalisation, str]:
+    """How images are normalised for a network, and whose normalisation that is, in words."""
+    if loaded.metadata:
+        return loaded.metadata.normalisation, whose_normalisation(loaded)
+    if isinstance(data.train, Files):
+        return imagenet(), whose_normalisation(loaded)
+    measured = measure(data.train, 0).channel_mean_std()
+    return measured, f"measured on {data.title}'s training images, since the file does not state one"
 
 
 def whose_normalisation(loaded: Loaded) -> str:
