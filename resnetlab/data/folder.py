@@ -9,8 +9,9 @@ import logging
 import os
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +91,21 @@ def read_folder(kind: str, folder: Path, purpose: Purpose = "train", trained_on:
             )
     classes = check_classes(folder, inside, least)
     source = scan(folder, classes, may_lack=purpose == "evaluate")
+    return _with_split(kind, source, classes, purpose, trained_on)
+
+
+def _with_split(
+    kind: str, source: FolderFiles, classes: list[str], purpose: Purpose, trained_on: Collection[str]
+) -> Data:
+    """Folders of classes as a data set, whose test images are those of the saved split, drawn, or all."""
+    folder = source.folder
     is_split = (folder / SPLIT).exists()
     if purpose == "evaluate" and trained_on and not is_split:
         with contextlib.suppress(UserError):  # too few images to draw from
-            drawn = _parts(kind, source, classes, split(folder, source, classes, "read"), "drawn as in training")
+            drawn = _parts(kind, source, classes, split(source, classes, "read"), "drawn as in training")
             if drawn.fingerprint in trained_on:  # the training could not save the split
                 return drawn
-    tested = split(folder, source, classes, purpose)
+    tested = split(source, classes, purpose)
     if is_split or purpose == "train":  # the split may not have been saved, though
         return _parts(kind, source, classes, tested, f"by {SPLIT}" if (folder / SPLIT).exists() else DRAWN)
     if purpose == "evaluate":
@@ -242,7 +251,7 @@ def scan(folder: Path, classes: list[str], may_lack: bool = False) -> FolderFile
     return FolderFiles(folder, found, np.array(labels, dtype=np.int32), np.array(sizes, dtype=np.int64))
 
 
-def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpose = "train") -> np.ndarray:
+def split(source: FolderFiles, classes: list[str], purpose: Purpose) -> np.ndarray:
     """The test images, bool N: those that `resnetlab-split.json` names, and drawn ones of classes that it lacks.
 
     20 % of a class are drawn, at least one image, by the smallest hashes of their names; for training, they are added
@@ -252,49 +261,31 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
     ones. If the file can't be written, the draw is the same as long as the images are. Raises UserError for a damaged
     file, a class with one image, a class with only test images left, and if all classes have lost their test images.
     """
+    folder = source.folder
     written = read_split(folder / SPLIT)
     now = standing(written, source.names)
     known = {one_form(name.partition("/")[0]) for name in written}  # also by images that are gone
-    tested = np.zeros(len(source.names), dtype=bool)
-    drawn, anew, untested, empty = list[str](), list[str](), list[str](), list[str]()
-    starts = np.searchsorted(source.labels, np.arange(len(classes) + 1))
-    for name, start, end in zip(classes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        count = end - start
-        tested[start:end] = [text(source.names[row]) in now.test for row in range(start, end)]
-        was_known = one_form(text(name)) in known
-        if purpose == "evaluate":
-            if not was_known:
-                tested[start:end] = True
-            if not tested[start:end].any():
-                (untested if count else empty).append(name)
-            continue
-        if not tested[start:end].any():
-            anew += [name] if was_known else []
-            if count < 2:
-                more = [other for other, n in zip(classes, np.diff(starts), strict=True) if n < 2 and other != name]
-                raise UserError(
-                    f"{folder / name}: only one image; a class needs two, one for training and one for testing: add "
-                    "images, or move the folder away."
-                    f"{_also(more)}"
-                )
-            rows = sorted(range(start, end), key=lambda row: _draw(source.names[row]))
-            chosen = rows[: max(1, round(SHARE * count))]
-            tested[chosen] = True
-            drawn += [text(source.names[row]) for row in chosen]
-        if tested[start:end].all():
-            raise UserError(
-                f"{folder / name}: {SPLIT} makes all its images test images. Add some, or delete {folder / SPLIT} "
-                "to draw a new split."
-            )
-    if len(anew) == len(classes) or not tested.any():
+    added = {name for name in classes if one_form(text(name)) not in known}
+    tested = np.fromiter((text(name) in now.test for name in source.names), dtype=bool)
+    bounds = np.searchsorted(source.labels, np.arange(len(classes) + 1)).tolist()
+    rows = {name: slice(*ends) for name, ends in zip(classes, pairwise(bounds), strict=True)}
+    if purpose == "evaluate":
+        for name in added:
+            tested[rows[name]] = True
+    lacking = [name for name in classes if not tested[rows[name]].any()]
+    empty = [name for name in lacking if not tested[rows[name]].size]
+    lost = [name for name in lacking if name not in added and name not in empty]
+    drawn = [] if purpose == "evaluate" else _draw(source, rows, tested)
+    if len(lost) == len(classes) or not tested.any():
         raise UserError(
             f"{folder / SPLIT}: none of the test images that it names exist; delete it to draw a new split."
         )
-    said, gone = now.words(len(written)), f"no test images are left for {some(map(shown, untested or anew))}"
-    if untested:
-        said.append(f"{gone}, whose other images may be training images: only other classes are tested")
-    if anew:
-        said.append(f"{gone}: new ones are drawn, which earlier runs may have trained on")
+    said = now.words(len(written))
+    if lost:
+        then = ": new ones are drawn, which earlier runs may have trained on"
+        if purpose == "evaluate":
+            then = ", whose other images may be training images: only other classes are tested"
+        said.append(f"no test images are left for {some(map(shown, lost))}{then}")
     for words in said:
         _log.warning("%s: %s", folder / SPLIT, words)
     if empty:
@@ -304,7 +295,34 @@ def split(folder: Path, source: FolderFiles, classes: list[str], purpose: Purpos
     return tested
 
 
-def _draw(name: str) -> bytes:
+def _draw(source: FolderFiles, rows: Mapping[str, slice], tested: np.ndarray) -> list[str]:
+    """Mark SHARE of each class that has no test image, and return the names of these images.
+
+    rows: those of each class; tested: bool N. Raises UserError for a class with one image, or with test images only.
+    """
+    folder, drawn = source.folder, list[str]()
+    for name, own in rows.items():
+        if not tested[own].any():
+            if tested[own].size < 2:
+                more = [other for other in rows if tested[rows[other]].size < 2 and other != name]
+                raise UserError(
+                    f"{folder / name}: only one image; a class needs two, one for training and one for testing: add "
+                    "images, or move the folder away."
+                    f"{_also(more)}"
+                )
+            chosen = sorted(range(own.start, own.stop), key=lambda row: _lot(source.names[row]))
+            chosen = chosen[: max(1, round(SHARE * len(chosen)))]
+            tested[chosen] = True
+            drawn += [text(source.names[row]) for row in chosen]
+        if tested[own].all():
+            raise UserError(
+                f"{folder / name}: {SPLIT} makes all its images test images. Add some, or delete {folder / SPLIT} "
+                "to draw a new split."
+            )
+    return drawn
+
+
+def _lot(name: str) -> bytes:
     return hashlib.sha256(b"test images:%d:" % SEED + os.fsencode(name)).digest()
 
 
