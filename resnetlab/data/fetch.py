@@ -29,6 +29,7 @@ from resnetlab.data.open import PUBLISHED, READERS, File, Published
 from resnetlab.errors import UserError, check_choice, shown
 from resnetlab.storage import disk_errors, flush_to_disk, try_lock
 
+HEADERS = {"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"}
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry after the connection is lost
@@ -290,7 +291,7 @@ class _Transfer:
         have = self.have()
         if self.size and have == self.size:
             return
-        headers = {"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"}
+        headers = dict(HEADERS)
         if 0 < have < (self.size or have + 1) and self.ranges:
             headers["Range"] = f"bytes={have}-"
             if self.etag:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,9 +36,6 @@ class StringArray(Sequence[str]):
         if not 0 <= i < len(self):
             raise IndexError(i)
         return os.fsdecode(self.content[self.ends[i - 1] if i else 0 : self.ends[i]])
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
 
 
 class Source(Protocol):

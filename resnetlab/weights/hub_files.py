@@ -19,8 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-import resnetlab
-from resnetlab.data.fetch import TIMEOUT, DownloadProgress, download, held, writing
+from resnetlab.data.fetch import HEADERS, TIMEOUT, DownloadProgress, download, held, writing
 from resnetlab.data.open import File
 from resnetlab.data.resizing import INTERPOLATIONS, LEAST_SHARE, Resizing
 from resnetlab.errors import UserError, printable
@@ -169,7 +168,7 @@ def _etag(text: str) -> str:
 
 def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.client.HTTPResponse | HTTPError:
     """The hub's answer: 200, a redirect or 404. Raises UserError for any other, and if there is none."""
-    request = Request(url, headers={"User-Agent": f"resnetlab/{resnetlab.__version__}", "Accept-Encoding": "identity"})
+    request = Request(url, headers=HEADERS)
     request.method = method
     if token := _token(url):
         request.add_unredirected_header("Authorization", f"Bearer {token}")
