@@ -331,7 +331,7 @@ def _opened(content: bytes) -> Image.Image:
         raise Unreadable("the file is empty")
     with _reasons():
         try:
-            image = Image.open(io.BytesIO(content), formats=_known_formats())
+            image = Image.open(io.BytesIO(content), formats=known_formats())
         except UnidentifiedImageError:
             raise Unreadable(not_read(content)) from None
     _check_size(image.height, image.width)
@@ -339,8 +339,8 @@ def _opened(content: bytes) -> Image.Image:
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
-    """The formats that this Pillow has; others would be a KeyError. JPEG includes MPO."""
+def known_formats() -> tuple[str, ...]:
+    """The formats that this Pillow has, of which old releases lack AVIF; JPEG includes MPO."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -24,15 +24,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part
+from resnetlab.data.decoding import Part, TooManyPixels, Unreadable, decode_part, known_formats
 from resnetlab.data.other_formats import named
 from resnetlab.data.resizing import Interpolation
 from resnetlab.machine import give_back_memory, most_bytes
 from resnetlab.use.forms import Refused, image_of
 
-# The formats of web pages, by Pillow's names. Not PPM, whose text form can expand without limit, nor EPS, which runs
-# programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 UNREAD = "the image can't be read"
 LIGHT = 4_000_000  # up to this number of pixels, the server is not asked
 HEADER_SECONDS, MEGAPIXEL_SECONDS = 2.0, 0.3  # of processor time; the slowest valid images take 0.06 per megapixel
@@ -110,7 +107,7 @@ def _decoded(task: Task, body: bytes, weighed: Callable[[int], bool]) -> Part:
     content = image_of(task.type, body)
     if content and not _is_taken(content):
         reason = named(content) or "not an image in a supported format"
-        raise Refused(415, f"{reason}; supported are {', '.join(known_formats())}")
+        raise Refused(415, f"{reason}; supported are {', '.join(accepted_formats())}")
     admitted = False
 
     def admit(height: int, width: int) -> None:
@@ -145,15 +142,14 @@ def _check(task: Task, height: int, width: int) -> None:
         raise Refused(413, f"{said}: too narrow a strip; resized, it would have more than {task.most_pixels:,} pixels")
 
 
-def known_formats() -> tuple[str, ...]:
-    """The names of the accepted formats; old releases of Pillow have no AVIF."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+def accepted_formats() -> tuple[str, ...]:
+    """The formats of web pages, by Pillow's names; not PPM, whose text form can expand without limit."""
+    return tuple(name for name in known_formats() if name != "PPM")
 
 
 def _is_taken(content: bytes) -> bool:
     """Whether an image's first bytes are those of an accepted format."""
-    tests = [Image.OPEN[name][1] for name in known_formats()]
+    tests = [Image.OPEN[name][1] for name in accepted_formats()]
     return any(test is not None and test(content[:16]) is True for test in tests)
 
 

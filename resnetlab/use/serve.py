@@ -23,7 +23,7 @@ from resnetlab.errors import did_you_mean, printable, shown
 from resnetlab.use.batching import Batcher
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.decoders import Decoders
-from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, known_formats
+from resnetlab.use.decoding_process import HEADER_SECONDS, LIGHT, MEGAPIXEL_SECONDS, Task, accepted_formats
 from resnetlab.use.explain import default_unit, grad_cam, units_of
 from resnetlab.use.exported import Engine
 from resnetlab.use.forms import Refused
@@ -158,7 +158,7 @@ class Api:
         """The limits, for a reader of the API."""
         return LIMITS.format(
             **asdict(self.limits),
-            formats=", ".join(known_formats()),
+            formats=", ".join(accepted_formats()),
             together=self.decoders.most_pixels,
             light=LIGHT,
             header=HEADER_SECONDS,
@@ -248,7 +248,7 @@ class Api:
             most_bytes=limits.bytes,
             most_pixels=limits.pixels,
             most_side=limits.side,
-            formats=known_formats(),
+            formats=accepted_formats(),
         )
 
     async def counts(self) -> Response:
