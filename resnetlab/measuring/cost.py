@@ -63,16 +63,16 @@ def network_costs(
 
 def _cost(counted: Complexity, batch: int, seconds: list[float], load: Load, peak_bytes: int | None) -> NetCost:
     return NetCost(
-        counted.name,
-        counted.depth,
-        counted.parameters,
-        counted.multiply_adds,
-        counted.training_bytes,
-        counted.inference_bytes,
-        batch,
-        seconds,
-        load,
-        peak_bytes,
+        name=counted.name,
+        depth=counted.depth,
+        parameters=counted.parameters,
+        multiply_adds=counted.multiply_adds,
+        training_bytes=counted.training_bytes,
+        inference_bytes=counted.inference_bytes,
+        batch=batch,
+        seconds=seconds,
+        load=load,
+        peak_bytes=peak_bytes,
     )
 
 

@@ -171,18 +171,18 @@ def read_exported(path: Path) -> ExportedFile:
     if not crop <= short <= crop / LEAST_SHARE:
         raise Damaged(path, f"damaged, its images are resized to {short} and cropped to {crop} pixels")
     file = ExportedFile(
-        path,
-        content,
-        told["network"],
-        tuple(told["classes"]),
-        channels,
-        crop,
-        short == crop,
-        _normalisation(path, told["normalisation"]),
-        printable(told.get("precision", "float32")),
-        tuple(told.get("assumed", ())),
-        RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
-        _resizing(prepared),
+        path=path,
+        content=content,
+        network=told["network"],
+        classes=tuple(told["classes"]),
+        channels=channels,
+        size=crop,
+        whole=short == crop,
+        normalise=_normalisation(path, told["normalisation"]),
+        precision=printable(told.get("precision", "float32")),
+        assumed=tuple(told.get("assumed", ())),
+        accuracy=RecordedAccuracy.from_dict(told["accuracy"]) if "accuracy" in told else None,
+        resizing=_resizing(prepared),
     )
     _check_whole(path, content, told)
     return file

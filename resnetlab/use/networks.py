@@ -92,12 +92,12 @@ def _row(net: Spec) -> NetworkRow:
     printed = reported(net)
     error = printed[1].error if printed else None
     return NetworkRow(
-        net.name,
-        net.depth,
-        (net.in_channels, net.input_size, net.input_size),
-        parameters,
-        multiply_adds,
-        error,
-        printed[1].source if printed and error else "",
-        named_weights(net.name),
+        name=net.name,
+        depth=net.depth,
+        input=(net.in_channels, net.input_size, net.input_size),
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        paper_error=error,
+        paper=printed[1].source if printed and error else "",
+        weights=named_weights(net.name),
     )

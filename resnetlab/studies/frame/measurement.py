@@ -262,11 +262,11 @@ def _subject(measurement: Measurement, runs: Path, device: str) -> MeasurementCo
     if settled and network:  # a measurement that trains further does so in the way that is fastest here, as runs do
         settled = settled.override(**resolved(settled, network.spec, device))
     return MeasurementContext(
-        measurement.settings,
-        measurement.seed,
-        device,
-        settled,
-        network.to(device) if network else None,
-        data,
-        normalisation,
+        settings=measurement.settings,
+        seed=measurement.seed,
+        device=device,
+        recipe=settled,
+        network=network.to(device) if network else None,
+        images=data,
+        normalisation=normalisation,
     )
