@@ -55,7 +55,7 @@ def nearest_looks(asked: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.
     return nearest, distance
 
 
-_BITS_OF_BYTE = np.array([bin(i).count("1") for i in range(256)], dtype=np.uint8)
+_BITS_OF_BYTE = np.array([i.bit_count() for i in range(256)], dtype=np.uint8)
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

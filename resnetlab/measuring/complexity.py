@@ -109,7 +109,6 @@ def _layers(spec: NetSpec) -> tuple[Layer, ...]:
 
 def _counted(spec: Spec, run: Callable[[nn.Module, tuple[int, int, int]], tuple[int, int]]) -> Complexity:
     net = on_meta(spec)
-    shape = (spec.in_channels, spec.input_size, spec.input_size)
     outputs: dict[str, tuple[int, ...]] = {}
     modules = {n: m for n, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None}
     for name, module in modules.items():
@@ -118,7 +117,7 @@ def _counted(spec: Spec, run: Callable[[nn.Module, tuple[int, int, int]], tuple[
             outputs[name] = tuple(output.shape[1:])
 
         module.register_forward_hook(record)
-    training_bytes, inference_bytes = run(net, shape)
+    training_bytes, inference_bytes = run(net, spec.image_shape)
     layers = tuple(
         Layer(
             name,
@@ -133,7 +132,7 @@ def _counted(spec: Spec, run: Callable[[nn.Module, tuple[int, int, int]], tuple[
     return Complexity(
         name=spec.name,
         depth=spec.depth,
-        input=shape,
+        input=spec.image_shape,
         parameters=sum(p.numel() for p in net.parameters()),
         multiply_adds=multiply_adds,
         flops=2 * multiply_adds,

@@ -52,7 +52,7 @@ def network_costs(
     for spec in specs:
         net = build(spec, seed=seed).to(device)
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(batch, spec.in_channels, spec.input_size, spec.input_size, generator=generator).to(device)
+        x = torch.randn(batch, *spec.image_shape, generator=generator).to(device)
         calls.append(training_step(net, x) if training else forward_pass(net, x))
     taken, load = interleaved_under_load(calls, rounds, device)
     return [

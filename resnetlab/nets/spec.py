@@ -206,6 +206,11 @@ class NetSpec:
         return width * self.base_width // 64 * self.groups
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """C H W of an image."""
+        return self.in_channels, self.input_size, self.input_size
+
+    @property
     def depth(self) -> int:
         """Weight layers on the main path, as the papers count: the stem, the branches and the fc layer."""
         stem = 3 if self.stem in ("deep", "tiered") else 1

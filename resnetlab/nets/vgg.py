@@ -54,6 +54,11 @@ class VGGSpec:
             )
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """C H W of an image."""
+        return self.in_channels, self.input_size, self.input_size
+
+    @property
     def depth(self) -> int:
         """Weight layers: the convolutions and the three fc layers."""
         return sum(self.convs) + 3

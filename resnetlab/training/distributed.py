@@ -209,7 +209,7 @@ def _rehearse(parallel: nn.Module, net: ResNet | VGG) -> None:
     """
     before = [buffer.clone() for buffer in net.buffers()]
     parameter = next(net.parameters())
-    x = parameter.new_zeros(2, net.spec.in_channels, net.spec.input_size, net.spec.input_size)
+    x = parameter.new_zeros(2, *net.spec.image_shape)
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         parallel.train()
         parallel(x).sum().backward()

@@ -230,8 +230,7 @@ def evaluation_engine(
     batch = min(evaluation_batch(data.test), len(data.test))
 
     def run(net: ResNet | VGG, normalise: Normalisation) -> Scores:
-        shape = (net.spec.in_channels, net.spec.input_size, net.spec.input_size)
-        graph = Graph(shape, exported_module(net, normalise), marks=str(net.spec.to_dict()))
+        graph = Graph(net.spec.image_shape, exported_module(net, normalise), marks=str(net.spec.to_dict()))
         return chosen(graph, str(engine), batch=batch, told=told).scores
 
     return run

@@ -94,7 +94,7 @@ def _row(net: Spec) -> NetworkRow:
     return NetworkRow(
         name=net.name,
         depth=net.depth,
-        input=(net.in_channels, net.input_size, net.input_size),
+        input=net.image_shape,
         parameters=parameters,
         multiply_adds=multiply_adds,
         paper_error=error,

@@ -67,10 +67,9 @@ class ModelMetadata:
             raise ValueError(f"it lacks {error}") from error
         except (TypeError, AttributeError, RuntimeError, OverflowError) as error:  # RecursionError is a RuntimeError
             raise ValueError(str(error)) from error
-        image = (spec.in_channels, spec.input_size, spec.input_size)
         for key, t in (("mean", mean), ("std", std)):
-            if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, image, strict=True)):
-                raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {image}")
+            if t.ndim != 3 or any(have not in (1, want) for have, want in zip(t.shape, spec.image_shape, strict=True)):
+                raise ValueError(f"its {key} of shape {tuple(t.shape)} does not fit images of {spec.image_shape}")
             if not t.isfinite().all() or (key == "std" and (t <= 0).any()):
                 raise ValueError(f"its {key} is not finite{' and above 0' * (key == 'std')}")
         if classes is not None and (not isinstance(classes, list) or len(classes) != spec.num_classes):
