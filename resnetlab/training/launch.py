@@ -14,7 +14,7 @@ from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
-from resnetlab.errors import UserError, shown, some
+from resnetlab.errors import UserError, check_counts, shown, some
 from resnetlab.machine import find_device
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import RESULT, last_epoch
@@ -159,8 +159,7 @@ def launch(
     processors = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= processors:
         raise UserError(f"threads={threads} must be 1 to {processors}, the number of cores of this machine.")
-    if checkpoint_steps is not None and checkpoint_steps < 1:
-        raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
+    check_counts(checkpoint_steps=checkpoint_steps)
     where = find_device(local_device(device, distributed))
     doubles = [f"{name}={value!r}" for name in DOUBLES if (value := getattr(recipe, name)) not in ("none", 0)]
     if where == "mps" and doubles:

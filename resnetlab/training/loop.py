@@ -16,7 +16,7 @@ import torch
 
 from resnetlab.data.files import Files
 from resnetlab.data.loading import evaluation_batch
-from resnetlab.errors import UserError, dead_worker
+from resnetlab.errors import UserError, check_counts, dead_worker
 from resnetlab.machine import device_name, freed_memory_kept
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
@@ -75,8 +75,7 @@ def train(
     Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
     that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
-    if checkpoint_steps is not None and checkpoint_steps < 1:
-        raise UserError(f"checkpoint_steps={checkpoint_steps} must be 1 or more.")
+    check_counts(checkpoint_steps=checkpoint_steps)
     distributed = distributed or Distributed()
     threads = threads or torch.get_num_threads()
     settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
