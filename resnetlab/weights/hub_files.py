@@ -251,12 +251,16 @@ def _of_transformers(told: dict[str, Any]) -> Preprocessing:
     if not told.get("do_resize", True):
         other.append("does not resize images (here they are resized)")
     resizing = _resizing(share, PILLOWS.get(told.get("resample", 2), str(told.get("resample"))), None, other)
+    return Preprocessing(*_mean_and_std(told), size, resizing, _words(other))
+
+
+def _mean_and_std(told: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What an image processor normalises by, in the units of pixels / 255."""
     mean, std = _numbers(told["image_mean"]), _numbers(told["image_std"])
     if not told.get("do_normalize", True):
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
     scale = 255 * float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 255.0
-    mean, std = (tuple(value / scale for value in values) for values in (mean, std))  # of pixels / 255
-    return Preprocessing(mean, std, size, resizing, _words(other))
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
 
 
 def _sides(size: int | dict[str, int]) -> tuple[int, ...]:
