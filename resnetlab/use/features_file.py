@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -60,13 +59,10 @@ def read(path: Path) -> Features:
 
 def _npz(found: Features) -> bytes:
     buffer = io.BytesIO()
-    texts = {name: np.array(value, dtype=str) for name, value in _texts(found).items()}
+    said = {"files": found.files, "labels": found.labels, "network": found.network}
+    texts = {name: np.array(value, dtype=str) for name, value in said.items()}
     np.savez(buffer, allow_pickle=False, features=found.values, **texts)
     return buffer.getvalue()
-
-
-def _texts(found: Features) -> dict[str, Any]:
-    return {"files": found.files, "labels": found.labels, "network": found.network}
 
 
 def _table(found: Features) -> bytes:
