@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from resnetlab.errors import UserError, did_you_mean, printable
 from resnetlab.paths import expanded
@@ -22,10 +22,21 @@ from resnetlab.run_files import (
     read_result,
     read_settings,
 )
-from resnetlab.storage import Damaged, check_regular, is_locked, is_there, whole_folder
+from resnetlab.schema import Whole
+from resnetlab.storage import Damaged, check_regular, is_locked, is_there, read_json, whole_folder
 
 MEASURED = "measured"  # the folder beside the runs where studies keep their measurements
 State = Literal["finished", "unfinished", "running", "damaged"]
+
+
+class _Steps(TypedDict):
+    step: Whole
+
+
+class _Saved(TypedDict):
+    """What a list of runs reads of a checkpoint's state.json."""
+
+    progress: _Steps
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class RunSummary:
     data: str | None = None
     seed: int | None = None
     epochs: int = 0  # complete ones in its metrics; 0 if these are damaged
-    step: int = 0  # of the last line of its metrics
+    step: int = 0  # of the last line of its metrics, or of its last checkpoint, if that is later
     train_error: float | None = None  # %, of the last complete epoch
     test_error: float | None = None
     best_error: float | None = None  # %, the lowest on the validation images, or on the test images if there are none
@@ -99,6 +110,8 @@ def summary(folder: Path) -> RunSummary:
         return RunSummary(folder, "damaged", printable(words), **told, written=written)
     state: State = "running" if running else "finished" if result else "unfinished"
     found = _progress(lines)
+    if not result:
+        found["step"] = max(found["step"], _saved_step(last_folder))
     words = "" if state == "finished" else _where(settings["recipe"], found["epochs"], found["step"])
     return RunSummary(folder, state, words, **_names(settings), **found, written=written)
 
@@ -147,6 +160,15 @@ def _progress(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "test_error": last.get("test_error"),
         "best_error": min(chosen, default=None),
     }
+
+
+def _saved_step(last: Path) -> int:
+    """The step of a checkpoint; 0 if it can't be read, since what that means is said where the run resumes."""
+    try:
+        step: int = read_json(last / "state.json", _Saved)["progress"]["step"]
+    except Damaged:
+        return 0
+    return step
 
 
 def _where(recipe: dict[str, Any], epochs: int, step: int) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.run_details import details
 from resnetlab.training.runs import find_run, list_runs, summary
+from resnetlab.training.signals import Stop, Stopped
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,20 @@ def test_an_unfinished_run_tells_how_far_it_is(folder: Path) -> None:
     assert summary(folder).words == "step 46 of 64,000, epoch 2"
     (folder / "metrics.jsonl").unlink()
     found = summary(folder)
-    assert (found.state, found.words, found.best_error) == ("unfinished", "step 0 of 64,000, epoch 0", None)
+    assert (found.state, found.words, found.best_error) == ("unfinished", "step 46 of 64,000, epoch 0", None)
+    (folder / "last" / "state.json").write_text("{")  # resuming reports it, and the list is of use without it
+    assert (summary(folder).state, summary(folder).words) == ("unfinished", "step 0 of 64,000, epoch 0")
+
+
+def test_a_run_that_was_stopped_within_an_epoch_is_as_far_as_its_checkpoint(tmp_path: Path) -> None:
+    run, stop = make_run(recipe("digits", net="cifar_resnet8", epochs=2), tmp_path), Stop()
+    statuses = iter(train(run, threads=1, checkpoint_steps=5, stop=stop))
+    assert next(status for status in statuses if status.next == "evaluating").step == 23
+    stop.receive(signal.SIGINT)
+    with pytest.raises(Stopped):
+        next(statuses)
+    found = summary(run.folder)
+    assert (found.words, found.step, found.epochs) == ("epoch 0 of 2, step 23", 23, 0)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_is_unfinished(folder: Path) -> None:
