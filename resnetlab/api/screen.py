@@ -190,7 +190,9 @@ def watching() -> Iterator[Callable[[str], None]]:
             if (silent := time.monotonic() - since) > next_line:
                 next_line *= 2
                 why = "; waiting for images or for a long step" if doing == "training" else ""
-                say(f"{doing}: no progress for {silent:.0f} s{why}")
+                # An evaluation tells nothing until its end, however well it goes.
+                told = "still evaluating after" if doing == "evaluating" else f"{doing}: no progress for"
+                say(f"{told} {silent:.0f} s{why}")
 
     thread = threading.Thread(target=copy_context().run, args=(watch,), daemon=True)
     thread.start()
