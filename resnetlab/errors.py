@@ -23,6 +23,10 @@ class ToldElsewhere(UserError):
     """A UserError in a run of several processes that another process reports."""
 
 
+class NothingToResume(KeyboardInterrupt):
+    """Ctrl-C in a part of a command that saves nothing, of one that otherwise resumes from what it saved."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return " Did you mean ...?" with the choices nearest to `word`, or "" if none is near.
 

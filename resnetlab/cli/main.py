@@ -19,7 +19,7 @@ import cyclopts
 from resnetlab.api.errors import in_one_line, is_of_the_output
 from resnetlab.cli.app import app
 from resnetlab.cli.streams import mend_streams
-from resnetlab.errors import ToldElsewhere, UserError, printable
+from resnetlab.errors import NothingToResume, ToldElsewhere, UserError, printable
 from resnetlab.training.signals import Stopped
 
 USER_ERROR, GO_ON, INTERRUPTED = 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again"
@@ -145,7 +145,7 @@ def _stopped(stopped: Stopped | KeyboardInterrupt, given: list[str]) -> int:
         if isinstance(stopped, Stopped):
             again = again if "RANK" not in os.environ else "the same torchrun command"
             print(f"\n{stopped}; to resume: {again}", file=sys.stderr)
-        elif any(given[: len(command)] == command for command in KEEPING):
+        elif not isinstance(stopped, NothingToResume) and any(given[: len(c)] == c for c in KEEPING):
             kept = "saved work is kept (the last checkpoint, a partial download)"
             print(f"\nstopped; {kept}; to resume: {again}", file=sys.stderr)
         else:

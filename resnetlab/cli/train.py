@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
@@ -12,7 +14,7 @@ from cyclopts import Group, Parameter
 from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers, print_json
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
-from resnetlab.errors import UserError
+from resnetlab.errors import NothingToResume, UserError
 from resnetlab.training.recipe import RETIRED, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
@@ -144,8 +146,20 @@ def train(
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         _show(result, json)
         if serve:
-            stops_early = named_recipe(recipe, **given).stop_after
-            serve_run(str(result.folder), which="best" if stops_early else "last", port=0, device=device)
+            _serve(result.folder, named_recipe(recipe, **given), device)
+
+
+def _serve(folder: Path, recipe: Recipe, device: str) -> None:
+    with _nothing_to_resume():
+        serve_run(str(folder), which="best" if recipe.stop_after else "last", port=0, device=device)
+
+
+@contextlib.contextmanager
+def _nothing_to_resume() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise NothingToResume from stopped
 
 
 def _given(overrides: Any) -> dict[str, Any]:
@@ -170,7 +184,8 @@ def _try_out(
     with joined(setup["device"]) as distributed:
         job = launched(recipe_of(recipe, fields), runs, distributed, dry_run=True, **setup)
         if distributed.is_main:
-            (show_find_lr if find_lr else show_dry_run)(job, json)
+            with _nothing_to_resume():
+                (show_find_lr if find_lr else show_dry_run)(job, json)
 
 
 def _show(result: TrainingResult, json: bool) -> None:

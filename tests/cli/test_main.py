@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from resnetlab.cli import main as command
-from resnetlab.errors import ToldElsewhere, UserError
+from resnetlab.errors import NothingToResume, ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
 
@@ -44,6 +44,7 @@ AFTER = "after step 7, which is saved; to resume: "
         (1, ["predict", "x"], 1, ""),
         (KeyboardInterrupt(), ["predict", "x"], 130, "stopped."),
         (KeyboardInterrupt(), ["train", "digits"], 130, f"{KEPT}resnetlab train digits"),
+        (NothingToResume(), ["train", "digits", "--serve"], 130, "stopped."),
         (KeyboardInterrupt(), ["study", "run", "lesion"], 130, f"{KEPT}resnetlab study run lesion"),
         (KeyboardInterrupt(), ["study", "report"], 130, "stopped."),
         (
@@ -69,6 +70,26 @@ def test_a_command_ends_with_its_code_and_one_line(
     monkeypatch.delenv("RANK", raising=False)
     assert ended(monkeypatch, how, *arguments) == code
     assert capsys.readouterr().err.strip() == said
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("--serve", "resnetlab.cli.train.serve_run"),
+        ("--find-lr", "resnetlab.cli.find_lr.show_find_lr"),
+        ("--dry-run", "resnetlab.cli.dry_run.show_dry_run"),
+    ],
+)
+def test_a_training_command_that_is_not_training_has_nothing_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, part: str
+) -> None:
+    def ctrl_c(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part, ctrl_c)
+    command_line = ["train", "digits", "--net", "cifar_resnet8", "--iterations", "1", "--warmup", "none"]
+    assert command.main([*command_line, "--threads", "1", "--runs", str(tmp_path), option]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped."
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", f"stopped by SIGTERM {AFTER}the same torchrun command"), ("1", "")])
