@@ -71,8 +71,12 @@ class Tried:
     @property
     def agrees(self) -> bool:
         """Whether all likeliest classes are the same, and scores differ no more than the precision explains."""
-        bound = TOLERANCE if self.engine.precision != "bf16" else BF16_TOLERANCE
-        return self.same == COMPARED and self.greatest_difference <= bound * self.greatest_score
+        return self.same == COMPARED and self.greatest_difference <= self.allowed
+
+    @property
+    def allowed(self) -> float:
+        """The greatest difference that the precision explains."""
+        return self.greatest_score * (TOLERANCE if self.engine.precision != "bf16" else BF16_TOLERANCE)
 
     def __str__(self) -> str:
         return (
@@ -183,7 +187,8 @@ def fastest(
     told(f"engine: {best.engine}, {least:.3g} ms for a batch of {batch}{slower}{beside}")
     for one in tried:
         if not one.agrees:
-            told(f"engine: {one.engine} is not used: compared with {engines[0].name}, {one}")
+            why = f"compared with {engines[0].name}, {one}, and {one.allowed:.2g} is allowed"
+            told(f"engine: {one.engine} is not used: {why}")
     return best.engine
 
 

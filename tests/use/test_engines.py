@@ -128,6 +128,8 @@ def test_auto_takes_the_fastest_whose_answers_agree(by_name: dict[str, float]) -
         "engine: near in float32, 4 ms for a batch of 16 (torch in float32 9); compared with torch, 16"
     )
     assert [line.split(" is not used")[0] for line in told[1:]] == ["engine: off in float32", "engine: wrong in bf16"]
+    largest = float(told[1].split("the largest is ")[1].split(",")[0])
+    assert told[1].endswith(f", and {engines.TOLERANCE * largest:.2g} is allowed")
     assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is half
     by_name["torch"] = 1.0
     assert fastest([torch_, near, half], (3, 8, 8), 16, told.append) is torch_
