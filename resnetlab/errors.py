@@ -111,6 +111,7 @@ def check_counts(**counts: int | None) -> None:
 _NO_MEMORY = re.compile(
     "out of memory|not enough memory|(can't|cannot|failed to|unable to) allocate|bad_alloc|ALLOC_FAILED", re.IGNORECASE
 )
+_ONEDNN_FAILED = re.compile("could not (?:create|execute) a (?:primitive|memory object)(?! descriptor)")
 _TRIED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.IGNORECASE)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -118,7 +119,8 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 def out_of_memory(error: BaseException | None) -> str:
     """What did not fit, in words, if an error or one of its causes means that memory ran out; else "".
 
-    torch, numpy, ONNX Runtime and C++ have different messages for that; only Python has a class.
+    torch, numpy, ONNX Runtime and C++ have different messages for that; only Python has a class. oneDNN, which torch's
+    convolutions on a CPU call, does not say why it failed, so its words stand in the answer.
     """
     for cause in causes(error):
         words = str(cause)
@@ -131,6 +133,8 @@ def out_of_memory(error: BaseException | None) -> str:
             if tried := _TRIED.search(words):
                 return f"{size_in_words(float(tried[1]) * _UNITS[tried[2].lower()])} more did not fit into {where}"
             return f"{where} is full"
+        if failed := _ONEDNN_FAILED.search(words):
+            return f'memory is full (oneDNN says "{failed[0]}")'
     return ""
 
 

@@ -53,6 +53,8 @@ def test_a_dead_worker_is_known_and_said(words: str) -> None:
         (MemoryError("std::bad_alloc"), "memory is full"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory is full"),
         (Exception("Failed to allocate memory for requested buffer of size 64"), "memory is full"),
+        (RuntimeError("could not create a primitive"), 'memory is full (oneDNN says "could not create a primitive")'),
+        (RuntimeError("could not execute a primitive"), 'memory is full (oneDNN says "could not execute a primitive")'),
     ],
 )
 def test_want_of_memory_is_known_and_said(error: Exception, words: str) -> None:
@@ -76,6 +78,7 @@ def test_numpys_and_torchs_own_words() -> None:
     [
         None,
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError("could not create a primitive descriptor for the matmul primitive."),
         OSError(errno.ENOSPC, "No space left on device"),
         FileNotFoundError(errno.ENOENT, "No such file", "out of memory.jpg"),
         UserError("out of memory.jpg: is not there."),
