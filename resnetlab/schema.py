@@ -1,8 +1,8 @@
 """Checks that JSON values have their stated types and ranges, by which damaged files are recognised.
 
-Types are Python's: int, float, str, bool, None, Any, Literal, X | Y, list[X], tuple[X, Y], dict[str, X], a dataclass
-(no other keys; those with a default may be absent) or a TypedDict (other keys are allowed). Ranges are written
-Annotated[int, Between(0, 9)].
+Types are Python's: int, float, str, bool, None, Any, Literal, X | Y, list[X], tuple[X, ...], tuple[X, Y], dict[str, X],
+a dataclass (no other keys; those with a default may be absent) or a TypedDict (other keys are allowed). Ranges are
+written Annotated[int, Between(0, 9)].
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _inside(value: Any, kind: Any, name: str) -> Iterator[str]:
         for key, inner in value.items():
             yield from _troubles(inner, parts[1], f"{name}.{key}" if name else key)
         return
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is tuple and ... not in parts:
         if len(value) != len(parts):
             yield _wrong(value, kind, name)
         pairs = list(zip(value, parts, strict=False))
@@ -144,8 +144,8 @@ def _words(kind: Any) -> str:
         return " or ".join(dict.fromkeys(map(_words, parts)))
     if origin is Literal:
         return f"one of {', '.join(map(repr, parts))}"
-    if origin is tuple:
+    if origin is tuple and ... not in parts:
         return f"a list of {len(parts)}"
-    if origin in (list, Sequence):
+    if origin in (list, tuple, Sequence):
         return "a list"
     return _WORDS.get(kind, "an object")

@@ -34,6 +34,7 @@ from resnetlab.data.understood import Understood
 from resnetlab.data.walk import SPLIT
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
+from resnetlab.schema import Whole, trouble
 from resnetlab.storage import content_of, disk_errors, flush_to_disk, try_lock
 
 INDEX = "index.safetensors"
@@ -59,8 +60,8 @@ class Contents:
 
     name: str
     classes: tuple[str, ...]
-    train: int  # number of training images, which precede the test images
-    test: int
+    train: Whole  # number of training images, which precede the test images
+    test: Whole
     shards: tuple[Shard, ...]
     skipped: tuple[Skipped, ...]
     short_side: int | None  # None: the files as they were
@@ -117,8 +118,8 @@ def verify(folder: Path, progress: Callable[[int, int], None] = lambda done, tot
     total, done, damage = sum(2 * shard.bytes for shard in contents.shards), 0, []
     for number, shard in enumerate(contents.shards):
         path, after = folder / shard.file, done + 2 * shard.bytes
-        if trouble := shard.trouble(folder):
-            damage.append(f"{path}: {trouble}")
+        if words := shard.trouble(folder):
+            damage.append(f"{path}: {words}")
         else:
             hashed = hashlib.sha256()
             with path.open("rb") as file:
@@ -173,23 +174,15 @@ def read_index(folder: Path) -> tuple[Contents, CheckedFiles]:
 
 def _contents(values: dict[str, Any]) -> Contents:
     """From JSON. Raises ValueError, LookupError or TypeError for other values than `index_bytes` writes."""
-    shards = tuple(Shard(**shard) for shard in values["shards"])
-    skipped = tuple(Skipped(**image) for image in values["skipped"])
-    rest = {k: v for k, v in values.items() if k not in ("format", "shards", "skipped", "classes")}
-    contents = Contents(classes=tuple(values["classes"]), shards=shards, skipped=skipped, **rest)
-    texts = [contents.name, contents.source, contents.resnetlab, *contents.classes]
-    texts += [text for image in skipped for text in (image.side, image.name, image.reason)]
-    require(all(isinstance(text, str) for text in texts), "a text is not text")
+    stated = {name: value for name, value in values.items() if name != "format"}
+    if wrong := trouble(stated, Contents):
+        raise ValueError(wrong)
+    shards = tuple(Shard(**shard) for shard in stated["shards"])
     for shard in shards:
-        require(isinstance(shard.file, str) and SHARD.fullmatch(shard.file), f"no shard: {shown(shard.file)}")
-        require(type(shard.bytes) is int and 0 <= shard.bytes < 2**62, "a shard's size is out of range")
-        require(isinstance(shard.sha256, str), "a shard's SHA-256 is not text")
+        require(SHARD.fullmatch(shard.file), f"no shard: {shown(shard.file)}")
     require(len({shard.file for shard in shards}) == len(shards), "a shard is listed twice")
-    require(type(contents.drawn) is bool, "whether its test images were drawn is neither true nor false")
-    require(all(type(n) is int and n >= 0 for n in (contents.train, contents.test)), "its images are miscounted")
-    for number in (contents.short_side, contents.quality):
-        require(number is None or type(number) is int, "how it was made is not a number")
-    return contents
+    skipped = tuple(Skipped(**image) for image in stated["skipped"])
+    return Contents(**stated | {"classes": tuple(stated["classes"]), "shards": shards, "skipped": skipped})
 
 
 def _checksum(arrays: dict[str, np.ndarray], index: dict[str, Any]) -> str:

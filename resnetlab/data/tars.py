@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from resnetlab.data.source import ArchiveFiles, StringArray
 from resnetlab.errors import UserError, shown
+from resnetlab.schema import Whole
 from resnetlab.storage import cache_folder, flush_to_disk, keep_if_possible
 
 FORMAT = "1"  # of the index of a tar
@@ -166,7 +167,7 @@ class Shard:
     """One tar of a pack."""
 
     file: str
-    bytes: int
+    bytes: Whole
     sha256: str
 
     def trouble(self, folder: Path) -> str:
