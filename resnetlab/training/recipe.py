@@ -155,16 +155,6 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not (low <= value <= high):
                 raise UserError(f"{name}={shown(value)} must be {words}.")
-        if self.epochs == 0:
-            raise UserError("epochs=0.0 must be more than 0.")
-        if not all(0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
-            raise UserError(f"milestones={self.milestones} must be increasing shares of the run, between 0 and 1.")
-        if self.schedule == "multistep" and not self.milestones:
-            raise UserError(
-                "schedule='multistep' needs milestones; for an lr that never falls, give schedule='constant'."
-            )
-        if self.warmup in ("linear", "constant") and self.warmup_steps < 1:
-            raise UserError(f"warmup={self.warmup!r} needs warmup_steps of at least 1.")
         if self.normalise not in NORMALISATIONS:
             from resnetlab.data.normalisation import check_normalisation  # a recipe is read without torch
 
@@ -174,29 +164,54 @@ class Recipe:
         for name, needs_start in of_source.items():
             if needs_start and not self.start:
                 raise UserError(f"{name}={shown(getattr(self, name))} needs weights to start from (--from).")
-        if self.validation_images and self.validation_share:
-            raise UserError("give either validation_images or validation_share, not both.")
-        if self.stop_after and not (self.validation_images or self.validation_share):
-            raise UserError(
+        for wrong, words in self._contradictions():
+            if wrong:
+                raise UserError(words)
+
+    def _contradictions(self) -> tuple[tuple[bool, str], ...]:
+        """Whether fields contradict each other, each with words that say which and why."""
+        held_out = self.validation_images > 0 or self.validation_share > 0
+        rising = all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones)
+        return (
+            (self.epochs == 0, "epochs=0.0 must be more than 0."),
+            (not rising, f"milestones={self.milestones} must be increasing shares of the run, between 0 and 1."),
+            (
+                self.schedule == "multistep" and not self.milestones,
+                "schedule='multistep' needs milestones; for an lr that never falls, give schedule='constant'.",
+            ),
+            (
+                self.warmup in ("linear", "constant") and self.warmup_steps < 1,
+                f"warmup={self.warmup!r} needs warmup_steps of at least 1.",
+            ),
+            (
+                self.validation_images > 0 and self.validation_share > 0,
+                "give either validation_images or validation_share, not both.",
+            ),
+            (
+                self.stop_after > 0 and not held_out,
                 f"stop_after={self.stop_after} needs held-out images, since test images must not decide: give "
-                "validation_images or validation_share."
-            )
-        if self.stop_after and self.bn_reestimate:
-            raise UserError(
+                "validation_images or validation_share.",
+            ),
+            (
+                self.stop_after > 0 and self.bn_reestimate > 0,
                 f"bn_reestimate={self.bn_reestimate} runs after the last step, which is not known in advance with "
-                f"stop_after={self.stop_after}; leave one of them out."
-            )
-        if self.optimiser == "muon" and self.lr == 0:
-            raise UserError("optimiser='muon' needs an lr above 0, by which muon_lr falls.")
-        if self.optimiser == "adamw" and self.nesterov:
-            raise UserError("nesterov=True is a form of SGD's momentum; leave it out with optimiser='adamw'.")
-        if self.nesterov and self.momentum == 0:
-            raise UserError("nesterov=True needs a momentum above 0.")
-        if self.batch_size < 2 * self.accumulate:
-            raise UserError(
+                f"stop_after={self.stop_after}; leave one of them out.",
+            ),
+            (
+                self.optimiser == "muon" and self.lr == 0,
+                "optimiser='muon' needs an lr above 0, by which muon_lr falls.",
+            ),
+            (
+                self.optimiser == "adamw" and self.nesterov,
+                "nesterov=True is a form of SGD's momentum; leave it out with optimiser='adamw'.",
+            ),
+            (self.nesterov and self.momentum == 0, "nesterov=True needs a momentum above 0."),
+            (
+                self.batch_size < 2 * self.accumulate,
                 f"accumulate={self.accumulate}: a batch of {self.batch_size} has fewer than two images per part, which "
-                "batch norm needs; lower accumulate."
-            )
+                "batch norm needs; lower accumulate.",
+            ),
+        )
 
     def override(self, **changes: Any) -> Recipe:
         """A copy with some fields changed; fields that they replace are reset unless they are given as well.
