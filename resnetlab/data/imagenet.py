@@ -146,13 +146,16 @@ def _labels(folder: Path, place: Path, classes: list[str], names: StringArray) -
             f"{place}: it has images of {unknown[0]}, which has no training images; for a subset of the classes, "
             "make a folder val with a folder for each of them."
         )
-    found = []
+    found: dict[int, str] = {}
     for name in names:
-        number = _NUMBERED.fullmatch(name)
-        if not number or not 1 <= int(number[1]) <= len(wnids):
+        match = _NUMBERED.fullmatch(name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(wnids):
             raise UserError(f"{place}: {name} is not one of ILSVRC2012_val_00000001.JPEG to {len(wnids):08d}.")
-        found.append(wnids[int(number[1]) - 1])
-    return found
+        if number in found:  # then another one is missing
+            raise UserError(f"{place}: {name} is there twice; download it again.")
+        found[number] = wnids[number - 1]
+    return list(found.values())
 
 
 def _ground_truth(folder: Path, place: Path) -> tuple[Path, list[str]]:

@@ -315,6 +315,10 @@ def devkit(truth: str) -> Callable[[Path], object]:
             "ILSVRC2012_test_00000003.JPEG is not one of ILSVRC2012_val_00000001.JPEG to 00000004",
         ),
         (
+            replaced(VAL_TAR, packed(dict(list(VAL_IMAGES.items())[:3]) | {f"again/{next(iter(VAL_IMAGES))}": b""})),
+            "again/ILSVRC2012_val_0000000[1-4].JPEG is there twice; download it again",
+        ),
+        (
             replaced(TRAIN_TAR, packed({f"{w}.tar": packed(TRAIN_IMAGES[w]) for w in WNIDS[:2]})),
             "it has images of n02012849, which has no training images",
         ),
