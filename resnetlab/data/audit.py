@@ -163,7 +163,7 @@ class Audit:
         rows = [
             ("images", f"{self.train:,} training, {self.test:,} test; {self.readable:,} of {all_images:,} readable"),
             ("classes", classes),
-            (f"fewer than {FEW}", f"{counted(len(self.few), 'class', 'classes')} by training images"),
+            ("small classes", f"{counted(len(self.few), 'class', 'classes')} of fewer than {FEW} training images"),
             ("in training and test", f"{self.leaked:,} of {self.test:,} test images"),
             ("near-duplicates", f"{len(self.near):,} of {self.test:,} test images, of a training image"),
             ("duplicates", f"{self.within('train'):,} within training, {self.within('test'):,} within test"),
