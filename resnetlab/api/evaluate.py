@@ -25,6 +25,7 @@ from resnetlab.training.evaluate import Evaluation, trained_on
 from resnetlab.training.evaluate import evaluate as evaluate_on
 from resnetlab.use.engines import engine_device, evaluation_engine
 from resnetlab.use.exported import check_evaluable
+from resnetlab.weights.reading import Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,11 +123,10 @@ def evaluate(
         where = engine_device(None, device, engine)
         opened = open_data(text, "evaluate", trained_on=trained_on(given))
         matching = _matching(classes)
-        options: dict[str, Any] = {"which": which, "views": views, "flip": flip, "image_size": image_size}
-        options |= {"match": match, "normalise": normalise}
-        options |= {"classes": matching, "class_order": class_order, "unreadable": unreadable}
-        options["nets"] = texts_of(net, "net")
-        found = _evaluated(given, opened, where, workers, engine, options)
+        reading: Reading = {"which": which, "image_size": image_size, "match": match, "normalise": normalise}
+        looking = {"nets": texts_of(net, "net"), "views": views, "flip": flip, "unreadable": unreadable}
+        looking |= {"classes": matching, "class_order": class_order}
+        found = _evaluated(given, opened, where, workers, engine, looking, reading)
         result = _result(found, opened, folder)
         if folder:
             try:
@@ -186,9 +186,10 @@ def _evaluated(
     device: str,
     workers: int | None,
     engine: str | None,
-    options: dict[str, Any],
+    looking: dict[str, Any],
+    reading: Reading,
 ) -> Evaluation:
-    """Evaluate the networks, showing how it goes; options are those of `training.evaluate.evaluate`."""
+    """Evaluate the networks, showing how it goes; looking and reading: other options of `training.evaluate`'s."""
     with screen.counting("evaluating") as count:
         found = evaluate_on(
             sources,
@@ -198,7 +199,8 @@ def _evaluated(
             engine=evaluation_engine(engine, device, data, screen.say),
             told=screen.say,
             progress=count,
-            **options,
+            **looking,
+            **reading,
         )
     if found.unreadable:
         screen.say(left_out(found.unreadable, len(data.test)))

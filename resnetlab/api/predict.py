@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from resnetlab.api import screen
 from resnetlab.api.arguments import PathLike, called_from_python, check_kind, text_of, texts_of
@@ -17,6 +17,7 @@ from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import engine_device, with_engine
 from resnetlab.use.predict import Prediction, find_images
 from resnetlab.use.predict import predict as predictions_of
+from resnetlab.weights.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ def predict(
         check_kind(int, image_size=image_size)
         check_kind(bool, quiet=quiet)
         check_counts(top=top, batch_size=batch_size)
-        options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
+        reading: Reading = {"net": net, "which": which, "image_size": image_size}
+        reading |= {"match": match, "normalise": normalise}
         given, where = texts_of(images, "images"), text_of(source, "source")
-        classifier, files = opened(where, given, engine=engine, device=device, batch_size=batch_size, **options)
+        classifier, files = opened(where, given, engine=engine, device=device, batch_size=batch_size, **reading)
         found = []
         with screen.counting("predicting") as count:
             for one in predictions_of(classifier, files, top=top, batch=batch_size):
@@ -104,12 +106,12 @@ def opened(
     engine: str | None,
     device: str,
     batch_size: int,
-    **options: Any,
+    **reading: Unpack[Reading],
 ) -> tuple[Classifier, list[Path]]:
-    """The network, ready to classify, and the files that the names match; options: those of `Classifier.open`."""
+    """The network, ready to classify, and the files that the names match; reading: as for `Classifier.open`."""
     fetch_sources(source)
     where = engine_device(source, device, engine)
-    classifier = Classifier.open(source, device=where, told=screen.say, **options)
+    classifier = Classifier.open(source, device=where, told=screen.say, **reading)
     files = find_images(images)
     return with_engine(classifier, engine, batch=min(batch_size, len(files)), told=screen.say), files
 

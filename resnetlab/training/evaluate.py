@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from resnetlab.training.classes import SAME, Matched, common_classes, match_clas
 from resnetlab.weights.interop import OURS
 from resnetlab.weights.load import Loaded, check_outputs, load_described
 from resnetlab.weights.metadata import ModelMetadata
+from resnetlab.weights.reading import Reading
 from resnetlab.weights.sources import is_name
 
 IMAGES_AT_ONCE = 16  # files whose views are held together, and grouped by shape
@@ -81,12 +82,8 @@ def evaluate(
     data: Data,
     *,
     nets: Sequence[str] = (),
-    which: str = "last",
     views: str = "1-crop",
     flip: bool = False,
-    image_size: int | None = None,
-    match: str = "names",
-    normalise: str | None = None,
     classes: Mapping[str, str] | None = None,
     class_order: str = "text",
     unreadable: str | None = None,
@@ -95,17 +92,18 @@ def evaluate(
     engine: Callable[[ResNet | VGG, Normalisation], Callable[[Tensor], Tensor]] | None = None,
     told: Callable[[str], object] = lambda _: None,
     progress: Callable[[int, int], object] = lambda *_: None,
+    **reading: Unpack[Reading],
 ) -> Evaluation:
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
     nets: the networks' names if the files don't tell them, one for all or one for each source. views: one of
     data.tta.VIEWS, whose softmax is averaged; images in memory are used uncropped. flip: also average over mirror
-    images. image_size, match, normalise: as in `load_described`. classes: names that the data's classes had in
-    training, if they differ. class_order: as in `outputs_of`, for files without class names. unreadable: "error", or
-    "skip" to leave out and count unreadable files; None: as in training. workers: processes that decode files ahead,
-    for all members together. engine: makes a function from a network's pixels, uint8 N C H W, to scores, to run in its
-    place; None: the network itself. told is called with each line that says what is evaluated, before the work;
-    progress with the number of images done and in all.
+    images. classes: names that the data's classes had in training, if they differ. class_order: as in `outputs_of`, for
+    files without class names. unreadable: "error", or "skip" to leave out and count unreadable files; None: as in
+    training. workers: processes that decode files ahead, for all members together. engine: makes a function from a
+    network's pixels, uint8 N C H W, to scores, to run in its place; None: the network itself. told is called with each
+    line that says what is evaluated, before the work; progress with the number of images done and in all. reading: how
+    all of the sources are read, by `load_described`.
 
     Files are resized and cropped to the network's size as its file or publisher states. Images are normalised as the
     weight file states; if it states nothing, files by ImageNet's means and deviations, and images in memory by those
@@ -115,8 +113,7 @@ def evaluate(
     """
     _check_asked(sources, data, nets, views, flip, unreadable)
     way = VIEWS[views]._replace(mirrored=flip or VIEWS[views].mirrored)
-    options = {"which": which, "image_size": image_size, "match": match, "normalise": normalise}
-    loaded = _loaded(sources, nets, data, options)
+    loaded = _loaded(sources, nets, data, reading)
     members = tuple(
         _member(str(source), network, data, way, device, classes or {}, class_order)
         for source, network in zip(sources, loaded, strict=True)
@@ -138,12 +135,12 @@ def evaluate(
     return Evaluation(members, tuple(a.accuracy for a in alone), together, views, flip, answered, looked_at, left_out)
 
 
-def _loaded(sources: Sequence[str | Path], nets: Sequence[str], data: Data, options: dict[str, Any]) -> list[Loaded]:
-    """The network of each source, and what its file says; nets: as `evaluate`'s; options: as `load_described`'s."""
-    if options["image_size"] is not None and data.shape is not None:
+def _loaded(sources: Sequence[str | Path], nets: Sequence[str], data: Data, reading: Reading) -> list[Loaded]:
+    """The network of each source, and what its file says; nets: as `evaluate`'s."""
+    if reading.get("image_size") is not None and data.shape is not None:
         raise UserError(f"the images of {data.title} are in memory and used uncropped: leave --image-size out.")
     names = nets if len(nets) == len(sources) else [nets[0] if nets else None] * len(sources)
-    return [load_described(source, net=net, **options) for source, net in zip(sources, names, strict=True)]
+    return [load_described(source, **reading | {"net": net}) for source, net in zip(sources, names, strict=True)]
 
 
 def _streams(

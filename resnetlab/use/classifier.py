@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from resnetlab.use.heat import CropArea
 from resnetlab.use.recorded_accuracy import RecordedAccuracy, known_accuracy
 from resnetlab.weights.load import check_outputs, load_described
 from resnetlab.weights.metadata import ModelMetadata
+from resnetlab.weights.reading import Reading
 
 NUMBERED = "names of classes (numbered from 0 instead)"  # an item of `assumed`
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green and blue (ITU-R BT.601), as Pillow's
@@ -56,32 +57,27 @@ class Classifier:
         cls,
         source: str | Path,
         *,
-        net: str | None = None,
-        which: str = "last",
-        image_size: int | None = None,
-        match: str = "names",
-        normalise: str | None = None,
         device: str = "cpu",
         head: bool = True,
         told: Callable[[str], object] = lambda _: None,
+        **reading: Unpack[Reading],
     ) -> Classifier:
-        """Open a run folder, a weight file or an exported file; the options are those of `load_described`.
+        """Open a run folder, a weight file or an exported file; head and reading are for `load_described`.
 
         If a file states no preprocessing or classes, ImageNet's means and deviations, and numbers, are used; told is
         called with a line that says so. Raises UserError as `resnetlab.load` and `read_exported` do.
         """
-        options = {"net": net, "which": which, "image_size": image_size, "match": match, "normalise": normalise}
         if suffix_of(source):
-            found = cls._of_exported(source, options, device)
+            found = cls._of_exported(source, reading, device)
         else:
-            found = cls._of_weights(source, options, device, head)
+            found = cls._of_weights(source, reading, device, head)
         if found.assumed:
             told(f"{source}: the file does not state: {', '.join(found.assumed)}")
         return found
 
     @classmethod
-    def _of_weights(cls, source: str | Path, options: dict[str, Any], device: str, head: bool) -> Classifier:
-        loaded = load_described(source, head=head, **options)
+    def _of_weights(cls, source: str | Path, reading: Reading, device: str, head: bool) -> Classifier:
+        loaded = load_described(source, head=head, **reading)
         network, card, names = loaded.net, loaded.metadata, loaded.classes
         spec = network.spec
         if spec.in_channels not in (1, 3):
@@ -107,14 +103,14 @@ class Classifier:
             normalisation=whose_normalisation(loaded),
             skips=skips(card),
             assumed=tuple(words for is_told, words in told if not is_told),
-            accuracy=None if loaded.normalise else known_accuracy(source, loaded, options["image_size"]),
+            accuracy=None if loaded.normalise else known_accuracy(source, loaded, reading.get("image_size")),
             resizing=loaded.resizing or USUAL,
         )
         return found._answering()
 
     @classmethod
-    def _of_exported(cls, source: str | Path, options: dict[str, Any], device: str) -> Classifier:
-        for name, value in options.items():
+    def _of_exported(cls, source: str | Path, reading: Reading, device: str) -> Classifier:
+        for name, value in reading.items():
             if value not in (None, "last", "names"):  # the defaults
                 raise UserError(f"{source}: an exported file states this itself; leave --{name.replace('_', '-')} out.")
         if device != "cpu":

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from resnetlab.weights.interop import OURS, normalisation, write_state
 from resnetlab.weights.load import Loaded, load_described
 from resnetlab.weights.metadata import weights_bytes
 from resnetlab.weights.naming import NAMING_SCHEMES, MeanStd
+from resnetlab.weights.reading import Reading
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
 
@@ -33,20 +35,10 @@ class Converted:
     not_in_file: tuple[str, ...]
 
 
-def convert(
-    source: str | Path,
-    out: Path,
-    naming: str,
-    *,
-    net: str | None = None,
-    which: str = "last",
-    image_size: int | None = None,
-    match: str = "names",
-    normalise: str | None = None,
-) -> Converted:
+def convert(source: str | Path, out: Path, naming: str, **reading: Unpack[Reading]) -> Converted:
     """Write the network of a run folder or weight file to `out`, with the names of a naming scheme.
 
-    The suffix decides the format: .safetensors, .pth or .pt (torch), .npz (NumPy). The other options are those of
+    The suffix decides the format: .safetensors, .pth or .pt (torch), .npz (NumPy). reading is for
     `load_described`. Raises UserError, and writes nothing, if `out` exists, for a source that `load` refuses, for a
     network that the scheme can't hold, and for a normalisation that the file could not state.
     """
@@ -55,11 +47,11 @@ def convert(
         raise UserError(f"{out}: the name must end in one of {', '.join(SUFFIXES)}.")
     check_absent(out)
     describes = naming == OURS and out.suffix == ".safetensors"
-    if normalise is not None and not describes:
+    if reading.get("normalise") is not None and not describes:
         raise UserError(
             f"{out}: only a .safetensors file with --to {OURS} can state a normalisation; leave --normalise out."
         )
-    loaded = load_described(source, net=net, which=which, image_size=image_size, match=match, normalise=normalise)
+    loaded = load_described(source, **reading)
     network, metadata = loaded.net, loaded.metadata
     state = write_state(network.state_dict(), network.spec, naming)
     write_new(out, weights_bytes(network, metadata or network.spec) if describes else _bytes(state, out.suffix))
