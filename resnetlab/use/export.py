@@ -132,7 +132,11 @@ def export(
     module = exported_module(classifier.net, classifier.normalise)
     content = kind.content(module, noise(classifier.shape, 2), description(classifier, int8=calibrate is not None))
     pytorch, scores = _pytorch_scores(classifier), kind.scores(content)
-    checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
+
+    def checked(scores: Scores) -> tuple[Check, ...]:
+        return tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
+
+    checks = checked(scores)
     for check in checks:
         if not check.is_rounding:
             raise UserError(
@@ -144,7 +148,7 @@ def export(
         images = calibration_images(calibrate, classifier.size, unreadables, classifier.resizing)
         content = kind.quantised(content, images)
         scores = kind.scores(content)
-        checks = tuple(compare(pytorch, scores, noise(classifier.shape, batch)) for batch in BATCHES)
+        checks = checked(scores)
     found = None
     if data:
         size, how = classifier.size, classifier.resizing
