@@ -84,6 +84,8 @@ def measure_parity(
     outputs: the network's output for each class of the data. skip: leave out and count unreadable files. progress is
     called with the number done and in all. Raises UserError for an unreadable file, and with `skip` if all are
     unreadable.
+
+    Of equal scores, which int8 often has, the first is the answer, as in `predict`; `eval` takes the label among them.
     """
     images = same = right = exported_right = 0
     total, unreadables = len(data.test), BadImages(skip, limit=len(data.test))
@@ -92,7 +94,7 @@ def measure_parity(
     batches = placed_batches(data.test, 0, total, batch, size, 0, unreadables, resizing)
     for pixels, numbers in labelled(data.test, batches):
         labels = output_of[numbers]
-        wanted, got = pytorch(pixels).argmax(1), exported(pixels).argmax(1)
+        wanted, got = _answers(pytorch(pixels)), _answers(exported(pixels))
         images += len(labels)
         same += int((wanted == got).sum())
         right += int((wanted == labels).sum())
@@ -101,3 +103,8 @@ def measure_parity(
     if not images:
         raise UserError(f"{data.title}: none of its {total} test images can be read; see 'resnetlab data audit'.")
     return Parity(data.title, images, same, right, exported_right, unreadables.count)
+
+
+def _answers(scores: Tensor) -> Tensor:
+    """The output with the highest score, int64 N; -1 where scores, N K, are not finite."""
+    return scores.argmax(1).where(scores.isfinite().all(1), -1)
