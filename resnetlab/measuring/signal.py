@@ -117,12 +117,18 @@ def predicted(net: ResNet, x: Tensor) -> Predicted:
     Forward Var[y_l] = n_l Var[w_l] E[x_l²] and E[x_{l+1}²] = Var[y_l] / 2; backward the same with the outputs that an
     input feeds in place of the n_l inputs of an output. The paper takes n_l = k²·c_in everywhere; here it is counted
     position by position, as the zeros around a map bring no signal: on a map of 2x2 pixels a 3x3 filter meets 4
-    pixels, not 9. Var[w_l] is that of the layer's own weights. Raises ValueError for another kind of network.
+    pixels, not 9. Of a grouped convolution only the channels of one's own group count. Var[w_l] is that of the layer's
+    own weights. Raises ValueError for another kind of network.
     """
     check_units(net)
     check_images(x)
-    if not (net.spec.is_plain and net.spec.norm == "none" and net.spec.order == "post" and net.spec.stem == "cifar"):
+    spec = net.spec
+    if not (spec.is_plain and spec.norm == "none" and spec.order == "post" and spec.stem == "cifar"):
         raise ValueError("He's recursion is for plain nets without batch norm.")
+    if spec.se_reduction or spec.branch_scalar is not None:
+        raise ValueError(
+            "He's recursion is for branches of convolutions alone: leave se_reduction and branch_scalar out."
+        )
     square = x.detach().double().square().mean((0, 1), keepdim=True).cpu()  # 1 1 H W: E[x²] at each position
     units: list[list[tuple[nn.Conv2d, torch.Size]]] = []  # each convolution and the size of its input
     squares: list[float] = []
@@ -131,7 +137,7 @@ def predicted(net: ResNet, x: Tensor) -> Predicted:
         for conv in (m for m in part.modules() if isinstance(m, nn.Conv2d)):
             units[-1].append((conv, square.shape))
             met = tf.conv2d(square, _taps(conv), None, conv.stride, conv.padding)  # summed over what a filter meets
-            response = _variance(conv) * conv.in_channels * met  # Var[y] at each position
+            response = _variance(conv) * (conv.in_channels // conv.groups) * met  # Var[y] at each position
             square = response / 2  # what ReLU leaves of a symmetric response
         squares.append(response.mean().item())
     return Predicted(squares[1:], _predicted_gradients(units[1:], square.shape))
@@ -143,7 +149,9 @@ def _predicted_gradients(units: list[list[tuple[nn.Conv2d, torch.Size]]], last: 
     for before, unit in zip(units[-2::-1], units[:0:-1], strict=True):
         for conv, size in reversed(unit):
             spread = conv2d_input(size, _taps(conv), square, conv.stride, conv.padding)
-            square = _variance(conv) * conv.out_channels * spread / 2  # of ∂E/∂y, whose ReLU lets half pass
+            square = (
+                _variance(conv) * (conv.out_channels // conv.groups) * spread / 2
+            )  # of ∂E/∂y, whose ReLU lets half pass
         total.append(before[-1][0].out_channels * square.sum().item())
     return [math.sqrt(t / total[0]) for t in reversed(total)]
 

@@ -110,6 +110,16 @@ def test_hes_recursion_meets_what_is_measured(init: str) -> None:
     assert math.log(sum(gradients) / 4) == pytest.approx(0, abs=0.2)
 
 
+def test_the_recursion_counts_the_channels_of_one_group() -> None:
+    name = (
+        "cifar_plain20(branch=bottleneck, norm=none, groups=8, init=he_fan_in, stages=((2, 128, 1),), stem_width=256)"
+    )
+    net = made(name)
+    found, theory = signals(net, X, LABELS), predicted(net, X)
+    assert math.log(found[-1].mean_square / theory.mean_square[-1]) == pytest.approx(0, abs=0.5)
+    assert math.log(found[0].gradient / found[-1].gradient / theory.gradient[0]) == pytest.approx(0, abs=0.4)
+
+
 def test_the_recursion_on_a_map_without_borders_is_hes_own() -> None:
     """A large map: Var[y] of he_fan_in is kept, and of xavier halved with every layer."""
     x = torch.ones(1, 3, 256, 256)
@@ -127,3 +137,9 @@ def test_the_recursion_on_a_map_without_borders_is_hes_own() -> None:
 def test_the_recursion_is_for_plain_nets_without_batch_norm(name: str) -> None:
     with pytest.raises(ValueError, match="plain nets without batch norm"):
         predicted(made(name), X)
+
+
+@pytest.mark.parametrize("other", ["se_reduction=4", "branch_scalar=0.5"])
+def test_the_recursion_is_for_branches_of_convolutions_alone(other: str) -> None:
+    with pytest.raises(ValueError, match="convolutions alone"):
+        predicted(made(f"cifar_plain20(norm=none, {other})"), X)
