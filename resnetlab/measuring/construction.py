@@ -45,14 +45,19 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
     With `images` (N C H W) the surplus batch norms of a plain net get the statistics of x over them, and γ = √(σ² + ε),
     β = μ, which is the identity in evaluation, but for rounding, and about it in training. What is random follows from
     `seed`. The copy has the mode of `net`.
-    Raises ValueError for another mix than Add or Plain, another order than post-activation, no batch norm, a plain net
-    of bottlenecks (which squeeze x), and for a stage that would lose units.
+    Raises ValueError for another mix than Add or Plain, another order than post-activation, no batch norm, projections
+    in all units (shortcut C), a plain net of bottlenecks (which squeeze x) or with layers that scale F, and for a stage
+    that would lose units.
     """
     check_units(net)
     spec = net.spec
     plain = isinstance(spec.mix, Plain)
     if not isinstance(spec.mix, Add | Plain) or spec.order != "post" or spec.norm != "batch":
         raise ValueError(f"{spec.name}: needs mix Add or Plain, order 'post' and batch norm")
+    if spec.shortcut == "C":
+        raise ValueError(f"{spec.name}: with shortcut C each unit projects x, so that F = 0 is not the identity")
+    if plain and (spec.se_reduction or spec.branch_scalar is not None):
+        raise ValueError(f"{spec.name}: se_reduction and branch_scalar scale F, so a plain unit can't be the identity")
     if plain and spec.branch == "bottleneck":
         raise ValueError(f"{spec.name}: a plain bottleneck squeezes x, so it can't be the identity")
     if len(units) != len(spec.stages) or any(n < s.units for n, s in zip(units, spec.stages, strict=True)):
