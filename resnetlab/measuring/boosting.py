@@ -32,7 +32,7 @@ class Alignment:
     """Cosines between a unit's F(x) and −∂loss/∂x, mean over images; None if F or the gradient is zero for all."""
 
     own: float | None  # the gradient of the image itself
-    other: float | None  # that of the next image in the batch: what directions have in common without knowing the image
+    other: float | None  # that of another of its batch: what directions have in common without knowing the image
     chance: float  # a random direction's cosine has this standard deviation: 1/√(values in x)
 
 
@@ -40,8 +40,8 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
     """How far F(x) points down the loss's gradient, by the unit's name, for the units that keep their maps' size.
 
     The loss is each image's own cross-entropy and x what h and F take, so x and F(x) have one shape
-    (Jastrzebski et al. 2018, section 4, up to the sign). Images whose F or gradient is zero are left out. The
-    network and its gradients are left as they were.
+    (Jastrzebski et al. 2018, section 4, up to the sign). Images whose F or gradient is zero are left out, as for
+    `other` is one that is alone in its batch. The network and its gradients are left as they were.
     """
     check_units(net)
     sums: dict[str, Tensor] = {}
@@ -57,6 +57,7 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
         for step, gradient in zip(taken, gradients, strict=True):
             F = step.F.detach()
             own, other = _cosines(F, -gradient), _cosines(F, -gradient.roll(1, 0))
+            other = other if len(F) > 1 else other[:0]
             parts = [own.nansum(), own.isfinite().sum(), other.nansum(), other.isfinite().sum()]
             sums[step.name] = sums.get(step.name, 0) + torch.stack([p.double() for p in parts]).cpu()
             sizes[step.name] = F[0].numel()

@@ -30,6 +30,19 @@ def test_the_last_units_cosines_by_hand() -> None:
     assert found.chance == 1 / math.sqrt(64 * 2 * 2)
 
 
+def test_an_image_alone_in_its_batch_has_no_other_ones_gradient() -> None:
+    net = made("cifar_resnet8(stages=((2, 16),))")
+    alone = alignments(net, [(X[:1], LABELS[:1])])["layer1.0"]
+    assert alone.own is not None
+    assert alone.other is None
+    pair, more = (
+        alignments(net, batches)["layer1.0"]
+        for batches in ([(X[:2], LABELS[:2])], [(X[:2], LABELS[:2]), (X[2:3], LABELS[2:3])])
+    )
+    assert more.other == pair.other
+    assert more.own != pair.own
+
+
 def test_only_units_that_keep_their_size_have_one() -> None:
     found = alignments(made("cifar_resnet20"), [(X, LABELS)])
     assert list(found) == ["layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"]
