@@ -18,7 +18,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
 
     A response is what batch norm makes of the convolution's output, before the nonlinearity or the sum (He 2015,
     section 4.2); where no batch norm follows within the branch, the convolution's output. The deviation is taken
-    over all images (N C H W), channels and positions together. A 3x3 stem is the first of them; of a bottleneck
+    over all images (N C H W), channels and positions together. The 3x3 layers of a stem come first; of a bottleneck
     only the 3x3 counts. The network is left as it was.
     """
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in dict(_responding(net))}
@@ -47,10 +47,17 @@ def _responding(net: ResNet) -> Iterator[tuple[str, nn.Module]]:
     groups: list[tuple[str, nn.Module, tuple[str, ...]]] = [("", net, net.stem_layers)]
     groups += [(f"{name}.", unit, unit.preact_layers + unit.branch_layers) for name, unit in units]
     for prefix, holder, names in groups:
-        for name, following in zip(names, (*names[1:], ""), strict=True):
-            layer, after = getattr(holder, name), getattr(holder, following, None)
+        layers = [(prefix + path, layer) for name in names for path, layer in _layers(name, getattr(holder, name))]
+        for (path, layer), (_, after) in zip(layers, [*layers[1:], ("", None)], strict=True):
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-                yield prefix + name, after if isinstance(after, nn.BatchNorm2d) else layer
+                yield path, after if isinstance(after, nn.BatchNorm2d) else layer
+
+
+def _layers(name: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layer with its name; of several in a row, as a stem of three convolutions is, each of them."""
+    if isinstance(layer, nn.Sequential):
+        return [(f"{name}.{i}", each) for i, each in layer.named_children()]
+    return [(name, layer)]
 
 
 def _deviation(count: float, total: float, squares: float) -> float:

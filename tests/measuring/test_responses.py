@@ -34,6 +34,8 @@ def test_by_hand() -> None:
         ("cifar_preresnet20", 19),
         ("cifar_resnet29(branch='bottleneck', shortcut='B')", 1 + 9),
         ("cifar_resnet8(norm='none')", 7),
+        ("cifar_resnet8(stem='deep')", 3 + 6),
+        ("cifar_resnet8(stem='tiered', norm='none')", 3 + 6),
     ],
 )
 def test_every_3x3_layer_in_order(name: str, layers: int) -> None:
@@ -42,6 +44,17 @@ def test_every_3x3_layer_in_order(name: str, layers: int) -> None:
     convs = [n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
     assert list(found) == convs
     assert len(found) == layers
+
+
+@torch.no_grad()
+def test_each_layer_of_a_deep_stem() -> None:
+    net = made("cifar_resnet8(stem='deep')")
+    net.conv1[1].bias.fill_(0.5)
+    net.conv1[1].weight.fill_(3.0)
+    second = net.conv1[4](net.conv1[3](net.conv1[2](net.conv1[1](net.conv1[0](X)))))
+    found = response_stds(net, [X])
+    for name, values in (("conv1.3", second), ("conv1.6", net.bn1(net.conv1(X)))):
+        assert found[name] == pytest.approx(float(values.std(correction=0)), rel=1e-5)
 
 
 @torch.no_grad()
