@@ -197,3 +197,17 @@ def test_a_stack_learns_to_pass_x_on() -> None:
     assert residual["last"] < 1e-3 < 0.05 < plain["last"] < plain["first"]
     better = last("Add()", [1e-4, 0.3])
     assert better == residual | {"rate": 0.3}
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+@pytest.mark.parametrize("rates", [[0.3, 0.1], [0.1, 0.3]])
+def test_a_rate_that_diverges_is_not_the_better_one(
+    monkeypatch: pytest.MonkeyPatch, rates: list[float], lost: float
+) -> None:
+    def fitted(mix: str, units: int, steps: int, rate: float, seed: int) -> tuple[float, float]:
+        return (2.0, lost if rate == 0.3 else 0.5)
+
+    monkeypatch.setattr("resnetlab.studies.identity.measure._fitted", fitted)
+    settings = {"mix": "Add()", "units": 1, "steps": 80, "rates": rates}
+    found = fit(MeasurementContext(settings, 0, "cpu", None, None, None, None))
+    assert found == {"first": 2.0, "last": 0.5, "rate": 0.1}

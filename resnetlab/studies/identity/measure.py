@@ -77,10 +77,13 @@ def train_on(subject: MeasurementContext) -> dict[str, Any]:
 
 
 def fit(subject: MeasurementContext) -> dict[str, Any]:
-    """Settings `mix`, `units`, `steps`, `rates`: fit a stack of units to x → x; its final loss, with the best rate."""
+    """Settings `mix`, `units`, `steps`, `rates`: fit a stack of units to x → x; its final loss, with the best rate.
+
+    A rate at which the loss is not finite in the end is the best only if there is no other.
+    """
     s = subject.settings
     losses = [_fitted(s["mix"], s["units"], s["steps"], rate, subject.seed) for rate in s["rates"]]
-    first, last = min(losses, key=lambda pair: pair[1])
+    first, last = min(losses, key=lambda pair: pair[1] if math.isfinite(pair[1]) else math.inf)
     return {"first": first, "last": last, "rate": s["rates"][losses.index((first, last))]}
 
 
