@@ -128,6 +128,13 @@ def test_comparisons_give_their_verdicts(comparison: Comparison, verdict: Verdic
     assert comparison.verdict == verdict
 
 
+def test_a_gap_whose_interval_ends_short_of_the_bound_does_not_read_as_if_it_reached_it(text: Catalogue) -> None:
+    near = no_more(x, group("near", 1.96, 1.97, 1.95), than=group("one", 1.0, 1.0, 1.0), by=1.0)
+    (row,) = rows(text, [claim("c", [near], values={"who": "near"})])
+    assert row.verdict == REPRODUCED
+    assert str(row.measured) == "near 2.0 ± 0.0, one 1.0 ± 0.0: +1.0 [+0.9, +0.98]"
+
+
 ODD, ENDLESS = group("odd", 1.0, math.nan, 1.0), group("endless", 1.0, math.inf, 1.0)
 
 

@@ -122,6 +122,26 @@ def test_equal_seeds_without_spread_are_a_difference_without_spread() -> None:
     assert difference([5, 5], [1, 1]).verdict_above(0) == REPRODUCED
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.2, 0.96, "+0.5 [+0.2, +0.96]"),  # within 1
+        (0.2, 1.04, "+0.5 [+0.2, +1.04]"),  # not within 1
+        (-0.998, 0.9996, "+0.5 [-0.998, +1.0]"),  # no nearer than three decimals can tell
+        (-1.0, 1.0, "+0.5 [-1.0, +1.0]"),
+        (0.04, 2.0, "+0.5 [+0.04, +2.0]"),
+    ],
+)
+def test_an_end_that_is_not_at_the_bound_does_not_read_as_if_it_were(low: float, high: float, text: str) -> None:
+    assert Difference(0.5, low, high).rounded(1, bound=1.0) == text
+
+
+def test_the_end_of_a_ratio_is_told_apart_from_1() -> None:
+    assert str(Ratio(1.02, 1.004, 1.1)) == "1.02 [1.004, 1.10]"
+    assert str(Ratio(0.9, 0.8, 0.9996)) == "0.90 [0.80, 0.9996]"
+    assert str(Ratio(1.02, 1.0, 1.1)) == "1.02 [1.00, 1.10]"
+
+
 def test_equality_needs_the_whole_interval_within_the_bound() -> None:
     near, wide, far = (
         difference([1.0, 1.01, 0.99], [1, 1.01, 0.99]),

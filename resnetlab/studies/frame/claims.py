@@ -80,10 +80,11 @@ class Interval:
     """A difference as a text shows it: its mean and interval, or the remark that one seed has none."""
 
     of: Difference
+    bound: float = 0.0  # from which a claim asks it to differ
 
     def in_words(self, language: str, form: str) -> str:
         """The difference with the number of decimals that a format like ".2f" states."""
-        text = self.of.rounded(int(form.strip(".f") or 2))
+        text = self.of.rounded(int(form.strip(".f") or 2), self.bound)
         if self.of.has_interval:
             return text
         said: str = getattr(SHARED("one_seed.gap", mean=text), language)
@@ -142,25 +143,25 @@ def comparison(judge: Callable[..., Judged]) -> Callable[..., Comparison]:
 def more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
     """That a metric of one group lies above the other's, or above a number, by more than `by`; gap: one − other."""
     asks = asked("above_by" if by else "above", one, than, by=by)
-    return _compared(metric, one, than, difference, lambda gap: gap.verdict_above(by), asks, words)
+    return _compared(metric, one, than, difference, Difference.verdict_above, by, asks, words)
 
 
 def less(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float = 0.0, **words: Any) -> Comparison:
     """That a metric of one group lies below the other's, or below a number, by more than `by`; gap: other − one."""
     asks = asked("below_by" if by else "below", one, than, by=by)
-    return _compared(metric, one, than, lambda a, b: difference(b, a), lambda gap: gap.verdict_above(by), asks, words)
+    return _compared(metric, one, than, lambda a, b: difference(b, a), Difference.verdict_above, by, asks, words)
 
 
 def no_more(metric: Metric, one: Group[Any], *, than: Group[Any] | float, by: float, **words: Any) -> Comparison:
     """That a metric of one group lies at most `by` above the other's; gap: one − other."""
     asks = asked("no_more", one, than, by=by)
-    return _compared(metric, one, than, difference, lambda gap: gap.verdict_below(by), asks, words)
+    return _compared(metric, one, than, difference, Difference.verdict_below, by, asks, words)
 
 
 def within(metric: Metric, one: Group[Any], *, of: Group[Any] | float, by: float, **words: Any) -> Comparison:
     """That a metric of one group lies no farther than `by` from the other's; gap: one − other."""
     asks = asked("within", one, of, by=by)
-    return _compared(metric, one, of, difference, lambda gap: gap.verdict_within(by), asks, words)
+    return _compared(metric, one, of, difference, Difference.verdict_within, by, asks, words)
 
 
 def asked(side: str, one: Group[Any], other: Group[Any] | float = 0.0, **values: Any) -> Both:
@@ -180,7 +181,8 @@ def _compared(
     one: Group[Any],
     other: Group[Any] | float,
     gap_of: Callable[[Sequence[float], Sequence[float]], Difference],
-    verdict: Callable[[Difference], Verdict],
+    verdict: Callable[[Difference, float], Verdict],
+    by: float,
     asks: Words,
     words: Mapping[str, Any],
 ) -> Comparison:
@@ -189,8 +191,8 @@ def _compared(
         b = other.of(metric) if isinstance(other, Group) else [other] * len(a)
         _check_finite(a, b)
         gap = gap_of(a, b)
-        values = {"one_values": Sample(a), "other_values": Sample(b), "gap": Interval(gap), "difference": gap}
-        return verdict(gap), {
+        values = {"one_values": Sample(a), "other_values": Sample(b), "gap": Interval(gap, by), "difference": gap}
+        return verdict(gap, by), {
             "one": one.key,
             "other": other.key if isinstance(other, Group) else other,
             **values,

@@ -106,27 +106,30 @@ class Difference:
         """The side of 0 on which the interval lies: 1 above, −1 below, 0 if it includes 0."""
         return (self.low > 0) - (self.high < 0)
 
-    def rounded(self, digits: int) -> str:
+    def rounded(self, digits: int, bound: float = 0.0) -> str:
         """The difference and its interval, if it has one, with `digits` decimals; the same in every language.
 
-        An end of the interval that would be rounded to 0 has up to two more, since its sign decides a verdict.
+        An end of the interval that would be rounded to 0 or to ±`bound` has up to two more, since its side of them
+        decides a verdict.
         """
-        mean = _signed(self.mean, digits)
+        mean = _fixed(self.mean, "+", digits)
         if not self.has_interval:
             return mean
-        return f"{mean} [{_end(self.low, digits)}, {_end(self.high, digits)}]"
+        low, high = (_apart(end, (0.0, bound, -bound), "+", digits) for end in (self.low, self.high))
+        return f"{mean} [{low}, {high}]"
 
     def __str__(self) -> str:
         return self.rounded(1) if self.has_interval else f"{self.rounded(1)} (one seed: no interval)"
 
 
-def _end(value: float, digits: int) -> str:
-    shown = [_signed(value, more) for more in range(digits, digits + 3)]
-    return next((text for text in shown if float(text)), shown[0])
+def _apart(value: float, bounds: Sequence[float], sign: str, digits: int) -> str:
+    """The value with `digits` decimals, or up to two more if it would read as one of the bounds."""
+    shown = [_fixed(value, sign, more) for more in range(digits, digits + 3)]
+    return next((text for text in shown if float(text) not in bounds), shown[0])
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # adding zero turns -0.0 into +0.0
+def _fixed(value: float, sign: str, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # adding zero turns -0.0 into +0.0
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
@@ -188,7 +191,8 @@ class Ratio:
     def __str__(self) -> str:
         if not math.isfinite(self.high):
             return f"{self.median:.2f} (too few rounds: no interval)"
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        low, high = (_apart(end, (1.0,), "", 2) for end in (self.low, self.high))  # its side of 1 decides a verdict
+        return f"{self.median:.2f} [{low}, {high}]"
 
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
