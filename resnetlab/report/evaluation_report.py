@@ -198,6 +198,7 @@ def html(found: Evaluation, data: Data, text: str) -> str:
         tested=sum(r.images > 0 for r in results),
         matrix=_matrix(cells, results) if len(names) <= MATRIX else [],
         confused=_most_frequent(cells, results),
+        confusions=sum(cell.label != cell.predicted >= 0 for cell in cells),
         bins=bins,
         ece=calibration_error(bins),
         mistakes=_mistakes(answers, found.images, names),

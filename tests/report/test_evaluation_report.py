@@ -197,6 +197,34 @@ def test_without_a_mistake(made: Made) -> None:
     assert "#mistakes" not in text
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown", "mistakes"),
+    [
+        (1, "The only one.", "The one wrong answer."),
+        (2, "All 2, the most frequent first.", "All 2 wrong answers, the most confident first."),
+        (35, "The 30 most frequent of 35;", "The wrong answers with the highest probability, 24 of 35."),
+    ],
+)
+def test_how_many_confusions_and_mistakes_there_are(made: Made, wrong: int, shown: str, mistakes: str) -> None:
+    found, data = made(40, 40, sure=99.0)
+    labels = torch.arange(40)
+    scores = torch.zeros(40, 40, dtype=torch.float64)
+    scores[labels, (labels + (labels < wrong)) % 40] = 9.0
+    answers = Predictions.of(scores.log_softmax(1), labels)
+    text = html(replace(found, accuracies=(answers.accuracy,), answers=answers), data, "noise")
+    assert f'<p class="words">{shown}' in text
+    assert mistakes in text
+
+
+def test_one_wrong_answer_among_scores_that_are_not_finite(made: Made) -> None:
+    found, data = made(3, 4)
+    scores = torch.full((4, 3), torch.nan, dtype=torch.float64)
+    scores[0] = torch.tensor([9.0, 0.0, 0.0])
+    answers = Predictions.of(scores.log_softmax(1), torch.tensor([1, 1, 1, 1]))
+    text = html(replace(found, accuracies=(answers.accuracy,), answers=answers), data, "noise")
+    assert "The wrong answers with the highest probability, 1 of 4." in text
+
+
 @pytest.fixture(scope="module", params=[10, 1000], ids=["10 classes", "1,000 classes"])
 def page(request: pytest.FixtureRequest, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "evaluation.html"
