@@ -257,7 +257,8 @@ def test_what_failed_is_called_by_its_kind(text: Catalogue) -> None:
         return str(row.measured)
 
     run = Group[str]("run", failed=[recipe("digits")])
-    assert words(run) == "1 of the 1 runs it needs failed"
+    assert words(run) == "the run it needs failed"
+    assert words(Group[str]("runs", failed=[recipe("digits")] * 2)) == "2 of the 2 runs it needs failed"
     assert words(group("m", failed=1)) == "the measurement it needs failed"
     assert words(LOW, run) == "1 of the 4 runs and measurements it needs failed"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resnetlab.studies.frame.statistics import Sample
-from resnetlab.studies.frame.text import Both, Catalogue, both, joined
+from resnetlab.studies.frame.text import SHARED, Both, Catalogue, both, joined
 
 
 def test_sums_join_both_languages() -> None:
@@ -26,6 +26,11 @@ def test_words_come_back_from_json() -> None:
 
 def test_chinese_sentences_stand_without_a_space() -> None:
     assert joined([Both("One.", "一。"), Both("Two.", "二。")]) == Both("One. Two.", "一。二。")
+
+
+@pytest.mark.parametrize("others", [1, 8])
+def test_a_note_about_other_machines_is_a_sentence_for_one_run_too(others: int) -> None:
+    assert str(SHARED("mixed", others=others)).endswith(f"of the code: {others} of the runs and measurements.")
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {"en": "a"}, {"en": "a", "zh": 3}, ["a"]])

@@ -329,8 +329,8 @@ def _failed(needs: Sequence[Group[Any]]) -> Both:
     failed = [one for group in needs for one in group.failed]
     everything = [*failed, *(one for group in needs for one in group.done)]
     kinds = {isinstance(one, Recipe | RunResult) for one in everything}
-    measured = "measurement" if len(everything) == 1 else "measurements"
-    key = "both" if len(kinds) > 1 else "runs" if True in kinds else measured
+    kind = "run" if True in kinds else "measurement"
+    key = "both" if len(kinds) > 1 else kind if len(everything) == 1 else f"{kind}s"
     return SHARED(f"failed.{key}", missing=len(failed), of=len(everything))
 
 
