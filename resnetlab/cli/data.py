@@ -222,8 +222,7 @@ def stats(
     say(str(Understood.of(opened)))
     with counting("measuring") as count:
         found = measure(opened.train, image_size, workers=processes, progress=count)
-    by_channel = found.channel_mean_std()
-    mean, std = (t.flatten().tolist() for t in (by_channel.mean, by_channel.std))
+    mean, std = (t.float().tolist() for t in found.by_channel())
     if json:
         print_json({"mean": mean, "std": std, "images": found.images, "of": len(opened.train)})
         return

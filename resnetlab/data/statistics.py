@@ -37,13 +37,17 @@ class Statistics:
         mean = self.sums.double() / (255 * self.images)
         return Normalisation(mean.float(), torch.ones(len(mean), 1, 1))
 
-    def channel_mean_std(self) -> Normalisation:
-        """Subtract each channel's mean and divide by its standard deviation, both C 1 1."""
+    def by_channel(self) -> tuple[Tensor, Tensor]:
+        """Each channel's mean and standard deviation, of pixels / 255: float64 C."""
         levels = torch.arange(256, dtype=torch.float64) / 255
         share = self.levels.double() / self.levels.sum(1, keepdim=True)
         mean = share @ levels
-        std = (share @ levels.square() - mean.square()).clamp(min=0).sqrt()
-        std = torch.where(std > 0, std, 1.0)  # a channel of one level
+        return mean, (share @ levels.square() - mean.square()).clamp(min=0).sqrt()
+
+    def channel_mean_std(self) -> Normalisation:
+        """Subtract each channel's mean and divide by its standard deviation, or by 1 if it has one level; C 1 1."""
+        mean, std = self.by_channel()
+        std = torch.where(std > 0, std, 1.0)
         return Normalisation(mean.float()[:, None, None], std.float()[:, None, None])
 
 

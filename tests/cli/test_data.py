@@ -36,6 +36,16 @@ def test_classes_are_said_first(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert capsys.readouterr().err.startswith("2 classes: cat, dog; 8 images, 2 tested")
 
 
+def test_a_channel_of_one_level_has_no_deviation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What a training divides by in its place, 1, is no statistic of the images."""
+    for part, name, red in (("train", "a", 0), ("train", "b", 255), ("val", "a", 9), ("val", "b", 9)):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20), (red, 10, 255)).save(tmp_path / part / name / "1.png")
+    found = answer(capsys, str(tmp_path), "--image-size", "32")
+    assert found["mean"] == pytest.approx([0.5, 10 / 255, 1])
+    assert found["std"] == [0.5, 0, 0]
+
+
 @pytest.mark.slow
 def test_stats_of_cifar_are_the_published_ones(capsys: pytest.CaptureFixture[str], cifar10: Path) -> None:
     found = answer(capsys, f"cifar10:{cifar10}")
