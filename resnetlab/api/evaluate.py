@@ -139,9 +139,10 @@ def evaluate(
 
 def left_out(places: Sequence[str], total: int) -> str:
     """A line that says how many images can't be read, with the first one."""
+    why = "it can't be read:" if len(places) == 1 else "they can't be read, e.g."
     return printable(
-        f"left out {len(places):,} of {total:,} images, since they can't be read, e.g. {places[0]}; "
-        "'resnetlab data audit' lists all of them"
+        f"left out {len(places):,} of {total:,} images, since {why} {places[0]}; 'resnetlab data audit' lists all that "
+        "can't be read"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.cli.options import print_json
+from resnetlab.errors import counted
 from resnetlab.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _facts(d: DryRun) -> dict[str, str]:
     rates = ", ".join(f"{lr:.4g} at step {step:,}" for step, lr in d.learning_rates)
     stop_after = d.recipe["stop_after"]
     exact = "nothing known to torch: the same machine, torch and threads give the same weights to the last bit"
-    early = f"; fewer after {stop_after} evaluations without a lower validation error" if stop_after else ""
+    early = f"; fewer after {counted(stop_after, 'evaluation')} without a lower validation error" if stop_after else ""
     return {
         **({"data": f"not there: {d.missing.rstrip('.')}"} if d.missing else {}),
         **({"unknown": f"without the data, {', '.join(d.unknown)}"} if d.unknown else {}),
@@ -66,10 +67,14 @@ def _facts(d: DryRun) -> dict[str, str]:
 
 def _steps(d: DryRun) -> str:
     if d.steps is None:
-        return f"an unknown number; {d.recipe['epochs']:g} epochs"
+        return f"an unknown number; {_epochs(d.recipe['epochs'])}"
     if d.steps_per_epoch is None:
         return f"{d.steps:,} in total"
-    return f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {d.epochs:.4g} epochs"
+    return f"{d.steps_per_epoch:,} per epoch, {d.steps:,} in total: {_epochs(d.epochs or 0)}"
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.4g} epoch{'s' * (count != 1)}"
 
 
 def _count(images: int | None) -> str:

@@ -14,7 +14,7 @@ import torch
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import known_counts
-from resnetlab.errors import UserError, out_of_memory
+from resnetlab.errors import UserError, counted, out_of_memory
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import other_work
 from resnetlab.nets.zoo import spec as named_spec
@@ -248,7 +248,7 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
         points |= {round(m * steps) for m in recipe.milestones}
     elif recipe.schedule == "plateau":
         words.append(
-            f"multiplied by {recipe.lr_drop:g} after {recipe.patience} evaluations without a lower "
+            f"multiplied by {recipe.lr_drop:g} after {counted(recipe.patience, 'evaluation')} without a lower "
             f"{'validation' if recipe.validation_images or recipe.validation_share else 'training'} error"
         )
     elif recipe.schedule != "constant":
@@ -256,7 +256,7 @@ def _learning_rates(recipe: Recipe, steps: int) -> tuple[tuple[tuple[int, float]
         if recipe.schedule == "onecycle":
             points.add(warm + round(ONECYCLE_RISE * (steps - warm)))
     if recipe.warmup == "train_error":
-        limit = f", for at most {recipe.warmup_steps} steps" if recipe.warmup_steps else ""
+        limit = f", for at most {counted(recipe.warmup_steps, 'step')}" if recipe.warmup_steps else ""
         words.append(f"{recipe.warmup_lr:g} until the training error is below {recipe.warmup_error:g} %{limit}")
     if unfinished := unfinished_warmup(recipe, steps):
         words.append(unfinished)

@@ -14,7 +14,7 @@ from resnetlab.data.loading import batch_ends
 from resnetlab.data.open import is_absent, open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
-from resnetlab.errors import UserError, check_counts, shown, some
+from resnetlab.errors import UserError, check_counts, counted, shown, some
 from resnetlab.machine import find_device
 from resnetlab.nets.zoo import Spec
 from resnetlab.run_files import RESULT, last_epoch
@@ -80,14 +80,16 @@ class Launch:
         if self.stand_in:  # whose classes are made up
             return lines
         if empty := data.without_training_images():
+            they, have = ("it", "has") if len(empty) == 1 else ("they", "have")
             lines.append(
-                f"{len(empty)} of {len(data.classes)} classes have no training images, so they can't be learned: "
+                f"{len(empty)} of {len(data.classes)} classes {have} no training images, so {they} can't be learned: "
                 f"{some(map(shown, empty), 5)}"
             )
         if lost := data.held_out_whole(recipe.validation_images):
+            have = "has" if len(lost) == 1 else "have"
             lines.append(
-                f"{len(lost)} of {len(data.classes)} classes have no training images left, since all are held out for "
-                f"validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
+                f"{len(lost)} of {len(data.classes)} classes {have} no training images left, since all are held out "
+                f"for validation: {some(map(shown, lost), 5)}; add images, or hold out fewer (--validation-share, "
                 "--validation-images)"
             )
         return lines
@@ -133,10 +135,13 @@ class Launch:
         if early:
             lines.append(
                 f"stopped early: the validation error has not fallen below {result['best_error']:.2f} % for "
-                f"{run.recipe.stop_after} epochs; best/ has the weights with the lowest"
+                f"{counted(run.recipe.stop_after, 'epoch')}; best/ has the weights with the lowest"
             )
         if missing := last_epoch(run.folder).get("unreadable"):
-            lines.append(f"the last epoch lacked {missing} unreadable files; 'resnetlab data audit' names them")
+            files = counted(missing, "unreadable file")
+            lines.append(
+                f"the last epoch lacked {files}; 'resnetlab data audit' names {'it' if missing == 1 else 'them'}"
+            )
         return lines
 
 

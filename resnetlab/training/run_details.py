@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import UserError, printable, some
+from resnetlab.errors import UserError, counted, printable, some
 from resnetlab.run_files import METRICS, RESULT, SETTINGS, TRACKING, data_title, read_result, read_settings
 from resnetlab.storage import LOCK, Damaged, InUse, is_locked, locked
 from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
@@ -46,7 +46,7 @@ class RunDetails:
         judged = "validation" if settings.get("recipe", {}).get("validation_images") else "test"
         errors = (("training", run.train_error), ("test", run.test_error), (f"lowest {judged}", run.best_error))
         when, seconds = run.when(), result.get("seconds")
-        done = f"{run.epochs} epoch{'s' * (run.epochs != 1)}, {run.step:,} steps"
+        done = f"{run.epochs} epoch{'s' * (run.epochs != 1)}, {counted(run.step, 'step')}"
         done += f", {seconds:,.0f} s" if seconds is not None else ""
         return [
             ("run", str(run.folder)),

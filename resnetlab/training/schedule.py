@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+from resnetlab.errors import counted
 from resnetlab.schema import INFINITY, Between, Percent, Whole
 from resnetlab.training.recipe import Recipe
 
@@ -36,7 +37,7 @@ def unfinished_warmup(recipe: Recipe, steps: int) -> str:
     """A line about a warm-up that lasts as long as a run of `steps` steps; "" if it ends earlier."""
     if recipe.warmup not in ("linear", "constant") or recipe.warmup_steps < steps:
         return ""
-    return f"the warm-up of {recipe.warmup_steps:,} steps is not shorter than the run"
+    return f"the warm-up of {counted(recipe.warmup_steps, 'step')} is not shorter than the run"
 
 
 def learning_rate(recipe: Recipe, step: int, total: int, state: ScheduleState) -> float:

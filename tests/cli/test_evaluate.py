@@ -235,7 +235,7 @@ def test_classes_and_unreadable_images_are_told_and_counted(others: Path, capsys
     assert "data/ant/0.png: can't be read" in said[2]
     text, told = evaluated(capsys, *ask, "--unreadable", "skip")
     assert "of 7 images right" in text
-    assert f"left out 1 of 8 images, since they can't be read, e.g. {others}/data/ant/0.png" in told
+    assert f"left out 1 of 8 images, since it can't be read: {others}/data/ant/0.png" in told
     ask += ("--unreadable", "skip", "--json", "--report", str(others / "report"))
     found = json.loads(evaluated(capsys, *ask)[0])
     assert (found["images"], found["unreadable"]) == (7, 1)

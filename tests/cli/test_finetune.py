@@ -53,6 +53,13 @@ def test_from_scratch_and_then_from_that(photos: Path, tmp_path: Path, capsys: C
     assert "gradients 0.0 MiB" in shown
 
 
+def test_a_dry_run_of_one_epoch(capsys: Captured) -> None:
+    asked = ["train", "digits", "--net", "cifar_resnet8", "--epochs", "1", "--validation-images", "9", "--dry-run"]
+    assert main([*asked, "--stop-after", "1"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "in total: 1 epoch; fewer after 1 evaluation without a lower" in shown
+
+
 def test_a_class_that_is_only_held_out_is_told(tmp_path: Path, capsys: Captured) -> None:
     for name, count in (("cat", 5), ("cow", 1), ("dog", 5)):
         for side in ("train", "val"):

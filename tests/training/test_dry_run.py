@@ -106,6 +106,11 @@ def test_the_papers_rates(tmp_path: Path) -> None:
             [(0, 1), (99, 1)],
             "multiplied by 0.1 after 5 evaluations without a lower training error",
         ),
+        (
+            {"schedule": "plateau", "patience": 1},
+            [(0, 1), (99, 1)],
+            "multiplied by 0.1 after 1 evaluation without a lower training error",
+        ),
         ({"schedule": "constant"}, [(0, 1), (99, 1)], ""),
         ({"schedule": "cosine"}, [(0, 1), (25, 0.8536), (50, 0.5), (75, 0.1464), (99, 0.0002)], ""),
         (

@@ -205,7 +205,7 @@ def failure(one: Recipe | Measurement, reason: str) -> Failure:
     """A failed run or measurement in words; the place of its data is left out, as it tells a reader nothing."""
     if isinstance(one, Measurement):
         return Failure(one.label, "measurement", one.seed, reason)
-    length = f"{one.epochs:g} epochs" if one.epochs is not None else f"{one.iterations:,} steps"
+    length = f"{one.epochs:g} epoch{'s' * (one.epochs != 1)}" if one.epochs is not None else f"{one.iterations:,} steps"
     words = f"{one.data.split(':')[0]}, {length}, batches of {one.batch_size}, lr {one.lr:g}"
     if one.warmup != "none":
         words += f", warm-up {one.warmup}"
