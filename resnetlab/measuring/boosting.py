@@ -12,7 +12,6 @@ from torch import Tensor
 from resnetlab.measuring.units import (
     Batch,
     Step,
-    check_units,
     count_wrong,
     cross_entropy,
     evaluating,
@@ -37,15 +36,16 @@ class Alignment:
 
 
 def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
-    """How far F(x) points down the loss's gradient, by the unit's name, for the units that keep their maps' size.
+    """How far F(x) points down the loss's gradient, by the unit's name, for units that keep their maps' size, if any.
 
     The loss is each image's own cross-entropy and x what h and F take, so x and F(x) have one shape
     (Jastrzebski et al. 2018, section 4, up to the sign). Images whose F or gradient is zero are left out, as for
     `other` is one that is alone in its batch. The network and its gradients are left as they were.
     """
-    check_units(net)
     sums: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
+    if not any(keeps_size(unit) for _, unit in units_of(net)):
+        return {}
     for x, labels in labelled(batches):
         with evaluating(net), taking_gradients():
             features = net.stem(x).detach().requires_grad_()

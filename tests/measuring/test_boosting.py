@@ -48,6 +48,10 @@ def test_only_units_that_keep_their_size_have_one() -> None:
     assert list(found) == ["layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"]
 
 
+def test_without_a_unit_that_keeps_its_size_there_is_none() -> None:
+    assert alignments(made("cifar_resnet8(stages=((1, 32, 2), (1, 64, 2)))"), [(X, LABELS)]) == {}
+
+
 @torch.no_grad()
 def test_a_step_down_the_gradient_has_a_cosine_of_one() -> None:
     """Without its convolutions, F of the last unit is β, here the way that lowers the loss of class 3."""

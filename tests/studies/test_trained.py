@@ -165,6 +165,7 @@ def test_what_is_measured_can_be_kept_as_json(function: str, settings: dict[str,
     [
         ("lesion.measure", "cifar_resnet8", "deeper network"),
         ("boosting.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
+        ("boosting.measure", "cifar_resnet8(stages=((1, 32, 2), (1, 64, 2)))", "no unit keeps its maps' size"),
         ("sensitivity.measure", "cifar_resnet20(zero_gamma=True)", "F is zero"),
     ],
 )

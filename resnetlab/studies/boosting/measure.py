@@ -21,6 +21,8 @@ def measure(subject: MeasurementContext) -> dict[str, Any]:
     batches = list(zip(x.split(BATCH), labels.split(BATCH), strict=True))
     units = [name for name, _ in subject.net.units()]
     aligned = alignments(subject.net, batches)
+    if not aligned:
+        raise UserError("no unit keeps its maps' size, where F has a direction to compare with: give a deeper network.")
     if all(a.own is None for a in aligned.values()):
         raise UserError("F is zero in every unit: train the network first.")
     return {
