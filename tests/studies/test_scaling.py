@@ -22,7 +22,7 @@ from resnetlab.studies.frame.statistics import CONTRADICTED, DIRECTION, NOT_JUDG
 from resnetlab.studies.frame.study import Plan, StudyResult
 from resnetlab.studies.frame.text import both
 from resnetlab.studies.scaling import STUDY
-from resnetlab.studies.scaling.figures import FROZEN, HALF, NONE
+from resnetlab.studies.scaling.figures import FROZEN, HALF, NONE, number
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -107,6 +107,14 @@ def test_contrary_data_refute_every_claim() -> None:
     expected = [CONTRADICTED] * 11
     expected[5] = expected[8] = NOT_TESTED  # nothing is lost, so nothing is lost to optimisation
     assert verdicts(finding) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(38.46, "38.5"), (999.4, "999"), (999.6, "1,000"), (1234.6, "1,230"), (999_600, "1e+06"), (2.1e-9, "2.1e-09")],
+)
+def test_a_number_of_any_size_has_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 def test_what_110_layers_do_is_asked_at_the_paper_scale_only() -> None:

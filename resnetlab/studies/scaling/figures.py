@@ -129,7 +129,8 @@ def number(value: float) -> str:
     """A number of any size with three digits, or a dash for NaN."""
     if math.isnan(value):
         return "–"
-    return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    shown = float(f"{value:.3g}")
+    return f"{shown:,.0f}" if 1e3 <= abs(shown) < 1e6 else f"{value:.3g}"
 
 
 def figures(nets: Nets) -> list[Figure]:
