@@ -91,6 +91,7 @@ def test_a_section_shows_so_many_and_tells_the_number(page: Path) -> None:
     assert text[text.index('<section id="unreadable"') :].partition("</section>")[0].count("no picture") >= 2
     for name in ("near", "contradictory", "within", "mismatched", "tiny", "stretched", "classes", "formats"):
         assert f'<section id="{name}"' in text, name
+    assert "1 of 2 has fewer than 20." in " ".join(text.split())
 
 
 def test_copies_are_counted_as_in_the_summary_and_shown_with_their_other_class(
