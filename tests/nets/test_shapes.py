@@ -111,6 +111,13 @@ def test_depth_is_the_number_in_the_name(name: str) -> None:
     assert found.depth == int(re.search(r"(?:net|plain|vgg|next|v2_)(\d+)", name)[1]) + 2 * deep
 
 
+@pytest.mark.parametrize("name", [name for name in zoo.names() if "wrn" in name])
+def test_the_number_in_a_wide_nets_name_counts_projections_and_not_fc(name: str) -> None:
+    net = zoo.on_meta(zoo.spec(name))
+    projections = sum(any(isinstance(m, nn.Conv2d) for m in unit.downsample.modules()) for _, unit in net.units())
+    assert int(re.search(r"wrn(\d+)", name)[1]) == net.spec.depth + projections - 1
+
+
 @pytest.mark.parametrize(
     "name", ["cifar_resnet20", "cifar_preresnet20(shortcut=C)", "cifar_resnet20(stem=deep, shortcut=D)"]
 )
