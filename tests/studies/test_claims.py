@@ -66,6 +66,12 @@ of = "x"
 each = "{net}: {gap:.1f}"
 cell = { en = "{each:; |} ({total})", zh = "{each:；|}（{total}）" }
 
+[claims.unit]
+says = "unit"
+paper = "none"
+of = "x"
+cell = { en = "{gap:.1f points}.", zh = "{gap:.1f 个百分点}。" }
+
 [claims.bare]
 says = "bare"
 paper = "none"
@@ -133,6 +139,12 @@ def test_a_gap_whose_interval_ends_short_of_the_bound_does_not_read_as_if_it_rea
     (row,) = rows(text, [claim("c", [near], values={"who": "near"})])
     assert row.verdict == REPRODUCED
     assert str(row.measured) == "near 2.0 ± 0.0, one 1.0 ± 0.0: +1.0 [+0.9, +0.98]"
+
+
+def test_a_gaps_unit_stands_before_the_remark_that_it_has_no_interval(text: Catalogue) -> None:
+    once, often = rows(text, [claim("unit", [more(x, HIGH, than=low)]) for low in (group("once", 1.0), LOW)])
+    assert once.measured == Both("+1.0 points (one seed: no interval).", "+1.0 个百分点（仅一个种子：无区间）。")
+    assert str(often.measured) == "+1.0 [+0.8, +1.2] points."
 
 
 ODD, ENDLESS = group("odd", 1.0, math.nan, 1.0), group("endless", 1.0, math.inf, 1.0)

@@ -5,10 +5,11 @@
 Nothing is computed until it is known that everything a claim needs has finished. In a study's catalogue a claim has,
 under "claims" and its key: `says`, what it says; `paper`, what the papers say; `cell`, the text in the table. A cell
 may use the claim's values and, if there is one comparison, its words: {one} and {other}, the groups; {one_values} and
-{other_values}, mean ± deviation; {gap}, with its interval; and any further words of the comparison. With several
-comparisons, `each` formats each of them (by default its gap alone), and the cell has all of them as {each}. `absent` is
-the cell of a claim that has nothing to compare. A remark may follow the cell: `otherwise`, other possible reasons if
-the claim is contradicted, and `untested`, why a scale does not test it.
+{other_values}, mean ± deviation; {gap}, with its interval, or with a remark after the unit that its format may state,
+as in {gap:.1f points}; and any further words of the comparison. With several comparisons, `each` formats each of them
+(by default its gap alone), and the cell has all of them as {each}. `absent` is the cell of a claim that has nothing to
+compare. A remark may follow the cell: `otherwise`, other possible reasons if the claim is contradicted, and `untested`,
+why a scale does not test it.
 
 The claim's rule also comes from its comparisons: `of` names what they compare, and each states what it asks of which
 groups. A claim with a comparison of its own kind states its rule in a sentence, `holds`.
@@ -83,8 +84,9 @@ class Interval:
     bound: float = 0.0  # from which a claim asks it to differ
 
     def in_words(self, language: str, form: str) -> str:
-        """The difference with the number of decimals that a format like ".2f" states."""
-        text = self.of.rounded(int(form.strip(".f") or 2), self.bound)
+        """The difference with the decimals and the unit that a format like ".2f points" states."""
+        decimals, space, unit = form.partition(" ")
+        text = self.of.rounded(int(decimals.strip(".f") or 2), self.bound) + space + unit
         if self.of.has_interval:
             return text
         said: str = getattr(SHARED("one_seed.gap", mean=text), language)
