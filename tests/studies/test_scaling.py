@@ -117,6 +117,21 @@ def test_a_number_of_any_size_has_three_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("half", "verdict", "gap"),
+    [
+        (1000.0, REPRODUCED, "+1.0 ["),  # log10: 3 beside 3.5 and 1.5
+        (1e9, REPRODUCED, "+2.0 ["),  # beyond the plain net, as much nearer to it as it is away from Add
+        (1e-9, CONTRADICTED, "-2.0 ["),
+    ],
+)
+def test_how_much_nearer_the_gradient_is_to_the_plain_nets(half: float, verdict: str, gap: str) -> None:
+    world = replace(PAPERS, growth=lambda mix: {0.0: 3000.0, 0.5: half}.get(shortcut_scale(mix), 30.0))
+    row = world.judged("quick").rows[2]
+    assert row.verdict == verdict
+    assert f"nearer to the plain net by {gap}" in str(row.measured)
+
+
 def test_what_110_layers_do_is_asked_at_the_paper_scale_only() -> None:
     for scale in ("quick", "cifar"):
         assert verdicts(PAPERS.judged(scale)) == [REPRODUCED] * 10 + [NOT_TESTED]

@@ -152,7 +152,9 @@ def _nearer(half: Group[Net], plain: Group[Net], add: Group[Net]) -> Judged:
     logs = {name: [math.log10(grown) for grown in net.of(growth)] for name, net in nets.items()}
     ends = list(zip(logs["plain"], logs["add"], strict=True))
     up = math.copysign(2, sum(p - a for p, a in ends))  # towards the plain net
-    nearer = difference([up * h for h in logs["half"]], [up * (p + a) / 2 for p, a in ends])
+    # Beyond one of them, the two distances differ by no more than they do there.
+    between = [min(max(h, min(both)), max(both)) for h, both in zip(logs["half"], ends, strict=True)]
+    nearer = difference([up * h for h in between], [up * (p + a) / 2 for p, a in ends])
     times = {name: number(mean(net, growth)) for name, net in nets.items()}
     return nearer.verdict_above(0), {**times, "gap": Interval(nearer)}
 
