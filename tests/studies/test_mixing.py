@@ -106,6 +106,8 @@ def test_a_case_counts_as_fitted_within_a_point_of_adds_training_error() -> None
     words = str(judged("quick", lambda case: 8.0, train=lambda case: more.get(case, 9.0)).words).rpartition("\n\n")[2]
     assert str(CASES["dropout"].words) in words
     assert str(CASES["1x1 conv"].words) not in words
+    less = judged("quick", lambda case: 8.0, train=lambda case: 20.0 if case == ADD else 5.0)
+    assert "the training error is at most 1 point above Add's" in str(less.words), "not within a point of it"
 
 
 def test_no_difference_reproduces_only_that_one_is_near() -> None:
