@@ -157,7 +157,8 @@ def cross_entropy(scores: Tensor, labels: Tensor, reduction: str = "mean") -> Te
 def count_wrong(scores: Tensor, labels: Tensor) -> int:
     """How many images have their highest score (N K) for another class than their label, or one that is not finite.
 
-    Raises UserError for labels that are no classes.
+    Of equal scores the first counts, as in a training's error: in `accuracy`, where each of them does, a network that a
+    lesion left without an answer would have no error. Raises UserError for labels that are no classes.
     """
     check_classes(scores, labels)
     return int(((scores.argmax(1) != labels) | ~scores.isfinite().all(1)).sum())

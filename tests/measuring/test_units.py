@@ -267,6 +267,15 @@ def test_scores_that_are_not_finite_are_wrong() -> None:
     assert [found.error for found in boosting.read_outs(net, batches)] == [100] * 4
 
 
+def test_a_network_without_an_answer_has_the_error_of_its_first_class() -> None:
+    """Not that of `accuracy`, 0, which would say that nothing was lost."""
+    net = made("cifar_resnet8")
+    net.fc.weight.data.zero_()
+    net.fc.bias.data.zero_()
+    assert lesion.error_of(net, BATCHES) == pytest.approx(100 * 5 / 6)
+    assert accuracy(net, BATCHES).error == 0
+
+
 @pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
 def test_a_measurement_is_the_same_twice_and_in_either_mode(measure: Callable[[ResNet], object]) -> None:
     net = made("cifar_resnet8")
