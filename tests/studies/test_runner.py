@@ -266,7 +266,7 @@ def test_what_failed_runs_leave_open_is_not_judged(tmp_path: Path, trained: Path
     assert (record.runs, len(record.failures)) == (len(RECIPES) - 1, 1)
     (failure,) = record.failures
     assert (failure["net"], failure["seed"], failure["reason"]) == ("cifar_plain14", 1, "it diverged.")
-    assert failure["recipe"].startswith("digits, 1 epochs, batches of ")
+    assert failure["recipe"].startswith("digits, 1 epoch, batches of ")
     assert [row["verdict"] == NOT_JUDGED.word for row in record.rows] == [
         *(True, False, False),  # not tested: that the training error falls
         *(True, True, False, False),
