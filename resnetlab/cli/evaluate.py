@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resnetlab.api.evaluate import EvaluationResult
 
 Sources = Annotated[
-    tuple[str, ...],
+    str,
     Parameter(
         show_default=False,
         help=f"Runs, by their folders, names or hashes, weight files, or {NAMES}; several form an ensemble.",
@@ -41,9 +41,7 @@ Report = Annotated[
 
 
 def evaluate(
-    sources: Sources = (),
-    /,
-    *,
+    *sources: Sources,
     data: Data,
     views: Views = "1-crop",
     flip: Flip = False,

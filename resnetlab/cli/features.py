@@ -33,9 +33,8 @@ Unreadable = Annotated[
 
 def features(
     source: options.RunOrWeights,
-    images: options.Images = (),
     /,
-    *,
+    *images: options.Images,
     out: Out = None,
     at: At = None,
     nearest: Nearest = None,

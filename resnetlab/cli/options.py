@@ -40,7 +40,7 @@ RunWeightsOrExported = Annotated[
     str, Parameter(help=f"A run, by its folder, name or hash, a weight file, an exported .onnx or .xml, or {NAMES}.")
 ]
 Images = Annotated[
-    tuple[str, ...],
+    str,
     Parameter(show_default=False, help="Files, folders or patterns; without any, a list is read from standard input."),
 ]
 Net = Annotated[str | None, Parameter(help="The network's name, if the file does not determine it.")]

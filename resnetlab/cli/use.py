@@ -42,9 +42,8 @@ Pictures = Annotated[Path, Parameter(help="The folder for the pictures.")]
 
 def predict(
     source: options.RunWeightsOrExported,
-    images: options.Images = (),
     /,
-    *,
+    *images: options.Images,
     net: options.Net = None,
     which: options.Which = "last",
     reading: options.Reading = options.READ,
@@ -72,9 +71,8 @@ def predict(
 
 def explain(
     source: options.RunOrWeights,
-    images: options.Images = (),
     /,
-    *,
+    *images: options.Images,
     net: options.Net = None,
     which: options.Which = "last",
     reading: options.Reading = options.READ,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from resnetlab.cli import main as command
+from resnetlab.cli.app import app
 from resnetlab.errors import NothingToResume, ToldElsewhere, UserError
 from resnetlab.training.signals import Stopped
 
@@ -140,3 +141,21 @@ def test_a_folder_that_looks_like_an_option(
     (tmp_path / "-x").mkdir()
     assert command.main(["predict", "net", "-x"]) == 2
     assert "if it is a file or folder, write ./-x." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("predict net --top 1", "a.jpg b.jpg"),
+        ("predict net a.jpg --json", "b.jpg c.jpg"),
+        ("explain net --unit layer1.0", "a.jpg b.jpg"),
+        ("features net --nearest 1", "a.jpg b.jpg"),
+        ("eval --data digits", "one two three"),
+        ("eval one --data digits", "two three"),
+        ("compare resnet18 --json", "resnet34 resnet50"),
+        ("runs compare one --runs folder", "two three"),
+    ],
+)
+def test_options_may_stand_before_a_list(before: str, after: str) -> None:
+    bound = app.parse_args(shlex.split(f"{before} {after}"), print_error=False, exit_on_error=False)[1]
+    assert bound.args[-len(after.split()) :] == tuple(after.split())
