@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import resnetlab
+from resnetlab.errors import UserError
 
 dependencies = ["torch", "numpy", "safetensors"]
 
 
 def _entry(name: str) -> Callable[..., object]:
     def network(weights: str | None = None, *, pretrained: bool = False, num_classes: int | None = None) -> object:
+        if pretrained and weights is not None:
+            raise UserError(f"pretrained=True takes the package's weights; leave it out to load {weights}.")
         if pretrained:
             weights = f"pretrained:{name}"
         if weights is None:

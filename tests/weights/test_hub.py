@@ -204,3 +204,9 @@ def test_a_wrapped_network_is_refused(net: ResNet | VGG, tmp_path: Path) -> None
     with pytest.raises(UserError, match="3 is not a network, run folder or weight file of resnetlab's.$"):
         resnetlab.save_pretrained(3, tmp_path / "a")  # type: ignore[arg-type]
     assert not (tmp_path / "a").exists()
+
+
+def test_torch_hub_is_not_given_two_weights() -> None:
+    network = runpy.run_path(str(Path(__file__).parents[2] / "hubconf.py"))["cifar_resnet20"]
+    with pytest.raises(UserError, match="takes the package's weights; leave it out to load mine.pth"):
+        network("mine.pth", pretrained=True)
