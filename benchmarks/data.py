@@ -1,6 +1,6 @@
 """Data: decoding and cropping beside Pillow's, from files and from a pack; CIFAR's augmentation; memory and start-up.
 
-python -m benchmarks.data [--json] [--runs N] [--data DIR]
+python -m benchmarks.data [--json] [--record FILE] [--runs N] [--data DIR]
 
 DIR: where ../shared/data/unpack.py puts its data, or any folder of JPEGs. The peer is the pipeline of torchvision's
 reference script written out, Pillow and torch alone, since torchvision's wheel does not import beside a CPU torch.
@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import resnetlab
-from benchmarks.timing import Row, medians, options, show
+from benchmarks.timing import Row, keep, medians, options, run, show
 from benchmarks.training import PLAIN, users_step
 from resnetlab.data.augmentation import resized_crop_box
 from resnetlab.data.crops import CROPS
@@ -42,6 +42,7 @@ from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.data.statistics import measure
 from resnetlab.data.streaming import ReadPlan, read_ahead
 from resnetlab.data.turbojpeg import Box, Jpeg, JpegError
+from resnetlab.errors import UserError
 
 SIZE, BATCH = 224, 128
 RESIZED_CROP = CROPS["resized_crop_flip"]
@@ -273,7 +274,7 @@ def jpegs_in(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and record."""
     parser = options(__doc__ or "", runs=9)
     parser.add_argument("--data", type=Path, help="a folder of JPEGs; unset: unpacked from ../shared/data")
     chosen: argparse.Namespace = parser.parse_args()
@@ -286,13 +287,17 @@ def main() -> None:
             unpack = [sys.executable, str(SHARED / "unpack.py"), str(source), "imagenet-sample"]
             subprocess.run(unpack, check=True, capture_output=True)
         paths = jpegs_in(source) if source else []
+        if chosen.data and not paths:
+            raise UserError(f"{chosen.data}: there is no JPEG in it.")
         rows = jpeg_rows(paths, folder, chosen.runs) if paths else []
         if not rows:
             print("no JPEGs: give --data DIR", file=sys.stderr)
-        show(rows + cifar_rows(chosen.runs) + memory_rows(folder, 3), as_json=chosen.json)
+        rows += cifar_rows(chosen.runs) + memory_rows(folder, 3)
+        show(rows, as_json=chosen.json)
+        keep(rows, chosen.record)
 
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    main()
+    run(main)
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)

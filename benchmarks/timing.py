@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from resnetlab.api.errors import as_user_errors
 from resnetlab.errors import UserError
 from resnetlab.machine import machine
 from resnetlab.measuring.cost import interleaved
@@ -78,9 +79,10 @@ def say_absent(packages: Iterable[str]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark; bad input is one line and exit code 2, as of the command."""
+    """Run a benchmark; bad input, and a file that can't be used, is one line and exit code 2, as of the command."""
     try:
-        main()
+        with as_user_errors("benchmarks"):
+            main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

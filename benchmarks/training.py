@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as tf
@@ -26,8 +25,10 @@ from benchmarks.timing import Row, keep, medians, options, run, say_absent, show
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader
 from resnetlab.data.normalisation import imagenet
+from resnetlab.errors import UserError
 from resnetlab.machine import available_cores
 from resnetlab.nets.zoo import build, spec
+from resnetlab.storage import read_json
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.figures.figure import Figure, Panel, Series
 from resnetlab.training.precision import AUTOCAST, resolved
@@ -165,20 +166,31 @@ def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[R
     ]
 
 
+class Recorded(TypedDict):
+    """What is read of a record."""
+
+    rows: list[Row]
+
+
 def figure_of(rows: list[Row]) -> Figure:
-    """Images a second against depth: ours, the plain loop, the fastest peer, and the convolutions alone."""
+    """Images a second against depth: ours, the plain loop, the fastest peer, and the convolutions alone.
+
+    Raises UserError for rows of anything but --depths.
+    """
     lines: dict[str, dict[float, float]] = {
         name: {} for name in ("convolutions alone", "ours", "best peer", "plain loop")
     }
     for row in rows:
-        depth = float(re.findall(r"cifar_resnet(\d+)", row.what)[0])
-        assert row.limit is not None
-        assert row.peer is not None
+        named = re.search(r"training step of cifar_resnet(\d+)", row.what)
+        if not named or row.limit is None or row.peer is None:
+            raise UserError(f"--figure needs a record of --depths, which has no row {row.what!r}.")
+        depth = float(named[1])
         lines["convolutions alone"][depth], lines["ours"][depth] = row.limit, row.ours
         lines["plain loop" if str(row.peer_name).endswith(str(PLAIN)) else "best peer"][depth] = row.peer
     series = [
         Series(name, name == "convolutions alone", i, list(points), (y := list(points.values())), y, y)
         for i, (name, points) in enumerate(lines.items())
+        if points
     ]
     panel = Panel("", "layers", "images/s", series, x_log=True, y_log=True)
     return Figure("depths", "Speed of a training step against depth", [panel])
@@ -193,7 +205,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.figure:
         record, picture = chosen.figure
-        recorded = [Row(**row) for row in json.loads(record.read_text())["rows"]]
+        recorded = [Row(**row) for row in read_json(record, Recorded)["rows"]]
+        if not recorded:
+            raise UserError(f"{record}: has no rows.")
         picture.write_text(draw(figure_of(recorded), "depths") + "\n")
         return
     say_absent(("torchvision", "timm"))

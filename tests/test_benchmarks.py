@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,8 @@ def test_every_benchmark_says_its_options(
         ("inference", ["--int8", "nowhere", "--weights", "nothing"], "error: data 'nowhere': no data set"),
         ("serving", ["run", "--images", "nowhere"], "error: nowhere: there is no image in it."),
         ("serving", ["run", "--images", ".", "--engine", "tensorrt"], "argument --engine: invalid choice: 'tensorrt'"),
+        ("data", ["--data", "."], "error: .: there is no JPEG in it."),
+        ("training", ["--figure", "absent.json", "depths.svg"], "error: absent.json: can't be read (No such file"),
         ("parity", ["resnet19"], "error: no peer has resnet19: choose from resnet18, "),
         ("export", ["--data", "nowhere", "--weights", "."], "error: data 'nowhere': no data set"),
         ("pretrained", ["nothing", "--data", "digits"], "error: nothing"),
@@ -69,3 +73,46 @@ def test_peers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch, capsys
     printed = capsys.readouterr()
     assert printed.err == "not installed, so not compared: no_such_peer, another_one\n"
     assert not printed.out
+
+
+def test_the_record_of_the_data_benchmark_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    data, timing = (importlib.import_module(f"benchmarks.{name}") for name in ("data", "timing"))
+    rows = [timing.Row(name, "ms", 1.0, None, None, None, None, 1) for name in ("cifar", "memory")]
+    monkeypatch.setattr(data, "SHARED", tmp_path)
+    monkeypatch.setattr(data, "cifar_rows", lambda _: rows[:1])
+    monkeypatch.setattr(data, "memory_rows", lambda *_: rows[1:])
+    monkeypatch.setattr("sys.argv", ["data", "--record", str(tmp_path / "record.json")])
+    data.main()
+    assert json.loads((tmp_path / "record.json").read_text())["rows"] == [asdict(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "picture", "message"),
+    [
+        ([], "x.svg", "error: record.json: has no rows."),
+        ([{"what": "resnetlab nets"}], "x.svg", "error: record.json: damaged, rows[0] lacks unit, "),
+        (["resnetlab nets"], "x.svg", "error: --figure needs a record of --depths, which has no row 'resnetlab nets'."),
+        (["training step of cifar_resnet20"], "absent/x.svg", "error: absent/x.svg: can't be read or written"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_one_line(
+    rows: list[object],
+    picture: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+    training, timing = (importlib.import_module(f"benchmarks.{name}") for name in ("training", "timing"))
+    made = [
+        asdict(timing.Row(r, "images/s", 2.0, 1.0, "plain loop", 2.0, 3.0, 1)) if type(r) is str else r for r in rows
+    ]
+    Path("record.json").write_text(json.dumps({"rows": made}))
+    monkeypatch.setattr("sys.argv", ["training", "--figure", "record.json", picture])
+    with pytest.raises(SystemExit) as end:
+        timing.run(training.main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(message)
