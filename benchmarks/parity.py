@@ -61,11 +61,14 @@ def main() -> None:
         raise UserError(
             f"no peer has {', '.join(sorted(unknown))}: choose from {', '.join(name for _, name in pairs)}."
         )
+    pairs = [(package, name) for package, name in pairs if not chosen.names or name in chosen.names]
+    needed = dict.fromkeys(["torchvision", *(package for package, _ in pairs)])  # timm imports torchvision
+    if absent := [package for package in needed if not importlib.util.find_spec(package)]:
+        raise UserError(f"not installed: {', '.join(absent)}; to install: pip install {' '.join(absent)}")
     rows = []
     for package, name in pairs:
-        if not chosen.names or name in chosen.names:
-            rows.append(compared(package, name))
-            print(line(rows[-1]), file=sys.stderr, flush=True)
+        rows.append(compared(package, name))
+        print(line(rows[-1]), file=sys.stderr, flush=True)
     if chosen.json:
         print(json.dumps([asdict(row) for row in rows]))
     if chosen.record:
@@ -133,8 +136,8 @@ def define_operators() -> None:
     CPUs, and none of its networks uses them.
     """
     found = importlib.util.find_spec("torchvision")
-    if found is None or not found.origin:
-        raise SystemExit("needs torchvision and timm: pip install torchvision timm")
+    assert found
+    assert found.origin
     if LIBRARIES or hasattr(torch.ops.torchvision, "nms"):
         return
     text = Path(found.origin).with_name("_meta_registrations.py").read_text(encoding="utf-8")

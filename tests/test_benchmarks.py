@@ -46,6 +46,8 @@ def test_every_benchmark_says_its_options(
         ("data", ["--data", "."], "error: .: there is no JPEG in it."),
         ("training", ["--figure", "absent.json", "depths.svg"], "error: absent.json: can't be read (No such file"),
         ("parity", ["resnet19"], "error: no peer has resnet19: choose from resnet18, "),
+        ("parity", ["resnet18"], "error: not installed: torchvision; to install: pip install torchvision"),
+        ("parity", ["resnet50d"], "error: not installed: torchvision, timm; to install: pip install torchvision timm"),
         ("export", ["--data", "nowhere", "--weights", "."], "error: data 'nowhere': no data set"),
         ("pretrained", ["nothing", "--data", "digits"], "error: nothing"),
     ],
@@ -61,6 +63,8 @@ def test_bad_options_are_one_line(
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [name, *options])
+    if name == "parity":
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as end:
         importlib.import_module("benchmarks.timing").run(importlib.import_module(f"benchmarks.{name}").main)
     assert end.value.code == 2
