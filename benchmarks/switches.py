@@ -1,6 +1,6 @@
 """Switches of a training on real CIFAR-10: images/s, memory, test error, and whether the weights repeat bit by bit.
 
-python -m benchmarks.switches --data DIR [--images N] [--epochs E] [--json] [--runs N]
+python -m benchmarks.switches --data DIR [--images N] [--epochs E] [--json] [--record FILE] [--runs N]
 
 Each switch is one field of the recipe `cifar_paper` on cifar_resnet20, changed alone. Every training is a process of
 its own with all cores, so that its memory is its own; the rounds go through all switches, so that a busy moment of
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Row, in_a_process, options, run, show
+from benchmarks.timing import Row, in_a_process, options, positive, run, show
 from resnetlab.data.images import Data, Images
 from resnetlab.data.open import open_data
 from resnetlab.machine import available_cores, machine, most_bytes
@@ -103,7 +103,7 @@ def main() -> None:
     """Measure, and print."""
     parser = options("Switches of a training.", runs=2)
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's batches")
-    parser.add_argument("--images", type=int, default=10_000, help="training images an epoch")
+    parser.add_argument("--images", type=positive, default=10_000, help="training images an epoch")
     parser.add_argument("--epochs", type=float, default=3.0)
     given = parser.parse_args()
     found = measured(given.data, given.images, given.epochs, given.runs)
@@ -127,7 +127,7 @@ def main() -> None:
         budget = {"net": "cifar_resnet20", "recipe": "cifar_paper", "images": given.images, "epochs": given.epochs}
         record = {"machine": machine(), "runs": given.runs, "budget": budget, "switches": switches}
         given.record.write_text(json.dumps(record, indent=1) + "\n")
-    show(rows, as_json=given.json)
+    show(rows, as_json=given.json, taken="fastest")
 
 
 if __name__ == "__main__":

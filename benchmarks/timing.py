@@ -88,15 +88,15 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(2) from error
 
 
-def show(rows: list[Row], *, as_json: bool) -> None:
-    """Print the rows, as JSON or for people."""
+def show(rows: list[Row], *, as_json: bool, taken: str = "median") -> None:
+    """Print the rows, as JSON or for people; taken: which of a row's runs it has."""
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
         return
     for row in rows:
         peer = f"{row.peer_name} {row.peer:.1f}, ratio {row.ratio:.2f}" if row.peer and row.ratio else "no peer"
         limit = f", limit {row.limit:.1f}" if row.limit else ""
-        print(f"{row.what}: ours {row.ours:.1f} {row.unit}; {peer}{limit} (median of {row.runs})")
+        print(f"{row.what}: ours {row.ours:.1f} {row.unit}; {peer}{limit} ({taken} of {row.runs})")
 
 
 def keep(rows: list[Row], path: Path | None) -> None:

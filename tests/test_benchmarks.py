@@ -37,6 +37,7 @@ def test_every_benchmark_says_its_options(
         ("training", ["--runs", "0"], "argument --runs: '0' must be a whole number of 1 or more"),
         ("memory", ["--threads", "-1"], "argument --threads: '-1' must be a whole number of 1 or more"),
         ("loop", ["--threads", "many"], "argument --threads: 'many' must be a whole number of 1 or more"),
+        ("switches", ["--data", ".", "--images", "0"], "argument --images: '0' must be a whole number of 1 or more"),
         ("inference", ["--record", "absent/record.json"], "argument --record: absent: no such folder"),
         ("inference", ["--record", "."], "argument --record: .: is a folder"),
         ("inference", ["--int8", "digits"], "--int8 and --weights belong together"),
@@ -120,3 +121,16 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(
         timing.run(training.main)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_the_speeds_of_switches_are_those_of_the_fastest_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    switches = importlib.import_module("benchmarks.switches")
+    speeds = {"none": (100.0, 110.0), "compile": (165.0, 120.0)}
+    made = {name: [switches.Trained(speed, 1.0, 1, "", 1.0) for speed in every] for name, every in speeds.items()}
+    monkeypatch.setattr(switches, "measured", lambda *_: made)
+    monkeypatch.setattr("sys.argv", ["switches", "--data", "."])
+    switches.main()
+    assert "compile: ours 165.0 images/s; no switch 110.0, ratio 1.50 (fastest of 2)" in capsys.readouterr().out
