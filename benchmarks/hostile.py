@@ -15,6 +15,7 @@ import contextlib
 import http.client
 import io
 import json
+import math
 import re
 import struct
 import threading
@@ -46,7 +47,7 @@ class Row:
     megabytes: float  # of a request
     answers: str  # how many of which status
     seconds: float  # until the last answer
-    health: float  # the slowest answer of /health meanwhile, in seconds
+    health: float | None  # the slowest answer of /health meanwhile, in seconds; None where one did not come
     most: float  # MB of memory, at most
     after: float  # and afterwards
     rest: float  # and before all of it
@@ -218,7 +219,8 @@ async def seen(
     ended.set()
     slowest, most = await watching
     await asyncio.sleep(SETTLE_SECONDS)
-    return Row(name, len(requests), megabytes, told, seconds, slowest, most, held(pid), rest)
+    health = slowest if math.isfinite(slowest) else None
+    return Row(name, len(requests), megabytes, told, seconds, health, most, held(pid), rest)
 
 
 async def attacked(port: int, pid: int, attack: Attack, rest: float) -> Row:
@@ -259,7 +261,8 @@ def show(rows: list[Row]) -> None:
     """Print a table."""
     print(f"{'':44}{'MB':>6}{'s':>7}{'/health, s':>12}{'memory, MB':>12}{'after':>7}  answers")
     for row in rows:
-        numbers = f"{row.megabytes:6.1f}{row.seconds:7.2f}{row.health:12.3f}{row.most:12,.0f}{row.after:7,.0f}"
+        health = "none" if row.health is None else f"{row.health:.3f}"
+        numbers = f"{row.megabytes:6.1f}{row.seconds:7.2f}{health:>12}{row.most:12,.0f}{row.after:7,.0f}"
         print(f"{f'{row.requests} x {row.name}'[:43]:44}{numbers}  {row.answers}")
     print(f"at rest, {rows[0].rest:,.0f} MB")
 

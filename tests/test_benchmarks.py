@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 from dataclasses import asdict
@@ -134,3 +135,17 @@ def test_the_speeds_of_switches_are_those_of_the_fastest_training(
     monkeypatch.setattr("sys.argv", ["switches", "--data", "."])
     switches.main()
     assert "compile: ours 165.0 images/s; no switch 110.0, ratio 1.50 (fastest of 2)" in capsys.readouterr().out
+
+
+def test_a_hostile_client_that_stops_the_server_leaves_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    hostile = importlib.import_module("benchmarks.hostile")
+    monkeypatch.setattr(hostile, "watched", lambda *_: (float("inf"), 1.0))
+    monkeypatch.setattr(hostile, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(hostile, "held", lambda _: 1.0)
+    row = asyncio.run(hostile.seen("a request", 1.0, [], 0, 0, 1.0))
+    assert json.dumps(asdict(row), allow_nan=False)
+    hostile.show([row])
+    assert "none" in capsys.readouterr().out
