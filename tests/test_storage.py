@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -108,6 +109,10 @@ def test_a_lock_is_a_regular_file_of_the_folder(tmp_path: Path) -> None:
     with (tmp_path / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         assert not is_locked(tmp_path), "who asks at the same moment is no training"
+    (tmp_path / "lock").rename(tmp_path / "store")
+    (tmp_path / "lock").symlink_to("store")
+    with pytest.raises(Damaged, match="lock: damaged, it is a symbolic link, not a regular file"), locked(tmp_path):
+        pass
     (tmp_path / "lock").unlink()
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(Damaged, match="lock: damaged, it is a FIFO, not a regular file; remove it"):
@@ -162,13 +167,32 @@ def test_a_file_that_was_renamed_meanwhile_is_another_one(tmp_path: Path) -> Non
         assert not storage._is_still(file, part)
 
 
+def test_a_file_that_was_renamed_before_it_was_locked_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, lock = tmp_path / "a.part", storage.try_lock
+    part.write_bytes(b"first")
+
+    def lock_late(file: BinaryIO) -> bool:
+        if not (tmp_path / "a").exists():
+            part.replace(tmp_path / "a")
+            os.link(tmp_path / "a", tmp_path / "first")
+        return lock(file)
+
+    monkeypatch.setattr(storage, "try_lock", lock_late)
+    write_atomically(tmp_path / "a", b"second")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"second", "first": b"first"}
+
+
 def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    replace = Path.replace
+    replace, rename = Path.replace, Path.rename
     monkeypatch.setattr(os, "fsync", lambda _: done.append("fsync"))
     monkeypatch.setattr(Path, "replace", lambda part, path: done.append("replace") or replace(part, path))
+    monkeypatch.setattr(Path, "rename", lambda new, path: done.append("rename") or rename(new, path))
     write_atomically(tmp_path / "a", b"new")
-    assert done == ["fsync", "replace"]
+    replace_folder(tmp_path / "last", {"a": b"1", "b": b"2"}, keep_old=True)
+    assert done == ["fsync", "replace", "fsync", "fsync", "rename"]
 
 
 @pytest.mark.parametrize(
