@@ -157,7 +157,7 @@ def _opened(path: Path, flags: int, buffering: int = -1) -> BinaryIO:
     """A regular file, opened without ever waiting. Raises OSError for anything else."""
     try:
         # Without O_NONBLOCK the opening of a FIFO waits for its other end; of regular files it changes nothing.
-        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if odd := _odd(path, flags):
             raise odd from error
