@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.training.classes import natural, outputs_of
+from resnetlab.training.classes import match_classes, natural, outputs_of
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,8 @@ def test_outputs_of_each_class() -> None:
     assert outputs_of(classes, "text")[0] is None
     outputs, _ = outputs_of(classes, "natural")
     assert outputs == [0, 2, 3, 1]  # class10 is timm's number 2
+    matched = match_classes("FILE", None, "folder", classes, {}, "natural")
+    assert (matched.classes, matched.outputs) == (("class1", "class2", "class10", "class11"), (0, 2, 3, 1))
     assert outputs_of(("a", "b"), "natural") == (None, "by order, since the file has no class names")
     assert "the data's order is kept: number 0 is 'b'" in outputs_of(("b", "a"), "text")[1]
     with pytest.raises(UserError, match="class-order='alphabet' is not known: choose one of text, natural"):

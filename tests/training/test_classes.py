@@ -34,6 +34,7 @@ def test_the_same_names_are_not_worth_a_word() -> None:
         (["stra\u00dfe", "b"], ["STRASSE", "b"], (0, 1), "STRASSE is stra\u00dfe"),
         (["cat", "cat", "dog"], ["cat", "dog"], (0, 2), "2 of the network's 3"),  # of equal names the first
         (["cat", "Cat", "dog"], ["Cat", "cat"], (1, 0), "2 of the network's 3"),  # what is written alike goes first
+        (["Cat", "cat", "dog"], ["cat", "CAT"], (1, 0), "under other names: CAT is Cat"),  # and is taken then
     ],
 )
 def test_names_are_matched_whatever_their_order(
