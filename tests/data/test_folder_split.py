@@ -26,17 +26,18 @@ def test_the_split_is_of_a_fifth_of_each_class_and_written_down(tmp_path: Path) 
         *(f"a/{i}.png" for i in range(20)),
         *(f"b/{i}.png" for i in range(2)),
         *(f"c/{i}.png" for i in range(7)),
+        *(f"d/{i}.png" for i in range(8)),
     )
     first = read(tmp_path)
-    assert first.test.labels.bincount().tolist() == [4, 1, 1]
-    assert first.train.labels.bincount().tolist() == [16, 1, 6]
+    assert first.test.labels.bincount().tolist() == [4, 1, 1, 2]
+    assert first.train.labels.bincount().tolist() == [16, 1, 6, 6]
     assert not set(names(first.train)) & set(names(first.test))
     # Pinned: the draw is a function of the names, on every machine.
     assert [n for n in names(first.test) if n.startswith("a/")] == ["a/0.png", "a/11.png", "a/12.png", "a/5.png"]
     written = json.loads((tmp_path / SPLIT).read_text())
     assert (written["seed"], written["share"], written["test"]) == (0, 0.2, names(first.test))
     assert os.listdir(tmp_path).count(SPLIT) == 1
-    assert len(os.listdir(tmp_path)) == 4  # no part of a file is left
+    assert len(os.listdir(tmp_path)) == 5  # no part of a file is left
     assert read(tmp_path).fingerprint == first.fingerprint
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetlab.data import digits, loading
-from resnetlab.data.augmentation import crop_flip
+from resnetlab.data.augmentation import alternating_flips, crop_flip
 from resnetlab.data.files import Files
 from resnetlab.data.images import Data, Images
 from resnetlab.data.loading import Augmentation, Loader, batch_ends, share
@@ -176,6 +176,8 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch(balanced: bool
     assert all(len(seen) == 1 for epoch in epochs for seen in epoch.values())
     if not balanced:
         assert 70 < sum(True in seen for seen in epochs[0].values()) < 130
+        mirrored = alternating_flips(uniform("first flip", 0, 0, 0, 200, 1)[:, 0], 0).tolist()
+        assert [epochs[0][i] for i in range(200)] == [{each} for each in mirrored]
     for one, other, apart in ((0, 1, 1), (1, 2, 1), (0, 2, 2), (0, 3, 3)):
         both = epochs[one].keys() & epochs[other].keys()
         assert len(both) > 50

@@ -29,6 +29,8 @@ def test_an_epoch_has_as_many_of_each_class_and_is_as_long() -> None:
     often = order.bincount(minlength=len(UNEVEN))
     assert often[UNEVEN == 0].max() == 1  # some of a large class are left out, and none comes twice
     assert set(often[UNEVEN == 3].tolist()) <= {3, 4}  # of a small one all come equally often
+    larger = {int(UNEVEN[balanced_order(UNEVEN, 0, epoch)].bincount().argmax()) for epoch in range(12)}
+    assert larger == {0, 1, 3}  # the one that is left over goes to each class in turn
 
 
 def test_it_is_a_function_of_seed_and_epoch() -> None:
