@@ -378,8 +378,19 @@ def test_what_the_projects_trained_with() -> None:
         normalisation("akamaster", spec("cifar_resnet20(zero_pad=around)"))
         == NAMING_SCHEMES["torchvision"].normalisation[None]
     )
-    mean, _ = normalisation("chenyaofo", spec("cifar_resnet20(shortcut=B)", num_classes=100)) or ((), ())
-    assert mean == (0.5070, 0.4865, 0.4409)
+    for (naming, name, classes), published in {  # of pixels from 0 to 255, as their code has them
+        ("caffe", "resnet50_v1", 1000): (122.7717, 115.9465, 102.9801, 1, 1, 1),
+        ("fb", "cifar_resnet20", 10): (125.3, 123.0, 113.9, 63.0, 62.1, 66.7),
+        ("fb", "cifar_resnet20", 100): (129.3, 124.1, 112.4, 68.2, 65.4, 70.4),
+        ("chenyaofo", "cifar_resnet20(shortcut=B)", 10): [
+            255 * v for v in (0.4914, 0.4822, 0.4465, 0.2023, 0.1994, 0.2010)
+        ],
+        ("chenyaofo", "cifar_resnet20(shortcut=B)", 100): [
+            255 * v for v in (0.5070, 0.4865, 0.4409, 0.2673, 0.2564, 0.2761)
+        ],
+    }.items():
+        mean, std = normalisation(naming, spec(name, num_classes=classes)) or ((), ())
+        assert [255 * v for v in (*mean, *std)] == pytest.approx(published)
     assert normalisation("a-martyn", spec("cifar_resnet20", num_classes=100)) is None
     assert normalisation("timm", spec("resnetv2_50")) == ((0.5,) * 3, (0.5,) * 3)
     assert normalisation("timm", spec("resnet50d")) == normalisation("torchvision", spec("resnet50"))
