@@ -178,11 +178,11 @@ def test_every_network_of_timms_is_told_by_its_tensors(name: str) -> None:
 def test_deep_caffe_nets_number_their_units() -> None:
     shallow = write_state(network("resnet50_v1/8").state_dict(), spec("resnet50_v1"), "caffe").keys()
     assert {"res2c_branch2a.0", "res3d_branch2a.0", "res4f_branch2a.0"} <= shallow
-    names = write_state(network("resnet152_v1/8").state_dict(), spec("resnet152_v1"), "caffe").keys()
-    units = [key.removesuffix("_branch2a.0") for key in names if key.startswith("res") and key.endswith("_branch2a.0")]
-    assert units[:4] == ["res2a", "res2b", "res2c", "res3a"]
-    assert units[4:11] == [f"res3b{i}" for i in range(1, 8)]
-    assert units[-4:] == ["res4b35", "res5a", "res5b", "res5c"]
+    for name, third, fourth in (("resnet101_v1", 4, 23), ("resnet152_v1", 8, 36)):
+        names = write_state(on_meta(spec(name)).state_dict(), spec(name), "caffe").keys()
+        units = [key[3:].removesuffix("_branch2a.0") for key in names if re.fullmatch("res.*_branch2a.0", key)]
+        numbered = [*(f"3b{i}" for i in range(1, third)), "4a", *(f"4b{i}" for i in range(1, fourth))]
+        assert units == ["2a", "2b", "2c", "3a", *numbered, "5a", "5b", "5c"]
 
 
 def test_caffes_batch_norm_in_two_layers_and_a_bias_before_it() -> None:
