@@ -31,8 +31,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder
 
 
-def stepper() -> Stepper:
-    net = build("cifar_resnet8(in_channels=1)")
+def stepper(name: str = "cifar_resnet8") -> Stepper:
+    net = build(f"{name}(in_channels=1)")
     return Stepper(net, make_optimiser(net, recipe("digits")), recipe("digits"), "cpu")
 
 
@@ -119,6 +119,28 @@ def test_within_an_epoch_random_states_and_totals_must_be_possible(
     save_checkpoint(tmp_path, stepper(), metadata, within)
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path, stepper())
+
+
+def test_each_process_gets_its_own_totals_and_random_state(trained: Path, tmp_path: Path) -> None:
+    metadata = described(read_safetensors(trained / "last/weights.safetensors")[1])[1]
+    assert metadata is not None
+    totals = [EpochTotals(seen=4, wrong=4), EpochTotals(seen=3, wrong=1)]  # an error of 100 % is possible
+    states = [{"cpu": torch.Generator().manual_seed(seed).get_state()} for seed in (1, 2)]
+    within = Checkpoint(TrainingProgress(position=7), ScheduleState(), totals, states)
+    save_checkpoint(tmp_path, stepper(), metadata, within)
+    found = load_checkpoint(tmp_path, stepper())
+    assert found is not None
+    assert found.totals == totals
+    assert all(torch.equal(one["cpu"], other["cpu"]) for one, other in zip(found.rng_states, states, strict=True))
+
+
+def test_weights_of_another_network_are_refused(trained: Path, tmp_path: Path) -> None:
+    metadata = described(read_safetensors(trained / "last/weights.safetensors")[1])[1]
+    assert metadata is not None
+    save_checkpoint(tmp_path, stepper(), metadata, Checkpoint(TrainingProgress(), ScheduleState()))
+    words = r"last/weights.safetensors: does not fit the run's network: it lacks layer1.1.* Nothing was loaded"
+    with pytest.raises(UserError, match=words):
+        load_checkpoint(tmp_path, stepper("cifar_resnet14"))
 
 
 def test_a_second_damaged_checkpoint_takes_the_place_of_the_first(trained: Path, tmp_path: Path) -> None:
