@@ -219,3 +219,13 @@ def test_an_unreadable_image_is_no_failure_where_it_may_be_left_out(
         said.append(json.loads(shown.out))
     assert said[0] == said[1]
     assert (said[0]["images"], len(said[0]["unreadable"])) == (6, 1)
+
+
+def test_many_queries_have_the_neighbours_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their similarities are computed some rows at a time."""
+    names = tuple(map(str, range(40)))
+    images = Features(names, names, np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), "net")
+    at_once = [[found.file for found in own] for own in nearest(images, images, 5)]
+    monkeypatch.setattr("resnetlab.use.features.ROWS", 7)
+    assert [[found.file for found in own] for own in nearest(images, images, 5)] == at_once
+    assert all(name not in own for name, own in zip(names, at_once, strict=True))
