@@ -18,6 +18,7 @@ from resnetlab.data.open import open_data
 from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError, shown
 from resnetlab.machine import machine
+from resnetlab.nets.spec import SIZES
 from resnetlab.nets.zoo import Spec
 from resnetlab.nets.zoo import spec as named_spec
 from resnetlab.paths import expanded
@@ -142,6 +143,8 @@ def make_run(
     if recipe.augment in SHIFTING and recipe.crop_padding > size:
         raise UserError(f"crop_padding={recipe.crop_padding}: the images have {size} pixels; give 0 to {size}.")
     fitted = replace(spec, in_channels=channels, num_classes=len(data.classes), input_size=size)
+    if not pretrained:
+        _check_stated_sizes(recipe.net, spec, fitted, data)
     check_layer_groups(recipe, fitted)
     check_muon(recipe, fitted)
     if recipe.normalise not in NORMALISATIONS:
@@ -165,6 +168,16 @@ def make_run(
             f"{str(root)[:80]}: can't hold runs ({error.strerror}); choose another folder with --runs."
         ) from error
     return Run(fitted, recipe, data, root, pretrained, name)
+
+
+def _check_stated_sizes(net: str, spec: Spec, fitted: Spec, data: Data) -> None:
+    """Raise UserError if the network's name states other channels, classes or pixels than the data have."""
+    for name in SIZES:
+        stated, found = getattr(spec, name), getattr(fitted, name)
+        if f"{name}=" in net and stated != found:
+            raise UserError(
+                f"net={shown(net)}: the data decide {name}, which is {found} for {data.title}; leave it out."
+            )
 
 
 def check_name(name: str) -> None:

@@ -209,6 +209,14 @@ def test_another_error_of_an_evaluation_is_not_one_of_unreadable_images(
     [
         ({"data": "digits"}, "image_size=16: the images of digits have 8 pixels; leave it out"),
         (
+            {"net": "cifar_resnet8(in_channels=1)"},
+            r"net='cifar_resnet8\(in_channels=1\)': the data decide in_channels, which is 3 for colours\d; leave",
+        ),
+        (
+            {"net": "cifar_resnet8(num_classes=7)"},
+            r"the data decide num_classes, which is 2 for colours\d; leave",
+        ),
+        (
             {"data": "digits", "image_size": None, "augment": "resized_crop_flip"},
             "files; .* allows only 'none', 'crop_flip', ",
         ),
