@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetlab.errors import MOST_CHOICES, UserError, dead_worker, did_you_mean, out_of_memory, size_in_words
+from resnetlab.errors import MOST_CHOICES, UserError, dead_worker, did_you_mean, first_of, out_of_memory, size_in_words
 
 CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -86,6 +86,15 @@ def test_numpys_and_torchs_own_words() -> None:
 )
 def test_other_errors_are_not_taken_for_it(error: Exception | None) -> None:
     assert out_of_memory(error) == ""
+
+
+def test_the_first_of_some_words_and_how_many_more() -> None:
+    assert [first_of("abcd"[:count], 2) for count in (1, 2, 3, 4)] == [
+        "a",
+        "a, b",
+        "a, b and 1 more",
+        "a, b and 2 more",
+    ]
 
 
 def test_sizes_in_words() -> None:

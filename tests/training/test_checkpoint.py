@@ -14,7 +14,7 @@ from resnetlab.nets.zoo import build
 from resnetlab.training import checkpoint
 from resnetlab.training.checkpoint import Checkpoint, EpochTotals, TrainingProgress, load_checkpoint, save_checkpoint
 from resnetlab.training.loop import train
-from resnetlab.training.optimiser import make_optimiser
+from resnetlab.training.optimiser import make_optimiser, parameters_of, restore_optimiser
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
 from resnetlab.training.schedule import ScheduleState
@@ -68,6 +68,33 @@ def test_a_state_of_other_values_is_damaged(
     (tmp_path / "last/state.json").write_text(json.dumps(state))
     with pytest.raises(UserError, match=f"last.*{message}"):
         load_checkpoint(tmp_path, stepper())
+
+
+def test_a_state_without_its_checksum_is_damaged(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "last", tmp_path / "last")
+    state = json.loads((tmp_path / "last/state.json").read_text())
+    del state["checksum"]
+    (tmp_path / "last/state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="damaged, its checksum differs"):
+        load_checkpoint(tmp_path, stepper())
+
+
+def test_an_optimiser_is_restored_as_it_was_saved(trained: Path) -> None:
+    """What is not saved is forgotten, and what is has the layout of its parameter, or steps would take longer."""
+    how = recipe("digits")
+    net = build("cifar_resnet8(in_channels=1)").to(memory_format=torch.channels_last)
+    optimiser = make_optimiser(net, how)
+    saved = {f"momentum.{i}": torch.full(p.shape, float(i)) for i, p in enumerate(parameters_of(optimiser)) if i != 3}
+    for p in net.parameters():
+        optimiser.state[p]["momentum_buffer"] = torch.ones_like(p)
+    restore_optimiser(optimiser, how, saved)
+    for i, p in enumerate(parameters_of(optimiser)):
+        if i == 3:
+            assert "momentum_buffer" not in optimiser.state.get(p, {})
+            continue
+        kept = optimiser.state[p]["momentum_buffer"]
+        assert kept.stride() == p.stride()
+        assert torch.equal(kept, saved[f"momentum.{i}"])
 
 
 def test_a_kill_after_a_kill_leaves_a_whole_checkpoint(

@@ -74,3 +74,7 @@ def test_layer_groups_that_a_network_lacks_are_refused(net: str, fields: dict[st
     with pytest.raises(UserError, match=message):
         check_layer_groups(Recipe(start="somewhere", **fields), spec(net))  # type: ignore[arg-type]
     check_layer_groups(Recipe(), spec(net))
+
+
+def test_all_groups_but_the_head_may_be_frozen() -> None:
+    check_layer_groups(Recipe(start="somewhere", freeze=4), spec("cifar_resnet8"))

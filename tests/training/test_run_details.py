@@ -71,6 +71,9 @@ def test_what_is_said_of_a_run(runs: Path) -> None:
     assert f"torch {torch.__version__}" in facts["machine"]
     held_out = made(runs, "held", validation_images=4)
     assert ", lowest validation " in dict(details(held_out.folder).facts())["errors"]
+    lines = [json.loads(line) for line in (held_out.folder / "metrics.jsonl").read_text().splitlines()]
+    lowest = min(line["validation_error"] for line in lines if "validation_error" in line)
+    assert summary(held_out.folder).best_error == lowest
 
 
 def test_a_name_is_the_folder_and_no_part_of_the_id(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def test_a_finished_run(folder: Path) -> None:
 def test_an_unfinished_run_tells_how_far_it_is(folder: Path) -> None:
     (folder / "result.json").unlink()
     assert (summary(folder).state, summary(folder).words) == ("unfinished", "epoch 2 of 2, step 46")
+    state = json.loads((folder / "last" / "state.json").read_text())
+    (folder / "last" / "state.json").write_text(json.dumps(state | {"progress": state["progress"] | {"step": 23}}))
+    assert summary(folder).step == 46, "of the last line, which is later than the checkpoint"
+    (folder / "last" / "state.json").write_text(json.dumps(state))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1')  # being written
     assert summary(folder).epochs == 2

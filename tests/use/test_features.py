@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from PIL import Image
 
 from resnetlab import build
 from resnetlab.cli.main import main
+from resnetlab.data.resizing import Resizing
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
-from resnetlab.use.features import Features, embed, nearest
+from resnetlab.use.classifier import Classifier
+from resnetlab.use.features import Features, embed, nearest, network_mark
 from resnetlab.use.features_file import read, save
 from resnetlab.weights.metadata import weights_bytes
 
@@ -57,6 +60,21 @@ def test_the_last_features_are_what_the_head_takes() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     vgg = build("vgg16", num_classes=4, input_size=32).eval()
     assert embed(vgg, torch.randn(1, 3, 32, 32)).shape == (1, 4096)
+
+
+def test_features_of_other_preprocessing_are_of_another_network(weights: Path) -> None:
+    ours = Classifier.open(weights)
+    others = [
+        ours,
+        replace(ours, normalise=replace(ours.normalise, mean=ours.normalise.mean + 0.1)),
+        replace(ours, normalise=replace(ours.normalise, std=ours.normalise.std * 2)),
+        replace(ours, whole=not ours.whole),
+        replace(ours, resizing=Resizing(1.0, "bicubic")),
+        Classifier.open(weights, image_size=40),
+    ]
+    marks = [network_mark(other, unit) for other in others for unit in (None, "layer2.0")]
+    assert len(set(marks)) == len(marks)
+    assert network_mark(Classifier.open(weights), None) == marks[0]
 
 
 def test_files_hold_the_same_and_the_rest_is_done(
