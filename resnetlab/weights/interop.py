@@ -237,7 +237,12 @@ def _named(net: str, naming: str, state: State) -> zoo.Spec:
     """The network of this name, with fields taken from the file that the name does not state."""
     spec = zoo.spec(net)
     known: dict[str, object] = {}
-    last = state.get("classifier.6.weight" if isinstance(spec, VGGSpec) else "fc.weight")
+    first, last = (
+        next((state[key] for key in keys if key in state), None)
+        for keys in (("conv1.weight", "conv1.0.weight", "features.0.weight"), ("fc.weight", "classifier.6.weight"))
+    )
+    if first is not None and first.ndim == 4:
+        known["in_channels"] = first.shape[1]
     if last is not None and last.ndim == 2:
         known["num_classes"] = len(last)
     if isinstance(spec, NetSpec) and naming != OURS:

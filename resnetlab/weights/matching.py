@@ -203,8 +203,10 @@ def _check_order(names: list[str]) -> None:
 
 
 def _fitted(net: str, theirs: Sequence[Layer]) -> zoo.Spec:
-    """The network of this name with the file's number of classes, and with projections if the file has them."""
+    """The network of this name with the file's number of classes and channels, and projections if the file has them."""
     spec, known = zoo.spec(net), dict[str, object]()
+    if theirs and theirs[0].weight.ndim == 4:
+        known["in_channels"] = theirs[0].weight.shape[1]
     if theirs and theirs[-1].weight.ndim == 2:
         known["num_classes"] = len(theirs[-1].weight)
     if isinstance(spec, NetSpec) and spec.pads_zeros and spec.zero_pad == "after":

@@ -102,6 +102,27 @@ def test_a_converted_file_is_the_network_that_was_named(tmp_path: Path, changes:
     assert metadata.measured == {}, "the accuracy is another network's"
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "ways"),
+    [
+        ("cifar_resnet8", 1, ("names", "order")),
+        ("resnet18(stem=deep)", 4, ("names", "order")),
+        ("vgg16(input_size=32)", 1, ("names",)),
+    ],
+)
+def test_a_file_of_others_has_its_own_classes_and_channels(
+    tmp_path: Path, name: str, channels: int, ways: tuple[str, ...]
+) -> None:
+    """As the named network of a file of ours has."""
+    torch.save(resnetlab.build(name, in_channels=channels, num_classes=7).state_dict(), tmp_path / "x.pth")
+    for match in ways:
+        spec = resnetlab.load(tmp_path / "x.pth", net=name, match=match).spec
+        assert (spec.in_channels, spec.num_classes) == (channels, 7)
+    stated = name.replace("(", "(in_channels=3, ") if "(" in name else f"{name}(in_channels=3)"
+    with pytest.raises(UserError, match="does not fit"):
+        resnetlab.load(tmp_path / "x.pth", net=stated)
+
+
 def test_the_accuracy_is_that_with_the_files_own_normalisation() -> None:
     known = load_described("pretrained:cifar_resnet20").metadata
     given = load_described("pretrained:cifar_resnet20", normalise="imagenet").metadata
