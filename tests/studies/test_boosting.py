@@ -85,7 +85,11 @@ def test_units_without_a_direction_are_left_out(made_up: MadeUp) -> None:
         first = next(iter(made["alignments"]))
         return made | {"alignments": made["alignments"] | {first: {"own": None, "other": None, "chance": 0.03}}}
 
-    assert verdicts(STUDY.judge(made_up(PLAN, one_without))) == [REPRODUCED] * 4
+    finding = STUDY.judge(made_up(PLAN, one_without))
+    assert verdicts(finding) == [REPRODUCED] * 4
+    cosines, _, shares = finding.figures[0].panels
+    assert cosines.series[0].x[0] == 3, "the first unit has no alignment, and the second one no direction"
+    assert shares.series[0].x[0] == 1
 
 
 def test_a_loss_that_stays_does_not_fall() -> None:

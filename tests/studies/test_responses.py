@@ -44,6 +44,15 @@ def test_responses_as_in_the_paper_reproduce_it(made_up: MadeUp) -> None:
     assert "0.32" in str(finding.answer)
 
 
+def test_a_unit_without_a_share_is_not_drawn_as_zero(made_up: MadeUp) -> None:
+    def one_without(m: Measurement) -> dict[str, Any]:
+        made = values(m)
+        return made | {"shares": [None, *made["shares"][1:]] if made["shares"] else []}
+
+    *_, shares = STUDY.judge(made_up(PLAN, one_without)).figures[0].panels
+    assert {line.x[0] for line in shares.series} == {2}
+
+
 def test_contrary_responses_refute_every_claim(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, sign=-1, share=2)))
     assert verdicts(finding) == [CONTRADICTED] * 4

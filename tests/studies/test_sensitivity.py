@@ -38,6 +38,15 @@ def test_small_branches_react_more(made_up: MadeUp) -> None:
     assert "equal to ‖H‖/‖F‖ in every unit to within 0 %" in str(finding.rows[1].measured)
 
 
+def test_a_unit_without_a_size_is_not_drawn_as_zero(made_up: MadeUp) -> None:
+    def one_without(m: Measurement) -> dict[str, Any]:
+        first, *others = values(m)["units"]
+        return {"units": [first | {"size": None}, *others]}
+
+    *_, sizes = STUDY.judge(made_up(PLAN, one_without)).figures[0].panels
+    assert {line.x[0] for line in sizes.series} == {2}
+
+
 def test_large_branches_refute_all_but_arithmetic(made_up: MadeUp) -> None:
     finding = STUDY.judge(made_up(PLAN, lambda m: values(m, size=2.0, plain=0.04)))
     assert verdicts(finding) == [REPRODUCED, *[CONTRADICTED] * 3]

@@ -97,11 +97,11 @@ def _figure(nets: list[Group[Net]]) -> Figure:
         colour, units = 2 * i, net.values[0]["units"]
         aligned = {unit: name for unit, name in enumerate(units, 1) if name in net.values[0]["alignments"]}
         for whose, lines in cosines.items():
-            seeds = [[values["alignments"][name][whose] or 0.0 for name in aligned.values()] for values in net.values]
+            seeds = [[values["alignments"][name][whose] for name in aligned.values()] for values in net.values]
             lines.append(over_seeds(f"{net} {whose}", colour + (whose == "other"), list(aligned), seeds))
         read = [[r["error"] for r in values["read_outs"]] for values in net.values]
         errors.append(over_seeds(str(net), colour, range(len(units) + 1), read))
-        sizes = [[values["shares"][name] or 0.0 for name in units] for values in net.values]
+        sizes = [[values["shares"][name] for name in units] for values in net.values]
         shares.append(over_seeds(str(net), colour, range(1, len(units) + 1), sizes))
     panels = [
         Panel(TEXT("figures.units.cosine"), "unit", "cosine", [*cosines["own"], *cosines["other"]]),

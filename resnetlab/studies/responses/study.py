@@ -102,7 +102,7 @@ def _figure(nets: Groups[Net]) -> Figure:
     shares = [
         over_seeds(str(net), shown.index(net), range(1, len(seeds[0]) + 1), seeds)
         for net in nets.done("residual")
-        if (seeds := [[s or 0.0 for s in values["shares"]] for values in net.values])
+        if (seeds := [values["shares"] for values in net.values])
     ]
     if shares:
         panels.append(Panel(TEXT("figures.responses.shares"), "unit", "‖F‖ / ‖h‖", shares))

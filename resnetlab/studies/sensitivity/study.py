@@ -121,7 +121,7 @@ def _figure(nets: Groups[Net]) -> Figure:
 
 
 def _line(net: Group[Net], key: str, label: str, colour: int) -> Series:
-    seeds = [[100 * (unit[key] or 0.0) for unit in values["units"]] for values in net.values]
+    seeds = [[None if unit[key] is None else 100 * unit[key] for unit in values["units"]] for values in net.values]
     return over_seeds(label, colour, range(1, len(seeds[0]) + 1), seeds)
 
 
