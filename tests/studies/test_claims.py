@@ -138,7 +138,7 @@ def test_a_gap_whose_interval_ends_short_of_the_bound_does_not_read_as_if_it_rea
     near = no_more(x, group("near", 1.96, 1.97, 1.95), than=group("one", 1.0, 1.0, 1.0), by=1.0)
     (row,) = rows(text, [claim("c", [near], values={"who": "near"})])
     assert row.verdict == REPRODUCED
-    assert str(row.measured) == "near 2.0 ± 0.0, one 1.0 ± 0.0: +1.0 [+0.9, +0.98]"
+    assert str(row.measured) == "near 2.0 ± 0.0, one 1.0 ± 0.0: +0.96 [+0.9, +0.98]"
 
 
 def test_a_gaps_unit_stands_before_the_remark_that_it_has_no_interval(text: Catalogue) -> None:

@@ -118,6 +118,8 @@ def test_equal_seeds_without_spread_are_a_difference_without_spread() -> None:
     assert str(difference([0.0, 0.0], [0.0, 0.0])) == "+0.0 [+0.0, +0.0]"
     assert str(Difference(-0.6, -1.2, -0.046)) == "-0.6 [-1.2, -0.05]"  # the end's sign decides the verdict
     assert Difference(0.03, 0.0004, 0.05).rounded(2) == "+0.03 [+0.0004, +0.05]"
+    assert Difference(0.04, -0.3, 0.4).rounded(1) == "+0.04 [-0.3, +0.4]"
+    assert Difference(0.0, 0.0, 0.0).rounded(1) == "+0.0 [+0.0, +0.0]"
     assert str(Difference(-0.6, -1.2, -1e-9)) == "-0.6 [-1.2, +0.0]"  # what a sum's rounding leaves of 0
     assert difference([5, 5], [1, 1]).verdict_above(0) == REPRODUCED
 

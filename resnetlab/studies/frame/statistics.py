@@ -109,13 +109,14 @@ class Difference:
     def rounded(self, digits: int, bound: float = 0.0) -> str:
         """The difference and its interval, if it has one, with `digits` decimals; the same in every language.
 
-        An end of the interval that would be rounded to 0 or to ±`bound` has up to two more, since its side of them
-        decides a verdict.
+        One of the three that would be rounded to 0 or to ±`bound` has up to two more, since its side of them decides a
+        verdict.
         """
-        mean = _fixed(self.mean, "+", digits)
+        mean, low, high = (
+            _apart(value, (0.0, bound, -bound), "+", digits) for value in (self.mean, self.low, self.high)
+        )
         if not self.has_interval:
             return mean
-        low, high = (_apart(end, (0.0, bound, -bound), "+", digits) for end in (self.low, self.high))
         return f"{mean} [{low}, {high}]"
 
     def __str__(self) -> str:
