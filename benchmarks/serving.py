@@ -193,7 +193,8 @@ def main() -> None:
     rows = peers + rows_of(load, batch, limit, given.clients)
     if given.record:
         record = {
-            "command": f"python -m benchmarks.serving --clients {given.clients} --requests {given.requests}",
+            "command": f"python -m benchmarks.serving SOURCE --images DIR --engine {given.engine} "
+            f"--clients {given.clients} --requests {given.requests}{' --against-torch' * given.against_torch}",
             "network": classifier.name,
             "engine": str(engine),
             "images": f"{len(images)} of {given.images.name}, {sum(map(len, images)) / len(images):,.0f} bytes each",

@@ -125,7 +125,7 @@ def make_run(
     spec = named_spec(recipe.net) if recipe.net else None
     data = data or open_data(recipe.data, purpose)
     if not len(data.train):
-        raise UserError(f"{recipe.data}: has no training images, {data.part}.")
+        raise UserError(f"{recipe.data}: has no training images{f', {data.part}' if data.part else ''}.")
     pretrained = read_pretrained(recipe, data) if recipe.start else None
     spec = pretrained.spec if pretrained else spec
     assert spec is not None  # a recipe without a network has a start
