@@ -149,9 +149,8 @@ def _predicted_gradients(units: list[list[tuple[nn.Conv2d, torch.Size]]], last: 
     for before, unit in zip(units[-2::-1], units[:0:-1], strict=True):
         for conv, size in reversed(unit):
             spread = conv2d_input(size, _taps(conv), square, conv.stride, conv.padding)
-            square = (
-                _variance(conv) * (conv.out_channels // conv.groups) * spread / 2
-            )  # of ∂E/∂y, whose ReLU lets half pass
+            outputs = conv.out_channels // conv.groups  # that an input reaches
+            square = _variance(conv) * outputs * spread / 2  # of ∂E/∂y, whose ReLU lets half pass
         total.append(before[-1][0].out_channels * square.sum().item())
     return [math.sqrt(t / total[0]) for t in reversed(total)]
 

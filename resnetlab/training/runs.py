@@ -80,7 +80,9 @@ def list_runs(root: Path) -> tuple[list[RunSummary], list[Path]]:
     try:
         folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != MEASURED]
     except OSError as error:
-        raise UserError(f"{str(root)[:80]}: can't be read ({error.strerror}); choose the folder with --runs.") from error
+        raise UserError(
+            f"{str(root)[:80]}: can't be read ({error.strerror}); choose the folder with --runs."
+        ) from error
     if is_there(root / SETTINGS):
         folders = [root]
     runs = [summary(path) for path in folders if is_there(path / SETTINGS) or is_there(path / METRICS)]
