@@ -12,6 +12,8 @@ from resnetlab.report.page import data_words
 from resnetlab.studies.figures.figure import Panel
 from resnetlab.studies.frame.text import both
 
+STAYS = 1.0  # points of training error within which a network that is trained on stays where it was
+
 
 def depths(lines: dict[str, Place], kind: str) -> dict[int, str]:
     """The lines of training errors by the depth of their networks, shallowest first."""
@@ -191,8 +193,10 @@ def identity(library: Library) -> Facts:
         "deep": book.number(("tables", 0, "header", 5), ".0f"),
     }
     values |= _responses(library)
-    fits = not plain_solved and values["plain_on"].value >= values["residual_on"].value
-    fits = fits and values["deepest_fit"].value > 0.1
+    shallow = {kind: book.cell(0, row, header[3]).value for kind, row in (("plain", plain), ("residual", residual))}
+    fits = values["residual_on"].value <= shallow["residual"] + STAYS and values["plain_on"].value > shallow["plain"]
+    fits = fits and values["plain_on"].value >= values["residual_on"].value
+    fits = fits and most not in plain_solved and values["deepest_fit"].value > 0.1
     fits = fits and values["plain_built"].value == 0 == values["residual_built"].value
     panel = replace(panel_of(book, "fits", 0), title="")
     return Facts(book, values, fits, (panel,), also=("responses",))
