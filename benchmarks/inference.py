@@ -159,6 +159,10 @@ def main() -> None:
     given = parser.parse_args()
     if bool(given.int8) != bool(given.weights):
         parser.error("--int8 and --weights belong together")
+    if given.net and not given.int8:
+        parser.error("--net belongs to --int8")
+    if given.quick and given.int8:
+        parser.error("--quick and --int8 exclude each other")
     say_absent(("torchvision", "timm", *PACKAGES, "openvino"))
     torch.set_num_threads(available_cores())
     if given.int8:

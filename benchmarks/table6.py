@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import record_path, run
+from benchmarks.timing import folder, record_path, run
 from resnetlab.errors import UserError
 from resnetlab.measuring.reported import REPORTED
 from resnetlab.nets.zoo import spec
@@ -109,7 +109,7 @@ def _machine(settings: Any) -> str:
 def main() -> None:
     """Read the runs; print the table, and write its record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, help="the folder of the runs")
+    parser.add_argument("runs", type=folder, help="the folder of the runs")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--record", type=record_path, help="write the rows to this JSON file")
     chosen = parser.parse_args()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +45,45 @@ def medians(candidates: Sequence[Callable[[], object]], runs: int) -> list[float
     return [1000 * statistics.median(seconds) for seconds in interleaved(candidates, runs)]
 
 
+SLOW = 3  # times the fastest: what is slower at first is timed once
+
+
+def medians_apart(makers: Sequence[Callable[[], Callable[[], object]]], runs: int) -> list[float]:
+    """Median milliseconds of what each maker returns, made and called in a process of its own; taken in turn.
+
+    So each has memory, threads and compiled code of its own, as a training has. Raises UserError if one is killed.
+    """
+    with contextlib.ExitStack() as open_pools:
+        spawn = multiprocessing.get_context("spawn")
+        pools = [open_pools.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for _ in makers]
+        try:
+            for pool, maker in zip(pools, makers, strict=True):
+                pool.submit(_make, maker).result()
+            seconds = [[pool.submit(_seconds).result()] for pool in pools]
+            longest = SLOW * min(first for (first,) in seconds)
+            for _ in range(runs - 1):
+                for pool, own in zip(pools, seconds, strict=True):
+                    if own[0] <= longest:
+                        own.append(pool.submit(_seconds).result())
+        except BrokenProcessPool as error:
+            raise UserError("a process that is timed was killed, maybe for want of memory.") from error
+    return [1000 * statistics.median(own) for own in seconds]
+
+
+_made: list[Callable[[], object]] = []  # in a process of `medians_apart`: what it times
+
+
+def _make(maker: Callable[[], Callable[[], object]]) -> None:
+    _made.append(maker())
+    _made[0]()  # the first one allocates, compiles and chooses kernels
+
+
+def _seconds() -> float:
+    start = time.perf_counter()
+    _made[0]()
+    return time.perf_counter() - start
+
+
 def in_a_process(function: Callable[..., T], *arguments: object) -> T:
     """What a function of a module returns in a process of its own, whose memory, threads and caches are its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -70,6 +112,13 @@ def record_path(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: is a folder" if path.is_dir() else f"{path.parent}: no such folder")
     return path
+
+
+def folder(text: str) -> Path:
+    """A folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no such folder")
+    return Path(text)
 
 
 def say_absent(packages: Iterable[str]) -> None:

@@ -5,15 +5,18 @@ python -m benchmarks.training [--quick] [--depths] [--json] [--record FILE] [--r
 Ours is the step of `resnetlab train` with precision, channels_last and compile at auto. The peers are a loop of plain
 PyTorch around the same network (around torchvision's or timm's where they import) in every setting that users know:
 as it is, channels_last, bf16 autocast, compiled as a whole. The limit is the convolutions alone, forward and backward,
-in the precision and layout of ours. All are timed in turn in one process with all cores.
+in the precision and layout of ours. Each is a process of its own, in which ours and the limit keep freed memory as
+`train` does; their steps are timed in turn, with all cores.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -21,17 +24,17 @@ import torch
 import torch.nn.functional as tf
 from torch import Tensor, nn
 
-from benchmarks.timing import Row, keep, medians, options, run, say_absent, show
+from benchmarks.timing import Row, keep, medians_apart, options, run, say_absent, show
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Batch, Loader
 from resnetlab.data.normalisation import imagenet
 from resnetlab.errors import UserError
-from resnetlab.machine import available_cores
+from resnetlab.machine import available_cores, freed_memory_kept
 from resnetlab.nets.zoo import build, spec
 from resnetlab.storage import read_json
 from resnetlab.studies.figures.draw import draw
 from resnetlab.studies.figures.figure import Figure, Panel, Series
-from resnetlab.training.precision import AUTOCAST, resolved
+from resnetlab.training.precision import AUTOCAST, has_fast_bf16, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_stepper
 
@@ -148,17 +151,27 @@ def made_up(name: str, batch: int) -> tuple[Tensor, Tensor, Recipe]:
     return pixels, labels, recipe
 
 
+_for_the_process = contextlib.ExitStack()
+
+
+def made_alone(name: str, batch: int, setting: Setting | None, *, limit: bool = False) -> Callable[[], None]:
+    """In a process of its own: a step of a peer with that setting, or without one ours or its convolutions alone."""
+    torch.set_num_threads(available_cores())
+    pixels, labels, recipe = made_up(name, batch)
+    if setting is not None:
+        return users_step(peer_of(name)[1], pixels / 255, labels, setting)
+    _for_the_process.enter_context(freed_memory_kept())
+    return convolutions_of(name, pixels / 255, recipe) if limit else our_step(name, pixels, labels, recipe)
+
+
 def rows_of(name: str, batch: int, settings: list[Setting], runs: int) -> list[Row]:
     """Ours against the plain loop, and against the fastest of the peers' settings."""
-    pixels, labels, recipe = made_up(name, batch)
-    x = pixels / 255
-    torch.compiler.reset()  # after eight compilations of the same code, peers would run uncompiled
-    library, _ = peer_of(name)
-    candidates = {str(setting): users_step(peer_of(name)[1], x, labels, setting) for setting in settings}
-    every = [our_step(name, pixels, labels, recipe), convolutions_of(name, x, recipe), *candidates.values()]
-    ours, limit, *theirs = (1000 * batch / taken for taken in medians(every, runs))
-    found = dict(zip(candidates, theirs, strict=True))
+    peers = [partial(made_alone, name, batch, setting) for setting in settings]
+    every = [partial(made_alone, name, batch, None), partial(made_alone, name, batch, None, limit=True), *peers]
+    ours, limit, *theirs = (1000 * batch / taken for taken in medians_apart(every, runs))
+    found = dict(zip(map(str, settings), theirs, strict=True))
     best = max(found, key=found.__getitem__)
+    library, (*_, recipe) = peer_of(name)[0], made_up(name, batch)
     what = f"training step of {name}, batch {batch}, {recipe.precision}"
     return [
         Row(what, "images/s", ours, found[peer], f"{library}: {peer}", ours / found[peer], limit, runs)
@@ -199,10 +212,12 @@ def figure_of(rows: list[Row]) -> Figure:
 def main() -> None:
     """Measure, print and record."""
     parser = options(str(__doc__).splitlines()[0], runs=7)
-    parser.add_argument("--quick", action="store_true", help="cifar_resnet20 alone, without compiled peers: a minute")
+    parser.add_argument("--quick", action="store_true", help="cifar_resnet20 alone, peers uncompiled: a minute")
     parser.add_argument("--depths", action="store_true", help="CIFAR nets of 20 to 1,202 layers instead")
     parser.add_argument("--figure", type=Path, nargs=2, help="draw a record of --depths to an SVG file; time nothing")
     chosen = parser.parse_args()
+    if chosen.quick and chosen.depths:
+        parser.error("--quick and --depths exclude each other")
     if chosen.figure:
         record, picture = chosen.figure
         recorded = [Row(**row) for row in read_json(record, Recorded)["rows"]]
@@ -211,8 +226,8 @@ def main() -> None:
         picture.write_text(draw(figure_of(recorded), "depths") + "\n")
         return
     say_absent(("torchvision", "timm"))
-    torch.set_num_threads(available_cores())
     uncompiled = [setting for setting in SETTINGS if not setting.compiled]
+    quick = [setting for setting in uncompiled if has_fast_bf16("cpu") or not setting.bf16]
     rows: list[Row] = []
     if chosen.depths:
         for depth in DEPTHS:
@@ -220,7 +235,7 @@ def main() -> None:
             rows += rows_of(f"cifar_resnet{depth}", DEPTHS_BATCH, settings, chosen.runs)
     else:
         for name, batch in QUICK if chosen.quick else STEPS:
-            rows += rows_of(name, batch, uncompiled if chosen.quick else SETTINGS, chosen.runs)
+            rows += rows_of(name, batch, quick if chosen.quick else SETTINGS, chosen.runs)
     show(rows, as_json=chosen.json)
     keep(rows, chosen.record)
 

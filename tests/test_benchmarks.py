@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
+import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from resnetlab.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "timing"})
@@ -42,6 +47,9 @@ def test_every_benchmark_says_its_options(
         ("inference", ["--record", "absent/record.json"], "argument --record: absent: no such folder"),
         ("inference", ["--record", "."], "argument --record: .: is a folder"),
         ("inference", ["--int8", "digits"], "--int8 and --weights belong together"),
+        ("inference", ["--net", "cifar_resnet56"], "--net belongs to --int8"),
+        ("inference", ["--quick", "--int8", "digits", "--weights", "."], "--quick and --int8 exclude each other"),
+        ("training", ["--quick", "--depths"], "--quick and --depths exclude each other"),
         ("inference", ["--int8", "nowhere", "--weights", "nothing"], "error: data 'nowhere': no data set"),
         ("serving", ["run", "--images", "nowhere"], "error: nowhere: there is no image in it."),
         ("serving", ["run", "--images", ".", "--engine", "tensorrt"], "argument --engine: invalid choice: 'tensorrt'"),
@@ -51,6 +59,7 @@ def test_every_benchmark_says_its_options(
         ("parity", ["resnet18"], "error: not installed: torchvision; to install: pip install torchvision"),
         ("parity", ["resnet50d"], "error: not installed: torchvision, timm; to install: pip install torchvision timm"),
         ("export", ["--data", "nowhere", "--weights", "."], "error: data 'nowhere': no data set"),
+        ("table6", ["nowhere"], "argument runs: nowhere: no such folder"),
         ("pretrained", ["nothing", "--data", "digits"], "error: nothing"),
     ],
 )
@@ -71,6 +80,17 @@ def test_bad_options_are_one_line(
         importlib.import_module("benchmarks.timing").run(importlib.import_module(f"benchmarks.{name}").main)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_timed_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    timing = importlib.import_module("benchmarks.timing")
+    naps = [partial(partial, time.sleep, seconds) for seconds in (0.3, 1.0, 0.01)]
+    middle, long, short = timing.medians_apart(naps, 2)
+    assert 10 <= short < middle < long  # milliseconds; a sleep is never shorter
+    assert long >= 1000
+    with pytest.raises(UserError, match="was killed, maybe for want of memory"):
+        timing.medians_apart([partial(partial, os._exit, 9)], 1)
 
 
 def test_peers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

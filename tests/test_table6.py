@@ -63,7 +63,7 @@ def test_a_folder_without_such_runs_is_refused(
     from benchmarks import table6
     from benchmarks.timing import run
 
-    for folder, words in ((tmp_path / "none", "can't be read"), (runs, "no finished run of cifar_fast")):
+    for folder, words in ((tmp_path / "none", "none: no such folder"), (runs, "no finished run of cifar_fast")):
         monkeypatch.setattr("sys.argv", ["table6", str(folder)])
         with pytest.raises(SystemExit) as end:
             run(table6.main)
