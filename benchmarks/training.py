@@ -228,16 +228,15 @@ def main() -> None:
     say_absent(("torchvision", "timm"))
     uncompiled = [setting for setting in SETTINGS if not setting.compiled]
     quick = [setting for setting in uncompiled if has_fast_bf16("cpu") or not setting.bf16]
-    rows: list[Row] = []
     if chosen.depths:
-        for depth in DEPTHS:
-            settings = SETTINGS if depth <= COMPILED_UP_TO else uncompiled
-            rows += rows_of(f"cifar_resnet{depth}", DEPTHS_BATCH, settings, chosen.runs)
+        cases = [(f"cifar_resnet{d}", DEPTHS_BATCH, SETTINGS if d <= COMPILED_UP_TO else uncompiled) for d in DEPTHS]
     else:
-        for name, batch in QUICK if chosen.quick else STEPS:
-            rows += rows_of(name, batch, quick if chosen.quick else SETTINGS, chosen.runs)
+        cases = [(*case, quick if chosen.quick else SETTINGS) for case in (QUICK if chosen.quick else STEPS)]
+    rows: list[Row] = []
+    for name, batch, settings in cases:
+        rows += rows_of(name, batch, settings, chosen.runs)
+        keep(rows, chosen.record)  # a network takes minutes, and a later one may fail
     show(rows, as_json=chosen.json)
-    keep(rows, chosen.record)
 
 
 if __name__ == "__main__":
