@@ -81,7 +81,7 @@ class ExportedFile:
     @property
     def engines(self) -> tuple[str, ...]:
         """The names of the engines that run it."""
-        return RUN_BY[self.path.suffix]
+        return RUN_BY[self.path.suffix.lower()]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -115,19 +115,20 @@ class _Told(TypedDict):
 
 
 def suffix_of(source: str | Path) -> str:
-    """The suffix of an exported file; "" for other files. Raises UserError for a torch program."""
+    """The suffix of an exported file, in lower case; "" for other files. Raises UserError for a torch program."""
     path = expanded(source)
-    if path.suffix == PROGRAMS and not path.is_dir():
+    suffix = path.suffix.lower()
+    if suffix == PROGRAMS and not path.is_dir():
         raise UserError(
             f"{source}: torch programs can run any code when they are loaded, so they are not read here; give the "
             "run folder or the weight file, or to predict and serve a file written by export --to onnx or openvino."
         )
-    return path.suffix if path.suffix in RUN_BY and not path.is_dir() else ""
+    return suffix if suffix in RUN_BY and not path.is_dir() else ""
 
 
 def check_evaluable(source: str) -> None:
     """Raise UserError for an exported file, which `eval` does not accept."""
-    if suffix_of(source):
+    if suffix_of(source) and expanded(source).exists():
         raise UserError(
             f"{source}: an exported file, whose accuracy 'export --data' measures; give a run folder or weight file."
         )
@@ -149,11 +150,11 @@ def read_exported(path: Path) -> ExportedFile:
 
     Raises UserError if it is damaged or was not written by resnetlab, or if no engine that runs it is installed.
     """
-    names = RUN_BY[path.suffix]
+    names = RUN_BY[path.suffix.lower()]
     name = next(filter(installed, names), names[0])
     check_runner(name)
     content: tuple[bytes, ...] = (read_regular(path, MOST_BYTES),)
-    if path.suffix == ".xml":
+    if path.suffix.lower() == ".xml":
         content += (read_regular(path.with_suffix(".bin"), MOST_BYTES, f"it holds the weights of {path.name}"),)
     try:
         signature = RUNNERS[name].description(content)
@@ -197,7 +198,7 @@ def _check_whole(path: Path, content: tuple[bytes, ...], told: _Told) -> None:
 
 
 def _how_to(path: Path) -> str:
-    form = "onnx" if path.suffix == ".onnx" else "openvino"
+    form = "onnx" if path.suffix.lower() == ".onnx" else "openvino"
     return f"export the run folder or weight file again: resnetlab export SOURCE --to {form}"
 
 

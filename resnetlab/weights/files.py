@@ -119,18 +119,23 @@ def read_file(path: Path, which: str = "last") -> Contents:
     ):  # checked first, since the length may look like the start of another format
         tensors, header = read_safetensors(path)
         return Contents(tensors, header, architecture=stated_architecture(header), in_order=False)
-    if head.lstrip().startswith(b"<") and path.suffix != ".xml":
+    suffix = path.suffix.lower()
+    if head.lstrip().startswith(b"<") and suffix != ".xml":
         raise UserError(f"{path}: a web page, not weights; open it to see why the download failed.")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer, not weights; fetch the file with 'git lfs pull'.")
-    if path.suffix in (".onnx", ".xml", ".pt2"):
+    if suffix in (".onnx", ".xml", ".pt2"):
         raise UserError(f"{path}: an exported file; give the run folder or weight file that it was exported from.")
     if head.startswith(b"PK"):
         return _read_zip(path, which)
     if head.startswith(b"\x80"):
         return _read_torch(path, size, which)
-    if path.suffix == ".safetensors":
+    if suffix == ".safetensors":
         return Contents(*read_safetensors(path))
+    if suffix == ".bin" and (graph := path.with_suffix(".xml")).exists():
+        raise UserError(
+            f"{path}: the weights of the exported network {graph.name}, and of no use without it; give that file."
+        )
     raise UserError(f"{path}: not a weight file (safetensors, torch or npz).")
 
 

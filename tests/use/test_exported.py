@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,24 @@ def test_what_a_file_says_is_read_back(files: Path, run: Path) -> None:
         assert file.accuracy == classifier.accuracy
         opened = Classifier.open(files / name)
         assert (opened.size, opened.short_side, opened.seen) == (8, 8, 1.0)
+
+
+def test_the_suffix_may_be_in_capitals(files: Path, tmp_path: Path) -> None:
+    for name, renamed in (("net.onnx", "NET.ONNX"), ("net.bin", "NET.bin"), ("net.xml", "NET.XML")):
+        shutil.copy(files / name, tmp_path / renamed)
+    for name, renamed in (("net.onnx", "NET.ONNX"), ("net.xml", "NET.XML")):
+        assert read_exported(tmp_path / renamed).engines == read_exported(files / name).engines
+        assert Classifier.open(tmp_path / renamed).size == 8
+
+
+def test_what_is_given_in_place_of_an_exported_file_is_named(files: Path, tmp_path: Path, capsys: Captured) -> None:
+    for command, path, said in (
+        (["predict"], files / "net.bin", "the weights of the exported network net.xml, and of no use without it"),
+        (["eval", "--data", "digits"], files / "net.onnx", "an exported file, whose accuracy 'export --data' measures"),
+        (["eval", "--data", "digits"], tmp_path / "absent.onnx", "no such run folder or weight file"),
+    ):
+        assert main([command[0], str(path), *command[1:], *(["image.png"] if command == ["predict"] else [])]) == 2
+        assert f"{path}: {said}" in capsys.readouterr().err
 
 
 def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
