@@ -226,7 +226,8 @@ def stats(
     if json:
         print_json({"mean": mean, "std": std, "images": found.images, "of": len(opened.train)})
         return
-    print(f"mean {_spaced(mean)}\nstd  {_spaced(std)}\nof {found.images:,} of {len(opened.train):,} training images")
+    share = "all" if found.images == len(opened.train) else f"{found.images:,} of"
+    print(f"mean {_spaced(mean)}\nstd  {_spaced(std)}\nof {share} {len(opened.train):,} training images")
 
 
 def _spaced(values: list[float]) -> str:

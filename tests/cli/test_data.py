@@ -23,6 +23,8 @@ def test_stats_of_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["images"], found["of"]) == (1437, 1437)
     assert found["mean"] == pytest.approx([0.30526], abs=1e-5)
     assert found["std"] == pytest.approx([0.37616], abs=1e-5)
+    assert main(["data", "stats", "digits"]) == 0
+    assert capsys.readouterr().out == "mean 0.3053\nstd  0.3762\nof all 1,437 training images\n"
 
 
 @pytest.mark.parametrize("command", ["stats", "audit"])

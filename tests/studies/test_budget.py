@@ -80,6 +80,7 @@ def test_a_few_steps_tell_the_time_where_no_run_does(
 
 def test_a_cost_in_words() -> None:
     assert Budget(0, 0, 0, 0).words == "nothing is trained"
+    assert Budget(2, 1.0, 2, 0).words == "2 runs with the multiply-adds of 1 epoch of cifar_resnet20, all finished"
     assert Budget(3, 4.2, 3, 0).words == "3 runs with the multiply-adds of 4.2 epochs of cifar_resnet20, all finished"
     assert Budget(1, 0.034, 1, 0).words == "1 run with the multiply-adds of 0.034 epochs of cifar_resnet20, finished"
     assert Budget(3, 1234, 0, 1234, 7200).words == (

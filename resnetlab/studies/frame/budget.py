@@ -39,11 +39,11 @@ class Budget:
         """For a line of progress."""
         if not self.runs:
             return "nothing is trained"
-        said = f"{counted(self.runs, 'run')} with the multiply-adds of {_amount(self.epochs)} epochs of cifar_resnet20"
+        said = f"{counted(self.runs, 'run')} with the multiply-adds of {_epochs(self.epochs)} of cifar_resnet20"
         if self.finished == self.runs:
             return f"{said}, {'all ' * (self.runs > 1)}finished"
         if self.finished:
-            said += f"; {self.finished} finished, {_amount(self.epochs_left)} epochs left"
+            said += f"; {self.finished} finished, {_epochs(self.epochs_left)} left"
         if self.seconds_left is None:
             return said
         how = "finished runs" if self.by_runs else "a few steps"
@@ -77,8 +77,9 @@ def budget(recipes: Iterable[Recipe], runs: Path, device: str = "cpu") -> Budget
     return replace(known, seconds_left=rate * epochs_left, busy_cores=timing.busy_cores)
 
 
-def _amount(epochs: float) -> str:
-    return f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+def _epochs(number: float) -> str:
+    amount = f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+    return f"{amount} epoch{'s' * (amount != '1')}"
 
 
 def _hours(seconds: float) -> str:
