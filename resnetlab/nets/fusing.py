@@ -2,42 +2,28 @@
 
 As separate layers they read or write a feature map sixteen times in a step; fused, eight times. On a CPU the time goes
 into memory access, so this halves it. The equations are those of Ioffe & Szegedy 2015, algorithm 1 and section 3, in
-`fused_norm.cpp`, which is compiled if a C++ compiler is found. `fuse` changes how a network computes in training mode;
+`fused_norm.cpp`, which `kernels.py` compiles. `fuse` changes how a network computes in training mode;
 its layers keep their names, and evaluation stays as it is except within `fused_evaluation`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from resnetlab.cache import keep, kept
-from resnetlab.errors import UserError
 from resnetlab.nets.folding import layer_runs
+from resnetlab.nets.kernels import library, place
 from resnetlab.nets.mixing import Add, Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
-from resnetlab.storage import content_of
 
-SOURCE = Path(__file__).with_name("fused_norm.cpp")
 _KINDS = (torch.float32, torch.bfloat16)
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
-INSTRUCTION_SETS = (b"flags", b"features", b"isa")  # in /proc/cpuinfo of x86, of ARM, of RISC-V
-COMPILE_SECONDS = 300  # at most; it takes a few
 
 
 def fuse(net: ResNet) -> None:
@@ -151,7 +137,7 @@ def _by_statistics(norm: nn.BatchNorm2d, x: Tensor, h: Tensor | None, relu: bool
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale
     tensors = (x, h, y, scale.float(), shift.float())  # rounded once
-    library().norm_apply(x.dtype == torch.bfloat16, relu, *map(_place, tensors), *_sizes(x))
+    library().norm_apply(x.dtype == torch.bfloat16, relu, *map(place, tensors), *_sizes(x))
     return y
 
 
@@ -167,8 +153,8 @@ class _Norm(torch.autograd.Function):
         found = torch.empty(5, channels)  # mean, var, inverse, scale, shift
         work = torch.empty(3, x.shape[0], channels)
         half = x.dtype == torch.bfloat16
-        tensors = map(_place, (x, h, y, weight, bias))
-        library().norm_forward(half, relu, *tensors, eps, *_rows(found), _place(work), *_sizes(x))
+        tensors = map(place, (x, h, y, weight, bias))
+        library().norm_forward(half, relu, *tensors, eps, *_rows(found), place(work), *_sizes(x))
         ctx.relu, ctx.adds = relu, h is not None
         ctx.save_for_backward(x, y if relu and h is not None else None, found)
         mean, var = found[0], found[1]
@@ -185,17 +171,13 @@ class _Norm(torch.autograd.Function):
         work = torch.empty(2, x.shape[0], x.shape[1])
         half = x.dtype == torch.bfloat16
         mean, _var, inverse, scale, shift = _rows(found)
-        tensors, gradients = map(_place, (dy, x, y, dh, dx)), map(_place, (dweight, dbias, work))
+        tensors, gradients = map(place, (dy, x, y, dh, dx)), map(place, (dweight, dbias, work))
         library().norm_backward(half, ctx.relu, *tensors, mean, inverse, scale, shift, *gradients, *_sizes(x))
         return dx, (dy if dh is None else dh) if ctx.adds else None, dweight, dbias, None, None
 
 
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _place(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _rows(tensor: Tensor) -> range:
@@ -207,78 +189,3 @@ def _rows(tensor: Tensor) -> range:
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:
     n, c, h, w = x.shape
     return n, h * w, c, torch.get_num_threads()
-
-
-def library() -> ctypes.CDLL:
-    """`fused_norm.cpp`, compiled for this processor. Raises UserError if that fails."""
-    if isinstance(found := built(), str):
-        raise UserError(found)
-    return found
-
-
-@cache
-def built() -> ctypes.CDLL | str:
-    """The same, from the cache where it was compiled before; or why there is none, which is found out once."""
-    commands = [os.environ["CXX"]] if os.environ.get("CXX", "").strip() else ["c++", "g++", "clang++"]
-    there = ((shutil.which(name), options) for name, *options in map(str.split, commands))
-    command = next(([path, *options] for path, options in there if path), None)
-    if command is None:
-        return f"no C++ compiler was found ({', '.join(commands)})"
-    made_of = (SOURCE.read_bytes(), " ".join([*command, *FLAGS]).encode(), _processor())
-    stem = f"fused_norm-{hashlib.sha256(b'/'.join(made_of)).hexdigest()[:16]}"
-    compiler = f"the C++ compiler {' '.join(command)}"
-    try:
-        return _declared(_kept(stem) or _compiled_and_kept(command, stem))
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip() or f"exit code {error.returncode}"
-        return f"{compiler} fails ({said.splitlines()[0][:200]})"
-    except subprocess.TimeoutExpired:
-        return f"{compiler} does not finish within {COMPILE_SECONDS} seconds"
-    except OSError as error:
-        return f"what {compiler} makes can't be saved or loaded ({error.strerror or error})"
-
-
-def _kept(stem: str) -> ctypes.CDLL | None:
-    """The code from the cache, if it is there and whole: a process that loads a file which was cut short dies."""
-    if found := kept(stem, ".so"):
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(str(found[0]))
-    return None
-
-
-def _compiled_and_kept(command: list[str], stem: str) -> ctypes.CDLL:
-    """The code, compiled anew, and kept in the cache if possible. Raises what `_compiled` does."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = _compiled(command, Path(folder) / f"{stem}.so")
-        path, is_kept = keep(stem, ".so", content_of(made))
-        if is_kept:
-            with contextlib.suppress(OSError):  # e.g. on a file system whose files can't be executed
-                return ctypes.CDLL(str(path))
-        return ctypes.CDLL(str(made))
-
-
-def _compiled(command: list[str], path: Path) -> Path:
-    """The file, made by the compiler. Raises OSError, CalledProcessError and TimeoutExpired."""
-    line = [*command, *FLAGS, str(SOURCE), "-o", str(path)]
-    subprocess.run(line, check=True, capture_output=True, timeout=COMPILE_SECONDS)
-    return path
-
-
-def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
-    """Declare argument types, so that calls take plain numbers: ctypes objects cost as much as a small map's pass."""
-    flags, place, sizes = (ctypes.c_int,) * 2, ctypes.c_void_p, (ctypes.c_int64,) * 3 + (ctypes.c_int,)
-    code.norm_forward.argtypes = (*flags, *(place,) * 5, ctypes.c_float, *(place,) * 6, *sizes)
-    code.norm_apply.argtypes = (*flags, *(place,) * 5, *sizes)
-    code.norm_backward.argtypes = (*flags, *(place,) * 12, *sizes)
-    for function in (code.norm_forward, code.norm_apply, code.norm_backward):
-        function.restype = None
-    return code
-
-
-def _processor() -> bytes:
-    """The processor's instruction sets, for which -march=native compiles, as Linux lists them for its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return next((line for line in lines if line.lower().startswith(INSTRUCTION_SETS)), platform.machine().encode())

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.machine import instruction_sets, made_by_amd
-from resnetlab.nets.fusing import fuse, library
+from resnetlab.nets.fusing import fuse
+from resnetlab.nets.kernels import library
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
+from resnetlab.nets.weight_gradient import own_weight_gradients
 from resnetlab.nets.zoo import Spec
 from resnetlab.training.recipe import Recipe
 
@@ -142,6 +144,12 @@ def has_fast_bf16(device: str) -> bool:
     return matrices or ("avx512_bf16" in found and made_by_amd() and _allowed("BF16", "FP16", "AMX", "AVX10"))
 
 
+def has_avx2_at_best() -> bool:
+    """Whether AVX2 is the best instruction set that this processor has and oneDNN may use."""
+    found = instruction_sets()
+    return "avx2" in found and not ("avx512f" in found and _allowed("AVX512", "AVX10"))
+
+
 def _allowed(*sets: str) -> bool:
     """Whether oneDNN may use the instruction sets that have one of these in their name."""
     most = (os.environ.get("ONEDNN_MAX_CPU_ISA") or "DEFAULT").upper()
@@ -149,7 +157,7 @@ def _allowed(*sets: str) -> bool:
 
 
 def can_fuse() -> bool:
-    """Whether nets/fusing.py can compile its code here; if not, a line says why, once in a process."""
+    """Whether nets/kernels.py can be compiled here; if not, a line says why, once in a process."""
     try:
         library()
     except UserError as error:
@@ -184,6 +192,8 @@ def compile_net(net: nn.Module, kind: str) -> bool:
     assert isinstance(net, ResNet)
     if kind in FUSED_ON:
         fuse(net)
+        if has_avx2_at_best():
+            own_weight_gradients(net)
         return False
     for _, unit in net.units():
         unit.compile(backend=BACKEND, dynamic=False)

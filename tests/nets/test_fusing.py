@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +11,12 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.nets import fusing
+from resnetlab.nets.kernels import library
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
 
 try:
-    fusing.library()
+    library()
 except UserError as reason:
     pytest.skip(f"the fused layers can't be compiled here: {reason}", allow_module_level=True)
 
@@ -223,124 +220,3 @@ def test_frozen_batch_norm_and_its_relu_stay_as_they_are() -> None:
         which.layer1.eval()  # type: ignore[union-attr, operator]
     first = [which.layer1(which.run(which.stem_layers, x)) for which in (net, plain)]  # type: ignore[operator]
     assert torch.equal(*first)
-
-
-@pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The folder of a cache in which nothing was compiled yet, in this process either; the compiler is a quick one."""
-    copies = f"cp '{fusing.library()._name}' \"$last\""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("CXX", f"{script(tmp_path / 'quick', 'for last; do :; done', copies)} -g0")
-    fusing.built.cache_clear()
-    yield tmp_path / "cache" / "resnetlab"
-    fusing.built.cache_clear()
-
-
-def script(path: Path, *lines: str) -> str:
-    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    path.chmod(0o755)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("lines", "options", "message"),
-    [
-        (None, "", r"^no C\+\+ compiler was found \(.*compiler\)$"),
-        (None, " -O2", r"^no C\+\+ compiler was found \(.*compiler -O2\)$"),
-        (["exit 3"], "", r"^the C\+\+ compiler .*compiler fails \(exit code 3\)$"),
-        (["echo unknown option >&2", "echo more >&2", "exit 1"], " -x", r"compiler -x fails \(unknown option\)$"),
-        (["exit 0"], "", r"^what the C\+\+ compiler .*compiler makes can't be saved or loaded \(.+\)$"),
-        (["exec sleep 60"], "", r"^the C\+\+ compiler .*compiler does not finish within 0\.1 seconds$"),
-    ],
-)
-def test_a_compiler_that_is_missing_or_fails_is_one_line(
-    lines: list[str] | None,
-    options: str,
-    message: str,
-    anew: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    compiler = script(tmp_path / "compiler", *lines) if lines else str(tmp_path / "compiler")
-    monkeypatch.setenv("CXX", compiler + options)
-    monkeypatch.setattr(fusing, "COMPILE_SECONDS", 0.1 if "sleep" in str(lines) else 60)
-    with pytest.raises(UserError, match=message):
-        fusing.library()
-    (tmp_path / "compiler").unlink(missing_ok=True)
-    with pytest.raises(UserError, match=message):  # and is not asked again
-        fusing.library()
-    assert not anew.exists() or not list(anew.iterdir())
-
-
-def test_the_code_is_compiled_once_and_kept(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fusing.library()
-    (made,) = anew.iterdir()
-    assert made.suffix == ".so"
-
-    def compiles(*_: object, **__: object) -> None:
-        raise AssertionError("compiled again")
-
-    monkeypatch.setattr(subprocess, "run", compiles)
-    fusing.built.cache_clear()
-    fusing.library()
-
-
-@pytest.mark.parametrize("damage", ["no library", "cut in its middle", "empty", "zeros in its middle"])
-def test_damaged_code_is_compiled_again(
-    damage: str, anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A process that loads a file which was cut short dies, so damage is seen before."""
-    fusing.library()
-    (made,) = anew.iterdir()
-    content = made.read_bytes()
-    half = len(content) // 2
-    damaged = tmp_path / "other" / "resnetlab" / made.name  # a process does not load a path twice
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(
-        {
-            "no library": b"not a library",
-            "cut in its middle": content[:half],
-            "empty": b"",
-            "zeros in its middle": content[:half] + bytes(100) + content[half + 100 :],
-        }[damage]
-    )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    fusing.built.cache_clear()
-    assert fusing.library()._name == str(damaged)
-    assert damaged.read_bytes() == content
-    assert list(damaged.parent.iterdir()) == [damaged]
-
-
-def test_code_for_other_instructions_is_compiled_beside_it(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home folder may be shared by machines with other processors."""
-    fusing.library()
-    (first,) = anew.iterdir()
-    monkeypatch.setattr(fusing, "_processor", lambda: b"flags : others")
-    fusing.built.cache_clear()
-    assert fusing.library()._name != str(first)
-    assert len(list(anew.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    "line", [b"flags\t\t: fpu avx2", b"Features\t: fp asimd sve", b"isa\t: rv64imafdcv", b"features\t: vx"]
-)
-def test_the_instruction_sets_of_each_kind_of_processor_are_found(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_bytes", lambda _: b"processor\t: 0\nBogoMIPS\t: 50\n" + line + b"\nother\t: 1\n")
-    assert fusing._processor() == line
-
-
-def test_where_the_cache_cannot_be_written_the_code_is_compiled_for_the_process(anew: Path) -> None:
-    anew.parent.write_text("a file in the place of the folder")
-    fusing.library()
-    assert anew.parent.is_file()
-
-
-def test_processes_that_compile_at_once_all_have_the_code_and_leave_one_file(anew: Path) -> None:
-    code = "from resnetlab.nets import fusing; print(fusing.library()._name)"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    said = [process.communicate() for process in started]
-    (made,) = anew.iterdir()
-    assert said == [(f"{made}\n", "")] * 3

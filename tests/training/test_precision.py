@@ -326,6 +326,32 @@ def test_bf16_is_fast_with_amx_and_with_amds_vector_units(
     assert not precision.has_fast_bf16("mps")
 
 
+@pytest.mark.parametrize(
+    ("sets", "allowed", "wanted"),
+    [
+        ("avx2", None, True),
+        ("avx2", "AVX2", True),
+        ("avx2 avx512f", None, False),
+        ("avx2 avx512f", "DEFAULT", False),
+        ("avx2 avx512f", "AVX512_CORE", False),
+        ("avx2 avx512f", "AVX2_VNNI", True),
+        ("asimd", None, False),
+    ],
+)
+def test_weight_gradients_are_our_own_where_avx2_is_the_best(
+    sets: str, allowed: str | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnetlab.machine._cpuinfo", lambda *names: sets if names[0] == "flags" else "")
+    if allowed is None:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    else:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    net = build("cifar_resnet8", seed=0).train()
+    assert not precision.compile_net(net, "cpu")
+    answer = net.get_submodule("layer1.0.conv1")(torch.ones(1, 16, 4, 4))
+    assert ("_Convolution" in type(answer.grad_fn).__name__) == wanted
+
+
 def test_a_run_keeps_what_auto_came_to_where_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
