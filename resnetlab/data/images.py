@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetlab.data.files import Files
 from resnetlab.data.seeds import seed_of
-from resnetlab.errors import UserError
+from resnetlab.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ class Data:
     def check_hold_out(self, count: int) -> None:
         """Raise UserError unless `count` images can be held out, leaving at least two to train on."""
         most = len(self.train) - 2
+        if most < 0:
+            raise UserError(
+                f"{self.title}: only {counted(len(self.train), 'training image')}; training needs two or more."
+            )
         if not 0 <= count <= most:
             raise UserError(
                 f"validation_images={count}: {self.title} has {len(self.train)} training images, so choose 0 to {most}."

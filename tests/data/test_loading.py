@@ -217,6 +217,12 @@ def test_held_out_images_leave_the_training_set() -> None:
         data.hold_out(1436)
 
 
+def test_one_training_image_is_too_few_whatever_is_held_out() -> None:
+    data = open_data("digits")
+    with pytest.raises(UserError, match=r"^digits: only 1 training image; training needs two or more\.$"):
+        replace(data, train=data.train[:1]).check_hold_out(0)
+
+
 def test_classes_that_are_held_out_whole() -> None:
     data = open_data("digits")
     assert data.held_out_whole(0) == data.held_out_whole(200) == []
