@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--images", type=positive, default=10_000, help="training images an epoch")
     parser.add_argument("--epochs", type=float, default=3.0)
     given = parser.parse_args()
+    if given.images < (fewest := 2 * max(SHARES.values())):
+        parser.error(f"--images must be {fewest} or more, since fp16 has a twentieth of them")
     found = measured(given.data, given.images, given.epochs, given.runs)
     speeds = {name: max(t.images_per_second for t in every) for name, every in found.items()}
     base = speeds[BASELINE]

@@ -44,6 +44,7 @@ def test_every_benchmark_says_its_options(
         ("memory", ["--threads", "-1"], "argument --threads: '-1' must be a whole number of 1 or more"),
         ("loop", ["--threads", "many"], "argument --threads: 'many' must be a whole number of 1 or more"),
         ("switches", ["--data", ".", "--images", "0"], "argument --images: '0' must be a whole number of 1 or more"),
+        ("switches", ["--data", ".", "--images", "39"], "--images must be 40 or more, since fp16 has a twentieth"),
         ("inference", ["--record", "absent/record.json"], "argument --record: absent: no such folder"),
         ("inference", ["--record", "."], "argument --record: .: is a folder"),
         ("inference", ["--int8", "digits"], "--int8 and --weights belong together"),
