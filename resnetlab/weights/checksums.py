@@ -20,7 +20,6 @@ def check_sums(path: Path) -> None:
                 with archive.open(entry) as file:
                     while entry.CRC and file.read(2**20):
                         pass
-    # OSError: a part lies outside the file. RuntimeError: encrypted. NotImplementedError: zipfile's, for a kind of
-    # compression that it lacks.
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+    # OSError: a part lies outside the file. RuntimeError: encrypted, or of a kind of compression that zipfile lacks.
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a complete torch file ({error}); copy or download it again.") from error
