@@ -16,7 +16,7 @@ from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
 from resnetlab.weights.interop import IN_ORDER, read_in_order
 from resnetlab.weights.load import load_described
-from resnetlab.weights.matching import match_order
+from resnetlab.weights.matching import blocks_of, layers_of, match_order
 from resnetlab.weights.naming import State
 
 Rename = Callable[[str], str]
@@ -56,6 +56,7 @@ NAMINGS: dict[str, Rename] = {
     "features.0": substituted((r"^conv1", "features.0"), (r"^bn1", "features.1"), (r"layer(\d)", r"blocks.\1")),
     "names of no kind": substituted((r"downsample", "s"), (r"layer", "g"), (r"conv", "c"), (r"bn", "n"), (r"fc", "f")),
     "under a prefix": lambda key: f"module.net.encoder.{key}".replace("downsample", "proj"),
+    "every name marked as a shortcut": lambda key: f"skip_net.{key}",
 }
 NETS = ("cifar_resnet8", "cifar_resnet8(shortcut=B)", "cifar_plain8", "cifar_preresnet8", "cifar_wrn10_1")
 
@@ -104,6 +105,29 @@ def test_a_shortcut_without_a_mark_is_told_by_its_shape() -> None:
     state = {key.replace("downsample", "s"): tensor for key, tensor in moved(dict(wanted), "layer2.0", order).items()}
     found = match_order(state, "cifar_resnet8(shortcut=B)").state
     assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
+
+
+@pytest.mark.parametrize("word", ["short_cut", "ShortCut", "down_sample", "Skip", "proj", "identity"])
+def test_a_mark_tells_a_shortcut_where_its_shape_does_not(word: str) -> None:
+    net = "cifar_resnet11(stem_width=64, stages=((1,64,1),(1,64,2)))"
+    wanted = network(net).state_dict()
+    found = match_order({key.replace("downsample", word): tensor for key, tensor in wanted.items()}, net).state
+    assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
+
+
+def test_in_preactivation_a_batch_norm_does_not_belong_to_the_convolution_before_it() -> None:
+    net = "cifar_preresnet8(shortcut=C)"
+    wanted = network(net).state_dict()
+    order = ("downsample.0", "bn1", "conv1", "bn2", "conv2")
+    found = match_order(moved(dict(wanted), "layer1.0", order), net).state
+    assert all(torch.equal(tensor, found[key]) for key, tensor in wanted.items())
+
+
+def test_a_batch_norm_belongs_to_a_convolution_with_as_many_channels() -> None:
+    for channels, paired in ((16, [("conv", "norm")]), (32, None)):
+        state = {"conv.weight": torch.ones(16, 3, 3, 3), "norm.running_mean": torch.ones(channels)}
+        blocks = blocks_of(layers_of(state))
+        assert paired == (blocks and [tuple(layer.name for layer in block) for block in blocks])
 
 
 def test_where_zeros_stand_is_said_by_the_name() -> None:
