@@ -11,6 +11,7 @@ from torch import Tensor
 from resnetlab import build
 from resnetlab.errors import UserError
 from resnetlab.nets.net import ResNet
+from resnetlab.use import explain
 from resnetlab.use.explain import default_unit, grad_cam, occlusion, units_of
 
 
@@ -76,9 +77,13 @@ def test_occlusion_finds_the_only_evidence() -> None:
     assert heat[16:, :16].max() == 0
 
 
+@pytest.mark.parametrize("at_once", [4, 64])
 @torch.no_grad()
-def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel() -> None:
+def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of each class; where a square hides what speaks against a class, its probability rises, which counts as 0."""
+    monkeypatch.setattr(explain, "AT_ONCE", at_once)
     made, x, total, count = net(), torch.randn(1, 3, 32, 32), torch.zeros(4, 32, 32), torch.zeros(32, 32)
     whole = made(x).softmax(1)[0]
     for top, left in itertools.product((0, 12, 16), repeat=2):
@@ -93,10 +98,16 @@ def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel() -> None
     torch.testing.assert_close(found, wanted / highest, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("patch", [0, 33])
-def test_squares_that_do_not_fit_are_refused(patch: int) -> None:
+def test_the_short_side_of_an_image_decides_on_the_unit() -> None:
+    made, x, target = net(), torch.randn(1, 3, 4, 32), torch.tensor([0])
+    assert torch.equal(grad_cam(made, x, target), grad_cam(made, x, target, "layer2.0"))
+    assert not torch.equal(grad_cam(made, x, target), grad_cam(made, x, target, "layer3.0"))
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(0, 1), (33, 1), (8, 0), (8, 9)])
+def test_squares_that_do_not_fit_are_refused(patch: int, stride: int) -> None:
     with pytest.raises(ValueError, match="don't cover"):
-        occlusion(net(), torch.zeros(1, 3, 32, 32), torch.tensor([0]), patch=patch, stride=1)
+        occlusion(net(), torch.zeros(1, 3, 32, 40), torch.tensor([0]), patch=patch, stride=stride)
 
 
 @pytest.mark.parametrize("training", [True, False])
