@@ -218,7 +218,8 @@ def test_statistics_are_estimated_anew_over_the_first_batches_of_the_next_epoch(
     assert all(torch.equal(*each) for each in zip(seen, wanted, strict=True))
 
 
-def test_unreadable_files_of_these_batches_do_not_add_to_the_epochs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batches", [1, 5])
+def test_unreadable_files_of_these_batches_do_not_add_to_the_epochs(tmp_path: Path, batches: int) -> None:
     """The limit is one for an epoch: a run would otherwise end after its last step, and whenever it is resumed."""
     pixels = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), np.uint8)
     for i, picture in enumerate(pixels):
@@ -227,8 +228,9 @@ def test_unreadable_files_of_these_batches_do_not_add_to_the_epochs(tmp_path: Pa
         Image.fromarray(picture).save(place / f"{i}.png")
     for i in (0, 2, 4):
         (tmp_path / "images/train/a" / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    fields: dict[str, Any] = {"unreadable": "skip", "unreadable_limit": 3, "image_size": 16, "bn_reestimate": 5}
-    recipe = Recipe(**TINY | {"batch_size": 5, "data": f"folder:{tmp_path}/images"} | fields)
+    fields: dict[str, Any] = {"unreadable": "skip", "unreadable_limit": 3, "image_size": 16}
+    fields |= {"batch_size": 5, "data": f"folder:{tmp_path}/images", "bn_reestimate": batches}
+    recipe = Recipe(**TINY | fields)
     run = make_run(recipe, tmp_path / "runs")
     list(train(run, threads=1))
     assert [line["unreadable"] for line in read_epochs(run.folder)] == [3, 3]
@@ -264,3 +266,13 @@ def test_an_evaluation_that_may_be_the_last_is_in_float32_and_layer_by_layer(
     monkeypatch.setattr(loop, "fused_evaluation", lambda on: fused.append(bool(on)) or contextlib.nullcontext())
     list(train(a_run(tmp_path, **fields), threads=1))
     assert list(zip(precisions, fused, strict=True)) == wanted
+
+
+def test_only_a_known_other_device_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Runs of earlier versions don't state theirs."""
+    for machine in ({}, {"device": None}, {"device": "cpu"}):
+        loop._warn_of_another_device({"machine": machine}, "cpu")
+    assert not caplog.messages
+    loop._warn_of_another_device({"machine": {"device": "NVIDIA H200"}}, "cpu")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("the run started on NVIDIA H200 and continues on cpu: its")

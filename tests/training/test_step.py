@@ -103,6 +103,12 @@ def test_parts_differ_by_one_image_at_most_and_none_holds_a_single_one(
         assert torch.equal(torch.cat(got), whole)
 
 
+def test_a_process_with_a_larger_share_makes_as_many_parts_as_the_smallest_allows() -> None:
+    """Processes exchange gradients with each last part, and batch norm's sums within each: all need as many."""
+    batch = some_batches(1, 8)[0]
+    assert [len(micro_batches(batch._replace(smallest=n), 3)) for n in (0, 8, 5, 3, 2)] == [3, 3, 2, 1, 1]
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("parts", [2, 3, 4])
 def test_accumulation_over_uneven_parts_equals_the_large_batch(parts: int, soft: bool) -> None:
