@@ -24,7 +24,7 @@ def encoded(width: int, height: int, seed: int = 0) -> bytes:
     return made.getvalue()
 
 
-@pytest.mark.parametrize(("width", "height"), [(64, 37), (37, 64), (37, 37)])
+@pytest.mark.parametrize(("width", "height"), [(64, 37), (37, 64), (37, 37), (39, 37), (37, 39)])
 def test_five_crops_of_an_image_whose_short_side_is_256_224ths(width: int, height: int) -> None:
     """37 = round(32 x 256/224), so nothing is resized here."""
     content = encoded(width, height)
