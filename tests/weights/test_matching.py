@@ -124,10 +124,9 @@ def test_in_preactivation_a_batch_norm_does_not_belong_to_the_convolution_before
 
 
 def test_a_batch_norm_belongs_to_a_convolution_with_as_many_channels() -> None:
-    for channels, paired in ((16, [("conv", "norm")]), (32, None)):
-        state = {"conv.weight": torch.ones(16, 3, 3, 3), "norm.running_mean": torch.ones(channels)}
-        blocks = blocks_of(layers_of(state))
-        assert paired == (blocks and [tuple(layer.name for layer in block) for block in blocks])
+    for channels, paired in ((16, True), (32, False)):
+        layers = layers_of({"conv.weight": torch.ones(16, 3, 3, 3), "norm.running_mean": torch.ones(channels)})
+        assert blocks_of(layers) == ([tuple(layers)] if paired else None)
 
 
 def test_where_zeros_stand_is_said_by_the_name() -> None:
