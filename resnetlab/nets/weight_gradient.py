@@ -26,7 +26,7 @@ def own_weight_gradients(net: nn.Module) -> None:
     The network is changed in place. Feature maps are N C H W in the layout channels_last; others are copied into it.
     """
     for module in net.modules():
-        if isinstance(module, nn.Conv2d) and is_served(module):
+        if type(module) is nn.Conv2d and is_served(module):
             module.forward = partial(_convolved, module)  # type: ignore[method-assign]
 
 
@@ -73,7 +73,6 @@ def gradient_of_weight(x: Tensor, dy: Tensor) -> Tensor:
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     (n, c, h, w), k = x.shape, dy.shape[1]
     groups = max(1, min(GROUPS, n, GROUPS * 64 // k))
-    sums = torch.empty(groups, 9, c, k)
-    dw = torch.empty(k, c, 3, 3, memory_format=torch.channels_last)
+    sums, dw = x.new_empty(groups, 9, c, k), x.new_empty(k, 3, 3, c).permute(0, 3, 1, 2)
     library().weight_gradient(*map(place, (x, dy, dw, sums)), n, h, w, c, k, groups, torch.get_num_threads())
     return dw
