@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter
 
@@ -15,14 +15,13 @@ from resnetlab.cli.options import Device, Json, Runs, WholeNumber, Workers, prin
 from resnetlab.cli.serve import check_installed as check_server_installed
 from resnetlab.cli.serve import serve as serve_run
 from resnetlab.errors import NothingToResume, UserError
-from resnetlab.training.recipe import RETIRED, Recipe
+from resnetlab.training.recipe import RETIRED, TYPES, Recipe
 from resnetlab.training.recipes import RECIPES
 from resnetlab.training.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
     from resnetlab.api.train import TrainingResult
 
-_HINTS = get_type_hints(Recipe)
 # The groups of --help, each from the field at which it begins to the next one's, in the order of Recipe's fields.
 _GROUPS = {
     "net": "The network, and where it starts",
@@ -50,7 +49,7 @@ Overrides: Any = dataclasses.make_dataclass(
         (
             f.name,
             Annotated[
-                _HINTS[f.name] | None,
+                TYPES[f.name] | None,
                 Parameter(
                     name=_NAMES.get(f.name),
                     help=f.metadata["help"],
@@ -59,7 +58,7 @@ Overrides: Any = dataclasses.make_dataclass(
                     show=f.name not in RETIRED,
                     group=_group_of(f.name),
                 ),
-                WholeNumber if int in (_HINTS[f.name], *get_args(_HINTS[f.name])) else Parameter(),
+                WholeNumber if int in (TYPES[f.name], *get_args(TYPES[f.name])) else Parameter(),
             ],
             None,
         )

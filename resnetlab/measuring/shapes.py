@@ -89,11 +89,13 @@ class Map:
         # Not by torch.broadcast_shapes, which loads torch's compiler:
         return self.keep().new(*np.broadcast_shapes(self.shape, other.keep().shape))
 
-    def __rmul__(self, other: object) -> Map:
-        raise Unknown("mul")
+    def __rmul__(self, number: float) -> Map:
+        """number * map, whose gradient needs no map."""
+        return self.new(*self.shape)
 
-    def __rsub__(self, other: object) -> Map:
-        raise Unknown("rsub")
+    def __rsub__(self, number: float) -> Map:
+        """number - map, the same."""
+        return self.new(*self.shape)
 
     def mean(self, over: tuple[int, ...], keepdim: bool) -> Map:
         """Means over some dimensions, whose gradient needs no value."""

@@ -146,8 +146,7 @@ class Recipe:
             from resnetlab.nets.zoo import text_of  # a recipe is read without torch
 
             object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
-        hints = get_type_hints(Recipe)
-        for name, hint in hints.items():
+        for name, hint in TYPES.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
         if (self.epochs is None) == (self.iterations is None):
             raise UserError("give exactly one of epochs and iterations.")
@@ -263,6 +262,7 @@ class Recipe:
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Recipe))
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Recipe)}
+TYPES: dict[str, Any] = get_type_hints(Recipe)  # once: it parses every annotation
 Recipe.__doc__ = f"{(Recipe.__doc__ or '').rstrip()}\n\n" + "\n".join(  # for help(Recipe)
     f"    {f.name}: {f.metadata['help']}" for f in fields(Recipe) if "retired" not in f.metadata
 )
