@@ -175,9 +175,10 @@ def check_classes(folder: Path, classes: list[str], least: int = 2) -> list[str]
         found = f"images such as {images[0]} lie directly in it" if images else "it has no folders"
         raise UserError(f"{folder}: not a folder of classes, {found}; {LAYOUT}.")
     if len(classes) < least:
-        raise UserError(
-            f"{folder}: only one class, {shown(classes[0])}; at least two are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
-        )
+        below = folders_in(folder / classes[0])  # as archives are unpacked into a folder of their own
+        inner = f" If {some(map(shown, below))} are the classes, give {folder / classes[0]}." if len(below) > 1 else ""
+        words = f"only one class, {shown(classes[0])}; at least two are needed. {LAYOUT[0].upper()}{LAYOUT[1:]}."
+        raise UserError(f"{folder}: {words}{inner}")
     forms: dict[str, str] = {}
     for name in classes:
         if (other := forms.setdefault(one_form(name), name)) != name:

@@ -88,8 +88,10 @@ def read_huggingface(kind: str, folder: Path, purpose: Purpose = "train", *_: ob
     test = Files.all_of(_rows(folder / found[0], tested, image, label, classes))
     if TRAIN not in splits:
         return Data(kind, test[:0], test, classes, f"{found[0]} alone")
-    if splits[TRAIN].features != tested.features:
-        raise UserError(f"{folder}: the columns or classes of {found[0]} differ from those of {TRAIN}; save it again.")
+    for column in (image, label):
+        if splits[TRAIN].features.get(column) != tested.features[column]:
+            differs = f"is missing, or has another type or other classes than that of {found[0]}"
+            raise UserError(f"{folder}: the column {shown(column)} of {TRAIN} {differs}; save it again.")
     train = Files.all_of(_rows(folder / TRAIN, splits[TRAIN], image, label, classes))
     return Data(kind, train, test, classes, found[0])
 

@@ -163,6 +163,11 @@ def test_classes_that_look_the_same_are_told(tmp_path: Path, caplog: pytest.LogC
         (["a/1.png", "a/2.png"], "only one class, 'a'; at least two"),
         (["train/a/1.png", "val/a/1.png"], "train: only one class, 'a'"),
         (
+            ["x/a/1.png", "x/b/1.png", "__MACOSX/1.png"],
+            "only one class, 'x'; .* If 'a', 'b' are the classes, give .*x[.]$",
+        ),
+        (["a/one/1.png"], r"DIR/CLASS/\*\.$"),
+        (
             ["a/1.png", "a/2.png", "b/1.png"],
             "b: only one image; a class needs two.* testing: add images, or move the folder away.$",
         ),

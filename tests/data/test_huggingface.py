@@ -144,6 +144,24 @@ def test_splits_and_columns_that_are_not_clear_are_named(tmp_path: Path) -> None
             open_data(f"hf:{saved(tmp_path / str(i), **options)}")
 
 
+def test_splits_differ_only_in_columns_that_are_not_used(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
+    folder = saved(tmp_path)
+    whole = open_data(f"hf:{folder}")
+    train, test = (datasets.load_from_disk(str(folder))[name] for name in ("train", "test"))
+
+    def opened(name: str, changed: Any) -> Data:
+        datasets.DatasetDict({"train": changed, "test": test}).save_to_disk(str(tmp_path / name))
+        return open_data(f"hf:{tmp_path / name}")
+
+    assert opened("fewer", train.remove_columns("note")).classes == whole.classes
+    assert len(opened("more", train.add_column("size", [1, 2, 3])).train) == 3
+    others = train.cast_column("kind", datasets.ClassLabel(names=["dog", "bird"]))
+    for name, changed, column in (("a", others, "kind"), ("b", train.rename_column("photo", "image"), "photo")):
+        with pytest.raises(UserError, match=f"the column '{column}' of train is missing, or has .* that of test; save"):
+            opened(name, changed)
+
+
 def test_one_class_can_be_evaluated_and_not_trained(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra hf: pip install 'resnetlab[hf]'")
     folder = saved(tmp_path, {"kind": [0, 0, 0]}, kind=datasets.ClassLabel(names=["dog"]))
