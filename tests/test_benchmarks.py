@@ -83,6 +83,7 @@ def test_bad_options_are_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_timed_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     timing = importlib.import_module("benchmarks.timing")

@@ -109,6 +109,7 @@ def test_a_run_stands_for_its_folder(run: TrainingResult, place: Path) -> None:
     assert resnetlab.from_pretrained(place / "hub").spec == resnetlab.load(run).spec
 
 
+@pytest.mark.slow
 def test_a_study_runs_from_a_script_without_a_main_guard(place: Path) -> None:
     """Processes that are spawned import the script by default, and would each run the study again."""
     script = place / "script.py"

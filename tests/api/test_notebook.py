@@ -96,6 +96,7 @@ def outputs(book: Any, kind: str) -> list[str]:
 of_its_packages = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.mark.slow
 @of_its_packages
 def test_the_notebook_of_the_guide_runs(tmp_path: Path) -> None:
     """Each cell, on the smallest networks."""

@@ -132,7 +132,7 @@ def test_names_that_find_print0_separates(run: Run, folder: Path) -> None:
     assert (code, len(json.loads(out)["images"])) == (0, len(names))
 
 
-@pytest.mark.parametrize("command", ["compare resnet18 resnet50", "nets", "describe resnet152", "train --help"])
+@pytest.mark.parametrize("command", ["nets", "describe resnet152"])
 def test_a_reader_that_leaves_early_ends_the_command_quietly(shell: Shell, command: str) -> None:
     done = shell(f"resnetlab {command} | true; echo ${{PIPESTATUS[0]}}")
     assert (done.stdout, done.stderr) == (b"0\n", b"")

@@ -281,7 +281,7 @@ def test_without_any_shared_memory_the_main_process_reads(
     assert "(No space left on device, /dev/shm has 0 bytes free): the main process reads the images itself" in line
 
 
-@pytest.mark.parametrize("size", ["4k", "64k"])
+@pytest.mark.parametrize("size", ["4k", pytest.param("64k", marks=pytest.mark.slow)])
 def test_a_real_shared_memory_that_is_small(pictures: Files, size: str) -> None:
     """In a namespace of its own, for which the system has to allow it."""
     assert isinstance(pictures.source, FolderFiles)

@@ -175,7 +175,7 @@ def _predicted_and_explained(run: Run, pictures: Path, out: Path) -> None:
 
 
 def test_images_in_memory_are_tried_before_a_run(tmp_path: Path, gpu: StandIn) -> None:
-    run = digits(tmp_path, SMALL)
+    run = digits(tmp_path, SMALL | {"batch_size": 32})
     dry = dry_run(run, device="cuda")
     assert dry.timing is not None
     assert dry.timing.evaluation_seconds is not None

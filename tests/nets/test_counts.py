@@ -176,7 +176,11 @@ cifar_wrn40_4                      8,949,210   1,298,582,016
 ROWS = [tuple(row.split()) for row in (IMAGENET + TIMM + CIFAR).strip().splitlines() if row]
 
 
-@pytest.mark.parametrize(("name", "params", "macs"), ROWS, ids=[row[0] for row in ROWS])
+# The deepest ones take seconds each, and have but more units of the same kinds.
+COUNTED = [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] * (zoo.spec(row[0]).depth > 1000)) for row in ROWS]
+
+
+@pytest.mark.parametrize(("name", "params", "macs"), COUNTED)
 def test_counts(name: str, params: str, macs: str) -> None:
     counted = count(name)
     assert (f"{counted.params:,}", f"{counted.macs:,}") == (params, macs)

@@ -47,7 +47,7 @@ NETWORKS = [
     ("cifar_resnet8(mix=ExclusiveGate(-1))", 0),
     ("resnet18(stem=deep)", 0),
     ("resnext50_32x4d", 0),
-    ("vgg16_bn(input_size=64)", 0),  # a fourth of the weights
+    pytest.param("vgg16_bn(input_size=64)", 0, marks=pytest.mark.slow),  # a fourth of the weights
 ]
 
 

@@ -123,6 +123,7 @@ def test_where_the_cache_cannot_be_written_the_code_is_compiled_for_the_process(
     assert anew.parent.is_file()
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once_all_have_the_code_and_leave_one_file(anew: Path) -> None:
     code = "from resnetlab.nets import kernels; print(kernels.library()._name)"
     started = [

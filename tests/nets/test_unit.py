@@ -166,7 +166,7 @@ def test_equation(order: str, branch: str, mix: str, shortcut: str) -> None:
         randomised(unit, generator)
         x = torch.randn(2, channels, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
         kind = {"order": order, "branch": branch, "mix": mix, "shortcut": shortcut, "stride": stride, "first": first}
-        for train in (False, True):
+        for train in (True,) if first else (False, True):  # F is shorter in both alike
             case = f"channels {channels}, stride {stride}, first {first}, train {train}"
             check(unit.train(train), x, case, train=train, **kind)
 

@@ -143,7 +143,9 @@ def test_a_page_that_cannot_be_written_is_told(data: Data, tmp_path: Path) -> No
         write_page(found, data, tmp_path / "nowhere" / "x.html")
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize(
+    "width", [390, pytest.param(768, marks=pytest.mark.slow), pytest.param(1280, marks=pytest.mark.slow)]
+)
 def test_nothing_is_cut_off_and_pairs_stand_side_by_side(browser: Any, page: Path, width: int) -> None:
     with opened(browser, page, width) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width

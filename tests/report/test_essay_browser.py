@@ -50,7 +50,8 @@ def slide(slider: Any, steps: int, back: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme", "locale"), [(390, "dark", "zh-CN"), (768, "light", "en-GB"), (1440, "dark", "en-GB")]
+    ("width", "scheme", "locale"),
+    [(390, "dark", "zh-CN"), pytest.param(768, "light", "en-GB", marks=pytest.mark.slow), (1440, "dark", "en-GB")],
 )
 def test_nothing_is_cut_off_faint_or_nameless(
     browser: Any, page_file: Path, width: int, scheme: str, locale: str

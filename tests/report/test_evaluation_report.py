@@ -232,7 +232,14 @@ def page(request: pytest.FixtureRequest, made: Made, tmp_path_factory: pytest.Te
     return path
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (768, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "light"),
+        pytest.param(768, "dark", marks=pytest.mark.slow),
+        pytest.param(1280, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_cut_off_or_faint(browser: Any, page: Path, width: int, scheme: str) -> None:
     with opened(browser, page, width, color_scheme=scheme) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width

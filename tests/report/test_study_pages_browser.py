@@ -97,7 +97,15 @@ def committed(folder: Path) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module", params=["one", "several", "a page of several", "committed"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "several",
+        "a page of several",
+        pytest.param("one", marks=pytest.mark.slow),
+        pytest.param("committed", marks=pytest.mark.slow),
+    ],
+)
 def any_report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "committed":

@@ -224,6 +224,7 @@ def real() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real")
 def test_a_real_ray_trains_and_a_run_that_fails_stops_nothing(tmp_path: Path) -> None:
     events = list(run_on_ray(RECIPES, tmp_path, address="local", device="cpu"))
@@ -237,6 +238,7 @@ def test_a_real_ray_trains_and_a_run_that_fails_stops_nothing(tmp_path: Path) ->
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real")
 def test_no_real_cluster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")

@@ -76,7 +76,7 @@ def reported(values: Any, folder: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_field_of_a_record(tmp_path: Path, mutations: Mutations, step: int) -> None:
     assert reported(RECORD, tmp_path)
     ends = [reported(change(), tmp_path) for change in islice(mutations(RECORD), None, None, step)]
@@ -98,8 +98,9 @@ def judge(evidence: Evidence) -> StudyResult:
     return StudyResult([Row("c", "p", " ".join(words), REPRODUCED)])
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("checksum", [True, False], ids=["kept", "kept by an older version"])
-def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations, checksum: bool) -> None:
+def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations, checksum: bool, step: int) -> None:
     measure_or_cached(ASKED, tmp_path)
     (path,) = (tmp_path / "measured").iterdir()
     whole = json.loads(path.read_text())
@@ -107,7 +108,7 @@ def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations,
         del whole["sha256"]
     made_up = replace(study("degradation"), judge=judge)
     told: list[str] = []
-    for change in mutations(whole):
+    for change in islice(mutations(whole), None, None, step):
         path.write_text(json.dumps(change()))
         try:
             record = make_record(made_up, "quick", Plan((), "", measurements=(ASKED,)), tmp_path, "c")
@@ -115,7 +116,7 @@ def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations,
             told.append(str(error))
         else:
             told += [failure["reason"] for failure in record.failures]
-    assert len(told) > 100
+    assert len(told) > 200 / step
     own = f"measured/{path.name}: "
     assert all(own in words or (not checksum and "kept by an older version without" in words) for words in told)
 

@@ -74,7 +74,7 @@ def weights(runs: Path) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_every_run_is_trained_once_and_then_read(tmp_path: Path, trained: Path, jobs: int) -> None:
     """Alone or side by side: the weights are the same."""
     events = list(run_missing(RECIPES, tmp_path, jobs=jobs))
@@ -106,7 +106,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, jobs: int) ->
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_of_another_process_is_waited_for_after_the_others_and_taken_over(
     tmp_path: Path, trained: Path, jobs: int
 ) -> None:
@@ -187,6 +187,7 @@ def test_a_stop_saves_the_step_of_every_run(tmp_path: Path, trained: Path, jobs:
     assert not make_run(later, tmp_path).folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "code"),
     [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],

@@ -233,6 +233,7 @@ def finish(python: list[str], folder: Path, *command: str) -> None:
     assert "Traceback" not in str(said)
 
 
+@pytest.mark.slow
 def test_killed_processes_go_on_from_any_step_and_end_as_unbroken_ones(
     python: list[str], found: Reports, tmp_path: Path
 ) -> None:

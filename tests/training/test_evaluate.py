@@ -57,7 +57,10 @@ def test_accuracy_on_all_test_images(cifar10: Path, weights: Path, file: str, ne
     assert (found.images, found.top1_correct) == (10_000, right)
 
 
-@pytest.mark.parametrize(("net", "right"), [("cifar_resnet20", 915), ("cifar_resnet20(zero_pad=after)", 221)])
+@pytest.mark.parametrize(
+    ("net", "right"),
+    [("cifar_resnet20", 915), pytest.param("cifar_resnet20(zero_pad=after)", 221, marks=pytest.mark.slow)],
+)
 def test_the_first_thousand_and_where_the_zeros_stand(cifar10: Path, weights: Path, net: str, right: int) -> None:
     """Half before and half after, as the file's layout says; a name that says otherwise is taken at its word."""
     data = open_data(f"cifar10:{cifar10}")

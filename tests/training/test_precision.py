@@ -161,7 +161,9 @@ def test_units_are_recomputed_in_training_only() -> None:
     assert gradient.shape == x.shape
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet110", "cifar_resnet164"])  # basic units, bottlenecks
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet110", pytest.param("cifar_resnet164", marks=pytest.mark.slow)]
+)  # basic units, bottlenecks
 def test_recomputed_units_need_a_quarter_of_the_memory(name: str) -> None:
     def most_alive(recompute: bool, images: int) -> int:
         net = build(name, seed=1).train()
@@ -196,7 +198,7 @@ def test_units_of_one_kind_are_compiled_once(eager: CompileCounterWithBackend) -
     assert counts == [1 + 5, 1 + 5], "what is tried first, one kind in stage 1 and two in stages 2 and 3"
 
 
-@pytest.mark.parametrize("precision_", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision_", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_compiled_and_recomputed_units_go_together(eager: CompileCounterWithBackend, precision_: str) -> None:
     switches: dict[str, Any] = {"compile": True, "precision": precision_, "accumulate": 2}
     one = trained(Recipe(**switches), some_batches(8, 8))[1]

@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(
     tmp_path: Path, killed: Killed, shaken: dict[str, Any]
 ) -> None:
     """SIGKILL at random steps and file operations."""
-    assert killed(tmp_path / "killed", 0, 2, kills=3, **SHAKEN) == shaken
+    assert killed(tmp_path / "killed", 0, 2, kills=2, **SHAKEN) == shaken
 
 
 def test_so_does_one_on_the_fast_path(tmp_path: Path, killed: Killed) -> None:
@@ -144,7 +144,7 @@ def test_so_does_one_on_the_fast_path(tmp_path: Path, killed: Killed) -> None:
     assert killed(tmp_path / "killed", 0, 2, kills=3, **FAST) == unbroken
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_so_does_one_that_reads_files(tmp_path: Path, killed: Killed, pictures: str, workers: int) -> None:
     fields = PICTURES | {"data": pictures}
     unbroken = outcome(finished(made(tmp_path / "unbroken", **fields)).folder)
@@ -195,7 +195,7 @@ def stopped_after(run: Run, step: int, monkeypatch: pytest.MonkeyPatch, where: s
     return caught.value.step
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 6, 9])
+@pytest.mark.parametrize("step", [1, 5, 6, *(pytest.param(step, marks=pytest.mark.slow) for step in (4, 9))])
 def test_a_stop_lets_the_step_end_and_saves_it(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
 ) -> None:

@@ -82,8 +82,11 @@ def test_a_seed_gives_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [{}, SHAKEN], ids=["digits", "everything random"])
-@pytest.mark.parametrize("stop_after", [1, 2])
+@pytest.mark.parametrize(
+    ("changes", "stop_after"),
+    [({}, 1), (SHAKEN, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in (({}, 2), (SHAKEN, 1)))],
+    ids=["digits", "everything random", "digits, later", "everything random, earlier"],
+)
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, changes: dict[str, Any], stop_after: int) -> None:
     unbroken = finish(small(**changes), tmp_path / "unbroken")
     run = make_run(small(**changes), tmp_path / "broken")

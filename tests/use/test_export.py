@@ -150,7 +150,7 @@ def every_kind_of_image() -> Iterator[tuple[str, bytes]]:
     ("name", "changes", "resizing"),
     [
         ("cifar_resnet8", {}, None),
-        ("cifar_resnet8", {"in_channels": 1}, None),
+        pytest.param("cifar_resnet8", {"in_channels": 1}, None, marks=pytest.mark.slow),
         ("cifar_resnet8", {}, Resizing(0.95, "bicubic")),
         pytest.param("resnet18", {"input_size": 64}, None, marks=pytest.mark.slow),
     ],
@@ -180,7 +180,7 @@ def test_the_documented_lines_prepare_every_image_as_predict_does(
 
 
 KINDS = [
-    ("cifar_preresnet8", {}),
+    pytest.param("cifar_preresnet8", {}, marks=pytest.mark.slow),
     ("cifar_resnet8(mix=ExclusiveGate(-1), se_reduction=4)", {}),
     *(
         pytest.param(name, {}, marks=pytest.mark.slow)

@@ -143,7 +143,7 @@ def test_onnx_runtime_reports_to_nobody(files: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to", ["--to=openvino", "--int8"])
+@pytest.mark.parametrize("to", ["--to=openvino", pytest.param("--int8", marks=pytest.mark.slow)])
 def test_a_full_folder_for_temporary_files_is_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, to: str
 ) -> None:

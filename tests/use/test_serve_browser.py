@@ -215,6 +215,7 @@ def test_many_classes_are_a_list_that_opens(browser: Any, serving: Any, tmp_path
         assert page.locator("#all li").all_inner_texts() == names
 
 
+@pytest.mark.slow
 def test_an_exported_file_gives_classes_and_no_heat(browser: Any, serving: Any, files: Path, picture: Path) -> None:
     with serving("--engine", "onnxruntime", source=files / "net.onnx") as served, opened(browser, served) as page:
         assert page.locator("#accuracy").inner_text().startswith("The network classified ")

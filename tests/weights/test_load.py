@@ -107,7 +107,7 @@ def test_a_converted_file_is_the_network_that_was_named(tmp_path: Path, changes:
     [
         ("cifar_resnet8", 1, ("names", "order")),
         ("resnet18(stem=deep)", 4, ("names", "order")),
-        ("vgg16(input_size=32)", 1, ("names",)),
+        pytest.param("vgg16(input_size=32)", 1, ("names",), marks=pytest.mark.slow),
     ],
 )
 def test_a_file_of_others_has_its_own_classes_and_channels(
@@ -254,6 +254,7 @@ def test_averages_are_of_weight_files_of_others(run: Run) -> None:
         resnetlab.load(run.folder / "last/weights.safetensors", which="ema")
 
 
+@pytest.mark.slow
 def test_vgg_nets_take_images_of_one_size(tmp_path: Path) -> None:
     vgg = resnetlab.build("vgg16", num_classes=2, input_size=32)
     (tmp_path / "x.safetensors").write_bytes(weights_bytes(vgg, vgg.spec))
