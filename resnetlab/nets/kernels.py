@@ -1,6 +1,6 @@
 """Our own code in C++ for training on CPUs, compiled where a compiler is found, once per machine, and kept.
 
-`fusing.py` and `weight_gradient.py` call it, with tensors by their addresses.
+`fusing.py` and `convolution.py` call it, with tensors by their addresses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from resnetlab.cache import keep, kept
 from resnetlab.errors import UserError
 from resnetlab.storage import content_of
 
-SOURCES = [Path(__file__).with_name(name) for name in ("fused_norm.cpp", "weight_gradient.cpp")]
+SOURCES = [Path(__file__).with_name(f"{name}.cpp") for name in ("fused_norm", "weight_gradient", "winograd")]
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 INSTRUCTION_SETS = (b"flags", b"features", b"isa")  # in /proc/cpuinfo of x86, of ARM, of RISC-V
 COMPILE_SECONDS = 300  # at most; it takes a few
@@ -95,7 +95,9 @@ def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
     code.norm_apply.argtypes = (*flags, *(address,) * 5, *sizes)
     code.norm_backward.argtypes = (*flags, *(address,) * 12, *sizes)
     code.weight_gradient.argtypes = (*(address,) * 4, *(ctypes.c_int64,) * 6, ctypes.c_int)
-    for function in (code.norm_forward, code.norm_apply, code.norm_backward, code.weight_gradient):
+    code.winograd.argtypes = (*(address,) * 4, *(ctypes.c_int64,) * 5, *flags)
+    code.winograd_space.argtypes, code.winograd_space.restype = (*(ctypes.c_int64,) * 2, ctypes.c_int), ctypes.c_int64
+    for function in (code.norm_forward, code.norm_apply, code.norm_backward, code.weight_gradient, code.winograd):
         function.restype = None
     return code
 

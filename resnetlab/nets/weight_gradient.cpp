@@ -1,7 +1,7 @@
 // The gradient of a 3x3 convolution's weights, for images in channels_last: dw[k, i, j, c], the sum over all positions
 // of x[y + i - 1, x + j - 1, c] dy[y, x, k], with a padding of 1 and a stride of 1.
 //
-// weight_gradient.py calls it. A block of 6 by 16 sums stays in registers while positions pass by, which is as many as
+// convolution.py calls it. A block of 6 by 16 sums stays in registers while positions pass by, which is as many as
 // AVX2 has; images are taken in bands of rows that fit into the first cache. Bands are summed by themselves, which
 // keeps more digits than one long sum, and so are groups of images, so that no bit depends on how many threads share
 // the work.

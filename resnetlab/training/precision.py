@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from resnetlab.errors import UserError
 from resnetlab.machine import instruction_sets, made_by_amd
+from resnetlab.nets.convolution import own_convolutions
 from resnetlab.nets.fusing import fuse
 from resnetlab.nets.kernels import library
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.spec import NetSpec
-from resnetlab.nets.weight_gradient import own_weight_gradients
 from resnetlab.nets.zoo import Spec
 from resnetlab.training.recipe import Recipe
 
@@ -193,7 +193,7 @@ def compile_net(net: nn.Module, kind: str) -> bool:
     if kind in FUSED_ON:
         fuse(net)
         if has_avx2_at_best():
-            own_weight_gradients(net)
+            own_convolutions(net)
         return False
     for _, unit in net.units():
         unit.compile(backend=BACKEND, dynamic=False)

@@ -1,0 +1,108 @@
+"""3x3 convolutions and their gradients by our own code, for processors whose best instructions are AVX2.
+
+There oneDNN multiplies every weight with every value, and takes longer for the weights' gradient than for the rest.
+`winograd.cpp` makes a convolution, and the gradient of its input, of a fourth of the products (Lavin & Gray 2016,
+1509.09308); `weight_gradient.cpp` keeps more sums in registers. Both are for layers of up to 128 channels, where the
+products are what takes the time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from resnetlab.nets.kernels import library, place
+
+MOST_WEIGHTS = 9 * 128 * 128  # beyond, oneDNN is as fast
+WIDTH = 16  # of which both numbers of channels are multiples
+TILE = 4  # pixels: the side of the outputs that winograd.cpp makes together
+LEAST_SHARE = 0.7  # of a tile that has to lie within a feature map, on average, for the products to be fewer
+GROUPS = 16  # of images, whose sums are apart: fewer where many output channels are enough to share among threads
+
+
+def own_convolutions(net: nn.Module) -> None:
+    """Make the convolutions that `is_served` names compute by our code in training mode.
+
+    The network is changed in place. Feature maps are N C H W in the layout channels_last; others are copied into it.
+    """
+    for module in net.modules():
+        if type(module) is nn.Conv2d and is_served(module):
+            module.forward = partial(_convolved, module)  # type: ignore[method-assign]
+
+
+def is_served(conv: nn.Conv2d) -> bool:
+    """Whether the code is for that layer: 3x3, stride 1, padding 1, without bias or groups, and faster than oneDNN."""
+    form = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.bias, conv.padding_mode)
+    fits = conv.in_channels % WIDTH == conv.out_channels % WIDTH == 0 and conv.weight.numel() <= MOST_WEIGHTS
+    return fits and form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, None, "zeros")
+
+
+def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    plain = x.is_cpu and x.dtype == conv.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return _Convolution.apply(x, conv.weight) if plain and conv.training else nn.Conv2d.forward(conv, x)
+
+
+class _Convolution(torch.autograd.Function):
+    """x * w, and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return convolution(x, weight) if _fills_tiles(x) else torch.conv2d(x, weight, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad
+        dw = gradient_of_weight(x, dy) if wants_weight else None
+        dx = None
+        if wants_x and _fills_tiles(dy):  # last, since the layer below reads it next, while it is in the cache
+            dx = gradient_of_input(dy, weight)
+        elif wants_x:
+            one = [1, 1]
+            dx, _, _ = torch.ops.aten.convolution_backward(
+                dy, x, weight, None, one, one, one, False, [0, 0], 1, [True, False, False]
+            )
+        return dx, dw
+
+
+def _fills_tiles(x: Tensor) -> bool:
+    h, w = x.shape[2:]
+    return h * w >= LEAST_SHARE * (-h // TILE) * (-w // TILE) * TILE**2
+
+
+def convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """The convolution, N K H W in channels_last, of x (N C H W) with a weight (K C 3 3), padding 1 and stride 1.
+
+    All are float32; C and K are multiples of WIDTH. No bit depends on the number of threads.
+    """
+    return _winograd(x, weight, weight.shape[0], turned=False)
+
+
+def gradient_of_input(dy: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the same convolution's input, N C H W in channels_last, from its output's (N K H W)."""
+    return _winograd(dy, weight, weight.shape[1], turned=True)
+
+
+def _winograd(x: Tensor, weight: Tensor, channels: int, turned: bool) -> Tensor:
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    (n, c, h, w), threads = x.shape, torch.get_num_threads()
+    y = x.new_empty(n, h, w, channels).permute(0, 3, 1, 2)
+    space = x.new_empty(library().winograd_space(c, channels, threads))
+    library().winograd(*map(place, (x, weight, y, space)), n, h, w, c, channels, turned, threads)
+    return y
+
+
+def gradient_of_weight(x: Tensor, dy: Tensor) -> Tensor:
+    """The gradient of the same convolution's weight, K C 3 3 in channels_last, from its input and its output's."""
+    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    (n, c, h, w), k = x.shape, dy.shape[1]
+    groups = max(1, min(GROUPS, n, GROUPS * 64 // k))
+    sums, dw = x.new_empty(groups, 9, c, k), x.new_empty(k, 3, 3, c).permute(0, 3, 1, 2)
+    library().weight_gradient(*map(place, (x, dy, dw, sums)), n, h, w, c, k, groups, torch.get_num_threads())
+    return dw
