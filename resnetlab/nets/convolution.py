@@ -1,9 +1,7 @@
 """3x3 convolutions and their gradients by our own code, for processors whose best instructions are AVX2.
 
-There oneDNN multiplies every weight with every value, and takes longer for the weights' gradient than for the rest.
-`winograd.cpp` makes a convolution, and the gradient of its input, of a fourth of the products (Lavin & Gray 2016,
-1509.09308); `weight_gradient.cpp` keeps more sums in registers. Both are for layers of up to 128 channels, where the
-products are what takes the time.
+There oneDNN multiplies every weight with every value that it meets. `winograd.cpp` makes do with a fourth of the
+products, for layers of up to 128 channels.
 """
 
 from __future__ import annotations
@@ -17,11 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from resnetlab.nets.kernels import library, place
 
-MOST_WEIGHTS = 9 * 128 * 128  # beyond, oneDNN is as fast
+MOST_WEIGHTS = 9 * 128 * 128  # beyond, they do not fit into the caches at 36 places, and oneDNN is faster
 WIDTH = 16  # of which both numbers of channels are multiples
-TILE = 4  # pixels: the side of the outputs that winograd.cpp makes together
+TILE = 4  # pixels: the side of the squares of outputs that are made together
 LEAST_SHARE = 0.7  # of a tile that has to lie within a feature map, on average, for the products to be fewer
-GROUPS = 16  # of images, whose sums are apart: fewer where many output channels are enough to share among threads
+GROUPS = 16  # of images, whose sums are apart
 
 
 def own_convolutions(net: nn.Module) -> None:
@@ -43,7 +41,12 @@ def is_served(conv: nn.Conv2d) -> bool:
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     plain = x.is_cpu and x.dtype == conv.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return _Convolution.apply(x, conv.weight) if plain and conv.training else nn.Conv2d.forward(conv, x)
+    own = plain and conv.training and _fills_tiles(*x.shape[2:])
+    return _Convolution.apply(x, conv.weight) if own else nn.Conv2d.forward(conv, x)
+
+
+def _fills_tiles(height: int, width: int) -> bool:
+    return height * width >= LEAST_SHARE * (-height // TILE) * (-width // TILE) * TILE**2
 
 
 class _Convolution(torch.autograd.Function):
@@ -52,7 +55,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return convolution(x, weight) if _fills_tiles(x) else torch.conv2d(x, weight, padding=1)
+        return convolution(x, weight)
 
     @staticmethod
     @once_differentiable
@@ -60,20 +63,8 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight = ctx.needs_input_grad
         dw = gradient_of_weight(x, dy) if wants_weight else None
-        dx = None
-        if wants_x and _fills_tiles(dy):  # last, since the layer below reads it next, while it is in the cache
-            dx = gradient_of_input(dy, weight)
-        elif wants_x:
-            one = [1, 1]
-            dx, _, _ = torch.ops.aten.convolution_backward(
-                dy, x, weight, None, one, one, one, False, [0, 0], 1, [True, False, False]
-            )
-        return dx, dw
-
-
-def _fills_tiles(x: Tensor) -> bool:
-    h, w = x.shape[2:]
-    return h * w >= LEAST_SHARE * (-h // TILE) * (-w // TILE) * TILE**2
+        # Last, since the layer below reads it next, while it is in the cache.
+        return gradient_of_input(dy, weight) if wants_x else None, dw
 
 
 def convolution(x: Tensor, weight: Tensor) -> Tensor:
@@ -81,20 +72,20 @@ def convolution(x: Tensor, weight: Tensor) -> Tensor:
 
     All are float32; C and K are multiples of WIDTH. No bit depends on the number of threads.
     """
-    return _winograd(x, weight, weight.shape[0], turned=False)
+    return _convolution(x, weight, weight.shape[0], turned=False)
 
 
 def gradient_of_input(dy: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the same convolution's input, N C H W in channels_last, from its output's (N K H W)."""
-    return _winograd(dy, weight, weight.shape[1], turned=True)
+    return _convolution(dy, weight, weight.shape[1], turned=True)
 
 
-def _winograd(x: Tensor, weight: Tensor, channels: int, turned: bool) -> Tensor:
+def _convolution(x: Tensor, weight: Tensor, channels: int, turned: bool) -> Tensor:
     x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
     (n, c, h, w), threads = x.shape, torch.get_num_threads()
     y = x.new_empty(n, h, w, channels).permute(0, 3, 1, 2)
-    space = x.new_empty(library().winograd_space(c, channels, threads))
-    library().winograd(*map(place, (x, weight, y, space)), n, h, w, c, channels, turned, threads)
+    space = x.new_empty(library().convolution_space(c, channels, threads))
+    library().convolution(*map(place, (x, weight, y, space)), n, h, w, c, channels, turned, threads)
     return y
 
 
@@ -102,7 +93,7 @@ def gradient_of_weight(x: Tensor, dy: Tensor) -> Tensor:
     """The gradient of the same convolution's weight, K C 3 3 in channels_last, from its input and its output's."""
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
     (n, c, h, w), k = x.shape, dy.shape[1]
-    groups = max(1, min(GROUPS, n, GROUPS * 64 // k))
-    sums, dw = x.new_empty(groups, 9, c, k), x.new_empty(k, 3, 3, c).permute(0, 3, 1, 2)
-    library().weight_gradient(*map(place, (x, dy, dw, sums)), n, h, w, c, k, groups, torch.get_num_threads())
+    groups, dw = min(GROUPS, n), x.new_empty(k, 3, 3, c).permute(0, 3, 1, 2)
+    space = x.new_empty(groups * library().weight_gradient_space(c, k))
+    library().weight_gradient(*map(place, (x, dy, dw, space)), n, h, w, c, k, groups, torch.get_num_threads())
     return dw

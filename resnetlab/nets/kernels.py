@@ -22,7 +22,7 @@ from resnetlab.cache import keep, kept
 from resnetlab.errors import UserError
 from resnetlab.storage import content_of
 
-SOURCES = [Path(__file__).with_name(f"{name}.cpp") for name in ("fused_norm", "weight_gradient", "winograd")]
+SOURCES = [Path(__file__).with_name(f"{name}.cpp") for name in ("fused_norm", "winograd")]
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 INSTRUCTION_SETS = (b"flags", b"features", b"isa")  # in /proc/cpuinfo of x86, of ARM, of RISC-V
 COMPILE_SECONDS = 300  # at most; it takes a few
@@ -94,11 +94,14 @@ def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
     code.norm_forward.argtypes = (*flags, *(address,) * 5, ctypes.c_float, *(address,) * 6, *sizes)
     code.norm_apply.argtypes = (*flags, *(address,) * 5, *sizes)
     code.norm_backward.argtypes = (*flags, *(address,) * 12, *sizes)
+    code.convolution.argtypes = (*(address,) * 4, *(ctypes.c_int64,) * 5, *flags)
     code.weight_gradient.argtypes = (*(address,) * 4, *(ctypes.c_int64,) * 6, ctypes.c_int)
-    code.winograd.argtypes = (*(address,) * 4, *(ctypes.c_int64,) * 5, *flags)
-    code.winograd_space.argtypes, code.winograd_space.restype = (*(ctypes.c_int64,) * 2, ctypes.c_int), ctypes.c_int64
-    for function in (code.norm_forward, code.norm_apply, code.norm_backward, code.weight_gradient, code.winograd):
+    for function in (code.norm_forward, code.norm_apply, code.norm_backward, code.convolution, code.weight_gradient):
         function.restype = None
+    code.convolution_space.argtypes = (*(ctypes.c_int64,) * 2, ctypes.c_int)
+    code.weight_gradient_space.argtypes = (ctypes.c_int64,) * 2
+    for function in (code.convolution_space, code.weight_gradient_space):
+        function.restype = ctypes.c_int64
     return code
 
 

@@ -1,10 +1,15 @@
-// A 3x3 convolution, and the gradient of its input, for images in channels_last, with a padding of 1 and a stride of 1,
-// by Winograd's minimal filtering: Lavin & Gray 2016 (1509.09308), F(4x4, 3x3).
+// A 3x3 convolution with a padding of 1 and a stride of 1, and its gradients, for images in channels_last, by
+// Winograd's minimal filtering: Lavin & Gray 2016 (1509.09308), section 4, F(4x4, 3x3).
 //
-// convolution.py calls it. A tile of 4x4 outputs sees 6x6 inputs d. With the matrices B, G and A of that paper it is
-// At [(G g Gt) * (Bt d B)] A for one input and one output channel: 36 products instead of 144. The sum over the input
-// channels comes before A, so that for each of the 36 places the channels of many tiles are one matrix product. Blocks
-// of TILES tiles stay in the second cache. No bit depends on how many threads share the blocks.
+// convolution.py calls it. A tile of 4x4 outputs y sees 6x6 inputs d, and with the matrices A, B and G of that paper
+//
+//     y = At [(G g Gt) * (Bt d B)] A
+//
+// for one input channel, one output channel and their 3x3 weights g: 36 products, at the 36 places of a 6x6 matrix,
+// instead of 144. The gradient of g follows by the chain rule: Gt [(A dy At) * (Bt d B)] G. Sums over input channels,
+// or over tiles, come before the last step, so that at each place there is one matrix product. Blocks of TILES tiles
+// stay in the second cache. They, and groups of images, are summed by themselves, so that no bit depends on how many
+// threads share the work.
 
 #include <stdint.h>
 #include <string.h>
@@ -14,8 +19,11 @@ namespace {
 typedef float vec __attribute__((vector_size(32), aligned(4)));  // 8 floats
 const int64_t VEC = 8, TILES = 12, PLACES = 36;
 
+vec load(const float *from) { return *(const vec *)from; }
+void store(float *to, vec value) { *(vec *)to = value; }
+
 // Bt d
-void to_places(const vec *d, vec *t) {
+void from_inputs(const vec *d, vec *t) {
     const vec even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], outer = d[4] - d[2], twice = 2 * (d[3] - d[1]);
     t[0] = 4 * d[0] - 5 * d[2] + d[4];
     t[1] = even + odd, t[2] = even - odd;
@@ -24,162 +32,281 @@ void to_places(const vec *d, vec *t) {
 }
 
 // G g
-void weights_to_places(const vec *g, vec *t) {
-    const vec sixth = (g[0] + g[2]) / -6, middle = g[1] / 6, far = g[0] / 24 + g[2] / 6, half = g[1] / 12;
+void from_weights(const vec *g, vec *t) {
+    const vec near = (g[0] + g[2]) / -6, middle = g[1] / 6, far = g[0] / 24 + g[2] / 6, half = g[1] / 12;
     t[0] = g[0] / 4;
-    t[1] = sixth - middle, t[2] = sixth + middle;
+    t[1] = near - middle, t[2] = near + middle;
     t[3] = far + half, t[4] = far - half;
     t[5] = g[2];
 }
 
-// At m
-void to_outputs(const vec *m, vec *y) {
-    const vec sum = m[1] + m[2], difference = m[1] - m[2], far = m[3] + m[4], apart = m[3] - m[4];
-    y[0] = m[0] + sum + far, y[1] = difference + 2 * apart;
-    y[2] = sum + 4 * far, y[3] = difference + 8 * apart + m[5];
+// A dy
+void from_gradients(const vec *dy, vec *t) {
+    const vec even = dy[0] + dy[2], odd = dy[1] + dy[3], near = dy[0] + 4 * dy[2], far = 2 * dy[1] + 8 * dy[3];
+    t[0] = dy[0];
+    t[1] = even + odd, t[2] = even - odd;
+    t[3] = near + far, t[4] = near - far;
+    t[5] = dy[3];
 }
 
-// The weights at their places, 36 C K, from K 3 3 C; turned, 36 K C, with the taps in reverse order.
+// At t
+void to_outputs(const vec *t, vec *y) {
+    const vec sum = t[1] + t[2], difference = t[1] - t[2], far = t[3] + t[4], apart = t[3] - t[4];
+    y[0] = t[0] + sum + far, y[1] = difference + 2 * apart;
+    y[2] = sum + 4 * far, y[3] = difference + 8 * apart + t[5];
+}
+
+// Gt t
+void to_weights(const vec *t, vec *g) {
+    const vec near = (t[1] + t[2]) / 6, far = t[3] + t[4];
+    g[0] = t[0] / 4 - near + far / 24;
+    g[1] = (t[2] - t[1]) / 6 + (t[3] - t[4]) / 12;
+    g[2] = far / 6 - near + t[5];
+}
+
+// The tiles of N images of H by W.
+struct Grid {
+    int64_t H, W, rows = (H + 3) / 4, cols = (W + 3) / 4, of_image = rows * cols;
+
+    // Call f(t, n, row, col, beside) for each run of tiles that stand side by side, among `count` from `first` on: the
+    // run's place among them, its image, its first tile's place in the image, and its length.
+    template <class F>
+    void for_runs(int64_t first, int64_t count, F f) const {
+        for (int64_t t = 0, beside; t < count; t += beside) {
+            const int64_t n = (first + t) / of_image, row = (first + t) / cols % rows, col = (first + t) % cols;
+            beside = cols - col < count - t ? cols - col : count - t;
+            f(t, n, row, col, beside);
+        }
+    }
+};
+
+// Bt d of one column: six rows, `steps` to the next column; beyond the W columns there is padding.
+void column(const float *const *rows, const int64_t *steps, int64_t x, int64_t W, vec *t) {
+    vec d[6] = {};
+    if (x >= 0 && x < W)
+        for (int i = 0; i < 6; i++) d[i] = load(rows[i] + x * steps[i]);
+    from_inputs(d, t);
+}
+
+// v (PLACES TILES C) = Bt d B of `count` tiles of x (N H W C); padding: C zeros.
+void place_inputs(const Grid &grid, const float *x, float *v, const float *padding, int64_t C, int64_t first,
+                  int64_t count) {
+    grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
+        for (int64_t c = 0; c < C; c += VEC) {
+            const float *rows[6];
+            int64_t steps[6];
+            for (int64_t i = 0; i < 6; i++) {
+                const int64_t at = 4 * row - 1 + i;
+                const bool inside = at >= 0 && at < grid.H;
+                rows[i] = inside ? x + (n * grid.H + at) * grid.W * C + c : padding;
+                steps[i] = inside ? C : 0;
+            }
+            vec t[6][6];  // column, row
+            for (int64_t j = 0; j < 2; j++) column(rows, steps, 4 * col - 1 + j, grid.W, t[j]);
+            for (int64_t tile = 0; tile < beside; tile++) {
+                for (int64_t j = 2; j < 6; j++) column(rows, steps, 4 * (col + tile) - 1 + j, grid.W, t[j]);
+                for (int i = 0; i < 6; i++) {
+                    const vec d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]};
+                    vec e[6];
+                    from_inputs(d, e);
+                    for (int j = 0; j < 6; j++) store(v + ((6 * i + j) * TILES + run + tile) * C + c, e[j]);
+                    t[0][i] = d[4], t[1][i] = d[5];  // which the next tile sees, too
+                }
+            }
+        }
+    });
+}
+
+// v (PLACES TILES K) = A dy At of `count` tiles of dy (N H W K).
+void place_gradients(const Grid &grid, const float *dy, float *v, int64_t K, int64_t first, int64_t count) {
+    grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
+        const int64_t high = grid.H - 4 * row < 4 ? grid.H - 4 * row : 4;
+        for (int64_t tile = 0; tile < beside; tile++) {
+            const int64_t left = 4 * (col + tile), wide = grid.W - left < 4 ? grid.W - left : 4;
+            const float *corner = dy + ((n * grid.H + 4 * row) * grid.W + left) * K;
+            for (int64_t k = 0; k < K; k += VEC) {
+                vec t[4][6] = {};  // row, column
+                for (int64_t i = 0; i < high; i++) {
+                    vec d[4] = {};
+                    for (int64_t j = 0; j < wide; j++) d[j] = load(corner + (i * grid.W + j) * K + k);
+                    from_gradients(d, t[i]);
+                }
+                for (int j = 0; j < 6; j++) {
+                    const vec d[4] = {t[0][j], t[1][j], t[2][j], t[3][j]};
+                    vec e[6];
+                    from_gradients(d, e);
+                    for (int i = 0; i < 6; i++) store(v + ((6 * i + j) * TILES + run + tile) * K + k, e[i]);
+                }
+            }
+        }
+    });
+}
+
+// Write At m A of `count` tiles to y (N H W K), from m (PLACES TILES K).
+void write_outputs(const Grid &grid, const float *m, float *y, int64_t K, int64_t first, int64_t count) {
+    grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
+        const int64_t high = grid.H - 4 * row < 4 ? grid.H - 4 * row : 4;
+        for (int64_t tile = 0; tile < beside; tile++) {
+            const int64_t left = 4 * (col + tile), wide = grid.W - left < 4 ? grid.W - left : 4;
+            float *corner = y + ((n * grid.H + 4 * row) * grid.W + left) * K;
+            for (int64_t k = 0; k < K; k += VEC) {
+                vec t[6][4];  // column, row
+                for (int j = 0; j < 6; j++) {
+                    vec d[6];
+                    for (int i = 0; i < 6; i++) d[i] = load(m + ((6 * i + j) * TILES + run + tile) * K + k);
+                    to_outputs(d, t[j]);
+                }
+                for (int64_t i = 0; i < high; i++) {
+                    const vec d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]};
+                    vec e[4];
+                    to_outputs(d, e);
+                    for (int64_t j = 0; j < wide; j++) store(corner + (i * grid.W + j) * K + k, e[j]);
+                }
+            }
+        }
+    });
+}
+
+// u = G g Gt, PLACES C K, of w (K 3 3 C); turned, PLACES K C, with the taps in reverse order.
 void place_weights(const float *w, float *u, int64_t C, int64_t K, int turned, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t k = 0; k < K; k++)
         for (int64_t c = 0; c < C; c += VEC) {
-            vec t[3][6];
+            vec t[3][6];  // column, row
             for (int64_t j = 0; j < 3; j++) {
                 vec g[3];
-                for (int64_t i = 0; i < 3; i++) g[i] = *(const vec *)(w + (k * 9 + (turned ? 8 - 3 * i - j : 3 * i + j)) * C + c);
-                weights_to_places(g, t[j]);
+                for (int64_t i = 0; i < 3; i++) g[i] = load(w + (k * 9 + (turned ? 8 - 3 * i - j : 3 * i + j)) * C + c);
+                from_weights(g, t[j]);
             }
             for (int64_t i = 0; i < 6; i++) {
                 const vec g[3] = {t[0][i], t[1][i], t[2][i]};
-                vec r[6];
-                weights_to_places(g, r);
+                vec e[6];
+                from_weights(g, e);
                 for (int64_t j = 0; j < 6; j++) {
                     float *place = u + (6 * i + j) * C * K;
-                    if (turned) *(vec *)(place + k * C + c) = r[j];
-                    else
-                        for (int64_t n = 0; n < VEC; n++) place[(c + n) * K + k] = r[j][n];
+                    for (int64_t n = 0; n < VEC; n++) place[turned ? k * C + c + n : (c + n) * K + k] = e[j][n];
                 }
             }
         }
 }
 
-// One column of six rows, x of W columns; beyond them there is padding.
-void column(const float *const *rows, const int64_t *steps, int64_t x, int64_t W, vec *t) {
-    vec d[6] = {};
-    if (x >= 0 && x < W)
-        for (int i = 0; i < 6; i++) d[i] = *(const vec *)(rows[i] + x * steps[i]);
-    to_places(d, t);
-}
-
-// Put tiles that stand side by side, the first from column `left` on, at their places, which are `apart` in v.
-void place_inputs(const float *const *rows, const int64_t *steps, float *v, int64_t W, int64_t C, int64_t left,
-                  int64_t tiles, int64_t apart) {
-    for (int64_t c = 0; c < C; c += VEC) {
-        vec t[6][6];  // column, row
-        const float *own[6];
-        for (int i = 0; i < 6; i++) own[i] = rows[i] + c;
-        column(own, steps, left, W, t[0]);
-        column(own, steps, left + 1, W, t[1]);
-        for (int64_t n = 0; n < tiles; n++) {
-            for (int j = 2; j < 6; j++) column(own, steps, left + 4 * n + j, W, t[j]);
-            for (int i = 0; i < 6; i++) {
-                const vec d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]};
-                vec e[6];
-                to_places(d, e);
-                for (int j = 0; j < 6; j++) *(vec *)(v + (6 * i + j) * apart + n * C + c) = e[j];
-                t[0][i] = d[4], t[1][i] = d[5];  // which the next tile sees, too
-            }
-        }
-    }
-}
-
-// m (M K) = v (M C) times u (C K), K a multiple of 16.
+// m (M rows, K) = a (M rows, C) times u (C K).
 template <int M>
-void product(const float *v, const float *u, float *m, int64_t C, int64_t K) {
+void product(const float *a, const float *u, float *m, int64_t C, int64_t K) {
     for (int64_t k = 0; k < K; k += 2 * VEC) {
         vec low[M] = {}, high[M] = {};
         const float *b = u + k;
         for (int64_t c = 0; c < C; c++, b += K) {
-            const vec first = *(const vec *)b, second = *(const vec *)(b + VEC);
+            const vec first = load(b), second = load(b + VEC);
 #pragma GCC unroll 6
-            for (int i = 0; i < M; i++) low[i] += v[i * C + c] * first, high[i] += v[i * C + c] * second;
+            for (int i = 0; i < M; i++) low[i] += a[i * C + c] * first, high[i] += a[i * C + c] * second;
         }
-        for (int i = 0; i < M; i++) *(vec *)(m + i * K + k) = low[i], *(vec *)(m + i * K + k + VEC) = high[i];
+        for (int i = 0; i < M; i++) store(m + i * K + k, low[i]), store(m + i * K + k + VEC, high[i]);
     }
 }
 
-// Write the outputs of tiles that stand side by side, the first at (top, left) of y, H W K.
-void write_outputs(const float *m, float *y, int64_t H, int64_t W, int64_t K, int64_t top, int64_t left, int64_t tiles,
-                   int64_t apart) {
-    const int64_t high = H - top < 4 ? H - top : 4;
-    for (int64_t n = 0; n < tiles; n++, left += 4) {
-        const int64_t wide = W - left < 4 ? W - left : 4;
-        for (int64_t k = 0; k < K; k += VEC) {
-            vec t[6][4];  // column, row
-            for (int j = 0; j < 6; j++) {
-                vec d[6];
-                for (int i = 0; i < 6; i++) d[i] = *(const vec *)(m + (6 * i + j) * apart + n * K + k);
-                to_outputs(d, t[j]);
-            }
-            for (int64_t i = 0; i < high; i++) {
-                const vec d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]};
-                vec e[4];
-                to_outputs(d, e);
-                for (int64_t j = 0; j < wide; j++) *(vec *)(y + ((top + i) * W + left + j) * K + k) = e[j];
-            }
+// Add to u (M rows, K) the transpose of a (`count` rows, the first M of C) times b (`count` rows, K).
+template <int M>
+void add_product(const float *a, const float *b, float *u, int64_t C, int64_t K, int64_t count) {
+    for (int64_t k = 0; k < K; k += 2 * VEC) {
+        vec low[M] = {}, high[M] = {};
+        for (int64_t t = 0; t < count; t++) {
+            const vec first = load(b + t * K + k), second = load(b + t * K + k + VEC);
+#pragma GCC unroll 6
+            for (int i = 0; i < M; i++) low[i] += a[t * C + i] * first, high[i] += a[t * C + i] * second;
+        }
+        for (int i = 0; i < M; i++) {
+            float *row = u + i * K + k;
+            store(row, load(row) + low[i]), store(row + VEC, load(row + VEC) + high[i]);
         }
     }
 }
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 }  // namespace
 
 extern "C" {
 
-// The floats that `winograd` needs for its work.
-int64_t winograd_space(int64_t C, int64_t K, int threads) {
+// The floats that `convolution` needs for its work.
+int64_t convolution_space(int64_t C, int64_t K, int threads) {
     return PLACES * C * K + threads * (PLACES * TILES * (C + K) + C);
 }
 
-// y (N H W K) from x (N H W C) and w (K 3 3 C); turned, the gradient of the input from that of the output: y from x and
-// w (C 3 3 K). C and K are multiples of 16.
-void winograd(const float *x, const float *w, float *y, float *space, int64_t N, int64_t H, int64_t W, int64_t C,
-              int64_t K, int turned, int threads) {
-    const int64_t rows = (H + 3) / 4, cols = (W + 3) / 4, tiles = N * rows * cols, blocks = (tiles + TILES - 1) / TILES;
-    float *u = space, *own = space + PLACES * C * K;
-    if (turned) place_weights(w, u, K, C, 1, threads);
-    else place_weights(w, u, C, K, 0, threads);
+// y (N H W K) from x (N H W C) and w (K 3 3 C); turned, the input's gradient y from the output's x and w (C 3 3 K).
+// C and K are multiples of 16.
+void convolution(const float *x, const float *w, float *y, float *space, int64_t N, int64_t H, int64_t W, int64_t C,
+                 int64_t K, int turned, int threads) {
+    const Grid grid{H, W};
+    const int64_t tiles = N * grid.of_image, blocks = (tiles + TILES - 1) / TILES;
+    float *u = space;
+    if (turned) place_weights(w, u, K, C, turned, threads);
+    else place_weights(w, u, C, K, turned, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t share = 0; share < threads; share++) {
-        float *v = own + share * (PLACES * TILES * (C + K) + C), *m = v + PLACES * TILES * C, *padding = m + PLACES * TILES * K;
+        float *v = u + PLACES * C * K + share * (PLACES * TILES * (C + K) + C), *m = v + PLACES * TILES * C;
+        float *padding = m + PLACES * TILES * K;
         memset(padding, 0, C * sizeof(float));
         for (int64_t block = blocks * share / threads; block < blocks * (share + 1) / threads; block++) {
-            const int64_t first = block * TILES, some = first + TILES < tiles ? TILES : tiles - first;
-            for (int64_t t = 0, beside; t < some; t += beside) {
-                const int64_t n = (first + t) / (rows * cols), row = (first + t) / cols % rows, col = (first + t) % cols;
-                beside = cols - col < some - t ? cols - col : some - t;
-                const float *seen[6];
-                int64_t steps[6];
-                for (int64_t i = 0; i < 6; i++) {
-                    const int64_t at = 4 * row - 1 + i;
-                    const bool inside = at >= 0 && at < H;
-                    seen[i] = inside ? x + (n * H + at) * W * C : padding, steps[i] = inside ? C : 0;
-                }
-                place_inputs(seen, steps, v + t * C, W, C, 4 * col - 1, beside, TILES * C);
-            }
+            const int64_t first = block * TILES, count = least(TILES, tiles - first);
+            place_inputs(grid, x, v, padding, C, first, count);
             for (int64_t p = 0; p < PLACES; p++) {
                 const float *a = v + p * TILES * C, *b = u + p * C * K;
                 float *sums = m + p * TILES * K;
                 int64_t t = 0;
-                for (; t + 6 <= some; t += 6) product<6>(a + t * C, b, sums + t * K, C, K);
-                for (; t < some; t++) product<1>(a + t * C, b, sums + t * K, C, K);
+                for (; t + 6 <= count; t += 6) product<6>(a + t * C, b, sums + t * K, C, K);
+                for (; t < count; t++) product<1>(a + t * C, b, sums + t * K, C, K);
             }
-            for (int64_t t = 0, beside; t < some; t += beside) {
-                const int64_t n = (first + t) / (rows * cols), row = (first + t) / cols % rows, col = (first + t) % cols;
-                beside = cols - col < some - t ? cols - col : some - t;
-                write_outputs(m + t * K, y + n * H * W * K, H, W, K, 4 * row, 4 * col, beside, TILES * K);
+            write_outputs(grid, m, y, K, first, count);
+        }
+    }
+}
+
+// The floats that a group of images needs in `weight_gradient`.
+int64_t weight_gradient_space(int64_t C, int64_t K) { return PLACES * (C * K + TILES * (C + K)) + C; }
+
+// dw (K 3 3 C) from x (N H W C) and dy (N H W K), C and K multiples of 16; space: that of each group.
+void weight_gradient(const float *x, const float *dy, float *dw, float *space, int64_t N, int64_t H, int64_t W,
+                     int64_t C, int64_t K, int64_t groups, int threads) {
+    const Grid grid{H, W};
+    const int64_t size = weight_gradient_space(C, K);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t g = 0; g < groups; g++) {
+        float *u = space + g * size, *v = u + PLACES * C * K, *d = v + PLACES * TILES * C;
+        float *padding = d + PLACES * TILES * K;
+        memset(u, 0, PLACES * C * K * sizeof(float));
+        memset(padding, 0, C * sizeof(float));
+        const int64_t end = N * (g + 1) / groups * grid.of_image;
+        for (int64_t first = N * g / groups * grid.of_image; first < end; first += TILES) {
+            const int64_t count = least(TILES, end - first);
+            place_inputs(grid, x, v, padding, C, first, count);
+            place_gradients(grid, dy, d, K, first, count);
+            for (int64_t p = 0; p < PLACES; p++) {
+                const float *a = v + p * TILES * C, *b = d + p * TILES * K;
+                float *sums = u + p * C * K;
+                int64_t c = 0;
+                for (; c + 6 <= C; c += 6) add_product<6>(a + c, b, sums + c * K, C, K, count);
+                for (; c < C; c += 2) add_product<2>(a + c, b, sums + c * K, C, K, count);
             }
         }
     }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t c = 0; c < C; c++)
+        for (int64_t k = 0; k < K; k += VEC) {
+            vec t[6][3];  // row, column
+            for (int64_t i = 0; i < 6; i++) {
+                vec sums[6] = {};
+                for (int64_t g = 0; g < groups; g++)
+                    for (int64_t j = 0; j < 6; j++) sums[j] += load(space + g * size + ((6 * i + j) * C + c) * K + k);
+                to_weights(sums, t[i]);
+            }
+            for (int64_t j = 0; j < 3; j++) {
+                const vec sums[6] = {t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j]};
+                vec e[3];
+                to_weights(sums, e);
+                for (int64_t i = 0; i < 3; i++)
+                    for (int64_t n = 0; n < VEC; n++) dw[((k + n) * 9 + 3 * i + j) * C + c] = e[i][n];
+            }
+        }
 }
 }
