@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from resnetlab.nets.fusing import is_fused
 from resnetlab.nets.kernels import library, place
 
 MOST_WEIGHTS = 9 * 128 * 128  # beyond, they do not fit into the caches at 36 places, and oneDNN is faster
@@ -23,7 +24,7 @@ GROUPS = 16  # of images, whose sums are apart
 
 
 def own_convolutions(net: nn.Module) -> None:
-    """Make the convolutions that `is_served` names compute by our code in training mode.
+    """Make the convolutions that `is_served` names compute by our code where `is_fused` says so.
 
     The network is changed in place. Feature maps are N C H W in the layout channels_last; others are copied into it.
     """
@@ -41,7 +42,7 @@ def is_served(conv: nn.Conv2d) -> bool:
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     plain = x.is_cpu and x.dtype == conv.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    own = plain and conv.training and _fills_tiles(*x.shape[2:])
+    own = plain and is_fused(conv) and _fills_tiles(*x.shape[2:])
     return _Convolution.apply(x, conv.weight) if own else nn.Conv2d.forward(conv, x)
 
 

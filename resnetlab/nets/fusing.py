@@ -73,24 +73,25 @@ def _fuse_end(unit: ResidualUnit) -> None:
         unit.forward = partial(_unit, unit, last)  # type: ignore[method-assign]
 
 
-def _is_fused(norm: nn.BatchNorm2d) -> bool:
-    return norm.training or (_EVALUATION.get() and not torch.is_grad_enabled())
+def is_fused(layer: nn.Module) -> bool:
+    """Whether a layer that has our code uses it now."""
+    return layer.training or (_EVALUATION.get() and not torch.is_grad_enabled())
 
 
 def _norm_and_relu(norm: nn.BatchNorm2d, relu: bool, own: bool, x: Tensor) -> Tensor:
-    return normalised(norm, x, None, relu, own=own) if _is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
+    return normalised(norm, x, None, relu, own=own) if is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
 
 
 def _relu(relu: nn.ReLU, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return x if _is_fused(norm) else nn.ReLU.forward(relu, x)
+    return x if is_fused(norm) else nn.ReLU.forward(relu, x)
 
 
 def _norm_later(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return x if _is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
+    return x if is_fused(norm) else nn.BatchNorm2d.forward(norm, x)
 
 
 def _unit(unit: ResidualUnit, last: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    if not _is_fused(last):
+    if not is_fused(last):
         return ResidualUnit.forward(unit, x)
     x = unit.preact(x)
     h = unit.h(x) if unit.mix.equation == Add() else None

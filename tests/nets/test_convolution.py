@@ -16,7 +16,7 @@ from resnetlab.nets.convolution import (
     is_served,
     own_convolutions,
 )
-from resnetlab.nets.fusing import fuse
+from resnetlab.nets.fusing import fuse, fused_evaluation
 from resnetlab.nets.kernels import library
 from resnetlab.nets.net import ResNet
 from resnetlab.nets.zoo import build
@@ -106,6 +106,10 @@ def test_other_numbers_and_layers_are_left_to_torch() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert "_Convolution" not in type(conv(x.float()).grad_fn).__name__
     assert "_Convolution" not in type(conv.eval()(x.float()).grad_fn).__name__
+    with torch.no_grad(), fused_evaluation():
+        assert not torch.equal(conv(x.float()), torch.conv2d(x.float(), conv.weight, padding=1))
+    with torch.no_grad():
+        assert torch.equal(conv(x.float()), torch.conv2d(x.float(), conv.weight, padding=1))
     assert conv.train().double()(x).dtype == torch.float64
     for other in (
         nn.Conv2d(16, 16, 3, padding=1),
