@@ -30,6 +30,7 @@ from resnetlab.training.run import Run, as_begun, open_folder
 from resnetlab.training.session import Job, TrainingSession
 from resnetlab.training.setup import added_counts
 from resnetlab.training.signals import Stop
+from resnetlab.training.usual_torch import usual_torch
 
 LOG_STEPS = 100  # steps from one logged line of metrics to the next
 STATUS_SECONDS = 5  # a status is yielded at least this often, unless steps take longer
@@ -141,14 +142,14 @@ def _to_the_end(job: Job) -> Generator[Status, None, None]:
 
 
 def _undisturbed(statuses: Iterator[Status], threads: int, device: str) -> Iterator[Status]:
-    """The same statuses; torch's random state and threads are the run's while it works, and the caller's in between.
+    """The same statuses; torch's state, random numbers and threads are the run's while it works, else the caller's.
 
-    Random numbers that the caller draws between two statuses, or another training, must not change a run. The number
-    of threads matters, since it decides the order of sums.
+    Random numbers that the caller draws between two statuses, or another training, must not change a run, nor may an
+    autocast or a default dtype of the caller's. The number of threads matters, since it decides the order of sums.
     """
     own: RngState = {}  # the run's
     while True:
-        with _AT_WORK, repeatable(device), on_threads(threads):
+        with _AT_WORK, usual_torch(), repeatable(device), on_threads(threads):
             if own:
                 set_rng_states(own, device)
             try:

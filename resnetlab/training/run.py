@@ -38,6 +38,7 @@ from resnetlab.training.layer_groups import check_layer_groups
 from resnetlab.training.muon import check_muon
 from resnetlab.training.precision import resolved
 from resnetlab.training.recipe import NORMALISATIONS, NOT_IN_ID, Recipe
+from resnetlab.training.usual_torch import usual_torch
 
 ID_FORMAT = 1  # version of what is hashed; it stays, so that the same command finds runs of format 1
 FOR_FILES = tuple(name for name, crop in CROPS.items() if crop.draws)  # values of `augment` that crop at random
@@ -110,6 +111,7 @@ class Run:
         }
 
 
+@usual_torch()
 def make_run(
     recipe: Recipe, root: str | Path, data: Data | None = None, *, purpose: Purpose = "train", name: str = ""
 ) -> Run:

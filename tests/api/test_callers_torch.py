@@ -16,6 +16,8 @@ from PIL import Image
 import resnetlab
 from resnetlab.api.arguments import called_from_python
 from resnetlab.api.train import TrainingResult
+from resnetlab.training.loop import train
+from resnetlab.training.run import make_run
 
 SHORT = {"net": "cifar_resnet8", "iterations": 2, "threads": 1, "quiet": True}
 
@@ -64,21 +66,25 @@ def state_of_torch() -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        torch.no_grad,
-        torch.inference_mode,
-        lambda: default_dtype(torch.float64),
-        lambda: default_device("meta"),
-        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-        lambda: matmul_precision("medium"),
-        lambda: precision_of(torch.backends.mkldnn.matmul, "bf16"),
-    ],
-    ids=["no_grad", "inference_mode", "float64", "meta", "autocast", "matmul", "mkldnn"],
-)
+STATES: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64": lambda: default_dtype(torch.float64),
+    "meta": lambda: default_device("meta"),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "matmul": lambda: matmul_precision("medium"),
+    "mkldnn": lambda: precision_of(torch.backends.mkldnn.matmul, "bf16"),
+}
+in_each_state = pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "last/weights.safetensors").read_bytes()
+
+
+@in_each_state
 def test_the_callers_state_of_torch_changes_no_bit(
-    usual: TrainingResult, tmp_path: Path, state: Callable[[], AbstractContextManager[None]]
+    usual: TrainingResult, tmp_path: Path, state: Callable[[], AbstractContextManager[object]]
 ) -> None:
     digit = tmp_path / "digit.png"
     Image.new("L", (8, 8), 200).save(digit)
@@ -89,8 +95,21 @@ def test_the_callers_state_of_torch_changes_no_bit(
         assert resnetlab.evaluate(usual, "digits", quiet=True).top1 == pytest.approx(100 - usual.test_error)
         assert resnetlab.predict(usual, digit, quiet=True) == expected
         assert state_of_torch() == before
-    first, second = ((each.folder / "last/weights.safetensors").read_bytes() for each in (usual, run))
-    assert first == second
+    assert weights_of(run.folder) == weights_of(usual.folder)
+
+
+@in_each_state
+def test_a_run_that_is_followed_step_by_step_ends_with_the_same_bits(
+    usual: TrainingResult, tmp_path: Path, state: Callable[[], AbstractContextManager[object]]
+) -> None:
+    recipe = resnetlab.recipe("digits", net=SHORT["net"], iterations=SHORT["iterations"])
+    with state():
+        before = state_of_torch()
+        run = make_run(recipe, tmp_path)
+        for _ in train(run, threads=1):
+            assert state_of_torch() == before
+        assert state_of_torch() == before
+    assert weights_of(run.folder) == weights_of(usual.folder)
 
 
 def test_threads_give_the_callers_dtype_back_together() -> None:
