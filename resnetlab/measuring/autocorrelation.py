@@ -42,7 +42,7 @@ def spatial_autocorrelation(maps: Tensor, lags: int) -> list[float] | None:
 
 def white_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Independent values of N(0, 1)."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 def brown_noise(points: int, seed: int) -> Tensor:

@@ -26,7 +26,7 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> list[Bin
 
     confidence: float N; right: bool N. A probability of 0 belongs to the first bin.
     """
-    ends = torch.tensor([i / bins for i in range(1, bins)], dtype=torch.float64)
+    ends = torch.tensor([i / bins for i in range(1, bins)], dtype=torch.float64, device=confidence.device)
     which = torch.bucketize(confidence.double(), ends)
     images = which.bincount(minlength=bins)
     sums = [which.bincount(t.double(), minlength=bins) for t in (confidence, right)]

@@ -52,7 +52,7 @@ def network_costs(
     for spec in specs:
         net = build(spec, seed=seed).to(device)
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(batch, *spec.image_shape, generator=generator).to(device)
+        x = torch.randn(batch, *spec.image_shape, generator=generator, device="cpu").to(device)
         calls.append(training_step(net, x) if training else forward_pass(net, x))
     taken, load = interleaved_under_load(calls, rounds, device)
     return [
@@ -112,7 +112,7 @@ def training_step(module: nn.Module, x: Tensor) -> Callable[[], None]:
     optimiser = torch.optim.SGD(own.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     with torch.no_grad(), own_draws(x):
         scores = own(x)
-    gradient = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
+    gradient = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(scores)
 
     def step() -> None:
         with taking_gradients(), own_draws(x):

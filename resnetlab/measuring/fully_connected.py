@@ -52,7 +52,7 @@ def grid_points() -> Tensor:
 
 def gaussian_points(seed: int) -> Tensor:
     """POINTS independent points of N(0, 1) in WIDTH dimensions (P D): pairs that nothing relates."""
-    return torch.randn(POINTS, WIDTH, generator=_generator(seed, 1))
+    return torch.randn(POINTS, WIDTH, generator=_generator(seed, 1), device="cpu")
 
 
 def input_gradients(variant: Variant, depth: int, points: Tensor, seed: int) -> Gradients:
@@ -67,7 +67,7 @@ def input_gradients(variant: Variant, depth: int, points: Tensor, seed: int) -> 
     generator = _generator(seed, 0)
 
     def drawn(*shape: int, variance: float) -> Tensor:
-        return (torch.randn(*shape, generator=generator) * math.sqrt(variance)).to(points.device)
+        return (torch.randn(*shape, generator=generator, device="cpu") * math.sqrt(variance)).to(points.device)
 
     x = points.detach().clone().requires_grad_()
     with torch.enable_grad():

@@ -57,7 +57,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
         factors = [_ratio(c, h) if has_h else None for c, h in zip(carried, by_h, strict=True)]
         shares = [_ratio(c, v) for c, v in zip(carried, values, strict=True)]
 
-        gradient = _pull(lambda v: cross_entropy(net.head(v), labels), values[-1], torch.ones(()).to(x))
+        gradient = _pull(lambda v: cross_entropy(net.head(v), labels), values[-1], x.new_ones(()))
         whole, shortcut, back_by_h = [gradient], [gradient], [gradient]
         for unit, value in zip(units[::-1], values[-2::-1], strict=True):
             through, alone = _shortcut(unit, value)

@@ -21,7 +21,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     over all images (N C H W), channels and positions together. The 3x3 layers of a stem come first; of a bottleneck
     only the 3x3 counts. The network is left as it was.
     """
-    sums = {name: torch.zeros(3, dtype=torch.float64) for name in dict(_responding(net))}
+    sums = {name: torch.zeros(3, dtype=torch.float64, device="cpu") for name in dict(_responding(net))}
 
     def adder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], response: Tensor) -> None:
@@ -70,7 +70,7 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
 
     Norms are taken over all images (N C H W) together; None where h is zero everywhere. The network is left as it was.
     """
-    sums = {name: torch.zeros(2, dtype=torch.float64) for name, _ in units_of(net)}
+    sums = {name: torch.zeros(2, dtype=torch.float64, device="cpu") for name, _ in units_of(net)}
     with evaluating(net):
         for x in unlabelled(batches):
             for step in steps(net, net.stem(x)):

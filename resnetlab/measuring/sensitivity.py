@@ -37,7 +37,7 @@ def reactions(net: ResNet, batches: Iterable[Tensor], change: float, seed: int) 
     """
     generator = torch.Generator().manual_seed(seed)
     others = {name: _moved_weights(unit, change, generator) for name, unit in units_of(net)}
-    sums = {name: torch.zeros(6, dtype=torch.float64) for name in others}
+    sums = {name: torch.zeros(6, dtype=torch.float64, device="cpu") for name in others}
     with evaluating(net):
         for images in unlabelled(batches):
             for step in steps(net, net.stem(images)):
@@ -72,6 +72,6 @@ def _moved_weights(unit: ResidualUnit, change: float, generator: torch.Generator
 
 def _moved(values: Tensor, change: float, generator: torch.Generator) -> Tensor:
     """Each values[i], moved in a random direction by `change` of its norm. The draw is the CPU's, on any device."""
-    drawn = torch.randn(values.shape, generator=generator, dtype=torch.float32).to(values)
+    drawn = torch.randn(values.shape, generator=generator, dtype=torch.float32, device="cpu").to(values)
     sizes, shape = torch.stack([squared_norms(values), squared_norms(drawn)]).sqrt(), (-1, *[1] * (values.dim() - 1))
     return values + drawn * (change * sizes[0] / sizes[1]).to(values.dtype).view(shape)

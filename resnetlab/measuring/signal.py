@@ -144,7 +144,7 @@ def predicted(net: ResNet, x: Tensor) -> Predicted:
 
 
 def _predicted_gradients(units: list[list[tuple[nn.Conv2d, torch.Size]]], last: torch.Size) -> list[float]:
-    square = torch.ones(last, dtype=torch.double)  # E[(∂E/∂y)²] at each position of the last unit's y
+    square = torch.ones(last, dtype=torch.double, device="cpu")  # E[(∂E/∂y)²] at each position of the last unit's y
     total = [units[-1][-1][0].out_channels * square.sum().item()]
     for before, unit in zip(units[-2::-1], units[:0:-1], strict=True):
         for conv, size in reversed(unit):
@@ -160,7 +160,7 @@ def _variance(conv: nn.Conv2d) -> float:
 
 
 def _taps(conv: nn.Conv2d) -> Tensor:
-    return torch.ones(1, 1, *conv.kernel_size, dtype=torch.double)
+    return torch.ones(1, 1, *conv.kernel_size, dtype=torch.double, device="cpu")
 
 
 def layers_per_unit(net: ResNet) -> int:

@@ -44,7 +44,7 @@ def first_steps(
     recent: list[float] = []
     with taking_gradients(), own_draws(x, seed):
         for step in range(1, steps + 1):
-            chosen = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
+            chosen = torch.randperm(len(x), generator=generator, device="cpu")[:batch].to(x.device)
             scores = net(x[chosen])
             loss = cross_entropy(scores, labels[chosen])
             optimiser.zero_grad()

@@ -251,14 +251,15 @@ def build(net: str | Spec, *, seed: int | None = None, **overrides: Any) -> ResN
         # another thread may be using.
         made = on_meta(net)
         # What to_empty does, without the import of sympy (0.2 s) that it makes for tensors on the meta device.
-        empty = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in made.state_dict().items()}
+        empty = {name: torch.empty(t.shape, dtype=t.dtype, device="cpu") for name, t in made.state_dict().items()}
         made.load_state_dict(empty, assign=True)
     except (RuntimeError, MemoryError) as error:
         if "alloc" not in str(error) and not isinstance(error, MemoryError):
             raise
         raise UserError(f"{net.name or 'the network'}: does not fit into memory; make it narrower.") from error
-    initialise(made, seed)
-    return made
+    initialise(made, seed)  # by the CPU's random numbers, which are the same everywhere
+    device = torch.get_default_device()
+    return made if device.type == "cpu" else made.to(device)
 
 
 def on_meta(spec: Spec) -> ResNet | VGG:
