@@ -19,7 +19,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     A response is what batch norm makes of the convolution's output, before the nonlinearity or the sum (He 2015,
     section 4.2); where no batch norm follows within the branch, the convolution's output. The deviation is taken
     over all images (N C H W), channels and positions together. The 3x3 layers of a stem come first; of a bottleneck
-    only the 3x3 counts. The network is left as it was.
+    only the 3x3 counts. NaN where responses are not finite. The network is left as it was.
     """
     sums = {name: torch.zeros(3, dtype=torch.float64, device="cpu") for name in dict(_responding(net))}
 
@@ -61,7 +61,7 @@ def _layers(name: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _deviation(count: float, total: float, squares: float) -> float:
-    return math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+    return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))  # in this order NaN stays NaN
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from made_nets import made
@@ -68,6 +70,11 @@ def test_batches_make_no_difference() -> None:
     net = made("cifar_resnet8")
     assert response_stds(net, X.split(3)) == pytest.approx(response_stds(net, [X]), rel=1e-6)
     assert branch_shares(net, X.split(3)) == pytest.approx(branch_shares(net, [X]), rel=1e-6)
+
+
+def test_responses_that_are_not_finite_have_no_deviation_of_zero() -> None:
+    x = torch.full((1, 3, 8, 8), math.nan)
+    assert all(math.isnan(std) for std in response_stds(made("cifar_resnet8"), [x]).values())
 
 
 def test_no_images_is_an_error() -> None:
