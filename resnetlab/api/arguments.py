@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
@@ -33,12 +34,20 @@ def texts_of(values: PathLike | Iterable[PathLike], what: str) -> list[str]:
 
 
 def called_from_python(call: Call) -> Call:
-    """Let a function be called in any state of torch, with numpy's numbers: it gets Python's, which JSON knows."""
+    """Let a function be called in any state of torch, with numpy's numbers: it gets Python's, which JSON knows.
+
+    None for an option whose default is another value is a UserError.
+    """
+    defaults = {name: option.default for name, option in inspect.signature(call).parameters.items()}
 
     @functools.wraps(call)
     def called(*args: Any, **options: Any) -> Any:
         from resnetlab.training.usual_torch import usual_torch  # the command line starts without torch
 
+        for name, value in [*zip(defaults, args, strict=False), *options.items()]:
+            default = defaults.get(name)
+            if value is None and default not in (None, inspect.Parameter.empty):
+                raise UserError(f"{name}=None: leave it out for the default, {name}={default!r}.")
         with usual_torch():
             return call(*map(as_python, args), **{name: as_python(value) for name, value in options.items()})
 

@@ -152,6 +152,8 @@ Call = Callable[..., Any]
         (resnetlab.train, {"threads": "2"}, "threads='2' must be a whole number"),
         (resnetlab.train, {"workers": 1.5}, "workers=1.5 must be a whole number"),
         (resnetlab.train, {"device": 3}, "device=3 must be text"),
+        (resnetlab.train, {"device": None}, "device=None: leave it out for the default, device='auto'"),
+        (resnetlab.predict, {"images": "a.png", "batch_size": None}, "batch_size=None: leave it out for the default"),
         (resnetlab.train, {"log": "x"}, "log='x' is not known: choose one of tensorboard"),
         (resnetlab.evaluate, {"data": "digits", "sources": []}, "no network given"),
         (resnetlab.evaluate, {"data": "digits", "sources": 5}, "sources=5 must be a name or a path, or several"),
