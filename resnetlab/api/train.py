@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,12 +108,11 @@ def recipe_of(recipe: PathLike | Recipe, fields: Mapping[str, Any]) -> Recipe:
 
     Raises UserError, also for a field that is changed to no effect.
     """
-    texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in fields.items()}
     if isinstance(recipe, Recipe):
-        changed = recipe.override(**texts)
+        changed = recipe.override(**fields)
     else:
-        changed = named_recipe(text_of(recipe, "recipe"), **texts)
-    changed.check_effect(texts)
+        changed = named_recipe(text_of(recipe, "recipe"), **fields)
+    changed.check_effect(fields)
     return changed
 
 

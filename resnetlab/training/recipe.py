@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -142,7 +143,7 @@ class Recipe:
     fused: bool = _retired(False)  # ran the update in one kernel, which was no faster
 
     def __post_init__(self) -> None:
-        if hasattr(self.net, "to_dict") and not isinstance(self.net, type):  # a NetSpec, or a VGG net's
+        if hasattr(self.net, "input_size") and not isinstance(self.net, type):  # a NetSpec, or a VGG net's
             from resnetlab.nets.zoo import text_of  # a recipe is read without torch
 
             object.__setattr__(self, "net", text_of(self.net))  # type: ignore[arg-type]
@@ -327,7 +328,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
     """The value converted to its field's type if that loses nothing; else raise UserError."""
-    kinds, value = get_args(hint), as_python(value)
+    kinds, value = get_args(hint), as_python(os.fspath(value) if isinstance(value, os.PathLike) else value)
     if value is None and type(None) in kinds:
         return None
     if hint == Switch and value == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -180,12 +181,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe(name: str, **overrides: Any) -> Recipe:
+def recipe(name: str | os.PathLike[str], **overrides: Any) -> Recipe:
     """Return a recipe by its name or from a TOML file, with some fields changed.
 
     A file holds fields of Recipe and may start from a named one: `recipe = "cifar_paper"`. Raises
     UserError for an unknown name or field (with the nearest) and for a file that can't be read.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(name, str):
         raise UserError(f"recipe {shown(name)} must be text: the name of a recipe, or of a .toml file.")
     if name in RECIPES:

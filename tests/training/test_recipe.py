@@ -218,6 +218,22 @@ def test_options_count_as_if_they_stood_in_the_file(tmp_path: Path, content: str
     assert {name: getattr(found, name) for name in wanted} == wanted
 
 
+def test_files_data_and_starts_are_paths_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 3")
+    assert recipe(file, data=tmp_path) == recipe(str(file), data=str(tmp_path))
+    assert Recipe().override(start=tmp_path / "run") == Recipe().override(start=str(tmp_path / "run"))
+
+
+def test_a_result_is_no_network() -> None:
+    class Result:
+        def to_dict(self) -> dict[str, object]:
+            return {}
+
+    with pytest.raises(UserError, match="net=.*Result.* must be text"):
+        recipe("digits", net=Result())
+
+
 def test_what_a_file_says_of_its_own_start_is_not_of_another(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('recipe = "finetune"\nstart = "a.pth"\nnet = "resnet18"\nmatch = "order"\n')
