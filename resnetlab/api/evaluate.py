@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
 from resnetlab.data.understood import Understood
 from resnetlab.data.workers import decoding_workers
-from resnetlab.errors import UserError, printable, shown
+from resnetlab.errors import UserError, in_whole_texts, printable, shown
 from resnetlab.paths import expanded
 from resnetlab.report.evaluation_report import check_report, summary, write_report
 from resnetlab.training.classes import read_given
@@ -73,7 +72,8 @@ class EvaluationResult(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, as the command prints them."""
-        return copy.deepcopy(self.details)
+        values: dict[str, Any] = in_whole_texts(self.details)
+        return values
 
 
 @called_from_python

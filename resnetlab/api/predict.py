@@ -12,7 +12,7 @@ from resnetlab.api.arguments import PathLike, called_from_python, check_kind, te
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
-from resnetlab.errors import check_counts
+from resnetlab.errors import check_counts, in_whole_texts
 from resnetlab.use.classifier import Classifier
 from resnetlab.use.engines import engine_device, with_engine
 from resnetlab.use.predict import Prediction, find_images
@@ -52,7 +52,9 @@ class PredictionResult(Tabular):
         rows = [asdict(image) for image in self.images]
         for row in rows:
             row["classes"] = [{"class": name, "probability": value} for name, value in row["classes"]]
-        return {"images": rows} | ({"assumed": list(self.assumed)} if self.assumed else {})
+        told = {"assumed": list(self.assumed)} if self.assumed else {}
+        values: dict[str, Any] = in_whole_texts({"images": rows} | told)
+        return values
 
 
 @called_from_python

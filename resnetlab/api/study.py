@@ -15,7 +15,7 @@ from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.plot import Plot
 from resnetlab.api.tables import Row, Tabular
-from resnetlab.errors import check_choice, check_counts, counted
+from resnetlab.errors import check_choice, check_counts, counted, in_whole_texts
 from resnetlab.paths import expanded
 from resnetlab.report.study_pages import figure_of, write_report
 from resnetlab.storage import disk_errors
@@ -67,7 +67,9 @@ class StudySummary(Tabular):
         """As JSON values, without the figures."""
         names = ("study", "scale", "verdict", "rule")
         values = {name: getattr(self, name) for name in names} | {"failures": list(self.failures)}
-        return values | {"claims": self.table(), "record": str(self.record), "report": str(self.report)}
+        values |= {"claims": self.table(), "record": str(self.record), "report": str(self.report)}
+        whole: dict[str, Any] = in_whole_texts(values)
+        return whole
 
 
 @called_from_python

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from resnetlab.errors import printable
+
 Row = dict[str, Any]
 NUMBER = ".2f"  # how numbers with a fraction are written, where a column has no format of its own
 
@@ -66,12 +68,12 @@ def heading(key: str) -> str:
 
 
 def cell(value: Any, form: str | None = None) -> str:
-    """A value as a table shows it; None is empty."""
+    """A value as a table shows it, in one line; None is empty."""
     if value is None:
         return ""
     if isinstance(value, float):
         return format(value, form or NUMBER)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
 
 
 def _is_number(rows: Sequence[Row], key: str) -> bool:

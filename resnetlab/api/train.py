@@ -13,6 +13,7 @@ from resnetlab.api.arguments import PathLike, called_from_python, check_kind, te
 from resnetlab.api.errors import as_user_errors
 from resnetlab.api.fetching import fetch_sources
 from resnetlab.api.tables import Row, Tabular
+from resnetlab.errors import in_whole_texts
 from resnetlab.paths import expanded
 from resnetlab.run_files import read_epochs, read_settings
 from resnetlab.training.distributed import Distributed, joined
@@ -61,7 +62,8 @@ class TrainingResult(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self) | {"folder": str(self.folder)}
+        values: dict[str, Any] = in_whole_texts(asdict(self) | {"folder": str(self.folder)})
+        return values
 
 
 @called_from_python
