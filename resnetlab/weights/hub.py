@@ -109,7 +109,7 @@ def from_pretrained(source: str | Path, *, net: str | Spec | None = None, revisi
     with torchvision's names (timm's) can be read too. `net` names the network if the file doesn't determine it;
     `revision` is a branch, tag or commit. Raises UserError for any other source, and if it can't be fetched or used.
     """
-    if expanded(source).exists():
+    if os.path.exists(expanded(source)):  # unlike pathlib, of any text, however long
         return load(source, net=net)
     if not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: neither a folder nor a repository name (owner/name).")

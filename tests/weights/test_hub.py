@@ -182,9 +182,10 @@ def test_a_place_that_can_not_be_written_is_named(net: ResNet | VGG, tmp_path: P
         resnetlab.save_pretrained(net, tmp_path / "file/folder")
 
 
-def test_what_is_neither_a_folder_nor_a_repository() -> None:
+@pytest.mark.parametrize("source", ["some/where/else", "a" * 300], ids=["path", "longer than file systems take"])
+def test_what_is_neither_a_folder_nor_a_repository(source: str) -> None:
     with pytest.raises(UserError, match="neither a folder nor a repository name"):
-        resnetlab.from_pretrained("some/where/else")
+        resnetlab.from_pretrained(source)
 
 
 def test_torch_hub_has_the_zoos_networks(tmp_path: Path) -> None:
