@@ -46,7 +46,7 @@ def alignments(net: ResNet, batches: Iterable[Batch]) -> dict[str, Alignment]:
     sizes: dict[str, int] = {}
     if not any(keeps_size(unit) for _, unit in units_of(net)):
         return {}
-    for x, labels in labelled(batches):
+    for x, labels in labelled(batches, net):
         with evaluating(net), taking_gradients():
             features = net.stem(x).detach().requires_grad_()
             taken: list[Step] = list(steps(net, features))
@@ -96,7 +96,7 @@ def read_outs(net: ResNet, batches: Iterable[Batch]) -> list[ReadOut]:
         raise ValueError("a plain net has no shortcuts to its head")
     wrong, losses, images = [0] * (len(units) + 1), [0.0] * (len(units) + 1), 0
     with evaluating(net):
-        for x, labels in labelled(batches):
+        for x, labels in labelled(batches, net):
             images += len(labels)
             features = net.stem(x)
             for i in range(len(units) + 1):

@@ -68,7 +68,7 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
     deeper.fc = copy.deepcopy(net.fc)  # it may have been replaced by one for other classes
     deeper.load_state_dict(deeper.state_dict() | net.state_dict())
     if images is not None:
-        check_images(images)
+        check_images(images, net)
     outputs = _stage_outputs(net, images) if plain and images is not None else [None] * len(stages)
     for stage, old, x in zip(deeper.stages(), net.stages(), outputs, strict=True):
         for unit in list(stage)[len(old) :]:
@@ -84,7 +84,7 @@ def deepened(net: ResNet, units: Sequence[int], *, seed: int = 0, images: Tensor
 @torch.no_grad()
 def deviation(net: nn.Module, other: nn.Module, x: Tensor) -> Deviation:
     """Compare the scores (N K) of two networks on images x (N C H W), both in evaluation mode; neither is touched."""
-    check_images(x)
+    check_images(x, net)
     scores, others = (copy.deepcopy(n).eval()(x) for n in (net, other))
     return Deviation(
         float((others - scores).abs().max()),

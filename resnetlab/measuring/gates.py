@@ -47,7 +47,7 @@ def carries(net: ResNet, x: Tensor, *, by_batch: bool = False) -> list[Carry]:
         raise ValueError(f"{net.spec.name or 'the network'} has no gates: its mix is {net.spec.mix!r}")
     if any(isinstance(m, nn.Conv2d) for _, unit in net.units() for m in unit.downsample.modules()):
         raise ValueError(f"{net.spec.name or 'the network'} has projections, which do not scale x by a factor")
-    check_images(x)
+    check_images(x, net)
     looked_at = copy.deepcopy(net).eval()
     for module in looked_at.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -33,7 +33,7 @@ def errors_without_each(net: ResNet, batches: Iterable[Batch]) -> list[float | N
     removable = [not (net.spec.is_plain and not keeps_size(unit)) for unit in units]
     wrong, images = [0] * len(units), 0
     with evaluating(net):
-        for x, labels in labelled(batches):
+        for x, labels in labelled(batches, net):
             images += len(labels)
             features = net.stem(x)
             for i, unit in enumerate(units):
@@ -63,7 +63,7 @@ def error_of(
         raise UserError(f"order: unit {moved[0]} can't take its place, where maps have another size; see same_sized.")
     wrong = images = 0
     with evaluating(net):
-        for x, labels in labelled(batches):
+        for x, labels in labelled(batches, net):
             wrong += _wrong(net, net.stem(x), units, labels, gone)
             images += len(labels)
     return 100 * wrong / images

@@ -36,11 +36,12 @@ def padded_units(net: ResNet, x: Tensor) -> list[PaddedUnit]:
 
     Empty for a network without such units. The network is left as it was.
     """
-    check_images(x)
+    units = units_of(net)
+    check_images(x, net)
     found: list[PaddedUnit] = []
     handles = [
         unit.register_forward_pre_hook(partial(_note, name, found))
-        for name, unit in units_of(net)
+        for name, unit in units
         if isinstance(unit.downsample, ZeroPad) and any(unit.downsample.pad)
     ]
     try:

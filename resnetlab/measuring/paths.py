@@ -52,7 +52,7 @@ class Unrolled:
         units = units_of(net)
         if net.spec.is_plain:
             raise ValueError("a plain net has a single path")
-        labels = check_batch(x, labels)
+        labels = check_batch(x, labels, net)
         with evaluating(net), taking_gradients():
             self._images = x.detach().requires_grad_()
             self._stem = net.stem(self._images)

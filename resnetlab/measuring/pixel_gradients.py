@@ -16,7 +16,7 @@ def pixel_gradients(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     As a training step would see it: batch norm takes the statistics of the batch, so that one image's gradient
     depends a little on the others. Computed on a copy; the network itself is left as it is.
     """
-    labels = check_batch(x, labels)
+    labels = check_batch(x, labels, net)
     net = copy.deepcopy(net).train().requires_grad_(False)
     x = x.detach().clone().requires_grad_()
     with taking_gradients(), own_draws(x):

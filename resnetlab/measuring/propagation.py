@@ -43,7 +43,7 @@ def propagation(net: ResNet, x: Tensor, labels: Tensor) -> Propagation:
     the batch's own statistics, as in training; dropout is off. The network and its gradients stay as they were.
     """
     units = [unit for _, unit in units_of(net)]
-    labels = check_batch(x, labels)
+    labels = check_batch(x, labels, net)
     has_h = not net.spec.is_plain
     with taking_gradients(), _batch_statistics(net), torch.no_grad():
         values = [net.stem(x)]  # x_0 ... x_L

@@ -33,7 +33,7 @@ def response_stds(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
     hooks = [module.register_forward_hook(adder(name)) for name, module in _responding(net)]
     try:
         with evaluating(net):
-            for x in unlabelled(batches):
+            for x in unlabelled(batches, net):
                 net(x)
     finally:
         for hook in hooks:
@@ -72,7 +72,7 @@ def branch_shares(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float | N
     """
     sums = {name: torch.zeros(2, dtype=torch.float64, device="cpu") for name, _ in units_of(net)}
     with evaluating(net):
-        for x in unlabelled(batches):
+        for x in unlabelled(batches, net):
             for step in steps(net, net.stem(x)):
                 sums[step.name] += torch.stack([squared_norms(step.F).sum(), squared_norms(step.h).sum()]).cpu()
     return {name: math.sqrt(F / h) if h else None for name, (F, h) in ((n, s.tolist()) for n, s in sums.items())}

@@ -39,7 +39,7 @@ def reactions(net: ResNet, batches: Iterable[Tensor], change: float, seed: int) 
     others = {name: _moved_weights(unit, change, generator) for name, unit in units_of(net)}
     sums = {name: torch.zeros(6, dtype=torch.float64, device="cpu") for name in others}
     with evaluating(net):
-        for images in unlabelled(batches):
+        for images in unlabelled(batches, net):
             for step in steps(net, net.stem(images)):
                 F = others[step.name].eval().F(step.x)
                 H = step.unit.mix(step.h, F, step.x)

@@ -16,6 +16,7 @@ from resnetlab.nets.mixing import Plain
 from resnetlab.nets.net import ResidualUnit, ResNet
 
 Batch = tuple[Tensor, Tensor]  # x N C H W, labels N
+AUTOCASTS = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,21 @@ def own_draws(x: Tensor, seed: int | None = None) -> Iterator[None]:
         yield
 
 
-def unlabelled(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same batches of images, but for empty ones. Raises UserError for what is no batch, and if there are no
-    images.
+def unlabelled(batches: Iterable[Tensor], net: nn.Module) -> Iterator[Tensor]:
+    """The same batches of images, but for empty ones. Raises UserError for what is no batch that the network takes, and
+    if there are no images.
     """
     for x in _several(batches):
         if not isinstance(x, Tensor):
             raise UserError(f"a batch is a {type(x).__name__}: give images alone, a tensor N C H W, without labels.")
         if len(x):
-            check_images(x)
+            check_images(x, net)
             yield x
 
 
-def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches, of images and labels as int64, but for empty ones. Raises UserError for what is no batch, for
-    labels that are not one number for each image, and if there are no images.
+def labelled(batches: Iterable[Batch], net: nn.Module) -> Iterator[Batch]:
+    """The same batches, of images and labels as int64, but for empty ones. Raises UserError for what is no batch that
+    the network takes, for labels that are not one number for each image, and if there are no images.
     """
     for batch in _several(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -94,7 +95,7 @@ def labelled(batches: Iterable[Batch]) -> Iterator[Batch]:
         x, labels = batch
         labels = check_labels(x, labels)
         if len(x):
-            check_images(x)
+            check_images(x, net)
             yield x, labels
 
 
@@ -109,14 +110,35 @@ def _several(batches: Iterable[Any]) -> Iterator[Any]:
         raise UserError("there are no images to measure: the batches are empty.")
 
 
-def check_images(x: object) -> None:
-    """Raise UserError unless x is images as networks take them: numbers that are not whole, N C H W, at least one."""
+def check_images(x: object, net: nn.Module | None = None) -> None:
+    """Raise UserError unless x is images as networks take them: numbers that are not whole, N C H W, at least one.
+
+    net: the network that takes them as they are; they must be of its channels, precision and device.
+    """
     if not isinstance(x, Tensor):
         raise UserError(f"images={shown(x)} must be a tensor N C H W.")
     if x.ndim != 4 or not x.is_floating_point():
         raise UserError(f"images of shape {tuple(x.shape)} and {x.dtype}: give floating-point numbers, N C H W.")
     if not len(x):
         raise UserError("there are no images to measure: the batch is empty.")
+    layers = net.modules() if isinstance(net, nn.Module) else ()
+    if first := next((layer for layer in layers if isinstance(layer, nn.Conv2d)), None):
+        _check_fit(x, first)
+
+
+def _check_fit(x: Tensor, first: nn.Conv2d) -> None:
+    """Raise UserError for images that the first layer doesn't take; an autocast converts them itself."""
+    if x.shape[1] != first.in_channels:
+        raise UserError(
+            f"images of shape {tuple(x.shape)} have {x.shape[1]} channels, and the network takes {first.in_channels}: "
+            f"give N {first.in_channels} H W."
+        )
+    weight = first.weight
+    if (x.dtype, x.device) != (weight.dtype, weight.device) and not any(map(torch.is_autocast_enabled, AUTOCASTS)):
+        raise UserError(
+            f"images are {x.dtype} on {x.device}, and the network is {weight.dtype} on {weight.device}: convert the "
+            "images by .to()."
+        )
 
 
 def check_labels(x: Tensor, labels: Tensor) -> Tensor:
@@ -132,9 +154,9 @@ def check_labels(x: Tensor, labels: Tensor) -> Tensor:
     return labels.long()
 
 
-def check_batch(x: Tensor, labels: Tensor) -> Tensor:
-    """The labels of a single batch, as `check_labels` gives them; the images are checked, too."""
-    check_images(x)
+def check_batch(x: Tensor, labels: Tensor, net: nn.Module | None = None) -> Tensor:
+    """The labels of a single batch, as `check_labels` gives them; the images are checked, too, as by `check_images`."""
+    check_images(x, net)
     return check_labels(x, labels)
 
 

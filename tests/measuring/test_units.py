@@ -193,6 +193,34 @@ def test_labels_of_any_whole_type_are_the_same() -> None:
         assert measure(net, [(X, LABELS.to(torch.uint8))]) == measure(net, [(X, LABELS)])
 
 
+OF_IMAGES: dict[str, Callable[[ResNet, Tensor], object]] = {
+    "responses": lambda net, x: responses.response_stds(net, [x]),
+    "branch shares": lambda net, x: responses.branch_shares(net, [x]),
+    "lesion": lambda net, x: lesion.error_of(net, [(x, LABELS)]),
+    "lesions": lambda net, x: lesion.errors_without_each(net, [(x, LABELS)]),
+    "alignments": lambda net, x: boosting.alignments(net, [(x, LABELS)]),
+    "read-outs": lambda net, x: boosting.read_outs(net, [(x, LABELS)]),
+    "sensitivity": lambda net, x: sensitivity.reactions(net, [x], 0.01, seed=0),
+    "paths": lambda net, x: paths.Unrolled(net, x, LABELS),
+    "propagation": lambda net, x: propagation(net, x, LABELS),
+    "pixel gradients": lambda net, x: pixel_gradients(net, x, LABELS),
+    "padding": padded_units,
+    "deviation": lambda net, x: deviation(net, net, x),
+}
+
+
+@pytest.mark.parametrize("measure", OF_IMAGES.values(), ids=OF_IMAGES)
+def test_images_that_the_network_does_not_take_are_refused(measure: Callable[[ResNet, Tensor], object]) -> None:
+    """Those of numpy are float64, and most libraries have N H W C."""
+    net = made("cifar_resnet8")
+    with pytest.raises(UserError, match="images are torch.float64 on cpu, and the network is torch.float32 on cpu"):
+        measure(net, X.double())
+    with pytest.raises(UserError, match=r"images of shape \(6, 8, 8, 3\) have 8 channels, and the network takes 3"):
+        measure(net, X.permute(0, 2, 3, 1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which converts them
+        measure(net, X.bfloat16())
+
+
 SINGLE: dict[str, Callable[[ResNet, Any, Any], object]] = {
     "paths": paths.Unrolled,
     "propagation": propagation,
