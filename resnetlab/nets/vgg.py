@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import UserError, shown
+from resnetlab.errors import UserError, as_python, shown
 from resnetlab.nets.spec import MOST_LAYERS, check_fields, check_positive, set_python_numbers
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five groups of 3x3 convolutions
@@ -36,7 +36,7 @@ class VGGSpec:
         set_python_numbers(self)
         if not isinstance(self.convs, tuple | list) or len(self.convs) != len(WIDTHS):
             raise UserError(f"convs={shown(self.convs)} must be {len(WIDTHS)} numbers, e.g. (2, 2, 3, 3, 3).")
-        object.__setattr__(self, "convs", tuple(self.convs))
+        object.__setattr__(self, "convs", tuple(map(as_python, self.convs)))
         for i, count in enumerate(self.convs, 1):
             check_positive(f"convs of group {i}", count)
         for name in ("in_channels", "num_classes", "input_size"):

@@ -270,6 +270,11 @@ def test_numbers_of_arrays_are_numbers(run: TrainingResult, place: Path) -> None
     assert drops == resnetlab.recipe("cifar_paper", milestones=(0.25, 0.5))
 
 
+def test_a_vgg_takes_numbers_of_arrays() -> None:
+    convs = np.array([1, 1, 2, 2, 2])
+    assert resnetlab.spec("vgg16", convs=list(convs)) == resnetlab.spec("vgg16", convs=convs.tolist())
+
+
 def test_options_take_numbers_of_arrays(run: TrainingResult, digit: Path, place: Path) -> None:
     again = resnetlab.train("digits", runs=place / "runs", threads=np.int64(1), quiet=np.bool_(True), **FIELDS)
     assert again.folder == run.folder
