@@ -17,7 +17,7 @@ import torch
 from resnetlab.data.files import Files
 from resnetlab.data.loading import evaluation_batch
 from resnetlab.errors import UserError, check_counts, dead_worker
-from resnetlab.machine import device_name, freed_memory_kept
+from resnetlab.machine import device_name, find_device, freed_memory_kept
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.nets.fusing import fused_evaluation
 from resnetlab.run_files import RESULT, Result, last_epoch
@@ -73,10 +73,11 @@ def train(
     then differs in the last bits.
     Afterwards `run.result()` holds the errors.
 
-    Raises UserError for a folder of another version, damaged checkpoints, a full disk, too little memory, or a loss
-    that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
+    Raises UserError for a device that is not here, a folder of another version, damaged checkpoints, a full disk, too
+    little memory, or a loss that is not finite; and Stopped, with the last step saved, once `stop` is asked to.
     """
-    check_counts(checkpoint_steps=checkpoint_steps)
+    check_counts(checkpoint_steps=checkpoint_steps, threads=threads)
+    device = find_device(device)
     distributed = distributed or Distributed()
     threads = threads or torch.get_num_threads()
     settings = distributed.broadcast_from_main(lambda: open_folder(run, threads, device, distributed.world_size))
