@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import cyclopts
@@ -76,3 +78,40 @@ def test_every_public_name_is_in_the_reference() -> None:
 
     reference = (DOCS / "reference.md").read_text(encoding="utf-8")
     assert [n for n in resnetlab.__all__ if n != "__version__" and not re.search(rf"\b{n}\b", reference)] == []
+
+
+def numbers(value: object) -> list[float]:
+    """All numbers of a record; of a time, in seconds too, and of a ratio, the other way round too."""
+    if isinstance(value, dict | list):
+        return [number for part in (value.values() if isinstance(value, dict) else value) for number in numbers(part)]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return []
+    return [value, value / 1000, *([1 / value] if value else [])]
+
+
+def tables_of_records(page: Path) -> list[tuple[str, list[str]]]:
+    """The record that is named last in the paragraph above a table, and the table's cells but for its first column."""
+    found = []
+    paragraphs = page.read_text(encoding="utf-8").split("\n\n")
+    for above, table in pairwise(paragraphs):
+        if table.startswith("|") and (records := re.findall(r"results/([\w-]+\.json)", above)):
+            rows = [line for line in table.splitlines() if not re.fullmatch(r"[|:-]+", line)]
+            cells = [cell for row in rows for cell in row.strip("| ").split(" | ")[1:]]
+            found.append((records[-1], [cell for cell in cells if "`" not in cell]))
+    return found
+
+
+@pytest.mark.parametrize("page", ["data.md", "performance.md", "training.md", "using.md"])
+def test_the_figures_of_tables_are_those_of_their_records(page: str) -> None:
+    """Each is a number of the record, rounded once."""
+    checked, wrong = 0, []
+    for record, cells in tables_of_records(DOCS / page):
+        known = numbers(json.loads((DOCS.parent / "results" / record).read_bytes()))
+        for cell in cells:
+            for text in re.findall(r"\d[\d,]*(?:\.\d+)?", re.sub(r"int8|bf16|float32|1/8", "", cell)):
+                half = 0.5 * 10.0 ** -len(text.partition(".")[2]) + 1e-9
+                if not any(abs(number - float(text.replace(",", ""))) <= half for number in known):
+                    wrong.append(f"{text} is not in {record}")
+                checked += 1
+    assert not wrong
+    assert checked > 10
