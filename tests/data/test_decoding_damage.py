@@ -36,6 +36,7 @@ from resnetlab.data.decoding import (
     read_header,
 )
 
+IMAGES = 3_000  # that are damaged
 needs_library = pytest.mark.skipif(turbojpeg.library() is None, reason="needs TurboJPEG 3, which is not installed")
 
 
@@ -165,7 +166,12 @@ def fuzz(seed: int, count: int) -> None:
 
 
 def test_damaged_images_are_unreadable_or_decoded() -> None:
-    fuzz(0, 3_000)
+    fuzz(0, IMAGES)
+
+
+def test_security_states_how_many_there_are() -> None:
+    security = Path(__file__).parents[2] / "SECURITY.md"
+    assert f" kinds and {IMAGES:,} damaged images; " in " ".join(security.read_text(encoding="utf-8").split())
 
 
 @pytest.mark.slow

@@ -52,3 +52,9 @@ def test_damaged_files_are_refused_in_one_line(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", READERS)
 def test_many_more_damaged_files(name: str, tmp_path: Path) -> None:
     attempt(name, tmp_path, 30 * READERS[name].count, seed=1)
+
+
+def test_security_states_how_many_there_are() -> None:
+    stated = " ".join((Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8").split())
+    thousands = sum(reader.count for reader in READERS.values()) // 1000
+    assert f"reads over {thousands},000 damaged files of {len(READERS)} kinds and " in stated
