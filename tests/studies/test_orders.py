@@ -157,6 +157,14 @@ def test_the_papers_numbers() -> None:
     }
 
 
+def test_the_digits_tell_how_far_the_papers_five_orders_lie_apart() -> None:
+    five = [[PAPER[Key(order, *kind)] for order in ORDERS] for kind in ((110, "basic"), (164, "bottleneck"))]
+    apart = max(max(errors) - min(errors) for errors in five)
+    for words in (STUDY.plan("quick", None).note, judged("quick", papers_way).words):
+        assert f"differ by at most {apart:.1f} points" in words.en
+        assert f"至多相差 {apart:.1f} 个" in words.zh
+
+
 def test_the_table_stands_beside_the_papers_numbers() -> None:
     rows = [[str(cell) for cell in row] for row in judged("paper", papers_way).tables[0].rows]
     printed = {(row[0], row[2]): row[6] for row in rows}
