@@ -73,6 +73,22 @@ def test_every_page_is_in_the_navigation() -> None:
     assert [page.name for page in [*PAGES, *DOCS.glob("*.ipynb")] if f": {page.name}\n" not in navigation] == []
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DOCS.parent.glob("*.md")], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """On GitHub and in the built guide: MkDocs joins hyphens in a row, so no heading that is linked may have two."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name}: {target}"
+        assert not anchor or (anchor in headings(there) and "--" not in anchor), f"{page.name}: {target}#{anchor}"
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     import resnetlab
 
