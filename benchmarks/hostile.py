@@ -271,7 +271,7 @@ def main() -> None:
     """Attack, and print."""
     parser = argparse.ArgumentParser(description="Measure what hostile requests cost a server in memory and time.")
     parser.add_argument("source", help="a run folder or a weight file")
-    parser.add_argument("--net", help="the network, where the file does not tell it")
+    parser.add_argument("--net", help="the network, if the file does not determine it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--record", type=record_path, help="write the rows and the machine to this JSON file")
     parser.add_argument("--note", default="", help="a word on the circumstances, for the record")

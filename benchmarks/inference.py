@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="cifar_resnet56 alone, at batches of 1 and 16: a minute")
     parser.add_argument("--int8", metavar="cifar10:DIR", help="int8 instead, calibrated and tested on this data")
     parser.add_argument("--weights", type=Path, help="with --int8: the weight file")
-    parser.add_argument("--net", help="with --int8: the network, where the file does not tell it")
+    parser.add_argument("--net", help="with --int8: the network, if the file does not determine it")
     given = parser.parse_args()
     if bool(given.int8) != bool(given.weights):
         parser.error("--int8 and --weights belong together")

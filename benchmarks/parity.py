@@ -3,7 +3,7 @@
 python -m benchmarks.parity [NAME ...] [--json] [--record FILE]
 
 Needs torchvision and timm, which nothing else here imports. Each peer's network gets random weights and statistics;
-its state_dict is read as a file of weights is, has to tell its network, and is written back, to the same bits. Then
+its state_dict is read like a file of weights, has to determine its network, and is written back, to the same bits. Then
 both are given the same images. Nothing is timed.
 """
 
@@ -85,7 +85,7 @@ def line(row: Row) -> str:
 
 @torch.inference_mode()
 def compared(package: str, name: str) -> Row:
-    """One network of a peer's and ours. Raises SystemExit where its tensors don't tell the network of its name."""
+    """One network of a peer's and ours. Raises SystemExit if its tensors don't determine the network of its name."""
     torch.manual_seed(0)
     peer, version = made_by(package, name)
     randomise(peer)

@@ -162,7 +162,7 @@ def main() -> None:
     parser = options("Serving under load.", runs=5)
     parser.add_argument("source", help="a run folder or a weight file")
     parser.add_argument("--images", type=Path, required=True, help="a folder of images")
-    parser.add_argument("--net", help="the network, where the file does not tell it")
+    parser.add_argument("--net", help="the network, if the file does not determine it")
     parser.add_argument("--engine", choices=NAMES, default="auto", help="the server's, as of serve")
     parser.add_argument("--against-torch", action="store_true", help="load a server with --engine torch, too")
     parser.add_argument("--clients", type=positive, default=16)

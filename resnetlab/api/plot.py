@@ -40,7 +40,7 @@ class Plot:
     def save(self, out: PathLike) -> Path:
         """Write an .svg, .png or .pdf file; return its path. A plot that was written there before is replaced.
 
-        Raises UserError for another ending or file, or a place that can't be written to.
+        Raises UserError for another suffix, if another file is there, or if it can't be written.
         """
         with as_user_errors("runs plot"):
             path = expanded(text_of(out, "out"))

@@ -13,7 +13,7 @@ TINY = 32  # pixels of the shorter side: a smaller image is named
 HUGE = 25_000_000  # pixels: an image of more is named
 STRETCHED = 4  # times as long as wide: an image of more is named
 NARROW = 64  # of 255 levels: an image in which no colour spans more is named; 14 bits in 16 reach it
-FORMATS = {  # what a file's ending promises
+FORMATS = {  # what a file's extension promises
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
     **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), ("PPM",)),

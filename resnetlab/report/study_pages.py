@@ -40,7 +40,7 @@ class FigureView:
     number: int
     caption: Both
     panels: list[PanelView]
-    file_name: str  # without its ending
+    file_name: str  # without its suffix
     svg: str
     csv: str
 

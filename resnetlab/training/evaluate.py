@@ -96,7 +96,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate run folders or weight files on the data's test images, one or together as an ensemble.
 
-    nets: the networks' names if the files don't tell them, one for all or one for each source. views: one of
+    nets: the networks' names if the files don't determine them, one for all or one for each source. views: one of
     data.tta.VIEWS, whose softmax is averaged; images in memory are used uncropped. flip: also average over mirror
     images. classes: names that the data's classes had in training, if they differ. class_order: as in `outputs_of`, for
     files without class names. unreadable: "error", or "skip" to leave out and count unreadable files; None: as in

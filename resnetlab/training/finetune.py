@@ -114,7 +114,7 @@ def check_size(pretrained: Pretrained, recipe: Recipe, size: int) -> None:
 
 
 def _load(recipe: Recipe) -> Loaded:
-    """The source's network and what its file states; the recipe may name the network although the file tells it."""
+    """The source's network and what its file states; the recipe may name the network although the file does."""
     try:
         return load_described(recipe.start, net=recipe.net or None, head=False, match=recipe.match)
     except UserError:

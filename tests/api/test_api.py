@@ -188,7 +188,7 @@ Call = Callable[..., Any]
         (resnetlab.study, {"name": "degradation", "results": "/proc/self"}, "/proc/self: can't write"),
         (resnetlab.study, {"name": "degradation", "seeds": True}, "seeds=True must be a whole number"),
         (resnetlab.plot_runs, {}, "no run given"),
-        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the ending names the format"),
+        (resnetlab.plot_runs, {"out": "x.gif", "RUN": None}, "x.gif: the suffix decides the format"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

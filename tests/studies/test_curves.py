@@ -115,7 +115,7 @@ def test_what_can_not_be_drawn_is_named(tmp_path: Path) -> None:
     (a / "metrics.jsonl").write_text("{\n")
     with pytest.raises(UserError, match=r"a/metrics.jsonl: damaged, line 1: not JSON .*; leave it out"):
         error_curves([a])
-    with pytest.raises(UserError, match=r"x.gif: the ending names the format; give one of .svg, .png, .pdf"):
+    with pytest.raises(UserError, match=r"x.gif: the suffix decides the format; give one of .svg, .png, .pdf"):
         check_out(tmp_path / "x.gif")
     (tmp_path / "x.svg").mkdir()
     with pytest.raises(UserError, match=r"x.svg: can't be written \(it is a folder, not a regular file\)"):

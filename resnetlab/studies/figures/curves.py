@@ -15,7 +15,7 @@ from resnetlab.studies.figures.figure import Figure, Panel, Series
 if TYPE_CHECKING:
     from resnetlab.training.find_lr import LrTest
 
-ENDINGS = (".svg", ".png", ".pdf")
+SUFFIXES = (".svg", ".png", ".pdf")
 MOST_RUNS = 6  # colours that can be told apart
 CHOOSE = "choose another --out"
 HEADROOM = 1.5  # the highest loss that is shown, times that of the first steps: what diverges leaves the picture
@@ -56,25 +56,25 @@ def error_curves(folders: list[Path]) -> Figure:
 
 
 def save_curves(figure: Figure, path: Path, advice: str = CHOOSE) -> None:
-    """Write the figure as SVG, PNG or PDF, by the path's ending; an earlier plot of ours is replaced.
+    """Write the figure as SVG, PNG or PDF, by the path's suffix; an earlier plot of ours is replaced.
 
-    Raises UserError, with the advice, for another ending, for an existing file that is not such a plot, and if the file
+    Raises UserError, with the advice, for another suffix, for an existing file that is not such a plot, and if the file
     can't be written.
     """
     check_out(path, advice)
-    ending = path.suffix.lower()
-    if ending == ".svg":
+    suffix = path.suffix.lower()
+    if suffix == ".svg":
         content = f"<!-- {_MARK} -->\n{draw(figure, 'curves')}".encode()
     else:
-        content = draw_file(figure, ending[1:], {"Software" if ending == ".png" else "Creator": _MARK})
+        content = draw_file(figure, suffix[1:], {"Software" if suffix == ".png" else "Creator": _MARK})
     with disk_errors(path):
         write_atomically(path, content)
 
 
 def check_out(path: Path, advice: str = CHOOSE) -> None:
     """Raise UserError unless a plot may be written there."""
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{str(path)[:80]}: the ending names the format; give one of {', '.join(ENDINGS)}.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{str(path)[:80]}: the suffix decides the format; give one of {', '.join(SUFFIXES)}.")
     try:
         ours = not path.exists() or _MARK.encode() in content_of(path)
     except OSError as error:
