@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingProgress:
-    """How far a run is: the part of `state.json` beside the schedule and the checksums."""
+    """How far a run is: the part of `state.json` besides the schedule and the checksums."""
 
     epoch: Whole = 0  # epochs done
     step: Whole = 0  # steps done

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ScheduleName = Literal["constant", "multistep", "cosine", "onecycle", "plateau"]
 WarmupName = Literal["none", "linear", "constant", "train_error"]
 MatchName = Literal["names", "order"]
-NORMALISATIONS = ("pixel_mean", "channel_mean_std", "imagenet", "source")  # beside cifar10, cifar100 and MEAN/STD
+NORMALISATIONS = ("pixel_mean", "channel_mean_std", "imagenet", "source")  # besides cifar10, cifar100 and MEAN/STD
 AugmentName = Literal["none", "crop_flip", "crop_alternating_flip", "scale_crop_flip_colour", "resized_crop_flip"]
 PolicyName = Literal["none", "randaugment", "trivialaugment"]
 UnreadableName = Literal["error", "skip"]
