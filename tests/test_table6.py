@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ def test_a_row_has_the_finished_runs_of_the_recipe_alone(runs: Path, monkeypatch
     assert plain.deviation is None
     assert "(1 seed), paper not printed" in str(plain)
     assert rows(runs, wanted, "cifar10") == []
+
+
+def test_the_committed_runs_give_the_committed_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without their weights, which are in no record."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.table6 import rows
+
+    if not (record := ROOT / "results/table6.json").is_file():
+        pytest.skip("no record of it is committed")
+    found = rows(ROOT / "results/table6-runs", recipe("cifar_fast"), "cifar10")
+    assert json.loads(json.dumps([asdict(row) for row in found])) == json.loads(record.read_bytes())["rows"]
 
 
 def test_a_folder_without_such_runs_is_refused(
