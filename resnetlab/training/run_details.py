@@ -122,7 +122,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
     differing = {name: found for name, found in values.items() if any(v != found[0] for v in found)}
     found = tuple(summary(folder) for folder in folders)
     for run in found:
-        if run.state == "damaged" and run.test_error is None:  # else only its weights are
+        if run.state == "damaged" and run.test_error is None:  # else only its weights are damaged
             raise UserError(f"{run.folder}: damaged: {run.words}; leave it out.")
     return Comparison(found, differing)
 

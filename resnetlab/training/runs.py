@@ -100,8 +100,9 @@ def summary(folder: Path) -> RunSummary:
         there, result, last_folder = read_metrics(folder), read_result(folder), whole_folder(folder / "last")
         check_finished(folder, [line for line in there if "epoch" in line], result)
         lines = there  # they tell how far the run is, even if its weights are damaged
+        bare = result is not None and not is_there(last_folder / WEIGHTS)  # its record, kept without its weights
         # A kill or a full disk between the first epoch's line and its checkpoint leaves a run that starts again.
-        if result or sum("epoch" in line for line in lines) > 1 or is_there(last_folder):
+        if not bare and (result or sum("epoch" in line for line in lines) > 1 or is_there(last_folder)):
             check_regular(last_folder / WEIGHTS)
         running = is_locked(folder)
     except Damaged as error:
@@ -112,7 +113,13 @@ def summary(folder: Path) -> RunSummary:
     found = _progress(lines)
     if not result:
         found["step"] = max(found["step"], _saved_step(last_folder))
-    words = "" if state == "finished" else _where(settings["recipe"], found["epochs"], found["step"])
+    words = (
+        "without its weights"
+        if bare
+        else ""
+        if state == "finished"
+        else _where(settings["recipe"], found["epochs"], found["step"])
+    )
     return RunSummary(folder, state, words, **_names(settings), **found, written=written)
 
 

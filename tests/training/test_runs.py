@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,6 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
             "metrics.jsonl, it holds 1 of the 2 epochs",
         ),
         ("result.json", "{}", "result.json, it lacks train_error, test_error, best_error, epochs, steps, seconds"),
-        ("last/weights.safetensors", None, "last/weights.safetensors, can't be read (No such file or directory)"),
     ],
 )
 def test_damaged_runs_are_told_and_do_not_stop_the_list(
@@ -141,17 +141,16 @@ def test_damaged_runs_are_told_and_do_not_stop_the_list(
     assert told.startswith(words)
 
 
-def test_a_run_whose_weights_are_gone_still_tells_its_epochs_and_errors(folder: Path) -> None:
+def test_a_run_kept_without_its_weights_is_finished_and_tells_its_epochs_and_errors(folder: Path) -> None:
     whole = summary(folder)
-    (folder / "last" / "weights.safetensors").unlink()
+    (weights := folder / "last" / "weights.safetensors").unlink()
+    assert summary(folder) == replace(whole, words="without its weights")
+    assert whole.state == "finished"
+    assert whole.epochs
+    weights.symlink_to("elsewhere")
     found = summary(folder)
-    assert found.state == "damaged"
-    assert (found.epochs, found.step) == (whole.epochs, whole.step) != (0, 0)
-    assert [found.train_error, found.test_error, found.best_error] == [
-        whole.train_error,
-        whole.test_error,
-        whole.best_error,
-    ]
+    assert (found.state, found.epochs, found.test_error) == ("damaged", whole.epochs, whole.test_error)
+    assert found.words.startswith("last/weights.safetensors, can't be read (No such file or directory)")
     assert dict(details(folder).facts())["length"].startswith(f"{whole.epochs} epochs, {whole.step} steps")
     (folder / "metrics.jsonl").write_text("{")
     assert "length" not in dict(details(folder).facts())
