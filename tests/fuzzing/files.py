@@ -23,7 +23,7 @@ class Reader(NamedTuple):
     read: Callable[[Path], object]
     mutate: mutations.Mutation = mutations.of_bytes
     damaged: tuple[str, ...] = ()  # which of the files; all, unless given
-    count: int = 100  # how often
+    count: int = 50  # how often
 
 
 def picture(seed: int, form: str = "JPEG") -> bytes:

@@ -83,9 +83,9 @@ READERS: dict[str, Reader] = {
     "torch, zipped": Reader(weights.torchs, weights.read_weights),
     "torch, before 1.6": Reader(lambda: weights.torchs(_use_new_zipfile_serialization=False), weights.read_weights),
     "npz": Reader(weights.npz, weights.read_weights),
-    "weights of others": Reader(weights.peer_files, weights.read_peers, weights.other_tensors, count=35),
+    "weights of others": Reader(weights.peer_files, weights.read_peers, weights.other_tensors, count=18),
     "features": Reader(features, lambda folder: features_file.read(folder / "features.npz")),
-    "records of studies": Reader(records, write_report, mutations.of_json, count=20),
-    "records of studies, as bytes": Reader(records, write_report, count=20),
+    "records of studies": Reader(records, write_report, mutations.of_json, count=10),
+    "records of studies, as bytes": Reader(records, write_report, count=10),
     "forms over HTTP": Reader(form, read_form),
 }

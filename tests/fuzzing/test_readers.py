@@ -51,7 +51,7 @@ def test_damaged_files_are_refused_in_one_line(name: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_many_more_damaged_files(name: str, tmp_path: Path) -> None:
-    attempt(name, tmp_path, 30 * READERS[name].count, seed=1)
+    attempt(name, tmp_path, 60 * READERS[name].count, seed=1)
 
 
 def test_security_states_how_many_there_are() -> None:

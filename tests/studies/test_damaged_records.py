@@ -98,7 +98,7 @@ def judge(evidence: Evidence) -> StudyResult:
     return StudyResult([Row("c", "p", " ".join(words), REPRODUCED)])
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("checksum", [True, False], ids=["kept", "kept by an older version"])
 def test_every_field_of_a_kept_measurement(tmp_path: Path, mutations: Mutations, checksum: bool, step: int) -> None:
     measure_or_cached(ASKED, tmp_path)

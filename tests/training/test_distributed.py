@@ -285,13 +285,14 @@ def test_so_do_those_that_read_files(python: list[str], tmp_path: Path, workers:
     assert outcome(run) == outcome(unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whom"),
     [
         (signal.SIGTERM, "torchrun"),
-        pytest.param(signal.SIGINT, "torchrun", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "rank", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "rank", marks=pytest.mark.slow),
+        (signal.SIGINT, "torchrun"),
+        (signal.SIGTERM, "rank"),
+        (signal.SIGINT, "rank"),
     ],
 )
 def test_a_signal_to_one_stops_all_after_the_same_step(
