@@ -23,14 +23,16 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with "~" or "~user" at its start replaced by the home folder, as a shell does.
 
     Shells do that only at the start of a word, not in --runs=~/runs, and not in files. Raises UserError if there is no
-    such home, unless a file has exactly that name, and for an empty text, which pathlib takes for the working folder:
-    an unset variable of a script must not mean everything in it.
+    such home, unless a file has exactly that name, for a null character, which no file's name has, and for an empty
+    text, which pathlib takes for the working folder: an unset variable of a script must not mean everything in it.
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"{shown(path)} is not a path; give text or a pathlib.Path.")
     text = os.fspath(path)
     if not text:
         raise UserError("a path is empty; write . for the working folder.")
+    if "\0" in text:
+        raise UserError(f"{shown(text)} holds a null character, which no path has.")
     if not text.startswith("~"):
         return Path(path)
     found = os.path.expanduser(text)

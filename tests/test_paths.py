@@ -55,3 +55,8 @@ def test_without_a_mark_names_are_any_bytes() -> None:
 def test_one_form_of_what_looks_the_same() -> None:
     assert one_form(unicodedata.normalize("NFD", "été")) == one_form("été") == "été"
     assert one_form("\udcff") == "\udcff"
+
+
+def test_a_null_character_is_said_before_a_file_is_asked_for() -> None:
+    with pytest.raises(UserError, match=r"'a\\x00b' holds a null character, which no path has"):
+        expanded("a\0b")
