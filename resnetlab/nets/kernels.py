@@ -99,7 +99,7 @@ def _declared(code: ctypes.CDLL) -> ctypes.CDLL:
     for function in (code.norm_forward, code.norm_apply, code.norm_backward, code.convolution, code.weight_gradient):
         function.restype = None
     code.convolution_space.argtypes = (*(ctypes.c_int64,) * 2, ctypes.c_int)
-    code.weight_gradient_space.argtypes = (ctypes.c_int64,) * 2
+    code.weight_gradient_space.argtypes = (ctypes.c_int64,) * 3
     for function in (code.convolution_space, code.weight_gradient_space):
         function.restype = ctypes.c_int64
     return code

@@ -8,16 +8,26 @@
 // for one input channel, one output channel and their 3x3 weights g: 36 products, at the 36 places of a 6x6 matrix,
 // instead of 144. The gradient of g follows by the chain rule: Gt [(A dy At) * (Bt d B)] G. Sums over input channels,
 // or over tiles, come before the last step, so that at each place there is one matrix product. Blocks of TILES tiles
-// stay in the second cache. They, and groups of images, are summed by themselves, so that no bit depends on how many
-// threads share the work.
+// stay in the second cache. Sums over tiles are over whole groups of images, or one thread's at each place, so that no
+// bit depends on how many threads share the work.
 
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
 namespace {
 
 typedef float vec __attribute__((vector_size(32), aligned(4)));  // 8 floats
-const int64_t VEC = 8, TILES = 12, PLACES = 36;
+const int64_t VEC = 8, WIDE = 2 * VEC, PLACES = 36, TILES = 12, MANY_TILES = 128;
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// At each of the PLACES, `count` rows of `width` floats. No large power of two lies between rows, nor between places,
+// since a cache has but a few lines for addresses that are so far apart.
+struct Rows {
+    int64_t count, width;
+    int64_t apart = width < 256 ? width : width + WIDE, place = count * apart + WIDE, size = PLACES * place;
+};
 
 vec load(const float *from) { return *(const vec *)from; }
 void store(float *to, vec value) { *(vec *)to = value; }
@@ -88,9 +98,10 @@ void column(const float *const *rows, const int64_t *steps, int64_t x, int64_t W
     from_inputs(d, t);
 }
 
-// v (PLACES TILES C) = Bt d B of `count` tiles of x (N H W C); padding: C zeros.
-void place_inputs(const Grid &grid, const float *x, float *v, const float *padding, int64_t C, int64_t first,
+// v = Bt d B of `count` tiles of x (N H W C), in rows of C; padding: C zeros.
+void place_inputs(const Grid &grid, const float *x, float *v, const Rows &to, const float *padding, int64_t first,
                   int64_t count) {
+    const int64_t C = to.width;
     grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
         for (int64_t c = 0; c < C; c += VEC) {
             const float *rows[6];
@@ -109,7 +120,7 @@ void place_inputs(const Grid &grid, const float *x, float *v, const float *paddi
                     const vec d[6] = {t[0][i], t[1][i], t[2][i], t[3][i], t[4][i], t[5][i]};
                     vec e[6];
                     from_inputs(d, e);
-                    for (int j = 0; j < 6; j++) store(v + ((6 * i + j) * TILES + run + tile) * C + c, e[j]);
+                    for (int j = 0; j < 6; j++) store(v + (6 * i + j) * to.place + (run + tile) * to.apart + c, e[j]);
                     t[0][i] = d[4], t[1][i] = d[5];  // which the next tile sees, too
                 }
             }
@@ -117,8 +128,9 @@ void place_inputs(const Grid &grid, const float *x, float *v, const float *paddi
     });
 }
 
-// v (PLACES TILES K) = A dy At of `count` tiles of dy (N H W K).
-void place_gradients(const Grid &grid, const float *dy, float *v, int64_t K, int64_t first, int64_t count) {
+// v = A dy At of `count` tiles of dy (N H W K), in rows of K.
+void place_gradients(const Grid &grid, const float *dy, float *v, const Rows &to, int64_t first, int64_t count) {
+    const int64_t K = to.width;
     grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
         const int64_t high = grid.H - 4 * row < 4 ? grid.H - 4 * row : 4;
         for (int64_t tile = 0; tile < beside; tile++) {
@@ -135,15 +147,16 @@ void place_gradients(const Grid &grid, const float *dy, float *v, int64_t K, int
                     const vec d[4] = {t[0][j], t[1][j], t[2][j], t[3][j]};
                     vec e[6];
                     from_gradients(d, e);
-                    for (int i = 0; i < 6; i++) store(v + ((6 * i + j) * TILES + run + tile) * K + k, e[i]);
+                    for (int i = 0; i < 6; i++) store(v + (6 * i + j) * to.place + (run + tile) * to.apart + k, e[i]);
                 }
             }
         }
     });
 }
 
-// Write At m A of `count` tiles to y (N H W K), from m (PLACES TILES K).
-void write_outputs(const Grid &grid, const float *m, float *y, int64_t K, int64_t first, int64_t count) {
+// Write At m A of `count` tiles to y (N H W K), from m in rows of K.
+void write_outputs(const Grid &grid, const float *m, float *y, const Rows &from, int64_t first, int64_t count) {
+    const int64_t K = from.width;
     grid.for_runs(first, count, [&](int64_t run, int64_t n, int64_t row, int64_t col, int64_t beside) {
         const int64_t high = grid.H - 4 * row < 4 ? grid.H - 4 * row : 4;
         for (int64_t tile = 0; tile < beside; tile++) {
@@ -153,7 +166,8 @@ void write_outputs(const Grid &grid, const float *m, float *y, int64_t K, int64_
                 vec t[6][4];  // column, row
                 for (int j = 0; j < 6; j++) {
                     vec d[6];
-                    for (int i = 0; i < 6; i++) d[i] = load(m + ((6 * i + j) * TILES + run + tile) * K + k);
+                    const float *of = m + (run + tile) * from.apart + k;
+                    for (int i = 0; i < 6; i++) d[i] = load(of + (6 * i + j) * from.place);
                     to_outputs(d, t[j]);
                 }
                 for (int64_t i = 0; i < high; i++) {
@@ -167,53 +181,57 @@ void write_outputs(const Grid &grid, const float *m, float *y, int64_t K, int64_
     });
 }
 
-// u = G g Gt, PLACES C K, of w (K 3 3 C); turned, PLACES K C, with the taps in reverse order.
+// u = G g Gt of w (K 3 3 C), at each place in panels of WIDE outputs, K/WIDE C WIDE; turned, the panels are
+// C/WIDE K WIDE, and the taps in reverse order.
 void place_weights(const float *w, float *u, int64_t C, int64_t K, int turned, int threads) {
+    const int64_t inputs = turned ? K : C, outputs = turned ? C : K, place = C * K + WIDE;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t k = 0; k < K; k++)
-        for (int64_t c = 0; c < C; c += VEC) {
-            vec t[3][6];  // column, row
-            for (int64_t j = 0; j < 3; j++) {
-                vec g[3];
-                for (int64_t i = 0; i < 3; i++) g[i] = load(w + (k * 9 + (turned ? 8 - 3 * i - j : 3 * i + j)) * C + c);
-                from_weights(g, t[j]);
-            }
-            for (int64_t i = 0; i < 6; i++) {
-                const vec g[3] = {t[0][i], t[1][i], t[2][i]};
-                vec e[6];
-                from_weights(g, e);
-                for (int64_t j = 0; j < 6; j++) {
-                    float *place = u + (6 * i + j) * C * K;
-                    for (int64_t n = 0; n < VEC; n++) place[turned ? k * C + c + n : (c + n) * K + k] = e[j][n];
+    for (int64_t panel = 0; panel < outputs / WIDE; panel++)
+        for (int64_t in = 0; in < inputs; in++)
+            for (int64_t half = 0; half < WIDE; half += VEC) {
+                const int64_t out = panel * WIDE + half;
+                vec t[3][6];  // column, row
+                for (int64_t j = 0; j < 3; j++) {
+                    vec g[3] = {};
+                    for (int64_t i = 0; i < 3; i++)
+                        if (turned) g[i] = load(w + (in * 9 + 8 - 3 * i - j) * C + out);
+                        else
+                            for (int64_t n = 0; n < VEC; n++) g[i][n] = w[((out + n) * 9 + 3 * i + j) * C + in];
+                    from_weights(g, t[j]);
+                }
+                for (int64_t i = 0; i < 6; i++) {
+                    const vec g[3] = {t[0][i], t[1][i], t[2][i]};
+                    vec e[6];
+                    from_weights(g, e);
+                    float *to = u + 6 * i * place + (panel * inputs + in) * WIDE + half;
+                    for (int64_t j = 0; j < 6; j++) store(to + j * place, e[j]);
                 }
             }
-        }
 }
 
-// m (M rows, K) = a (M rows, C) times u (C K).
+// m (M rows of WIDE) = a (M rows of C) times u (C WIDE); rows of a and of m are as far apart as stated.
 template <int M>
-void product(const float *a, const float *u, float *m, int64_t C, int64_t K) {
-    for (int64_t k = 0; k < K; k += 2 * VEC) {
-        vec low[M] = {}, high[M] = {};
-        const float *b = u + k;
-        for (int64_t c = 0; c < C; c++, b += K) {
-            const vec first = load(b), second = load(b + VEC);
+void product(const float *a, int64_t apart_a, const float *u, float *m, int64_t apart_m, int64_t C) {
+    vec low[M] = {}, high[M] = {};
+    for (int64_t c = 0; c < C; c++, u += WIDE) {
+        const vec first = load(u), second = load(u + VEC);
 #pragma GCC unroll 6
-            for (int i = 0; i < M; i++) low[i] += a[i * C + c] * first, high[i] += a[i * C + c] * second;
-        }
-        for (int i = 0; i < M; i++) store(m + i * K + k, low[i]), store(m + i * K + k + VEC, high[i]);
+        for (int i = 0; i < M; i++) low[i] += a[i * apart_a + c] * first, high[i] += a[i * apart_a + c] * second;
     }
+    for (int i = 0; i < M; i++) store(m + i * apart_m, low[i]), store(m + i * apart_m + VEC, high[i]);
 }
 
-// Add to u (M rows, K) the transpose of a (`count` rows, the first M of C) times b (`count` rows, K).
+// Add to u (M rows of K) the transpose of a (rows of which M floats count) times b (rows of K).
 template <int M>
-void add_product(const float *a, const float *b, float *u, int64_t C, int64_t K, int64_t count) {
-    for (int64_t k = 0; k < K; k += 2 * VEC) {
+void add_product(const float *a, const Rows &of_a, const float *b, const Rows &of_b, float *u, int64_t count) {
+    const int64_t K = of_b.width;
+    for (int64_t k = 0; k < K; k += WIDE) {
         vec low[M] = {}, high[M] = {};
         for (int64_t t = 0; t < count; t++) {
-            const vec first = load(b + t * K + k), second = load(b + t * K + k + VEC);
+            const float *row = b + t * of_b.apart + k, *with = a + t * of_a.apart;
+            const vec first = load(row), second = load(row + VEC);
 #pragma GCC unroll 6
-            for (int i = 0; i < M; i++) low[i] += a[t * C + i] * first, high[i] += a[t * C + i] * second;
+            for (int i = 0; i < M; i++) low[i] += with[i] * first, high[i] += with[i] * second;
         }
         for (int i = 0; i < M; i++) {
             float *row = u + i * K + k;
@@ -222,7 +240,9 @@ void add_product(const float *a, const float *b, float *u, int64_t C, int64_t K,
     }
 }
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+// The tiles of `weight_gradient` at a time. The sums of all places fit into the second cache for few channels, which
+// are summed in groups, but are fetched from beyond it for many.
+int64_t tiles_at_once(int64_t groups) { return groups > 1 ? TILES : MANY_TILES; }
 
 }  // namespace
 
@@ -230,63 +250,87 @@ extern "C" {
 
 // The floats that `convolution` needs for its work.
 int64_t convolution_space(int64_t C, int64_t K, int threads) {
-    return PLACES * C * K + threads * (PLACES * TILES * (C + K) + C);
+    return C + PLACES * (C * K + WIDE) + threads * (Rows{TILES, C}.size + Rows{TILES, K}.size);
 }
 
 // y (N H W K) from x (N H W C) and w (K 3 3 C); turned, the input's gradient y from the output's x and w (C 3 3 K).
-// C and K are multiples of 16.
+// C and K are multiples of WIDE.
 void convolution(const float *x, const float *w, float *y, float *space, int64_t N, int64_t H, int64_t W, int64_t C,
                  int64_t K, int turned, int threads) {
     const Grid grid{H, W};
-    const int64_t tiles = N * grid.of_image, blocks = (tiles + TILES - 1) / TILES;
-    float *u = space;
+    const Rows ins{TILES, C}, outs{TILES, K};
+    const int64_t tiles = N * grid.of_image, blocks = (tiles + TILES - 1) / TILES, place = C * K + WIDE;
+    float *padding = space, *u = space + C;
+    memset(padding, 0, C * sizeof(float));
     if (turned) place_weights(w, u, K, C, turned, threads);
     else place_weights(w, u, C, K, turned, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t share = 0; share < threads; share++) {
-        float *v = u + PLACES * C * K + share * (PLACES * TILES * (C + K) + C), *m = v + PLACES * TILES * C;
-        float *padding = m + PLACES * TILES * K;
-        memset(padding, 0, C * sizeof(float));
+        float *v = u + PLACES * place + share * (ins.size + outs.size), *m = v + ins.size;
         for (int64_t block = blocks * share / threads; block < blocks * (share + 1) / threads; block++) {
             const int64_t first = block * TILES, count = least(TILES, tiles - first);
-            place_inputs(grid, x, v, padding, C, first, count);
-            for (int64_t p = 0; p < PLACES; p++) {
-                const float *a = v + p * TILES * C, *b = u + p * C * K;
-                float *sums = m + p * TILES * K;
-                int64_t t = 0;
-                for (; t + 6 <= count; t += 6) product<6>(a + t * C, b, sums + t * K, C, K);
-                for (; t < count; t++) product<1>(a + t * C, b, sums + t * K, C, K);
-            }
-            write_outputs(grid, m, y, K, first, count);
+            place_inputs(grid, x, v, ins, padding, first, count);
+            for (int64_t p = 0; p < PLACES; p++)
+                for (int64_t k = 0; k < K; k += WIDE) {
+                    const float *a = v + p * ins.place, *b = u + p * place + k * C;
+                    float *to = m + p * outs.place + k;
+                    int64_t t = 0;
+                    for (; t + 6 <= count; t += 6, a += 6 * ins.apart, to += 6 * outs.apart)
+                        product<6>(a, ins.apart, b, to, outs.apart, C);
+                    for (; t < count; t++, a += ins.apart, to += outs.apart)
+                        product<1>(a, ins.apart, b, to, outs.apart, C);
+                }
+            write_outputs(grid, m, y, outs, first, count);
         }
     }
 }
 
-// The floats that a group of images needs in `weight_gradient`.
-int64_t weight_gradient_space(int64_t C, int64_t K) { return PLACES * (C * K + TILES * (C + K)) + C; }
+// The floats that `weight_gradient` needs for its work.
+int64_t weight_gradient_space(int64_t C, int64_t K, int64_t groups) {
+    const int64_t tiles = tiles_at_once(groups);
+    return C + groups * (PLACES * (C * K + WIDE) + Rows{tiles, C}.size + Rows{tiles, K}.size);
+}
 
-// dw (K 3 3 C) from x (N H W C) and dy (N H W K), C and K multiples of 16; space: that of each group.
+// dw (K 3 3 C) from x (N H W C) and dy (N H W K), C and K multiples of WIDE. Threads share the groups of images, or
+// work together on the only one: first on its tiles, then at its places.
 void weight_gradient(const float *x, const float *dy, float *dw, float *space, int64_t N, int64_t H, int64_t W,
                      int64_t C, int64_t K, int64_t groups, int threads) {
     const Grid grid{H, W};
-    const int64_t size = weight_gradient_space(C, K);
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t g = 0; g < groups; g++) {
-        float *u = space + g * size, *v = u + PLACES * C * K, *d = v + PLACES * TILES * C;
-        float *padding = d + PLACES * TILES * K;
-        memset(u, 0, PLACES * C * K * sizeof(float));
-        memset(padding, 0, C * sizeof(float));
-        const int64_t end = N * (g + 1) / groups * grid.of_image;
-        for (int64_t first = N * g / groups * grid.of_image; first < end; first += TILES) {
-            const int64_t count = least(TILES, end - first);
-            place_inputs(grid, x, v, padding, C, first, count);
-            place_gradients(grid, dy, d, K, first, count);
-            for (int64_t p = 0; p < PLACES; p++) {
-                const float *a = v + p * TILES * C, *b = d + p * TILES * K;
-                float *sums = u + p * C * K;
-                int64_t c = 0;
-                for (; c + 6 <= C; c += 6) add_product<6>(a + c, b, sums + c * K, C, K, count);
-                for (; c < C; c += 2) add_product<2>(a + c, b, sums + c * K, C, K, count);
+    const bool together = groups == 1;
+    const int64_t tiles = tiles_at_once(groups), place = C * K + WIDE;
+    const Rows ins{tiles, C}, outs{tiles, K};
+    const int64_t size = PLACES * place + ins.size + outs.size;
+    float *padding = space, *all = space + C;
+    memset(padding, 0, C * sizeof(float));
+#pragma omp parallel num_threads(threads)
+    {
+        const int64_t me = omp_get_thread_num(), team = omp_get_num_threads();
+        const int64_t from = together ? 0 : groups * me / team, to = together ? 1 : groups * (me + 1) / team;
+        const int64_t mine = together ? me : 0, step = together ? team : 1;
+        for (int64_t g = from; g < to; g++) {
+            float *u = all + g * size, *v = u + PLACES * place, *d = v + ins.size;
+            for (int64_t p = mine; p < PLACES; p += step) memset(u + p * place, 0, C * K * sizeof(float));
+            const int64_t end = N * (g + 1) / groups * grid.of_image;
+            for (int64_t first = N * g / groups * grid.of_image; first < end; first += tiles) {
+                const int64_t count = least(tiles, end - first);
+                for (int64_t t = mine * TILES; t < count; t += step * TILES) {
+                    const int64_t part = least(TILES, count - t);
+                    place_inputs(grid, x, v + t * ins.apart, ins, padding, first + t, part);
+                    place_gradients(grid, dy, d + t * outs.apart, outs, first + t, part);
+                }
+                if (together) {
+#pragma omp barrier
+                }
+                for (int64_t p = mine; p < PLACES; p += step) {
+                    const float *a = v + p * ins.place, *b = d + p * outs.place;
+                    float *sums = u + p * place;
+                    int64_t c = 0;
+                    for (; c + 6 <= C; c += 6) add_product<6>(a + c, ins, b, outs, sums + c * K, count);
+                    for (; c < C; c += 2) add_product<2>(a + c, ins, b, outs, sums + c * K, count);
+                }
+                if (together) {
+#pragma omp barrier
+                }
             }
         }
     }
@@ -297,7 +341,7 @@ void weight_gradient(const float *x, const float *dy, float *dw, float *space, i
             for (int64_t i = 0; i < 6; i++) {
                 vec sums[6] = {};
                 for (int64_t g = 0; g < groups; g++)
-                    for (int64_t j = 0; j < 6; j++) sums[j] += load(space + g * size + ((6 * i + j) * C + c) * K + k);
+                    for (int64_t j = 0; j < 6; j++) sums[j] += load(all + g * size + (6 * i + j) * place + c * K + k);
                 to_weights(sums, t[i]);
             }
             for (int64_t j = 0; j < 3; j++) {

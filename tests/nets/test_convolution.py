@@ -33,6 +33,8 @@ SHAPES = [  # images, channels in and out, height, width
     (1, 32, 16, 1, 1),
     (5, 64, 32, 9, 4),
     (2, 128, 128, 3, 3),
+    (40, 64, 64, 7, 7),  # more tiles than are summed at once
+    (3, 256, 272, 5, 6),
     (13, 16, 16, 4, 4),  # a block of tiles, and one more
     (2, 48, 16, 2, 33),
     (1, 16, 16, 40, 300),
@@ -49,21 +51,23 @@ LAYOUTS = [torch.channels_last, torch.contiguous_format]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_convolution_and_its_gradients_are_the_layers(shape: tuple[int, ...], layout: torch.memory_format) -> None:
-    """To 2e-5 of the largest value: with a fourth of the products, float32 loses one digit more."""
+    """To 2e-5 of the largest value, 5e-5 of longer sums: with a fourth of the products, float32 loses a digit more."""
     n, c, k, h, w = shape
+    most = 2e-5 if max(c, k) <= 128 else 5e-5
     x, weight, dy = draws(n, c, h, w, seed=1), draws(k, c, 3, 3, seed=2), draws(n, k, h, w, seed=3)
     y = torch.conv2d(x.requires_grad_(), weight.requires_grad_(), padding=1)
     wanted = (y, *torch.autograd.grad(y, (x, weight), dy))
     x, weight, dy = (t.detach().float().contiguous(memory_format=layout) for t in (x, weight, dy))
     found = (convolution(x, weight), gradient_of_input(dy, weight), gradient_of_weight(x, dy))
     for ours, exact in zip(found, wanted, strict=True):
-        assert (ours - exact).abs().max() < 2e-5 * exact.abs().max()
+        assert (ours - exact).abs().max() < most * exact.abs().max()
         assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_no_bit_depends_on_the_threads() -> None:
-    x, dy = draws(37, 16, 9, 9, seed=1).float(), draws(37, 32, 9, 9, seed=2).float()
-    weight = draws(32, 16, 3, 3, seed=3).float()
+@pytest.mark.parametrize(("c", "k"), [(16, 32), (64, 80)])
+def test_no_bit_depends_on_the_threads(c: int, k: int) -> None:
+    x, dy = draws(37, c, 9, 9, seed=1).float(), draws(37, k, 9, 9, seed=2).float()
+    weight = draws(k, c, 3, 3, seed=3).float()
     found = []
     for threads in (1, 2, 3, 5):
         with on_threads(threads):
@@ -101,7 +105,7 @@ def test_a_network_has_the_same_scores_and_gradients(layout: torch.memory_format
 def test_other_numbers_and_layers_are_left_to_torch() -> None:
     conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     own_convolutions(conv)
-    x = draws(2, 16, 4, 4, seed=4)
+    x = draws(32, 16, 4, 4, seed=4)
     assert "_Convolution" in type(conv(x.float()).grad_fn).__name__
     with torch.autocast("cpu", torch.bfloat16):
         assert "_Convolution" not in type(conv(x.float()).grad_fn).__name__
@@ -120,17 +124,19 @@ def test_other_numbers_and_layers_are_left_to_torch() -> None:
         nn.Conv2d(16, 24, 3, padding=1, bias=False),
         nn.Conv2d(3, 16, 3, padding=1, bias=False),
         nn.Conv2d(24, 16, 3, padding=1, bias=False),
-        nn.Conv2d(256, 256, 3, padding=1, bias=False),
+        nn.Conv2d(512, 528, 3, padding=1, bias=False),
         nn.Conv2d(16, 16, 1, bias=False),
     ):
         assert not is_served(other), other
 
 
-@pytest.mark.parametrize(("side", "own"), [(4, True), (5, False), (6, False), (7, True)])
-def test_maps_that_leave_tiles_empty_are_left_to_torch(side: int, own: bool) -> None:
+@pytest.mark.parametrize(
+    ("images", "side", "own"), [(32, 4, True), (31, 4, False), (32, 5, False), (32, 6, False), (32, 7, True)]
+)
+def test_maps_of_few_tiles_and_empty_ones_are_left_to_torch(images: int, side: int, own: bool) -> None:
     conv = nn.Conv2d(16, 32, 3, padding=1, bias=False)
-    x = draws(3, 16, side, side, seed=5).float().requires_grad_()
-    dy = draws(3, 32, side, side, seed=6).float()
+    x = draws(images, 16, side, side, seed=5).float().requires_grad_()
+    dy = draws(images, 32, side, side, seed=6).float()
     wanted = conv(x)
     (gradient,) = torch.autograd.grad(wanted, x, dy)
     own_convolutions(conv)
