@@ -246,7 +246,8 @@ def freed_memory_kept(wanted: bool = True) -> Iterator[None]:
 
 def most_bytes() -> int:
     """The peak memory of this process, in bytes."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+    # Sandboxes such as gVisor's have this file without that line.
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as status:
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on Linux this starts at the parent's
     return most if sys.platform == "darwin" else 1024 * most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from resnetlab import machine as machine_module
 from resnetlab.errors import UserError
-from resnetlab.machine import find_device, machine
+from resnetlab.machine import find_device, machine, most_bytes
 
 
 def test_changed_code_marks_the_commit_and_new_records_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +63,11 @@ def test_an_apple_gpu_is_used_only_if_it_is_asked_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.ones", lambda *_, **__: None)
     assert find_device("mps") == "mps"
     assert find_device("auto") == "cpu"
+
+
+def test_the_peak_memory_is_known_where_linux_does_not_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "open", lambda _: io.StringIO("VmSize:\t9 kB\nVmRSS:\t5 kB\n"), raising=False)
+    assert most_bytes() > 2**20
 
 
 FAULTS = """
