@@ -119,7 +119,7 @@ class Result(TypedDict):
     train_error: Error
     test_error: Error
     best_error: Error
-    epochs: Whole
+    epochs: Annotated[int, Between(1, MOST_WHOLE)]
     steps: Whole
     seconds: Seconds
 

@@ -125,6 +125,11 @@ def test_a_run_whose_lock_is_held_is_running(folder: Path) -> None:
             "metrics.jsonl, it holds 1 of the 2 epochs",
         ),
         ("result.json", "{}", "result.json, it lacks train_error, test_error, best_error, epochs, steps, seconds"),
+        (
+            "result.json",
+            '{"train_error": 1, "test_error": 1, "best_error": 1, "epochs": 0, "steps": 0, "seconds": 1}',
+            "result.json, epochs is 0, not a whole number from 1",
+        ),
     ],
 )
 def test_damaged_runs_are_told_and_do_not_stop_the_list(
