@@ -14,9 +14,9 @@ from resnetlab.storage import LOCK, Damaged, InUse, is_locked, locked
 from resnetlab.training.recipe import FIELDS, NOT_IN_ID, RETIRED, Recipe
 from resnetlab.training.runs import RunSummary, summary
 
-# Files that a training leaves in its folder, temporarily or for good, and a tracker's.
+# Files that a training leaves in its folder, temporarily or for good, and trackers'.
 OURS = re.compile(
-    rf"({'|'.join(map(re.escape, (SETTINGS, METRICS, RESULT, TRACKING)))})(\.part)?|{LOCK}|tensorboard"
+    rf"({'|'.join(map(re.escape, (SETTINGS, METRICS, RESULT, TRACKING)))})(\.part)?|{LOCK}|tensorboard|wandb"
     r"|(last|best)(\.old|\.new|\.damaged)?"
 )
 

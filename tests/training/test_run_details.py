@@ -200,6 +200,13 @@ def test_removal(runs: Path, capsys: Captured) -> None:
     assert older.exists()
 
 
+def test_what_trackers_leave_in_a_run_goes_with_it(tmp_path: Path) -> None:
+    for name in ("tensorboard", "wandb"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+    remove_run(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
 def test_it_is_asked_for(runs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, answer: str, code: int) -> None:
     class Terminal:
