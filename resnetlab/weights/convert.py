@@ -96,7 +96,8 @@ def _bytes(state: dict[str, Tensor], suffix: str) -> bytes:
         return save(state, {"format": "pt"})  # what other libraries look for
     buffer = io.BytesIO()
     if suffix == ".npz":
-        np.savez(buffer, allow_pickle=False, **{name: tensor.numpy() for name, tensor in state.items()})
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # allow_pickle would be an array to NumPy 1
     else:
         torch.save(state, buffer)
     return buffer.getvalue()

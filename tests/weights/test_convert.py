@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -84,6 +84,14 @@ def test_arrays_are_named_as_in_caffe(tmp_path: Path) -> None:
         assert arrays["res2a_branch2a.0"].shape == (64, 64, 3, 3)
     before, after = (resnetlab.load(tmp_path / name).state_dict() for name in ("x.pth", "x.npz"))
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_nothing_but_tensors_is_given_to_numpy(peers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy 1 writes whatever has a name as an array, so an option of later versions would be one."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: given.update(arrays))
+    convert(peers, tmp_path / "x.npz", OURS)
+    assert given.keys() == resnetlab.load(peers).state_dict().keys()
 
 
 @pytest.mark.parametrize(
