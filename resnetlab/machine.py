@@ -162,6 +162,16 @@ def widest_float(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type in WITHOUT_FLOAT64 else torch.float64
 
 
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done all that it was given."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
 def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """The tensor on a device. What a CUDA GPU gets passes through pinned memory, so that nothing waits for the GPU:
     from other memory, CUDA copies only after all earlier work is done.

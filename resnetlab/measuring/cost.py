@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import UserError, check_counts, shown
+from resnetlab.machine import wait_for
 from resnetlab.measuring.complexity import Complexity, complexity
 from resnetlab.measuring.load import Load, watch
 from resnetlab.measuring.units import own_draws, taking_gradients
@@ -142,10 +143,10 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, device: str 
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for seconds, call in zip(taken, calls, strict=True):
-            _wait_for(device)
+            wait_for(device)
             started = time.perf_counter()
             call()
-            _wait_for(device)
+            wait_for(device)
             seconds.append(time.perf_counter() - started)
     return taken
 
@@ -164,14 +165,9 @@ def cuda_peak_bytes(call: Callable[[], None], device: str) -> int | None:
     """The most bytes that a call holds at once on a CUDA device beyond what was held before it; None on others."""
     if torch.device(device).type != "cuda":
         return None
-    _wait_for(device)
+    wait_for(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     call()
-    _wait_for(device)
+    wait_for(device)
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def _wait_for(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

@@ -16,6 +16,7 @@ from resnetlab.data.loading import Batch
 from resnetlab.data.normalisation import Normalisation
 from resnetlab.data.streaming import BadImages
 from resnetlab.errors import UserError
+from resnetlab.machine import wait_for
 from resnetlab.measuring.accuracy import accuracy
 from resnetlab.run_files import read_begun
 from resnetlab.storage import Damaged
@@ -72,10 +73,10 @@ class Trial:
         with contextlib.closing(self.batches(images)) as batches:
             for step in range(before + steps):
                 if step == before:
-                    self._wait()
+                    wait_for(self.device)
                     started = time.perf_counter()
                 self.stepper(next(batches), 0.0)  # a rate of 0 takes the same time and can't diverge
-            self._wait()
+            wait_for(self.device)
         return (time.perf_counter() - started) / steps
 
     def batches(self, images: int) -> Generator[Batch, None, None]:
@@ -95,7 +96,7 @@ class Trial:
         for _ in range(2):  # the first is left out
             started = time.perf_counter()
             accuracy(self.net, self.loader.evaluation(some, images), counted)
-            self._wait()
+            wait_for(self.device)
         return (time.perf_counter() - started) / len(some)
 
     def nondeterministic(self) -> tuple[str, ...]:
@@ -111,9 +112,3 @@ class Trial:
                 torch.use_deterministic_algorithms(before, warn_only=warn_only)
         split = [str(w.message).partition(" does not have a deterministic") for w in caught]
         return tuple(dict.fromkeys(operation for operation, separator, _ in split if separator))
-
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-        elif self.device == "mps":
-            torch.mps.synchronize()

@@ -106,6 +106,16 @@ def test_calls_are_taken_in_turn_after_one_that_is_not_counted() -> None:
     assert [len(seconds) for seconds in taken] == [2, 2]
 
 
+@pytest.mark.parametrize(("device", "backend"), [("cuda:1", "cuda"), ("mps", "mps")])
+def test_a_gpu_is_waited_for_before_and_after_each_call(
+    device: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(f"torch.{backend}.synchronize", lambda *_: order.append("waited"))
+    interleaved([lambda: order.append("called")], rounds=2, device=device)
+    assert order == ["called", *2 * ["waited", "called", "waited"]]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_peak_on_a_gpu_is_beyond_what_was_held() -> None:
     kept = torch.zeros(2**20, device="cuda")
