@@ -50,6 +50,7 @@ class Distributed:
     host: dist.ProcessGroup | None = None  # Gloo, for exchanges on the host
     weight: float = 1.0  # of this rank's mean gradient, where the mean over ranks has 1
     failed: bool = False  # all ranks know of the failure
+    alone: bool = False  # this rank fails where it can't tell the others, which wait for its gradients
 
     @property
     def is_main(self) -> bool:
@@ -252,7 +253,7 @@ def joined(device: str = "cpu") -> Iterator[Distributed]:
     """Join the other processes that torchrun started; without torchrun this is the only one.
 
     An error inside stops all ranks: a UserError is raised on all of them, as itself on the first and as ToldElsewhere
-    on the others, and so is the loss of a process. Stopped is raised on all.
+    on the others, and so is the loss of a process, such as one that fails `alone`. Stopped is raised on all.
     """
     if _number("WORLD_SIZE", 1) == 1:
         yield Distributed()
@@ -267,7 +268,7 @@ def joined(device: str = "cpu") -> Iterator[Distributed]:
         together = True
         raise
     except UserError as error:
-        if not distributed.failed:
+        if not (distributed.failed or distributed.alone):
             _tell(distributed, error)
         raise
     except RuntimeError as error:

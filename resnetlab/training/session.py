@@ -296,6 +296,7 @@ class TrainingSession:
         except Exception as error:
             if isinstance(error, UserError) or not (words := out_of_memory(error)):
                 raise
+            distributed.alone = not evaluating
             # A failed step may have changed batch norm's statistics; an evaluation changes nothing.
             if evaluating and distributed.world_size == 1 and self._unsaved:
                 self.checkpoint()

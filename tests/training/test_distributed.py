@@ -202,6 +202,34 @@ def test_a_share_that_is_too_short_is_no_part_of_the_statistics(python: list[str
     assert max(float(t.abs().max()) for t in statistics.values()) < 10
 
 
+SHORT_OF_MEMORY = """
+import os, sys
+from resnetlab.cli.main import main
+from resnetlab.nets.net import ResNet
+from resnetlab.training import distributed
+forward, passes = ResNet.forward, 0
+
+def limited(net, x):
+    global passes
+    passes += net.training
+    if os.environ["RANK"] == "1" and passes == 3:  # the first one is of no step
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1024 bytes.")
+    return forward(net, x)
+
+ResNet.forward, distributed._tell = limited, lambda *_: os._exit(9)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_one_that_lacks_memory_in_a_step_does_not_wait_for_the_others(python: list[str], tmp_path: Path) -> None:
+    """They wait for its gradients, until it ends: it can tell them nothing."""
+    options = ["--net", "cifar_resnet8", "--iterations", "3", "--batch-size", "8"]
+    said = two_processes(python, tmp_path, "-c", SHORT_OF_MEMORY, *TRAIN[2:], *options, code=2)
+    assert "out of memory in step 2: 1 KiB more did not fit into memory; there was no checkpoint yet." in said[1][1]
+    assert "error: another process of this run ended" in said[0][1]
+    assert "Traceback" not in str(said)
+
+
 FILES = ("last/weights.safetensors", "last/state.safetensors", "best/weights.safetensors", "metrics.jsonl")
 
 
