@@ -152,14 +152,28 @@ def _told_of_weights(repository: str, revision: str) -> _Told:
 
 
 def _fetch_small(address: str, file: str, folder: Path) -> None:
-    """Fetch a file of settings, if there is one; it is small and holds nothing that could be executed."""
+    """Fetch a file of settings, if there is one; it is small and holds nothing that could be executed.
+
+    Raises UserError if it does not arrive whole: without it, a network that config.json would have had refused loads.
+    """
     with _asked(address + file, address, method="GET", follows=True) as answer:
-        content = answer.read(MOST_BYTES) if answer.status == http.HTTPStatus.OK else b""
+        try:
+            content = _whole(answer) if isinstance(answer, http.client.HTTPResponse) else b""
+        except (OSError, http.client.HTTPException) as error:
+            raise _failed(address, address, f"breaks off in {file} ({_cause(error)})") from error
         etag = _etag(answer.headers.get("ETag") or "")
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()  # as Git hashes it
     if content and (not re.fullmatch(r"[0-9a-f]{40}", etag) or etag == blob):
         with writing(folder):
             write_atomically(folder / file, content)
+
+
+def _whole(answer: http.client.HTTPResponse) -> bytes:
+    """The content, of at most MOST_BYTES. Raises IncompleteRead if it ends before the length that was announced."""
+    content = answer.read(MOST_BYTES)
+    if answer.length and len(content) < MOST_BYTES:  # still to come
+        raise http.client.IncompleteRead(content, answer.length)
+    return content
 
 
 def _etag(text: str) -> str:
@@ -184,14 +198,21 @@ def _asked(url: str, what: str, *, method: str, follows: bool = False) -> http.c
             ) from error
         if error.code == http.HTTPStatus.NOT_FOUND or 300 <= error.code < 400:
             return error
-        reason = f"answers {error.code} {error.reason}"
+        raise _failed(what, url, f"answers {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        cause = error.reason if isinstance(error, URLError) else error
-        reason = f"can't be reached ({getattr(cause, 'strerror', None) or cause})"
-    raise UserError(
-        f"{what}: {host} {reason}. Check the network and repeat the command, or download {MODEL} of the repository by "
-        "hand, and give the file in place of the name."
+        raise _failed(what, url, f"can't be reached ({_cause(error)})") from error
+
+
+def _failed(what: str, url: str, words: str) -> UserError:
+    return UserError(
+        f"{what}: {urlsplit(url).netloc} {words}. Check the network and repeat the command, or download {MODEL} of the "
+        "repository by hand, and give the file in place of the name."
     )
+
+
+def _cause(error: Exception) -> object:
+    cause = error.reason if isinstance(error, URLError) else error
+    return getattr(cause, "strerror", None) or cause
 
 
 def preprocessing(folder: Path, image_size: int | None = None) -> Preprocessing | None:

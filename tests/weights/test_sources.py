@@ -206,6 +206,14 @@ def test_a_config_that_is_not_what_the_hub_states_is_not_used(hub: Any, net: Net
     assert not (hub_files.place("timm/resnet18.a1_in1k") / "config.json").exists()
 
 
+def test_a_config_that_breaks_off_is_fetched_again(hub: Any) -> None:
+    """Nothing is loaded without it: it may say that the network is another than its tensors show."""
+    hub.cut = 10
+    with pytest.raises(UserError, match=r"breaks off in config\.json \(IncompleteRead\(10 .*\. Check the network"):
+        load_described("timm/resnet18.a1_in1k")
+    assert load_described("timm/resnet18.a1_in1k").resizing == Resizing(0.95, "bicubic")
+
+
 def test_what_the_hub_states_counts_wherever_its_files_lie(hub: Any, net: Net) -> None:
     """On its own host, too, a redirect to the file's place has the hash that the place does not state."""
     hub.elsewhere = "/"
