@@ -66,8 +66,9 @@ def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def tensors_per_weight(recipe: Recipe) -> int:
     """The number of tensors that the optimiser keeps for each weight, in its shape."""
-    kept = sum(not one.scalar for one in KEPT[recipe.optimiser])
-    return kept if recipe.optimiser == "adamw" or recipe.momentum else 0
+    if recipe.optimiser == "sgd" and not recipe.momentum:
+        return 0
+    return sum(not one.scalar for one in KEPT[recipe.optimiser])
 
 
 def unusual_rates(recipe: Recipe) -> str:
