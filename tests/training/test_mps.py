@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from resnetlab import machine
+from resnetlab.data import loading
+from resnetlab.data.augmentation import CROP_FLIP_DRAWS
 from resnetlab.data.images import Images
 from resnetlab.data.loading import Augmentation, Loader
 from resnetlab.data.normalisation import Normalisation
@@ -56,10 +58,17 @@ def test_the_check_sees_a_double(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.zeros(1, device="meta").double()
 
 
-def test_draws_stay_below_one_in_single_precision() -> None:
+def test_draws_stay_below_one_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest of double precision are rounded to 1, as a place in an image one pixel beyond it."""
+    monkeypatch.setattr(machine, "WITHOUT_FLOAT64", ("mps", "cpu"))
     nearly = torch.tensor(1 - 2**-53, dtype=torch.float64)
-    assert nearly.float() == 1
-    assert nearly.float().clamp_(max=1 - 2**-24) < 1
+    monkeypatch.setattr(loading, "uniform", lambda *_: nearly.expand(4, CROP_FLIP_DRAWS))
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(loading, "crop_flip", lambda pixels, draws, *_: seen.append(draws) or pixels.float())
+    images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4))
+    normalise = Normalisation(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    list(Loader(normalise, 10, augmentation=Augmentation(augment="crop_flip")).training(images, 4, 0, 0))
+    assert [(draws.dtype, bool((draws < 1).all())) for draws in seen] == [(torch.float32, True)]
 
 
 def test_its_random_state_is_the_runs_and_then_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
