@@ -1,9 +1,8 @@
 // Batch norm with the sum and the ReLU behind it, in as few passes over memory as the equations allow.
 //
-// fusing.py compiles this file where a compiler is found, and calls norm_forward and norm_backward. A feature map is
-// N images of P positions of C channels, one after another as channels_last lays them out. Sums are made image by image
-// and then over the images, so no bit depends on how many threads share the work. A pass takes the images in the
-// opposite order of the one before it, since the last ones are still in the cache.
+// fusing.py calls it. A feature map is N images of P positions of C channels, one after another as channels_last lays
+// them out. Sums are made image by image and then over the images, so no bit depends on how many threads share the work.
+// A pass takes the images in the opposite order of the one before it, since the last ones are still in the cache.
 
 #include <math.h>
 #include <stdint.h>
@@ -83,7 +82,7 @@ void products(const T *dy, const T *x, const T *y, T *g, int64_t positions, int6
     for (int j = 0; j < B; j++) sums[j] = sum[j], dots[j] = dot[j];
 }
 
-// Call f with blocks of channels: 32 as long as there are so many, then 8, then one.
+// Call f with blocks of channels: 32 as long as there are so many, then 16, then 8, then one.
 template <typename F>
 void in_blocks(int64_t channels, F f) {
     int64_t c = 0;

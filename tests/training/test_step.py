@@ -1,4 +1,4 @@
-"""A training step equals SGD written out by hand; accumulation, clipping and the fused update equal their formulas."""
+"""A training step equals SGD written out by hand; accumulation and clipping equal their formulas."""
 
 from __future__ import annotations
 
