@@ -113,13 +113,8 @@ def summary(folder: Path) -> RunSummary:
     found = _progress(lines)
     if not result:
         found["step"] = max(found["step"], _saved_step(last_folder))
-    words = (
-        "without its weights"
-        if bare
-        else ""
-        if state == "finished"
-        else _where(settings["recipe"], found["epochs"], found["step"])
-    )
+    words = "" if state == "finished" else _where(settings["recipe"], found["epochs"], found["step"])
+    words = "without its weights" if bare else words
     return RunSummary(folder, state, words, **_names(settings), **found, written=written)
 
 
