@@ -38,7 +38,7 @@ from resnetlab.training.precision import AUTOCAST, has_fast_bf16, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_stepper
 
-STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet50", 16))  # network, batch
+STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet18", 32), ("resnet50", 16))
 QUICK = STEPS[:1]
 DEPTHS, DEPTHS_BATCH = (20, 56, 110, 218, 434, 1202), 16
 COMPILED_UP_TO = 110  # layers: compiling a network as a whole takes minutes beyond
