@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+from xml.etree.ElementTree import tostring
 
 NARROW = "\u202f"  # a space at which no line breaks
+_DROPPED = ("xmlns", "href", "style", "class", "id")  # HTML knows the first by itself; LaTeX may set the others
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -33,10 +35,15 @@ def formulas(text: str) -> str:
 
 def mathml(latex: str, display: str = "inline") -> str:
     """LaTeX as a MathML element, inline or as a "block". Raises ValueError for an invalid formula."""
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert_to_element
 
     try:
-        found = convert(latex, display=display)
+        element = convert_to_element(latex, display=display)
     except Exception as error:  # as many kinds as there are ways to write no formula
         raise ValueError(f"a formula can't be read: {latex[:60]!r} ({error!r})") from error
-    return found.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")  # HTML knows it by itself
+    # Not its `convert`, which undoes the escaping of text: a record is a file, and \text{<script>} stays text.
+    for part in element.iter():
+        part.text = html.unescape(part.text or "")  # signs are written as entities
+        for name in _DROPPED:
+            part.attrib.pop(name, None)
+    return tostring(element, encoding="unicode")
