@@ -171,6 +171,7 @@ def _checked(record: Record, folder: Path) -> Record:
             both(words)
         for figure in record.figures:
             figure_of(figure)
+        date(record.date)
     return record
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from resnetlab.errors import UserError
-from resnetlab.report.study_pages import write_report
+from resnetlab.report.study_pages import write_essay, write_report
 from resnetlab.studies.frame.claims import Row
 from resnetlab.studies.frame.evidence import Evidence
 from resnetlab.studies.frame.measurement import Measurement, MeasurementContext, measure_or_cached
@@ -82,6 +82,15 @@ def test_every_field_of_a_record(tmp_path: Path, mutations: Mutations, step: int
     ends = [reported(change(), tmp_path) for change in islice(mutations(RECORD), None, None, step)]
     assert ends.count(True) > 10
     assert ends.count(False) > 100
+
+
+@pytest.mark.parametrize("change", [{"date": "yesterday"}, {"series": {"colour": -1}}], ids=["date", "colour"])
+def test_the_essay_names_a_damaged_record(tmp_path: Path, change: dict[str, Any]) -> None:
+    values = json.loads(json.dumps(RECORD | change))
+    values["figures"][0]["panels"][0]["series"][0] |= values.pop("series", {})
+    (tmp_path / "degradation-quick.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"degradation-quick\.json: a damaged record"):
+        write_essay(tmp_path)
 
 
 def things_of(subject: MeasurementContext) -> dict[str, Any]:

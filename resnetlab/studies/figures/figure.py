@@ -26,6 +26,8 @@ class Series:
     def __post_init__(self) -> None:
         if len({len(values) for values in (self.x, self.mean, self.low, self.high)}) > 1:
             raise ValueError(f"the values of {self.label!r} are not as many as its places")
+        if self.colour < 0:
+            raise ValueError(f"{self.colour} is no rank among colours")
         for value in (*self.x, *self.mean, *self.low, *self.high):
             if isfinite(value) and abs(value) > 1e305:  # float64 ends at 2e308, and what marks an axis goes beyond
                 raise ValueError(f"{value:g} can't be drawn")
