@@ -372,7 +372,7 @@ def whole_folder(target: Path) -> Path:
     return older(target) if not target.exists() and older(target).exists() else target
 
 
-def _is_still(file: BinaryIO, part: Path) -> bool:
+def is_still(file: BinaryIO, part: Path) -> bool:
     """Whether an open file still has that name: the process that held it before may have renamed it into place."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), part.stat())
@@ -392,7 +392,7 @@ def _held(part: Path) -> Iterator[BinaryIO]:
             continue
         with opened as file:
             if try_lock(file):
-                if _is_still(file, part):
+                if is_still(file, part):
                     yield file
                     return
             elif time.monotonic() > deadline:

@@ -35,7 +35,7 @@ from resnetlab.data.walk import SPLIT
 from resnetlab.data.workers import KILLED, check_workers, over_images
 from resnetlab.errors import UserError, check_choice, shown
 from resnetlab.schema import Whole, trouble
-from resnetlab.storage import content_of, disk_errors, flush_to_disk, try_lock
+from resnetlab.storage import content_of, disk_errors, flush_to_disk, is_still, try_lock
 
 INDEX = "index.safetensors"
 PART = f"{INDEX}.part"  # marks an unfinished pack
@@ -364,27 +364,25 @@ def _started(folder: Path) -> Iterator[BinaryIO]:
     If the pack is not finished after all, what was written is removed. Raises UserError for a folder with other files
     or in use by another process, and for a full disk.
     """
-    ours = False
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / PART).exists() and (other := next(folder.iterdir(), None)):
-            raise UserError(f"{folder}: is not empty, it holds {shown(other.name)}; choose another folder.")
-        with (folder / PART).open("ab") as index:
-            if not try_lock(index):
-                raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.")
-            for path in sorted(folder.iterdir()):
-                if path != folder / PART and not SHARD.fullmatch(path.name):  # a finished index, too
-                    raise UserError(f"{folder}: holds {shown(path.name)}, which is not part of an unfinished pack.")
-            ours = True
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / PART).exists() and (other := next(folder.iterdir(), None)):
+        raise UserError(f"{folder}: is not empty, it holds {shown(other.name)}; choose another folder.")
+    with (folder / PART).open("ab") as index:
+        if not try_lock(index) or not is_still(index, folder / PART):
+            raise UserError(f"{folder}: another process is packing into it; wait for it or stop it.")
+        for path in sorted(folder.iterdir()):
+            if path != folder / PART and not SHARD.fullmatch(path.name):  # a finished index, too
+                raise UserError(f"{folder}: holds {shown(path.name)}, which is not part of an unfinished pack.")
+        try:
             _remove_shards(folder)
             index.truncate(0)
             yield index
-    except BaseException:
-        if ours and not (folder / INDEX).exists():
-            with contextlib.suppress(OSError):
-                _remove_shards(folder)
-                (folder / PART).unlink()
-        raise
+        except BaseException:  # within the lock, or the shards of a process that packs anew would be removed
+            if not (folder / INDEX).exists():
+                with contextlib.suppress(OSError):
+                    _remove_shards(folder)
+                    (folder / PART).unlink()
+            raise
 
 
 def _remove_shards(folder: Path) -> None:

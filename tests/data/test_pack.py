@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -21,11 +21,13 @@ from made_packs import Read, picture, write
 from PIL import Image
 
 from resnetlab.cli.main import main
+from resnetlab.data import pack as packing
 from resnetlab.data.decoding import decode, read_header
 from resnetlab.data.images import Data
 from resnetlab.data.open import open_data
-from resnetlab.data.pack import INDEX, encode_jpeg, pack, read_index, read_pack, verify
+from resnetlab.data.pack import INDEX, PART, encode_jpeg, pack, read_index, read_pack, verify
 from resnetlab.errors import UserError
+from resnetlab.storage import try_lock
 
 
 def contents_of(data: Data) -> list[tuple[str, int, bytes]]:
@@ -229,6 +231,34 @@ def test_what_is_cut_short_leaves_nothing(
     with pytest.raises(expected, match=match):
         pack(loose_data(folder), tmp_path / "packed", workers=1, progress=stop)
     assert not list((tmp_path / "packed").iterdir())
+
+
+def test_what_was_cut_short_goes_before_another_process_may_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, free = packing._remove_shards, []
+
+    def watched(folder: Path) -> None:
+        with (folder / PART).open("rb") as other:
+            free.append(try_lock(other))
+        removed(folder)
+
+    monkeypatch.setattr(packing, "_remove_shards", watched)
+    with pytest.raises(KeyboardInterrupt), packing._started(tmp_path / "packed"):
+        raise KeyboardInterrupt
+    assert free == [False, False]
+
+
+def test_a_pack_is_not_begun_in_a_file_that_another_process_has_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(file: BinaryIO) -> bool:
+        (tmp_path / "packed" / PART).unlink()
+        return try_lock(file)
+
+    monkeypatch.setattr(packing, "try_lock", late)
+    with pytest.raises(UserError, match="another process is packing"), packing._started(tmp_path / "packed"):
+        raise AssertionError("it was begun")
 
 
 def test_two_processes_never_write_one_pack(folder: Path, tmp_path: Path, loose_data: Read) -> None:
