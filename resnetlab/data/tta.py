@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -78,12 +79,13 @@ def read_views(
     unreadables = unreadables or BadImages()
     read = partial(_read, views, size, resizing)
     found = over_images(read, files, workers) if workers else (read(files, i) for i in range(len(files)))
-    for i, parts in enumerate(found):
-        if parts is None or isinstance(parts, str):
-            unreadables.note(files, [(i, parts or f"it {KILLED}")])
-            yield None
-        else:
-            yield parts
+    with contextlib.closing(found):  # an error's traceback would hold it, and its processes, as long as it is kept
+        for i, parts in enumerate(found):
+            if parts is None or isinstance(parts, str):
+                unreadables.note(files, [(i, parts or f"it {KILLED}")])
+                yield None
+            else:
+                yield parts
 
 
 def _read(views: Views, size: int, resizing: Resizing, files: Files, i: int) -> list[np.ndarray] | str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnetlab.data import tta
 from resnetlab.data.crops import centre_crop
 from resnetlab.data.decoding import decode
 from resnetlab.data.files import Files
+from resnetlab.data.folder import scan
 from resnetlab.data.open import open_data
 from resnetlab.data.tta import VIEWS, at_scales, five_crops, one_crop, read_views, sides
 from resnetlab.errors import UserError
@@ -97,3 +100,21 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> 
         list(read_views(files, VIEWS["10-crop"], 16, workers))
     with pytest.raises(UserError, match=r"val/b/3.png: can't be read \(No such file"):
         list(read_views(files[3:], VIEWS["10-crop"], 16, workers))
+
+
+def test_an_error_ends_the_processes_though_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def decoded(*_: object) -> Iterator[str]:
+        try:
+            yield "not an image"
+        finally:
+            ended.append(True)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(encoded(8, 8))
+    files = Files.all_of(scan(tmp_path, ["a"]))
+    monkeypatch.setattr(tta, "over_images", decoded)
+    with pytest.raises(UserError) as kept:
+        next(read_views(files, VIEWS["1-crop"], 16, workers=1))
+    assert ended, kept.traceback
