@@ -57,6 +57,7 @@ def over_images(function: Callable[[Files, int], T], files: Files, workers: int)
     chunks = iter(range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
     # A pool for each process. One pool of several hangs now and then when a process dies while it starts another
     # (Python 3.11 terminates those it knows of, then waits for all), and it can't tell which chunk was the one.
+    workers = min(workers, -(-len(files) // CHUNK))  # each takes a second to start
     lanes = [_pool(function, files) for _ in range(workers)]
 
     def alive(lane: int) -> ProcessPoolExecutor:

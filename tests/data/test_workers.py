@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,21 @@ def files(root: Path, contents: list[bytes], loose_data: Callable[[Path], Data])
     for i, content in enumerate(contents):
         (root / "train" / "a" / f"{i:04d}").write_bytes(content)
     return loose_data(root)
+
+
+@pytest.mark.parametrize(("images", "wanted"), [(0, 0), (1, 1), (CHUNK + 1, 2)])
+def test_no_process_starts_without_images_for_it(monkeypatch: pytest.MonkeyPatch, images: int, wanted: int) -> None:
+    started = []
+
+    def thread(*work: object) -> ThreadPoolExecutor:
+        monkeypatch.setattr(processes, "_work", work, raising=False)
+        started.append(ThreadPoolExecutor(1))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "_pool", thread)
+    found = over_images(lambda _, i: i, range(images), 4)  # type: ignore[arg-type]
+    assert list(found) == list(range(images))
+    assert len(started) == wanted
 
 
 @pytest.mark.parametrize("workers", [1, 2])
