@@ -56,9 +56,9 @@ class Batcher:
                 if not batch:
                     continue
                 self._note(len(batch))
-                images = torch.stack([pixels for pixels, _ in batch])  # N C H W
                 loop = asyncio.get_running_loop()
                 try:
+                    images = torch.stack([pixels for pixels, _ in batch])  # N C H W; memory may be full
                     rows = await loop.run_in_executor(self._thread, self.classify, images)
                 except Exception as error:
                     for _, answer in batch:
