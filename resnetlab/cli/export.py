@@ -94,6 +94,6 @@ def _show(made: Exported) -> None:
         )
     if found := made.parity:
         print(
-            f"{found.data}: top-1 {found.exported_top1:.2f} %, PyTorch {found.pytorch_top1:.2f} %; "
+            f"{printable(found.data)}: top-1 {found.exported_top1:.2f} %, PyTorch {found.pytorch_top1:.2f} %; "
             f"{found.same_predictions} of {found.images} predictions are equal"
         )

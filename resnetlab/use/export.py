@@ -154,10 +154,22 @@ def export(
         size, how = classifier.size, classifier.resizing
         found = measure_parity(pytorch, scores, data, size, resizing=how, outputs=outputs, skip=skip, progress=progress)
     content = sealed(content)
-    for suffix, part in reversed([*zip(kind.suffixes, content, strict=True)]):  # the file to open is written last
-        write_new(out.with_suffix(suffix), part)
+    write_all({out.with_suffix(suffix): part for suffix, part in zip(kind.suffixes, content, strict=True)})
     precision = "int8" if calibrate else "float32"
     return Exported(out, to, classifier.name, precision, sum(map(len, content)), checks, found, unreadables.count)
+
+
+def write_all(files: dict[Path, bytes]) -> None:
+    """Write all of these new files, the first one last, or none. Raises UserError as `write_new` does."""
+    written: list[Path] = []
+    try:
+        for path, content in reversed(files.items()):
+            write_new(path, content)
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def check_out(out: Path, to: str) -> None:
