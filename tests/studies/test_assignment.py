@@ -41,6 +41,12 @@ def test_others_networks_stand_in_for_a_scale(file: Path) -> None:
         assignments("degradation", "quick", data="cifar10:x", weights=weights)
 
 
+def test_the_command_of_a_record_can_be_given_to_a_shell(file: Path) -> None:
+    weights = [f"cifar_resnet20(shortcut=B)={file}"]
+    (one,) = assignments("responses", "quick", data="cifar10:x", weights=weights)
+    assert one.command.endswith(" --weights 'cifar_resnet20(shortcut=B)=FILE'")
+
+
 def test_images_are_asked_for_where_a_scale_needs_them(file: Path) -> None:
     with pytest.raises(UserError, match="^scale 'cifar' needs the images: give --data cifar10:DIR"):
         assignments("degradation", "cifar")

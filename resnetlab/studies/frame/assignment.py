@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def assignments(
     _check_less(taken, plans, epochs, seeds)
     options = [] if files else ["--scale", scale]
     options += [f"--data {data.split(':')[0]}:DIR"] if data else []
-    options += [f"--weights {w.text}" for w in files]
+    options += [f"--weights {shlex.quote(w.text)}" for w in files]
     options += [f"--{k} {v:g}" for k, v in (("epochs", epochs), ("seeds", seeds)) if v is not None]
     return [
         Assignment(
