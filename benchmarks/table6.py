@@ -7,9 +7,9 @@ RUNS is a folder of runs, one for each network and seed:
     resnetlab train cifar_fast --data cifar10:DIR --net cifar_resnet56 --seed 0 --runs RUNS
 
 Runs of another recipe, on other data or with images held out are left out, and so are unfinished ones; the weights are
-not needed, so results/table6-runs gives results/table6.json. The error is
-that of the last epoch, one view of each test image. The paper's 6.43 % of 110 layers is the best of five runs, whose
-mean is 6.61 ± 0.16; the other networks ran once.
+not needed, so results/table6-runs gives results/table6.json. The error is that of the last epoch, one view of each test
+image. The paper's 6.43 % of 110 layers is the best of five runs, whose mean is 6.61 ± 0.16; the other networks ran
+once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Row:
 def rows(runs: Path, wanted: Recipe, data: str) -> list[Row]:
     """A row for each network that has finished runs of the recipe on that data, plain nets first, then by depth.
 
-    Raises UserError for a folder that can't be read.
+    Raises UserError for a folder that can't be read, and for two runs of one network and seed.
     """
     found: dict[str, list[Path]] = {}
     for one in list_runs(runs)[0]:
@@ -94,15 +94,18 @@ def _is_by(run: Path, wanted: Recipe) -> bool:
 def _row(net: str, runs: Iterable[Path]) -> Row:
     settings = {run: read_settings(run) for run in runs}
     results = {run: result for run in settings if (result := read_result(run)) is not None}
-    by_seed = sorted((int(str(settings[run]["recipe"]["seed"])), result) for run, result in results.items())
-    errors = {seed: result["test_error"] for seed, result in by_seed}
+    by_seed: dict[int, Path] = {}
+    for one in results:
+        if (other := by_seed.setdefault(int(str(settings[one]["recipe"]["seed"])), one)) is not one:
+            raise UserError(f"{one}: of the same network and seed as {other}; move one of them away.")
+    errors = {seed: results[run]["test_error"] for seed, run in sorted(by_seed.items())}
     known = REPORTED.get(net)
     return Row(
         net,
         spec(net).depth,
         known.error if known else None,
         errors,
-        {seed: result["train_error"] for seed, result in by_seed},
+        {seed: results[run]["train_error"] for seed, run in sorted(by_seed.items())},
         statistics.mean(errors.values()),
         statistics.stdev(errors.values()) if len(errors) > 1 else None,
         max(result["epochs"] for result in results.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from resnetlab.errors import UserError
 from resnetlab.training.loop import train
 from resnetlab.training.recipes import recipe
 from resnetlab.training.run import make_run
@@ -55,6 +57,18 @@ def test_a_row_has_the_finished_runs_of_the_recipe_alone(runs: Path, monkeypatch
     assert plain.deviation is None
     assert "(1 seed), paper not printed" in str(plain)
     assert rows(runs, wanted, "cifar10") == []
+
+
+def test_two_runs_of_one_seed_are_refused(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.table6 import rows
+
+    wanted = recipe("digits", epochs=1)
+    first = make_run(wanted.override(net="cifar_plain8"), runs).folder
+    for name in ("a", "b"):
+        shutil.copytree(first, tmp_path / first.name.replace("cifar_plain8_digits", name))
+    with pytest.raises(UserError, match=r"of the same network and seed as .*; move one of them away"):
+        rows(tmp_path, wanted, "digits")
 
 
 def test_the_committed_runs_give_the_committed_record(monkeypatch: pytest.MonkeyPatch) -> None:
