@@ -29,6 +29,7 @@ from resnetlab.data import decoding
 from resnetlab.data.files import Files
 from resnetlab.data.folder import ALL, DRAWN, read_split, write_split
 from resnetlab.data.images import Data, Purpose
+from resnetlab.data.standing import text
 from resnetlab.data.tars import ARRAYS, CheckedFiles, Shard, TarWriter, require
 from resnetlab.data.understood import Understood
 from resnetlab.data.walk import SPLIT
@@ -87,7 +88,7 @@ def read_pack(_: str, folder: Path, purpose: Purpose = "train", trained_on: Coll
     if not contents.drawn:
         return data
     assert isinstance(data.test, Files)
-    tested = frozenset(map(data.test.name, range(len(data.test))))
+    tested = frozenset(text(data.test.name(i)) for i in range(len(data.test)))
     if (stated := read_split(folder / SPLIT)) and stated != tested:
         raise UserError(f"{folder / SPLIT}: names other test images than the pack; delete it, or pack the data anew.")
     if purpose == "train" and not stated:

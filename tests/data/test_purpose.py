@@ -171,6 +171,15 @@ def test_a_pack_of_a_folder_without_a_split_means_what_the_folder_means(tmp_path
     assert pack(open_data(own, "read"), tmp_path / "packed", workers=1)[1]
 
 
+def test_the_split_of_a_pack_is_the_same_text_in_every_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "own", *(f"{label}/é{i}.png" for label in "ab" for i in range(2)))
+    pack(open_data(str(tmp_path / "own"), "read"), tmp_path / "packed", workers=1)
+    with monkeypatch.context() as plain:  # ASCII, of which other bytes become surrogates
+        plain.setattr(os, "fsdecode", lambda name: name.decode("ascii", "surrogateescape"))
+        open_data(f"pack:{tmp_path / 'packed'}")
+    assert open_data(f"pack:{tmp_path / 'packed'}").part == "by the pack"
+
+
 def test_another_split_beside_a_pack_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "own", *CLASSES)
     pack(open_data(str(tmp_path / "own"), "read"), tmp_path / "packed", workers=1)
