@@ -16,7 +16,7 @@ from resnetlab.data.images import Data, Images
 from resnetlab.data.thumbnail import thumbnail
 from resnetlab.data.tta import TEST_SCALES
 from resnetlab.data.understood import Understood
-from resnetlab.errors import UserError, in_whole_texts, printable, whole_text
+from resnetlab.errors import in_whole_texts, printable, whole_text
 from resnetlab.machine import machine
 from resnetlab.measuring.accuracy import Accuracy
 from resnetlab.measuring.calibration import calibration_error, reliability
@@ -68,7 +68,7 @@ def write_report(found: Evaluation, data: Data, folder: Path, *, text: str, whic
             for name, content in contents.items():
                 write_atomically(folder / name, whole_text(content).encode(errors="backslashreplace"), new=True)
                 written.append(folder / name)
-    except UserError:
+    except BaseException:  # Ctrl-C, too
         for path in written:  # a partial report would block the next attempt
             path.unlink(missing_ok=True)
         raise

@@ -24,6 +24,7 @@ from resnetlab.data.source import FolderFiles, StringArray
 from resnetlab.errors import UserError
 from resnetlab.measuring.intervals import wilson
 from resnetlab.measuring.predictions import Predictions
+from resnetlab.report import evaluation_report
 from resnetlab.report.evaluation_report import (
     CONFUSIONS_SHOWN,
     MATRIX,
@@ -131,6 +132,22 @@ def test_nothing_is_overwritten(made: Made, tmp_path: Path) -> None:
         check_report(tmp_path / "file")
     with pytest.raises(UserError, match=r"below: can't write \(Not a directory\)"):
         check_report(tmp_path / "file" / "below")
+
+
+def test_a_report_that_is_interrupted_leaves_nothing_in_the_way(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = evaluation_report.write_atomically
+
+    def interrupted(path: Path, content: bytes, *, new: bool) -> None:
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write(path, content, new=new)
+
+    monkeypatch.setattr(evaluation_report, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(*made(2, 4), tmp_path, text="digits", which="last", device="cpu")
+    check_report(tmp_path)
 
 
 def test_a_report_that_cannot_be_finished_leaves_nothing(made: Made, tmp_path: Path) -> None:
