@@ -160,11 +160,11 @@ def test_the_second_one_waits_for_the_first(tmp_path: Path) -> None:
 def test_a_file_that_was_renamed_meanwhile_is_another_one(tmp_path: Path) -> None:
     part = tmp_path / "a.part"
     with part.open("wb") as file:
-        assert storage._is_still(file, part)
+        assert storage.is_still(file, part)
         part.replace(tmp_path / "a")
-        assert not storage._is_still(file, part)
+        assert not storage.is_still(file, part)
         part.touch()
-        assert not storage._is_still(file, part)
+        assert not storage.is_still(file, part)
 
 
 def test_a_file_that_was_renamed_before_it_was_locked_stays_as_it_is(
