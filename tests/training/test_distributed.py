@@ -314,15 +314,8 @@ def test_so_do_those_that_read_files(python: list[str], tmp_path: Path, workers:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "whom"),
-    [
-        (signal.SIGTERM, "torchrun"),
-        (signal.SIGINT, "torchrun"),
-        (signal.SIGTERM, "rank"),
-        (signal.SIGINT, "rank"),
-    ],
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whom", ["torchrun", "rank"])
 def test_a_signal_to_one_stops_all_after_the_same_step(
     python: list[str], found: Reports, tmp_path: Path, number: int, whom: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -269,7 +269,7 @@ def test_what_was_fine_tuned_needs_its_source_only_to_go_on(source: Run, tmp_pat
     ("fields", "message"),
     [
         ({"start": "nowhere"}, "nowhere: no such run folder or weight file to start from"),
-        ({"start": "\0"}, "no such run folder or weight file to start from"),
+        ({"start": "\0"}, "holds a null character, which no path has"),
         ({"start": "x" * 5000}, "no such run folder or weight file to start from"),
         ({"start": "empty"}, "empty: not a run folder"),
         ({"start": "note.txt"}, "note.txt: "),
