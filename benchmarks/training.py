@@ -223,7 +223,7 @@ def main() -> None:
         recorded = [Row(**row) for row in read_json(record, Recorded)["rows"]]
         if not recorded:
             raise UserError(f"{record}: has no rows.")
-        picture.write_text(draw(figure_of(recorded), "depths") + "\n")
+        picture.write_text(draw(figure_of(recorded), "depths") + "\n", encoding="utf-8")
         return
     say_absent(("torchvision", "timm"))
     uncompiled = [setting for setting in SETTINGS if not setting.compiled]
