@@ -250,7 +250,7 @@ def test_a_class_with_test_images_only(tmp_path: Path) -> None:
         ("folder:" + "a" * 5000, r"can't be read \(File name too long\)"),
         ("~nosuchuser/x", "no home folder is known for '~nosuchuser'; write the whole path"),
         ("flowers", "no data set and no folder here has this name; give digits, .* or just DIR, a folder of images"),
-        ("a\0b/c", "no such folder"),
+        ("a\0b/c", "holds a null character, which no path has"),
     ],
 )
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, text: str, message: str) -> None:

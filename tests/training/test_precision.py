@@ -350,7 +350,7 @@ def test_weight_gradients_are_our_own_where_avx2_is_the_best(
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
     net = build("cifar_resnet8", seed=0).train()
     assert not precision.compile_net(net, "cpu")
-    answer = net.get_submodule("layer1.0.conv1")(torch.ones(1, 16, 4, 4))
+    answer = net.get_submodule("layer1.0.conv1")(torch.ones(32, 16, 4, 4))
     assert ("_Convolution" in type(answer.grad_fn).__name__) == wanted
 
 
