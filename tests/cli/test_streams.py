@@ -154,6 +154,7 @@ def test_an_input_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
             lines_of_input()
 
 
+@pytest.mark.slow
 def test_streams_that_the_shell_has_closed(shell: Shell, folder: Path) -> None:
     done = shell("resnetlab describe resnt <&- >&-; echo $?; resnetlab describe cifar_resnet8 >&- 2>&-; echo $?")
     assert (done.stdout, done.stderr.count(b"\n")) == (b"2\n0\n", 1)

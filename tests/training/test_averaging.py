@@ -88,6 +88,7 @@ def test_the_average_leaves_the_training_as_it_is_and_is_what_weight_files_hold(
         assert evaluate([run.folder], run.data, which=which).accuracy.error == line["test_error"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_an_average_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     r = recipe("digits", net="cifar_resnet8", epochs=2, batch_size=180, ema=0.99, bn_reestimate=3, precision="bf16")
     unbroken = finish(make_run(r, tmp_path / "unbroken"))

@@ -78,6 +78,7 @@ def test_torch_with_folded_batch_norm_and_channels_last_answers_the_same(name: s
     assert 0 < (torch_scores(module, "bf16")(pixels) - wanted).abs().max() <= 0.05 * wanted.abs().max()
 
 
+@pytest.mark.slow
 def test_the_graph_is_made_once_and_anew_for_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no other test has put the same graph
     made, right = list[int](), engines.to_onnx

@@ -22,6 +22,7 @@ def weights() -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_first_thousand_of_cifar10(cifar10: Path, weights: Path, tmp_path: Path) -> None:
     data = open_data(f"cifar10:{cifar10}")
     classifier = Classifier.open(weights / "resnet20-12fca82f.th")

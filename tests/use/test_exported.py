@@ -77,6 +77,7 @@ def test_what_is_given_in_place_of_an_exported_file_is_named(files: Path, tmp_pa
         assert f"{path}: {said}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_int8_of_openvino_is_near_the_same_each_time_and_says_what_it_is(
     run: Path, pictures: Path, tmp_path: Path, capsys: Captured
 ) -> None:
