@@ -18,6 +18,7 @@ from benchmarks.timing import Row, keep, medians, options, run, show
 from resnetlab.machine import available_cores, freed_memory_kept
 from resnetlab.nets.convolution import convolution, gradient_of_input, gradient_of_weight
 
+# channels, side of the map, images
 LAYERS = ((16, 32, 128), (32, 16, 128), (64, 8, 128), (64, 56, 32), (128, 28, 32), (256, 14, 32), (512, 7, 32))
 QUICK = 3  # of them
 
@@ -31,14 +32,8 @@ def rows_of(channels: int, side: int, images: int, runs: int) -> list[Row]:
     )
 
     def gradients(of_x: bool) -> tuple[Tensor | None, ...]:
-        form = (
-            [1, 1],
-            [1, 1],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-        )  # stride, padding, dilation, and nothing transposed or grouped
+        # stride, padding and dilation; neither transposed nor grouped
+        form = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
         found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
             dy, x, weight, None, *form, [of_x, not of_x, False]
         )

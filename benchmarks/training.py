@@ -38,6 +38,7 @@ from resnetlab.training.precision import AUTOCAST, has_fast_bf16, resolved
 from resnetlab.training.recipe import Recipe
 from resnetlab.training.step import make_stepper
 
+# network, batch
 STEPS = (("cifar_resnet20", 128), ("cifar_resnet56", 128), ("cifar_resnet110", 128), ("resnet18", 32), ("resnet50", 16))
 QUICK = STEPS[:1]
 DEPTHS, DEPTHS_BATCH = (20, 56, 110, 218, 434, 1202), 16
